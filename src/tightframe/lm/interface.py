@@ -1,0 +1,72 @@
+"""The two waists between tokens, models and measures: `Batch` and `LanguageModel`.
+
+Axes: B rows, T positions, D embedding, V vocabulary.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+IGNORE = -100  # the target where nothing is predicted
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Inputs and what each position predicts; already shifted.
+
+    Key j is visible to query i if `j < length` and (`j <= i` or `j < prefix`): prefix 0 is
+    causal, prefix T bidirectional. Next-token prediction, masked spans, prompt-and-span, prefix
+    and encoder-decoder models differ only in how a Batch is made.
+    """
+
+    inputs: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]  # IGNORE where nothing is predicted
+    lengths: Int[Tensor, " B"]  # real positions of each row; what follows is padding
+    prefix: Int[Tensor, " B"]  # positions that every query of the row may see
+    source: "Batch | None" = None  # the encoder's batch, where there is an encoder
+
+    @classmethod
+    def causal(cls, inputs: Int[Tensor, "B T"]) -> "Batch":
+        """A plain tensor of ids as a causal batch without targets."""
+        rows = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
+        return cls(inputs, torch.full_like(inputs, IGNORE), rows, torch.zeros_like(rows))
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(
+            self.inputs.to(device),
+            self.targets.to(device),
+            self.lengths.to(device),
+            self.prefix.to(device),
+            self.source and self.source.to(device),
+        )
+
+
+class LanguageModel(Protocol):
+    """What every study measures: embeddings and the classifier that multiplies them.
+
+    `head(embed(x))` equals the model's logits for every supported architecture.
+    """
+
+    name: str
+
+    @property
+    def classifier(self) -> Float[Tensor, "V D"]:
+        """The output matrix, a row a token."""
+        ...
+
+    @property
+    def bias(self) -> Float[Tensor, " V"] | None:
+        """Added to the logits, if the model has one."""
+        ...
+
+    def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """The vectors that the classifier multiplies, after the final norm."""
+        ...
+
+    def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """Logits, with bias, scale and soft-cap as the model has them."""
+        ...

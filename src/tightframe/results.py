@@ -1,0 +1,129 @@
+"""Rows: one measured number each. Studies write them; statistics, figures and pages only read them.
+
+A results file is JSON lines: a header (what was measured, by what, with which settings), then a
+row a line. It is written whole and never rewritten.
+"""
+
+import dataclasses
+import json
+import math
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tightframe.errors import UserError
+from tightframe.files import read_text, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+KEY = ("run", "step", "split", "layer", "labels", "subset", "metric", "min_count")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measured number."""
+
+    run: str  # name of the run directory
+    step: int  # optimizer steps taken by the measured checkpoint
+    split: str  # "train" or "val"
+    layer: int  # 0 is the input embedding; the last is what the classifier multiplies
+    labels: str  # what a class is: "next", "current", "support", "fact"
+    subset: str  # "all", a frequency stratum, a list of words
+    metric: str  # the name of a Measure, e.g. "nc1_cdnv"
+    value: float
+    n: int  # how many things were averaged (tokens, classes, pairs, questions)
+    min_count: int  # samples that a class needed to take part
+    excluded: int  # classes or pairs left out
+    low: float = math.nan  # 95 % interval
+    high: float = math.nan
+    resampled: str = ""  # what the interval resamples: "documents", "runs", "facts"
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a results file was made from."""
+
+    run: str
+    step: int
+    model: dict[str, Any]  # name, n_parameters, vocab_size, width, tied, ...
+    tokens: dict[str, Any]  # name, fingerprint, counts, entropy_floor where known
+    settings: dict[str, Any]  # the training run's resolved settings; empty for a foreign model
+    measurement: dict[str, Any]  # min_count, batch, dtype, device, threads, seed
+    schema: int = SCHEMA
+    version: str = ""
+    created: str = ""
+    machine: str = ""
+
+
+def write_rows(path: Path, header: Header, rows: Sequence[Row]) -> None:
+    """Write a results file whole; NaN and infinities become null and "inf" (strict JSON)."""
+    stamped = dataclasses.replace(
+        header,
+        version=version("tightframe"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    )
+    lines = [{"header": dataclasses.asdict(stamped)}]
+    lines += [{key: _jsonable(value) for key, value in vars(row).items()} for row in rows]
+    write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+def read_rows(path: Path) -> tuple[Header, list[Row]]:
+    """The header and rows of a results file."""
+    lines = read_text(path).splitlines()
+    try:
+        header = Header(**json.loads(lines[0])["header"])
+        rows = [Row(**_numbers(json.loads(line))) for line in lines[1:]]
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: not a results file, or damaged; measure again") from None
+    if header.schema != SCHEMA:
+        raise UserError(f"{path}: schema {header.schema}, expected {SCHEMA}; measure again")
+    return header, rows
+
+
+def gather(paths: Iterable[Path]) -> "pd.DataFrame":
+    """All rows of several files as one table, a column a field; two rows with one key are refused.
+
+    The header's settings and the model's facts come as columns `set_*` and `model_*`.
+    """
+    import pandas as pd
+
+    frames = []
+    seen: dict[tuple[Any, ...], Path] = {}
+    for path in paths:
+        header, rows = read_rows(path)
+        for row in rows:
+            key = tuple(getattr(row, name) for name in KEY)
+            if key in seen:
+                raise UserError(
+                    f"{path}: {row.metric} of {row.run} at step {row.step} is also in "
+                    f"{seen[key]}; keep one of the two files"
+                )
+            seen[key] = path
+        extra = {f"set_{name}": _cell(value) for name, value in header.settings.items()}
+        extra |= {f"model_{name}": _cell(value) for name, value in header.model.items()}
+        frames.append(pd.DataFrame([vars(row) for row in rows]).assign(**extra))
+    if not frames:
+        raise UserError("no results files found; run `tightframe measure` first")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def _numbers(fields: dict[str, Any]) -> dict[str, Any]:
+    for name in ("value", "low", "high"):
+        fields[name] = math.nan if fields[name] is None else float(fields[name])
+    return fields
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
