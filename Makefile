@@ -1,0 +1,49 @@
+# Both `make demo` and `make test` work as the first command in a fresh clone; the second call
+# finds .venv and takes no set-up time.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# One thread a test process: two torch processes with two threads each fight over two cores.
+export OMP_NUM_THREADS ?= 1
+WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
+
+.PHONY: demo test test-slow check lint types layers fix bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/tightframe demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n $(WORKERS)
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -n $(WORKERS) -m slow --timeout=1800
+
+check: lint types layers test
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+layers: $(INSTALLED)
+	$(BIN)/lint-imports
+
+fix: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	OMP_NUM_THREADS=$(WORKERS) $(BIN)/python benchmarks/training.py
+
+clean:
+	rm -rf .venv
+
+$(INSTALLED): pyproject.toml constraints/ci.txt
+	@$(PYTHON) -c 'import sys; sys.exit("tightframe needs Python 3.11 or newer, found %d.%d; run: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints/ci.txt -e '.[hf,dev]'
+	touch $(INSTALLED)

@@ -1,0 +1,348 @@
+"""The command line: parse, load, call, print; no arithmetic. Heavy imports wait for their command.
+
+Exit status: 0 done, 1 our mistake (traceback), 2 the user's (one line), 3 partly done (one line).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from tightframe.errors import PartlyDoneError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = App(
+    name="tightframe",
+    help="Measure the geometry that language models collapse to, and relate it to what they learn.",
+    exit_on_error=False,
+    print_error=False,
+    result_action="return_none",
+    help_format="plaintext",
+)
+corpus = App(name="corpus", help="Text to token shards.")
+sweep = App(name="sweep", help="A grid of settings to trained and measured models.")
+app.command(corpus)
+app.command(sweep)
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+Flag = Annotated[bool, Parameter(negative="")]
+Assignments = Annotated[
+    list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)
+]
+
+
+def main(arguments: "Sequence[str] | None" = None) -> None:
+    """Run one command and exit with its status."""
+    try:
+        app(sys.argv[1:] if arguments is None else arguments)
+    except CycloptsError as error:
+        _stop(" ".join(str(error).split()) + "; see `tightframe --help`", status=2)
+    except UserError as error:
+        _stop(str(error), status=2)
+    except PartlyDoneError as error:
+        _stop(str(error), status=3)
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command goes on from here", status=130)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+@app.command
+def demo(*, out: Path = Path(), json: Json = False) -> None:
+    """Train and measure twelve models on the generated corpus, and make the page.
+
+    Parameters
+    ----------
+    out
+        Folder that takes tokens/demo and sweeps/demo.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs.demo import run_demo
+
+    page = run_demo(out, say=_say)
+    _done(f"open {page}", json, page=str(page))
+
+
+@corpus.command
+def build(
+    source: str,
+    /,
+    *,
+    out: Path,
+    vocab_size: int | None = None,
+    tokenizer: str | None = None,
+    blocks: Literal["whole", "packed", "published"] | None = None,
+    block: int | None = None,
+    validation: str | None = None,
+    validation_share: float = 0.1,
+    documents: Literal["paragraphs", "files"] = "paragraphs",
+    field: str = "text",
+    words: Literal["word", "bpe"] = "word",
+    tokens: int = 1_000_000,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    json: Json = False,
+) -> None:
+    """Turn text into token shards.
+
+    Parameters
+    ----------
+    source
+        stories (the generated corpus), a file (.txt, .jsonl, .parquet), a folder, or hf:NAME.
+    out
+        The new folder for shards, tokenizer and manifest.
+    vocab_size
+        Train a byte-level BPE of this size.
+    tokenizer
+        Take this one: a tokenizer.json, a folder that holds one, or a hub name.
+    blocks
+        How documents become blocks: whole (documents stay whole; default for stories), packed
+        (an end-of-text token between documents, nothing dropped; default for other text), or
+        published (as in Wu & Papyan 2024).
+    block
+        Tokens a block; the first is context only.
+    validation
+        A source of its own for validation; otherwise a share of SOURCE is kept for it.
+    validation_share
+        Share of the text that is kept for validation.
+    documents
+        In .txt files: a document is a paragraph (split at blank lines) or a whole file.
+    field
+        The field or column that holds the text, in .jsonl and .parquet.
+    words
+        Tokens of the generated corpus: one word one token, or BPE.
+    tokens
+        Length of the generated corpus.
+    max_tokens
+        Stop after this many tokens of other text.
+    seed
+        Of the generated corpus, and of the choice of validation documents.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.corpus.build import build as build_shards
+
+    shards = build_shards(
+        source,
+        out=out,
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
+        blocks=blocks,
+        block=block,
+        validation=validation,
+        validation_share=validation_share,
+        documents=documents,
+        field=field,
+        words=words,
+        tokens=tokens,
+        max_tokens=max_tokens,
+        seed=seed,
+    )
+    train, val = (shards.manifest["splits"][name] for name in ("train", "val"))
+    floor = shards.entropy_floor
+    known = f", entropy floor {floor['mean_conditional_entropy']:.4f} nats/token" if floor else ""
+    _done(
+        f"{out}: {train['tokens']:,} training and {val['tokens']:,} validation tokens, "
+        f"vocabulary {shards.vocab_size:,}{known}",
+        json,
+        **shards.manifest,
+    )
+
+
+@app.command
+def train(
+    config: Path | None = None,
+    /,
+    *,
+    set_: Assignments = None,
+    measure: Flag = False,
+    min_count: int = 1,
+    measures: list[str] | None = None,
+    json: Json = False,
+) -> None:
+    """Train one model; a killed run goes on where it was when the same command is given again.
+
+    Parameters
+    ----------
+    config
+        A TOML file of settings.
+    set_
+        A setting as key=value, e.g. --set width=128; may be given again.
+    measure
+        Measure every kept checkpoint afterwards.
+    min_count
+        With --measure: samples that a class needs to take part.
+    measures
+        With --measure: the measures to compute instead of the default list.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.lm.training import TrainSettings
+    from tightframe.lm.training import train as train_model
+    from tightframe.settings import overrides, read_toml, resolve
+
+    values = (read_toml(config) if config else {}) | overrides(set_ or [])
+    run = train_model(resolve(TrainSettings, values, source=str(config or "--set")))
+    results = []
+    if measure:
+        from tightframe.collapse import measure_run
+
+        results = [
+            measure_run(run.path, step=step, min_count=min_count, measures=measures)
+            for step in run.steps
+        ]
+    _done(f"{run.path}: trained", json, run=str(run.path), results=[str(p) for p in results])
+
+
+@app.command
+def measure(
+    model: str,
+    /,
+    *,
+    tokens: Path | None = None,
+    step: int | None = None,
+    min_count: int = 1,
+    measures: list[str] | None = None,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Measure the geometry of a model's class means: one pass over training, one over validation.
+
+    Parameters
+    ----------
+    model
+        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+    tokens
+        Token shards; a run knows its own.
+    step
+        The checkpoint of a run; the last one by default.
+    min_count
+        Samples that a class needs to take part.
+    measures
+        The measures to compute instead of the default list; "all" for all of them.
+    out
+        Folder for the results of a model that is not a run.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.collapse import measure_run
+    from tightframe.results import read_rows
+
+    path = measure_run(
+        model, tokens=tokens, step=step, min_count=min_count, measures=measures, out=out
+    )
+    _, rows = read_rows(path)
+    if json:
+        print(_dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
+        return
+    width = max(len(row.metric) for row in rows)
+    for row in rows:
+        left_out = f"  ({row.excluded:,} left out)" if row.excluded else ""
+        print(f"{row.metric:{width}}  {row.value:12.6g}  n = {row.n:,}{left_out}")
+    _say(f"{path}: written")
+
+
+@sweep.command
+def plan(file: Path, /, *, json: Json = False) -> None:
+    """Write the settings of every run of a sweep, without running them.
+
+    Parameters
+    ----------
+    file
+        The sweep file (TOML).
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs import sweep as jobs
+
+    runs = jobs.plan(file)
+    _done("\n".join(str(run.plan) for run in runs), json, plans=[str(run.plan) for run in runs])
+
+
+@sweep.command
+def run(file: Path, /, *, workers: int | None = None, json: Json = False) -> None:
+    """Train and measure every run of a sweep; finished ones are skipped.
+
+    Parameters
+    ----------
+    file
+        The sweep file (TOML).
+    workers
+        Runs at a time; as many as there are cores by default.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs import sweep as jobs
+
+    path = jobs.run(file, workers=workers, say=_say)
+    _done(f"{path}: done; `tightframe report {path}` makes the page", json, sweep=str(path))
+
+
+@sweep.command
+def status(file: Path, /, *, json: Json = False) -> None:
+    """Say which runs of a sweep are finished, started or waiting.
+
+    Parameters
+    ----------
+    file
+        The sweep file (TOML).
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs import sweep as jobs
+
+    states = {run.name: run.state for run in jobs.plan(file)}
+    _done("\n".join(f"{state:9} {name}" for name, state in states.items()), json, **states)
+
+
+@app.command
+def report(path: Path, /, *, out: Path | None = None, json: Json = False) -> None:
+    """Make the page, the figures and the tables of a sweep or a run.
+
+    Parameters
+    ----------
+    path
+        A sweep's or a run's folder.
+    out
+        Where to write; the folder `report` inside PATH by default.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.report import report as write_report
+
+    page = write_report(path, out=out)
+    _done(f"open {page}", json, page=str(page))
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False)
+
+
+def _done(line: str, as_json: bool, **fields: Any) -> None:
+    print(_dumps(fields) if as_json else line)
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(_finite(value), default=str)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as null: JSON has no words for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def _stop(line: str, *, status: int) -> None:
+    console.print(f"tightframe: {line}", markup=False)
+    sys.exit(status)

@@ -1,0 +1,178 @@
+"""A grid of settings becomes runs: trained, measured, and skipped where they are finished.
+
+On disk, under `sweeps/<name>/`: `sweep.toml` (the sweep as it was planned), `plan/<run>.toml` (all
+that a run needs), `logs/<run>.txt` (what it printed), `runs/<run>/`. A run's threads are decided
+once, when it is planned, because they are part of its identity (bits depend on them).
+"""
+
+import dataclasses
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from tightframe.errors import PartlyDoneError, UserError
+from tightframe.files import exclusive
+from tightframe.jobs.executors import Job, run_local
+from tightframe.lm.runs import Run
+from tightframe.lm.training import TrainSettings
+from tightframe.settings import read_toml, resolve, write_toml
+
+Grid = dict[str, list[Any]]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
+class SweepSettings:
+    """A sweep file: what its runs share, what varies, and how they are measured."""
+
+    name: str  # the folder under `out`
+    base: dict[str, Any] = dataclasses.field(default_factory=dict)  # settings of every run
+    grid: Grid | list[Grid] = dataclasses.field(default_factory=dict)  # setting -> its values
+    min_count: int = 1  # samples that a class needs to be measured
+    measures: list[str] = dataclasses.field(default_factory=list)  # empty: the default list
+    out: str = "sweeps"
+
+    @property
+    def path(self) -> Path:
+        """The sweep's folder."""
+        return Path(self.out) / self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep."""
+
+    name: str
+    plan: Path  # its settings, a TOML file that `tightframe train` reads
+    run: Path
+    log: Path
+
+    @property
+    def state(self) -> Literal["finished", "started", "waiting"]:
+        """Finished: trained, and every kept checkpoint measured."""
+        if not (self.run / "config.toml").exists():
+            return "waiting"
+        run = Run.open(self.run)
+        measured = {int(p.name.split("-")[1]) for p in (self.run / "results").glob("step-*.jsonl")}
+        return "finished" if run.finished and measured >= set(run.steps) else "started"
+
+
+def plan(file: Path) -> list[PlannedRun]:
+    """Write the sweep's plan (once) and return its runs, in order.
+
+    A sweep that was planned from other settings is refused: give the new one another name.
+    """
+    values = read_toml(file)
+    settings = resolve(SweepSettings, {"name": file.stem, **values}, source=str(file))
+    written = settings.path / "sweep.toml"
+    if written.exists() and read_toml(written) != values:
+        raise UserError(
+            f"{settings.path}: belongs to another version of {file.name}; "
+            "set another `name`, or remove the folder"
+        )
+    combinations = list(_combinations(settings))
+    threads = 1 if len(combinations) >= _cores() else max(1, _cores() // len(combinations))
+    runs = []
+    for varied in combinations:
+        name = "-".join(f"{key}{_short(value)}" for key, value in varied.items()) or "run"
+        run = PlannedRun(
+            name,
+            settings.path / "plan" / f"{name}.toml",
+            settings.path / "runs" / name,
+            settings.path / "logs" / f"{name}.txt",
+        )
+        if run.name in {other.name for other in runs}:
+            raise UserError(f"{file}: two runs would both be called '{name}'; vary another setting")
+        resolved = {"threads": threads, **settings.base, **varied, "out": str(run.run)}
+        resolve(TrainSettings, resolved, source=str(file))  # refused before anything is trained
+        runs.append((run, resolved))
+    for run, resolved in runs:
+        if not run.plan.exists():
+            write_toml(run.plan, resolved)
+    write_toml(written, values)
+    return [run for run, _ in runs]
+
+
+def run(
+    file: Path, *, workers: int | None = None, say: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Train and measure every run that isn't finished; returns the sweep's folder.
+
+    Args:
+        file: The sweep file.
+        workers: Runs at a time; by default as many as there are cores for.
+        say: Gets a line for every run that starts, ends or fails.
+
+    Raises:
+        PartlyDoneError: Some runs failed; the others are finished. The message lists them.
+    """
+    runs = plan(file)
+    settings = resolve(SweepSettings, {"name": file.stem, **read_toml(file)}, source=str(file))
+    with exclusive(settings.path, what="sweep"):
+        left = [planned for planned in runs if planned.state != "finished"]
+        if len(left) < len(runs):
+            say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
+        failed = _run_jobs([_job(planned, settings) for planned in left], workers, say)
+    if failed:
+        raise PartlyDoneError(
+            f"{len(runs) - len(failed)} of {len(runs)} runs are done, failed: "
+            + "; ".join(f"{job.name} ({_last_line(job.log)})" for job in failed)
+            + "; the same command tries them again"
+        )
+    return settings.path
+
+
+def _job(planned: PlannedRun, settings: SweepSettings) -> Job:
+    command = [sys.executable, "-m", "tightframe", "train", str(planned.plan), "--measure"]
+    command += ["--min-count", str(settings.min_count)]
+    command += [part for name in settings.measures for part in ("--measures", name)]
+    return Job(planned.name, command, planned.log)
+
+
+def _run_jobs(jobs: list[Job], workers: int | None, say: Callable[[str], None]) -> list[Job]:
+    if not jobs:
+        return []
+    failed: list[Job] = []
+    ended, since = 0, time.monotonic()
+
+    def note(job: Job, status: int, seconds: float) -> None:
+        nonlocal ended
+        ended += 1
+        outcome = f"done in {seconds:.0f} s" if status == 0 else f"FAILED: {_last_line(job.log)}"
+        left = (time.monotonic() - since) / ended * (len(jobs) - ended)
+        say(f"[{ended}/{len(jobs)}] {job.name}: {outcome}; about {left:.0f} s left")
+        if status:
+            failed.append(job)
+
+    run_local(
+        jobs,
+        workers=workers or min(_cores(), len(jobs)),
+        started=lambda job: say(f"{job.name}: started"),
+        ended=note,
+    )
+    return failed
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"killed; see {log}"
+
+
+def _combinations(settings: SweepSettings) -> Iterator[dict[str, Any]]:
+    grids = settings.grid if isinstance(settings.grid, list) else [settings.grid]
+    for grid in grids:
+        for values in itertools.product(*grid.values()):
+            yield dict(zip(grid, values, strict=True))
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,50 @@
+import dataclasses
+import math
+
+import pytest
+
+from tightframe.errors import UserError
+from tightframe.results import Header, Row, gather, read_rows, write_rows
+
+HEADER = Header("r", 10, {"width": 8}, {}, {"depth": 2, "betas": [0.9, 0.99]}, {})
+ROW = Row("r", 10, "train", 1, "next", "all", "nc1_cdnv", 0.5, 10, 1, 0)
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    rows = [
+        ROW,
+        dataclasses.replace(ROW, metric="x", value=math.inf),
+        dataclasses.replace(ROW, metric="y", value=math.nan),
+    ]
+    write_rows(tmp_path / "a.jsonl", HEADER, rows)
+    header, again = read_rows(tmp_path / "a.jsonl")
+    assert header.settings == HEADER.settings
+    assert header.version
+    assert again[:1] == rows[:1]
+    assert again[1].value == math.inf
+    assert math.isnan(again[2].value)
+
+
+def test_gathered_rows_carry_settings_and_model_facts(tmp_path):
+    write_rows(tmp_path / "a.jsonl", HEADER, [ROW])
+    frame = gather([tmp_path / "a.jsonl"])
+    assert frame.loc[0, ["set_depth", "model_width", "value"]].tolist() == [2, 8, 0.5]
+
+
+def test_two_rows_with_one_key_are_refused(tmp_path):
+    write_rows(tmp_path / "a.jsonl", HEADER, [ROW])
+    write_rows(tmp_path / "b.jsonl", HEADER, [ROW])
+    with pytest.raises(UserError, match=r"b.jsonl: nc1_cdnv of r at step 10 is also in .*a.jsonl"):
+        gather([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", '{"header": {}}\n', "no json\n"])
+def test_a_damaged_results_file_is_named(tmp_path, text):
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(UserError, match=r"a.jsonl: not a results file, or damaged"):
+        read_rows(tmp_path / "a.jsonl")
+
+
+def test_no_results_says_what_to_run():
+    with pytest.raises(UserError, match="tightframe measure"):
+        gather([])
