@@ -1,0 +1,276 @@
+"""One Transformer: pre-norm, learned positions, global and local attention in turn.
+
+Its defaults are GPT-Neo's, which is what the published study trained; with them its logits are
+those of transformers' `GPTNeoForCausalLM`. Causal, prefix and bidirectional batches differ only in
+the mask, which is not a parameter.
+
+Axes: B rows, T positions of a batch, D embedding (the width), V vocabulary, H heads,
+P positions that the model knows.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tightframe.errors import UserError
+from tightframe.files import fingerprint, read_json, sha256, whole_folder
+from tightframe.lm.interface import Batch
+from tightframe.settings import resolve
+
+FORMAT = "tightframe-transformer-1"  # what config.json of a checkpoint folder says
+MLP_RATIO = 4  # width of the hidden layer of the MLP over D
+NORM_EPS = 1e-5
+
+Mask = Bool[Tensor, "#B 1 T T"] | None  # None is causal, which needs no mask in memory
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """What a Transformer is; the defaults are GPT-Neo's."""
+
+    vocab_size: int
+    width: int  # D, the length of an embedding
+    depth: int  # number of blocks
+    heads: int
+    positions: int  # P, the longest context in tokens
+    window: int = 256  # every second block sees keys closer than this; 0: all blocks see all
+    tied: bool = True  # the classifier is the token embedding
+    attention_bias: bool = False  # biases on query, key and value
+    scale_attention: bool = False  # divide attention logits by sqrt(D / H), as GPT-2 does
+    init_std: float = 0.02  # of embeddings and matrices at the start; biases start at 0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "depth", "heads", "positions"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.window < 0:
+            raise UserError(f"window is {self.window}, expected 0 (no local attention) or more")
+        if self.width % self.heads:
+            raise UserError(
+                f"width {self.width} is not divisible by {self.heads} heads; "
+                "choose a width that is a multiple of the heads"
+            )
+
+
+class Transformer(nn.Module):
+    """A language model behind the interface of `tightframe.lm.interface.LanguageModel`.
+
+    Args:
+        config: What it is.
+        seed: Of the generator that draws the weights; torch's global one is not touched.
+        name: What results call it.
+    """
+
+    def __init__(self, config: TransformerConfig, *, seed: int = 0, name: str = "transformer"):
+        super().__init__()
+        self.config = config
+        self.name = name
+        width = config.width
+        self.token_embedding = nn.Parameter(torch.empty(config.vocab_size, width))
+        self.position_embedding = nn.Parameter(torch.empty(config.positions, width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.output = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, width))
+        if not self.token_embedding.is_meta:
+            self._draw_weights(torch.Generator().manual_seed(seed))
+
+    @property
+    def classifier(self) -> Float[Tensor, "V D"]:
+        """The output matrix, a row a token; the parameter itself."""
+        return self.token_embedding if self.output is None else self.output
+
+    @property
+    def bias(self) -> None:
+        """None: the logits have no bias."""
+        return None
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that are trained; a tied classifier counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """The vectors that the classifier multiplies, after the final norm.
+
+        Those of real positions don't depend on the padding after them; those of padding mean
+        nothing.
+        """
+        batch = self._checked(batch)
+        embeddings: Tensor = self(batch.inputs, *self._masks(batch))
+        return embeddings
+
+    def embed_layers(
+        self, batch: Batch | Int[Tensor, "B T"], layers: Sequence[int]
+    ) -> list[Float[Tensor, "B T D"]]:
+        """The embeddings at some layers, in the order asked for.
+
+        Layer 0 is the sum of token and position embedding, layer i the residual stream after
+        block i, and the last layer (`depth`) is what `embed` gives: after the last block and the
+        final norm. The stream between these two has no number.
+        """
+        depth = self.config.depth
+        if not all(0 <= layer <= depth for layer in layers):
+            raise ValueError(f"layers must lie in [0, {depth}], got {list(layers)}")
+        batch = self._checked(batch)
+        masks = self._masks(batch)
+        stream = self._embed_inputs(batch.inputs)
+        found = {0: stream}
+        for i, block in enumerate(self.blocks):
+            stream = block(stream, masks[i % 2])
+            found[i + 1] = stream
+        found[depth] = self.norm(stream)
+        return [found[layer] for layer in layers]
+
+    def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """Logits: the inner products with the rows of the classifier."""
+        return F.linear(embeddings, self.classifier)
+
+    def forward(
+        self, inputs: Int[Tensor, "B T"], global_mask: Mask = None, local_mask: Mask = None
+    ) -> Float[Tensor, "B T D"]:
+        """`embed` without any look at the batch's values, so that `Transformer.compile` can be."""
+        stream = self._embed_inputs(inputs)
+        for i, block in enumerate(self.blocks):
+            stream = block(stream, local_mask if i % 2 else global_mask)
+        embeddings: Tensor = self.norm(stream)
+        return embeddings
+
+    def _checked(self, batch: Batch | Int[Tensor, "B T"]) -> Batch:
+        if isinstance(batch, Tensor):
+            batch = Batch.causal(batch)
+        if batch.source is not None:
+            raise ValueError(f"{self.name} has no encoder; expected a batch without a source")
+        if batch.inputs.shape[1] > self.config.positions:
+            raise UserError(
+                f"rows of {batch.inputs.shape[1]} positions are longer than the "
+                f"{self.config.positions} of model {self.name}; cut the text into shorter blocks"
+            )
+        return batch
+
+    def _embed_inputs(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        tokens = F.embedding(inputs, self.token_embedding)
+        return tokens + self.position_embedding[: inputs.shape[1]]
+
+    def _masks(self, batch: Batch) -> tuple[Mask, Mask]:
+        """Which keys the queries of global and of local blocks see; None where that is causal.
+
+        A causal batch needs no mask for its padding, which comes after every real query.
+        """
+        n_positions = batch.inputs.shape[1]
+        causal = not bool((batch.prefix > 1).any())  # the first key is seen by all in any case
+        wide = self.config.window == 0 or self.config.window >= n_positions
+        if causal and wide:
+            return None, None
+        place = torch.arange(n_positions, device=batch.inputs.device)
+        query, key = place[:, None], place
+        near = (query - key).abs() < self.config.window  # (T, T)
+        if causal:
+            return None, ((key <= query) & near)[None, None]
+        visible = (key <= query) | (key < batch.prefix[:, None, None])  # (B, T, T)
+        visible &= key < batch.lengths[:, None, None]
+        visible |= query == key  # so that queries of padding see something, not NaN
+        visible = visible[:, None]
+        return visible, visible if wide else visible & near
+
+    def _draw_weights(self, generator: torch.Generator) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                nn.init.normal_(parameter, std=self.config.init_std, generator=generator)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each added to the residual stream, each behind its own norm."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.scale = (width // config.heads) ** -0.5 if config.scale_attention else 1.0
+        self.attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.query_key_value = Linear(width, 3 * width, bias=config.attention_bias)
+        self.attention_out = Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp_in = Linear(width, MLP_RATIO * width)
+        self.mlp_out = Linear(MLP_RATIO * width, width)
+
+    def forward(self, stream: Float[Tensor, "B T D"], mask: Mask) -> Float[Tensor, "B T D"]:
+        """The residual stream after this block."""
+        rows, n_positions, _ = stream.shape
+        projected = self.query_key_value(self.attention_norm(stream))  # (B, T, 3 D)
+        by_head = projected.view(rows, n_positions, 3, self.heads, -1).transpose(1, 3)
+        query, key, value = by_head.unbind(2)  # each (B, H, T, D / H)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale
+        )
+        stream = stream + self.attention_out(attended.transpose(1, 2).flatten(2))
+        hidden = F.gelu(self.mlp_in(self.mlp_norm(stream)), approximate="tanh")
+        added: Tensor = self.mlp_out(hidden)
+        return stream + added
+
+
+class Linear(nn.Linear):
+    """A linear map whose weights the Transformer draws, from its own generator."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights empty."""
+
+
+def save_checkpoint(model: Transformer, folder: Path) -> None:
+    """Write a new folder with the weights (safetensors) and what they are (config.json)."""
+    with whole_folder(folder) as temporary:
+        weights = temporary / "model.safetensors"
+        tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+        safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+        content = {
+            "format": FORMAT,
+            "name": model.name,
+            "transformer": dataclasses.asdict(model.config),
+            "sha256": sha256(weights),
+        }
+        content["fingerprint"] = fingerprint(content)
+        (temporary / "config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> Transformer:
+    """The model of a folder that `save_checkpoint` wrote; a damaged or altered one is refused."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such checkpoint folder")
+    path = folder / "config.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of tightframe; expected format {FORMAT}")
+    if content.pop("fingerprint", None) != fingerprint(content):
+        raise UserError(f"{path}: altered since it was written; use another checkpoint")
+    config = resolve(TransformerConfig, content["transformer"], source=str(path))
+    tensors = read_weights(folder / "model.safetensors", digest=content["sha256"])
+    with torch.device("meta"):
+        model = Transformer(config, name=content["name"])
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n\t")[1:]) or str(error)
+        raise UserError(f"{folder}: the weights don't fit config.json: {reason}") from None
+    return model
+
+
+def read_weights(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, whose SHA-256 must be `digest` if one is given."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the checkpoint is incomplete")
+    if digest is not None and sha256(path) != digest:
+        raise UserError(f"{path}: truncated or altered (sha256 differs); use another checkpoint")
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+    return tensors
