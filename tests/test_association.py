@@ -1,0 +1,126 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reference import association as reference
+from tightframe.analysis.association import associate, associations
+from tightframe.analysis.checkpoints import checkpoints, last_of_each_run
+
+
+def array(*values):
+    return np.array(values, dtype=float)
+
+
+def test_three_points_have_the_correlation_of_the_textbook():
+    # Deviations (-1, 0, 1) and (-1, -1, 2) / 3: r = 1 / sqrt(2 * 2/3) = sqrt(3)/2, slope 1/2.
+    found = associate(array(0, 1, 2), array(0, 0, 1))
+    assert found.r == pytest.approx(math.sqrt(3) / 2, rel=1e-12)
+    assert found.r2 == pytest.approx(3 / 4, rel=1e-12)
+    assert found.slope == pytest.approx(1 / 2, rel=1e-12)
+    assert found.intercept == pytest.approx(-1 / 6, rel=1e-12)
+    # Ranks (1, 2, 3) and (1.5, 1.5, 3): the same correlation.
+    assert found.spearman == pytest.approx(math.sqrt(3) / 2, rel=1e-12)
+
+
+def test_a_falling_line_has_a_negative_sign():
+    found = associate(array(1, 2, 3, 4), array(7, 5, 3, 1))
+    assert (found.r, found.r2, found.spearman) == (-1, 1, -1)
+    assert (found.slope, found.intercept) == pytest.approx((-2, 9), rel=1e-12)
+
+
+def test_the_log_is_a_line_where_the_loss_goes_with_orders_of_magnitude():
+    # y = 2 ln(x) + 1 exactly.
+    x = array(0.01, 0.1, 1, 10)
+    found = associate(x, 2 * np.log(x) + 1, log=True)
+    assert (found.r, found.slope, found.intercept) == pytest.approx((1, 2, 1), rel=1e-12)
+    assert associate(x, 2 * np.log(x) + 1).r < 0.9
+
+
+def test_correlations_equal_the_definition_in_plain_loops():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40).round(1)  # rounded, so that there are ties
+    y = (x + rng.normal(size=40)).round(1)
+    found = associate(x, y)
+    assert len(set(x)) < 40
+    assert found.r == pytest.approx(reference.pearson(x, y), rel=1e-12)
+    ranks = reference.pearson(reference.ranks(x), reference.ranks(y))
+    assert found.spearman == pytest.approx(ranks, rel=1e-12)
+    left = reference.residual_share(x, y, found.slope, found.intercept)
+    assert 1 - found.r2 == pytest.approx(left, rel=1e-10)
+
+
+def test_units_and_order_do_not_matter():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 20))
+    order = rng.permutation(20)
+    found, moved = associate(x, y), associate((5 - 1e6 * x)[order], (3 * y + 1e3)[order])
+    assert moved.r == pytest.approx(-found.r, rel=1e-9)
+    assert moved.spearman == pytest.approx(-found.spearman, rel=1e-12)
+
+
+def test_pairs_that_are_not_finite_are_left_out_and_not_counted():
+    x, y = array(0, 1, math.nan, 2, math.inf, 3), array(0, 0, 5, 1, 5, math.nan)
+    assert associate(x, y) == associate(array(0, 1, 2), array(0, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "log", "reason"),
+    [
+        ([1, 2], [1, 2], False, "fewer than three points"),
+        ([0.1 + 0.2, 0.3, 0.3], [1, 2, 3], False, "the measure is constant"),
+        ([1, 2, 3], [4, 4, 4], False, "the loss is constant"),
+        ([0, 2, 3], [1, 2, 3], True, "not positive"),
+    ],
+)
+def test_an_undefined_correlation_is_nan_with_its_reason(x, y, log, reason):
+    found = associate(array(*x), array(*y), log=log)
+    assert found.reason == reason
+    assert all(math.isnan(v) for v in (found.r, found.r2, found.spearman, found.slope))
+
+
+def rows(*lines):
+    names = ["run", "step", "split", "layer", "labels", "subset", "metric", "value", "min_count"]
+    frame = pd.DataFrame(lines, columns=names)
+    return frame.assign(set_seed=0, model_width=[len(run) for run in frame["run"]])
+
+
+def test_a_checkpoint_takes_the_last_layer_the_training_split_and_the_smallest_minimum_count():
+    table = checkpoints(
+        rows(
+            ("a", 1, "train", 2, "next", "all", "m", 1.0, 1),
+            ("a", 1, "train", 1, "next", "all", "m", 2.0, 1),
+            ("a", 1, "val", 2, "next", "all", "m", 3.0, 1),
+            ("a", 1, "train", 2, "next", "all", "m", 4.0, 5),
+            ("a", 1, "train", 2, "next", "rare", "m", 5.0, 0),
+            ("a", 1, "train", 3, "current", "all", "m", 6.0, 1),
+            ("a", 1, "val", 2, "next", "all", "val_loss", 7.0, 1),
+            ("bb", 1, "val", 2, "next", "all", "val_loss", 8.0, 1),
+        )
+    )
+    assert table["run"].tolist() == ["a", "bb"]
+    assert table["val_loss"].tolist() == [7, 8]
+    assert table["m"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+    assert table["model_width"].tolist() == [1, 2]
+
+
+def test_associations_count_runs_and_take_the_last_checkpoints_apart():
+    # Four runs of two checkpoints; over the last ones, m = 1..4 and the loss falls by 1 each.
+    table = pd.DataFrame(
+        {
+            "run": np.repeat(list("abcd"), 2),
+            "step": [1, 2] * 4,
+            "m": array(0.5, 1, 0.5, 2, 0.5, 3, 0.5, 4),
+            "val_loss": array(9, 8, 9, 7, 9, 6, math.nan, 5),
+        }
+    )
+    assert last_of_each_run(table)["m"].tolist() == [1, 2, 3, 4]
+    found = associations(table, ["m"]).set_index(["metric", "log", "checkpoints"])
+    assert found.loc[("m", False, "last"), ["n", "n_runs", "r"]].tolist() == [4, 4, -1]
+    assert found.loc[("m", False, "all"), ["n", "n_runs"]].tolist() == [7, 4]
+    assert found.loc[("m", True, "all"), "r2"] == pytest.approx(
+        reference.pearson(*np.log([[0.5, 1, 0.5, 2, 0.5, 3, 4], np.exp([9, 8, 9, 7, 9, 6, 5])]))
+        ** 2,
+        rel=1e-10,
+    )
