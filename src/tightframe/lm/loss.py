@@ -1,0 +1,172 @@
+"""Cross-entropy over a vocabulary without the matrix of all logits.
+
+The loss and both its gradients come from one pass over chunks of rows that stay in the processor's
+cache, so memory and time are those of three matrix products and little else. The backward pass
+only scales what is already there.
+
+Axes: N positions, D embedding, V vocabulary, n labelled positions of a chunk.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tightframe.lm.interface import IGNORE
+
+CHUNK_LOGITS = 2**20  # logits held at once: 4 MiB in float32, which fits a last-level cache
+ACCELERATOR_CHUNK_LOGITS = 2**26  # 256 MiB: large products keep a GPU busy
+MIN_ROWS = 128  # below this the gradient of the classifier is re-read too often
+
+
+def cross_entropy(
+    embeddings: Float[Tensor, "N D"],
+    classifier: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    targets: Int[Tensor, " N"],
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the labelled positions, in nats per token; differentiable once.
+
+    Under autocast the matrix products run in its type (bfloat16), the softmax and the sums in
+    float32; without it everything has the type of the embeddings.
+
+    Args:
+        embeddings: What the classifier multiplies.
+        classifier: A row a token.
+        bias: Added to the logits.
+        targets: In [0, V), or IGNORE where nothing is predicted.
+    """
+    labelled = targets != IGNORE
+    if not bool(labelled.all()):
+        embeddings, targets = embeddings[labelled], targets[labelled]
+    if len(targets) == 0:
+        raise ValueError("no labelled positions: every target is IGNORE")
+    loss: Tensor = _CrossEntropy.apply(embeddings, classifier, bias, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class Scores(NamedTuple):
+    """How well each labelled position was predicted, in the order of the positions."""
+
+    losses: Float[Tensor, " n"]  # -ln p(target), nats
+    hits: Bool[Tensor, " n"]  # whether the target has the largest logit (the first one of equals)
+
+
+@torch.no_grad()
+def score(
+    head: Callable[[Tensor], Tensor],
+    embeddings: Float[Tensor, "N D"],
+    targets: Int[Tensor, " N"],
+    *,
+    n_classes: int,
+) -> Scores:
+    """Loss and correctness of each labelled position in one pass.
+
+    Args:
+        head: Embeddings to logits, (n, D) -> (n, V), as `LanguageModel.head`.
+        embeddings: What the head takes.
+        targets: In [0, V), or IGNORE, which leaves a position out.
+        n_classes: V; sets how many rows are held at once, never the result.
+    """
+    labelled = targets != IGNORE
+    embeddings, targets = embeddings[labelled], targets[labelled]
+    losses = torch.empty(len(targets), dtype=torch.float32, device=targets.device)
+    hits = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
+    for rows in _chunks(embeddings, n_classes):
+        logits = head(embeddings[rows]).float()
+        target = targets[rows, None]
+        highest, best = logits.max(1, keepdim=True)
+        hits[rows] = (best == target).squeeze(1)
+        at_target = logits.gather(1, target) - highest
+        total = logits.sub_(highest).exp_().sum(1, keepdim=True)
+        losses[rows] = (total.log() - at_target).squeeze(1)
+    return Scores(losses, hits)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, embeddings: Tensor, classifier: Tensor, bias: Tensor | None, targets: Tensor
+    ) -> Tensor:
+        device = embeddings.device.type
+        low = embeddings.dtype
+        if torch.is_autocast_enabled(device):
+            low = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            loss, *gradients = _forward_backward(
+                embeddings.to(low), classifier.to(low), bias, targets, ctx.needs_input_grad
+            )
+        ctx.gradients = gradients
+        return loss.to(torch.promote_types(low, torch.float32))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(part if part is None else part * grad_loss for part in ctx.gradients), None)
+
+
+def _forward_backward(
+    embeddings: Tensor,
+    classifier: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The mean loss and its gradients by embeddings, classifier and bias, where needed."""
+    low = embeddings.dtype  # of the products
+    high = torch.promote_types(low, torch.float32)  # of the softmax and the sums
+    n, vocabulary = len(targets), len(classifier)
+    new = embeddings.new_empty
+    loss = embeddings.new_zeros((), dtype=torch.float64)
+    by_embeddings = new(embeddings.shape, dtype=high) if needed[0] else None
+    by_classifier = torch.zeros_like(classifier, dtype=high) if needed[1] else None
+    by_bias = None if bias is None or not needed[2] else torch.zeros_like(bias, dtype=high)
+    # One buffer each for all chunks: fresh memory costs more than the arithmetic on it.
+    products = new((_rows_at_once(embeddings, vocabulary), vocabulary))
+    logits = products if low == high else new(products.shape, dtype=high)
+    part = None if low == high else torch.empty_like(classifier)
+    for rows in _chunks(embeddings, vocabulary):
+        chunk = embeddings[rows]
+        low_part, high_part = products[: len(chunk)], logits[: len(chunk)]
+        torch.mm(chunk, classifier.T, out=low_part)
+        if low != high:
+            high_part.copy_(low_part)
+        if bias is not None:
+            high_part += bias
+        loss += _to_gradient(high_part, targets[rows, None], n)
+        if by_bias is not None:
+            by_bias += high_part.sum(0)
+        if low != high:
+            low_part.copy_(high_part)
+        if by_embeddings is not None:
+            by_embeddings[rows] = low_part @ classifier
+        if by_classifier is None:
+            continue
+        if part is None:
+            by_classifier.addmm_(low_part.T, chunk)
+        else:
+            by_classifier += torch.mm(low_part.T, chunk, out=part)
+    return loss / n, by_embeddings, by_classifier, by_bias
+
+
+def _to_gradient(logits: Tensor, target: Tensor, n: int) -> Tensor:
+    """Turn logits in place into their gradient, (softmax - one-hot) / n; return the summed loss."""
+    logits -= logits.amax(1, keepdim=True)
+    at_target = logits.gather(1, target)
+    total = logits.exp_().sum(1, keepdim=True)
+    logits *= (total * n).reciprocal_()
+    logits.scatter_add_(1, target, torch.full_like(at_target, -1 / n))
+    return (total.log() - at_target).sum(dtype=torch.float64)
+
+
+def _rows_at_once(embeddings: Tensor, vocabulary: int) -> int:
+    logits = CHUNK_LOGITS if embeddings.device.type == "cpu" else ACCELERATOR_CHUNK_LOGITS
+    return min(len(embeddings), max(MIN_ROWS, logits // vocabulary))
+
+
+def _chunks(embeddings: Tensor, vocabulary: int) -> Iterator[slice]:
+    n, step = len(embeddings), max(1, _rows_at_once(embeddings, vocabulary))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
