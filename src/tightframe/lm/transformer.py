@@ -17,19 +17,18 @@ import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, read_json, sha256, whole_folder
+from tightframe.lm.attention import Visible, attend
 from tightframe.lm.interface import Batch
 from tightframe.settings import resolve
 
 FORMAT = "tightframe-transformer-1"  # what config.json of a checkpoint folder says
 MLP_RATIO = 4  # width of the hidden layer of the MLP over D
 NORM_EPS = 1e-5
-
-Mask = Bool[Tensor, "#B 1 T T"] | None  # None is causal, which needs no mask in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,9 @@ class Transformer(nn.Module):
         width = config.width
         self.token_embedding = nn.Parameter(torch.empty(config.vocab_size, width))
         self.position_embedding = nn.Parameter(torch.empty(config.positions, width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            Block(config, window=config.window if i % 2 else 0) for i in range(config.depth)
+        )
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.output = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, width))
         if not self.token_embedding.is_meta:
@@ -104,7 +105,7 @@ class Transformer(nn.Module):
         nothing.
         """
         batch = self._checked(batch)
-        embeddings: Tensor = self(batch.inputs, *self._masks(batch))
+        embeddings: Tensor = self(batch.inputs, _visible(batch))
         return embeddings
 
     def embed_layers(
@@ -120,12 +121,12 @@ class Transformer(nn.Module):
         if not all(0 <= layer <= depth for layer in layers):
             raise ValueError(f"layers must lie in [0, {depth}], got {list(layers)}")
         batch = self._checked(batch)
-        masks = self._masks(batch)
+        visible = _visible(batch)
         stream = self._embed_inputs(batch.inputs)
         found = {0: stream}
-        for i, block in enumerate(self.blocks):
-            stream = block(stream, masks[i % 2])
-            found[i + 1] = stream
+        for i, block in enumerate(self.blocks, start=1):
+            stream = block(stream, visible)
+            found[i] = stream
         found[depth] = self.norm(stream)
         return [found[layer] for layer in layers]
 
@@ -134,12 +135,17 @@ class Transformer(nn.Module):
         return F.linear(embeddings, self.classifier)
 
     def forward(
-        self, inputs: Int[Tensor, "B T"], global_mask: Mask = None, local_mask: Mask = None
+        self, inputs: Int[Tensor, "B T"], visible: Visible = None
     ) -> Float[Tensor, "B T D"]:
-        """`embed` without any look at the batch's values, so that `Transformer.compile` can be."""
+        """`embed`, after the one look at the batch's values; what `Transformer.compile` compiles.
+
+        Args:
+            inputs: Token ids.
+            visible: Which keys a query of a global block sees; None is causal.
+        """
         stream = self._embed_inputs(inputs)
-        for i, block in enumerate(self.blocks):
-            stream = block(stream, local_mask if i % 2 else global_mask)
+        for block in self.blocks:
+            stream = block(stream, visible)
         embeddings: Tensor = self.norm(stream)
         return embeddings
 
@@ -159,27 +165,6 @@ class Transformer(nn.Module):
         tokens = F.embedding(inputs, self.token_embedding)
         return tokens + self.position_embedding[: inputs.shape[1]]
 
-    def _masks(self, batch: Batch) -> tuple[Mask, Mask]:
-        """Which keys the queries of global and of local blocks see; None where that is causal.
-
-        A causal batch needs no mask for its padding, which comes after every real query.
-        """
-        n_positions = batch.inputs.shape[1]
-        causal = not bool((batch.prefix > 1).any())  # the first key is seen by all in any case
-        wide = self.config.window == 0 or self.config.window >= n_positions
-        if causal and wide:
-            return None, None
-        place = torch.arange(n_positions, device=batch.inputs.device)
-        query, key = place[:, None], place
-        near = (query - key).abs() < self.config.window  # (T, T)
-        if causal:
-            return None, ((key <= query) & near)[None, None]
-        visible = (key <= query) | (key < batch.prefix[:, None, None])  # (B, T, T)
-        visible &= key < batch.lengths[:, None, None]
-        visible |= query == key  # so that queries of padding see something, not NaN
-        visible = visible[:, None]
-        return visible, visible if wide else visible & near
-
     def _draw_weights(self, generator: torch.Generator) -> None:
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
@@ -191,9 +176,10 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Attention and an MLP, each added to the residual stream, each behind its own norm."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, *, window: int):
         super().__init__()
         width = config.width
+        self.window = window
         self.heads = config.heads
         self.scale = (width // config.heads) ** -0.5 if config.scale_attention else 1.0
         self.attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
@@ -203,16 +189,16 @@ class Block(nn.Module):
         self.mlp_in = Linear(width, MLP_RATIO * width)
         self.mlp_out = Linear(MLP_RATIO * width, width)
 
-    def forward(self, stream: Float[Tensor, "B T D"], mask: Mask) -> Float[Tensor, "B T D"]:
+    def forward(self, stream: Float[Tensor, "B T D"], visible: Visible) -> Float[Tensor, "B T D"]:
         """The residual stream after this block."""
-        rows, n_positions, _ = stream.shape
-        projected = self.query_key_value(self.attention_norm(stream))  # (B, T, 3 D)
-        by_head = projected.view(rows, n_positions, 3, self.heads, -1).transpose(1, 3)
-        query, key, value = by_head.unbind(2)  # each (B, H, T, D / H)
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale
+        attended = attend(
+            self.query_key_value(self.attention_norm(stream)),
+            visible,
+            heads=self.heads,
+            scale=self.scale,
+            window=self.window,
         )
-        stream = stream + self.attention_out(attended.transpose(1, 2).flatten(2))
+        stream = stream + self.attention_out(attended)
         hidden = F.gelu(self.mlp_in(self.mlp_norm(stream)), approximate="tanh")
         added: Tensor = self.mlp_out(hidden)
         return stream + added
@@ -223,6 +209,21 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Leave the weights empty."""
+
+
+def _visible(batch: Batch) -> Visible:
+    """Which keys the queries see; None if the batch is causal.
+
+    A causal batch needs no mask for its padding, which comes after every real query.
+    """
+    if not bool((batch.prefix > 1).any()):  # the first key is seen by all in any case
+        return None
+    place = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
+    query, key = place[:, None], place
+    visible = (key <= query) | (key < batch.prefix[:, None, None])  # (B, T, T)
+    visible &= key < batch.lengths[:, None, None]
+    visible |= query == key  # so that queries of padding see something, not NaN
+    return visible[:, None]
 
 
 def save_checkpoint(model: Transformer, folder: Path) -> None:
