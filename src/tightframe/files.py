@@ -71,6 +71,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a UTF-8 file; a process killed meanwhile leaves at most this line unfinished."""
+    with _disk_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file; anything else is the user's mistake, said in one line."""
     try:

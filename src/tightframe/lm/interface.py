@@ -4,7 +4,7 @@ Axes: B rows, T positions, D embedding, V vocabulary.
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -45,6 +45,7 @@ class Batch:
         )
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """What every study measures: embeddings and the classifier that multiplies them.
 

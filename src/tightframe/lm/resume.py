@@ -1,0 +1,94 @@
+"""States to go on from: weights, optimizer and progress of an unfinished run.
+
+A state is one safetensors file whose name holds its SHA-256, so that it is either whole or refused.
+It is written before the one before it is removed: at any moment there is one to go on from.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from tightframe.errors import UserError
+from tightframe.files import sha256, whole_file
+
+DIGITS = 16  # of the SHA-256 in a file's name
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter, beside the step
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come."""
+
+    sums: Tensor  # (2,) float64: of losses and of gradient norms since the last record
+    step: int = 0  # optimizer updates taken
+    tokens: int = 0  # labelled positions trained on
+    seconds: float = 0.0  # of training, without validation and saving
+
+
+def save_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, progress: Progress
+) -> None:
+    """Write a state, then remove the earlier ones."""
+    tensors = {"sums": progress.sums}
+    for name, parameter in model.named_parameters():
+        tensors[f"weight.{name}"] = parameter.detach()
+        for moment in MOMENTS:
+            tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    numbers = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds}
+    content = safetensors.torch.save(tensors, metadata={"progress": json.dumps(numbers)})
+    digest = hashlib.sha256(content).hexdigest()[:DIGITS]
+    earlier = _states(folder)
+    path = folder / f"step-{progress.step}-{digest}.safetensors"
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)  # by Python, so that a full disk is an OSError
+    for state in earlier:
+        if state != path:
+            state.unlink()
+
+
+def load_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, progress: Progress
+) -> bool:
+    """Put the newest state into model, optimizer and progress; False if there is none."""
+    states = _states(folder)
+    if not states:
+        return False
+    path = states[-1]
+    if sha256(path)[:DIGITS] != path.stem.rpartition("-")[2]:
+        raise UserError(
+            f"{path}: truncated or altered (its name is not its SHA-256); "
+            "remove it and the run starts anew, or from an earlier state if there is one"
+        )
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(file.get_tensor(f"weight.{name}"))
+            # Copies: the file's own tensors are unaligned, and bits may depend on alignment.
+            optimizer.state[parameter] = {
+                moment: torch.empty_like(parameter).copy_(file.get_tensor(f"{moment}.{name}"))
+                for moment in MOMENTS
+            }
+        progress.sums.copy_(file.get_tensor("sums"))
+        numbers = json.loads(file.metadata()["progress"])
+    progress.step, progress.tokens = numbers["step"], numbers["tokens"]
+    progress.seconds = numbers["seconds"]
+    for parameter in model.parameters():
+        step = torch.tensor(float(progress.step), device=parameter.device)
+        optimizer.state[parameter]["step"] = step
+    return True
+
+
+def clear(folder: Path) -> None:
+    """Remove the states of a finished run."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _states(folder: Path) -> list[Path]:
+    """The states, oldest first."""
+    return sorted(folder.glob("step-*-*.safetensors"), key=lambda p: int(p.name.split("-")[1]))

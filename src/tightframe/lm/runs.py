@@ -1,0 +1,153 @@
+"""The run directory: what a training was told to do, what it did, and the models it left.
+
+::
+
+    config.toml                    the resolved settings, written before the first step
+    log.jsonl                      a line of facts, then a record a line
+    checkpoints/step-N/            model.safetensors, config.json
+    resume/step-N-<hash>.safetensors   while it is unfinished: what to go on from
+    results/                       what others measure
+
+A directory belongs to its settings and tokens for good; other settings are refused.
+"""
+
+import json
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tightframe.errors import UserError
+from tightframe.files import append_line, read_text, write_text
+from tightframe.lm.recipes import TrainSettings
+from tightframe.settings import as_dict, read_toml, resolve, write_toml
+
+PLACES = ("tokens", "out")  # where things lie, not what the run is
+
+
+class Run:
+    """A run directory that exists; `Run.open` finds one, `Run.claim` makes one or goes on."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.name = path.resolve().name
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """The run in a directory, finished or not."""
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"{path}: no such run directory; train one with `tightframe train`")
+        if not (path / "config.toml").is_file():
+            raise UserError(f"{path}: holds no config.toml, so it is no run directory")
+        return cls(path)
+
+    @classmethod
+    def claim(cls, settings: TrainSettings, facts: dict[str, Any]) -> "Run":
+        """The run of these settings: a new directory, or the one that belongs to them already.
+
+        Args:
+            settings: Resolved, nothing "auto".
+            facts: The first line of the log; its `tokens` (a fingerprint) must not change, and
+                its `steps` are those of the whole run.
+        """
+        path = settings.out
+        run = cls(path)
+        if (path / "config.toml").exists():
+            run._refuse_other(settings, facts)
+        elif path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
+            raise UserError(f"{path}: holds other files, but no run; choose another `out`")
+        else:
+            write_toml(path / "config.toml", as_dict(settings))
+        if not run.log_path.exists():  # also after a kill between the two files
+            write_text(run.log_path, json.dumps({"kind": "start", **facts}) + "\n")
+        return run
+
+    @cached_property
+    def settings(self) -> TrainSettings:
+        """The resolved settings."""
+        path = self.path / "config.toml"
+        return resolve(TrainSettings, read_toml(path), source=str(path))
+
+    @property
+    def log_path(self) -> Path:
+        """`log.jsonl`."""
+        return self.path / "log.jsonl"
+
+    @property
+    def resume_folder(self) -> Path:
+        """Where states to go on from lie while the run is unfinished."""
+        return self.path / "resume"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run is made from: tokens (fingerprint), steps, n_parameters, versions."""
+        return self._lines()[0]
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The records, each of `kind` "train" or "checkpoint"."""
+        return self._lines()[1:]
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints, in order."""
+        folders = (self.path / "checkpoints").glob("step-*")
+        return sorted(int(folder.name.removeprefix("step-")) for folder in folders)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        if not self.log_path.exists():
+            return False
+        last = (self.log or [self.facts])[-1]
+        return (last["kind"], last.get("step")) == ("checkpoint", self.facts["steps"])
+
+    def checkpoint(self, step: int | None = None) -> Path:
+        """The folder of a checkpoint, by default the last; it need not exist for a new step."""
+        if step is None:
+            if not self.steps:
+                raise UserError(f"{self.path}: has no checkpoint yet; train it first")
+            step = self.steps[-1]
+        return self.path / "checkpoints" / f"step-{step}"
+
+    def add_record(self, record: dict[str, Any]) -> None:
+        """Append to the log."""
+        append_line(self.log_path, json.dumps(record, allow_nan=False))
+
+    def rewind(self, step: int) -> None:
+        """Forget what lies after `step` (-1: everything) and what a killed process left half."""
+        for leftover in self.path.rglob(".*.part"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+        kept = [line for line in self._lines() if line.get("step", -1) <= step]
+        write_text(self.log_path, "".join(json.dumps(line) + "\n" for line in kept))
+        for later in (later for later in self.steps if later > step):
+            shutil.rmtree(self.checkpoint(later))
+
+    def _refuse_other(self, settings: TrainSettings, facts: dict[str, Any]) -> None:
+        recorded, wanted = as_dict(self.settings), as_dict(settings)
+        differing = [name for name in wanted if wanted[name] != recorded[name]]
+        for name in (name for name in differing if name not in PLACES):
+            raise UserError(
+                f"{self.path}: belongs to a run with {name} = {recorded[name]}, not "
+                f"{wanted[name]}; choose another `out`, or remove the folder"
+            )
+        if self.log_path.exists() and self.facts["tokens"] != facts["tokens"]:
+            raise UserError(
+                f"{self.path}: was trained on tokens {self.facts['tokens']}, but "
+                f"{settings.tokens} holds {facts['tokens']}; choose another `out`"
+            )
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Facts and records; a last line that a kill has cut short doesn't count."""
+        lines = read_text(self.log_path).split("\n")[:-1]
+        try:
+            parsed = [json.loads(line) for line in lines]
+            if parsed[0]["kind"] != "start" or "steps" not in parsed[0]:
+                raise ValueError("no facts")
+        except (IndexError, KeyError, TypeError, ValueError):
+            raise UserError(f"{self.log_path}: altered or damaged; train again elsewhere") from None
+        return parsed
