@@ -1,0 +1,128 @@
+"""Tokenizers: train one, take one of others, save it. All are `tokenizers.Tokenizer` objects."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from tightframe.errors import UserError
+
+END_OF_TEXT = "<|endoftext|>"
+N_BYTES = 256  # a byte-level BPE begins with every byte, so that it can write any text
+
+# What others call the token that ends a document; the first one that a tokenizer knows is taken.
+_END_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[SEP]")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE, as GPT-2's but of any size; id 0 is end-of-text.
+
+    Args:
+        texts: Training texts, read once, one after the other.
+        vocab_size: Tokens, end-of-text and the 256 bytes included.
+    """
+    if vocab_size < N_BYTES + 1:
+        raise UserError(
+            f"a vocabulary of {vocab_size:,} is too small; "
+            f"the smallest is {N_BYTES + 1}: the bytes and end-of-text"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(iter(texts), trainer)
+    largest = tokenizer.get_vocab_size()
+    if largest < vocab_size:
+        raise UserError(
+            f"a vocabulary of {vocab_size:,} is larger than this text supports; "
+            f"the largest possible is {largest:,}"
+        )
+    return tokenizer
+
+
+def word_level(words: Sequence[str]) -> Tokenizer:
+    """One word, one token: ids in the order of `words`, text split at white space.
+
+    There is no token for an unknown word: encoding one raises.
+    """
+    ids = {word: index for index, word in enumerate(words)}
+    if len(ids) != len(words):
+        raise ValueError(f"{len(words)} words, but {len(ids)} distinct ones")
+    tokenizer = Tokenizer(models.WordLevel(ids))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if END_OF_TEXT in ids:
+        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, normalized=False)])
+    return tokenizer
+
+
+def load(tokenizer: str | Path) -> Tokenizer:
+    """A `tokenizer.json`, a folder that holds one, or the name of a Hugging Face tokenizer.
+
+    Truncation and padding that the file may ask for are switched off: nothing is lost or added.
+    """
+    loaded = _read(tokenizer)
+    loaded.no_truncation()
+    loaded.no_padding()
+    return loaded
+
+
+def save(tokenizer: Tokenizer, path: Path) -> None:
+    """Write `tokenizer.json`; for a folder that is itself written whole."""
+    path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+
+
+def end_of_text(tokenizer: Tokenizer) -> int | None:
+    """Id of the token that ends a document, by its usual names; None where there is none."""
+    ids = (tokenizer.token_to_id(name) for name in _END_NAMES)
+    return next((index for index in ids if index is not None), None)
+
+
+def vocab_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id: ids may have gaps, a classifier has a row for each."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def _read(tokenizer: str | Path) -> Tokenizer:
+    path = Path(tokenizer)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+        if not path.exists():
+            raise UserError(f"{path.parent}: holds no tokenizer.json; expected a fast tokenizer")
+    if path.exists():
+        return _read_file(path)
+    if isinstance(tokenizer, Path) or not _HUB_NAME.fullmatch(tokenizer) or path.suffix == ".json":
+        raise UserError(
+            f"{tokenizer}: no such tokenizer; expected a tokenizer.json, a folder with one, "
+            "or the name of a Hugging Face tokenizer"
+        )
+    return _fetch(tokenizer)
+
+
+def _read_file(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(
+            f"{path}: not a tokenizer.json, or damaged ({_first_line(error)})"
+        ) from None
+
+
+def _fetch(name: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_pretrained(name)
+    except Exception as error:  # whatever the network, the hub or the file may raise
+        raise UserError(
+            f"{name}: no such file, and the Hugging Face hub gave no tokenizer of this name "
+            f"({type(error).__name__}: {_first_line(error)})"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,244 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tightframe.corpus import sources
+from tightframe.corpus.sources import open_source
+from tightframe.errors import UserError
+
+
+def _texts(source, **options):
+    return [document.text for document in open_source(source, **options).read()]
+
+
+def _jsonl(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def _parquet(path, texts, column="text"):
+    pq.write_table(pa.table({column: texts, "id": list(range(len(texts)))}), path)
+    return path
+
+
+def test_paragraphs_are_what_stands_between_blank_lines(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\ntwo\r\n\r\n \t\n\nthree \xc3\xa9\n\nfour")
+    assert _texts(path) == ["one\ntwo", "three é", "four"]
+
+
+def test_a_file_can_be_one_document(tmp_path):
+    (tmp_path / "b.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "a.txt").write_text("three")
+    assert _texts(tmp_path, documents="files") == ["three", "one\n\ntwo\n"]
+
+
+def test_jsonl_gives_the_named_field_of_every_line(tmp_path):
+    path = _jsonl(tmp_path / "a.jsonl", [{"text": "one", "story": "x"}, {"text": "", "story": "y"}])
+    path.write_text(path.read_text() + "\n")  # a blank line is no record
+    assert _texts(path) == ["one", ""]
+    assert _texts(path, field="story") == ["x", "y"]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_parquet_gives_the_named_column_across_row_groups(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(sources, "_PARQUET_ROWS", 3)
+    texts = [f"text {index}" for index in range(10)]
+    table = pa.table({"story": pa.array(texts, kind)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+    assert _texts(tmp_path / "a.parquet", field="story") == texts
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
+    (tmp_path / "c" / "d").mkdir(parents=True)
+    (tmp_path / "c" / "d" / "x.txt").write_text("3")
+    (tmp_path / "e.txt").write_text("4\n\n5")
+    _jsonl(tmp_path / "b.jsonl", [{"text": "1"}])
+    _parquet(tmp_path / "c" / "a.parquet", ["2"])
+    (tmp_path / "a.md").write_text("not read")
+    (tmp_path / ".hidden.txt").write_text("not read")
+    documents = list(open_source(tmp_path).read())
+    assert [document.text for document in documents] == ["1", "2", "3", "4", "5"]
+    # A .txt file is a unit, each record is one.
+    assert [document.unit for document in documents] == [0, 1, 2, 3, 3]
+    done = [document.done for document in documents]
+    assert done == sorted(done)
+    assert done[0] == 0
+
+
+def test_documents_know_their_bytes_and_their_place(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("éé\n\nabcd\n\n", encoding="utf-8")
+    # 4 + 2 + 4 + 2 bytes: the second begins after 6 of 12.
+    first, second = open_source(path).read()
+    assert (first.n_bytes, first.place, first.unit_bytes) == (4, 0.0, 12)
+    assert (second.n_bytes, second.place, second.unit_bytes) == (4, 0.5, 12)
+
+
+def test_a_source_can_be_read_again(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo")
+    source = open_source(tmp_path)
+    assert list(source.read()) == list(source.read())
+
+
+def test_reading_goes_no_further_than_it_is_asked(tmp_path):
+    # The second record would be refused, but only once it is read.
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\nnot json\n')
+    documents = open_source(path).read()
+    assert next(documents).text == "one"
+    with pytest.raises(UserError):
+        next(documents)
+
+
+def test_a_document_that_has_no_end_is_refused_before_it_is_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_DOCUMENT_BYTES", 100)
+    path = tmp_path / "a.txt"
+    path.write_text("word " * 50)
+    with pytest.raises(UserError, match=r"a\.txt: no blank line in"):
+        _texts(path)
+    with pytest.raises(UserError, match=r"a\.txt: is longer than a document can be"):
+        _texts(path, documents="files")
+    path.write_text("word\n" * 50)
+    with pytest.raises(UserError, match=r"a\.txt: no blank line in"):
+        _texts(path)
+    with pytest.raises(UserError, match=r"b\.jsonl:1: 200 bytes, longer than a document can be"):
+        _texts(_jsonl(tmp_path / "b.jsonl", [{"text": "x" * 200}]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "a.txt: is empty; expected text"),
+        ("a.txt", b" \n\n \n", "a.txt: holds no text"),
+        ("a.txt", b"fine\n\nab\x00c", "a.txt: binary, or not UTF-8 (NUL at byte 8)"),
+        ("a.txt", "\ufeffab".encode("utf-16"), "a.txt: binary, or not UTF-8 (NUL at byte"),
+        ("a.txt", b"fine\n\ncaf\xe9 x", "a.txt: not UTF-8 text (byte 9); convert it first"),
+        ("a.csv", b"x,y", "a.csv: cannot read '.csv' files; expected .txt, .jsonl, .parquet"),
+        ("a.jsonl", b"", "a.jsonl: is empty; expected text"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": ', "a.jsonl:2: not JSON ("),
+        ("a.jsonl", b'\n["text"]\n', "a.jsonl:2: not a JSON object; expected one object a line"),
+        (
+            "a.jsonl",
+            b'{"texts": "x", "id": 1}',
+            "a.jsonl:1: no field 'text', but texts, id; did you mean 'texts'?",
+        ),
+        ("a.jsonl", b'{"text": null}', "a.jsonl:1: 'text' is NoneType, expected text"),
+        ("a.jsonl", b'{"text": "\\ud800"}', "a.jsonl:1: not text that UTF-8 can hold"),
+        ("a.jsonl", b'{"text": "\xe9"}', "a.jsonl:1: not UTF-8 text (byte 10)"),
+        ("a.jsonl", b'{"text": "\x00"}', "a.jsonl:1: binary, or not UTF-8 (NUL at byte 10)"),
+        ("a.parquet", b"PAR1 but not really", "a.parquet: not a .parquet file, or damaged ("),
+    ],
+)
+def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        _texts(path)
+    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_that_are_missing_or_not_text_are_refused(tmp_path):
+    path = _parquet(tmp_path / "a.parquet", ["x", None])
+    with pytest.raises(
+        UserError, match=r"a\.parquet: no field 'tekst', but text, id; did you mean 'text'\?"
+    ):
+        _texts(path, field="tekst")
+    with pytest.raises(UserError, match=r"a\.parquet: row 1: 'id' is int, expected text"):
+        _texts(path, field="id")
+    with pytest.raises(UserError, match=r"a\.parquet: row 2: 'text' is NoneType, expected text"):
+        _texts(path)
+
+
+def test_paths_without_text_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder; expected 'stories'"):
+        open_source(tmp_path / "nowhere.txt")
+    with pytest.raises(UserError, match="holds no readable file"):
+        open_source(tmp_path)
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+    source = open_source(path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.txt: cannot be read \(No such file"):
+        list(source.read())
+
+
+class _Hub:
+    """Stands in for the package datasets; notes what it was asked for."""
+
+    def __init__(self, records):
+        self.records, self.asked = records, []
+
+    def load_dataset(self, name, config, *, split, streaming):
+        assert streaming
+        self.asked.append((name, config, split))
+        return iter(self.records)
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("hf:someone/set", ("someone/set", None, "train")),
+        ("hf:someone/set:plain", ("someone/set", "plain", "train")),
+        ("hf:someone/set@validation", ("someone/set", None, "validation")),
+        ("hf:set:plain@test", ("set", "plain", "test")),
+    ],
+)
+def test_a_data_set_is_named_with_configuration_and_split(monkeypatch, source, asked):
+    hub = _Hub([{"text": "one"}, {"text": "zwei é"}])
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    documents = list(open_source(source).read())
+    assert hub.asked == [asked]
+    assert [document.text for document in documents] == ["one", "zwei é"]
+    assert [document.unit for document in documents] == [0, 1]
+    assert documents[1].n_bytes == 7
+    assert documents[1].done is None
+
+
+def test_a_data_set_is_streamed(monkeypatch):
+    def endless():
+        yield {"text": "one"}
+        raise AssertionError("read further than asked")
+
+    monkeypatch.setitem(sys.modules, "datasets", _Hub(endless()))
+    assert next(open_source("hf:set").read()).text == "one"
+
+
+def test_a_local_data_set_folder_is_read_by_the_real_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "set").mkdir()
+    _parquet(tmp_path / "set" / "train.parquet", ["one", "two"])
+    _parquet(tmp_path / "set" / "test.parquet", ["three"])
+    assert _texts(f"hf:{tmp_path / 'set'}") == ["one", "two"]
+    assert _texts(f"hf:{tmp_path / 'set'}@test") == ["three"]
+
+
+def test_data_sets_that_cannot_be_read_are_one_line(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no route to host\nand a long tale")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=unreachable))
+    with pytest.raises(UserError) as caught:
+        _texts("hf:someone/set")
+    assert str(caught.value) == (
+        "hf:someone/set: cannot be read after 0 records (ConnectionError: no route to host)"
+    )
+    monkeypatch.setitem(sys.modules, "datasets", _Hub([{"story": "x", "id": 1}]))
+    with pytest.raises(UserError, match="record 1: no field 'text', but story, id"):
+        _texts("hf:set")
+    monkeypatch.setitem(sys.modules, "datasets", _Hub([]))
+    with pytest.raises(UserError, match="hf:set: holds no records"):
+        _texts("hf:set")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'tightframe\[hf\]'"):
+        _texts("hf:set")
+    with pytest.raises(UserError, match=r"expected hf:NAME\[:CONFIG\]\[@SPLIT\]"):
+        _texts("hf:")

@@ -1,0 +1,191 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from reference import blocks as reference
+
+from tightframe.corpus import tokenizer as tokenizers
+from tightframe.corpus.tokens import ShardWriter, Split, TokenShards, write_manifest
+from tightframe.errors import UserError
+from tightframe.files import sha256
+
+WORDS = [tokenizers.END_OF_TEXT, *"abcdefghi"]
+BLOCK = 4
+
+
+def _lines(seed, n):
+    """Rows of 1 to 4 tokens out of ten."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, len(WORDS), rng.integers(1, BLOCK + 1)).tolist() for _ in range(n)]
+
+
+def _write(folder, lines, *, shard_blocks=3, name="x"):
+    """A tokens folder whose blocks hold the given lines, each line one document."""
+    folder.mkdir()
+    tokenizers.save(tokenizers.word_level(WORDS), folder / "tokenizer.json")
+    entries = {}
+    for split, rows in lines.items():
+        writer = ShardWriter(folder, split, BLOCK, shard_tokens=shard_blocks * BLOCK)
+        for start in range(0, len(rows), 5):  # pieces that fit no shard evenly
+            part = rows[start : start + 5]
+            padded = np.array([row + [0] * (BLOCK - len(row)) for row in part], dtype=np.int32)
+            starts = np.arange(len(part), dtype=np.int64) * BLOCK
+            writer.write(padded, np.array([len(row) for row in part], dtype=np.int32), starts)
+        entries[split] = writer.close(n_bytes=7)
+    manifest = {
+        "name": name,
+        "source": {"text": str(folder)},
+        "blocks": "packed",
+        "block": BLOCK,
+        "vocab_size": len(WORDS),
+        "end_of_text": 0,
+        "tokenizer": {"kind": "word", "sha256": sha256(folder / "tokenizer.json")},
+        "splits": entries,
+        "entropy_floor": None,
+    }
+    write_manifest(folder, manifest)
+    return folder
+
+
+@pytest.fixture
+def lines():
+    return {"train": _lines(0, 17), "val": _lines(1, 4)}
+
+
+@pytest.fixture
+def folder(tmp_path, lines):
+    return _write(tmp_path / "x", lines)
+
+
+def _read(split: Split, indices):
+    tokens, lengths = split.rows(indices)
+    return [row[:n].tolist() for row, n in zip(tokens, lengths.tolist(), strict=True)]
+
+
+def test_rows_come_back_in_the_order_asked_for_across_shards(folder, lines):
+    split = TokenShards.open(folder).split("train")
+    # 17 blocks in shards of 3: the order below jumps between first, last and middle shards.
+    order = [16, 0, 5, 5, 2, 9, 1]
+    expected = [lines["train"][index] for index in order]
+    for indices in (order, np.array(order), torch.tensor(order), np.array(order, dtype=np.int32)):
+        assert _read(split, indices) == expected
+    tokens, lengths = split.rows([])
+    assert tokens.shape == (0, BLOCK)
+    assert lengths.shape == (0,)
+
+
+def test_counts_of_the_manifest_are_those_of_the_rows(folder, lines):
+    shards = TokenShards.open(folder)
+    for name, rows in lines.items():
+        split = shards.split(name)
+        assert len(split) == split.n_blocks == len(rows)
+        assert split.n_tokens == sum(len(row) for row in rows)
+        assert split.n_labels == sum(len(row) - 1 for row in rows)
+        assert split.n_bytes == 7
+        assert shards.manifest["splits"][name]["documents"] == len(rows)
+        assert split.document_starts().tolist() == [BLOCK * row for row in range(len(rows))]
+
+
+@pytest.mark.parametrize("chunk", [1, 3 * BLOCK, 2**20])
+def test_label_counts_are_those_of_plain_loops(folder, lines, chunk, monkeypatch):
+    monkeypatch.setattr("tightframe.corpus.tokens._CHUNK_TOKENS", chunk)
+    split = TokenShards.open(folder).split("train")
+    counts = split.label_counts()
+    assert counts.tolist() == reference.label_counts(lines["train"], len(WORDS))
+    assert counts.sum() == split.n_labels
+
+
+@pytest.mark.parametrize("shard_blocks", [1, 2, 5, 16, 17, 100])
+def test_size_of_shards_changes_no_row(tmp_path, lines, shard_blocks):
+    folder = _write(tmp_path / "x", lines, shard_blocks=shard_blocks)
+    shards = TokenShards.open(folder)
+    split = shards.split("train")
+    assert _read(split, range(17)) == lines["train"]
+    assert split.document_starts().tolist() == [BLOCK * row for row in range(17)]
+    blocks = [shard["blocks"] for shard in shards.manifest["splits"]["train"]["shards"]]
+    assert sum(blocks) == 17
+    assert max(blocks) == min(17, shard_blocks)
+
+
+def test_blocks_in_the_middle_of_a_document_begin_none(tmp_path):
+    # One document over several blocks: the blocks after the first begin none.
+    writer = ShardWriter(tmp_path, "val", BLOCK, shard_tokens=BLOCK)
+    tokens = np.arange(12, dtype=np.int32).reshape(3, BLOCK)
+    writer.write(tokens, np.full(3, BLOCK, dtype=np.int32), np.array([2], dtype=np.int64))
+    entry = writer.close(n_bytes=0)
+    assert entry["documents"] == 1
+    assert [shard["blocks"] for shard in entry["shards"]] == [1, 1, 1]
+
+
+def test_fingerprints_tell_content_and_not_place(tmp_path, lines):
+    first = TokenShards.open(_write(tmp_path / "x", lines))
+    same = TokenShards.open(_write(tmp_path / "y", lines, name="y"))
+    other = TokenShards.open(_write(tmp_path / "z", {**lines, "val": _lines(2, 4)}))
+    assert first.name == "x"
+    assert same.name == "y"
+    assert first.fingerprint == same.fingerprint != other.fingerprint
+    assert len(first.fingerprint) == 12
+    assert first.split("train").fingerprint == other.split("train").fingerprint
+    assert first.split("val").fingerprint != other.split("val").fingerprint
+
+
+def test_the_tokenizer_of_the_folder_is_the_one_that_made_it(folder, lines):
+    shards = TokenShards.open(folder)
+    assert shards.vocab_size == len(WORDS)
+    assert shards.end_of_text == 0
+    assert shards.entropy_floor is None
+    first = lines["train"][0]
+    decoded = shards.tokenizer.decode(first, skip_special_tokens=False)
+    assert decoded == " ".join(WORDS[token] for token in first)
+
+
+@pytest.mark.parametrize("file", ["train-00002.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
+def test_a_file_that_is_not_as_written_is_refused_by_name(folder, file, harm):
+    path = folder / file
+    data = bytearray(path.read_bytes())
+    if harm == "flip":
+        data[-1] ^= 1
+        path.write_bytes(data)
+    elif harm == "truncate":
+        path.write_bytes(data[:-1])
+    else:
+        path.unlink()
+    with pytest.raises(UserError) as caught:
+        TokenShards.open(folder)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert ("missing" if harm == "remove" else "damaged or changed") in str(caught.value)
+    assert "build the tokens again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_changed_manifest_is_refused(folder):
+    path = folder / "manifest.json"
+    text = path.read_text()
+    for changed, message in [
+        (text.replace('"block": 4', '"block": 2'), "damaged or changed"),
+        (text.replace('"schema": 1', '"schema": 9'), "schema 9, expected 1"),
+        (text[:100], "not JSON"),
+        ("[]", "not a manifest"),
+    ]:
+        path.write_text(changed)
+        with pytest.raises(UserError, match=message):
+            TokenShards.open(folder)
+    path.write_text(text)
+    assert TokenShards.open(folder).manifest == json.loads(text)
+
+
+def test_a_folder_without_tokens_says_how_to_make_them(tmp_path):
+    with pytest.raises(UserError, match="no such folder; make it with `tightframe corpus build`"):
+        TokenShards.open(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no manifest\.json"):
+        TokenShards.open(tmp_path)
+
+
+def test_rows_and_splits_that_do_not_exist_are_the_callers_mistake(folder):
+    shards = TokenShards.open(folder)
+    with pytest.raises(ValueError, match="must be one of"):
+        shards.split("test")
+    with pytest.raises(ValueError, match=r"rows must lie in \[0, 17\), got -1\.\.17"):
+        shards.split("train").rows([3, -1, 17])
