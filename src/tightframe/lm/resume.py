@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from tightframe.errors import UserError
 from tightframe.files import sha256, whole_file
+from tightframe.lm.adamw import AdamW
 
 DIGITS = 16  # of the SHA-256 in a file's name
-MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter, beside the step
 
 
 @dataclasses.dataclass
@@ -32,17 +32,14 @@ class Progress:
     seconds: float = 0.0  # of training, without validation and saving
 
 
-def save_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, progress: Progress
-) -> None:
+def save_state(folder: Path, model: nn.Module, optimizer: AdamW, progress: Progress) -> None:
     """Write a state, then remove the earlier ones."""
-    tensors = {"sums": progress.sums}
-    for name, parameter in model.named_parameters():
-        tensors[f"weight.{name}"] = parameter.detach()
-        for moment in MOMENTS:
-            tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    weights = {f"weight.{name}": value.detach() for name, value in model.named_parameters()}
     numbers = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds}
-    content = safetensors.torch.save(tensors, metadata={"progress": json.dumps(numbers)})
+    content = safetensors.torch.save(
+        weights | optimizer.state() | {"sums": progress.sums},
+        metadata={"progress": json.dumps(numbers)},
+    )
     digest = hashlib.sha256(content).hexdigest()[:DIGITS]
     earlier = _states(folder)
     path = folder / f"step-{progress.step}-{digest}.safetensors"
@@ -53,10 +50,11 @@ def save_state(
             state.unlink()
 
 
-def load_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, progress: Progress
-) -> bool:
-    """Put the newest state into model, optimizer and progress; False if there is none."""
+def load_state(folder: Path, model: nn.Module, optimizer: AdamW, progress: Progress) -> bool:
+    """Put the newest state into model, optimizer and progress; False if there is none.
+
+    The tensors are copied: those of a file are unaligned, and bits may depend on alignment.
+    """
     states = _states(folder)
     if not states:
         return False
@@ -64,23 +62,18 @@ def load_state(
     if sha256(path)[:DIGITS] != path.stem.rpartition("-")[2]:
         raise UserError(
             f"{path}: truncated or altered (its name is not its SHA-256); "
-            "remove it and the run starts anew, or from an earlier state if there is one"
+            "remove it, and the run starts from an earlier state or anew"
         )
-    with safe_open(path, framework="pt") as file, torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(file.get_tensor(f"weight.{name}"))
-            # Copies: the file's own tensors are unaligned, and bits may depend on alignment.
-            optimizer.state[parameter] = {
-                moment: torch.empty_like(parameter).copy_(file.get_tensor(f"{moment}.{name}"))
-                for moment in MOMENTS
-            }
-        progress.sums.copy_(file.get_tensor("sums"))
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         numbers = json.loads(file.metadata()["progress"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"weight.{name}"])
+    optimizer.restore(numbers["step"], tensors)
+    progress.sums.copy_(tensors["sums"])
     progress.step, progress.tokens = numbers["step"], numbers["tokens"]
     progress.seconds = numbers["seconds"]
-    for parameter in model.parameters():
-        step = torch.tensor(float(progress.step), device=parameter.device)
-        optimizer.state[parameter]["step"] = step
     return True
 
 

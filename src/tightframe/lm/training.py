@@ -22,6 +22,7 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.lm import hardware, resume
+from tightframe.lm.adamw import AdamW
 from tightframe.lm.evaluation import evaluate
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.loss import cross_entropy
@@ -56,18 +57,6 @@ def train(settings: TrainSettings, *, hooks: Sequence[Hook] = ()) -> Run:
     return run
 
 
-def adamw(model: Transformer, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW that, as `Trainer`, decays matrices and embeddings, but neither biases nor norms."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=True
-    )
-
-
 class _Training:
     """What the loop holds; `finish` goes from wherever the run is to its end."""
 
@@ -88,7 +77,12 @@ class _Training:
         )
         self.model = Transformer(config, seed=settings.seed, name=settings.out.resolve().name)
         self.model.to(settings.device)
-        self.optimizer = adamw(self.model, settings)
+        self.optimizer = AdamW(
+            self.model,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
         sums = torch.zeros(2, dtype=torch.float64, device=settings.device)
         self.progress = resume.Progress(sums)
         self.recorded = 0, 0.0  # tokens and seconds at the last record
@@ -142,10 +136,7 @@ class _Training:
             loss = cross_entropy(embeddings, model.classifier, model.bias, batch.targets.flatten())
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate(progress.step)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.update(self.schedule.learning_rate(progress.step))
         progress.sums += torch.stack([loss.detach(), norm])
         progress.step += 1
 

@@ -1,0 +1,73 @@
+"""AdamW by torch's fused kernel, without its `Optimizer`.
+
+That class imports the compiler when it is first made, a second of every run. What is kept of a
+parameter has a name here, so that a state of the run is a dictionary of tensors.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+
+class AdamW:
+    """Decoupled weight decay on matrices and embeddings, as `Trainer`: not on biases and norms.
+
+    Args:
+        model: Its parameters are updated in place, from their gradients.
+        betas: Decay of the running means of gradients and of their squares.
+        eps: Added to the root of the second mean.
+        weight_decay: A step takes `learning_rate * weight_decay` of a weight away.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, betas: tuple[float, float], eps: float, weight_decay: float
+    ):
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.parameters = dict(model.named_parameters())
+        self.first = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.second = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.steps = {name: _count(p, 0) for name, p in self.parameters.items()}
+
+    def update(self, learning_rate: float) -> None:
+        """Take one step along the gradients, then drop them."""
+        decayed = [name for name, parameter in self.parameters.items() if parameter.ndim >= 2]
+        others = [name for name, parameter in self.parameters.items() if parameter.ndim < 2]
+        for names, weight_decay in ((decayed, self.weight_decay), (others, 0.0)):
+            gradients = [self.parameters[name].grad for name in names]
+            with torch.no_grad():
+                adamw(
+                    [self.parameters[name] for name in names],
+                    [gradient for gradient in gradients if gradient is not None],
+                    [self.first[name] for name in names],
+                    [self.second[name] for name in names],
+                    [],
+                    [self.steps[name] for name in names],
+                    fused=True,
+                    amsgrad=False,
+                    beta1=self.betas[0],
+                    beta2=self.betas[1],
+                    lr=learning_rate,
+                    weight_decay=weight_decay,
+                    eps=self.eps,
+                    maximize=False,
+                )
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """What a later `restore` needs, beside the number of steps; the tensors themselves."""
+        first = {f"first.{name}": value for name, value in self.first.items()}
+        return first | {f"second.{name}": value for name, value in self.second.items()}
+
+    def restore(self, step: int, state: dict[str, Tensor]) -> None:
+        """Go on as after `step` updates, with copies of what `state` gave then."""
+        for name, parameter in self.parameters.items():
+            self.first[name].copy_(state[f"first.{name}"])
+            self.second[name].copy_(state[f"second.{name}"])
+            self.steps[name] = _count(parameter, step)
+
+
+def _count(parameter: Tensor, step: int) -> Tensor:
+    return torch.tensor(float(step), device=parameter.device)
