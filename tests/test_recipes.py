@@ -10,8 +10,6 @@ from tightframe.settings import as_dict, read_toml, resolve, write_toml
 def settings(**values):
     values = {"tokens": "tokens/x", "out": "runs/x", **values}
     return resolve(TrainSettings, values, source="x.toml")
-        TrainSettings, {"tokens": "tokens/x", "out": "runs/x", **values}, source="x.toml"
-    )
 
 
 def test_linguistic_collapse_is_the_published_training():
