@@ -1,0 +1,125 @@
+"""Exact order statistics of a stream that is too long to keep, by passes over it.
+
+Axes: N values.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+BINS = 1 << 16
+CAPACITY = 1 << 22  # values that the last pass keeps at once: 32 MiB
+_ORIGIN = (1023 - 64) << 52  # the bits of 2**-64; with the shift, the bins end at 2**64
+_SHIFT = 43  # leaves 9 bits of the mantissa: 512 bins an octave, each 0.2 % wide
+_END = 0x7FF << 52  # the bits of infinity
+
+
+class Selection:
+    """The value of one rank among non-negative numbers, exactly, without keeping them.
+
+    Non-negative doubles are ordered as their bit patterns are, so shifted bits are the bin of a
+    fixed histogram of logarithms (what lies outside falls in the end bins). The first pass counts;
+    every further one looks only into the bin that holds the rank, until its members fit into
+    memory and are sorted. Two passes are the rule, five the most.
+
+    Feed the whole stream by `add`, then call `end_pass`; repeat the same stream until `done`.
+
+    Attributes:
+        value, next_value: The values of the rank and of the one above it (infinite if none is).
+        tail: The sum of the values from the rank up, where it was asked for.
+    """
+
+    def __init__(self, rank: Callable[[int], int], *, tail: bool = False) -> None:
+        """`rank` maps the number of values to the wanted rank; 0 is the smallest."""
+        self.done = False
+        self.value = self.next_value = self.tail = float("nan")
+        self._rank_of = rank
+        self._rank = -1  # not known before the first pass has counted
+        self._wants_tail = tail
+        self._low, self._high = 0, _END  # the value lies in [low, high), as bits
+        self._origin, self._shift = _ORIGIN, _SHIFT
+        self._counts = np.zeros(BINS, dtype=np.int64)
+        self._bins = torch.empty(0, dtype=torch.int64)  # memory that the parts share
+        self._below = 0  # how many values are under `low`
+        self._n_members = 0  # how many are in [low, high)
+        self._members: list[Tensor] | None = None  # those, in the last pass
+        self._next = float("inf")  # the smallest value from `high` up, and their sum
+        self._sum_above = 0.0
+
+    def add(self, values: Float[Tensor, " N"]) -> None:
+        """Take a part of the stream: finite values, none negative."""
+        bits = values.view(torch.int64)
+        if self._members is not None:
+            self._collect(self._members, values, bits)
+            return
+        if self._rank >= 0:
+            bits = bits[(bits >= self._low) & (bits < self._high)]
+        if len(self._bins) < len(bits):
+            self._bins = torch.empty_like(bits)
+        bins = torch.sub(bits, self._origin, out=self._bins[: len(bits)])
+        bins.bitwise_right_shift_(self._shift).clamp_(0, BINS - 1)
+        self._counts += torch.bincount(bins, minlength=BINS).cpu().numpy()
+
+    def end_pass(self, infinite: int = 0) -> bool:
+        """The stream is through; True when the value is known.
+
+        `infinite` counts further values, above all that were fed.
+        """
+        if self._members is not None:
+            self._finish(torch.cat(self._members).cpu().numpy())
+        elif self._rank < 0:
+            n = int(self._counts.sum())
+            self._rank = self._rank_of(n + infinite) if n + infinite else 0
+            if self._rank >= n:
+                self.value = self.next_value = float("inf") if infinite else float("nan")
+                self.done = True
+            else:
+                self._narrow()
+        else:
+            self._narrow()
+        return self.done
+
+    def _narrow(self) -> None:
+        """Go into the bin that holds the rank: collect it if it is small, else count its parts."""
+        ends = self._below + np.cumsum(self._counts)
+        index = int(np.searchsorted(ends, self._rank, side="right"))
+        self._n_members = int(self._counts[index])
+        self._below = int(ends[index]) - self._n_members
+        low = self._origin + (index << self._shift)
+        if index < BINS - 1:  # the end bins reach to the ends
+            self._high = min(self._high, low + (1 << self._shift))
+        if index > 0:
+            self._low = low
+        width = self._high - self._low
+        if self._n_members <= CAPACITY or width == 1:
+            self._members = []
+        self._origin = self._low
+        self._shift = max(0, (width - 1).bit_length() - 16)
+        self._counts = np.zeros(BINS, dtype=np.int64)
+
+    def _collect(self, members: list[Tensor], values: Tensor, bits: Tensor) -> None:
+        inside = values[(bits >= self._low) & (bits < self._high)]
+        # All members of a bin one wide are equal: one of them stands for any number.
+        members.append(inside if self._high - self._low > 1 else inside[:1])
+        last = self._rank - self._below == self._n_members - 1
+        if last or self._wants_tail:
+            above = values[bits >= self._high]
+            self._sum_above += float(above.sum())
+            self._next = min(self._next, float(above.min()) if len(above) else float("inf"))
+
+    def _finish(self, members: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+        place = self._rank - self._below
+        if self._high - self._low == 1:
+            rest, repeats = members[:1], self._n_members - place
+        else:
+            assert len(members) == self._n_members, "the stream changed between two passes"
+            members.partition(place)
+            rest, repeats = members[place:], 1
+        self.value = float(rest[0])
+        above = [self.value] if repeats > 1 else rest[1:]
+        self.next_value = float(min(above)) if len(above) else self._next
+        self.tail = self._sum_above + float(rest.sum()) * repeats
+        self.done = True

@@ -1,0 +1,187 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tightframe.moments.pairs import Cdnv, Moments, UnitDistance, sweep
+
+ALL = ("moments", "logs", "roots", "median", "tail", "least", "riesz", "nearest")
+
+
+def points(k, dim, seed=0):
+    x = torch.from_numpy(np.random.default_rng(seed).normal(size=(k, dim)))
+    return x - x.mean(0)
+
+
+def units(x, origin=None, noise=None):
+    origin = torch.zeros(x.shape[1], dtype=torch.float64) if origin is None else origin
+    return UnitDistance((x - origin).norm(dim=1), origin, noise)
+
+
+def requests(x, wanted=ALL, seed=1):
+    """A CDNV, a debiased one of the first classes only, and directions from two origins."""
+    rng = np.random.default_rng(seed)
+    variances = torch.from_numpy(rng.random(len(x)))
+    variances[:1] = 0
+    noise = torch.from_numpy(rng.random(len(x)))
+    some = len(x) * 2 // 3
+    other = torch.from_numpy(rng.normal(size=x.shape[1]))
+    cdnv = [name for name in wanted if name != "nearest"]
+    return {
+        "cdnv": (Cdnv(variances), cdnv),
+        "debiased": (Cdnv(variances[:some], 2, noise[:some]), cdnv),
+        "unit": (units(x), wanted),
+        "elsewhere": (units(x, other), wanted),
+    }
+
+
+def numbers(summary):
+    moments = [(m.n, m.mean, m.spread) for m in (summary.values, summary.logs, summary.roots)]
+    nearest = [] if summary.nearest is None else summary.nearest.tolist()
+    scalars = [summary.pairs, summary.n, summary.tail_share, summary.least, summary.log_riesz]
+    return [*itertools.chain(*moments), *scalars, *summary.middle, *nearest]
+
+
+def naive(quantity, x):
+    """Values of the pairs that have one, by loops; and how many have none."""
+    values, without = [], 0
+    k = len(quantity.variances if isinstance(quantity, Cdnv) else quantity.norms)
+    for i, j in itertools.combinations(range(k), 2):
+        if isinstance(quantity, Cdnv):
+            base = float((x[i] - x[j]).square().sum())
+            if quantity.noise is not None:
+                base -= float(quantity.noise[i] + quantity.noise[j])
+            half = float(quantity.variances[i] + quantity.variances[j]) / 2
+            value = half / base**quantity.power if base > 0 else None
+        else:
+            u, v = ((x[c] - quantity.origin) / quantity.norms[c] for c in (i, j))
+            value = float((u - v).square().sum())
+        without += value is None
+        values += [] if value is None else [value]
+    return np.array(values), without
+
+
+@pytest.mark.parametrize("k", [3, 8, 21])
+def test_every_reduction_is_that_of_the_plain_loops(k):
+    x = points(k, 4)
+    asked = requests(x)
+    for name, summary in sweep(x, asked, tile=5).items():
+        quantity = asked[name][0]
+        values, without = naive(quantity, x)
+        logs = np.log(values[values > 0])
+        assert (summary.n, summary.pairs - summary.n) == (len(values), without)
+        for found, expected in ((summary.values, values), (summary.logs, logs)):
+            assert found.n == len(expected)
+            assert found.mean == pytest.approx(expected.mean(), rel=1e-12)
+            assert found.variance(ddof=0) == pytest.approx(expected.var(), rel=1e-10, abs=1e-28)
+        assert summary.roots.mean == pytest.approx(np.sqrt(values).mean(), rel=1e-12)
+        beyond = [math.inf] * without if quantity.noise is not None else []
+        assert sum(summary.middle) / 2 == pytest.approx(np.median([*values, *beyond]), rel=1e-12)
+        largest = np.sort(values)[-math.ceil(len(values) / 100) :].sum()
+        assert summary.tail_share == pytest.approx(largest / values.sum(), rel=1e-12)
+        assert summary.least == pytest.approx(values.min(), rel=1e-12)
+        riesz = (values[values > 0] ** -1.0).sum()  # D = 4: the exponent is -(D - 2)/2
+        assert summary.log_riesz == pytest.approx(math.log(riesz), rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 12])
+def test_the_tile_never_changes_a_result(k):
+    # All remainders of the last tile, tiles of one pair, and a tile larger than all.
+    x = points(k, 3)
+    expected = {name: numbers(s) for name, s in sweep(x, requests(x), tile=k).items()}
+    for tile in range(1, k + 3):
+        for name, summary in sweep(x, requests(x), tile=tile).items():
+            assert numbers(summary) == pytest.approx(expected[name], rel=1e-11, nan_ok=True)
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_without_pairs_nothing_is_averaged(k):
+    x = points(k, 3) if k else torch.empty(0, 3, dtype=torch.float64)
+    for summary in sweep(x, requests(x)).values():
+        assert (summary.pairs, summary.n, summary.values.n) == (0, 0, 0)
+        assert math.isnan(summary.values.mean)
+        assert math.isnan(sum(summary.middle))
+
+
+def test_classes_that_share_a_mean_are_counted_and_never_divided_by():
+    # Four points, two of them one: five of six pairs have a distance.
+    x = torch.tensor([[0.0, 0], [0.0, 0], [3.0, 4], [6.0, 8]], dtype=torch.float64)
+    variances = torch.full((4,), 25.0, dtype=torch.float64)
+    found = sweep(x, {"cdnv": (Cdnv(variances), ALL[:5])})["cdnv"]
+    assert (found.pairs, found.n) == (6, 5)
+    # Squared distances are 25 (three times) and 100 (twice), so the values 1 and 1/4.
+    assert found.values.mean == pytest.approx((3 * 1 + 2 / 4) / 5)
+    assert found.middle == (1, 1)
+
+
+def test_points_in_one_direction_are_counted_and_have_no_kernel():
+    # The norms 3 and 7 don't divide without rounding: the unit vectors differ in their last bits.
+    x = torch.tensor([[1, 2, 3], [3, 6, 9], [7, 14, 21], [-1, 0, 2]], dtype=torch.float64)
+    found = sweep(x, {"unit": (units(x), ("logs", "nearest"))})["unit"]
+    assert (found.pairs, found.n) == (6, 3)
+    assert found.nearest[:3].tolist() == [0, 0, 0]
+    assert found.logs.spread < 1e-24  # all three pairs are the same angle
+
+
+def test_a_class_without_a_direction_is_left_out():
+    x = points(5, 3)
+    norms = x.norm(dim=1)
+    norms[2] = math.nan
+    origin = torch.zeros(3, dtype=torch.float64)
+    found = sweep(x, {"unit": (UnitDistance(norms, origin), ("moments", "nearest"))})["unit"]
+    assert (found.pairs, found.n) == (10, 6)
+    assert math.isinf(found.nearest[2])
+    assert found.nearest.isfinite().sum() == 4
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-6, 1e-9])
+def test_near_pairs_keep_all_digits(gap):
+    # By the product of matrices the squared distance would have lost 6, 12 and all 16 of them.
+    x = torch.tensor([[1.0, 1], [1.0 + gap, 1], [-2.0 - gap, -2]], dtype=torch.float64)
+    exact = float(x[1, 0] - x[0, 0]) ** 2  # what gap is after rounding
+    found = sweep(x, {"cdnv": (Cdnv(torch.full_like(x[:, 0], 1.0)), ("tail",))})["cdnv"]
+    largest = found.tail_share * found.values.mean * found.n
+    assert largest == pytest.approx(1 / exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("distance", [1e2, 1e5, 1e8])
+def test_directions_seen_from_far_away_keep_their_digits(distance):
+    # Seen from -t e_1 all directions are nearly one; 2 - 2 cos would lose 4, 10 and 16 digits.
+    x = points(6, 3)
+    origin = torch.tensor([-distance, 0, 0], dtype=torch.float64)
+    found = sweep(x, {"unit": (units(x, origin), ("least",))})["unit"]
+    wide = x.numpy().astype(np.longdouble) - origin.numpy().astype(np.longdouble)
+    u = wide / np.sqrt((wide**2).sum(1, keepdims=True))
+    exact = min(((u[i] - u[j]) ** 2).sum() for i, j in itertools.combinations(range(6), 2))
+    assert found.least == pytest.approx(float(exact), rel=1e-16 * distance + 1e-12)
+
+
+def test_pairs_debiased_to_nothing_are_infinite_to_the_median():
+    # Squared distances 1, 4, 9 minus 2 noise: one pair of three is at distance 0 or less.
+    x = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)
+    quantity = Cdnv(torch.ones(3, dtype=torch.float64), 1, torch.ones(3, dtype=torch.float64))
+    found = sweep(x, {"cdnv": (quantity, ("moments", "median"))})["cdnv"]
+    assert (found.pairs, found.n) == (3, 2)
+    assert found.values.mean == pytest.approx((1 / 2 + 1 / 7) / 2)
+    assert sum(found.middle) / 2 == pytest.approx(1 / 2)  # of 1/7, 1/2, inf
+
+
+def test_moments_are_those_of_the_whole_whatever_the_parts():
+    values = np.random.default_rng(0).normal(size=200) * 1e-3 + 1e6
+    for cuts in ([], [1], [0, 0, 199], [50, 60, 130]):
+        moments = Moments()
+        for part in np.split(values, cuts):
+            moments.take(torch.tensor(part))
+        assert moments.n == 200
+        assert moments.mean == pytest.approx(values.mean(), rel=1e-15)
+        assert moments.variance(ddof=1) == pytest.approx(values.var(ddof=1), rel=1e-6)
+
+
+def test_mistakes_of_the_caller_are_named():
+    x = points(3, 2)
+    with pytest.raises(TypeError, match=r"float64, got torch\.float32"):
+        sweep(x.float(), {})
+    with pytest.raises(ValueError, match="tile must be at least 1, got 0"):
+        sweep(x, {}, tile=0)
