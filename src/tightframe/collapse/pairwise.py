@@ -1,0 +1,169 @@
+"""Measures that are read off the sweep over pairs of classes: parts of NC1, NC2 and GNC2."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from tightframe.collapse.values import Geometry, Value, coefficient
+from tightframe.moments.geometry import (
+    participation_ratio,
+    sphere_log_kernel_mean,
+    sphere_log_kernel_variance,
+)
+from tightframe.moments.pairs import Aggregate, PairSummary
+
+
+@dataclasses.dataclass(frozen=True)
+class OfPairs:
+    """A measure of pairs; calling it gives its value over the pairs that have one.
+
+    It says what it needs of the sweep, so that one sweep can serve many.
+    """
+
+    quantity: str  # a name of `Geometry.quantity`
+    aggregate: Aggregate
+    read: Callable[[PairSummary, Geometry], float]
+
+    def __call__(self, geometry: Geometry) -> Value:
+        """Read it off the sweep, which takes place at the first call."""
+        pairs = geometry.pairs(self.quantity, self.aggregate)
+        value = self.read(pairs, geometry)
+        if pairs.nearest is not None and self.aggregate == "nearest":
+            n = int(pairs.nearest.isfinite().sum())
+            return geometry.of_classes(value, n, why="without a direction")
+        n = pairs.logs.n if self.aggregate == "logs" else pairs.n
+        debiased = self.quantity.endswith("_db")
+        lost = pairs.pairs - pairs.n
+        notes = []
+        if debiased and self.aggregate == "median":  # where they count as infinite
+            n, lost, infinite = pairs.pairs, 0, lost
+            notes += [f"{infinite} pairs debiased to distance 0 are infinite"] if infinite else []
+        elif debiased and lost > 0.01 * pairs.pairs:
+            notes.append("more than 1 % of the pairs are left out: read a median or ratio of means")
+        if self.aggregate == "tail" and value > 0.5:
+            notes.append("a few pairs decide the mean")
+        if debiased:
+            why = "debiased to distance 0 or less"
+        else:
+            why = "with one mean" if "cdnv" in self.quantity else "in one direction, or in none"
+        left = {why: lost, "of classes without any spread": pairs.pairs - lost - n}
+        classes = geometry.classes.repeated if debiased else geometry.classes
+        return geometry.of_pairs(value, n, classes=classes, left=left, note="; ".join(notes))
+
+
+def mean(pairs: PairSummary, _: Geometry) -> float:
+    """Mean over pairs."""
+    return pairs.values.mean
+
+
+def std(pairs: PairSummary, _: Geometry) -> float:
+    """Standard deviation over pairs (ddof 1)."""
+    return math.sqrt(pairs.values.variance(ddof=1))
+
+
+def cov(pairs: PairSummary, geometry: Geometry) -> float:
+    """Coefficient of variation over pairs."""
+    return coefficient(std(pairs, geometry), mean(pairs, geometry))
+
+
+def mean_log(pairs: PairSummary, _: Geometry) -> float:
+    """Mean of the logarithms; pairs at 0 are left out."""
+    return pairs.logs.mean
+
+
+def median(pairs: PairSummary, _: Geometry) -> float:
+    """Median over pairs; of an even number, the mean of the two in the middle."""
+    return sum(pairs.middle) / 2
+
+
+def tail_share(pairs: PairSummary, _: Geometry) -> float:
+    """Share of the sum that the largest 1 % of the pairs hold."""
+    return pairs.tail_share
+
+
+def scale_free(pairs: PairSummary, geometry: Geometry) -> float:
+    """Mean times the mean squared norm of the centred class means."""
+    return pairs.values.mean * float(geometry.classes.squared_norms.mean())
+
+
+def scale_free_debiased(pairs: PairSummary, geometry: Geometry) -> float:
+    """The same, of debiased norms."""
+    return pairs.values.mean * float(geometry.classes.repeated.debiased_squared_norms.mean())
+
+
+# The log kernel is -ln |u - v|: minus half the logarithm of the squared distance that is swept.
+
+
+def kernel_mean(pairs: PairSummary, _: Geometry) -> float:
+    """Mean of the log kernel."""
+    return -pairs.logs.mean / 2
+
+
+def kernel_variance(pairs: PairSummary, _: Geometry) -> float:
+    """Its variance (ddof 0)."""
+    return pairs.logs.variance(ddof=0) / 4
+
+
+def kernel_std(pairs: PairSummary, _: Geometry) -> float:
+    """Its standard deviation (ddof 1)."""
+    return math.sqrt(pairs.logs.variance(ddof=1)) / 2
+
+
+def kernel_cov(pairs: PairSummary, geometry: Geometry) -> float:
+    """Its coefficient of variation; the sign is the mean's."""
+    return coefficient(kernel_std(pairs, geometry), kernel_mean(pairs, geometry))
+
+
+def kernel_median(pairs: PairSummary, _: Geometry) -> float:
+    """Its median."""
+    return -sum(math.log(value) for value in pairs.middle) / 4
+
+
+def kernel_excess(pairs: PairSummary, geometry: Geometry) -> float:
+    """Its mean over that of uniform points on the sphere."""
+    return kernel_mean(pairs, geometry) - sphere_log_kernel_mean(geometry.classes.dim)
+
+
+def kernel_var_ratio(pairs: PairSummary, geometry: Geometry) -> float:
+    """Its variance, as a multiple of that of uniform points."""
+    return kernel_variance(pairs, geometry) / sphere_log_kernel_variance(geometry.classes.dim)
+
+
+def kernel_z(pairs: PairSummary, geometry: Geometry) -> float:
+    """Its excess in standard errors of as many uniform points."""
+    variance = sphere_log_kernel_variance(geometry.classes.dim)
+    return kernel_excess(pairs, geometry) * math.sqrt(pairs.logs.n / variance)
+
+
+def kernel_excess_in_rank(pairs: PairSummary, geometry: Geometry) -> float:
+    """Its excess over uniform points in as many dimensions as the means fill."""
+    dim = participation_ratio(geometry.classes.eigenvalues)
+    return kernel_mean(pairs, geometry) - sphere_log_kernel_mean(dim)
+
+
+def riesz(pairs: PairSummary, geometry: Geometry) -> float:
+    """Logarithm of the mean Riesz kernel of exponent D - 2; 0 for uniform points."""
+    if geometry.classes.dim <= 2 or pairs.n == 0:
+        return math.nan
+    return pairs.log_riesz - math.log(pairs.n)
+
+
+def distance_mean(pairs: PairSummary, _: Geometry) -> float:
+    """Mean distance of two directions."""
+    return pairs.roots.mean
+
+
+def distance_variance(pairs: PairSummary, _: Geometry) -> float:
+    """Variance of their distance (ddof 0)."""
+    return pairs.roots.variance(ddof=0)
+
+
+def least_distance(pairs: PairSummary, _: Geometry) -> float:
+    """The least distance of two directions."""
+    return math.sqrt(pairs.least) if pairs.n else math.nan
+
+
+def nearest_cosine(pairs: PairSummary, _: Geometry) -> float:
+    """Mean over classes of the largest cosine with another class."""
+    assert pairs.nearest is not None
+    return 1 - float(pairs.nearest[pairs.nearest.isfinite()].mean()) / 2
