@@ -1,0 +1,93 @@
+"""Results files -> figures, tables and one self-contained page."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from tightframe.analysis.association import associations
+from tightframe.analysis.checkpoints import checkpoints
+from tightframe.errors import UserError
+from tightframe.files import whole_file, write_text
+from tightframe.report import figures, page, tables
+from tightframe.results import gather, read_rows
+
+
+def report(path: Path, *, out: Path | None = None) -> Path:
+    """Make the page, the figures and the tables of a sweep or a run from its results files.
+
+    Each file is written whole or not at all: `results.parquet` (all rows), `report/index.html`,
+    `report/figures/*.{pdf,png}`, `report/tables/*.csv`.
+
+    Args:
+        path: A sweep's folder (with `runs/*/results`) or a run's folder (with `results`).
+        out: Folder that takes all of it; `results.parquet` in `path` and the rest in
+            `path/report` by default.
+
+    Returns:
+        The page.
+    """
+    files = _results_files(path)
+    rows = gather(files)
+    table = checkpoints(rows)
+    if "val_loss" not in table or table["val_loss"].isna().all():
+        raise UserError(
+            f"{path}: its results have no validation loss; measure with tokens that have a "
+            "validation split"
+        )
+    table = tables.with_floors(table)
+    found = associations(table, tables.measured(table))
+    folder = path / "report" if out is None else out
+    _write_parquet((path if out is None else out) / "results.parquet", rows)
+    tables.write_csv(folder / "tables" / "runs.csv", tables.runs(table))
+    tables.write_csv(folder / "tables" / "associations.csv", found)
+    figures.draw_all(table, found, folder / "figures")
+    text = page.render(
+        table,
+        found,
+        [read_rows(file)[0] for file in files],
+        name=path.resolve().name,
+        commands=_commands(path),
+    )
+    write_text(folder / "index.html", text)
+    return folder / "index.html"
+
+
+def _results_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; expected a sweep or a run")
+    sweep = (path / "runs").is_dir()
+    files = sorted(path.glob("runs/*/results/*.jsonl" if sweep else "results/*.jsonl"))
+    if not files and (sweep or (path / "sweep.toml").exists()):
+        raise UserError(
+            f"{path}: this sweep has no results yet; run `tightframe sweep run SWEEP.toml` first"
+        )
+    if not files:
+        raise UserError(f"{path}: no results yet; run `tightframe measure {path}` first")
+    return files
+
+
+def _commands(path: Path) -> list[str]:
+    # Parents' names say more about their owner's machine than about the results.
+    shown = Path(path.resolve().parent.name) / path.resolve().name
+    if (path / "runs").is_dir():
+        return [f"tightframe sweep run {shown}.toml", f"tightframe report {shown}"]
+    return [
+        f"tightframe train {shown / 'config.toml'}",
+        f"tightframe measure {shown}",
+        f"tightframe report {shown}",
+    ]
+
+
+def _write_parquet(path: Path, rows: pd.DataFrame) -> None:
+    with whole_file(path) as temporary:
+        _one_type_a_column(rows).to_parquet(temporary, index=False)
+
+
+def _one_type_a_column(rows: pd.DataFrame) -> pd.DataFrame:
+    """A setting that is a number in one run and a word in another is written as words."""
+    mixed = {
+        name: rows[name].map(str, na_action="ignore")
+        for name in rows.columns
+        if rows[name].dropna().map(type).nunique() > 1
+    }
+    return rows.assign(**mixed)

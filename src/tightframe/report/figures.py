@@ -1,0 +1,155 @@
+"""The panels of a view as PDF and PNG, by matplotlib; the same rows give the same bytes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.figure import Figure
+
+from tightframe.files import whole_file
+from tightframe.report.panels import ON_LIGHT, Fit, SizeScale, fit, floors, loss_range, parameters
+from tightframe.report.views import VIEWS, Panel, arrow
+
+_INK, _SOFT, _THREAD, _GRID, _FLOOR = "#1d1e22", "#595c64", "#cbc8c0", "#eeece7", "#0b7a62"
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.size": 8,
+    "text.color": _INK,
+    "text.parse_math": False,
+    "axes.edgecolor": _SOFT,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "pdf.fonttype": 42,  # letters stay text, so that they can be searched and edited
+}
+_COLOURS = LinearSegmentedColormap.from_list("size", ON_LIGHT)
+
+
+def draw_all(table: pd.DataFrame, found: pd.DataFrame, folder: Path) -> None:
+    """Write every view, on linear and on logarithmic axes, as PDF and PNG.
+
+    Args:
+        table: One line a checkpoint, with its floors.
+        found: Their associations.
+        folder: Takes `<view>[_nc2_nc3][_log].{pdf,png}`.
+    """
+    for view in VIEWS:
+        for part, panels in (("", view.main), ("_nc2_nc3", view.more)):
+            for log in (False, True):
+                figure = draw(table, found, panels, log=log)
+                for kind in ("pdf", "png"):
+                    save(figure, folder / f"{view.name}{part}{'_log' if log else ''}.{kind}")
+
+
+def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, log: bool) -> Figure:
+    """Validation loss (vertical) against the measure of each panel, coloured by parameters."""
+    columns = 2 if len(panels) == 4 else len(panels)
+    lines = len(panels) // columns
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 3.2 * lines), dpi=200, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
+        sizes = SizeScale.of(table)
+        norm = LogNorm(sizes.low, sizes.high)
+        for place, panel in zip(axes.flat, panels, strict=True):
+            _draw_titles(place, panel)
+            if panel.metric in table:
+                _draw_points(place, table, panel.metric, norm)
+                _draw_fit(place, fit(table, found, panel.metric, log=log))
+                _draw_floors(place, table)
+            else:
+                _write(place, "right", "not measured", "")
+        for place in axes[:, 0]:
+            place.set_ylabel("validation loss (nats per token)")
+        axes[0, 0].set_ylim(*loss_range(table))
+        scale = ScalarMappable(norm, _COLOURS)
+        bar = figure.colorbar(scale, ax=axes, aspect=22 * lines, pad=0.02)
+        bar.set_label("parameters")
+        bar.set_ticks(list(sizes.ticks), labels=[parameters(tick) for tick in sizes.ticks])
+        bar.ax.minorticks_off()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is settled: don't compute it for every file
+    return figure
+
+
+def _draw_titles(axes: Axes, panel: Panel) -> None:
+    family = axes.set_title(panel.family, loc="left", fontsize=9, weight="bold")
+    beside: dict[str, Any] = {
+        "xycoords": family,
+        "textcoords": "offset points",
+        "fontsize": 9,
+        "va": "bottom",
+    }
+    axes.annotate(panel.title, (1, 0), (6, 0), **beside)
+    axes.set_xlabel(f"{panel.metric}   ({arrow(panel.metric)})")
+
+
+def _draw_points(axes: Axes, table: pd.DataFrame, metric: str, norm: LogNorm) -> None:
+    # The checkpoints of a run are joined, in order: they depend on each other.
+    for _, run in table.sort_values("step").groupby("run"):
+        axes.plot(run[metric], run["val_loss"], color=_THREAD, linewidth=0.8, zorder=1)
+    axes.scatter(
+        table[metric],
+        table["val_loss"],
+        c=table["model_n_parameters"].astype(float),
+        norm=norm,
+        cmap=_COLOURS,
+        s=26,
+        edgecolors="white",
+        linewidths=0.6,
+        zorder=3,
+    )
+
+
+def _draw_fit(axes: Axes, drawn: Fit) -> None:
+    if drawn.x is not None and drawn.y is not None:
+        axes.plot(drawn.x, drawn.y, color=_INK, linewidth=1.1, alpha=0.75, zorder=2)
+    _write(axes, drawn.free_corner, drawn.headline, drawn.detail)
+    if drawn.ticks is not None:
+        axes.set_xscale("log")
+        axes.set_xticks(drawn.ticks, labels=[f"{tick:g}" for tick in drawn.ticks])
+        axes.minorticks_off()
+
+
+def _draw_floors(axes: Axes, table: pd.DataFrame) -> None:
+    bottom, _ = loss_range(table)
+    for floor, label in floors(table):
+        axes.axhline(floor, color=_FLOOR, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
+        below = floor < bottom
+        axes.annotate(
+            f"{'↓ ' if below else ''}{label}",
+            (0.99, bottom if below else floor),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=6.5,
+            color=_FLOOR,
+        )
+
+
+def _write(axes: Axes, corner: str, headline: str, detail: str) -> None:
+    x, align = (0.02, "left") if corner == "left" else (0.98, "right")
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": align, "va": "top", "zorder": 4}
+    axes.text(x, 0.985, headline, fontsize=10, weight="bold", **place)
+    axes.text(x, 0.895, detail, fontsize=6.5, color=_SOFT, **place)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all; its bytes hold no date and no name of a program."""
+    stamp = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+    with mpl.rc_context(_STYLE), whole_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], metadata=stamp)

@@ -1,0 +1,184 @@
+"use strict";
+
+// Draws the panels of the chosen view, and sorts the tables. The data is in the page, as JSON.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const figures = [...document.querySelectorAll(".panel")];
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const touch = window.matchMedia("(pointer: coarse)");
+  const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
+  const css = (name) =>
+    getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+  function theme() {
+    const names = ["card", "ink", "soft", "rule", "grid", "thread", "floor", "sans"];
+    return Object.fromEntries(names.map((name) => [name, css(name)]));
+  }
+
+  function colourScale() {
+    const colours = data.colours[dark.matches ? "dark" : "light"];
+    return colours.map((colour, i) => [i / (colours.length - 1), colour]);
+  }
+
+  // One line for all runs: null lifts the pen between two of them.
+  function threads(x) {
+    const places = data.threads.flatMap((run) => [...run, null]);
+    const along = (values) => places.map((i) => (i === null ? null : values[i]));
+    return { x: along(x), y: along(data.loss) };
+  }
+
+  function traces(metric, panel, fit, look) {
+    const quiet = { hoverinfo: "skip", showlegend: false };
+    const line = (points, colour, width) => ({
+      ...quiet, ...points, mode: "lines", line: { color: colour, width },
+    });
+    const hover = data.hover.map((text, i) => {
+      const value = panel.x[i] === null ? "" : panel.x[i].toPrecision(4);
+      return `${text}<br>${metric} <b>${value.replace("-", "\u2212")}</b>`;
+    });
+    return [
+      line(threads(panel.x), look.thread, 1),
+      line({ x: fit.x ?? [], y: fit.y ?? [] }, look.ink, 1.75),
+      {
+        x: panel.x, y: data.loss, mode: "markers", showlegend: false,
+        hoverinfo: "text", hovertext: hover,
+        marker: {
+          size: 10, color: data.size, cmin: data.sizeRange[0], cmax: data.sizeRange[1],
+          colorscale: colourScale(), line: { color: look.card, width: 1 },
+        },
+      },
+      // The point under the pointer, ringed in every panel.
+      {
+        ...quiet, x: [], y: [], mode: "markers",
+        marker: { size: 17, symbol: "circle-open", color: look.ink, line: { width: 2 } },
+      },
+    ];
+  }
+
+  function note(text, look, place) {
+    return {
+      text, showarrow: false, xref: "paper", yref: "paper", borderpad: 2,
+      font: { family: look.sans, color: look.ink }, ...place,
+    };
+  }
+
+  function annotations(fit, look) {
+    const side = fit.free_corner;
+    const corner = { x: side === "left" ? 0.01 : 0.99, xanchor: side, yanchor: "top", align: side };
+    return [
+      note(`<b>${fit.headline}</b>`, look, {
+        ...corner, y: 1, font: { family: look.sans, color: look.ink, size: 17 },
+      }),
+      note(fit.detail, look, {
+        ...corner, y: 1, yshift: -25, font: { family: look.sans, color: look.soft, size: 11.5 },
+      }),
+      ...data.floors.map(({ value, label }) => {
+        const below = value < data.lossRange[0];
+        return note(below ? `\u2193 ${label}` : label, look, {
+          x: 0.99, xanchor: "right", yref: "y", y: Math.max(value, data.lossRange[0]),
+          yanchor: "bottom", font: { family: look.sans, color: look.floor, size: 11.5 },
+        });
+      }),
+    ];
+  }
+
+  function layout(shown, fit, look) {
+    const axis = {
+      gridcolor: look.grid, linecolor: look.rule, tickcolor: look.rule, zeroline: false,
+      ticks: "outside", ticklen: 4, automargin: true, nticks: 7,
+      tickfont: { color: look.soft, size: 12 },
+    };
+    const title = (text) => ({ text, standoff: 8, font: { color: look.ink, size: 13 } });
+    return {
+      font: { family: look.sans, color: look.ink },
+      paper_bgcolor: look.card, plot_bgcolor: look.card,
+      margin: { l: 52, r: 10, t: 6, b: 50 },
+      dragmode: touch.matches ? false : "zoom", hovermode: "closest", hoverdistance: 24,
+      hoverlabel: {
+        align: "left", bgcolor: look.card, bordercolor: look.soft,
+        font: { family: look.sans, color: look.ink, size: 12.5 },
+      },
+      xaxis: {
+        ...axis, type: fit.log ? "log" : "linear", title: title(`${shown.metric}  (${shown.arrow})`),
+        ...(fit.ticks && { tickvals: fit.ticks, ticktext: fit.ticks.map((tick) => `${tick}`) }),
+      },
+      yaxis: { ...axis, range: data.lossRange, title: title("validation loss, nats per token") },
+      shapes: data.floors.map(({ value }) => ({
+        type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, layer: "below",
+        line: { color: look.floor, width: 1.25, dash: "6px,4px" },
+      })),
+      annotations: annotations(fit, look),
+    };
+  }
+
+  function draw() {
+    const view = chosen("view");
+    const scale = chosen("scale");
+    const look = theme();
+    document.body.dataset.view = view;
+    const bar = document.querySelector(".legend .bar");
+    bar.style.background = `linear-gradient(to right, ${colourScale().map((c) => c[1]).join(", ")})`;
+    figures.forEach((figure, i) => {
+      const shown = data.views[view][i];
+      const plot = figure.querySelector(".plot");
+      const panel = data.panels[shown.metric];
+      figure.querySelector(".family").textContent = shown.family;
+      figure.querySelector(".title").textContent = shown.title;
+      const fit = panel?.[scale] ?? {
+        log: false, headline: "not measured", detail: `no ${shown.metric} in these results`,
+        free_corner: "left", x: null, y: null,
+      };
+      const points = panel ?? { x: data.loss.map(() => null) };
+      const axis = fit.log ? "logarithmic" : "linear";
+      plot.setAttribute(
+        "aria-label",
+        `Scatter plot of validation loss against ${shown.metric} on a ${axis} axis. ` +
+          `${fit.headline}, ${fit.detail}. The values are in the table of runs.`,
+      );
+      window.Plotly.react(
+        plot, traces(shown.metric, points, fit, look), layout(shown, fit, look),
+        { displayModeBar: false, responsive: true },
+      );
+    });
+  }
+
+  function ring(place) {
+    const view = data.views[chosen("view")];
+    figures.forEach((figure, i) => {
+      const x = place === null ? null : data.panels[view[i].metric]?.x[place];
+      const at = x === null || x === undefined ? [[], []] : [[x], [data.loss[place]]];
+      window.Plotly.restyle(figure.querySelector(".plot"), { x: [at[0]], y: [at[1]] }, [3]);
+    });
+  }
+
+  function sort(button) {
+    const heading = button.closest("th");
+    const body = heading.closest("table").tBodies[0];
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    for (const other of heading.parentElement.children) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const value = (row) => row.cells[heading.cellIndex].dataset.sort;
+    const numbers = heading.dataset.kind === "number";
+    const rows = [...body.rows].sort((a, b) => {
+      const [left, right] = [value(a), value(b)];
+      if (left === "" || right === "") return (left === "") - (right === ""); // unknown: at the end
+      const order = numbers ? left - right : left.localeCompare(right, "en", { numeric: true });
+      return down ? -order : order;
+    });
+    body.append(...rows);
+  }
+
+  draw();
+  for (const input of document.querySelectorAll(".switches input")) {
+    input.addEventListener("change", draw);
+  }
+  dark.addEventListener("change", draw);
+  for (const figure of figures) {
+    const plot = figure.querySelector(".plot");
+    plot.on("plotly_hover", (event) => ring(event.points[0].pointNumber));
+    plot.on("plotly_unhover", () => ring(null));
+  }
+  for (const button of document.querySelectorAll("th button")) {
+    button.addEventListener("click", () => sort(button));
+  }
+})();

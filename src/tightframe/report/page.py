@@ -1,0 +1,296 @@
+"""One self-contained page: the panels, the runs, what the measures mean, where all of it is from.
+
+Nothing is fetched while the page is open: its Content-Security-Policy allows the two scripts that
+are written into it, by their hashes, and no connection. Names of runs, settings and texts are
+strangers' words: jinja2 escapes them in the page, `_hover` for plotly, which reads some HTML.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import html
+import math
+import textwrap
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from tightframe.report.panels import (
+    ON_DARK,
+    ON_LIGHT,
+    SizeScale,
+    fit,
+    floors,
+    loss_range,
+    parameters,
+)
+from tightframe.report.views import VIEWS, arrow, measure
+from tightframe.results import Header
+
+_KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
+
+
+def render(
+    table: pd.DataFrame,
+    found: pd.DataFrame,
+    headers: Sequence[Header],
+    *,
+    name: str,
+    commands: Sequence[str],
+) -> str:
+    """The page as HTML.
+
+    Args:
+        table: One line a checkpoint, with its floors.
+        found: Their associations.
+        headers: Of the results files.
+        name: Of the sweep or the run.
+        commands: What makes the results and this page.
+    """
+    files = resources.files("tightframe.report")
+    style, script, template = (
+        (files / file).read_text("utf-8") for file in ("page.css", "page.js", "template.html")
+    )
+    plotly = get_plotlyjs().replace("\r\n", "\n")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "parameters": parameters}
+    return environment.from_string(template).render(
+        name=name,
+        policy=_policy(plotly, script),
+        style=style,
+        plotly=plotly,
+        script=script,
+        payload=payload(table, found),
+        sizes=_size_ticks(table),
+        summary=_summary(table),
+        views=VIEWS,
+        measure=measure,
+        arrow=arrow,
+        associations=_associations(found),
+        columns=_columns(table),
+        checkpoints=table.sort_values("val_loss").to_dict("records"),
+        settings=facts(_without_folder(header.settings) for header in headers),
+        model=facts(header.model for header in headers),
+        tokens=facts(header.tokens for header in headers),
+        measurement=facts(
+            {
+                **header.measurement,
+                "tightframe": header.version,
+                "machine": header.machine,
+            }
+            for header in headers
+        ),
+        measured=sorted(header.created for header in headers),
+        commands=commands,
+    )
+
+
+def payload(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
+    """What the script draws, as plain JSON-able values: points once, then a line a panel."""
+    sizes = SizeScale.of(table)
+    runs = table.sort_values("step", kind="stable").groupby("run", sort=False)
+    panels = {}
+    for panel in dict.fromkeys(panel for view in VIEWS for panel in view.panels):
+        if panel.metric in table:
+            panels[panel.metric] = {
+                "x": _finite(table[panel.metric]),
+                "linear": dataclasses.asdict(fit(table, found, panel.metric, log=False)),
+                "log": dataclasses.asdict(fit(table, found, panel.metric, log=True)),
+            }
+    return {
+        "loss": _finite(table["val_loss"]),
+        "lossRange": loss_range(table),
+        "size": _finite(np.log10(table["model_n_parameters"].astype(float))),
+        "sizeRange": [math.log10(sizes.low), math.log10(sizes.high)],
+        "colours": {"light": ON_LIGHT, "dark": ON_DARK},
+        "floors": [{"value": value, "label": label} for value, label in floors(table)],
+        "threads": [[int(place) for place in run.index] for _, run in runs],
+        "hover": _hover(table),
+        "panels": panels,
+        "views": {
+            view.name: [
+                {
+                    "metric": panel.metric,
+                    "family": panel.family,
+                    "title": panel.title,
+                    "arrow": arrow(panel.metric),
+                }
+                for panel in view.panels
+            ]
+            for view in VIEWS
+        },
+    }
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number for readers: whole, or with so many significant digits; a true minus sign."""
+    whole = not isinstance(value, float) or value.is_integer()
+    text = f"{int(value):,}" if whole else f"{value:#.{digits}g}".rstrip(".")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def facts(each: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """For every name its different values: numbers by size, words as they come."""
+    values: dict[str, dict[str, Any]] = {}
+    for one in each:
+        for name, value in _flat(one):
+            values.setdefault(name, {})[_word(value)] = value
+    lines = []
+    for name, different in values.items():
+        numbers = all(isinstance(value, int | float) for value in different.values())
+        lines.append(
+            (name, sorted(different, key=lambda w: different[w]) if numbers else [*different])
+        )
+    return lines
+
+
+def _without_folder(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "out"}
+
+
+def _flat(one: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in one.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_word(item) for item in value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _hover(table: pd.DataFrame) -> list[str]:
+    """The run of every point, its loss, size and settings, escaped and in short lines.
+
+    Shown are the settings in which the runs differ, and the usual ones.
+    """
+    names = [name for name in table.columns if name.startswith("set_") and name != "set_out"]
+    usual = {f"set_{name}" for name in _KEY_SETTINGS}
+    shown = [name for name in names if name in usual or table[name].nunique(dropna=False) > 1]
+    texts = []
+    for line in table.to_dict("records"):
+        above = line["loss_above_floor"]
+        known = "" if math.isnan(above) else f", {above:.3f} above the floor"
+        settings = [
+            f"{name.removeprefix('set_').replace('_', ' ')} {_word(line[name])}"
+            for name in shown
+            if not pd.isna(line[name])
+        ]
+        # A line breaks between two settings, not within one.
+        joined = "; ".join(setting.replace(" ", "\N{NO-BREAK SPACE}") for setting in settings)
+        parts = [
+            f"step {line['step']:,}; {parameters(line['model_n_parameters'])} parameters",
+            f"loss {line['val_loss']:.3f}{known}",
+            *textwrap.wrap(joined, 44, max_lines=6, break_on_hyphens=False),
+        ]
+        run = str(line["run"])
+        run = run if len(run) <= 44 else f"{run[:43]}\N{HORIZONTAL ELLIPSIS}"
+        texts.append("<br>".join([f"<b>{_escape(run)}</b>", *map(_escape, parts)]))
+    return texts
+
+
+def _escape(text: str) -> str:
+    return html.escape(text, quote=False)  # plotly knows &lt; &gt; &amp; and not &quot;
+
+
+def _columns(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The columns of the table of runs: key, heading, format, and the views that show it."""
+    columns = [
+        ("run", "run", "text"),
+        ("step", "step", "whole"),
+        ("val_loss", "loss", "fixed"),
+        ("loss_above_floor", "above floor", "fixed"),
+        ("loss_above_realised", "above realised", "fixed"),
+        ("val_accuracy", "accuracy", "percent"),
+        ("val_perplexity", "perplexity", "short"),
+        ("model_n_parameters", "parameters", "parameters"),
+        ("model_width", "width", "whole"),
+        ("set_depth", "depth", "whole"),
+        ("set_epochs", "epochs", "short"),
+    ]
+    always = " ".join(view.name for view in VIEWS)
+    shown = [
+        {"key": key, "label": label, "kind": kind, "views": always}
+        for key, label, kind in columns
+        if key in table and not table[key].isna().all()
+    ]
+    shown += [
+        {"key": metric, "label": metric, "kind": "measure", "views": views}
+        for metric, views in _views_of_metrics().items()
+        if metric in table
+    ]
+    return shown
+
+
+def _associations(found: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """A line a measure of the views: r, R^2, Spearman, R^2 of the log, and of last checkpoints."""
+    line = {(f["metric"], f["log"], f["checkpoints"]): f for f in found.to_dict("records")}
+    return [
+        {
+            **line[metric, False, "all"],
+            "views": views,
+            "r2_log": line[metric, True, "all"]["r2"],
+            "r2_last": line[metric, False, "last"]["r2"],
+        }
+        for metric, views in _views_of_metrics().items()
+        if (metric, False, "all") in line
+    ]
+
+
+def _views_of_metrics() -> dict[str, str]:
+    """The measures in the order of their panels, and the views that show each."""
+    views: dict[str, list[str]] = {}
+    for pair in zip(*(view.panels for view in VIEWS), strict=True):
+        for view, panel in zip(VIEWS, pair, strict=True):
+            views.setdefault(panel.metric, []).append(view.name)
+    return {metric: " ".join(names) for metric, names in views.items()}
+
+
+def _summary(table: pd.DataFrame) -> dict[str, Any]:
+    sizes = table["model_n_parameters"]
+    return {
+        "runs": table["run"].nunique(),
+        "checkpoints": len(table),
+        "smallest": int(sizes.min()),
+        "largest": int(sizes.max()),
+        "best": table.nsmallest(1, "val_loss").to_dict("records")[0],
+        "floors": floors(table),
+        "tied": sorted({bool(tied) for tied in table.get("model_tied", pd.Series()).dropna()}),
+    }
+
+
+def _size_ticks(table: pd.DataFrame) -> list[tuple[float, str]]:
+    """Where the ticks of the colour scale stand, in percent of its length, and their words."""
+    sizes = SizeScale.of(table)
+    length = math.log(sizes.high / sizes.low)
+    return [(100 * math.log(t / sizes.low) / length, parameters(t)) for t in sizes.ticks]
+
+
+def _policy(*scripts: str) -> str:
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    # plotly writes its own style rules while it draws; nothing in a style can reach the network.
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _finite(values: Iterable[float]) -> list[float | None]:
+    return [float(f"{value:.7g}") if math.isfinite(value) else None for value in values]

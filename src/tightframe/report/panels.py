@@ -1,0 +1,115 @@
+"""What a panel shows, whoever draws it: the points, the line, what is written, the colours."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+# Small to large models; every shade stands out by at least 3 to 1 from the ground it is drawn on.
+ON_LIGHT = ("#e56b5d", "#c5407e", "#9613a1", "#5901a5", "#0d0887")
+ON_DARK = ("#bf3984", "#de6065", "#f58c46", "#fdbf2b", "#f0f921")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The line through the points of a panel and what is written beside it."""
+
+    log: bool  # whether the measure's axis is logarithmic
+    headline: str
+    detail: str
+    free_corner: Literal["left", "right"]  # at the top, where a line of this sign has no points
+    x: tuple[float, float] | None = None  # the two ends of the line; none where r is undefined
+    y: tuple[float, float] | None = None
+    ticks: tuple[float, ...] | None = None  # of a logarithmic axis
+
+
+def fit(table: pd.DataFrame, found: pd.DataFrame, metric: str, *, log: bool) -> Fit:
+    """The fit of validation loss on a measure over all checkpoints.
+
+    A measure with values at or below zero keeps its linear axis and says so.
+    """
+    chosen = (found["metric"] == metric) & (found["checkpoints"] == "all")
+    line = found[chosen & (found["log"] == log)].iloc[0]
+    x = table[metric][np.isfinite(table[metric]) & np.isfinite(table["val_loss"])]
+    if log and not (len(x) and x.min() > 0):
+        linear = fit(table, found, metric, log=False)
+        return dataclasses.replace(linear, detail=f"{linear.detail}; linear: not all positive")
+    ticks = log_ticks(float(x.min()), float(x.max())) if log else None
+    count = f"{line['n']} points, {line['n_runs']} run{'s' if line['n_runs'] != 1 else ''}"
+    if line["reason"]:
+        return Fit(log, f"no R²: {line['reason']}", count, "left", ticks=ticks)
+    ends = float(x.min()), float(x.max())
+    low, high = (math.log(end) if log else end for end in ends)
+    return Fit(
+        log,
+        f"R² = {line['r2']:.2f}",
+        f"r = {line['r']:+.2f}; {count}".replace("-", "\N{MINUS SIGN}"),
+        "left" if line["r"] > 0 else "right",
+        ends,
+        (line["slope"] * low + line["intercept"], line["slope"] * high + line["intercept"]),
+        ticks,
+    )
+
+
+def log_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Three to eight round values between two positive ends of a logarithmic axis."""
+    if high < 4 * low:  # too short for decades: evenly spaced values
+        ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+        return tuple(float(f"{tick:.12g}") for tick in ticks if low <= tick <= high)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8)):
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            break
+    return tuple(ticks[:: 1 + len(ticks) // 8])
+
+
+def floors(table: pd.DataFrame) -> list[tuple[float, str]]:
+    """The entropy floors of the texts, in nats per token, with what is written beside each."""
+    known = table[["entropy_floor", "realised_floor"]].dropna().drop_duplicates()
+    return [
+        (expected, f"entropy floor {expected:.3f} (realised {realised:.3f})")
+        for expected, realised in sorted(known.itertuples(index=False, name=None))
+    ]
+
+
+def loss_range(table: pd.DataFrame) -> tuple[float, float]:
+    """The ends of the loss axis: all losses, and the floors that are not far below them."""
+    losses = table["val_loss"][np.isfinite(table["val_loss"])]
+    low, high = float(losses.min()), float(losses.max())
+    near = [floor for floor, _ in floors(table) if low - floor < 1.5 * (high - low)]
+    low = min([low, *near])
+    span = high - low or 1.0
+    return low - 0.06 * span, high + 0.2 * span  # room for what is written at the top
+
+
+def parameters(n: int | float) -> str:
+    """A number of parameters to three digits: 812 k, 1.24 M."""
+    for unit, name in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if n >= unit:
+            return f"{float(f'{n / unit:.3g}'):g}{name}"
+    return f"{n:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeScale:
+    """The logarithmic colour scale of the number of parameters."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> "SizeScale":
+        """From the smallest to the largest model; a single size is given some room on each side."""
+        sizes = table["model_n_parameters"].astype(float)
+        low, high = float(sizes.min()), float(sizes.max())
+        if low == high:
+            return cls(low / 1.5, high * 1.5, (low,))
+        steps = [m * 10.0**e for e in range(int(math.log10(low)), 13) for m in (1, 2, 5)]
+        inside = [step for step in steps if 1.5 * low < step < high / 1.5]
+        return cls(low, high, (low, *inside[:: 1 + len(inside) // 5], high))

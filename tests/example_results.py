@@ -1,0 +1,111 @@
+"""Results files as a sweep leaves them: fifteen small models, two checkpoints each, made up."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tightframe.results import Header, Row, write_rows
+
+FLOOR, REALISED = 1.962, 1.957
+
+
+def measures(excess: float, size: float, rng: np.random.Generator) -> dict[str, float]:
+    """Made-up geometry: more collapsed where the loss is closer to the floor, with noise."""
+    noise = dict(zip("abcdefgh", rng.normal(0, 0.05, 8), strict=True))
+    return {
+        "nc1_cdnv_p2": 0.05 * math.exp(1.7 * excess + 4 * noise["a"]),
+        "nc1_cdnv_med_db": 0.3 * math.exp(1.1 * excess + 2 * noise["a"]),
+        "nc2_equinorm_cov_log": -0.12 + 0.2 * excess + noise["b"],
+        "nc2_equinorm_std_log": 0.15 + 0.1 * excess + 0.3 * noise["b"],
+        "nc2_equiang_cov": 40 - 20 * excess + 200 * noise["c"],
+        "nc2_equiang_std": 0.11 + 0.06 * excess + 0.2 * noise["c"],
+        "gnc2_log_kernel_cov_unc": -0.31 - 0.2 * excess + 0.6 * noise["d"],
+        "gnc2_log_kernel_excess": 0.02 + 0.06 * excess + 0.1 * noise["d"],
+        "nc3_cos_mean": 0.55 - 0.12 * excess - 0.02 * size + noise["e"],
+        "unc3_cos_cov": 0.2 + 0.1 * excess + 0.5 * noise["f"],
+        "unc3_cos_var": 0.01 * math.exp(excess + 2 * noise["f"]),
+        "nc4_rate": 0.8 - 0.25 * excess + 0.5 * noise["g"],
+        "nc4_rate_fullv": 0.79 - 0.25 * excess + 0.5 * noise["g"],
+        "rank_pr": 14.0 + 6 * size + 20 * noise["h"],
+    }
+
+
+def write_sweep(
+    folder: Path,
+    *,
+    widths: tuple[int, ...] = (32, 64, 128, 256, 512),
+    known_floor: bool = True,
+    **settings: Any,
+) -> Path:
+    """A sweep folder with the results of fifteen runs; `settings` are added to every run's."""
+    rng = np.random.default_rng(0)
+    for width, depth, epochs in itertools.product(widths, (1, 4), (1, 4)):
+        if (width, depth, epochs) in {
+            (512, 4, 1),
+            (512, 4, 4),
+            (32, 4, 1),
+            (512, 1, 1),
+            (32, 4, 4),
+        }:
+            continue
+        run = f"w{width}-d{depth}-e{epochs}-s0"
+        n_parameters = 2048 * width + 128 * width + depth * (12 * width**2 + 10 * width)
+        for epoch in (epochs / 2, epochs):
+            step, size = int(2048 * epoch), math.log10(n_parameters / 1e5)
+            excess = 1.9 / (1 + size) / epoch**0.25 * math.exp(rng.normal(0, 0.04))
+            loss = FLOOR + excess
+            values = measures(excess, size, rng) | {
+                "val_loss": loss,
+                "val_perplexity": math.exp(loss),
+                "val_accuracy": 0.62 - 0.14 * excess,
+            }
+            if known_floor:
+                values |= {"entropy_floor": FLOOR, "realised_floor": REALISED}
+            header = Header(
+                run=run,
+                step=step,
+                model={
+                    "name": run,
+                    "n_parameters": n_parameters,
+                    "vocab_size": 2048,
+                    "width": width,
+                    "tied": True,
+                    "n_classes": 2031,
+                },
+                tokens={"name": "stories", "fingerprint": "0f1e2d3c4b5a", "labels": 1_000_000},
+                settings={
+                    "out": f"sweeps/demo/runs/{run}",
+                    "width": width,
+                    "depth": depth,
+                    "epochs": epochs,
+                    "seed": 0,
+                    "recipe": "small-data",
+                    "tokens": "tokens/stories",
+                    "learning_rate": 0.001,
+                    "warmup": None if depth == 1 else 100,
+                    "checkpoints": [epochs / 2],
+                    **settings,
+                },
+                measurement={"min_count": 1, "dtype": "float32", "device": "cpu", "threads": 1},
+            )
+            rows = [
+                Row(
+                    run=run,
+                    step=step,
+                    split="val" if name.startswith(("val", "nc4", "entropy", "real")) else "train",
+                    layer=depth,
+                    labels="next",
+                    subset="all",
+                    metric=name,
+                    value=value,
+                    n=2031,
+                    min_count=2 if name.endswith("_db") else 1,
+                    excluded=0,
+                )
+                for name, value in values.items()
+            ]
+            write_rows(folder / "runs" / run / "results" / f"step-{step}-abc.jsonl", header, rows)
+    return folder

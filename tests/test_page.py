@@ -1,0 +1,324 @@
+"""The page: what it says, that strangers' words stay words, and how it behaves in a browser."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from example_results import write_sweep
+from tightframe.analysis.association import associations
+from tightframe.analysis.checkpoints import checkpoints
+from tightframe.report import page, tables
+from tightframe.report.views import PUBLISHED, ROBUST, VIEWS
+from tightframe.results import gather, read_rows
+
+CHROMIUM = Path("/usr/bin/chromium")
+IMAGE = "<img src=x onerror=window.hacked=1>"
+SCRIPT = "</script><script>window.hacked=1</script>"
+LINK = '<a href="javascript:window.hacked=1">%{x} &amp; "quoted"</a>'
+
+
+def read(folder):
+    """The table, its associations and the headers of a sweep."""
+    files = sorted(folder.glob("runs/*/results/*.jsonl"))
+    table = tables.with_floors(checkpoints(gather(files)))
+    found = associations(table, tables.measured(table))
+    return table, found, [read_rows(file)[0] for file in files]
+
+
+def write_page(folder, name="demo"):
+    """The page of a sweep, as text and as a file."""
+    table, found, headers = read(folder)
+    text = page.render(table, found, headers, name=name, commands=[f"tightframe report {name}"])
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    return text
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "demo")
+    write_page(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(sweep):
+    return (sweep / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A sweep whose names, runs and settings are somebody's attempt to run a script."""
+    folder = tmp_path_factory.mktemp("sweeps") / "hostile"
+    # A folder's name cannot hold a slash, the name of a run in the rows can hold anything.
+    write_sweep(folder, widths=(64, 128), recipe=SCRIPT, tokens=IMAGE, link=LINK)
+    for i, file in enumerate(sorted(folder.glob("runs/*/results/*.jsonl"))):
+        for_run = json.dumps(f"{(IMAGE, SCRIPT, LINK)[i % 3]}{i}")
+        file.write_text(
+            re.sub(r'"run": "[^"]*"', lambda _, r=for_run: f'"run": {r}', file.read_text())
+        )
+    write_page(folder, name=f"{IMAGE}{SCRIPT}")
+    return folder
+
+
+def data_of(text):
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def test_the_page_is_one_file_that_names_no_other(text):
+    outside = text.replace(page.get_plotlyjs(), "")
+    assert not re.search(r"(src|href)=(?!\"#)", outside)
+    assert "@import" not in outside
+    assert "url(" not in outside
+    assert 4e6 < len(text) < 6e6  # plotly.js is 4.8 MB of it
+
+
+def test_only_the_two_scripts_of_the_page_may_run(text):
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert "unsafe" not in re.search(r"script-src ([^;]*)", policy)[1]
+
+
+def test_the_page_has_a_language_a_title_headings_and_landmarks(text):
+    assert '<html lang="en">' in text
+    assert "<title>demo: collapse and validation loss</title>" in text
+    assert len(re.findall(r"<h1", text)) == 1
+    assert all(f"<{mark}" in text for mark in ("header", "nav", "main", "footer"))
+
+
+def test_every_point_has_its_value_in_every_panel(sweep, text):
+    table, _, _ = read(sweep)
+    data = data_of(text)
+    assert data["loss"] == pytest.approx(table["val_loss"].tolist(), rel=1e-6)
+    for view in VIEWS:
+        shown = [panel["metric"] for panel in data["views"][view.name]]
+        assert shown == [panel.metric for panel in view.panels]
+        for metric in shown:
+            assert data["panels"][metric]["x"] == pytest.approx(table[metric].tolist(), rel=1e-6)
+
+
+def test_the_lines_of_a_run_join_its_checkpoints_in_order(sweep, text):
+    table, _, _ = read(sweep)
+    threads = data_of(text)["threads"]
+    assert sorted(place for thread in threads for place in thread) == list(range(30))
+    for thread in threads:
+        assert table.loc[thread, "run"].nunique() == 1
+        assert table.loc[thread, "step"].is_monotonic_increasing
+
+
+def test_hover_names_the_run_its_loss_and_its_settings(text):
+    hover = next(h for h in data_of(text)["hover"] if "w64-d4-e4" in h and "step 8,192" in h)
+    assert hover.startswith("<b>w64-d4-e4-s0</b><br>step 8,192; ")
+    assert re.search(r"loss \d\.\d{3}, \d\.\d{3} above the floor", hover)
+    plain = hover.replace("<br>", " ").replace("\N{NO-BREAK SPACE}", " ")
+    assert all(w in plain for w in ("width 64", "depth 4", "epochs 4", "recipe small-data"))
+
+
+def test_a_page_without_floors_has_no_line_for_them(tmp_path):
+    text = write_page(write_sweep(tmp_path / "demo", widths=(64,), known_floor=False))
+    assert data_of(text)["floors"] == []
+    assert "Entropy floor" not in text
+    assert "above floor" not in text
+
+
+def test_missing_measures_leave_the_rest_of_the_page(sweep):
+    table, found, headers = read(sweep)
+    kept = table.drop(columns=[panel.metric for panel in ROBUST.main])
+    text = page.render(
+        kept, found[found["metric"].isin(kept.columns)], headers, name="demo", commands=[]
+    )
+    assert set(data_of(text)["panels"]) == {
+        panel.metric for panel in (*PUBLISHED.panels, *ROBUST.more)
+    }
+
+
+def test_a_measure_that_is_nan_somewhere_is_null_there(sweep):
+    table, found, _ = read(sweep)
+    table.loc[3, "nc4_rate"] = float("nan")
+    assert page.payload(table, found)["panels"]["nc4_rate"]["x"][3] is None
+
+
+def test_the_same_rows_give_the_same_page(sweep, text):
+    table, found, headers = read(sweep)
+    assert (
+        page.render(table, found, headers, name="demo", commands=["tightframe report demo"]) == text
+    )
+
+
+def test_facts_are_the_different_values_in_order():
+    lines = page.facts(
+        [{"width": 64, "counts": {"a": 1.5}}, {"width": 32, "counts": {"a": 1.5}, "x": None}]
+    )
+    assert lines == [("width", ["32", "64"]), ("counts.a", ["1.5"]), ("x", ["not set"])]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.4, "0.400"),
+        (-0.01234, "\N{MINUS SIGN}0.0123"),
+        (1234.0, "1,234"),
+        (123.4, "123"),
+        (7, "7"),
+    ],
+)
+def test_numbers_are_written_for_readers(value, words):
+    assert page.number(value, 3) == words
+
+
+def test_strangers_words_are_escaped_in_the_text_of_the_page(hostile):
+    text = (hostile / "index.html").read_text(encoding="utf-8")
+    outside = text.replace(page.get_plotlyjs(), "")
+    assert "<img" not in outside
+    assert "window.hacked=1</script>" not in outside
+    assert "<a href=" not in re.sub(r'<a (class="skip" )?href="#', "", outside)
+    assert "&lt;img src=x" in outside
+    for hover in data_of(text)["hover"]:  # plotly reads these tags and no others are left
+        assert not re.search(r"<(?!/?b>|br>)", hover)
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM.exists():
+        pytest.skip(f"THE PAGE WAS NOT OPENED: no {CHROMIUM}; apt-get install chromium")
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="THE PAGE WAS NOT OPENED: no playwright"
+    )
+    arguments = [
+        "--no-sandbox",  # CI runs as root
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+    ]
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        yield chromium
+        chromium.close()
+
+
+def open_page(browser, file):
+    """An open page, with lists of what it complained of and what it asked the network for."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.complaints, opened.requests = [], []
+    opened.on("console", lambda message: opened.complaints.append(message.text))
+    opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    opened.on("request", lambda request: opened.requests.append(request.url))
+    opened.goto(file.as_uri())
+    opened.wait_for_selector(".panel:last-child .scatterlayer .points path")
+    return opened
+
+
+def headlines(opened):
+    """The R squared that is written in every panel, and the title of its horizontal axis."""
+    return opened.eval_on_selector_all(
+        ".plot",
+        "plots => plots.map(p => [p.layout.annotations[0].text, p.layout.xaxis.title.text,"
+        " p.layout.xaxis.type, p.data[2].x.length])",
+    )
+
+
+@pytest.mark.browser
+def test_the_panels_are_drawn_and_the_switches_change_them(browser, sweep, text):
+    opened = open_page(browser, sweep / "index.html")
+    first = headlines(opened)
+    assert len(first) == 7
+    assert all(drawn[0].startswith("<b>R\N{SUPERSCRIPT TWO} = 0.") for drawn in first)
+    for drawn, panel in zip(first, PUBLISHED.panels, strict=True):
+        assert drawn[1].startswith(panel.metric)
+        assert drawn[2:] == ["linear", 30]
+    assert opened.locator(".plot .scatterlayer .points path").count() == 7 * 30
+    assert opened.locator("th:visible", has_text="nc1_cdnv_p2").count() == 2
+
+    opened.get_by_label("Robust", exact=True).check()
+    opened.get_by_label("Log", exact=True).check()
+    second = headlines(opened)
+    assert [drawn[2] for drawn in second] == ["log"] * 7
+    expected = data_of(text)["panels"]["nc1_cdnv_med_db"]["log"]["headline"]
+    assert second[0][0] == f"<b>{expected}</b>"
+    assert second[0][1].startswith("nc1_cdnv_med_db")
+    assert opened.locator("th:visible", has_text="nc1_cdnv_p2").count() == 0
+    assert "nc1_cdnv_med_db" in opened.locator(".plot").first.get_attribute("aria-label")
+
+    assert opened.complaints == []
+    assert opened.requests == [(sweep / "index.html").as_uri()]
+    opened.close()
+
+
+@pytest.mark.browser
+def test_the_table_sorts_with_the_keyboard_and_says_how(browser, sweep):
+    opened = open_page(browser, sweep / "index.html")
+    runs = opened.locator("#runs table")
+    heading = runs.get_by_role("columnheader", name="accuracy")
+
+    def column():
+        cells = runs.locator("tbody td:nth-child(6)").all_inner_texts()
+        return [float(cell.removesuffix(" %")) for cell in cells]
+
+    losses = runs.locator("tbody td:nth-child(3)").all_inner_texts()
+    assert losses == sorted(losses)  # as it is opened: the best model first
+    heading.get_by_role("button").focus()
+    opened.keyboard.press("Enter")
+    assert column() == sorted(column())
+    assert heading.get_attribute("aria-sort") == "ascending"
+    opened.keyboard.press("Enter")
+    assert column() == sorted(column(), reverse=True)
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert runs.locator("[aria-sort]").count() == 1
+
+    runs.get_by_role("button", name="run", exact=True).click()
+    names = runs.locator("tbody th").all_inner_texts()
+    assert names[0].startswith("w32")  # by number, not by letter: w32, w64, w128
+    assert names[-1].startswith("w512")
+    opened.close()
+
+
+@pytest.mark.browser
+def test_nothing_is_cut_off_on_wide_and_narrow_screens_light_and_dark(browser, sweep):
+    opened = open_page(browser, sweep / "index.html")
+    for width in (1280, 390):
+        for scheme, ground in (("light", "#ffffff"), ("dark", "#1a1c22")):
+            opened.emulate_media(color_scheme=scheme)
+            opened.set_viewport_size({"width": width, "height": 844})
+            # plotly follows a new width after a moment.
+            opened.wait_for_function(
+                "w => document.querySelector('.plot .main-svg').clientWidth < w",
+                arg=width / 2 + 200,
+            )
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width
+            drawn = opened.evaluate("document.querySelector('.plot').layout.paper_bgcolor")
+            assert drawn == ground  # the panels follow the scheme while the page is open
+    opened.close()
+
+
+@pytest.mark.browser
+def test_hostile_names_are_shown_and_do_nothing(browser, hostile):
+    opened = open_page(browser, hostile / "index.html")
+    opened.locator(".plot").first.locator(".points path").nth(4).hover(force=True)
+    opened.wait_for_selector(".hoverlayer .hovertext")
+    shown = opened.locator(".hoverlayer").first.text_content()
+    assert "</script>" in shown  # the recipe
+    # The point under the pointer is ringed in every panel.
+    rings = opened.eval_on_selector_all(".plot", "plots => plots.map(p => p.data[3].x.length)")
+    assert rings == [1] * 7
+    opened.get_by_label("Robust", exact=True).check()
+    assert opened.locator("h1").inner_text() == f"{IMAGE}{SCRIPT}"
+    assert opened.locator("#runs tbody th").first.inner_text()[0] == "<"
+    assert opened.locator("img, a[href^=javascript]").count() == 0
+    assert opened.evaluate("window.hacked") is None
+    assert opened.complaints == []
+    assert opened.requests == [(hostile / "index.html").as_uri()]
+    opened.close()

@@ -1,0 +1,250 @@
+"""The files of a report: what is written, from which results, and the figures' bytes."""
+
+import re
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from example_results import FLOOR, write_sweep
+from tightframe.analysis.association import associations
+from tightframe.analysis.checkpoints import checkpoints
+from tightframe.collapse import measures
+from tightframe.errors import UserError
+from tightframe.report import figures, panels, report, tables
+from tightframe.report.views import PUBLISHED, ROBUST, VIEWS, arrow
+from tightframe.results import gather
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep with its report; one view of figures is enough, and they are the slow part."""
+    folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "VIEWS", (ROBUST,))
+        assert report(folder) == folder / "report" / "index.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(sweep):
+    return tables.with_floors(checkpoints(gather(sorted(sweep.glob("runs/*/results/*.jsonl")))))
+
+
+@pytest.fixture(scope="module")
+def found(table):
+    return associations(table, tables.measured(table))
+
+
+def test_a_report_is_a_page_figures_tables_and_rows_and_nothing_else(sweep):
+    figure = [
+        f"figures/robust{part}{log}.{kind}"
+        for part in ("", "_nc2_nc3")
+        for log in ("", "_log")
+        for kind in ("pdf", "png")
+    ]
+    written = {
+        str(path.relative_to(sweep / "report"))
+        for path in (sweep / "report").rglob("*")
+        if path.is_file()
+    }
+    assert written == {"index.html", "tables/runs.csv", "tables/associations.csv", *figure}
+    assert all(path.stat().st_size > 5_000 for path in (sweep / "report" / "figures").iterdir())
+    assert sorted(path.name for path in sweep.iterdir()) == ["report", "results.parquet", "runs"]
+
+
+def test_the_parquet_file_holds_every_row(sweep):
+    rows = pd.read_parquet(sweep / "results.parquet")
+    lines = [len(file.read_text().splitlines()) - 1 for file in sweep.glob("runs/*/results/*")]
+    assert len(lines) == 30
+    assert len(rows) == sum(lines)
+    assert rows["set_width"].isin([32, 64, 128, 256, 512]).all()
+
+
+def test_the_table_of_runs_has_a_line_a_checkpoint_and_the_losses_above_both_floors(sweep):
+    runs = pd.read_csv(sweep / "report" / "tables" / "runs.csv")
+    assert len(runs) == 30
+    assert runs["run"].nunique() == 15
+    assert runs["loss_above_floor"].tolist() == pytest.approx((runs["val_loss"] - FLOOR).tolist())
+    above = runs["val_loss"] - runs["realised_floor"]
+    assert runs["loss_above_realised"].tolist() == pytest.approx(above.tolist())
+    assert {"set_depth", "model_n_parameters", "val_accuracy", "rank_pr"} <= set(runs)
+
+
+def test_the_table_of_associations_is_the_squared_correlation_of_the_table_of_runs(sweep):
+    runs = pd.read_csv(sweep / "report" / "tables" / "runs.csv")
+    lines = pd.read_csv(sweep / "report" / "tables" / "associations.csv")
+    key = (lines["metric"] == "nc1_cdnv_p2") & (lines["checkpoints"] == "all")
+    plain, log = lines[key & ~lines["log"]].iloc[0], lines[key & lines["log"]].iloc[0]
+    assert (plain["n"], plain["n_runs"]) == (30, 15)
+    r = np.corrcoef(runs["nc1_cdnv_p2"], runs["val_loss"])[0, 1]
+    assert plain["r2"] == pytest.approx(r**2, rel=1e-10)
+    assert log["r"] == pytest.approx(
+        np.corrcoef(np.log(runs["nc1_cdnv_p2"]), runs["val_loss"])[0, 1]
+    )
+    signed = lines[(lines["metric"] == "gnc2_log_kernel_cov_unc") & lines["log"]]
+    assert signed["r"].isna().all()
+    assert set(signed["reason"]) == {"not positive"}
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A sweep of four runs, and reports without figures."""
+    monkeypatch.setattr(figures, "draw_all", lambda *_: None)
+    return write_sweep(tmp_path / "demo", widths=(64,))
+
+
+def test_another_folder_takes_everything_and_the_sweep_stays_as_it_was(small, tmp_path):
+    assert report(small, out=tmp_path / "page") == tmp_path / "page" / "index.html"
+    assert (tmp_path / "page" / "results.parquet").exists()
+    assert [path.name for path in small.iterdir()] == ["runs"]
+
+
+def test_one_run_makes_a_report_too(small):
+    text = report(small / "runs" / "w64-d4-e4-s0").read_text(encoding="utf-8")
+    assert "The geometry of 1 language model, measured at\n    2 checkpoints" in text
+    assert "fewer than three points" in text
+
+
+def test_a_setting_of_two_types_is_kept_as_words(small):
+    write_sweep(small, widths=(128,), order_seed="none")
+    write_sweep(small, widths=(256,), order_seed=7)
+    report(small)
+    rows = pd.read_parquet(small / "results.parquet")
+    assert set(rows["set_order_seed"].dropna()) == {"none", "7"}
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ([], r"demo: no such folder; expected a sweep or a run"),
+        (["demo/"], r"demo: no results yet; run `tightframe measure .*demo` first"),
+        (["demo/runs/"], r"demo: this sweep has no results yet; run `tightframe sweep run"),
+    ],
+)
+def test_nothing_to_report_says_what_to_run(tmp_path, made, message):
+    for folder in made:
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match=message):
+        report(tmp_path / "demo")
+    assert not (tmp_path / "demo" / "report").exists()
+
+
+def test_results_without_a_loss_are_refused(small):
+    for file in small.glob("runs/*/results/*.jsonl"):
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if '"val_loss"' not in line))
+    with pytest.raises(UserError, match="its results have no validation loss"):
+        report(small)
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png"])
+def test_the_same_rows_give_the_same_figure_to_the_byte(sweep, table, found, tmp_path, kind):
+    again = figures.draw(table, found, ROBUST.more, log=True)
+    figures.save(again, tmp_path / f"again.{kind}")
+    first = sweep / "report" / "figures" / f"robust_nc2_nc3_log.{kind}"
+    assert (tmp_path / f"again.{kind}").read_bytes() == first.read_bytes()
+
+
+def test_a_figure_names_its_measures_and_draws_line_floor_and_points(table, found):
+    figure = figures.draw(table, found, PUBLISHED.main, log=False)
+    axes = figure.axes[0]
+    assert axes.get_xlabel().startswith("nc1_cdnv_p2")
+    assert "more collapsed" in axes.get_xlabel()
+    written = [text.get_text() for text in axes.texts]
+    assert any(text.startswith("R\N{SUPERSCRIPT TWO} = 0.") for text in written)
+    assert "entropy floor 1.962 (realised 1.957)" in written
+    assert len(axes.collections[0].get_offsets()) == 30
+
+
+def test_the_views_show_the_measures_that_the_study_declares_and_computes_unasked():
+    assert {panel.metric for panel in PUBLISHED.panels} == set(measures.PUBLISHED)
+    assert {panel.metric for panel in ROBUST.panels} >= set(measures.ROBUST)
+    assert {panel.metric for view in VIEWS for panel in view.panels} <= set(measures.DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("nc1_cdnv_p2", "\N{LEFTWARDS ARROW} more collapsed"),
+        ("nc4_rate", "more collapsed \N{RIGHTWARDS ARROW}"),
+        ("gnc2_log_kernel_excess", "0 when collapsed"),
+    ],
+)
+def test_an_axis_says_which_way_is_more_collapsed(metric, words):
+    assert arrow(metric) == words
+
+
+def test_the_line_of_a_fit_ends_at_the_smallest_and_largest_value(table, found):
+    drawn = panels.fit(table, found, "nc4_rate", log=False)
+    slope, intercept = np.polyfit(table["nc4_rate"], table["val_loss"], 1)
+    assert drawn.x == (table["nc4_rate"].min(), table["nc4_rate"].max())
+    assert drawn.y == pytest.approx([slope * x + intercept for x in drawn.x])
+    assert drawn.free_corner == "right"  # it falls
+
+
+def test_a_measure_that_is_not_positive_keeps_its_linear_axis_and_says_so(table, found):
+    drawn = panels.fit(table, found, "gnc2_log_kernel_cov_unc", log=True)
+    assert not drawn.log
+    assert drawn.detail.endswith("linear: not all positive")
+    assert panels.fit(table, found, "nc1_cdnv_p2", log=True).log
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.02, 30.0, (0.1, 1, 10)),
+        (0.4, 4.6, (0.5, 1, 2)),
+        (0.2, 0.7, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
+        (0.034, 0.15, (0.04, 0.06, 0.08, 0.1, 0.15)),
+    ],
+)
+def test_the_ticks_of_a_logarithmic_axis_are_round_and_few(low, high, ticks):
+    assert panels.log_ticks(low, high) == ticks
+
+
+def test_a_floor_far_below_the_losses_does_not_squeeze_them(table):
+    # Losses within 0.3: a floor 1.0 below would leave them a quarter of the axis.
+    near = table.assign(val_loss=np.linspace(3.0, 3.3, len(table)))
+    assert panels.loss_range(near.assign(entropy_floor=2.0))[0] > 2.9
+    assert panels.loss_range(near.assign(entropy_floor=2.8))[0] < 2.8
+
+
+@pytest.mark.parametrize(
+    ("n", "words"), [(12, "12"), (812_345, "812 k"), (1_239_999, "1.24 M"), (2e9, "2 B")]
+)
+def test_parameters_are_written_to_three_digits(n, words):
+    assert panels.parameters(n) == words
+
+
+def test_models_of_one_size_still_have_a_colour_scale(table):
+    scale = panels.SizeScale.of(table.assign(model_n_parameters=1000))
+    assert scale.low < 1000 < scale.high
+    assert scale.ticks == (1000,)
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def contrast(one, other):
+    """Of WCAG 2: from 1 to 21."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_words_and_points_stand_out_from_their_ground(dark):
+    style = (resources.files("tightframe.report") / "page.css").read_text("utf-8")
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    look = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", style.split("@media")[int(dark)]))
+    for ground in ("page", "card", "mark"):
+        for words in ("ink", "soft", "accent"):
+            assert contrast(look[words], look[ground]) >= 4.5, (words, ground)
+    assert contrast(look["floor"], look["card"]) >= 4.5
+    assert contrast(look["on-accent"], look["accent"]) >= 4.5
+    colours = panels.ON_DARK if dark else panels.ON_LIGHT
+    assert min(contrast(colour, look["card"]) for colour in colours) >= 3
