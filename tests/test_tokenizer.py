@@ -10,7 +10,7 @@ TEXTS = ["the cat sat on the mat", "the dog sat on the cat", "a cat and a dog"]
 def test_a_bpe_writes_any_text_and_has_the_size_asked_for():
     made = tokenizers.train_bpe(TEXTS, 270)
     assert tokenizers.vocab_size(made) == made.get_vocab_size() == 270
-    for text in ["the cat", "näive – 猫 \U0001f431\x00\n\n  tabs\t", " leading and trailing  "]:
+    for text in ["the cat", "naïve 猫 \U0001f431\x00\n\n  tabs\t", " leading and trailing  "]:
         assert made.decode(made.encode(text).ids) == text
 
 

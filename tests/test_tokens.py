@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from reference import blocks as reference
 
+from reference import blocks as reference
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.tokens import ShardWriter, Split, TokenShards, write_manifest
 from tightframe.errors import UserError

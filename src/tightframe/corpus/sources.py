@@ -7,18 +7,21 @@ paragraphs of one file are documents of one unit: neighbours, which `splits` kee
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tightframe.corpus import hub
 from tightframe.errors import UserError, nearest
 
 MAX_DOCUMENT_BYTES = 2**24  # a document is held whole, so it must have an end
+DOCUMENTS = ("paragraphs", "files")  # of a .txt file
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 HUB = "hf:"
 
@@ -50,7 +53,7 @@ class Source:
 def open_source(
     source: str | Path,
     *,
-    documents: Literal["paragraphs", "files"] = "paragraphs",
+    documents: str = "paragraphs",
     field: str = "text",
 ) -> Source:
     """A file, a folder of files, or a Hugging Face data set, as a `Source`.
@@ -81,7 +84,7 @@ def open_source(
         )
     elif path.suffix not in SUFFIXES:
         raise UserError(
-            f"{path}: cannot read '{path.suffix}' files; expected {', '.join(SUFFIXES)}"
+            f"{path}: not a kind of file that can be read; expected {', '.join(SUFFIXES)}"
         )
     else:
         files = [path]
@@ -119,12 +122,13 @@ def _file_source(name: str, files: list[Path], documents: str, field: str) -> So
 
 def _size(path: Path) -> int:
     """Bytes of a file on disk (.parquet: uncompressed); never 0."""
-    if path.suffix == ".parquet":
-        with _parquet(path) as file:
-            groups = range(file.metadata.num_row_groups)
-            size = int(sum(file.metadata.row_group(index).total_byte_size for index in groups))
-    else:
-        size = path.stat().st_size
+    with _readable(path):
+        if path.suffix == ".parquet":
+            with _parquet(path) as file:
+                groups = range(file.metadata.num_row_groups)
+                size = int(sum(file.metadata.row_group(index).total_byte_size for index in groups))
+        else:
+            size = path.stat().st_size
     if not size:
         raise UserError(f"{path}: is empty; expected text")
     return size
@@ -132,7 +136,7 @@ def _size(path: Path) -> int:
 
 def _read_file(path: Path, documents: str, field: str) -> Iterator[tuple[str, float, str]]:
     """Each document's text, the bytes of the file before it, and its place for a message."""
-    try:
+    with _readable(path):
         if path.suffix == ".jsonl":
             yield from _records(path, field)
         elif path.suffix == ".parquet":
@@ -141,6 +145,12 @@ def _read_file(path: Path, documents: str, field: str) -> Iterator[tuple[str, fl
             yield from _whole_file(path)
         else:
             yield from _paragraphs(path)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -158,25 +168,24 @@ def _whole_file(path: Path) -> Iterator[tuple[str, float, str]]:
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[str, float, str]]:
-    lines: list[bytes] = []
+    paragraph: list[bytes] = []
     start = position = 0
     with path.open("rb") as file:
-        # The limit bounds memory in a file without line ends.
-        while line := file.readline(MAX_DOCUMENT_BYTES + 1):
+        # The limit bounds memory in a file without line ends; the end of the file ends a paragraph.
+        lines = iter(lambda: file.readline(MAX_DOCUMENT_BYTES + 1), b"")
+        for line in itertools.chain(lines, [b""]):
             if line.strip():
-                start = start if lines else position
-                lines.append(line)
+                start = start if paragraph else position
+                paragraph.append(line)
                 if position + len(line) - start > MAX_DOCUMENT_BYTES:
                     raise UserError(
                         f"{path}: no blank line in {MAX_DOCUMENT_BYTES >> 20} MiB; put one between "
                         "documents, or write them as .jsonl"
                     )
-            elif lines:
-                yield _decode(b"".join(lines), str(path), start).rstrip("\n"), start, str(path)
-                lines = []
+            elif paragraph:
+                yield _decode(b"".join(paragraph), str(path), start).rstrip("\n"), start, str(path)
+                paragraph = []
             position += len(line)
-    if lines:
-        yield _decode(b"".join(lines), str(path), start).rstrip("\n"), start, str(path)
 
 
 def _records(path: Path, field: str) -> Iterator[tuple[str, float, str]]:
@@ -236,7 +245,8 @@ def _hub_source(source: str, field: str) -> Source:
     def read() -> Iterator[Document]:
         unit = -1
         try:
-            rows = datasets.load_dataset(name, config, split=split, streaming=True)
+            with hub.quiet():
+                rows = datasets.load_dataset(name, config, split=split, streaming=True)
             for unit, record in enumerate(rows):
                 where = f"{source}: record {unit + 1}"
                 text = _field(record, field, where)
@@ -245,10 +255,8 @@ def _hub_source(source: str, field: str) -> Source:
         except UserError:
             raise
         except Exception as error:  # whatever the network, the hub or its files may raise
-            first = str(error).strip().partition("\n")[0]
             raise UserError(
-                f"{source}: cannot be read after {unit + 1} records "
-                f"({type(error).__name__}: {first})"
+                f"{source}: cannot be read after {unit + 1} records ({hub.reason(error)})"
             ) from None
         if unit < 0:
             raise UserError(f"{source}: holds no records")

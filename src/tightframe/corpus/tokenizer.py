@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from tightframe.corpus import hub
 from tightframe.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -109,20 +110,15 @@ def _read_file(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
-        raise UserError(
-            f"{path}: not a tokenizer.json, or damaged ({_first_line(error)})"
-        ) from None
+        raise UserError(f"{path}: not a tokenizer.json, or damaged ({hub.reason(error)})") from None
 
 
 def _fetch(name: str) -> Tokenizer:
     try:
-        return Tokenizer.from_pretrained(name)
+        with hub.quiet():
+            return Tokenizer.from_pretrained(name)
     except Exception as error:  # whatever the network, the hub or the file may raise
         raise UserError(
             f"{name}: no such file, and the Hugging Face hub gave no tokenizer of this name "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"({hub.reason(error)})"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tightframe.corpus import tokenizer as tokenizers
+from tightframe.corpus.tokenizer import load
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, read_json, sha256, write_text
 
@@ -94,7 +94,7 @@ class TokenShards:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens."""
-        return tokenizers.load(self.path / "tokenizer.json")
+        return load(self.path / "tokenizer.json")
 
     def split(self, name: str) -> "Split":
         """The rows of "train" or "val"."""
@@ -118,12 +118,14 @@ class Split:
         self.fingerprint = fingerprint(
             [shards.manifest["tokenizer"]["sha256"], *(s["sha256"] for s in entry["shards"])]
         )
+        # Mapped by safetensors' torch reader (its numpy one copies); as arrays, because a few rows
+        # are gathered faster by numpy than by torch's threads.
         files = [
             safe_open(shards.path / shard["file"], framework="pt") for shard in entry["shards"]
         ]
-        self._tokens = [file.get_tensor("tokens") for file in files]  # (N, T) each, mapped
-        self._lengths = [file.get_tensor("lengths") for file in files]  # (N,) each
-        self._documents = [file.get_tensor("documents") for file in files]
+        self._tokens = [file.get_tensor("tokens").numpy() for file in files]  # (N, T) each
+        self._lengths = [file.get_tensor("lengths").numpy() for file in files]  # (N,)
+        self._documents = [file.get_tensor("documents").numpy() for file in files]
         # Blocks before each shard, and in all.
         self._starts = np.cumsum([0, *(len(tokens) for tokens in self._tokens)])
 
@@ -140,14 +142,14 @@ class Split:
                 f"rows must lie in [0, {self.n_blocks}), got {asked.min()}..{asked.max()}"
             )
         shard_of = np.searchsorted(self._starts, asked, side="right") - 1
-        tokens = torch.empty((len(asked), self.block), dtype=torch.int64)
-        lengths = torch.empty(len(asked), dtype=torch.int64)
+        tokens = np.empty((len(asked), self.block), dtype=np.int64)
+        lengths = np.empty(len(asked), dtype=np.int64)
         for shard in np.unique(shard_of):
-            here = torch.from_numpy(np.flatnonzero(shard_of == shard))
-            local = torch.from_numpy(asked - self._starts[shard])[here]
-            tokens[here] = self._tokens[shard][local].long()
-            lengths[here] = self._lengths[shard][local].long()
-        return tokens, lengths
+            here = np.flatnonzero(shard_of == shard)
+            local = asked[here] - self._starts[shard]
+            tokens[here] = self._tokens[shard][local]
+            lengths[here] = self._lengths[shard][local]
+        return torch.from_numpy(tokens), torch.from_numpy(lengths)
 
     def label_counts(self) -> Int64[Tensor, " V"]:
         """How often each token is a label: at positions 1.. of a block, within its length."""
@@ -163,7 +165,8 @@ class Split:
     def document_starts(self) -> Int64[Tensor, " documents"]:
         """Flat offsets (row * T + column) at which documents begin, in increasing order."""
         offsets = zip(self._documents, self._starts, strict=False)
-        return torch.cat([documents + int(start) * self.block for documents, start in offsets])
+        found = [documents + start * self.block for documents, start in offsets]
+        return torch.from_numpy(np.concatenate(found))
 
 
 class ShardWriter:
