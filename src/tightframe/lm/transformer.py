@@ -253,18 +253,25 @@ def load_checkpoint(folder: Path) -> Transformer:
     if content.pop("fingerprint", None) != fingerprint(content):
         raise UserError(f"{path}: altered since it was written; use another checkpoint")
     config = resolve(TransformerConfig, content["transformer"], source=str(path))
-    tensors = read_weights(folder / "model.safetensors", digest=content["sha256"])
+    tensors = read_tensors(folder / "model.safetensors", digest=content["sha256"])
+    return from_tensors(config, tensors, name=content["name"], source=folder)
+
+
+def from_tensors(
+    config: TransformerConfig, tensors: dict[str, Tensor], *, name: str, source: Path | str
+) -> Transformer:
+    """A Transformer of these weights, which are not copied; `source` is named in errors."""
     with torch.device("meta"):
-        model = Transformer(config, name=content["name"])
+        model = Transformer(config, name=name)
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split("\n\t")[1:]) or str(error)
-        raise UserError(f"{folder}: the weights don't fit config.json: {reason}") from None
+        reason = str(error).split("\n\t")[1]  # the first line says only that there is one
+        raise UserError(f"{source}: the weights don't fit config.json: {reason}") from None
     return model
 
 
-def read_weights(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, whose SHA-256 must be `digest` if one is given."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; the checkpoint is incomplete")

@@ -1,0 +1,87 @@
+"""Models from anywhere: runs and checkpoints of ours, Hugging Face folders, names on the hub."""
+
+from pathlib import Path
+
+import torch
+
+from tightframe.errors import UserError
+from tightframe.files import read_json
+from tightframe.lm.gpt_neo import (
+    difference_from_ours,
+    export_gpt_neo,
+    from_gpt_neo,
+    import_gpt_neo,
+)
+from tightframe.lm.huggingface import HuggingFaceModel, load_huggingface
+from tightframe.lm.runs import Run
+from tightframe.lm.transformer import FORMAT, Transformer, load_checkpoint
+
+__all__ = ["HuggingFaceModel", "export_gpt_neo", "import_gpt_neo", "load_model"]
+
+
+def load_model(
+    path_or_name: str | Path,
+    *,
+    step: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> Transformer | HuggingFaceModel:
+    """A language model, ready to be measured.
+
+    Args:
+        path_or_name: A run directory, a checkpoint folder of ours, a Hugging Face folder, or a
+            name on the hub. Any GPT-Neo becomes our Transformer, which is faster.
+        step: Which checkpoint of a run; by default the last.
+        device: Where it should lie; by default the CPU.
+        dtype: Of the weights; by default as they were stored.
+        trust_remote_code: Run Python code that comes with a Hugging Face model.
+    """
+    folder = Path(path_or_name).expanduser()
+    model: Transformer | HuggingFaceModel
+    if (folder / "config.toml").is_file():
+        model = _load_run(Run.open(folder), step)
+    elif step is not None:
+        raise UserError(f"{path_or_name}: is no run directory, so it has no step {step}")
+    elif folder.exists():
+        model = _load_folder(folder, dtype, trust_remote_code)
+    elif folder.is_absolute() or str(path_or_name).startswith((".", "~")):
+        raise UserError(f"{path_or_name}: no such folder; expected a run or a model")
+    else:
+        model = _load_huggingface(str(path_or_name), dtype, trust_remote_code)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def _load_run(run: Run, step: int | None) -> Transformer:
+    if step is not None and step not in run.steps:
+        steps = ", ".join(map(str, run.steps)) or "none"
+        raise UserError(f"{run.path}: has no checkpoint of step {step}; it has {steps}")
+    model = load_checkpoint(run.checkpoint(step))
+    model.name = run.name
+    return model
+
+
+def _load_folder(
+    folder: Path, dtype: torch.dtype | None, trust_remote_code: bool
+) -> Transformer | HuggingFaceModel:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: neither a run (config.toml) nor a model (config.json)")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: describes no model; expected a JSON object")
+    if config.get("format") == FORMAT:
+        return load_checkpoint(folder)
+    if not difference_from_ours(config):
+        return import_gpt_neo(folder)
+    return _load_huggingface(str(folder), dtype, trust_remote_code)
+
+
+def _load_huggingface(
+    path_or_name: str, dtype: torch.dtype | None, trust_remote_code: bool
+) -> Transformer | HuggingFaceModel:
+    loaded = load_huggingface(path_or_name, dtype=dtype, trust_remote_code=trust_remote_code)
+    config = loaded.model.config.to_dict()
+    if difference_from_ours(config):
+        return loaded
+    return from_gpt_neo(config, loaded.model.state_dict(), name=loaded.name)
