@@ -1,0 +1,244 @@
+"""Three ways of cutting documents into blocks of T tokens, by name.
+
+`published`  as the study "Linguistic Collapse" did: groups of 1,000 documents are concatenated
+             without separators and cut; the remainder of each group is dropped. Documents are
+             first dealt to contiguous shards (its two worker processes), whose boundaries end a
+             group early and so fix all counts.
+`packed`     an end-of-text token between documents, nothing dropped; the last block is partly
+             filled.
+`whole`      every document lies inside one block, so that all of it is seen: a block begins with
+             end-of-text, each document is followed by one, the rest is padding. All tokens of a
+             document and the end-of-text after it are labels.
+
+A maker takes documents one after the other (`add`), writes blocks as they fill, and ends with the
+split's entry of the manifest (`finish`).
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from tightframe.corpus.tokens import ShardWriter
+from tightframe.errors import UserError
+
+BLOCKS = ("published", "packed", "whole")
+GROUP = 1_000  # documents that the published chunking concatenates
+OPEN_BLOCKS = 64  # blocks of `whole` that wait for a document which still fits
+_CHUNK_TOKENS = 2**20  # written at once; memory only, never the result
+
+Ids = Int32[np.ndarray, " n"]
+
+
+class _Stream:
+    """Tokens in one line, written as full blocks once enough are pending."""
+
+    def __init__(self, writer: ShardWriter) -> None:
+        self._writer = writer
+        self._pieces: list[Ids] = []
+        self._starts: list[int] = []  # offsets of the pending documents
+        self.n_pending = 0
+
+    def append(self, ids: Ids, *, starts: bool) -> None:
+        """Add tokens; `starts` says whether a document begins with them."""
+        if starts:
+            self._starts.append(self.n_pending)
+        self._pieces.append(ids)
+        self.n_pending += len(ids)
+        if self.n_pending >= max(_CHUNK_TOKENS, self._writer.block):
+            self.cut()
+
+    def cut(self) -> None:
+        """Write all full blocks; less than a block stays pending."""
+        block = self._writer.block
+        n = self.n_pending // block
+        if n:
+            tokens = np.concatenate(self._pieces)
+            starts = np.array(self._starts, dtype=np.int64)
+            here = int(np.searchsorted(starts, n * block))
+            lengths = np.full(n, block, dtype=np.int32)
+            self._writer.write(tokens[: n * block].reshape(n, block), lengths, starts[:here])
+            self._pieces = [tokens[n * block :].copy()]
+            self._starts = (starts[here:] - n * block).tolist()
+            self.n_pending -= n * block
+
+    def drop(self) -> None:
+        """Forget what is pending."""
+        self._pieces, self._starts, self.n_pending = [], [], 0
+
+    def fill(self, padding: int) -> None:
+        """Write what is pending, less than a block, as one partly filled block."""
+        if self.n_pending:
+            row = np.full((1, self._writer.block), padding, dtype=np.int32)
+            row[0, : self.n_pending] = np.concatenate(self._pieces)
+            lengths = np.array([self.n_pending], dtype=np.int32)
+            self._writer.write(row, lengths, np.array(self._starts, dtype=np.int64))
+            self.drop()
+
+
+class Published:
+    """Groups of 1,000 documents without separators, the remainder of each dropped.
+
+    Args:
+        n_documents: How many will be added; needed for more than one shard.
+        shards: Contiguous shards that the documents are dealt to, as `datasets.Dataset.shard`
+            does: the first `n_documents % shards` hold one more. The study used 2.
+    """
+
+    def __init__(self, writer: ShardWriter, *, shards: int, n_documents: int | None) -> None:
+        if shards > 1 and n_documents is None:
+            raise ValueError("several shards need the number of documents")
+        self.n_tokens = 0  # before remainders are dropped
+        self._writer = writer
+        self._stream = _Stream(writer)
+        self._sizes = _group_sizes(shards, n_documents)
+        self._size = next(self._sizes, 0)
+        self._group: list[tuple[int, int]] = []  # tokens and bytes of each document
+        self._n_bytes = 0
+
+    def add(self, ids: Ids, n_bytes: int) -> None:
+        """Add a document; an empty one counts as a member of its group, too."""
+        self._group.append((len(ids), n_bytes))
+        self.n_tokens += len(ids)
+        if len(ids):
+            self._stream.append(ids, starts=True)
+        if len(self._group) == self._size:
+            self._end_group()
+
+    def finish(self) -> dict[str, Any]:
+        """Write what is left. Bytes of a document that is cut count in proportion to tokens."""
+        self._end_group()
+        return self._writer.close(n_bytes=self._n_bytes)
+
+    def _end_group(self) -> None:
+        if self._group:
+            self._stream.cut()
+            tokens, n_bytes = np.array(self._group, dtype=np.int64).T
+            ends = np.cumsum(tokens)
+            kept = np.clip(ends[-1] - self._stream.n_pending - (ends - tokens), 0, tokens)
+            self._n_bytes += int(np.rint((n_bytes * kept / np.maximum(tokens, 1)).sum()))
+            self._stream.drop()
+            self._group = []
+        self._size = next(self._sizes, 0)
+
+
+class Packed:
+    """One line of documents with an end-of-text token between them, nothing dropped."""
+
+    def __init__(self, writer: ShardWriter, *, end: int) -> None:
+        self.n_tokens = 0
+        self._writer = writer
+        self._stream = _Stream(writer)
+        self._end = np.array([end], dtype=np.int32)
+        self._n_bytes = 0
+
+    def add(self, ids: Ids, n_bytes: int) -> None:
+        """Add a document; an empty one is passed over."""
+        if not len(ids):
+            return
+        if self.n_tokens:
+            self._stream.append(self._end, starts=False)
+            self.n_tokens += 1
+        self._stream.append(ids, starts=True)
+        self.n_tokens += len(ids)
+        self._n_bytes += n_bytes
+
+    def finish(self) -> dict[str, Any]:
+        """Write what is left, the last block partly filled."""
+        self._stream.cut()
+        self._stream.fill(int(self._end[0]))
+        return self._writer.close(n_bytes=self._n_bytes)
+
+
+class Whole:
+    """Whole documents: each goes to the first open block that still has room for it.
+
+    At most `OPEN_BLOCKS` are open; the oldest is written when one more is needed, so memory is
+    bounded and a document stays near its place in the order.
+    """
+
+    def __init__(self, writer: ShardWriter, *, end: int) -> None:
+        self.n_tokens = 0
+        self._writer = writer
+        self._end = end
+        self._open: list[_OpenBlock] = []
+        self._full: list[_OpenBlock] = []
+        self._n_bytes = 0
+
+    def add(self, ids: Ids, n_bytes: int) -> None:
+        """Add a document; an empty one is passed over, one longer than a block is refused."""
+        if not len(ids):
+            return
+        block = self._writer.block
+        if len(ids) + 2 > block:
+            raise UserError(
+                f"a document of {len(ids):,} tokens is too long for blocks='whole' with blocks "
+                f"of {block:,} ({block - 2:,} and two end-of-text fit); "
+                "use larger blocks or blocks='packed'"
+            )
+        room = (slot for slot in self._open if slot.length + len(ids) + 1 <= block)
+        slot = next(room, None)
+        if slot is None:
+            slot = _OpenBlock(block, self._end)
+            self._open.append(slot)
+            self.n_tokens += 1
+            if len(self._open) > OPEN_BLOCKS:
+                self._close(self._open[0])
+        slot.add(ids)
+        self.n_tokens += len(ids) + 1
+        self._n_bytes += n_bytes
+        if slot.length + 2 > block:
+            self._close(slot)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the blocks that are still open, the oldest first."""
+        self._full += self._open
+        self._write()
+        return self._writer.close(n_bytes=self._n_bytes)
+
+    def _close(self, slot: "_OpenBlock") -> None:
+        self._open.remove(slot)
+        self._full.append(slot)
+        if len(self._full) * self._writer.block >= _CHUNK_TOKENS:
+            self._write()
+
+    def _write(self) -> None:
+        if self._full:
+            block = self._writer.block
+            starts = [
+                row * block + start for row, slot in enumerate(self._full) for start in slot.starts
+            ]
+            self._writer.write(
+                np.stack([slot.tokens for slot in self._full]),
+                np.array([slot.length for slot in self._full], dtype=np.int32),
+                np.array(starts, dtype=np.int64),
+            )
+            self._full = []
+
+
+class _OpenBlock:
+    """A block that begins with end-of-text and still has room."""
+
+    def __init__(self, block: int, end: int) -> None:
+        self.tokens = np.full(block, end, dtype=np.int32)
+        self.length = 1
+        self.starts: list[int] = []
+
+    def add(self, ids: Ids) -> None:
+        """Put a document after the last one; the end-of-text after it is there already."""
+        self.starts.append(self.length)
+        self.tokens[self.length : self.length + len(ids)] = ids
+        self.length += len(ids) + 1
+
+
+def _group_sizes(shards: int, n_documents: int | None) -> Iterator[int]:
+    if n_documents is None:
+        yield from itertools.repeat(GROUP)
+        return
+    for shard in range(shards):
+        size = n_documents // shards + (shard < n_documents % shards)
+        yield from itertools.repeat(GROUP, size // GROUP)
+        if size % GROUP:
+            yield size % GROUP

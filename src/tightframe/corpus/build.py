@@ -1,0 +1,321 @@
+"""The way from text to token shards: read, split, tokenize, cut into blocks, write."""
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from tightframe.corpus import splits, stories
+from tightframe.corpus import tokenizer as tokenizers
+from tightframe.corpus.blocks import BLOCKS, Packed, Published, Whole
+from tightframe.corpus.encoding import BATCH_DOCUMENTS, encoded
+from tightframe.corpus.sources import DOCUMENTS, open_source
+from tightframe.corpus.splits import SplitText
+from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards, write_manifest
+from tightframe.errors import UserError, nearest
+from tightframe.files import sha256, whole_folder
+
+STORIES = "stories"  # the generated corpus, as a source
+STORIES_TOKENS = 1_000_000
+
+WORDS = ("word", "bpe")  # tokens of stories
+
+Progress = Callable[[str, float | None, int], None]
+"""Called as work goes on: the stage ("tokenizer" or "tokens"), the share of the source read so far
+(None where unknown), and the tokens made so far."""
+
+# With `max_tokens` the tokenizer is trained on so many bytes of text a token: about twice what
+# the split will hold, and little enough to leave most of an endless source unread.
+_TRAINING_BYTES_PER_TOKEN = 8
+
+
+def build(
+    source: str | Path,
+    *,
+    out: str | Path,
+    vocab_size: int | None = None,
+    tokenizer: str | Path | None = None,
+    blocks: str | None = None,
+    block: int = 256,
+    shards: int = 2,
+    validation: str | Path | None = None,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    documents: str = "paragraphs",
+    field: str = "text",
+    max_tokens: int | None = None,
+    words: str | None = None,
+    tokens: int | None = None,
+    progress: Progress | None = None,
+) -> TokenShards:
+    """Build a folder of token shards, whole or not at all.
+
+    Args:
+        source: "stories", the generated corpus, or text: see `sources.open_source`.
+        out: The folder to write; must not exist.
+        vocab_size: Train a byte-level BPE of so many tokens on the training split.
+        tokenizer: Or take this one: see `tokenizer.load`. It adds no special tokens; only the
+            layout does.
+        blocks: Layout by name, see `blocks`; None is "whole" for stories, "packed" for text.
+        block: Tokens of a block.
+        shards: Of blocks="published": contiguous shards that the documents are dealt to.
+        validation: Source of the validation split; None makes one of `source`: see `splits`.
+        validation_share: Share in (0, 1) of what is made: of a source, of stories' tokens, and
+            of `max_tokens`.
+        seed: Draws the validation split, and the stories.
+        documents: Of .txt files: what stands between blank lines, or each file as one.
+        field: Of .jsonl, .parquet and data sets: where the text is.
+        max_tokens: At most so many tokens of text, train and validation together, end-of-text
+            not counted: each split ends before the document that would exceed its part.
+        words: Of stories: "word", one word one token, or "bpe"; None is "bpe" if a `vocab_size`
+            is given.
+        tokens: Of stories: how many to generate, train and validation together; None is
+            1,000,000.
+        progress: Called as work goes on.
+    """
+    generated = str(source) == STORIES
+    layout = blocks or ("whole" if generated else "packed")
+    _check_name("blocks", layout, BLOCKS)
+    _check_name("documents", documents, DOCUMENTS)
+    _check_name("words", words or WORDS[0], WORDS)
+    _check_numbers(
+        validation_share,
+        block,
+        vocab_size=vocab_size,
+        shards=shards,
+        max_tokens=max_tokens,
+        tokens=tokens,
+    )
+    options = {
+        "vocab_size": vocab_size,
+        "tokenizer": tokenizer,
+        "validation": validation,
+        "max_tokens": max_tokens,
+        "words": words,
+        "tokens": tokens,
+        "shards": shards if layout == "published" else None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    _check_together(generated, given)
+
+    out = Path(out)
+    with whole_folder(out) as folder:
+        if generated:
+            n_tokens = tokens or STORIES_TOKENS
+            text = splits.generated(usual_grammar(), n_tokens, validation_share, seed)
+        else:
+            train = open_source(source, documents=documents, field=field)
+            if validation is None:
+                text = splits.made(train, validation_share, seed)
+            else:
+                held_out = open_source(validation, documents=documents, field=field)
+                text = splits.given(train, held_out)
+
+        kind, encoder = _tokenizer(text, vocab_size, tokenizer, max_tokens, progress)
+        tokenizers.save(encoder, folder / "tokenizer.json")
+        end = tokenizers.end_of_text(encoder)
+        makers = _makers(folder, text, layout, block, shards, end)
+        _tokenize(text, encoder, makers, _room(max_tokens, validation_share), progress)
+        entries = {split: _finish(text.name, split, makers[split], block) for split in SPLITS}
+
+        how = {
+            name: value if isinstance(value, int) else str(value)
+            for name, value in given.items()
+            if name in ("max_tokens", "shards", "tokenizer")
+        }
+        floor = None
+        if generated and layout == "whole":
+            floor = entropy_floor(text, entries["val"]["labels"])
+        elif generated:
+            how["entropy_floor"] = f"unknown: blocks='{layout}' cuts stories and so their contexts"
+        manifest = {
+            "name": out.name,
+            "source": text.description | how,
+            "blocks": layout,
+            "block": block,
+            "vocab_size": tokenizers.vocab_size(encoder),
+            "end_of_text": end,
+            "tokenizer": {"kind": kind, "sha256": sha256(folder / "tokenizer.json")},
+            "splits": entries,
+            "entropy_floor": floor,
+        }
+        write_manifest(folder, manifest)
+    return TokenShards.open(out)
+
+
+@functools.cache
+def usual_grammar() -> stories.Grammar:
+    """The grammar that `build` tells stories by, made once a process."""
+    return stories.Grammar()
+
+
+def entropy_floor(text: SplitText, n_labels: int) -> dict[str, float | int]:
+    """What no model can beat on the stories of the validation split, in nats per label token.
+
+    Sums over stories, exact under the grammar, divided by the number of labels: for word-level
+    tokens that is the number of words and ends; for other tokens the same nats are shared by as
+    many labels as they are cut into.
+
+    Returns:
+        mean_conditional_entropy: Of the next word given its story so far, at these positions.
+        realised_nll: -ln of the true probability of what did follow.
+        positions: `n_labels`.
+        standard_error: Of realised_nll - mean_conditional_entropy, which is 0 on average: how
+            far the two lie apart by chance. The differences at single words are uncorrelated.
+    """
+    grammar = usual_grammar()
+    entropy = nll = squares = 0.0
+    for _, document in text.read({"val"}):
+        score = grammar.score(document.text.split())
+        entropy += float(score.entropy.sum())
+        nll += float(score.nll.sum())
+        squares += float(np.square(score.nll - score.entropy).sum())
+    return {
+        "mean_conditional_entropy": entropy / n_labels,
+        "realised_nll": nll / n_labels,
+        "positions": n_labels,
+        "standard_error": math.sqrt(squares) / n_labels,
+    }
+
+
+def _tokenizer(
+    text: SplitText,
+    vocab_size: int | None,
+    tokenizer: str | Path | None,
+    max_tokens: int | None,
+    progress: Progress | None,
+) -> tuple[str, Tokenizer]:
+    """What kind the tokenizer is, for the manifest, and the tokenizer."""
+    if tokenizer is not None:
+        return "file" if Path(tokenizer).exists() else "hf", tokenizers.load(tokenizer)
+    if vocab_size is not None:
+        training = _training_texts(text, max_tokens, progress)
+        return "bpe", tokenizers.train_bpe(training, vocab_size)
+    return "word", tokenizers.word_level(usual_grammar().words)
+
+
+def _training_texts(
+    text: SplitText, max_tokens: int | None, progress: Progress | None
+) -> Iterator[str]:
+    left = math.inf if max_tokens is None else _TRAINING_BYTES_PER_TOKEN * max_tokens
+    for count, (_, document) in enumerate(text.read({"train"})):
+        if left <= 0:
+            return
+        left -= document.n_bytes
+        if progress and count % BATCH_DOCUMENTS == 0:
+            progress("tokenizer", document.done, 0)
+        yield document.text
+
+
+def _makers(
+    folder: Path, text: SplitText, layout: str, block: int, shards: int, end: int | None
+) -> dict[str, Published | Packed | Whole]:
+    """The layout's maker of blocks for each split."""
+    writers = {split: ShardWriter(folder, split, block) for split in SPLITS}
+    if layout == "published":
+        # One shard is groups of 1,000 to the end; more need to know where that is.
+        counts = Counter(split for split, _ in text.read(set(SPLITS))) if shards > 1 else None
+        return {
+            split: Published(
+                writer, shards=shards, n_documents=None if counts is None else counts[split]
+            )
+            for split, writer in writers.items()
+        }
+    if end is None:
+        raise UserError(
+            f"blocks='{layout}' puts an end-of-text token between documents and the tokenizer has "
+            "none; use another tokenizer or blocks='published'"
+        )
+    maker = Packed if layout == "packed" else Whole
+    return {split: maker(writer, end=end) for split, writer in writers.items()}
+
+
+def _room(max_tokens: int | None, validation_share: float) -> dict[str, int | float]:
+    """How many tokens each split may hold."""
+    if max_tokens is None:
+        return dict.fromkeys(SPLITS, math.inf)
+    n_val = round(max_tokens * validation_share)
+    return {"train": max_tokens - n_val, "val": n_val}
+
+
+def _tokenize(
+    text: SplitText,
+    encoder: Tokenizer,
+    makers: Mapping[str, Published | Packed | Whole],
+    room: dict[str, int | float],
+    progress: Progress | None,
+) -> None:
+    wanted = set(SPLITS)
+    n_tokens = 0
+    for batch in encoded(text.read(wanted), encoder):
+        for split, document, ids in batch:
+            if len(ids) > room[split]:
+                wanted.discard(split)
+            if split in wanted:
+                room[split] -= len(ids)
+                n_tokens += len(ids)
+                makers[split].add(ids, document.n_bytes)
+        if progress:
+            progress("tokens", batch[-1][1].done, n_tokens)
+
+
+def _finish(name: str, split: str, maker: Published | Packed | Whole, block: int) -> dict[str, Any]:
+    """Write what is left of a split; its entry of the manifest."""
+    entry = maker.finish()
+    if maker.n_tokens < block or not entry["blocks"]:
+        what = f"a group of the {split} text" if maker.n_tokens >= block else f"the {split} text"
+        raise UserError(
+            f"{name}: a block of {block:,} is longer than {what} ({maker.n_tokens:,} tokens in "
+            "all); use smaller blocks or more text"
+        )
+    return entry
+
+
+def _check_name(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        hint = nearest(value, known) or f"; expected one of {', '.join(known)}"
+        raise UserError(f"{option}: unknown '{value}'{hint}")
+
+
+def _check_numbers(validation_share: float, block: int, **counts: int | None) -> None:
+    if not 0 < validation_share < 1:
+        raise UserError(f"validation_share is {validation_share}; expected a number in (0, 1)")
+    if block < 3:
+        raise UserError(f"block is {block}; expected 3 tokens or more")
+    for option, count in counts.items():
+        if count is not None and count <= 0:
+            raise UserError(f"{option} is {count}; expected 1 or more")
+
+
+def _check_together(generated: bool, given: Mapping[str, Any]) -> None:
+    """Refuse options that don't go with the kind of source, or with each other."""
+    words, names = given.get("words"), given.keys()
+    mistakes = {
+        "tokenizer and vocab_size: give only one of them": {"tokenizer", "vocab_size"} <= names,
+        "max_tokens with blocks='published': where its shards end depends on the number of "
+        "documents; use shards=1": "max_tokens" in names and given.get("shards", 1) > 1,
+    }
+    if generated:
+        mistakes |= {
+            "max_tokens: stories have no end; use tokens": "max_tokens" in names,
+            "validation: stories make their own; leave it out": "validation" in names,
+            "words and tokenizer: give only one of them": {"words", "tokenizer"} <= names,
+            "words='bpe': give a vocab_size, too": words == "bpe" and "vocab_size" not in names,
+            "vocab_size: goes with words='bpe', not with 'word'": (
+                words == "word" and "vocab_size" in names
+            ),
+        }
+    else:
+        mistakes |= {
+            f"words: only for the source '{STORIES}'; use vocab_size": "words" in names,
+            f"tokens: only for the source '{STORIES}'; use max_tokens": "tokens" in names,
+            "give a vocab_size or a tokenizer": not {"vocab_size", "tokenizer"} & names,
+        }
+    for message, made in mistakes.items():
+        if made:
+            raise UserError(message)

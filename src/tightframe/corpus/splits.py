@@ -1,0 +1,128 @@
+"""Which documents train and which validate: whole units, or the last stretch of a long one.
+
+Neighbouring paragraphs never lie on both sides of a random cut: a model that has read the one
+knows too much of the other. So a made validation split takes units (a file, a record) whole, one
+of every 1 / share consecutive ones, at a place drawn by the seed. A unit that alone is longer than
+the share of its whole source is too long to be taken whole: its last share is validation, from the
+first document that begins there, or, where one document is the unit, from its next line.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tightframe.corpus.sources import Document, Source
+from tightframe.corpus.stories import Grammar
+
+RULE = (
+    "one unit (a .txt file, or a record) of every 1 / share, drawn by the seed; "
+    "of a unit longer than the share of its source, the last share"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitText:
+    """Documents and the split of each, "train" or "val"; the same at every reading.
+
+    `read(wanted)` yields the documents of the wanted splits. Whoever reads takes a split out of
+    `wanted` once it has enough of it, and reading goes on no further than the rest needs.
+    """
+
+    name: str
+    description: dict[str, Any]  # what it is and how it was split, for the manifest
+    read: Callable[[set[str]], Iterator[tuple[str, Document]]]
+
+
+def made(source: Source, share: float, seed: int) -> SplitText:
+    """Split one source by the rule above; `share` in (0, 1) is of its units, or of a long one."""
+
+    def read(wanted: set[str]) -> Iterator[tuple[str, Document]]:
+        for split, document in _divide(source, share, seed):
+            if not wanted:
+                return
+            if split in wanted:
+                yield split, document
+
+    how = {"validation": RULE, "validation_share": share, "seed": seed}
+    return SplitText(source.name, source.description | how, read)
+
+
+def given(train: Source, validation: Source) -> SplitText:
+    """All of one source trains, all of another validates."""
+
+    def read(wanted: set[str]) -> Iterator[tuple[str, Document]]:
+        for split, source in (("train", train), ("val", validation)):
+            documents = source.read() if split in wanted else iter(())
+            for document in documents:
+                yield split, document
+                if split not in wanted:
+                    break
+
+    return SplitText(train.name, train.description | {"validation": validation.description}, read)
+
+
+def generated(grammar: Grammar, n_tokens: int, share: float, seed: int) -> SplitText:
+    """Stories: two streams with seeds of their own.
+
+    Args:
+        grammar: What tells them.
+        n_tokens: Words and ends, train and validation together.
+        share: Share of them that is validation, in (0, 1).
+        seed: Of both streams.
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
+    n_val = round(n_tokens * share)
+    streams = {"train": (n_tokens - n_val, seeds[0]), "val": (n_val, seeds[1])}
+
+    def read(wanted: set[str]) -> Iterator[tuple[str, Document]]:
+        made = 0
+        for split in [split for split in streams if split in wanted]:
+            for unit, words in enumerate(grammar.generate(*streams[split])):
+                text = " ".join(words)
+                n_bytes = len(text.encode())
+                yield split, Document(text, n_bytes, unit, n_bytes, 0.0, min(1.0, made / n_tokens))
+                made += len(words) + 1
+
+    how = {"text": "stories", "tokens": n_tokens, "validation": "a stream of its own"}
+    return SplitText("stories", how | {"validation_share": share, "seed": seed}, read)
+
+
+def _divide(source: Source, share: float, seed: int) -> Iterator[tuple[str, Document]]:
+    longest = math.inf if source.n_bytes is None else share * source.n_bytes
+    drawn = _one_of_every(1 / share, seed)
+    for _, unit in itertools.groupby(source.read(), lambda document: document.unit):
+        first = next(unit)
+        # Documents of a long unit go by their place; nothing is drawn for it.
+        long = first.unit_bytes > longest
+        whole = None if long else "val" if next(drawn) else "train"
+        for document in itertools.chain([first], unit):
+            if document.n_bytes > longest:
+                yield from _cut(document, share)
+            else:
+                yield whole or ("val" if document.place >= 1 - share else "train"), document
+
+
+def _one_of_every(n: float, seed: int) -> Iterator[bool]:
+    """True once in every `n` consecutive places (n >= 1), at a random one of them."""
+    rng = np.random.default_rng(seed)
+    start = 0
+    for window in itertools.count(1):
+        stop = max(start + 1, math.ceil(window * n))
+        chosen = rng.integers(start, stop)
+        yield from (place == chosen for place in range(start, stop))
+        start = stop
+
+
+def _cut(document: Document, share: float) -> Iterator[tuple[str, Document]]:
+    """Both parts of a long document; all of it trains if it has no white space to be cut at."""
+    text = document.text
+    mark, end = int((1 - share) * len(text)), len(text.rstrip())
+    places = [text.find(space, mark, end) for space in "\n "]
+    after = next((place + 1 for place in places if place >= 0), len(text))
+    for split, part in (("train", text[:after]), ("val", text[after:])):
+        if part.strip():
+            yield split, document._replace(text=part, n_bytes=len(part.encode()))
