@@ -70,7 +70,10 @@ def _commands(path: Path) -> list[str]:
     # Parents' names say more about their owner's machine than about the results.
     shown = Path(path.resolve().parent.name) / path.resolve().name
     if (path / "runs").is_dir():
-        return [f"tightframe sweep run {shown}.toml", f"tightframe report {shown}"]
+        return [
+            f"tightframe sweep run {shown.name}.toml  # kept as {shown / 'sweep.toml'}",
+            f"tightframe report {shown}",
+        ]
     return [
         f"tightframe train {shown / 'config.toml'}",
         f"tightframe measure {shown}",
