@@ -260,11 +260,16 @@ def load_checkpoint(folder: Path) -> Transformer:
 def from_tensors(
     config: TransformerConfig, tensors: dict[str, Tensor], *, name: str, source: Path | str
 ) -> Transformer:
-    """A Transformer of these weights, which are not copied; `source` is named in errors."""
+    """A Transformer with a copy of these weights; `source` is named in errors.
+
+    Tensors of a mapped file are aligned otherwise than torch's own, which changes the last bits
+    of products; the copy gives the bits of the model that was saved.
+    """
     with torch.device("meta"):
         model = Transformer(config, name=name)
+    copies = {name: value.clone() for name, value in tensors.items()}
     try:
-        model.load_state_dict(tensors, assign=True)
+        model.load_state_dict(copies, assign=True)
     except RuntimeError as error:
         reason = str(error).split("\n\t")[1]  # the first line says only that there is one
         raise UserError(f"{source}: the weights don't fit config.json: {reason}") from None
