@@ -3,6 +3,7 @@
 Exit status: 0 done, 1 our mistake (traceback), 2 the user's (one line), 3 partly done (one line).
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from tightframe.errors import PartlyDoneError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 app = App(
     name="tightframe",
@@ -80,13 +81,14 @@ def build(
     vocab_size: int | None = None,
     tokenizer: str | None = None,
     blocks: Literal["whole", "packed", "published"] | None = None,
-    block: int | None = None,
+    block: int = 256,
+    shards: int = 2,
     validation: str | None = None,
     validation_share: float = 0.1,
     documents: Literal["paragraphs", "files"] = "paragraphs",
     field: str = "text",
-    words: Literal["word", "bpe"] = "word",
-    tokens: int = 1_000_000,
+    words: Literal["word", "bpe"] | None = None,
+    tokens: int | None = None,
     max_tokens: int | None = None,
     seed: int = 0,
     json: Json = False,
@@ -109,6 +111,8 @@ def build(
         published (as in Wu & Papyan 2024).
     block
         Tokens a block; the first is context only.
+    shards
+        With --blocks published: contiguous parts that the documents are dealt to.
     validation
         A source of its own for validation; otherwise a share of SOURCE is kept for it.
     validation_share
@@ -118,9 +122,9 @@ def build(
     field
         The field or column that holds the text, in .jsonl and .parquet.
     words
-        Tokens of the generated corpus: one word one token, or BPE.
+        Of the generated corpus: one word one token (default), or BPE.
     tokens
-        Length of the generated corpus.
+        Length of the generated corpus in words (default: a million).
     max_tokens
         Stop after this many tokens of other text.
     seed
@@ -130,30 +134,33 @@ def build(
     """
     from tightframe.corpus.build import build as build_shards
 
-    shards = build_shards(
-        source,
-        out=out,
-        vocab_size=vocab_size,
-        tokenizer=tokenizer,
-        blocks=blocks,
-        block=block,
-        validation=validation,
-        validation_share=validation_share,
-        documents=documents,
-        field=field,
-        words=words,
-        tokens=tokens,
-        max_tokens=max_tokens,
-        seed=seed,
-    )
-    train, val = (shards.manifest["splits"][name] for name in ("train", "val"))
-    floor = shards.entropy_floor
+    with _bar() as progress:
+        built = build_shards(
+            source,
+            out=out,
+            vocab_size=vocab_size,
+            tokenizer=tokenizer,
+            blocks=blocks,
+            block=block,
+            shards=shards,
+            validation=validation,
+            validation_share=validation_share,
+            documents=documents,
+            field=field,
+            words=words,
+            tokens=tokens,
+            max_tokens=max_tokens,
+            seed=seed,
+            progress=progress,
+        )
+    train, val = (built.manifest["splits"][name] for name in ("train", "val"))
+    floor = built.entropy_floor
     known = f", entropy floor {floor['mean_conditional_entropy']:.4f} nats/token" if floor else ""
     _done(
         f"{out}: {train['tokens']:,} training and {val['tokens']:,} validation tokens, "
-        f"vocabulary {shards.vocab_size:,}{known}",
+        f"vocabulary {built.vocab_size:,}{known}",
         json,
-        **shards.manifest,
+        **built.manifest,
     )
 
 
@@ -320,6 +327,25 @@ def report(path: Path, /, *, out: Path | None = None, json: Json = False) -> Non
 
     page = write_report(path, out=out)
     _done(f"open {page}", json, page=str(page))
+
+
+@contextlib.contextmanager
+def _bar() -> "Iterator[Callable[[str, float | None, int], None]]":
+    """A progress bar with share done, tokens a second and time left; nothing off a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
+        task = p.add_task("", total=None)
+
+        def show(stage: str, share: float | None, tokens: int) -> None:
+            elapsed = p.tasks[0].elapsed or 0.0
+            rate = f", {tokens / elapsed:,.0f} a second" if tokens and elapsed else ""
+            p.update(
+                task, description=f"{stage}: {tokens:,} tokens{rate}", total=1, completed=share
+            )
+
+        yield show
 
 
 def _say(line: str) -> None:

@@ -12,6 +12,7 @@ from tightframe.report import report
 from tightframe.settings import read_toml, write_toml
 
 CORPUS_TOKENS = 300_000
+CORPUS_BLOCK = 128  # tokens; the longest story fits
 
 
 def run_demo(out: Path, *, say: Callable[[str], None]) -> Path:
@@ -27,7 +28,7 @@ def run_demo(out: Path, *, say: Callable[[str], None]) -> Path:
     tokens = out / "tokens" / "demo"
     if not tokens.exists():
         say(f"writing {CORPUS_TOKENS:,} words of stories to {tokens}")
-        build("stories", out=tokens, tokens=CORPUS_TOKENS)
+        build("stories", out=tokens, tokens=CORPUS_TOKENS, block=CORPUS_BLOCK)
     floor = TokenShards.open(tokens).entropy_floor
     if floor is None:
         raise UserError(f"{tokens}: not the demo's corpus; choose another --out")

@@ -77,25 +77,21 @@ def plan(file: Path) -> list[PlannedRun]:
         )
     combinations = list(_combinations(settings))
     threads = 1 if len(combinations) >= _cores() else max(1, _cores() // len(combinations))
-    runs = []
+    planned: dict[str, tuple[PlannedRun, dict[str, Any]]] = {}
     for varied in combinations:
         name = "-".join(f"{key}{_short(value)}" for key, value in varied.items()) or "run"
-        run = PlannedRun(
-            name,
-            settings.path / "plan" / f"{name}.toml",
-            settings.path / "runs" / name,
-            settings.path / "logs" / f"{name}.txt",
-        )
-        if run.name in {other.name for other in runs}:
+        if name in planned:
             raise UserError(f"{file}: two runs would both be called '{name}'; vary another setting")
-        resolved = {"threads": threads, **settings.base, **varied, "out": str(run.run)}
-        resolve(TrainSettings, resolved, source=str(file))  # refused before anything is trained
-        runs.append((run, resolved))
-    for run, resolved in runs:
-        if not run.plan.exists():
-            write_toml(run.plan, resolved)
+        folder = settings.path / "runs" / name
+        values_of_run = {"threads": threads, **settings.base, **varied, "out": str(folder)}
+        resolve(TrainSettings, values_of_run, source=str(file))  # refused before any training
+        files = settings.path / "plan" / f"{name}.toml", settings.path / "logs" / f"{name}.txt"
+        planned[name] = PlannedRun(name, files[0], folder, files[1]), values_of_run
+    for one, values_of_run in planned.values():
+        if not one.plan.exists():
+            write_toml(one.plan, values_of_run)
     write_toml(written, values)
-    return [run for run, _ in runs]
+    return [one for one, _ in planned.values()]
 
 
 def run(

@@ -1,0 +1,94 @@
+import sys
+
+import pytest
+
+from tightframe import cli
+from tightframe.errors import PartlyDoneError, UserError
+from tightframe.jobs import sweep
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus") / "tokens"
+    cli.main(f"corpus build stories --out {folder} --tokens 4000".split())
+    return folder
+
+
+def _file(folder, tokens, extra="", grid="width = [8, 12]\ndepth = [1]"):
+    file = folder / "tiny.toml"
+    file.write_text(
+        f'out = "{folder}/sweeps"\nmeasures = ["nc1_cdnv", "nc4_rate"]\n{extra}\n'
+        f'[base]\ntokens = "{tokens}"\nheads = 2\nbatch = 4\n[grid]\n{grid}\n'
+    )
+    return file
+
+
+def test_a_plan_is_the_product_of_the_grid(tmp_path, tokens):
+    runs = sweep.plan(_file(tmp_path, tokens, grid="width = [8, 12]\ndepth = [1, 2]"))
+    assert [run.name for run in runs] == [
+        "width8-depth1",
+        "width8-depth2",
+        "width12-depth1",
+        "width12-depth2",
+    ]
+    assert {run.state for run in runs} == {"waiting"}
+    assert all(run.plan.exists() for run in runs)
+
+
+def test_several_grids_are_joined(tmp_path, tokens):
+    file = tmp_path / "s.toml"
+    file.write_text(
+        f'out = "{tmp_path}"\n[base]\ntokens = "{tokens}"\n'
+        "[[grid]]\nwidth = [8]\n[[grid]]\nwidth = [16]\ndepth = [1, 2]\n"
+    )
+    names = [run.name for run in sweep.plan(file)]
+    assert names == ["width8", "width16-depth1", "width16-depth2"]
+
+
+def test_two_runs_with_one_name_are_refused(tmp_path, tokens):
+    with pytest.raises(UserError, match="two runs would both be called 'width8'"):
+        sweep.plan(_file(tmp_path, tokens, grid="width = [8, 8]"))
+
+
+def test_a_sweep_of_other_settings_is_refused(tmp_path, tokens):
+    sweep.plan(_file(tmp_path, tokens))
+    with pytest.raises(UserError, match=r"belongs to another version of tiny\.toml"):
+        sweep.plan(_file(tmp_path, tokens, grid="width = [8]"))
+
+
+def test_a_sweep_trains_measures_skips_what_is_done_and_ends_in_a_page(tmp_path, tokens, capsys):
+    file = _file(tmp_path, tokens)
+    said = []
+    path = sweep.run(file, say=said.append)
+    assert {run.state for run in sweep.plan(file)} == {"finished"}
+    cli.main(["report", str(path)])
+    assert (path / "report" / "index.html").stat().st_size > 10_000
+    said.clear()
+    assert sweep.run(file, say=said.append) == path
+    assert said == ["2 of 2 runs are finished already"]
+    # The rows hold what was asked for, of both runs.
+    from tightframe.results import gather
+
+    frame = gather(path.glob("runs/*/results/*.jsonl"))
+    assert set(frame["run"]) == {"width8-depth1", "width12-depth1"}
+    assert {"nc1_cdnv", "nc4_rate", "val_loss", "entropy_floor"} <= set(frame["metric"])
+    values = frame.pivot(index="run", columns="metric", values="value")
+    assert (values["val_loss"] > values["entropy_floor"]).all()
+
+
+def test_a_failed_run_is_named_and_does_not_stop_the_others(tmp_path, tokens, monkeypatch):
+    file = _file(tmp_path, tokens)
+    make = sweep._job
+
+    def break_the_first(planned, settings):
+        job = make(planned, settings)
+        if planned.name == "width8-depth1":
+            broken = [sys.executable, "-c", "raise SystemExit('tightframe: it broke')"]
+            return type(job)(job.name, broken, job.log)
+        return job
+
+    monkeypatch.setattr(sweep, "_job", break_the_first)
+    with pytest.raises(PartlyDoneError, match=r"1 of 2 runs are done, failed: width8.*it broke"):
+        sweep.run(file)
+    states = {run.name: run.state for run in sweep.plan(file)}
+    assert states == {"width8-depth1": "waiting", "width12-depth1": "finished"}
