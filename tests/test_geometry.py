@@ -122,21 +122,21 @@ def test_debiased_norms_and_distances_have_one_sum():
 
 
 def test_debiased_norms_are_right_on_average():
-    # 4,000 draws of 5 classes of 2, 3, 4 samples: the plain norms are too long by 13 %.
+    # Draws of 5 classes of 2 to 4 samples: the plain norms are far too long.
     rng = np.random.default_rng(0)
     true = rng.normal(size=(5, 4))
     m = true - true.mean(0)
     plain, debiased = [], []
     counts = [2, 3, 4, 2, 3]
-    for _ in range(4000):
+    for _ in range(300):
         groups = [mean + rng.normal(size=(n, 4)) for mean, n in zip(true, counts, strict=True)]
         spreads = [float(((group - group.mean(0)) ** 2).sum()) for group in groups]
         classes = class_set([group.mean(0) for group in groups], counts, spreads)
         plain.append(float(classes.squared_norms.mean()))
         debiased.append(float(classes.debiased_squared_norms.mean()))
-    error = np.std(debiased) / math.sqrt(4000)
+    error = np.std(debiased) / math.sqrt(300)
     assert abs(np.mean(debiased) - (m**2).sum(1).mean()) < 4 * error
-    assert np.mean(plain) - (m**2).sum(1).mean() > 40 * error
+    assert np.mean(plain) - (m**2).sum(1).mean() > 10 * error
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class Row:
     low: float = math.nan  # 95 % interval
     high: float = math.nan
     resampled: str = ""  # what the interval resamples: "documents", "runs", "facts"
+    reason: str = ""  # why things were left out or there is no value, and what to beware of
 
 
 @dataclasses.dataclass(frozen=True)

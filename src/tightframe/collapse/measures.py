@@ -56,6 +56,16 @@ class Measure:
         """Where its numbers come from: class moments, or decisions."""
         return "val" if self.name.startswith(("nc4_", "ncc_")) else "train"
 
+    @property
+    def least_count(self) -> int:
+        """Samples that a class needs at least: a variance that is debiased needs two."""
+        return 2 if self.name.endswith("_db") else 1
+
+    @property
+    def needs_scatter(self) -> bool:
+        """Whether it is undefined for moments without within-class scatter."""
+        return self.name.startswith("nc1_pinv") or self.name.endswith("_within")
+
 
 # fmt: off
 MEASURES: tuple[Measure, ...] = (
@@ -327,7 +337,7 @@ def metrics(
         moments: Of the training split.
         classifier: The output matrix, a row a token; a bias plays no part but in `decisions`.
         decisions: Of the validation split; without them, NC4 is NaN.
-        measures: Names from `MEASURES`; "all" is all of them, None is `DEFAULT`.
+        measures: Names from `MEASURES`; "all" is all of them, None or none is `DEFAULT`.
         min_count: Embeddings that a class needs to take part. Measures in `_db` need 2 at least.
     """
     chosen = choose(measures)
@@ -341,7 +351,7 @@ def metrics(
 def choose(names: Sequence[str] | None) -> tuple[Measure, ...]:
     """The measures of these names, in the order of `MEASURES`; a name that is none is refused."""
     known = {measure.name: measure for measure in MEASURES}
-    names = DEFAULT if names is None else [names] if isinstance(names, str) else names
+    names = [names] if isinstance(names, str) else names or DEFAULT
     if "all" in names:
         return MEASURES
     for name in names:

@@ -251,7 +251,7 @@ def pinv_quotient(
     return float((along[kept] / values[kept]).sum()), int(kept.sum())
 
 
-def sphere_log_kernel_mean(dim: float) -> float:
+def sphere_log_kernel_mean(dim: int | float) -> float:
     r"""Mean of :math:`-\ln\lVert u - v \rVert` for independent uniform u, v on the sphere.
 
     (1 - cos)/2 is Beta(a, a) distributed with a = (D - 1)/2; `dim` need not be whole.
@@ -260,7 +260,7 @@ def sphere_log_kernel_mean(dim: float) -> float:
     return -(math.log(4) + float(digamma(a) - digamma(2 * a))) / 2 if a > 0 else math.nan
 
 
-def sphere_log_kernel_variance(dim: float) -> float:
+def sphere_log_kernel_variance(dim: int | float) -> float:
     """The variance that belongs to `sphere_log_kernel_mean`."""
     a = (dim - 1) / 2
     return float(polygamma(1, a) - polygamma(1, 2 * a)) / 4 if a > 0 else math.nan

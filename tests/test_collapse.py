@@ -1,0 +1,242 @@
+import json
+import math
+
+import pytest
+import torch
+
+from tightframe.collapse import MEASURES, measure_run, metrics
+from tightframe.collapse.measures import DEFAULT
+from tightframe.corpus.tokens import TokenShards
+from tightframe.errors import UserError
+from tightframe.lm.evaluation import evaluate
+from tightframe.lm.hub import load_model
+from tightframe.lm.runs import Run
+from tightframe.lm.training import TrainSettings, train
+from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.moments.stream import decide, measure
+from tightframe.results import gather, read_rows
+from tiny_tokens import write_tokens
+
+LOSSES = {"val_loss", "val_accuracy", "val_perplexity"}
+FLOORS = {"entropy_floor", "realised_floor"}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return write_tokens(tmp_path_factory.mktemp("tokens") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def trained(tokens, tmp_path_factory):
+    """A run of 3 steps with checkpoints at 0 and 3."""
+    settings = TrainSettings(
+        tokens=tokens,
+        out=tmp_path_factory.mktemp("runs") / "tiny-run",
+        width=8,
+        heads=2,
+        depth=2,
+        batch=8,
+        checkpoints=(0.0,),
+        precision="fp32",
+        threads=1,
+        device="cpu",
+    )
+    return train(settings)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """The same without any results."""
+    copy = tmp_path / "runs" / trained.name
+    copy.mkdir(parents=True)
+    for name in ("config.toml", "log.jsonl", "checkpoints"):
+        (copy / name).symlink_to(trained.path / name)
+    return Run.open(copy)
+
+
+def model(vocab_size=23):
+    config = TransformerConfig(vocab_size=vocab_size, width=8, depth=1, heads=2, positions=16)
+    return Transformer(config, seed=1, name="foreign")
+
+
+def values(path):
+    return {row.metric: row.value for row in read_rows(path)[1]}
+
+
+def test_a_run_is_measured_into_rows(run, tokens):
+    path = measure_run(run.path)
+    assert path.parent == run.path / "results"
+    assert path.name.startswith("step-3-")
+    _, rows = read_rows(path)
+    assert {row.metric for row in rows} == {*DEFAULT, *LOSSES}
+    found = {row.metric: row for row in rows}
+    for row in rows:
+        assert (row.run, row.step, row.layer) == ("tiny-run", 3, 2)
+        assert (row.labels, row.subset) == ("next", "all")
+        on_validation = row.metric.startswith(("nc4_", "ncc_", "val_"))
+        assert row.split == ("val" if on_validation else "train")
+        assert row.min_count == (2 if row.metric.endswith("_db") else 1)
+    shards = TokenShards.open(tokens)
+    loaded = load_model(run.path)
+    moments = measure(loaded, shards.split("train"))
+    decisions = decide(loaded, shards.split("val"), moments)
+    for name, value in metrics(moments, loaded.classifier, decisions).items():
+        row = found[name]
+        assert (row.n, row.excluded, row.reason) == (value.n, value.excluded, value.reason)
+        assert row.value == pytest.approx(value.value, rel=1e-10, nan_ok=True)
+    scores = evaluate(loaded, shards.split("val"))
+    assert found["val_loss"].value == pytest.approx(scores.loss, rel=1e-6)
+    assert found["val_accuracy"].value == scores.accuracy
+    assert found["val_perplexity"].value == pytest.approx(math.exp(scores.loss), rel=1e-6)
+    assert found["val_loss"].n == shards.split("val").n_labels
+
+
+def test_the_header_says_what_was_measured_by_what(run, tokens):
+    header, _ = read_rows(measure_run(run.path, min_count=2))
+    shards = TokenShards.open(tokens)
+    assert header.model["name"] == "tiny-run"
+    assert header.model["n_parameters"] == load_model(run.path).n_parameters
+    assert (header.model["width"], header.model["depth"], header.model["tied"]) == (8, 2, True)
+    n_classes = int((shards.split("train").label_counts() >= 2).sum())
+    assert header.model["n_classes"] == n_classes
+    assert header.model["classes_per_dimension"] == n_classes / 8
+    assert header.tokens["fingerprint"] == shards.fingerprint
+    assert header.tokens["train_labels"] == shards.split("train").n_labels
+    assert (header.settings["seed"], header.settings["width"]) == (0, 8)
+    measurement = header.measurement
+    assert measurement["measures"] == [m.name for m in MEASURES if m.name in DEFAULT]
+    assert (measurement["min_count"], measurement["precision"]) == (2, "fp32")
+    assert (measurement["dtype"], measurement["device"]) == ("float32", "cpu")
+    assert measurement["threads"] == 1
+
+
+def test_a_finished_measurement_is_not_done_again(run, monkeypatch):
+    path = measure_run(run.path)
+    before = path.read_bytes()
+    monkeypatch.setattr("tightframe.collapse.study._measure", None)
+    assert measure_run(run.path) == path
+    assert path.read_bytes() == before
+
+
+def test_further_measures_are_added_without_writing_any_row_twice(run):
+    first = measure_run(run.path, measures=["nc1_cdnv", "nc1_cdnv_db"])
+    second = measure_run(run.path, measures=["nc1_cdnv", "nc1_cdnv_db", "nc1_pinv", "nc4_hits"])
+    assert set(values(second)) == {"nc1_pinv", "nc4_hits"}
+    assert measure_run(run.path, measures=["nc1_pinv"]) == second  # nothing is left to do
+    # A debiased variance needs two samples in any case, so only the plain one is new.
+    third = measure_run(run.path, measures=["nc1_cdnv", "nc1_cdnv_db"], min_count=2)
+    assert set(values(third)) == {"nc1_cdnv"}
+    frame = gather([first, second, third])
+    assert len(frame) == 2 + len(LOSSES) + 2 + 1
+
+
+def test_scatter_is_kept_for_the_measures_that_need_it(run):
+    found = values(measure_run(run.path, measures=["all"]))
+    for name in ("nc1_pinv", "nc1_pinv_tok", "rank_pr_within"):
+        assert math.isfinite(found[name]), name
+    assert set(found) == {*(m.name for m in MEASURES), *LOSSES}
+
+
+def test_each_checkpoint_has_a_file_of_its_own(run):
+    start, end = measure_run(run.path, step=0), measure_run(run.path, step=3)
+    assert start.name.startswith("step-0-")
+    assert values(start)["val_loss"] != values(end)["val_loss"]
+    with pytest.raises(UserError, match="no checkpoint of step 2"):
+        measure_run(run.path, step=2)
+
+
+def test_other_tokens_have_a_file_of_their_own(run, tmp_path):
+    other = write_tokens(tmp_path / "other", seed=1)
+    first, second = measure_run(run.path), measure_run(run.path, other)
+    assert first != second
+    assert set(values(first)) == set(values(second))
+
+
+def test_tokens_that_changed_since_the_training_are_refused(tmp_path, tokens, trained):
+    run = tmp_path / "run"
+    (run / "results").mkdir(parents=True)
+    (run / "checkpoints").symlink_to(trained.path / "checkpoints")
+    other = write_tokens(tmp_path / "other", seed=1)
+    config = (trained.path / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace(str(tokens), str(other)))
+    (run / "log.jsonl").write_text((trained.path / "log.jsonl").read_text())
+    with pytest.raises(UserError, match=r"other: holds tokens \w+, but .*run was trained on \w+"):
+        measure_run(run)
+
+
+def test_the_entropy_floor_stands_beside_the_loss_where_it_is_known(run, tokens):
+    assert "entropy_floor" not in values(measure_run(run.path, measures=["rank_pr"]))
+    shards = TokenShards.open(tokens)
+    shards.manifest["fingerprint"] = "of others"
+    shards.manifest["entropy_floor"] = {
+        "mean_conditional_entropy": 1.25,
+        "realised_nll": 1.5,
+        "positions": 20,
+        "standard_error": 0.1,
+    }
+    _, rows = read_rows(measure_run(run.path, shards, measures=["rank_pr"]))
+    found = {row.metric: (row.split, row.value, row.n) for row in rows}
+    assert found["entropy_floor"] == ("val", 1.25, 20)
+    assert found["realised_floor"] == ("val", 1.5, 20)
+
+
+def test_a_model_from_elsewhere_goes_where_it_is_told(tokens, tmp_path):
+    path = measure_run(model(), tokens, out=tmp_path / "out", measures=["nc3_cos_mean"])
+    assert path.parent == tmp_path / "out" / "results"
+    header, rows = read_rows(path)
+    assert (header.run, header.step, header.settings) == ("foreign", 0, {})
+    assert {row.run for row in rows} == {"foreign"}
+    with pytest.raises(UserError, match="foreign: not a run directory; say with `out`"):
+        measure_run(model(), tokens)
+    with pytest.raises(UserError, match="foreign: not a run directory; say on which tokens"):
+        measure_run(model(), out=tmp_path / "out")
+
+
+def test_precision_is_part_of_a_measurement(run):
+    exact = measure_run(run.path, measures=["nc3_cos_mean"])
+    rounded = measure_run(run.path, measures=["nc3_cos_mean"], precision="bf16")
+    assert exact != rounded
+    assert values(rounded)["nc3_cos_mean"] == pytest.approx(values(exact)["nc3_cos_mean"], abs=0.02)
+    assert read_rows(rounded)[0].measurement["precision"] == "bf16"
+
+
+def test_a_vocabulary_that_the_model_does_not_know_is_refused(tokens, tmp_path):
+    with pytest.raises(UserError, match="foreign knows 20 tokens, but the corpus has 23"):
+        measure_run(model(vocab_size=20), tokens, out=tmp_path)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_a_misspelt_measure_is_refused_before_anything_is_loaded():
+    with pytest.raises(UserError, match="unknown measure 'rank'"):
+        measure_run("runs/none", measures=["rank"])
+
+
+def test_progress_goes_through_both_splits(tokens, tmp_path):
+    seen = []
+    measure_run(
+        model(),
+        tokens,
+        out=tmp_path,
+        measures=["rank_pr"],
+        progress=lambda *step: seen.append(step),
+    )
+    shards = TokenShards.open(tokens)
+    for name, stage in (("train", "training split"), ("val", "validation split")):
+        last = [step for step in seen if step[0] == stage][-1]
+        assert last[1:] == (1.0, shards.split(name).n_blocks * shards.block)
+
+
+def test_rows_are_strict_json(run):
+    for line in measure_run(run.path, measures=["all"]).read_text().splitlines():
+        json.loads(line, parse_constant=lambda word: pytest.fail(word))
+
+
+def test_threads_are_those_of_the_run_and_as_before_afterwards(run):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        header, _ = read_rows(measure_run(run.path, measures=["rank_pr"]))
+        assert header.measurement["threads"] == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
