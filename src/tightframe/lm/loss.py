@@ -7,6 +7,7 @@ only scales what is already there.
 Axes: N positions, D embedding, V vocabulary, n labelled positions of a chunk.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from tightframe.lm.interface import IGNORE
 
 CHUNK_LOGITS = 2**20  # logits held at once: 4 MiB in float32, which fits a last-level cache
 ACCELERATOR_CHUNK_LOGITS = 2**26  # 256 MiB: large products keep a GPU busy
+LOG2_E = math.log2(math.e)
 MIN_ROWS = 128  # below this the gradient of the classifier is re-read too often
 
 
@@ -81,7 +83,7 @@ def score(
         highest, best = logits.max(1, keepdim=True)
         hits[rows] = (best == target).squeeze(1)
         at_target = logits.gather(1, target) - highest
-        total = logits.sub_(highest).exp_().sum(1, keepdim=True)
+        total = _exp(logits.sub_(highest)).sum(1, keepdim=True)
         losses[rows] = (total.log() - at_target).squeeze(1)
     return Scores(losses, hits)
 
@@ -156,10 +158,15 @@ def _to_gradient(logits: Tensor, target: Tensor, n: int) -> Tensor:
     """Turn logits in place into their gradient, (softmax - one-hot) / n; return the summed loss."""
     logits -= logits.amax(1, keepdim=True)
     at_target = logits.gather(1, target)
-    total = logits.exp_().sum(1, keepdim=True)
+    total = _exp(logits).sum(1, keepdim=True)
     logits *= (total * n).reciprocal_()
     logits.scatter_add_(1, target, torch.full_like(at_target, -1 / n))
     return (total.log() - at_target).sum(dtype=torch.float64)
+
+
+def _exp(values: Tensor) -> Tensor:
+    """The exponential, in place; torch's own is 3 times as slow on AMD processors."""
+    return values.mul_(LOG2_E).exp2_()
 
 
 def _rows_at_once(embeddings: Tensor, vocabulary: int) -> int:

@@ -59,7 +59,6 @@ class TrainSettings:
 
     # The machine. What is "auto" or 0 is chosen once and recorded.
     precision: Literal["auto", "fp32", "bf16"] = BY_RECIPE  # bf16: autocast over float32 weights
-    compile: bool = False  # torch.compile; pays for bf16 at small widths
     threads: NonNegativeInt = 0  # bits on a CPU depend on it; 0: as many as torch takes
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

@@ -231,7 +231,8 @@ def save_checkpoint(model: Transformer, folder: Path) -> None:
     with whole_folder(folder) as temporary:
         weights = temporary / "model.safetensors"
         tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-        safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+        # Bytes through Python: a full disk is then an OSError, which whole_folder names.
+        weights.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
         content = {
             "format": FORMAT,
             "name": model.name,
