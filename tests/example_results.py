@@ -72,10 +72,16 @@ def write_sweep(
                     "n_parameters": n_parameters,
                     "vocab_size": 2048,
                     "width": width,
+                    "depth": depth,
                     "tied": True,
                     "n_classes": 2031,
                 },
-                tokens={"name": "stories", "fingerprint": "0f1e2d3c4b5a", "labels": 1_000_000},
+                tokens={
+                    "name": "stories",
+                    "fingerprint": "0f1e2d3c4b5a",
+                    "train_labels": 1_000_000,
+                    "entropy_floor": {"mean_conditional_entropy": FLOOR} if known_floor else None,
+                },
                 settings={
                     "out": f"sweeps/demo/runs/{run}",
                     "width": width,
@@ -89,7 +95,12 @@ def write_sweep(
                     "checkpoints": [epochs / 2],
                     **settings,
                 },
-                measurement={"min_count": 1, "dtype": "float32", "device": "cpu", "threads": 1},
+                measurement={
+                    "min_count": 1,
+                    "measures": ["rank_pr"],
+                    "dtype": "float32",
+                    "device": "cpu",
+                },
             )
             rows = [
                 Row(

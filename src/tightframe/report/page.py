@@ -76,12 +76,12 @@ def render(
         associations=_associations(found),
         columns=_columns(table),
         checkpoints=table.sort_values("val_loss").to_dict("records"),
-        settings=facts(_without_folder(header.settings) for header in headers),
+        settings=facts(_without(header.settings, "out") for header in headers),
         model=facts(header.model for header in headers),
         tokens=facts(header.tokens for header in headers),
         measurement=facts(
             {
-                **header.measurement,
+                **_without(header.measurement, "measures"),
                 "tightframe": header.version,
                 "machine": header.machine,
             }
@@ -151,8 +151,8 @@ def facts(each: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     return lines
 
 
-def _without_folder(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name != "out"}
+def _without(values: Mapping[str, Any], left_out: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != left_out}
 
 
 def _flat(one: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -221,7 +221,7 @@ def _columns(table: pd.DataFrame) -> list[dict[str, Any]]:
         ("val_perplexity", "perplexity", "short"),
         ("model_n_parameters", "parameters", "parameters"),
         ("model_width", "width", "whole"),
-        ("set_depth", "depth", "whole"),
+        ("model_depth", "depth", "whole"),
         ("set_epochs", "epochs", "short"),
     ]
     always = " ".join(view.name for view in VIEWS)
