@@ -320,9 +320,12 @@ def test_pairs_debiased_to_nothing_are_said_to_be_many():
     embeddings = np.array([[9.0, 0], [-9, 0], [9, 1], [-9, 1]])
     found = Sample(embeddings, np.array([0, 0, 1, 1]), np.eye(2)).all()
     assert (found["nc1_cdnv_db"].n, found["nc1_cdnv_db"].excluded) == (0, 1)
-    assert "more than 1 % of the pairs are left out" in found["nc1_cdnv_db"].reason
+    assert found["nc1_cdnv_db"].reason == (
+        "pairs debiased to distance 0 or less: 1 left out; "
+        "that is more than 1 %: rather read a median or a ratio of means"
+    )
     assert found["nc1_cdnv_med_db"].value == math.inf
-    assert found["nc1_cdnv_med_db"].reason == "1 pairs debiased to distance 0 are infinite"
+    assert found["nc1_cdnv_med_db"].reason == "pairs debiased to distance 0 or less: 1, infinite"
 
 
 def test_a_few_pairs_that_decide_a_mean_are_pointed_out():

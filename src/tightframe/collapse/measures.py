@@ -1,10 +1,10 @@
 """Every measure of collapse: name, function, formula, range, direction and source.
 
-Formulas are in these terms: mu_c the mean of class c, m_c = mu_c - mu_G
-centred by the unweighted global mean, n2_c = norm(m_c)^2, s2_c the variance of the class, w_c its
-row of the classifier, u_c = m_c / norm(m_c), d_ij = norm(mu_i - mu_j), A = sum_c m_c m_c^T,
-S = I - J/K that of a simplex, J all ones; i < j are pairs of classes, std has ddof 1, ln is
-natural, b_mean and b_var are of uniform points on the sphere. Each class has weight 1.
+Formulas are in these terms: mu_c is the mean of class c, m_c = mu_c - mu_G is centred by the
+unweighted global mean, n2_c = norm(m_c)^2, s2_c is the variance of the class, w_c its row of the
+classifier, u_c = m_c / norm(m_c), d_ij = norm(mu_i - mu_j), A = sum_c m_c m_c^T, S = I - J/K with
+J all ones (a simplex); i < j are pairs of classes, P of them; std has ddof 1, ln is natural, b_mean
+and b_var are those of uniform points on the sphere. Each class has weight 1, whatever its count.
 
 A name is base, exponent, aggregate, centring (`_unc`: not centred), estimator (`_db`: debiased
 for the noise in the class means; classes with two samples or more). Any change of these is

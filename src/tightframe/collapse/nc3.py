@@ -29,7 +29,7 @@ def cosine_variance(geometry: Geometry) -> Value:
 
 def centred_cosine_mean(geometry: Geometry) -> Value:
     """Mean cosine of mean and row, the rows centred by their mean over the same classes."""
-    rows = geometry.rows - geometry.rows.mean(0)
+    rows = geometry.classifier - geometry.classifier.mean(0)
     classes = geometry.classes
     norms = rows.square().sum(1).sqrt()
     defined = classes.directed & (norms > 0)
@@ -61,7 +61,7 @@ def distance_variance(geometry: Geometry) -> Value:
 
 def dual_error(geometry: Geometry) -> Value:
     """Frobenius distance between the products of all rows with all means, and a simplex."""
-    rows, means = geometry.rows, geometry.classes.means
+    rows, means = geometry.classifier, geometry.classes.means
     k, dim = means.shape
     # |W M^T|^2 = tr(W^T W M^T M): the smaller of the two forms.
     if k < dim:
@@ -74,7 +74,7 @@ def dual_error(geometry: Geometry) -> Value:
 
 def frobenius_distance(geometry: Geometry) -> Value:
     """Distance of the matrices of all rows and of all means, each scaled to norm 1."""
-    rows, means = geometry.rows, geometry.classes.means
+    rows, means = geometry.classifier, geometry.classes.means
     norms = math.sqrt(float(rows.square().sum() * means.square().sum()))
     value = root(2 - 2 * coefficient(float(geometry.dots.sum()), norms))
     return geometry.of_classes(value, geometry.classes.k)

@@ -31,24 +31,30 @@ class OfPairs:
         if pairs.nearest is not None and self.aggregate == "nearest":
             n = int(pairs.nearest.isfinite().sum())
             return geometry.of_classes(value, n, why="without a direction")
+        without = pairs.pairs - pairs.n  # pairs that have no value
+        classes = geometry.classes.repeated if self._debiased else geometry.classes
+        if self._debiased and self.aggregate == "median":
+            note = f"pairs debiased to distance 0 or less: {without}, infinite" if without else ""
+            return geometry.of_pairs(value, pairs.pairs, classes=classes, note=note)
         n = pairs.logs.n if self.aggregate == "logs" else pairs.n
-        debiased = self.quantity.endswith("_db")
-        lost = pairs.pairs - pairs.n
-        notes = []
-        if debiased and self.aggregate == "median":  # where they count as infinite
-            n, lost, infinite = pairs.pairs, 0, lost
-            notes += [f"{infinite} pairs debiased to distance 0 are infinite"] if infinite else []
-        elif debiased and lost > 0.01 * pairs.pairs:
-            notes.append("more than 1 % of the pairs are left out: read a median or ratio of means")
+        left = {self._lacking: without, "of classes without any spread": pairs.n - n}
+        note = ""
         if self.aggregate == "tail" and value > 0.5:
-            notes.append("a few pairs decide the mean")
-        if debiased:
-            why = "debiased to distance 0 or less"
-        else:
-            why = "with one mean" if "cdnv" in self.quantity else "in one direction, or in none"
-        left = {why: lost, "of classes without any spread": pairs.pairs - lost - n}
-        classes = geometry.classes.repeated if debiased else geometry.classes
-        return geometry.of_pairs(value, n, classes=classes, left=left, note="; ".join(notes))
+            note = "a few pairs decide the mean"
+        elif self._debiased and without > 0.01 * pairs.pairs:
+            note = "that is more than 1 %: rather read a median or a ratio of means"
+        return geometry.of_pairs(value, n, classes=classes, left=left, note=note)
+
+    @property
+    def _debiased(self) -> bool:
+        return self.quantity.endswith("_db")
+
+    @property
+    def _lacking(self) -> str:
+        """Of pairs that have no value."""
+        if self._debiased:
+            return "debiased to distance 0 or less"
+        return "with one mean" if "cdnv" in self.quantity else "in one direction, or in none"
 
 
 def mean(pairs: PairSummary, _: Geometry) -> float:

@@ -62,33 +62,33 @@ def within_entropy(geometry: Geometry) -> Value:
 
 def head_participation(geometry: Geometry) -> Value:
     """Participation ratio of the classifier's rows of the selected classes, not centred."""
-    return _over_classes(geometry, participation_ratio(spectrum(geometry.rows)))
+    return _over_classes(geometry, participation_ratio(spectrum(geometry.classifier)))
 
 
 def head_stable(geometry: Geometry) -> Value:
     """Their stable rank."""
-    return _over_classes(geometry, stable_rank(spectrum(geometry.rows)))
+    return _over_classes(geometry, stable_rank(spectrum(geometry.classifier)))
 
 
 def head_entropy(geometry: Geometry) -> Value:
     """Their effective rank."""
-    return _over_classes(geometry, entropy_rank(spectrum(geometry.rows)))
+    return _over_classes(geometry, entropy_rank(spectrum(geometry.classifier)))
 
 
 def head_overlap(geometry: Geometry) -> Value:
     """Mean squared cosine of two rows of the classifier; 1/D for uniform ones."""
-    return _overlap(geometry, geometry.rows)
+    return _overlap(geometry, geometry.classifier)
 
 
 def head_overlap_centred(geometry: Geometry) -> Value:
     """The same of rows centred by their mean over the selected classes."""
-    return _overlap(geometry, geometry.rows - geometry.rows.mean(0))
+    return _overlap(geometry, geometry.classifier - geometry.classifier.mean(0))
 
 
 def _overlap(geometry: Geometry, rows: Float64[Tensor, "K D"]) -> Value:
     """Rows that were never trained are 0 or alike by the thousand: they would rule the mean."""
-    _, group, sizes = geometry.rows.unique(dim=0, return_inverse=True, return_counts=True)
-    rows = rows[(sizes[group] == 1) & geometry.rows.any(1)]
+    _, group, sizes = geometry.classifier.unique(dim=0, return_inverse=True, return_counts=True)
+    rows = rows[(sizes[group] == 1) & geometry.classifier.any(1)]
     k = len(rows)
     directions = rows / rows.square().sum(1, keepdim=True).sqrt()
     value = (squared_gram_norm(directions) - k) / (k * (k - 1)) if k > 1 else math.nan

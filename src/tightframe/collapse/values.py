@@ -41,7 +41,6 @@ class Geometry:
         classifier: A row a token; only the rows of selected classes are used.
         decisions: Of the validation split; without them, what they decide is undefined.
         min_count: Embeddings that a class needs to take part.
-        tile: Of the sweep over pairs; memory only.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Geometry:
         decisions: Decisions | None = None,
         *,
         min_count: int = 1,
-        tile: int = 512,
     ) -> None:
         if classifier.shape[0] < moments.n_classes or classifier.shape[1] != moments.dim:
             raise ValueError(
@@ -68,26 +66,25 @@ class Geometry:
         self.min_count = min_count
         self.classes: ClassSet = select(moments, min_count=min_count)
         self.n_observed = int((moments.counts > 0).sum())
-        self._classifier = classifier.detach()
-        self._tile = tile
+        self._all_rows = classifier.detach()
         self._planned: dict[str, set[Aggregate]] = {}
         self._pairs: dict[str, PairSummary] = {}
 
     @cached_property
-    def rows(self) -> Float64[Tensor, "K D"]:
-        """The classifier's rows of the selected classes, not centred."""
-        ids = self.classes.ids.to(self._classifier.device)
-        return self._classifier[ids].to(self.classes.means)
+    def classifier(self) -> Float64[Tensor, "K D"]:
+        """The rows of the selected classes, not centred."""
+        ids = self.classes.ids.to(self._all_rows.device)
+        return self._all_rows[ids].to(self.classes.means)
 
     @cached_property
     def dots(self) -> Float64[Tensor, " K"]:
         """Inner product of each class's row of the classifier with its centred mean."""
-        return (self.rows * self.classes.means).sum(1)
+        return (self.classifier * self.classes.means).sum(1)
 
     @cached_property
     def cosines(self) -> Float64[Tensor, " k"]:
         """Cosine of each row with its centred mean, of the classes where both have a direction."""
-        norms = self.rows.square().sum(1).sqrt()
+        norms = self.classifier.square().sum(1).sqrt()
         defined = self.classes.directed & (norms > 0)
         return self.dots[defined] / (norms[defined] * self.classes.norms[defined])
 
@@ -119,7 +116,7 @@ class Geometry:
         if quantity not in self._pairs or aggregate not in self._planned[quantity]:
             self.plan(quantity, aggregate)
             requests = {name: (self.quantity(name), kinds) for name, kinds in self._planned.items()}
-            self._pairs = sweep(self.classes.means, requests, tile=self._tile)
+            self._pairs = sweep(self.classes.means, requests)
         return self._pairs[quantity]
 
     def quantity(self, name: str) -> Quantity:
