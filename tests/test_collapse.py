@@ -6,10 +6,12 @@ import torch
 
 from tightframe.collapse import MEASURES, measure_run, metrics
 from tightframe.collapse.measures import DEFAULT
+from tightframe.collapse.subject import model_facts
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.evaluation import evaluate
 from tightframe.lm.hub import load_model
+from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
 from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, TransformerConfig
@@ -240,3 +242,23 @@ def test_threads_are_those_of_the_run_and_as_before_afterwards(run):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_of_transformers_is_described_in_the_same_words(tied):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=23,
+        n_embd=8,
+        n_layer=3,
+        n_head=2,
+        n_positions=16,
+        bos_token_id=None,
+        eos_token_id=None,
+        tie_word_embeddings=tied,
+    )
+    foreign = HuggingFaceModel(transformers.GPT2LMHeadModel(config), name="foreign")
+    facts = model_facts(foreign)
+    assert (facts["vocab_size"], facts["width"], facts["depth"]) == (23, 8, 3)
+    assert facts["tied"] is tied
+    assert facts["n_parameters"] == foreign.n_parameters
