@@ -156,9 +156,17 @@ def test_the_same_rows_give_the_same_page(sweep, text):
 
 def test_facts_are_the_different_values_in_order():
     lines = page.facts(
-        [{"width": 64, "counts": {"a": 1.5}}, {"width": 32, "counts": {"a": 1.5}, "x": None}]
+        [
+            {"width": 64, "counts": {"a": 1.5}},
+            {"width": 32, "counts": {"a": 1.5}, "x": None, "y": []},
+        ]
     )
-    assert lines == [("width", ["32", "64"]), ("counts.a", ["1.5"]), ("x", ["not set"])]
+    assert lines == [
+        ("width", ["32", "64"]),
+        ("counts.a", ["1.5"]),
+        ("x", ["not set"]),
+        ("y", ["none"]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +175,7 @@ def test_facts_are_the_different_values_in_order():
         (0.4, "0.400"),
         (-0.01234, "\N{MINUS SIGN}0.0123"),
         (1234.0, "1,234"),
+        (1234.56, "1,235"),
         (123.4, "123"),
         (7, "7"),
     ],

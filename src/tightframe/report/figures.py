@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tightframe.files import whole_file
 from tightframe.report.panels import ON_LIGHT, Fit, SizeScale, fit, floors, loss_range, parameters
@@ -66,10 +67,13 @@ def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, l
         norm = LogNorm(sizes.low, sizes.high)
         for place, panel in zip(axes.flat, panels, strict=True):
             _draw_titles(place, panel)
+            place.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+            place.xaxis.set_major_formatter(FuncFormatter(_number))
             if panel.metric in table:
                 _draw_points(place, table, panel.metric, norm)
-                _draw_fit(place, fit(table, found, panel.metric, log=log))
-                _draw_floors(place, table)
+                drawn = fit(table, found, panel.metric, log=log)
+                _draw_fit(place, drawn)
+                _draw_floors(place, table, at_left=drawn.free_corner == "right")
             else:
                 _write(place, "right", "not measured", "")
         for place in axes[:, 0]:
@@ -120,22 +124,26 @@ def _draw_fit(axes: Axes, drawn: Fit) -> None:
     _write(axes, drawn.free_corner, drawn.headline, drawn.detail)
     if drawn.ticks is not None:
         axes.set_xscale("log")
-        axes.set_xticks(drawn.ticks, labels=[f"{tick:g}" for tick in drawn.ticks])
+        axes.set_xticks(drawn.ticks, labels=[_number(tick) for tick in drawn.ticks])
         axes.minorticks_off()
 
 
-def _draw_floors(axes: Axes, table: pd.DataFrame) -> None:
+def _number(tick: float, place: int | None = None) -> str:
+    return f"{tick:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _draw_floors(axes: Axes, table: pd.DataFrame, *, at_left: bool) -> None:
     bottom, _ = loss_range(table)
     for floor, label in floors(table):
         axes.axhline(floor, color=_FLOOR, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
         below = floor < bottom
         axes.annotate(
             f"{'↓ ' if below else ''}{label}",
-            (0.99, bottom if below else floor),
+            (0.01 if at_left else 0.99, bottom if below else floor),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",
-            ha="right",
+            ha="left" if at_left else "right",
             fontsize=6.5,
             color=_FLOOR,
         )

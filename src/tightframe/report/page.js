@@ -75,8 +75,9 @@
       ...data.floors.map(({ value, label }) => {
         const below = value < data.lossRange[0];
         return note(below ? `\u2193 ${label}` : label, look, {
-          x: 0.99, xanchor: "right", yref: "y", y: Math.max(value, data.lossRange[0]),
-          yanchor: "bottom", font: { family: look.sans, color: look.floor, size: 11.5 },
+          x: side === "left" ? 0.99 : 0.01, xanchor: side === "left" ? "right" : "left",
+          yref: "y", y: Math.max(value, data.lossRange[0]), yanchor: "bottom",
+          font: { family: look.sans, color: look.floor, size: 11.5 },
         });
       }),
     ];
@@ -85,8 +86,8 @@
   function layout(shown, fit, look) {
     const axis = {
       gridcolor: look.grid, linecolor: look.rule, tickcolor: look.rule, zeroline: false,
-      ticks: "outside", ticklen: 4, automargin: true, nticks: 7,
-      tickfont: { color: look.soft, size: 12 },
+      ticks: "outside", ticklen: 4, automargin: true, nticks: 6,
+      tickfont: { color: look.soft, size: 12 }, exponentformat: "power", minexponent: 5,
     };
     const title = (text) => ({ text, standoff: 8, font: { color: look.ink, size: 13 } });
     return {

@@ -131,8 +131,10 @@ def payload(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
 
 def number(value: Any, digits: int = 4) -> str:
     """A number for readers: whole, or with so many significant digits; a true minus sign."""
-    whole = not isinstance(value, float) or value.is_integer()
-    text = f"{int(value):,}" if whole else f"{value:#.{digits}g}".rstrip(".")
+    if not isinstance(value, float) or value.is_integer() or abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:#.{digits}g}".rstrip(".")
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -169,7 +171,7 @@ def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(_word(item) for item in value)
+        return ", ".join(_word(item) for item in value) or "none"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

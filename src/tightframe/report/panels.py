@@ -20,7 +20,8 @@ class Fit:
     log: bool  # whether the measure's axis is logarithmic
     headline: str
     detail: str
-    free_corner: Literal["left", "right"]  # at the top, where a line of this sign has no points
+    free_corner: Literal["left", "right"]  # at the top, where a line of this sign has no points;
+    # at the bottom it is the other one
     x: tuple[float, float] | None = None  # the two ends of the line; none where r is undefined
     y: tuple[float, float] | None = None
     ticks: tuple[float, ...] | None = None  # of a logarithmic axis
@@ -81,10 +82,12 @@ def loss_range(table: pd.DataFrame) -> tuple[float, float]:
     """The ends of the loss axis: all losses, and the floors that are not far below them."""
     losses = table["val_loss"][np.isfinite(table["val_loss"])]
     low, high = float(losses.min()), float(losses.max())
-    near = [floor for floor, _ in floors(table) if low - floor < 1.5 * (high - low)]
+    known = [floor for floor, _ in floors(table)]
+    near = [floor for floor in known if low - floor < 1.5 * (high - low)]
     low = min([low, *near])
     span = high - low or 1.0
-    return low - 0.06 * span, high + 0.2 * span  # room for what is written at the top
+    # Room for what is written at the top, and at the bottom where a floor is only named.
+    return low - (0.06 if near == known else 0.14) * span, high + 0.26 * span
 
 
 def parameters(n: int | float) -> str:
