@@ -115,8 +115,11 @@ def export_gpt_neo(
         "eos_token_id": end,
     }
     with whole_folder(Path(folder)) as temporary:
-        weights = temporary / "model.safetensors"
-        safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+        # Bytes through Python: a full disk is then an OSError, which whole_folder names.
+        content = safetensors.torch.save(
+            {name: value.contiguous() for name, value in tensors.items()}, metadata={"format": "pt"}
+        )
+        (temporary / "model.safetensors").write_bytes(content)
         _write_json(temporary / "config.json", described)
         if tokenizer is not None:
             _save_tokenizer(tokenizer, temporary, end, config.positions)

@@ -137,7 +137,7 @@ class Transformer(nn.Module):
     def forward(
         self, inputs: Int[Tensor, "B T"], visible: Visible = None
     ) -> Float[Tensor, "B T D"]:
-        """`embed`, after the one look at the batch's values; what `Transformer.compile` compiles.
+        """`embed` with the mask given, so that nothing looks at the batch's values.
 
         Args:
             inputs: Token ids.
