@@ -58,9 +58,9 @@ def test_explicit_settings_win_over_the_recipe(recipe):
     assert {name: found[name] for name in given} == given
 
 
-def test_the_small_data_rate_falls_with_the_square_root_of_the_width():
-    rates = [settings(width=width).learning_rate for width in (64, 128, 512)]
-    assert rates[0] == rates[1] == 2 * rates[2]
+def test_the_small_data_rate_falls_with_the_width():
+    rates = [settings(width=width).learning_rate for width in (64, 128, 256)]
+    assert rates == pytest.approx([6e-3, 3e-3, 1.5e-3])
 
 
 def test_settings_come_back_from_their_file(tmp_path):
