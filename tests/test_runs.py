@@ -10,6 +10,10 @@ from tightframe.lm.transformer import load_checkpoint
 from tiny_tokens import write_tokens
 
 
+def _last(run):
+    return run.checkpoint(run.kept())
+
+
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
     return write_tokens(tmp_path_factory.mktemp("tokens") / "tiny")
@@ -57,9 +61,9 @@ def test_a_run_is_opened_by_its_path(tiny):
     assert run.name == "run"
     assert run.settings == dataclasses.replace(tiny, device=run.settings.device)
     assert run.steps == [4, 9]
-    assert run.checkpoint() == tiny.out / "checkpoints" / "step-9"
+    assert run.checkpoint(run.kept()) == tiny.out / "checkpoints" / "step-9"
     assert run.checkpoint(4) == tiny.out / "checkpoints" / "step-4"
-    assert run.facts["n_parameters"] == load_checkpoint(run.checkpoint()).n_parameters
+    assert run.facts["n_parameters"] == load_checkpoint(run.checkpoint(run.kept())).n_parameters
     assert run.facts["steps"] == 9
 
 
@@ -134,7 +138,7 @@ def test_a_run_without_checkpoints_is_said(tiny):
     run = interrupted(tiny, step=3)
     assert not run.finished
     with pytest.raises(UserError, match="has no checkpoint yet; train it first"):
-        run.checkpoint()
+        run.kept()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
@@ -151,7 +155,7 @@ def test_a_damaged_state_is_named_and_refused(tiny, damage):
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
 def test_a_damaged_checkpoint_is_named_and_refused(tiny, damage):
-    path = train(tiny).checkpoint() / "model.safetensors"
+    path = _last(train(tiny)) / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content[:-7] if damage == "truncated" else content)
@@ -192,5 +196,5 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tiny, monkeypatch):
         with pytest.raises(UserError, match="no space left on the disk; free some and run again"):
             train(tiny)
     assert not list(tiny.out.rglob("*.part"))
-    ours = train(tiny).checkpoint() / "model.safetensors"
-    assert ours.read_bytes() == (whole.checkpoint() / "model.safetensors").read_bytes()
+    ours = _last(train(tiny)) / "model.safetensors"
+    assert ours.read_bytes() == (_last(whole) / "model.safetensors").read_bytes()

@@ -72,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a UTF-8 file; a process killed meanwhile leaves at most this line unfinished."""
+    """Add a line to a UTF-8 file; a kill leaves at most this line unfinished."""
     with _disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 

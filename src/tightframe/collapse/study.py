@@ -11,6 +11,7 @@ from tightframe.collapse.measures import Measure, choose, metrics
 from tightframe.collapse.subject import Model, Subject, model_facts, token_facts
 from tightframe.collapse.values import Value
 from tightframe.corpus.tokens import TokenShards
+from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.lm.hardware import prepared
 from tightframe.moments import stream
@@ -54,12 +55,13 @@ def measure_run(
     chosen = choose(measures)
     subject = Subject.of(model, step, out)
     shards = subject.tokens(tokens)
+    _check_classes(shards, min_count)
     settings = {
         "precision": precision,
         "min_count": min_count,
         "measures": [one.name for one in chosen],
     }
-    digest = fingerprint([subject.name, shards.fingerprint, settings])
+    digest = fingerprint([subject.name, subject.weights, shards.fingerprint, settings])
     path = subject.folder / "results" / f"step-{subject.step}-{digest}.jsonl"
     if path.exists():
         return path
@@ -81,7 +83,7 @@ def _measure(
     progress: Progress | None,
 ) -> tuple[Header, list[Row]]:
     """The two passes and all that is made of them."""
-    model, min_count = subject.load(), settings["min_count"]
+    model, min_count = subject.model, settings["min_count"]
     moments, decisions = _passes(model, shards, measures, settings, progress)
     values = metrics(
         moments,
@@ -113,6 +115,16 @@ def _measure(
     ]
     rows += [_row(header, name, "val", 1, value) for name, value in _losses(decisions, shards)]
     return header, rows
+
+
+def _check_classes(shards: TokenShards, min_count: int) -> None:
+    """Pairs need two classes; how many there will be is known before any model is loaded."""
+    most = shards.split("train").label_counts().sort(descending=True).values[:2]
+    if min_count < 1 or len(most) < 2 or int(most[-1]) < min_count:
+        raise UserError(
+            f"min_count is {min_count}; expected 1 to {int(most[-1]):,}, so that at least two "
+            f"classes of {shards.path} take part"
+        )
 
 
 def _passes(

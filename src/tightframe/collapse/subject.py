@@ -1,6 +1,8 @@
 """What is measured: a checkpoint of a run, or a model from elsewhere, and what is known of it."""
 
 import dataclasses
+import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.files import read_json
 from tightframe.lm.hub import load_model
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
@@ -17,7 +20,7 @@ from tightframe.settings import as_dict
 Model = Transformer | HuggingFaceModel
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
     """A model that need not be loaded yet, and the folder that takes its results."""
 
@@ -34,9 +37,7 @@ class Subject:
             path = Path(source).expanduser()
             if (path / "config.toml").is_file():
                 run = Run.open(path)
-                if step is None:
-                    step = int(run.checkpoint().name.removeprefix("step-"))
-                return cls(path, run.name, step, Path(out or path), run)
+                return cls(path, run.name, run.kept(step), Path(out or path), run)
         name = Path(source).name if isinstance(source, str | Path) else source.name
         if out is None:
             raise UserError(f"{name}: not a run directory; say with `out` where its results go")
@@ -68,8 +69,17 @@ class Subject:
         """As many as the run was trained with, so that runs side by side stay so."""
         return (self.run.settings.threads if self.run else 0) or torch.get_num_threads()
 
-    def load(self) -> Model:
-        """The model: on the GPU if there is one and the run was not told to use the CPU."""
+    @cached_property
+    def weights(self) -> str:
+        """What tells this model from another of the same name."""
+        if self.run is not None:
+            return str(read_json(self.run.checkpoint(self.step) / "config.json")["sha256"])
+        classifier = self.model.classifier.detach().cpu().contiguous()
+        return hashlib.sha256(classifier.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+    @cached_property
+    def model(self) -> Model:
+        """Loaded once: on the GPU if there is one and the run was not told to use the CPU."""
         if not isinstance(self.source, str | Path):
             return self.source
         wanted = self.run.settings.device if self.run else "auto"

@@ -53,10 +53,7 @@ def load_model(
 
 
 def _load_run(run: Run, step: int | None) -> Transformer:
-    if step is not None and step not in run.steps:
-        steps = ", ".join(map(str, run.steps)) or "none"
-        raise UserError(f"{run.path}: has no checkpoint of step {step}; it has {steps}")
-    model = load_checkpoint(run.checkpoint(step))
+    model = load_checkpoint(run.checkpoint(run.kept(step)))
     model.name = run.name
     return model
 

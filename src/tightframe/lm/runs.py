@@ -103,13 +103,20 @@ class Run:
         last = (self.log or [self.facts])[-1]
         return (last["kind"], last.get("step")) == ("checkpoint", self.facts["steps"])
 
-    def checkpoint(self, step: int | None = None) -> Path:
-        """The folder of a checkpoint, by default the last; it need not exist for a new step."""
-        if step is None:
-            if not self.steps:
-                raise UserError(f"{self.path}: has no checkpoint yet; train it first")
-            step = self.steps[-1]
+    def checkpoint(self, step: int) -> Path:
+        """The folder of the checkpoint of a step, which may be one to come."""
         return self.path / "checkpoints" / f"step-{step}"
+
+    def kept(self, step: int | None = None) -> int:
+        """The step of a checkpoint that is there, by default the last."""
+        if not self.steps:
+            raise UserError(f"{self.path}: has no checkpoint yet; train it first")
+        if step is None:
+            return self.steps[-1]
+        if step not in self.steps:
+            steps = ", ".join(map(str, self.steps))
+            raise UserError(f"{self.path}: has no checkpoint of step {step}; it has {steps}")
+        return step
 
     def add_record(self, record: dict[str, Any]) -> None:
         """Append to the log."""

@@ -1,0 +1,302 @@
+"""Every mistake of a user is one line and exit status 2, and nothing is half-written."""
+
+import errno
+import json
+import os
+import re
+import shutil
+
+import pytest
+
+from tightframe import cli
+
+SMALL = [f"--set={pair}" for pair in ("width=8", "depth=1", "heads=2", "epochs=1", "threads=1")]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A small corpus, a trained run and its results: what every case starts from a copy of."""
+    folder = tmp_path_factory.mktemp("made")
+    text = "\n\n".join(f"The cat number {i} saw the dog and ran home ." for i in range(400))
+    (folder / "text.txt").write_text(text)
+    (folder / "records.jsonl").write_text("".join(f'{{"body": "cat {i}"}}\n' for i in range(50)))
+    build = f"corpus build {folder}/text.txt --out {folder}/tokens --vocab-size 300 --block 16"
+    cli.main(build.split())
+    train = ["train", "--set", f"tokens={folder}/tokens", "--set", f"out={folder}/run", *SMALL]
+    cli.main([*train, "--measure", "--measures", "nc1_cdnv"])
+    return folder
+
+
+def _shard(folder):
+    return next((folder / "tokens").glob("train-*.safetensors"))
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def _alter(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _weights(folder):
+    return next((folder / "run" / "checkpoints").glob("*/model.safetensors"))
+
+
+def _results(folder):
+    return next((folder / "run" / "results").glob("*.jsonl"))
+
+
+def _sweep(folder, text):
+    (folder / "s.toml").write_text(f'out = "{folder}/sweeps"\n{text}')
+
+
+def _build(options, source="text.txt"):
+    return f"corpus build {{0}}/{source} --out {{0}}/new {options}"
+
+
+def _train(options, run="new"):
+    small = " ".join(SMALL)
+    return f"train --set tokens={{0}}/tokens --set out={{0}}/{run} {small} {options}"
+
+
+# What is typed ({0} is the folder), what happens to the folder before, and what must be said.
+CASES = {
+    # Text
+    "no such file": (_build("--vocab-size 300", "none.txt"), None, r"none.txt: no such file"),
+    "empty file": (
+        _build("--vocab-size 300", "empty.txt"),
+        lambda f: (f / "empty.txt").touch(),
+        r"empty.txt: .*empty",
+    ),
+    "binary file": (
+        _build("--vocab-size 300", "binary.txt"),
+        lambda f: (f / "binary.txt").write_bytes(b"abc\0def" * 100),
+        r"binary.txt: .*(binary|NUL)",
+    ),
+    "not UTF-8": (
+        _build("--vocab-size 300", "latin.txt"),
+        lambda f: (f / "latin.txt").write_bytes(b"caf\xe9 " * 100),
+        r"latin.txt: .*UTF-8",
+    ),
+    "unknown kind of file": (
+        _build("--vocab-size 300", "a.docx"),
+        lambda f: (f / "a.docx").write_text("text"),
+        r"a.docx: .*\.txt.*\.jsonl.*\.parquet",
+    ),
+    "folder without text": (
+        _build("--vocab-size 300", "bare"),
+        lambda f: (f / "bare").mkdir(),
+        r"bare: .*\.txt",
+    ),
+    "field that isn't there": (
+        _build("--vocab-size 300", "records.jsonl"),
+        None,
+        r"records.jsonl.*'text'.*body",
+    ),
+    "broken line": (
+        _build("--vocab-size 300", "broken.jsonl"),
+        lambda f: (f / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n'),
+        r"broken.jsonl.*2",
+    ),
+    "no parquet inside": (
+        _build("--vocab-size 300", "a.parquet"),
+        lambda f: (f / "a.parquet").write_text("text"),
+        r"a.parquet: .*[Pp]arquet",
+    ),
+    "vocabulary larger than the data supports": (
+        _build("--vocab-size 60000"),
+        None,
+        r"60,?000.*(at most|largest|supports)",
+    ),
+    "block longer than the data": (
+        _build("--vocab-size 300 --blocks published --block 100000"),
+        None,
+        r"block.*100,?000",
+    ),
+    "no tokenizer": (_build(""), None, r"vocab_size or a tokenizer"),
+    "damaged tokenizer": (
+        _build("--tokenizer {0}/t.json"),
+        lambda f: (f / "t.json").write_text("{}"),
+        r"t.json",
+    ),
+    "impossible share": (
+        _build("--vocab-size 300 --validation-share 1.5"),
+        None,
+        r"validation_share is 1.5; expected a number in \(0, 1\)",
+    ),
+    "folder that exists": (
+        "corpus build {0}/text.txt --vocab-size 300 --out {0}/tokens",
+        None,
+        r"tokens: already exists",
+    ),
+    "story longer than a block": (
+        "corpus build stories --out {0}/new --tokens 3000 --block 8",
+        None,
+        r"block",
+    ),
+    # Settings
+    "misspelt option": ("corpus build stories --otu x", None, r"mean --out"),
+    "misspelt setting": (_train("--set widht=8"), None, r"'widht'; did you mean 'width'\?"),
+    "misspelt setting in a file": (
+        "train {0}/c.toml",
+        lambda f: (f / "c.toml").write_text("dept = 2"),
+        r"c.toml: unknown setting 'dept'; did you mean 'depth'\?",
+    ),
+    "wrong type": (_train("--set depth=deep"), None, r"'depth' is 'deep'"),
+    "no value": (_train("--set depth"), None, r"depth: expected key=value"),
+    "not TOML": (
+        "train {0}/c.toml",
+        lambda f: (f / "c.toml").write_text("width = = 3"),
+        r"c.toml: not TOML",
+    ),
+    "no such settings file": ("train {0}/none.toml", None, r"none.toml: no such file"),
+    "missing setting": ("train --set width=8", None, r"'tokens' is missing"),
+    "width and heads": (_train("--set width=10 --set heads=4"), None, r"width 10 .*4 heads"),
+    "negative rate": (_train("--set learning_rate=-1"), None, r"'learning_rate' is -1"),
+    "checkpoint after the end": (_train("--set checkpoints=[3]"), None, r"checkpoint at epoch 3"),
+    # Training
+    "no such tokens": (
+        "train --set tokens={0}/none --set out={0}/new",
+        None,
+        r"none: .*no such",
+    ),
+    "truncated shard": (_train(""), lambda f: _cut(_shard(f)), r"train-00000.safetensors"),
+    "altered shard": (_train(""), lambda f: _alter(_shard(f)), r"train-00000.safetensors"),
+    "missing shard": (_train(""), lambda f: _shard(f).unlink(), r"train-00000.safetensors"),
+    "damaged manifest": (
+        _train(""),
+        lambda f: _cut(f / "tokens" / "manifest.json"),
+        r"manifest.json",
+    ),
+    "run of other settings": (
+        _train("--set width=16", run="run"),
+        None,
+        r"run: belongs to a run with width = 8, not 16",
+    ),
+    "run folder that is a file": (
+        _train("", run="text.txt"),
+        None,
+        r"text.txt",
+    ),
+    # Measuring
+    "no such model": ("measure {0}/none --tokens {0}/tokens", None, r"none"),
+    "no such step": ("measure {0}/run --step 3", None, r"no checkpoint of step 3; it has 2"),
+    "unknown measure": (
+        "measure {0}/run --measures nc1_cdvn",
+        None,
+        r"'nc1_cdvn'; did you mean 'nc1_cdnv'\?",
+    ),
+    "no class is common enough": (
+        "measure {0}/run --measures nc1_cdnv --min-count 100000",
+        None,
+        r"100,?000",
+    ),
+    "truncated checkpoint": (
+        "measure {0}/run --measures nc2_etf_error",
+        lambda f: _cut(_weights(f)),
+        r"model.safetensors: .*(truncated|altered)",
+    ),
+    "altered checkpoint": (
+        "measure {0}/run --measures nc2_etf_error",
+        lambda f: _alter(_weights(f)),
+        r"model.safetensors: .*altered",
+    ),
+    "checkpoint without weights": (
+        "measure {0}/run --measures nc2_etf_error",
+        lambda f: _weights(f).unlink(),
+        r"model.safetensors",
+    ),
+    # Sweeps and the page
+    "misspelt sweep setting": (
+        "sweep plan {0}/s.toml",
+        lambda f: _sweep(f, "gird = {}"),
+        r"unknown setting 'gird'; did you mean 'grid'\?",
+    ),
+    "misspelt setting in a grid": (
+        "sweep plan {0}/s.toml",
+        lambda f: _sweep(f, f'base = {{tokens = "{f}/tokens"}}\ngrid = {{widht = [8]}}'),
+        r"'widht'; did you mean 'width'\?",
+    ),
+    "grid value that is no list": (
+        "sweep run {0}/s.toml",
+        lambda f: _sweep(f, "grid = {width = 8}"),
+        r"s.toml: .*grid",
+    ),
+    "page without results": (
+        "report {0}/run",
+        lambda f: shutil.rmtree(f / "run" / "results"),
+        r"tightframe measure",
+    ),
+    "page of nothing": ("report {0}/none", None, r"none"),
+    "damaged results": ("report {0}/run", lambda f: _cut(_results(f)), r"damaged; measure again"),
+    "results twice": (
+        "report {0}/run",
+        lambda f: shutil.copy(_results(f), _results(f).with_name("step-1-copy.jsonl")),
+        r"is also in",
+    ),
+}
+
+
+def _listing(folder):
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_one_line_and_leaves_everything_as_it_was(made, tmp_path, capsys, case):
+    typed, prepare, message = CASES[case]
+    folder = tmp_path / "work"
+    shutil.copytree(made, folder)
+    if prepare:
+        prepare(folder)
+    before = _listing(folder)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(typed.format(folder).split())
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("tightframe: ")
+    assert len(printed.err.splitlines()) == 1
+    assert "Traceback" not in printed.err
+    assert re.search(message, printed.err), printed.err
+    assert _listing(folder) == before
+
+
+@pytest.mark.parametrize(
+    "typed", [_build("--vocab-size 300"), _train(""), "measure {0}/run --measures nc2_etf_error"]
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    made, tmp_path, capsys, monkeypatch, typed
+):
+    folder = tmp_path / "work"
+    shutil.copytree(made, folder)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)  # where every whole file learns that it isn't on disk
+    with pytest.raises(SystemExit) as stop:
+        cli.main(typed.format(folder).split())
+    assert stop.value.code == 2
+    assert "no space left on the disk" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.undo()
+    assert not list(folder.rglob("*.part"))
+    if "measure" not in typed and "new" in typed:
+        assert not (folder / "new" / "manifest.json").exists()
+
+
+def test_a_broken_header_is_named_before_anything_is_drawn(made, tmp_path, capsys):
+    folder = tmp_path / "work"
+    shutil.copytree(made, folder)
+    path = _results(folder)
+    lines = path.read_text().splitlines()
+    header = json.loads(lines[0])
+    header["header"]["schema"] = 99
+    path.write_text("\n".join([json.dumps(header), *lines[1:]]))
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(folder / "run")])
+    assert "schema 99, expected 1" in capsys.readouterr().err
+    assert not (folder / "run" / "report").exists()
