@@ -133,7 +133,7 @@ def run_ours(settings: TrainSettings, options: argparse.Namespace) -> Measured:
 
     run = train(settings, hooks=[note])
     split = TokenShards.open(settings.tokens).split("train")
-    model = load_checkpoint(run.checkpoint())
+    model = load_checkpoint(run.checkpoint(run.steps[-1]))
     return Measured(rate(times, options), evaluate(model, split).loss)
 
 

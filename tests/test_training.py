@@ -42,6 +42,7 @@ def tiny(tokens, tmp_path):
 
 
 def weights(run, step=None):
+    step = run.steps[-1] if step is None else step
     return dict(load_checkpoint(run.checkpoint(step)).named_parameters())
 
 
