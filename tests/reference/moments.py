@@ -1,0 +1,44 @@
+"""Moments and decisions by their definitions: all embeddings at once, two passes, plain loops."""
+
+import numpy as np
+
+
+def naive_moments(embeddings, labels, n_classes):
+    """Counts, means, spreads, pooled and class-balanced scatter, in extended precision."""
+    x = np.asarray(embeddings, dtype=np.longdouble)
+    labels = np.asarray(labels)
+    dim = x.shape[1]
+    counts = np.zeros(n_classes, dtype=np.int64)
+    means = np.zeros((n_classes, dim))
+    spreads = np.zeros(n_classes)
+    scatter, balanced = np.zeros((dim, dim)), np.zeros((dim, dim))
+    for c in range(n_classes):
+        own = x[labels == c]
+        counts[c] = len(own)
+        if len(own) == 0:
+            continue
+        mean = own.mean(0)
+        outer = (own - mean).T @ (own - mean)
+        means[c] = mean
+        spreads[c] = np.trace(outer)
+        scatter += outer.astype(np.float64)
+        balanced += (outer / len(own)).astype(np.float64)
+    return counts, means, spreads, scatter, balanced
+
+
+def naive_choices(embeddings, labels, classifier, bias, means, seen):
+    """Of each position: choice among all classes, among seen ones, nearest mean, loss in nats."""
+    n_classes = len(means)
+    classifier = np.asarray(classifier, dtype=np.float64)
+    out = []
+    for h, label in zip(np.asarray(embeddings, dtype=np.float64), labels, strict=True):
+        logits = np.array([(w * h).sum() for w in classifier])
+        if bias is not None:
+            logits += np.asarray(bias, dtype=np.float64)
+        distances = np.array([((h - mean) ** 2).sum() for mean in means])
+        all_real, among_seen = logits[:n_classes], np.where(seen, logits[:n_classes], -np.inf)
+        nearest = np.where(seen, distances, np.inf).argmin()
+        top = logits.max()
+        loss = np.log(np.exp(logits - top).sum()) + top - logits[label]
+        out.append((all_real.argmax(), among_seen.argmax(), nearest, loss))
+    return tuple(np.array(column) for column in zip(*out, strict=True))
