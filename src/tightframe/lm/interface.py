@@ -49,7 +49,9 @@ class Batch:
 class LanguageModel(Protocol):
     """What every study measures: embeddings and the classifier that multiplies them.
 
-    `head(embed(x))` equals the model's logits for every supported architecture.
+    `head(embed(x))` equals the model's logits for every supported architecture. A model that
+    scales or caps its logits also has `finish(logits)`, which does so element by element, in the
+    order of the logits and to a new tensor: logits can then be made in tiles.
     """
 
     name: str
