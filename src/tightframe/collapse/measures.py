@@ -361,10 +361,11 @@ def choose(names: Sequence[str] | None) -> tuple[Measure, ...]:
     return tuple(measure for measure in MEASURES if measure.name in names)
 
 
-def measure_table() -> str:
-    """All measures as a Markdown table, for the README and the documentation."""
+def measure_table(names: Sequence[str] = ("all",)) -> str:
+    """Measures as a Markdown table: the default ones in the README, all in docs/measures.md."""
     lines = ["| name | formula | range | direction | source |", "|---|---|---|---|---|"]
     lines += [
-        f"| `{m.name}` | `{m.formula}` | {m.range} | {m.direction} | {m.source} |" for m in MEASURES
+        f"| `{m.name}` | `{m.formula}` | {m.range} | {m.direction} | {m.source} |"
+        for m in choose(names)
     ]
     return "\n".join(lines) + "\n"
