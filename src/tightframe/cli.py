@@ -33,6 +33,7 @@ app.command(sweep)
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
+Names = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 Flag = Annotated[bool, Parameter(negative="")]
 Assignments = Annotated[
     list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)
@@ -172,7 +173,7 @@ def train(
     set_: Assignments = None,
     measure: Flag = False,
     min_count: int = 1,
-    measures: list[str] | None = None,
+    measures: Names = None,
     json: Json = False,
 ) -> None:
     """Train one model; a killed run goes on where it was when the same command is given again.
@@ -217,7 +218,8 @@ def measure(
     tokens: Path | None = None,
     step: int | None = None,
     min_count: int = 1,
-    measures: list[str] | None = None,
+    measures: Names = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
     out: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -235,6 +237,8 @@ def measure(
         Samples that a class needs to take part.
     measures
         The measures to compute instead of the default list; "all" for all of them.
+    precision
+        Of the forward passes; the statistics are float64 in any case.
     out
         Folder for the results of a model that is not a run.
     json
@@ -243,17 +247,25 @@ def measure(
     from tightframe.collapse import measure_run
     from tightframe.results import read_rows
 
-    path = measure_run(
-        model, tokens=tokens, step=step, min_count=min_count, measures=measures, out=out
-    )
+    with _bar() as progress:
+        path = measure_run(
+            model,
+            tokens=tokens,
+            step=step,
+            min_count=min_count,
+            measures=measures,
+            precision=precision,
+            out=out,
+            progress=progress,
+        )
     _, rows = read_rows(path)
     if json:
         print(_dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
         return
     width = max(len(row.metric) for row in rows)
     for row in rows:
-        left_out = f"  ({row.excluded:,} left out)" if row.excluded else ""
-        print(f"{row.metric:{width}}  {row.value:12.6g}  n = {row.n:,}{left_out}")
+        reason = f"  ({row.reason})" if row.reason else ""
+        print(f"{row.metric:{width}}  {row.value:12.6g}  n = {row.n:,}{reason}")
     _say(f"{path}: written")
 
 

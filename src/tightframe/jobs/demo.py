@@ -11,8 +11,7 @@ from tightframe.jobs import sweep
 from tightframe.report import report
 from tightframe.settings import read_toml, write_toml
 
-CORPUS_TOKENS = 300_000
-CORPUS_BLOCK = 128  # tokens; the longest story fits
+CORPUS_TOKENS = 600_000
 
 
 def run_demo(out: Path, *, say: Callable[[str], None]) -> Path:
@@ -28,7 +27,7 @@ def run_demo(out: Path, *, say: Callable[[str], None]) -> Path:
     tokens = out / "tokens" / "demo"
     if not tokens.exists():
         say(f"writing {CORPUS_TOKENS:,} words of stories to {tokens}")
-        build("stories", out=tokens, tokens=CORPUS_TOKENS, block=CORPUS_BLOCK)
+        build("stories", out=tokens, tokens=CORPUS_TOKENS)
     floor = TokenShards.open(tokens).entropy_floor
     if floor is None:
         raise UserError(f"{tokens}: not the demo's corpus; choose another --out")

@@ -1,0 +1,52 @@
+"""The README tells the truth: its table is the code's, and its Python runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+from tightframe import cli
+from tightframe.collapse import MEASURES, measure_table
+from tightframe.collapse.measures import DEFAULT
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def _block(language, containing):
+    blocks = re.findall(
+        r"^```(\w*)\n(.*?)^```$", README.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    return next(text for kind, text in blocks if kind == language and containing in text)
+
+
+def test_the_table_of_measures_is_the_code_s():
+    assert measure_table(DEFAULT) in README.read_text()
+    assert measure_table() in (ROOT / "docs" / "measures.md").read_text()
+    assert f"all {len(MEASURES)} measures" in README.read_text()
+
+
+def test_every_file_of_the_package_is_in_the_tree():
+    tree = _block("", "src/tightframe/")
+    package = README.parent / "src" / "tightframe"
+    for path in package.rglob("*"):
+        if path.suffix in (".py", ".toml", ".txt", ".html", ".css", ".js") and path.stat().st_size:
+            assert path.name in tree, path
+
+
+def test_the_five_commands_and_the_five_lines_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "\n\n".join(f"The cat {i % 7} saw dog {i % 5} and ran home again ." for i in range(600))
+    (tmp_path / "mytext.txt").write_text(text)
+    commands = [line for line in _block("sh", "mytext.txt").splitlines() if line.strip()]
+    assert len(commands) == 5
+    for command in commands:
+        words = shlex.split(command.split("#")[0])
+        assert words[0] == "tightframe"
+        # The same commands, at a size that takes seconds.
+        smaller = {"4096": "280", "width=128": "width=8"}
+        words = [smaller.get(word, word) for word in words[1:]]
+        if words[0] == "train":
+            words += ["--set", "heads=2", "--set", "threads=1"]
+        cli.main(words)
+    assert list(tmp_path.glob("runs/*/report/index.html"))
+    exec(_block("python", "import tightframe as tf"), {})
