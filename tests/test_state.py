@@ -201,6 +201,15 @@ def test_types_may_be_mixed_and_gradients_are_not_followed():
     assert not moments.means.requires_grad
 
 
+def test_batches_may_come_in_and_out_of_inference_mode():
+    embeddings, labels = sample()
+    moments = ClassMoments(13, 5)
+    with torch.inference_mode():
+        moments.update(embeddings[:200] * 1, labels[:200])
+    moments.update(embeddings[200:], labels[200:])
+    assert_same(moments, naive_moments(embeddings, labels, 13))
+
+
 def test_rows_that_are_not_contiguous_are_rows_all_the_same():
     embeddings, labels = sample()
     strided = torch.stack([embeddings, embeddings + 1], dim=2)[:, :, 0]

@@ -55,54 +55,75 @@ def require_finite(
         raise NonFiniteError(int(bad[0]), int(labels[bad[0]]))
 
 
-def segments(
-    embeddings: Float[Tensor, "N D"],
-    labels: Int[Tensor, " N"],
-    order: Int[Tensor, " n"],
-    *,
-    deviations: bool = False,
-) -> Iterator[Segments]:
-    """Reduce the rows `order` of a batch, chunk by chunk.
+class Reducer:
+    """Reduces batches to segments; keeps its buffers, since fresh memory costs as much as the sums.
 
     A class may go on from one chunk to the next; joining both is the same as joining it whole.
-
-    Args:
-        embeddings: Finite, of any float type; widened to float64 before anything is subtracted.
-        labels: Class of each row.
-        order: The rows to take, by ascending label.
-        deviations: Whether to give them too, for scatters; they last until the next chunk.
     """
-    step = len(order)
-    if embeddings.device.type == "cpu":
-        step = min(step, max(1, CHUNK // embeddings.shape[1]))
-    # One set of buffers for all chunks: fresh memory costs more than the arithmetic on it.
-    taken = torch.empty_like(embeddings[:step])
-    widened, origins_of_rows = (torch.empty_like(taken, dtype=torch.float64) for _ in range(2))
-    for rows in order.split(step) if step else ():
-        n = len(rows)
-        classes, owners, counts = torch.unique_consecutive(
-            labels[rows], return_inverse=True, return_counts=True
-        )
-        starts = counts.cumsum(0) - counts  # (U,)
-        x = widened[:n].copy_(torch.index_select(embeddings, 0, rows, out=taken[:n]))  # (n, D)
-        # The origin of a class is its first row. Being a member, it is never so far out that the
-        # correction from the origin to the mean would cancel more digits than the count has.
-        origins = x.index_select(0, starts)  # (U, D)
-        x -= torch.index_select(origins, 0, owners, out=origins_of_rows[:n])
-        shifts = _sums(x, starts).div_(counts[:, None].double())  # (U, D), from origin to mean
-        squares = _sums(squared_norms(x)[:, None], starts)[:, 0]  # about the origin
-        spreads = squares - counts * squared_norms(shifts)
-        assert bool((spreads >= -1e-10 * squares).all()), "a negative spread, beyond rounding"
-        if deviations:
-            x -= torch.index_select(shifts, 0, owners, out=origins_of_rows[:n])
-        yield Segments(
-            classes,
-            counts,
-            origins.add_(shifts),
-            spreads.clamp_(min=0),
-            x if deviations else None,
-            owners if deviations else None,
-        )
+
+    def __init__(self) -> None:
+        self._buffers: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def segments(
+        self,
+        embeddings: Float[Tensor, "N D"],
+        labels: Int[Tensor, " N"],
+        order: Int[Tensor, " n"],
+        *,
+        deviations: bool = False,
+    ) -> Iterator[Segments]:
+        """Reduce the rows `order` of a batch, chunk by chunk.
+
+        Args:
+            embeddings: Finite, of any float type; widened to float64 before anything is
+                subtracted.
+            labels: Class of each row.
+            order: The rows to take, by ascending label.
+            deviations: Whether to give them too, for scatters; they last until the next chunk.
+        """
+        step = max(1, len(order))
+        if embeddings.device.type == "cpu":
+            step = min(step, max(1, CHUNK // embeddings.shape[1]))
+        taken, widened, origins_of_rows = self._room(embeddings, step)
+        for rows in order.split(step) if len(order) else ():
+            n = len(rows)
+            classes, owners, counts = torch.unique_consecutive(
+                labels[rows], return_inverse=True, return_counts=True
+            )
+            starts = counts.cumsum(0) - counts  # (U,)
+            x = widened[:n].copy_(torch.index_select(embeddings, 0, rows, out=taken[:n]))  # (n, D)
+            # The origin of a class is its first row. Being a member, it is never so far out that
+            # the correction from it to the mean would cancel more digits than the count has.
+            origins = x.index_select(0, starts)  # (U, D)
+            x -= torch.index_select(origins, 0, owners, out=origins_of_rows[:n])
+            shifts = _sums(x, starts).div_(counts[:, None].double())  # (U, D), origin to mean
+            squares = torch.segment_reduce(squared_norms(x), "sum", lengths=counts)  # about origin
+            spreads = squares - counts * squared_norms(shifts)
+            assert bool((spreads >= -1e-10 * squares).all()), "a negative spread, beyond rounding"
+            if deviations:
+                x -= torch.index_select(shifts, 0, owners, out=origins_of_rows[:n])
+            yield Segments(
+                classes,
+                counts,
+                origins.add_(shifts),
+                spreads.clamp_(min=0),
+                x if deviations else None,
+                owners if deviations else None,
+            )
+
+    def _room(
+        self, embeddings: Float[Tensor, "N D"], n: int
+    ) -> tuple[Float[Tensor, "n D"], Float64[Tensor, "n D"], Float64[Tensor, "n D"]]:
+        """Rows of the embeddings' type, and two of float64, at least n of each."""
+        kept = self._buffers
+        if kept is None or len(kept[0]) < n or kept[0].dtype != embeddings.dtype:
+            with torch.inference_mode(False):  # so that a later batch may come outside of it
+                taken, widened, origins_of_rows = (
+                    torch.empty(n, embeddings.shape[1], dtype=dtype, device=embeddings.device)
+                    for dtype in (embeddings.dtype, torch.float64, torch.float64)
+                )
+            self._buffers = kept = (taken, widened, origins_of_rows)
+        return kept
 
 
 def _sums(values: Float64[Tensor, "n X"], starts: Int[Tensor, " U"]) -> Float64[Tensor, "U X"]:

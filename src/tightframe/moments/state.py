@@ -17,7 +17,7 @@ from torch import Tensor
 from tightframe.errors import UserError
 from tightframe.lm.interface import IGNORE
 from tightframe.moments.nearest import Choices
-from tightframe.moments.segments import Segments, require_finite, segments, squared_norms
+from tightframe.moments.segments import Reducer, Segments, require_finite, squared_norms
 from tightframe.moments.storage import load_state, save_state
 
 MERGED = 4096  # classes merged at once; memory only
@@ -78,6 +78,7 @@ class ClassMoments:
             self.label_counts = label_counts.to(device=device, dtype=torch.int64, copy=True)
         self.ignored = 0
         self.provenance: dict[str, Any] = {}
+        self._reducer = Reducer()
 
     @property
     def n_classes(self) -> int:
@@ -130,7 +131,7 @@ class ClassMoments:
         require_finite(embeddings, labels, order)
         self._check_label_counts(labels[order])
         outer = self.scatter is not None or self.balanced_scatter is not None
-        for part in segments(embeddings, labels, order, deviations=outer):
+        for part in self._reducer.segments(embeddings, labels, order, deviations=outer):
             self._join(part)
         self.ignored += n_ignored
 
