@@ -165,6 +165,14 @@ def test_each_seed_changes_its_own_thing(tiny, tmp_path):
     assert not equal(weights(runs["neither"]), weights(runs["order_seed"]))
 
 
+def test_a_batch_without_labels_is_no_update(tiny, tmp_path):
+    # The first row of each epoch is alone in its batch; where it has one token, nothing happens.
+    tokens = write_tokens(tmp_path / "tokens", train=3, length=1)
+    run = train(dataclasses.replace(tiny, tokens=tokens, batch=1, log_every=1, checkpoints=(0.0,)))
+    assert [record["kind"] for record in run.log] == ["checkpoint", "checkpoint"]
+    assert equal(weights(run, 0), weights(run))
+
+
 def test_bf16_follows_fp32(tiny, tmp_path):
     # bfloat16 keeps 8 bits: losses agree to about 2**-8 while both learn.
     fp32 = train(tiny).log[-1]["val_loss"]

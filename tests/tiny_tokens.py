@@ -8,8 +8,8 @@ from tightframe.corpus.tokens import ShardWriter, write_manifest
 from tightframe.files import sha256
 
 
-def write_tokens(path: Path, *, vocab_size=23, block=9, train=22, val=5, seed=0) -> Path:
-    """A folder of random rows, most of them shorter than the block; a token tends to repeat."""
+def write_tokens(path: Path, *, vocab_size=23, block=9, train=22, val=5, length=None, seed=0):
+    """A folder of random rows of random lengths, or of one `length` in the training split."""
     path.mkdir(parents=True)
     (path / "tokenizer.json").write_text("{}")
     rng = np.random.default_rng(seed)
@@ -18,6 +18,8 @@ def write_tokens(path: Path, *, vocab_size=23, block=9, train=22, val=5, seed=0)
         writer = ShardWriter(path, name, block)
         tokens = rng.integers(vocab_size, size=(rows, 1)) + rng.integers(2, size=(rows, block))
         lengths = rng.integers(2, block + 1, rows).astype(np.int32)
+        if name == "train" and length is not None:
+            lengths[:] = length
         starts = np.arange(rows, dtype=np.int64) * block
         writer.write((tokens % vocab_size).astype(np.int32), lengths, starts)
         splits[name] = writer.close(n_bytes=rows)

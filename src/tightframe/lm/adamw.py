@@ -4,6 +4,8 @@ That class imports the compiler when it is first made, a second of every run. Wh
 parameter has a name here, so that a state of the run is a dictionary of tensors.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
@@ -28,7 +30,7 @@ class AdamW:
         self.parameters = dict(model.named_parameters())
         self.first = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.second = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-        self.steps = {name: _count(p, 0) for name, p in self.parameters.items()}
+        self.steps = {name: p.new_zeros(()) for name, p in self.parameters.items()}
 
     def update(self, learning_rate: float) -> None:
         """Take one step along the gradients, then drop them."""
@@ -57,17 +59,18 @@ class AdamW:
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """What a later `restore` needs, beside the number of steps; the tensors themselves."""
-        first = {f"first.{name}": value for name, value in self.first.items()}
-        return first | {f"second.{name}": value for name, value in self.second.items()}
+        """What a later `restore` needs; the tensors themselves."""
+        return {
+            f"{kind}.{name}": value
+            for kind, kept in self._kept().items()
+            for name, value in kept.items()
+        }
 
-    def restore(self, step: int, state: dict[str, Tensor]) -> None:
-        """Go on as after `step` updates, with copies of what `state` gave then."""
-        for name, parameter in self.parameters.items():
-            self.first[name].copy_(state[f"first.{name}"])
-            self.second[name].copy_(state[f"second.{name}"])
-            self.steps[name] = _count(parameter, step)
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on as from when `state` was given, with copies of it."""
+        for kind, kept in self._kept().items():
+            for name, value in kept.items():
+                value.copy_(state[f"{kind}.{name}"])
 
-
-def _count(parameter: Tensor, step: int) -> Tensor:
-    return torch.tensor(float(step), device=parameter.device)
+    def _kept(self) -> dict[str, dict[str, Tensor]]:
+        return {"first": self.first, "second": self.second, "steps": self.steps}

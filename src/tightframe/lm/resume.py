@@ -26,8 +26,8 @@ DIGITS = 16  # of the SHA-256 in a file's name
 class Progress:
     """How far a run has come."""
 
-    sums: Tensor  # (2,) float64: of losses and of gradient norms since the last record
-    step: int = 0  # optimizer updates taken
+    sums: Tensor  # (3,) float64, since the last record: losses, gradient norms, updates
+    step: int = 0  # batches seen
     tokens: int = 0  # labelled positions trained on
     seconds: float = 0.0  # of training, without validation and saving
 
@@ -70,7 +70,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: AdamW, progress: Progr
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"weight.{name}"])
-    optimizer.restore(numbers["step"], tensors)
+    optimizer.restore(tensors)
     progress.sums.copy_(tensors["sums"])
     progress.step, progress.tokens = numbers["step"], numbers["tokens"]
     progress.seconds = numbers["seconds"]

@@ -83,7 +83,7 @@ class _Training:
             eps=settings.eps,
             weight_decay=settings.weight_decay,
         )
-        sums = torch.zeros(2, dtype=torch.float64, device=settings.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=settings.device)
         self.progress = resume.Progress(sums)
         self.recorded = 0, 0.0  # tokens and seconds at the last record
         self.clock = 0.0  # when it was last read, in seconds
@@ -115,7 +115,7 @@ class _Training:
             for rows in self.schedule.batches(progress.step):
                 self._update(rows)
                 if progress.step % self.settings.log_every == 0 or progress.step == steps:
-                    show(self._record_training(run))
+                    self._record_training(run, show)
                 kept = progress.step in self.schedule.checkpoints
                 if kept:
                     self._keep_checkpoint(run)
@@ -125,41 +125,44 @@ class _Training:
                     self._save_state(run)
 
     def _update(self, rows: Int[np.ndarray, " B"]) -> None:
-        """One step of the optimizer; nothing here waits for the device's numbers."""
-        settings, progress = self.settings, self.progress
+        """One step of the optimizer."""
+        settings, progress, model = self.settings, self.progress, self.model
+        progress.step += 1
         batch = next_token(*self.split.rows(rows))
-        progress.tokens += int((batch.targets != IGNORE).sum())
+        n_labels = int((batch.targets != IGNORE).sum())
+        if n_labels == 0:  # a last batch may be a row of one token
+            return
         batch = batch.to(settings.device)
-        model = self.model
         with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):
             embeddings = model.embed(batch).flatten(0, 1)
             loss = cross_entropy(embeddings, model.classifier, model.bias, batch.targets.flatten())
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
-        self.optimizer.update(self.schedule.learning_rate(progress.step))
-        progress.sums += torch.stack([loss.detach(), norm])
-        progress.step += 1
+        self.optimizer.update(self.schedule.learning_rate(progress.step - 1))
+        progress.sums += torch.stack([loss.detach(), norm, torch.ones_like(norm)])
+        progress.tokens += n_labels
 
-    def _record_training(self, run: Run) -> dict[str, Any]:
-        """Log the means since the last record."""
-        progress, settings = self.progress, self.settings
-        n_updates = (progress.step - 1) % settings.log_every + 1
-        loss, norm = (progress.sums / n_updates).tolist()
+    def _record_training(self, run: Run, show: Hook) -> None:
+        """Log and show the means since the last record, if there was an update."""
+        progress = self.progress
+        loss_sum, norm_sum, n_updates = progress.sums.tolist()
         progress.sums.zero_()
+        if n_updates == 0:
+            return
         self._read_clock()
         tokens, seconds = progress.tokens - self.recorded[0], progress.seconds - self.recorded[1]
         self.recorded = progress.tokens, progress.seconds
         record = {
             "kind": "train",
             **self._place(),
-            "loss": loss,
+            "loss": loss_sum / n_updates,
             "learning_rate": self.schedule.learning_rate(progress.step - 1),
-            "gradient_norm": norm,
+            "gradient_norm": norm_sum / n_updates,
             "tokens_per_second": round(tokens / seconds, 1),
             "seconds": round(progress.seconds, 3),
         }
         self._log(run, record)
-        return record
+        show(progress.step, self.model, record)
 
     def _keep_checkpoint(self, run: Run) -> None:
         """Validate, in float32, and keep the model."""
@@ -208,8 +211,8 @@ class _Training:
 
 
 @contextlib.contextmanager
-def _bar(steps: int, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A progress bar, on a terminal only; yields what shows a record."""
+def _bar(steps: int, step: int) -> Iterator[Hook]:
+    """A progress bar, on a terminal only; yields what shows a record of the training."""
     columns = (
         MofNCompleteColumn(),
         BarColumn(),
@@ -219,11 +222,8 @@ def _bar(steps: int, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=steps, completed=step, loss=math.nan, speed=math.nan)
-        yield lambda record: bar.update(
-            task,
-            completed=record["step"],
-            loss=record["loss"],
-            speed=record["tokens_per_second"],
+        yield lambda step, model, record: bar.update(
+            task, completed=step, loss=record["loss"], speed=record["tokens_per_second"]
         )
 
 
