@@ -93,7 +93,8 @@ class Run:
     def steps(self) -> list[int]:
         """The steps of the checkpoints, in order."""
         folders = (self.path / "checkpoints").glob("step-*")
-        return sorted(int(folder.name.removeprefix("step-")) for folder in folders)
+        names = (folder.name.removeprefix("step-") for folder in folders)
+        return sorted(int(name) for name in names if name.isdecimal())
 
     @property
     def finished(self) -> bool:
