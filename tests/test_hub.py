@@ -305,3 +305,19 @@ def test_a_prefix_is_refused_by_a_causal_model(tmp_path):
     batch = Batch(ids(1, 5), ids(1, 5), torch.tensor([5]), torch.tensor([5]))
     with pytest.raises(ValueError, match="gpt2 is causal"):
         load_model(tmp_path / "gpt2").embed(batch)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "phi", "gemma2", "cohere"])
+@torch.no_grad()
+def test_logits_made_in_tiles_are_finished_as_the_model_does(tmp_path, name):
+    theirs = save(CONFIGS[name](), tmp_path / name)
+    ours = load_model(tmp_path / name)
+    assert isinstance(ours, HuggingFaceModel)
+    inputs = ids(3, 11)
+    products = torch.nn.functional.linear(ours.embed(inputs), ours.classifier, ours.bias)
+    assert (ours.finish is None) == (name in ("gpt2", "phi"))
+    tile = products[..., 5:17].flatten(0, 1)  # (33, 12)
+    finished = tile if ours.finish is None else ours.finish(tile)
+    expected = theirs(inputs).logits[..., 5:17].flatten(0, 1)
+    torch.testing.assert_close(finished, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(tile, products[..., 5:17].flatten(0, 1), rtol=0, atol=0)  # untouched

@@ -5,6 +5,7 @@ import torch
 from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.lm.hub import load_model
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.moments.stream import decide, measure
 from tiny_tokens import write_tokens
@@ -207,3 +208,37 @@ def test_moments_of_another_model_are_refused(tokens, model):
     wide = Transformer(TransformerConfig(vocab_size=23, width=16, depth=1, heads=2, positions=9))
     with pytest.raises(ValueError, match=r"23 classes in 16 dimensions, but .* 23 and the model 8"):
         decide(model, tokens.split("val"), measure(wide, tokens.split("train")))
+
+
+@pytest.mark.parametrize("name", ["gemma2", "cohere"])
+def test_the_loss_is_the_model_s_own_where_logits_are_capped_or_scaled(tokens, tmp_path, name):
+    import transformers
+
+    sizes = {
+        "vocab_size": VOCAB,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "pad_token_id": 0,
+    }
+    config = {
+        "gemma2": lambda: transformers.Gemma2Config(
+            **sizes, head_dim=8, final_logit_softcapping=0.5
+        ),
+        "cohere": lambda: transformers.CohereConfig(**sizes, logit_scale=0.25),
+    }[name]()
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for parameter in theirs.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.manual_seed(0))
+    theirs.save_pretrained(tmp_path / name)
+    ours = load_model(tmp_path / name)
+    train, val = tokens.split("train"), tokens.split("val")
+    decisions = decide(ours, val, measure(ours, train))
+    losses = []
+    for row, length in zip(*val.rows(range(val.n_blocks)), strict=True):
+        with torch.no_grad():
+            logits = theirs(row[None, : length - 1]).logits[0]
+        losses.append(torch.nn.functional.cross_entropy(logits, row[1:length], reduction="none"))
+    assert decisions.loss == pytest.approx(float(torch.cat(losses).double().mean()), rel=1e-5)

@@ -36,6 +36,8 @@ class HuggingFaceModel(nn.Module):
         self.name = name
         if not isinstance(getattr(model.get_output_embeddings(), "weight", None), Tensor):
             raise self._unsupported("it has no output layer")
+        # As LanguageModel has it: what is done to logits after the output layer, if anything is.
+        self.finish: Callable[[Tensor], Tensor] | None = self._finish
         self._probe()
 
     @property
@@ -84,6 +86,17 @@ class HuggingFaceModel(nn.Module):
         with self._at_output(lambda _: given):
             logits: Tensor = self.model(input_ids=token, use_cache=False).logits
         return logits.view(*embeddings.shape[:-1], -1)
+
+    def _finish(self, logits: Float[Tensor, "*N M"]) -> Float[Tensor, "*N M"]:
+        """The model runs on a single token, and its output layer gives these instead."""
+        given = logits.reshape(1, -1, logits.shape[-1])
+        token = torch.zeros(1, 1, dtype=torch.long, device=given.device)
+        hook = self._output.register_forward_hook(lambda *_: given)
+        try:
+            finished: Tensor = self.model(input_ids=token, use_cache=False).logits
+        finally:
+            hook.remove()
+        return finished.view(logits.shape).clone()
 
     @property
     def _output(self) -> Any:
@@ -137,8 +150,14 @@ class HuggingFaceModel(nn.Module):
         classifier = self.classifier
         tokens = torch.arange(PROBE, device=classifier.device).remainder(len(classifier))[None]
         embeddings = self.embed(tokens)
-        if not _close(self.head(embeddings), self.model(input_ids=tokens, use_cache=False).logits):
+        made: list[Tensor] = []
+        hook = self._output.register_forward_hook(lambda _, __, logits: made.append(logits))
+        logits = self.model(input_ids=tokens, use_cache=False).logits
+        hook.remove()
+        if not _close(self.head(embeddings), logits):
             raise self._unsupported("its logits are not made from the input of its output layer")
+        if torch.equal(made[0].to(logits), logits):
+            self.finish = None
         tokens[0, -1] = 0
         if not _close(self.embed(tokens)[:, :-1], embeddings[:, :-1]):
             raise self._unsupported("its embeddings change with later tokens, so it is not causal")
