@@ -38,6 +38,7 @@ fix: $(INSTALLED)
 
 bench: $(INSTALLED)
 	OMP_NUM_THREADS=$(WORKERS) $(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/threads.py
 
 clean:
 	rm -rf .venv

@@ -183,7 +183,7 @@ CASES = {
     ),
     # Measuring
     "no such model": ("measure {0}/none --tokens {0}/tokens", None, r"none"),
-    "no such step": ("measure {0}/run --step 3", None, r"no checkpoint of step 3; it has 2"),
+    "no such step": ("measure {0}/run --step 3", None, r"no checkpoint of step 3; it has \d+"),
     "unknown measure": (
         "measure {0}/run --measures nc1_cdvn",
         None,
