@@ -5,6 +5,7 @@ import pytest
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.jobs import sweep
+from tightframe.lm.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,12 @@ def test_a_sweep_trains_measures_skips_what_is_done_and_ends_in_a_page(tmp_path,
     assert set(frame["run"]) == {"width8-depth1", "width12-depth1"}
     assert {"nc1_cdnv", "nc4_rate", "val_loss", "entropy_floor"} <= set(frame["metric"])
     values = frame.pivot(index="run", columns="metric", values="value")
+    # The loop validates by another route than the measuring pass; both stand beside the floor.
+    for run in sweep.plan(file):
+        last = Run.open(run.run).log[-1]
+        assert last["val_loss"] == pytest.approx(values.loc[run.name, "val_loss"], rel=1e-5)
+        assert last["entropy_floor"] == values.loc[run.name, "entropy_floor"]
+        assert last["realised_floor"] == values.loc[run.name, "realised_floor"]
     assert (values["val_loss"] > values["entropy_floor"]).all()
 
 

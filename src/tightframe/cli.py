@@ -207,7 +207,20 @@ def train(
             measure_run(run.path, step=step, min_count=min_count, measures=measures)
             for step in run.steps
         ]
-    _done(f"{run.path}: trained", json, run=str(run.path), results=[str(p) for p in results])
+    last = run.log[-1]
+    floors = (
+        f" (entropy floor {last['entropy_floor']:.4f}, realised {last['realised_floor']:.4f})"
+        if "entropy_floor" in last
+        else ""
+    )
+    _done(
+        f"{run.path}: validation loss {last['val_loss']:.4f} nats per token{floors}, "
+        f"accuracy {last['val_accuracy']:.1%}, perplexity {last['val_perplexity']:.2f}",
+        json,
+        run=str(run.path),
+        results=[str(path) for path in results],
+        **last,
+    )
 
 
 @app.command

@@ -175,6 +175,9 @@ class _Training:
                 "val_accuracy": found.accuracy,
                 "val_perplexity": found.perplexity,
             }
+            if (floor := self.shards.entropy_floor) is not None:
+                record["entropy_floor"] = floor["mean_conditional_entropy"]
+                record["realised_floor"] = floor["realised_nll"]
             save_checkpoint(self.model, run.checkpoint(self.progress.step))
             self._log(run, record)
 
