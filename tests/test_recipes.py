@@ -13,7 +13,7 @@ def settings(**values):
 
 
 def test_linguistic_collapse_is_the_published_training():
-    # Section 2.2 and 2.3 of the specification.
+    # As the published study trained (Wu & Papyan 2024, arXiv:2405.17767, and its code).
     found = as_dict(settings(recipe="linguistic-collapse", width=768, depth=2, epochs=3))
     expected = {
         "heads": 16,
