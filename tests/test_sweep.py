@@ -83,6 +83,57 @@ def test_a_sweep_trains_measures_skips_what_is_done_and_ends_in_a_page(tmp_path,
     assert (values["val_loss"] > values["entropy_floor"]).all()
 
 
+def _workers(folder, tokens, monkeypatch, *, cores, base="", grid="width = [8, 12, 16, 20]"):
+    """How many runs of a planned sweep would go at a time on a machine of so many cores."""
+    monkeypatch.setattr(sweep, "_cores", lambda: cores)
+    file = _file(folder, tokens, grid=grid)
+    file.write_text(file.read_text().replace("[grid]", f"{base}\n[grid]"))
+    return sweep._workers(sweep.plan(file))
+
+
+@pytest.mark.parametrize(
+    ("cores", "base", "workers"),
+    [
+        (2, "", 2),  # four runs of one thread each on two cores
+        (2, "threads = 2", 1),  # each takes the machine
+        (8, "", 4),  # four runs share eight cores: two threads each
+        (8, "threads = 3", 2),
+        (2, "threads = 5", 1),
+    ],
+)
+def test_as_many_runs_go_at_a_time_as_have_a_core_for_each_thread(
+    tmp_path, tokens, monkeypatch, cores, base, workers
+):
+    assert _workers(tmp_path, tokens, monkeypatch, cores=cores, base=base) == workers
+
+
+def test_the_run_with_the_most_threads_decides(tmp_path, tokens, monkeypatch):
+    grid = "width = [8]\nthreads = [1, 2]"
+    assert _workers(tmp_path, tokens, monkeypatch, cores=4, grid=grid) == 2
+
+
+@pytest.mark.parametrize(("device", "workers"), [("auto", 1), ("cuda", 1), ("cpu", 4)])
+def test_a_gpu_takes_one_run_at_a_time(tmp_path, tokens, monkeypatch, device, workers):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    base = f'device = "{device}"\nprecision = "fp32"'
+    assert _workers(tmp_path, tokens, monkeypatch, cores=4, base=base) == workers
+
+
+def test_a_sweep_without_workers_is_refused(tmp_path, tokens):
+    with pytest.raises(UserError, match="workers is -1; expected 1 or more"):
+        sweep.run(_file(tmp_path, tokens), workers=-1)
+
+
+def test_the_number_of_workers_reaches_the_executor(tmp_path, tokens, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep, "run_local", lambda jobs, *, workers, **_: asked.append(workers))
+    file = _file(tmp_path, tokens)
+    monkeypatch.setattr(sweep, "_cores", lambda: 2)
+    sweep.run(file)
+    sweep.run(file, workers=7)
+    assert asked == [2, 7]
+
+
 def test_a_failed_run_is_named_and_does_not_stop_the_others(tmp_path, tokens, monkeypatch):
     file = _file(tmp_path, tokens)
     make = sweep._job

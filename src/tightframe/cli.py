@@ -308,7 +308,7 @@ def run(file: Path, /, *, workers: int | None = None, json: Json = False) -> Non
     file
         The sweep file (TOML).
     workers
-        Runs at a time; as many as there are cores by default.
+        Runs at a time; by default as many as have a core for each of their threads, one on a GPU.
     json
         Print one JSON object on standard output.
     """

@@ -2,7 +2,8 @@
 
 On disk, under `sweeps/<name>/`: `sweep.toml` (the sweep as it was planned), `plan/<run>.toml` (all
 that a run needs), `logs/<run>.txt` (what it printed), `runs/<run>/`. A run's threads are decided
-once, when it is planned, because they are part of its identity (bits depend on them).
+once, when it is planned, because they are part of its identity (bits depend on them). So do they
+decide how many runs go at a time: as many as have a core for each of their threads.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import pydantic
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.files import exclusive
 from tightframe.jobs.executors import Job, run_local
+from tightframe.lm import hardware
 from tightframe.lm.runs import Run
 from tightframe.lm.training import TrainSettings
 from tightframe.settings import read_toml, resolve, write_toml
@@ -101,18 +103,22 @@ def run(
 
     Args:
         file: The sweep file.
-        workers: Runs at a time; by default as many as there are cores for.
+        workers: Runs at a time; by default as many as have a core for each of their threads, and
+            one if they go to a GPU.
         say: Gets a line for every run that starts, ends or fails.
 
     Raises:
         PartlyDoneError: Some runs failed; the others are finished. The message lists them.
     """
+    if workers is not None and workers < 1:
+        raise UserError(f"workers is {workers}; expected 1 or more")
     runs = plan(file)
     settings = resolve(SweepSettings, {"name": file.stem, **read_toml(file)}, source=str(file))
     with exclusive(settings.path, what="sweep"):
         left = [planned for planned in runs if planned.state != "finished"]
         if len(left) < len(runs):
             say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
+        workers = workers or _workers(left)
         failed = _run_jobs([_job(planned, settings) for planned in left], workers, say)
     if failed:
         raise PartlyDoneError(
@@ -130,9 +136,16 @@ def _job(planned: PlannedRun, settings: SweepSettings) -> Job:
     return Job(planned.name, command, planned.log)
 
 
-def _run_jobs(jobs: list[Job], workers: int | None, say: Callable[[str], None]) -> list[Job]:
-    if not jobs:
-        return []
+def _workers(runs: list[PlannedRun]) -> int:
+    """How many of the runs have a core for each of their threads; a GPU takes one at a time."""
+    plans = [resolve(TrainSettings, read_toml(one.plan), source=str(one.plan)) for one in runs]
+    chosen = [hardware.choose(settings) for settings in plans]
+    if any(settings.device == "cuda" for settings in chosen):
+        return 1
+    return max(1, _cores() // max((settings.threads for settings in chosen), default=1))
+
+
+def _run_jobs(jobs: list[Job], workers: int, say: Callable[[str], None]) -> list[Job]:
     failed: list[Job] = []
     ended, since = 0, time.monotonic()
 
@@ -147,7 +160,7 @@ def _run_jobs(jobs: list[Job], workers: int | None, say: Callable[[str], None]) 
 
     run_local(
         jobs,
-        workers=workers or min(_cores(), len(jobs)),
+        workers=workers,
         started=lambda job: say(f"{job.name}: started"),
         ended=note,
     )
