@@ -83,7 +83,8 @@ def test_an_undefined_correlation_is_nan_with_its_reason(x, y, log, reason):
 def rows(*lines):
     names = ["run", "step", "split", "layer", "labels", "subset", "metric", "value", "min_count"]
     frame = pd.DataFrame(lines, columns=names)
-    return frame.assign(set_seed=0, model_width=[len(run) for run in frame["run"]])
+    facts = {"set_seed": 0, "tokens_name": "x", "tokens_fingerprint": "1f"}
+    return frame.assign(**facts, model_width=[len(run) for run in frame["run"]])
 
 
 def test_a_checkpoint_takes_the_last_layer_the_training_split_and_the_smallest_minimum_count():

@@ -130,6 +130,28 @@ def test_nothing_to_report_says_what_to_run(tmp_path, made, message):
     assert not (tmp_path / "demo" / "report").exists()
 
 
+def test_a_checkpoint_that_was_measured_on_two_token_sets_is_not_mixed(small):
+    # The same checkpoint on other tokens, with one measure: its line would hold both.
+    first = min(small.glob("runs/*/results/*.jsonl"))
+    lines = first.read_text().splitlines(keepends=True)
+    header = lines[0].replace("0f1e2d3c4b5a", "999999999999").replace('"stories"', '"novels"')
+    row = next(line for line in lines if '"rank_pr"' in line and line != lines[0])
+    (first.parent / "step-other.jsonl").write_text(header + row)
+    with pytest.raises(
+        UserError,
+        match=r"w64-d1-e1-s0 at step 1024 was measured on 2 token sets, stories \(0f1e2d3c4b5a\) "
+        r"and novels \(999999999999\); keep the results files of one of them",
+    ):
+        report(small)
+
+
+def test_the_tokens_of_a_checkpoint_are_facts_and_no_measure(sweep, found):
+    runs = pd.read_csv(sweep / "report" / "tables" / "runs.csv")
+    assert set(runs["tokens_name"]) == {"stories"}
+    assert set(runs["tokens_fingerprint"]) == {"0f1e2d3c4b5a"}
+    assert not [metric for metric in found["metric"] if metric.startswith("tokens")]
+
+
 def test_results_without_a_loss_are_refused(small):
     for file in small.glob("runs/*/results/*.jsonl"):
         lines = file.read_text().splitlines(keepends=True)

@@ -38,6 +38,20 @@ def test_two_rows_with_one_key_are_refused(tmp_path):
         gather([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
 
 
+def test_one_checkpoint_on_two_token_sets_is_two_rows_that_say_which(tmp_path):
+    for name, tokens in {"a": "1f", "b": "2e"}.items():
+        header = dataclasses.replace(HEADER, tokens={"name": name, "fingerprint": tokens})
+        write_rows(tmp_path / f"{name}.jsonl", header, [ROW])
+    frame = gather([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    assert frame["tokens_name"].tolist() == ["a", "b"]
+    assert frame["tokens_fingerprint"].tolist() == ["1f", "2e"]
+    # A name is not an identity: the same tokens under another one are measured twice.
+    renamed = dataclasses.replace(HEADER, tokens={"name": "c", "fingerprint": "1f"})
+    write_rows(tmp_path / "c.jsonl", renamed, [ROW])
+    with pytest.raises(UserError, match=r"c.jsonl: nc1_cdnv of r at step 10 is also in .*a.jsonl"):
+        gather([tmp_path / "a.jsonl", tmp_path / "c.jsonl"])
+
+
 @pytest.mark.parametrize("text", ["", "{}\n", '{"header": {}}\n', "no json\n"])
 def test_a_damaged_results_file_is_named(tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)

@@ -90,7 +90,9 @@ def read_rows(path: Path) -> tuple[Header, list[Row]]:
 def gather(paths: Iterable[Path]) -> "pd.DataFrame":
     """All rows of several files as one table, a column a field; two rows with one key are refused.
 
-    The header's settings and the model's facts come as columns `set_*` and `model_*`.
+    The key is `KEY` and the tokens' fingerprint: one checkpoint may be measured on several texts.
+    The header's settings and the model's facts come as columns `set_*` and `model_*`, the name and
+    the fingerprint of the tokens as `tokens_name` and `tokens_fingerprint`.
     """
     import pandas as pd
 
@@ -98,15 +100,17 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
     seen: dict[tuple[Any, ...], Path] = {}
     for path in paths:
         header, rows = read_rows(path)
+        tokens = header.tokens.get("name", ""), header.tokens.get("fingerprint", "")
         for row in rows:
-            key = tuple(getattr(row, name) for name in KEY)
+            key = *(getattr(row, name) for name in KEY), tokens[1]
             if key in seen:
                 raise UserError(
                     f"{path}: {row.metric} of {row.run} at step {row.step} is also in "
                     f"{seen[key]}; keep one of the two files"
                 )
             seen[key] = path
-        extra = {f"set_{name}": _cell(value) for name, value in header.settings.items()}
+        extra = {"tokens_name": tokens[0], "tokens_fingerprint": tokens[1]}
+        extra |= {f"set_{name}": _cell(value) for name, value in header.settings.items()}
         extra |= {f"model_{name}": _cell(value) for name, value in header.model.items()}
         frames.append(pd.DataFrame([vars(row) for row in rows]).assign(**extra))
     if not frames:

@@ -2,29 +2,50 @@
 
 import pandas as pd
 
+from tightframe.errors import UserError
+
 CHECKPOINT = ["run", "step"]
+FACTS = ("set_", "model_", "tokens_")  # how the columns that are no measures begin
 
 
 def checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a checkpoint (run and step), a column a metric, then its settings and model facts.
+    """One line a checkpoint (run and step), a column a metric, then settings, model and tokens.
 
     A metric that was measured in several ways is taken over all classes, with next tokens as
     labels, at the last layer, on the training split where there is one (loss and agreement have
-    the validation split only), with the smallest minimum count.
+    the validation split only), with the smallest minimum count. A checkpoint that was measured on
+    several token sets is refused: its line would mix them.
 
     Args:
-        rows: As `results.gather` gives them: the fields of `Row`, `set_*` and `model_*`.
+        rows: As `results.gather` gives them: the fields of `Row`, `set_*`, `model_*`, `tokens_*`.
     """
+    _refuse_mixed_tokens(rows)
     chosen = rows[(rows["labels"] == "next") & (rows["subset"] == "all")]
     chosen = chosen.sort_values(
         ["layer", "split", "min_count"], ascending=[False, True, True], kind="stable"
     ).drop_duplicates([*CHECKPOINT, "metric"])
     values = chosen.pivot(index=CHECKPOINT, columns="metric", values="value")
     facts = rows.drop_duplicates(CHECKPOINT).set_index(CHECKPOINT)
-    facts = facts[[name for name in rows.columns if name.startswith(("set_", "model_"))]]
+    facts = facts[[name for name in rows.columns if name.startswith(FACTS)]]
     return values.join(facts).sort_index().reset_index()
 
 
 def last_of_each_run(table: pd.DataFrame) -> pd.DataFrame:
     """The lines of the last checkpoint of every run, one line a run."""
     return table[table["step"] == table.groupby("run")["step"].transform("max")]
+
+
+def _refuse_mixed_tokens(rows: pd.DataFrame) -> None:
+    sets = rows.drop_duplicates([*CHECKPOINT, "tokens_fingerprint"])
+    mixed = sets[sets.duplicated(CHECKPOINT, keep=False)]
+    if mixed.empty:
+        return
+    run, step = mixed.iloc[0][CHECKPOINT]
+    its = mixed[(mixed["run"] == run) & (mixed["step"] == step)]
+    found = [
+        f"{n} ({f})" for n, f in zip(its["tokens_name"], its["tokens_fingerprint"], strict=True)
+    ]
+    raise UserError(
+        f"{run} at step {step} was measured on {len(found)} token sets, {' and '.join(found)}; "
+        "keep the results files of one of them, and move the others elsewhere"
+    )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tightframe.analysis.checkpoints import FACTS
 from tightframe.files import whole_file
 from tightframe.report.views import VIEWS
 
@@ -29,18 +30,17 @@ def with_floors(table: pd.DataFrame) -> pd.DataFrame:
 def measured(table: pd.DataFrame) -> list[str]:
     """The measures in the table: those of the views first, then the others by name."""
     shown = dict.fromkeys(panel.metric for view in VIEWS for panel in view.panels)
-    facts = ("set_", "model_")
     others = sorted(
         name
         for name in table.columns
-        if name not in {"run", "step", *QUALITY} and not name.startswith(facts)
+        if name not in {"run", "step", *QUALITY} and not name.startswith(FACTS)
     )
     return [name for name in shown if name in table] + [n for n in others if n not in shown]
 
 
 def runs(table: pd.DataFrame) -> pd.DataFrame:
-    """The checkpoints with their columns in reading order: loss, model, settings, measures."""
-    facts = [name for name in table.columns if name.startswith("model_")]
+    """The checkpoints, in reading order: loss, model, tokens, settings, measures."""
+    facts = [name for name in table.columns if name.startswith(("model_", "tokens_"))]
     settings = [name for name in table.columns if name.startswith("set_")]
     quality = [name for name in QUALITY if name in table]
     return table[["run", "step", *quality, *facts, *settings, *measured(table)]]
