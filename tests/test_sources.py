@@ -1,12 +1,16 @@
+import http.server
 import json
 import sys
+import threading
 from types import SimpleNamespace
 
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
-from tightframe.corpus import sources
+from tightframe.corpus import hub, sources
 from tightframe.corpus.sources import open_source
 from tightframe.errors import UserError
 
@@ -175,6 +179,52 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path):
         list(source.read())
 
 
+@pytest.fixture
+def closed_hub(monkeypatch):
+    """A hub at a port that nothing listens at; waiting to try again is a failure."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waited {seconds} s"))
+
+
+def test_a_hub_that_does_not_answer_is_told_without_waiting(closed_hub):
+    assert hub.unreachable()
+    with pytest.raises(UserError) as caught:
+        _texts("hf:someone/set")
+    assert str(caught.value) == (
+        "hf:someone/set: the Hugging Face hub does not answer; set HF_HUB_OFFLINE=1 to read what "
+        "was fetched before"
+    )
+
+
+def test_a_hub_that_answers_with_an_error_is_reachable(monkeypatch):
+    # Its own message says more than ours could.
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(503)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        assert not hub.unreachable()
+
+
+def test_in_offline_mode_nothing_is_asked(closed_hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: pytest.fail("asked"))
+    assert not hub.unreachable()
+
+
+@pytest.fixture
+def open_hub(monkeypatch):
+    monkeypatch.setattr(hub, "unreachable", lambda: False)
+
+
 class _Hub:
     """Stands in for the package datasets; notes what it was asked for."""
 
@@ -196,18 +246,18 @@ class _Hub:
         ("hf:set:plain@test", ("set", "plain", "test")),
     ],
 )
-def test_a_data_set_is_named_with_configuration_and_split(monkeypatch, source, asked):
-    hub = _Hub([{"text": "one"}, {"text": "zwei é"}])
-    monkeypatch.setitem(sys.modules, "datasets", hub)
+def test_a_data_set_is_named_with_configuration_and_split(open_hub, monkeypatch, source, asked):
+    stand_in = _Hub([{"text": "one"}, {"text": "zwei é"}])
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
     documents = list(open_source(source).read())
-    assert hub.asked == [asked]
+    assert stand_in.asked == [asked]
     assert [document.text for document in documents] == ["one", "zwei é"]
     assert [document.unit for document in documents] == [0, 1]
     assert documents[1].n_bytes == 7
     assert documents[1].done is None
 
 
-def test_a_data_set_is_streamed(monkeypatch):
+def test_a_data_set_is_streamed(open_hub, monkeypatch):
     def endless():
         yield {"text": "one"}
         raise AssertionError("read further than asked")
@@ -225,7 +275,7 @@ def test_a_local_data_set_folder_is_read_by_the_real_package(tmp_path, monkeypat
     assert _texts(f"hf:{tmp_path / 'set'}@test") == ["three"]
 
 
-def test_data_sets_that_cannot_be_read_are_one_line(monkeypatch):
+def test_data_sets_that_cannot_be_read_are_one_line(open_hub, monkeypatch):
     def unreachable(*args, **kwargs):
         raise ConnectionError("no route to host\nand a long tale")
 

@@ -1,6 +1,8 @@
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
+from tightframe.corpus import hub
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
 
@@ -106,6 +108,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
     def unreachable(*args, **kwargs):
         raise ConnectionError("no route to host\nand a long tale")
 
+    monkeypatch.setattr(hub, "unreachable", lambda: False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
     with pytest.raises(UserError) as caught:
         tokenizers.load("someone/some-model")
@@ -113,3 +116,21 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
         "someone/some-model: no such file, and the Hugging Face hub gave no tokenizer of this name "
         "(ConnectionError: no route to host)"
     )
+
+
+def test_a_tokenizer_that_was_fetched_before_needs_no_hub(monkeypatch, tmp_path):
+    # A cache as the hub's client leaves it: a revision, and what it points to.
+    cached = tmp_path / "models--someone--some-model"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a" * 40)
+    (cached / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    made = tokenizers.train_bpe(["to be or not to be"], 260)
+    tokenizers.save(made, cached / "snapshots" / ("a" * 40) / "tokenizer.json")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "unreachable", lambda: True)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waited {seconds} s"))
+    assert tokenizers.load("someone/some-model").get_vocab() == made.get_vocab()
+    with pytest.raises(
+        UserError, match=r"^someone/other: no such file, and the .* hub does not answer$"
+    ):
+        tokenizers.load("someone/other")

@@ -1,4 +1,4 @@
-"""What goes wrong with the Hugging Face hub, in one line."""
+"""What goes wrong with the Hugging Face hub, in one line and without waiting for it."""
 
 import contextlib
 import logging
@@ -16,6 +16,23 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         hub_logging.set_verbosity(before)
+
+
+def unreachable() -> bool:
+    """Whether the hub gives no answer at all, of whatever status; False in its offline mode.
+
+    Asked once, before anything is fetched: without an answer the hub's client waits and tries five
+    times more, for which it has no setting.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False  # then nothing is asked, and nothing waits
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # each of the libraries that the client is made with has its own
+        return True
+    return False
 
 
 def reason(error: Exception) -> str:

@@ -244,6 +244,11 @@ def _hub_source(source: str, field: str) -> Source:
 
     def read() -> Iterator[Document]:
         unit = -1
+        if not Path(name).exists() and hub.unreachable():
+            raise UserError(
+                f"{source}: the Hugging Face hub does not answer; set HF_HUB_OFFLINE=1 to read "
+                "what was fetched before"
+            )
         try:
             with hub.quiet():
                 rows = datasets.load_dataset(name, config, split=split, streaming=True)

@@ -114,11 +114,15 @@ def _read_file(path: Path) -> Tokenizer:
 
 
 def _fetch(name: str) -> Tokenizer:
+    from huggingface_hub import hf_hub_download
+
+    silent = hub.unreachable()  # then what was fetched before has to do
     try:
         with hub.quiet():
-            return Tokenizer.from_pretrained(name)
+            path = hf_hub_download(name, "tokenizer.json", local_files_only=silent)
+        return Tokenizer.from_file(path)
     except Exception as error:  # whatever the network, the hub or the file may raise
-        raise UserError(
-            f"{name}: no such file, and the Hugging Face hub gave no tokenizer of this name "
-            f"({hub.reason(error)})"
-        ) from None
+        why = (
+            "does not answer" if silent else f"gave no tokenizer of this name ({hub.reason(error)})"
+        )
+        raise UserError(f"{name}: no such file, and the Hugging Face hub {why}") from None
