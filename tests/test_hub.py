@@ -294,6 +294,14 @@ def test_a_name_that_the_hub_does_not_give_is_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_hub_that_does_not_answer_is_told_without_waiting(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waited {seconds} s"))
+    with pytest.raises(UserError, match=r"^nobody/nothing: transformers can't load this"):
+        load_model("nobody/nothing")
+
+
 def test_rows_longer_than_the_model_knows_are_refused(tmp_path):
     save(CONFIGS["gpt2"](), tmp_path / "gpt2")
     with pytest.raises(UserError, match="rows of 25 positions are longer than the 24 of"):

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.lm.interface import Batch
 
@@ -188,6 +189,7 @@ def load_huggingface(
             dtype=dtype or "auto",
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            local_files_only=not Path(path_or_name).exists() and hub.unreachable(),
             output_loading_info=True,
         )
     except Exception as error:  # whatever the network, the hub, the files or their code may raise
