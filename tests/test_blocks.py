@@ -94,19 +94,36 @@ def test_published_remainders_take_their_documents_with_them():
     assert writer.n_bytes == 45
 
 
+@pytest.mark.parametrize("bos", [None, 60])
+@pytest.mark.parametrize("end", [END, None])
 @pytest.mark.parametrize("block", [2, 7, 64, 5_000])
-def test_packed_blocks_drop_nothing(block):
+def test_packed_blocks_drop_nothing(block, end, bos):
     documents = _documents(block, 300, 20)
     writer = _Rows(block)
-    _add(Packed(writer, end=END), documents)
-    assert writer.kept == reference.packed(documents, block, END)
+    _add(Packed(writer, end=end, bos=bos), documents)
+    assert writer.kept == reference.packed(documents, block, end, bos)
     assert all(length == block for length in writer.lengths[:-1])
     assert writer.n_bytes == 3 * sum(map(len, documents))
-    # The padding of the last block is end-of-text.
-    assert set(writer.rows[-1][writer.lengths[-1] :]) <= {END}
+    # The last block is padded with end-of-text, or else with what the vocabulary surely has.
+    padding = next(token for token in (end, bos, 0) if token is not None)
+    assert set(writer.rows[-1][writer.lengths[-1] :]) <= {padding}
     filled = [document for document in documents if document]
     assert len(writer.starts) == len(filled)
     assert _documents_at(writer, filled)
+
+
+def test_a_block_that_begins_with_bos_labels_all_of_the_line():
+    # Five tokens in blocks of 3 behind bos (9): 2 + 2 + 1, and documents at columns 1, 2 and 1.
+    writer = _Rows(3)
+    _add(Packed(writer, end=END, bos=9), [[1], [2], [3]])
+    assert writer.kept == [[9, 1, END], [9, 2, END], [9, 3]]
+    assert writer.starts == [1, 4, 7]
+    assert sum(length - 1 for length in writer.lengths) == 5
+    # Without end-of-text the line is 1, 2, 3.
+    writer = _Rows(3)
+    _add(Packed(writer, end=None, bos=9), [[1], [2], [3]])
+    assert writer.rows == [[9, 1, 2], [9, 3, 9]]
+    assert writer.starts == [1, 2, 4]
 
 
 @pytest.mark.parametrize("open_blocks", [1, 4, 1_000])

@@ -11,13 +11,15 @@ def published(documents, block, shards):
     return rows
 
 
-def packed(documents, block, end):
-    """Documents with `end` between them; the last row may be short."""
+def packed(documents, block, end, bos=None):
+    """Documents with `end` between them, each row behind `bos`; the last row may be short."""
     line = []
     for document in documents:
         if document:
-            line += ([end] if line else []) + document
-    return chunks(line, block)
+            between = [end] if line and end is not None else []
+            line += between + document
+    first = [] if bos is None else [bos]
+    return [first + row for row in chunks(line, block - len(first))]
 
 
 def label_counts(rows, n_classes):

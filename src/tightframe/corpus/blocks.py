@@ -4,8 +4,10 @@
              without separators and cut; the remainder of each group is dropped. Documents are
              first dealt to contiguous shards (its two worker processes), whose boundaries end a
              group early and so fix all counts.
-`packed`     an end-of-text token between documents, nothing dropped; the last block is partly
-             filled.
+`packed`     an end-of-text token between documents (nothing where the tokenizer has none), nothing
+             dropped; the last block is partly filled. On request every block begins with a
+             beginning-of-sequence token: context only, so that the first token of the text in a
+             block is a label, too.
 `whole`      every document lies inside one block, so that all of it is seen: a block begins with
              end-of-text, each document is followed by one, the rest is padding. All tokens of a
              document and the end-of-text after it are labels.
@@ -33,10 +35,17 @@ Ids = Int32[np.ndarray, " n"]
 
 
 class _Stream:
-    """Tokens in one line, written as full blocks once enough are pending."""
+    """Tokens in one line, written as full blocks once enough are pending.
 
-    def __init__(self, writer: ShardWriter) -> None:
+    Args:
+        writer: Takes the blocks.
+        first: Token that every block begins with, not part of the line; None is none.
+    """
+
+    def __init__(self, writer: ShardWriter, *, first: int | None = None) -> None:
         self._writer = writer
+        self._first = first
+        self._width = writer.block - (first is not None)  # tokens of the line in a block
         self._pieces: list[Ids] = []
         self._starts: list[int] = []  # offsets of the pending documents
         self.n_pending = 0
@@ -47,22 +56,21 @@ class _Stream:
             self._starts.append(self.n_pending)
         self._pieces.append(ids)
         self.n_pending += len(ids)
-        if self.n_pending >= max(_CHUNK_TOKENS, self._writer.block):
+        if self.n_pending >= max(_CHUNK_TOKENS, self._width):
             self.cut()
 
     def cut(self) -> None:
         """Write all full blocks; less than a block stays pending."""
-        block = self._writer.block
-        n = self.n_pending // block
+        n = self.n_pending // self._width
         if n:
+            end = n * self._width
             tokens = np.concatenate(self._pieces)
             starts = np.array(self._starts, dtype=np.int64)
-            here = int(np.searchsorted(starts, n * block))
-            lengths = np.full(n, block, dtype=np.int32)
-            self._writer.write(tokens[: n * block].reshape(n, block), lengths, starts[:here])
-            self._pieces = [tokens[n * block :].copy()]
-            self._starts = (starts[here:] - n * block).tolist()
-            self.n_pending -= n * block
+            here = int(np.searchsorted(starts, end))
+            self._write(tokens[:end].reshape(n, self._width), self._width, starts[:here])
+            self._pieces = [tokens[end:].copy()]
+            self._starts = (starts[here:] - end).tolist()
+            self.n_pending -= end
 
     def drop(self) -> None:
         """Forget what is pending."""
@@ -71,11 +79,18 @@ class _Stream:
     def fill(self, padding: int) -> None:
         """Write what is pending, less than a block, as one partly filled block."""
         if self.n_pending:
-            row = np.full((1, self._writer.block), padding, dtype=np.int32)
+            row = np.full((1, self._width), padding, dtype=np.int32)
             row[0, : self.n_pending] = np.concatenate(self._pieces)
-            lengths = np.array([self.n_pending], dtype=np.int32)
-            self._writer.write(row, lengths, np.array(self._starts, dtype=np.int64))
+            self._write(row, self.n_pending, np.array(self._starts, dtype=np.int64))
             self.drop()
+
+    def _write(self, rows: np.ndarray, length: int, starts: np.ndarray) -> None:
+        """Write rows of the line, each with `length` real tokens, behind their first token."""
+        if self._first is not None:
+            rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=self._first)
+            starts = starts + starts // self._width + 1
+            length += 1
+        self._writer.write(rows, np.full(len(rows), length, dtype=np.int32), starts)
 
 
 class Published:
@@ -125,13 +140,20 @@ class Published:
 
 
 class Packed:
-    """One line of documents with an end-of-text token between them, nothing dropped."""
+    """One line of documents, nothing dropped.
 
-    def __init__(self, writer: ShardWriter, *, end: int) -> None:
-        self.n_tokens = 0
+    Args:
+        writer: Takes the blocks.
+        end: End-of-text, put between documents; None puts nothing there.
+        bos: Beginning-of-sequence, put before each block's part of the line; None is none.
+    """
+
+    def __init__(self, writer: ShardWriter, *, end: int | None, bos: int | None = None) -> None:
+        self.n_tokens = 0  # of the line
         self._writer = writer
-        self._stream = _Stream(writer)
-        self._end = np.array([end], dtype=np.int32)
+        self._stream = _Stream(writer, first=bos)
+        self._end = np.array([] if end is None else [end], dtype=np.int32)
+        self._padding = next((token for token in (end, bos) if token is not None), 0)
         self._n_bytes = 0
 
     def add(self, ids: Ids, n_bytes: int) -> None:
@@ -140,7 +162,7 @@ class Packed:
             return
         if self.n_tokens:
             self._stream.append(self._end, starts=False)
-            self.n_tokens += 1
+            self.n_tokens += len(self._end)
         self._stream.append(ids, starts=True)
         self.n_tokens += len(ids)
         self._n_bytes += n_bytes
@@ -148,7 +170,7 @@ class Packed:
     def finish(self) -> dict[str, Any]:
         """Write what is left, the last block partly filled."""
         self._stream.cut()
-        self._stream.fill(int(self._end[0]))
+        self._stream.fill(self._padding)
         return self._writer.close(n_bytes=self._n_bytes)
 
 
