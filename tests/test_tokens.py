@@ -1,10 +1,12 @@
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from reference import blocks as reference
+from reference import groups as reference_groups
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.tokens import ShardWriter, Split, TokenShards, write_manifest
 from tightframe.errors import UserError
@@ -20,8 +22,11 @@ def _lines(seed, n):
     return [rng.integers(0, len(WORDS), rng.integers(1, BLOCK + 1)).tolist() for _ in range(n)]
 
 
-def _write(folder, lines, *, shard_blocks=3, name="x"):
-    """A tokens folder whose blocks hold the given lines, each line one document."""
+def _write(folder, lines, *, shard_blocks=3, name="x", blocks="packed", bos=None, starts=None):
+    """A tokens folder whose blocks hold the given lines, each line one document.
+
+    Or documents begin at the offsets `starts` of every split, all in the first five lines.
+    """
     folder.mkdir()
     tokenizers.save(tokenizers.word_level(WORDS), folder / "tokenizer.json")
     entries = {}
@@ -30,13 +35,16 @@ def _write(folder, lines, *, shard_blocks=3, name="x"):
         for start in range(0, len(rows), 5):  # pieces that fit no shard evenly
             part = rows[start : start + 5]
             padded = np.array([row + [0] * (BLOCK - len(row)) for row in part], dtype=np.int32)
-            starts = np.arange(len(part), dtype=np.int64) * BLOCK
-            writer.write(padded, np.array([len(row) for row in part], dtype=np.int32), starts)
+            begin = np.arange(len(part), dtype=np.int64) * BLOCK
+            if starts is not None:
+                begin = np.array(starts if start == 0 else [], dtype=np.int64)
+            writer.write(padded, np.array([len(row) for row in part], dtype=np.int32), begin)
         entries[split] = writer.close(n_bytes=7)
     manifest = {
         "name": name,
         "source": {"text": str(folder)},
-        "blocks": "packed",
+        "blocks": blocks,
+        "bos": bos,
         "block": BLOCK,
         "vocab_size": len(WORDS),
         "end_of_text": 0,
@@ -108,6 +116,79 @@ def test_size_of_shards_changes_no_row(tmp_path, lines, shard_blocks):
     assert max(blocks) == min(17, shard_blocks)
 
 
+def test_labels_can_be_asked_for_by_their_place_among_all(folder, lines):
+    split = TokenShards.open(folder).split("train")
+    labels = [token for row in lines["train"] for token in row[1:]]
+    first, end = split.label_ordinals(range(17))
+    assert [labels[a:b] for a, b in zip(first, end, strict=True)] == [
+        row[1:] for row in lines["train"]
+    ]
+    order = np.random.default_rng(0).permutation(len(labels))
+    assert split.labels(order).tolist() == [labels[index] for index in order]
+    assert split.labels(np.zeros(0, dtype=np.int64)).shape == (0,)
+
+
+def test_bits_per_byte_are_those_of_all_tokens_of_the_text(tmp_path, lines):
+    # A loss of ln 2 is one bit a token. Where blocks begin with text, the first token of a block
+    # costs what the others cost: as many bits as tokens, for 7 bytes.
+    split = TokenShards.open(_write(tmp_path / "x", lines)).split("train")
+    assert split.bits_per_byte(math.log(2)) == pytest.approx(split.n_tokens / 7, rel=1e-15)
+    # Where they begin with something else, only labels are text.
+    for name, options in {"y": {"bos": 3}, "z": {"blocks": "whole"}}.items():
+        split = TokenShards.open(_write(tmp_path / name, lines, **options)).split("train")
+        assert split.n_labels < split.n_tokens
+        assert split.bits_per_byte(math.log(2)) == pytest.approx(split.n_labels / 7, rel=1e-15)
+
+
+def test_groups_hold_whole_documents_of_about_as_many_labels(folder, lines):
+    split = TokenShards.open(folder).split("train")
+    # A document a line: those with one token have no label and count for nothing.
+    labelled = [row for row, line in enumerate(lines["train"]) if len(line) > 1]
+    weights = [len(lines["train"][row]) - 1 for row in labelled]
+    for n in (1, 2, 5, len(labelled)):
+        bounds, unit = split.groups(n)
+        assert unit == "documents"
+        cuts = reference_groups.cuts(weights, n)
+        assert bounds.tolist() == [0, *(labelled[cut] * BLOCK for cut in cuts), 17 * BLOCK]
+
+
+def test_documents_may_begin_anywhere_in_a_block(tmp_path):
+    # Rows of 4, 4, 3 and 4 tokens; labels stand at 1 2 3, 5 6 7, 9 10, 13 14 15.
+    rows = [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4]]
+    lines = {"train": rows, "val": rows}
+    # Documents begin at 1, 3, 7, 8 and 13: with 2 (of 0..2), 3, 1, 2 and 3 labels.
+    split = TokenShards.open(_write(tmp_path / "x", lines, starts=[1, 3, 7, 8, 13])).split("val")
+    lengths = [len(row) for row in rows]
+    assert reference_groups.weights([0, 3, 7, 8, 13], lengths, BLOCK) == [2, 3, 1, 2, 3]
+    assert split.groups(5).bounds.tolist() == [0, 3, 7, 8, 13, 16]
+    # Thirds of 11 labels end at 3.7 and 7.3: nearest are 5 (before 7) and 8 (before 13).
+    assert split.groups(3).bounds.tolist() == [0, 7, 13, 16]
+    # A document that begins at the end of a block, without any label, goes with the one before:
+    # columns 3 of row 2 (padding) and 0 of row 3 hold none.
+    bare = TokenShards.open(_write(tmp_path / "y", lines, starts=[0, 11, 12])).split("val")
+    assert bare.groups(2).bounds.tolist() == [0, 12, 16]
+    assert reference_groups.weights([0, 11, 12], lengths, BLOCK) == [8, 0, 3]
+
+
+def test_fewer_documents_than_groups_are_cut_at_blocks_and_said_to_be(tmp_path):
+    rows = [[1, 2, 3, 4]] * 8 + [[1]]
+    lines = {"train": rows, "val": rows}
+    split = TokenShards.open(_write(tmp_path / "x", lines, starts=[0, 13])).split("train")
+    assert split.groups(2).unit == "documents"
+    bounds, unit = split.groups(4)
+    assert unit == "blocks"
+    # Eight blocks of three labels; the ninth has none and goes with the last.
+    assert bounds.tolist() == [0, 8, 16, 24, 36]
+    with pytest.raises(UserError) as caught:
+        split.groups(9)
+    assert str(caught.value) == (
+        "split 'train' of 2 documents: 2 of them and 8 of its blocks have labels, too few for 9 "
+        "groups; ask for fewer"
+    )
+    with pytest.raises(ValueError, match="expected one group or more, got 0"):
+        split.groups(0)
+
+
 def test_blocks_in_the_middle_of_a_document_begin_none(tmp_path):
     # One document over several blocks: the blocks after the first begin none.
     writer = ShardWriter(tmp_path, "val", BLOCK, shard_tokens=BLOCK)
@@ -158,6 +239,17 @@ def test_a_file_that_is_not_as_written_is_refused_by_name(folder, file, harm):
     assert ("missing" if harm == "remove" else "damaged or changed") in str(caught.value)
     assert "build the tokens again" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_from_before_bos_says_that_there_is_none(tmp_path, lines):
+    shards = TokenShards.open(_write(tmp_path / "x", lines))
+    path = shards.path / "manifest.json"
+    before = {key: value for key, value in shards.manifest.items() if key != "bos"}
+    path.write_text(json.dumps(before))
+    assert TokenShards.open(shards.path).bos is None
+    other = TokenShards.open(_write(tmp_path / "y", lines, bos=3))
+    assert other.bos == 3
+    assert other.fingerprint != shards.fingerprint
 
 
 def test_a_changed_manifest_is_refused(folder):

@@ -6,11 +6,14 @@ A folder holds `manifest.json`, `tokenizer.json` and shards `train-00000.safeten
 `val-00000.safetensors`, ... of at most 64 MiB. A shard holds `tokens` (N, T) int32; `lengths` (N,)
 int32, the real tokens of each block, the rest being padding; and `documents` int64, the flat
 offsets (row * T + column) at which documents begin. A block of T tokens labels T - 1 positions:
-position t predicts token t + 1, and padding is never a label.
+position t predicts token t + 1, and padding is never a label. Where blocks begin with a token
+that is no part of the text (the manifest's `bos`, or blocks="whole"), that is the token which is
+no label.
 """
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +27,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.tokenizer import load
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, read_json, sha256, write_text
@@ -77,6 +81,12 @@ class TokenShards:
         return None if value is None else int(value)
 
     @property
+    def bos(self) -> int | None:
+        """Id of the beginning-of-sequence token that every block begins with, if there is one."""
+        value = self.manifest.get("bos")  # older folders don't say; they have none
+        return None if value is None else int(value)
+
+    @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits of the content: tokens, blocks, tokenizer, entropy floor.
 
@@ -112,7 +122,7 @@ class Split:
         self.block = shards.block
         self.vocab_size = shards.vocab_size
         self.n_blocks: int = entry["blocks"]
-        self.n_tokens: int = entry["tokens"]  # padding left out
+        self.n_tokens: int = entry["tokens"]  # padding left out, `bos` included
         self.n_labels: int = entry["labels"]  # positions 1.. of each block within its length
         self.n_bytes: int = entry["bytes"]  # UTF-8 bytes of the text that the tokens stand for
         self.fingerprint = fingerprint(
@@ -128,6 +138,8 @@ class Split:
         self._documents = [file.get_tensor("documents").numpy() for file in files]
         # Blocks before each shard, and in all.
         self._starts = np.cumsum([0, *(len(tokens) for tokens in self._tokens)])
+        # Whether a block's first token, which nothing predicts, is part of the text.
+        self._first_is_text = shards.bos is None and shards.manifest["blocks"] != "whole"
 
     def __len__(self) -> int:
         return self.n_blocks
@@ -136,11 +148,7 @@ class Split:
         self, indices: Sequence[int] | Int[np.ndarray, " B"] | Int[Tensor, " B"]
     ) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, " B"]]:
         """Tokens and lengths of the blocks at `indices`, in their order; repeats are allowed."""
-        asked = np.asarray(indices, dtype=np.int64)
-        if asked.size and not 0 <= asked.min() <= asked.max() < self.n_blocks:
-            raise ValueError(
-                f"rows must lie in [0, {self.n_blocks}), got {asked.min()}..{asked.max()}"
-            )
+        asked = self._checked(indices)
         shard_of = np.searchsorted(self._starts, asked, side="right") - 1
         tokens = np.empty((len(asked), self.block), dtype=np.int64)
         lengths = np.empty(len(asked), dtype=np.int64)
@@ -150,6 +158,16 @@ class Split:
             tokens[here] = self._tokens[shard][local]
             lengths[here] = self._lengths[shard][local]
         return torch.from_numpy(tokens), torch.from_numpy(lengths)
+
+    def _checked(
+        self, indices: Sequence[int] | Int[np.ndarray, " B"] | Int[Tensor, " B"]
+    ) -> Int64[np.ndarray, " B"]:
+        rows = np.asarray(indices, dtype=np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.n_blocks:
+            raise ValueError(
+                f"rows must lie in [0, {self.n_blocks}), got {rows.min()}..{rows.max()}"
+            )
+        return rows
 
     def label_counts(self) -> Int64[Tensor, " V"]:
         """How often each token is a label: at positions 1.. of a block, within its length."""
@@ -161,6 +179,85 @@ class Split:
             labels = tokens[:, 1:][columns < lengths[:, None]]
             counts += torch.bincount(labels, minlength=self.vocab_size)
         return counts
+
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        r"""A loss in bits per byte of text, which models with other tokenizers share.
+
+        .. math:: \frac{\text{nats per label token} \times \text{tokens}}{\text{bytes} \ln 2}
+
+        Tokens are those that stand for the text and the ends of its documents, which every model
+        has to predict; bytes are of the text in UTF-8. A token that is put before each block is
+        no part of either. Where there is none, the first token of a block is part of the text
+        though nothing predicts it: it is taken to cost what the others cost on average. So the
+        size of blocks changes only what the model sees, not what its loss is divided by.
+
+        Args:
+            nats_per_token: Mean cross-entropy over the labels of this split.
+        """
+        n_tokens = self.n_tokens if self._first_is_text else self.n_labels
+        return nats_per_token * n_tokens / self.n_bytes / math.log(2)
+
+    @cached_property
+    def _labels_before(self) -> Int64[np.ndarray, " ends"]:
+        """Labels in the blocks before each one, and in all."""
+        n_labels = np.concatenate(self._lengths).astype(np.int64) - 1
+        return np.concatenate([[0], np.cumsum(n_labels)])
+
+    def label_ordinals(
+        self, indices: Sequence[int] | Int[np.ndarray, " B"] | Int[Tensor, " B"]
+    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
+        """Which labels of the split, counted from 0, stand in each block: [first, end)."""
+        rows = self._checked(indices)
+        return self._labels_before[rows], self._labels_before[rows + 1]
+
+    def labels(self, ordinals: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+        """The labels at these places among all labels of the split, in any order."""
+        rows = np.searchsorted(self._labels_before, ordinals, side="right") - 1
+        columns = ordinals - self._labels_before[rows] + 1
+        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        labels = np.empty(len(ordinals), dtype=np.int64)
+        for shard in np.unique(shard_of):
+            here = np.flatnonzero(shard_of == shard)
+            labels[here] = self._tokens[shard][rows[here] - self._starts[shard], columns[here]]
+        return labels
+
+    def groups(self, n: int) -> Groups:
+        """`n` contiguous groups of whole documents, about equal in labels.
+
+        Where fewer than `n` documents have a label, groups are of whole blocks: stretches of one
+        document, which depend on each other, if less the longer they are. Only documents and
+        blocks with a label are counted.
+        """
+        if n < 1:
+            raise ValueError(f"expected one group or more, got {n}")
+        starts = self.document_starts().numpy()
+        # What stands before the first document belongs to it.
+        n_documents, documents = self._cut(np.concatenate([[0], starts[1:]]), n)
+        if documents is not None:
+            return Groups(documents, "documents")
+        n_blocks, blocks = self._cut(np.arange(self.n_blocks) * self.block, n)
+        if blocks is not None:
+            return Groups(blocks, "blocks")
+        raise UserError(
+            f"split '{self.name}' of {len(starts):,} documents: {n_documents:,} of them and "
+            f"{n_blocks:,} of its blocks have labels, too few for {n:,} groups; ask for fewer"
+        )
+
+    def _cut(
+        self, starts: Int64[np.ndarray, " items"], n: int
+    ) -> tuple[int, Int64[Tensor, " bounds"] | None]:
+        """How many items have labels, and the bounds of `n` groups of them if that is enough."""
+        end = self.n_blocks * self.block
+        rows, columns = np.divmod(starts, self.block)
+        # Labels before an item: those of earlier blocks, and of columns 1.. before its own.
+        first, stop = self.label_ordinals(rows)
+        before = np.minimum(first + np.maximum(columns - 1, 0), stop)
+        weights = np.diff(before, append=self.n_labels)
+        starts, weights = starts[weights > 0], weights[weights > 0]
+        if len(starts) < n:
+            return len(starts), None
+        bounds = np.concatenate([[0], starts[even_cuts(weights, n)], [end]])
+        return len(starts), torch.from_numpy(bounds)
 
     def document_starts(self) -> Int64[Tensor, " documents"]:
         """Flat offsets (row * T + column) at which documents begin, in increasing order."""
@@ -237,7 +334,10 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _content_fingerprint(manifest: dict[str, Any]) -> str:
-    return fingerprint({k: value for k, value in manifest.items() if k not in _NOT_CONTENT})
+    content = {k: value for k, value in manifest.items() if k not in _NOT_CONTENT}
+    if content.get("bos") is None:  # says what its absence says in older folders
+        content.pop("bos", None)
+    return fingerprint(content)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
