@@ -1,12 +1,13 @@
 """Two mergeable states: `ClassMoments` of labelled embeddings, `Decisions` of a classifier.
 
 Both take batches in any order and partition and give the same result to 1e-10 relative; both are
-merged in place and saved as one safetensors file. What a label means is not their concern.
+merged in place and saved as one safetensors file. What a label means is not their concern. Both
+may be kept by group of documents, so that intervals can be had by leaving groups out.
 
-Axes: N labelled positions, C classes, D embedding, U some of the classes.
+Axes: N labelled positions, C classes, D embedding, G groups, U some of the classes.
 """
 
-from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,19 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
-from tightframe.errors import UserError
-from tightframe.lm.interface import IGNORE
-from tightframe.moments.nearest import Choices
+from tightframe.moments.decisions import Decisions
+from tightframe.moments.labels import (
+    Groups,
+    as_labels,
+    check_labels,
+    check_provenance,
+    grouped_labels,
+    kept_groups,
+)
 from tightframe.moments.segments import Reducer, Segments, require_finite, squared_norms
 from tightframe.moments.storage import load_state, save_state
+
+__all__ = ["ClassMoments", "Decisions"]
 
 MERGED = 4096  # classes merged at once; memory only
 
@@ -29,10 +38,12 @@ class ClassMoments:
     Args:
         n_classes: Labels lie in [0, n_classes).
         dim: Length of an embedding.
+        groups: Into how many groups the embeddings are divided (documents, as a rule). Whatever
+            is read of the state is about all of them together; `without` leaves some out.
         scatter: Also keep the pooled within-class scatter; 2 D^2 operations an embedding.
         label_counts: How many embeddings each class will have in the end; with them the
             class-balanced scatter is kept too, at the same price.
-        device: Where the state lives; embeddings are moved there.
+        device: Where the state lives, in `ClassMoments.bytes`; embeddings are moved there.
 
     Attributes:
         counts: Embeddings seen of each class.
@@ -42,6 +53,7 @@ class ClassMoments:
             class mean; None if not kept.
         balanced_scatter: The same with weight 1 / label_counts, so that each class has weight
             1 in all; None if not kept. It is whole when `counts` equals `label_counts`.
+        n_groups: How many groups are told apart.
         ignored: Positions that carried IGNORE instead of a label.
         provenance: JSON-able facts on model and tokens, saved with the state. States whose
             provenance differs are not merged.
@@ -52,43 +64,92 @@ class ClassMoments:
         n_classes: int,
         dim: int,
         *,
+        groups: int = 1,
         scatter: bool = False,
         label_counts: Int[Tensor, " C"] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         if n_classes < 1 or dim < 1:
             raise ValueError(f"expected at least 1 class and 1 dimension, got {n_classes}, {dim}")
+        if groups < 1:
+            raise ValueError(f"expected at least 1 group, got {groups}")
         if label_counts is not None and label_counts.shape != (n_classes,):
             raise ValueError(
                 f"label_counts must have one number for each of {n_classes} classes, "
                 f"got shape {tuple(label_counts.shape)}"
             )
 
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
-        self.counts: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64, device=device)
-        self.means: Float64[Tensor, "C D"] = zeros(n_classes, dim)
-        self.spreads: Float64[Tensor, " C"] = zeros(n_classes)
-        self.scatter: Float64[Tensor, "D D"] | None = zeros(dim, dim) if scatter else None
-        self.balanced_scatter: Float64[Tensor, "D D"] | None = None
         self.label_counts: Int64[Tensor, " C"] | None = None
         if label_counts is not None:
-            self.balanced_scatter = zeros(dim, dim)
             self.label_counts = label_counts.to(device=device, dtype=torch.int64, copy=True)
+        self.n_groups = groups
         self.ignored = 0
         self.provenance: dict[str, Any] = {}
         self._reducer = Reducer()
+        self._size = (n_classes, dim)
+        self._table: ClassMoments | None = None  # a class for each group and class
+        if groups > 1:
+            repeated = None if self.label_counts is None else self.label_counts.repeat(groups)
+            self._table = ClassMoments(
+                groups * n_classes, dim, scatter=scatter, label_counts=repeated, device=device
+            )
+            return  # what follows is then made of the table when it is asked for
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        self.counts = torch.zeros(n_classes, dtype=torch.int64, device=device)
+        self.means, self.spreads = zeros(n_classes, dim), zeros(n_classes)
+        self.scatter = zeros(dim, dim) if scatter else None
+        self.balanced_scatter = zeros(dim, dim) if self.label_counts is not None else None
+
+    @staticmethod
+    def bytes(n_classes: int, dim: int, groups: int = 1, scatter: bool = False) -> int:
+        """Memory of a state; with `scatter`, of both kinds, which are not kept by group."""
+        return 8 * (groups * n_classes * (dim + 2) + (2 * dim * dim if scatter else 0))
+
+    @cached_property
+    def counts(self) -> Int64[Tensor, " C"]:
+        """Of all groups together, as are the following: made when first asked for."""
+        return self._rows.counts.view(self.n_groups, -1).sum(0)
+
+    @cached_property
+    def means(self) -> Float64[Tensor, "C D"]:
+        """In the plain state, without groups, these are its own arrays."""
+        return self._all.means
+
+    @cached_property
+    def spreads(self) -> Float64[Tensor, " C"]:
+        """Within groups and between them."""
+        return self._all.spreads
+
+    @cached_property
+    def scatter(self) -> Float64[Tensor, "D D"] | None:
+        """Within groups and between them."""
+        return self._with_groups(self._rows.scatter, torch.ones_like(self.counts).double())
+
+    @cached_property
+    def balanced_scatter(self) -> Float64[Tensor, "D D"] | None:
+        """Within groups and between them."""
+        if self.label_counts is None:
+            return None
+        weights = self.label_counts.clamp(min=1).double().reciprocal()
+        return self._with_groups(self._rows.balanced_scatter, weights)
+
+    @property
+    def counts_by_group(self) -> Int64[Tensor, "G C"]:
+        """Embeddings seen of each class in each group."""
+        return self._by_group[0]
 
     @property
     def n_classes(self) -> int:
         """C, whether seen or not."""
-        return self.means.shape[0]
+        return self._size[0]
 
     @property
     def dim(self) -> int:
         """D, the length of an embedding."""
-        return self.means.shape[1]
+        return self._size[1]
 
     @property
     def n(self) -> int:
@@ -111,12 +172,15 @@ class ClassMoments:
         return self.means[self.seen(min_count)].mean(0)
 
     @torch.no_grad()
-    def update(self, embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"]) -> None:
+    def update(
+        self, embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"], groups: Groups = None
+    ) -> None:
         """Take a batch; it is refused whole, before anything changes, or taken whole.
 
         Args:
             embeddings: Of any float type, on any device; gradients are not followed.
             labels: Class of each; those that are IGNORE are left out, and counted.
+            groups: The group of each, or of all of them; needed if the state has several.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
             raise ValueError(
@@ -124,51 +188,128 @@ class ClassMoments:
             )
         if not embeddings.is_floating_point():
             raise TypeError(f"embeddings must be of a float type, got {embeddings.dtype}")
-        device = self.means.device
-        embeddings, labels = embeddings.detach().to(device), _as_labels(labels).to(device)
-        n_ignored = _check_labels(labels, len(embeddings), self.n_classes)
-        order = labels.argsort(stable=True)[n_ignored:]  # IGNORE sorts before every class
+        rows = self._rows
+        device = rows.means.device
+        embeddings, labels = embeddings.detach().to(device), as_labels(labels).to(device)
+        n_ignored = check_labels(labels, len(embeddings), self.n_classes)
+        places = grouped_labels(labels, groups, self.n_classes, self.n_groups)
+        order = places.argsort(stable=True)[n_ignored:]  # IGNORE sorts before every class
         require_finite(embeddings, labels, order)
         self._check_label_counts(labels[order])
-        outer = self.scatter is not None or self.balanced_scatter is not None
-        for part in self._reducer.segments(embeddings, labels, order, deviations=outer):
-            self._join(part)
+        outer = rows.scatter is not None or rows.balanced_scatter is not None
+        for part in self._reducer.segments(embeddings, places, order, deviations=outer):
+            rows._join(part)
         self.ignored += n_ignored
+        self._forget()
 
     def merge(self, other: "ClassMoments") -> None:
         """Take over everything that `other` has seen; `other` stays as it is."""
         if (mine := self._shape()) != (theirs := other._shape()):
             raise ValueError(f"states of different shape: {mine} here, {theirs} there")
-        _check_provenance(self.provenance, other.provenance)
-        device = self.means.device
+        check_provenance(self.provenance, other.provenance)
+        rows, others = self._rows, other._rows
+        device = rows.means.device
         if self.label_counts is not None and other.label_counts is not None:
             if not torch.equal(self.label_counts, other.label_counts.to(device)):
                 raise ValueError("states with different label_counts: of different tokens?")
             if bool((self.counts + other.counts.to(device) > self.label_counts).any()):
                 raise ValueError("together the states have seen more than label_counts says")
-        for classes in other.counts.nonzero().flatten().split(MERGED):
-            part = (x[classes].to(device) for x in (other.counts, other.means, other.spreads))
-            self._join(Segments(classes.to(device), *part))
-        if self.scatter is not None and other.scatter is not None:
-            self.scatter += other.scatter.to(device)
-        if self.balanced_scatter is not None and other.balanced_scatter is not None:
-            self.balanced_scatter += other.balanced_scatter.to(device)
+        for classes in others.counts.nonzero().flatten().split(MERGED):
+            part = (x[classes].to(device) for x in (others.counts, others.means, others.spreads))
+            rows._join(Segments(classes.to(device), *part))
+        if rows.scatter is not None and others.scatter is not None:
+            rows.scatter += others.scatter.to(device)
+        if rows.balanced_scatter is not None and others.balanced_scatter is not None:
+            rows.balanced_scatter += others.balanced_scatter.to(device)
         self.ignored += other.ignored
+        self._forget()
+
+    @torch.no_grad()
+    def without(self, *groups: int) -> "ClassMoments":
+        """What the state would be if some groups had not been seen; without groups of its own.
+
+        It has no scatter, which is not kept by group, and nothing `ignored`.
+        """
+        kept = torch.tensor(kept_groups(groups, self.n_groups), device=self._rows.means.device)
+        counts, means, spreads = self._by_group
+        state = ClassMoments(*self._size, device=means.device)
+        state.provenance = dict(self.provenance)
+        if len(kept) == 0:
+            return state
+        state.counts = counts[kept].sum(0)
+        # Seen from the mean of a group that has the class, equal embeddings have no spread.
+        first = kept[(counts[kept] > 0).to(torch.uint8).argmax(0)]  # (C,)
+        origins = means[first, torch.arange(self.n_classes, device=means.device)]  # (C, D)
+        for group in kept.tolist():
+            state.means.addcmul_(counts[group].double()[:, None], means[group] - origins)
+        state.means.div_(state.counts.clamp(min=1)[:, None]).add_(origins)
+        for group in kept.tolist():
+            between = counts[group] * squared_norms(means[group] - state.means)
+            state.spreads += spreads[group] + between
+        return state
 
     def save(self, path: Path | str) -> None:
         """Write the state to one safetensors file, whole or not at all."""
-        names = ("counts", "means", "spreads", "scatter", "balanced_scatter", "label_counts")
-        tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        rows = self._rows
+        tensors = {"counts": rows.counts, "means": rows.means, "spreads": rows.spreads}
+        if self.n_groups > 1:
+            tensors = dict(zip(tensors, self._by_group, strict=True))  # (G, C, ...)
+        scatters = {"scatter": rows.scatter, "balanced_scatter": rows.balanced_scatter}
+        for name, tensor in {**scatters, "label_counts": self.label_counts}.items():
+            if tensor is not None:
+                tensors[name] = tensor
         save_state(Path(path), "ClassMoments", tensors, [self.ignored, self.provenance])
 
     @classmethod
     def load(cls, path: Path | str) -> "ClassMoments":
         """A saved state; a damaged file, or one of another version, is a UserError."""
         tensors, (ignored, provenance) = load_state(Path(path), "ClassMoments")
-        state = cls(*tensors["means"].shape)
-        vars(state).update(tensors)
+        *groups, n_classes, dim = tensors["means"].shape
+        state = cls(
+            n_classes,
+            dim,
+            groups=groups[0] if groups else 1,
+            scatter="scatter" in tensors,
+            label_counts=tensors.get("label_counts"),
+        )
+        rows = state._rows
+        for name in ("counts", "means", "spreads"):
+            setattr(rows, name, tensors[name].flatten(0, 1) if groups else tensors[name])
+        for name in tensors.keys() & {"scatter", "balanced_scatter"}:
+            setattr(rows, name, tensors[name])
         state.ignored, state.provenance = ignored, provenance
         return state
+
+    @property
+    def _rows(self) -> "ClassMoments":
+        """The plain state that takes the batches: a class for each group and class, group first."""
+        return self if self._table is None else self._table
+
+    @property
+    def _by_group(self) -> tuple[Int64[Tensor, "G C"], Float64[Tensor, "G C D"], Tensor]:
+        rows, shape = self._rows, (self.n_groups, self.n_classes)
+        return rows.counts.view(shape), rows.means.view(*shape, -1), rows.spreads.view(shape)
+
+    @cached_property
+    def _all(self) -> "ClassMoments":
+        return self.without()
+
+    def _with_groups(
+        self, within: Float64[Tensor, "D D"] | None, weights: Float64[Tensor, " C"]
+    ) -> Float64[Tensor, "D D"] | None:
+        """A scatter within the groups, and what their means add to it."""
+        if within is None:
+            return None
+        total = within.clone()
+        for counts, means, _ in zip(*self._by_group, strict=True):
+            _add_outer(total, means - self.means, counts * weights)
+        return total
+
+    def _forget(self) -> None:
+        """What was made of the groups is no longer true."""
+        if self._table is not None:
+            for name in ("counts", "means", "spreads", "scatter", "balanced_scatter", "_all"):
+                vars(self).pop(name, None)
 
     def _join(self, part: Segments) -> None:
         """Chan's formula: two groups are one, with a spread of its own between their means."""
@@ -192,9 +333,11 @@ class ClassMoments:
                 _add_outer(self.balanced_scatter, part.deviations, weights[part.owners])
 
     def _shape(self) -> str:
-        kept = ["scatter"] if self.scatter is not None else []
-        kept += ["balanced scatter"] if self.balanced_scatter is not None else []
-        return " with ".join([f"{self.n_classes} classes in {self.dim} dimensions", *kept])
+        kept = ["scatter"] if self._rows.scatter is not None else []
+        kept += ["balanced scatter"] if self.label_counts is not None else []
+        groups = f" in {self.n_groups} groups" if self.n_groups > 1 else ""
+        size = f"{self.n_classes} classes in {self.dim} dimensions{groups}"
+        return " with ".join([size, *kept])
 
     def _check_label_counts(self, labels: Int[Tensor, " N"]) -> None:
         if self.label_counts is None:
@@ -206,142 +349,6 @@ class ClassMoments:
             raise ValueError(
                 f"class {c} now has {int(counts[c])} embeddings, but label_counts says "
                 f"{int(self.label_counts[c])}; were they counted on the same tokens?"
-            )
-
-
-class Decisions:
-    """What a classifier and the nearest class mean decide at labelled positions.
-
-    Everything is kept by the class of the label, so that any subset or frequency bin of classes
-    can be looked at later.
-
-    Args:
-        seen: The classes that have a mean (S): the candidates of the nearest-mean rule.
-
-    Attributes:
-        counts: Positions of each label, whether its class is seen or not.
-        classifier_hits: Positions where the classifier's largest logit is the label's.
-        nearest_hits: Positions where the nearest class mean is the label's.
-        agreements: Positions where both decide the same, both among the seen classes; counted
-            only where the label is seen (`nc4_rate`).
-        agreements_full: The same where the classifier chooses among all ids, at all positions
-            (`nc4_rate_fullv`).
-        losses: Sum of the cross-entropies, nats.
-        reevaluated: Decisions that were too close for float32 and were taken in float64.
-        ignored, provenance: As in `ClassMoments`.
-    """
-
-    _SUMS = ("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full", "losses")
-
-    def __init__(self, seen: Bool[Tensor, " C"]) -> None:
-        n_classes = len(seen)
-        self.seen = seen.cpu()
-        self.counts: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.classifier_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.nearest_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.agreements: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.agreements_full: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.losses: Float64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.float64)
-        self.reevaluated = 0
-        self.ignored = 0
-        self.provenance: dict[str, Any] = {}
-
-    @property
-    def n(self) -> int:
-        """Labelled positions."""
-        return int(self.counts.sum())
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy, nats per token; NaN without positions."""
-        return float(self.losses.sum()) / self.n if self.n else float("nan")
-
-    @property
-    def accuracy(self) -> float:
-        """Share of positions where the classifier is right, in [0, 1]; NaN without positions."""
-        return int(self.classifier_hits.sum()) / self.n if self.n else float("nan")
-
-    def update(self, labels: Int[Tensor, " N"], choices: Choices) -> None:
-        """Take what was decided at some positions; labels follow the rule of `ClassMoments`."""
-        n_classes = len(self.seen)
-        labels = _as_labels(labels).cpu()
-        n_ignored = _check_labels(labels, len(choices.losses), n_classes)
-        kept = labels != IGNORE
-        labels = labels[kept]
-        nearest, among_seen, among_all = (
-            ids.cpu()[kept]
-            for ids in (choices.nearest, choices.classifier_seen, choices.classifier)
-        )
-
-        def count(where: Tensor) -> Tensor:
-            return torch.bincount(labels[where], minlength=n_classes)
-
-        losses = choices.losses.double().cpu()[kept]
-        self.counts += torch.bincount(labels, minlength=n_classes)
-        self.classifier_hits += count(among_all == labels)
-        self.nearest_hits += count(nearest == labels)
-        self.agreements += count((among_seen == nearest) & self.seen[labels])
-        self.agreements_full += count(among_all == nearest)
-        self.losses += torch.bincount(labels, losses, minlength=n_classes)
-        self.reevaluated += choices.reevaluated
-        self.ignored += n_ignored
-
-    def merge(self, other: "Decisions") -> None:
-        """Take over everything that `other` has seen; `other` stays as it is."""
-        if len(self.seen) != len(other.seen):
-            raise ValueError(
-                f"states of different shape: {len(self.seen)} classes here, {len(other.seen)} there"
-            )
-        if not torch.equal(self.seen, other.seen):
-            raise ValueError("states whose nearest-mean candidates differ: of different moments?")
-        _check_provenance(self.provenance, other.provenance)
-        for name in self._SUMS:
-            getattr(self, name).add_(getattr(other, name))
-        self.reevaluated += other.reevaluated
-        self.ignored += other.ignored
-
-    def save(self, path: Path | str) -> None:
-        """Write the state to one safetensors file, whole or not at all."""
-        tensors = {name: getattr(self, name) for name in ("seen", *self._SUMS)}
-        facts = [self.reevaluated, self.ignored, self.provenance]
-        save_state(Path(path), "Decisions", tensors, facts)
-
-    @classmethod
-    def load(cls, path: Path | str) -> "Decisions":
-        """A saved state; a damaged file, or one of another version, is a UserError."""
-        tensors, facts = load_state(Path(path), "Decisions")
-        state = cls(tensors["seen"])
-        vars(state).update(tensors)
-        state.reevaluated, state.ignored, state.provenance = facts
-        return state
-
-
-def _as_labels(labels: Tensor) -> Tensor:
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    return labels.long()
-
-
-def _check_labels(labels: Tensor, n_rows: int, n_classes: int) -> int:
-    """How many labels are IGNORE; ValueError where one is no class."""
-    if labels.shape != (n_rows,):
-        raise ValueError(f"expected {n_rows} labels, one a row, got shape {tuple(labels.shape)}")
-    ignored = labels == IGNORE
-    if bool((((labels < 0) & ~ignored) | (labels >= n_classes)).any()):
-        rest = labels[~ignored]
-        raise ValueError(
-            f"labels must lie in [0, {n_classes}) or be {IGNORE}, got {int(rest.min())}.."
-            f"{int(rest.max())}; was the model's vocabulary padded?"
-        )
-    return int(ignored.sum())
-
-
-def _check_provenance(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    for key in sorted(mine.keys() | theirs.keys()):
-        if mine.get(key) != theirs.get(key):
-            raise UserError(
-                f"states that don't belong together: {key} is {mine.get(key)!r} here, "
-                f"{theirs.get(key)!r} there"
             )
 
 

@@ -1,0 +1,166 @@
+"""What a classifier and the nearest class mean decide at labelled positions, class by class.
+
+Axes: N labelled positions, C classes, G groups.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float64, Int, Int64
+from torch import Tensor
+
+from tightframe.lm.interface import IGNORE
+from tightframe.moments.labels import (
+    Groups,
+    as_labels,
+    check_labels,
+    check_provenance,
+    grouped_labels,
+    kept_groups,
+)
+from tightframe.moments.nearest import Choices
+from tightframe.moments.storage import load_state, save_state
+
+
+class Decisions:
+    """What a classifier and the nearest class mean decide at labelled positions.
+
+    Everything is kept by the class of the label, so that any subset or frequency bin of classes
+    can be looked at later.
+
+    Args:
+        seen: The classes that have a mean (S): the candidates of the nearest-mean rule.
+        groups: Into how many groups the positions are divided, so that what they come to can be
+            had without one: 48 bytes a class and group.
+
+    Attributes:
+        counts: Positions of each label, whether its class is seen or not.
+        classifier_hits: Positions where the classifier's largest logit is the label's.
+        nearest_hits: Positions where the nearest class mean is the label's.
+        agreements: Positions where both decide the same, both among the seen classes; counted
+            only where the label is seen (`nc4_rate`).
+        agreements_full: The same where the classifier chooses among all ids, at all positions
+            (`nc4_rate_fullv`).
+        losses: Sum of the cross-entropies, nats.
+        reevaluated: Decisions that were too close for float32 and were taken in float64.
+        ignored, provenance: As in `ClassMoments`.
+        n_groups: How many groups are told apart.
+    """
+
+    _SUMS = ("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full", "losses")
+
+    def __init__(self, seen: Bool[Tensor, " C"], groups: int = 1) -> None:
+        if groups < 1:
+            raise ValueError(f"expected at least 1 group, got {groups}")
+        n_classes = len(seen)
+        self.seen = seen.cpu()
+        self.counts: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.classifier_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.nearest_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.agreements: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.agreements_full: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.losses: Float64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.float64)
+        self.reevaluated = 0
+        self.ignored = 0
+        self.provenance: dict[str, Any] = {}
+        self.n_groups = groups
+        self._by_group: dict[str, Tensor] = {}  # the same sums (G, C), where there are groups
+        if groups > 1:
+            self._by_group = {
+                name: torch.zeros(groups, n_classes, dtype=getattr(self, name).dtype)
+                for name in self._SUMS
+            }
+
+    @property
+    def counts_by_group(self) -> Int64[Tensor, "G C"]:
+        """Positions of each label in each group."""
+        return self._by_group.get("counts", self.counts[None])
+
+    @property
+    def n(self) -> int:
+        """Labelled positions."""
+        return int(self.counts.sum())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats per token; NaN without positions."""
+        return float(self.losses.sum()) / self.n if self.n else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        """Share of positions where the classifier is right, in [0, 1]; NaN without positions."""
+        return int(self.classifier_hits.sum()) / self.n if self.n else float("nan")
+
+    def update(self, labels: Int[Tensor, " N"], choices: Choices, groups: Groups = None) -> None:
+        """Take what was decided at some positions; labels follow the rule of `ClassMoments`."""
+        n_classes = len(self.seen)
+        labels = as_labels(labels).cpu()
+        n_ignored = check_labels(labels, len(choices.losses), n_classes)
+        places = grouped_labels(labels, groups, n_classes, self.n_groups)
+        kept = labels != IGNORE
+        labels, places = labels[kept], places[kept]
+        nearest, among_seen, among_all = (
+            ids.cpu()[kept]
+            for ids in (choices.nearest, choices.classifier_seen, choices.classifier)
+        )
+        added = {
+            "counts": torch.ones_like(labels),
+            "classifier_hits": among_all == labels,
+            "nearest_hits": nearest == labels,
+            "agreements": (among_seen == nearest) & self.seen[labels],
+            "agreements_full": among_all == nearest,
+            "losses": choices.losses.cpu()[kept],
+        }
+        for name, values in added.items():
+            total: Tensor = getattr(self, name)
+            values = values.to(total.dtype)
+            total.index_add_(0, labels, values)
+            if self._by_group:
+                self._by_group[name].view(-1).index_add_(0, places, values)
+        self.reevaluated += choices.reevaluated
+        self.ignored += n_ignored
+
+    def without(self, *groups: int) -> "Decisions":
+        """What the others come to: as `ClassMoments.without`, and none is `reevaluated`."""
+        kept = kept_groups(groups, self.n_groups)
+        state = Decisions(self.seen)
+        for name, sums in self._by_group.items():
+            setattr(state, name, sums[kept].sum(0))
+        state.provenance = dict(self.provenance)
+        return state
+
+    def merge(self, other: "Decisions") -> None:
+        """Take over everything that `other` has seen; `other` stays as it is."""
+        sizes = [(len(self.seen), len(other.seen), "classes")]
+        for mine, theirs, things in [*sizes, (self.n_groups, other.n_groups, "groups")]:
+            if mine != theirs:
+                raise ValueError(f"states of different shape: {mine} {things} here, {theirs} there")
+        if not torch.equal(self.seen, other.seen):
+            raise ValueError("states whose nearest-mean candidates differ: of different moments?")
+        check_provenance(self.provenance, other.provenance)
+        for name in self._SUMS:
+            getattr(self, name).add_(getattr(other, name))
+        for name, sums in self._by_group.items():
+            sums.add_(other._by_group[name])
+        self.reevaluated += other.reevaluated
+        self.ignored += other.ignored
+
+    def save(self, path: Path | str) -> None:
+        """Write the state to one safetensors file, whole or not at all."""
+        tensors = {name: getattr(self, name) for name in ("seen", *self._SUMS)}
+        tensors |= {f"{name}_by_group": sums for name, sums in self._by_group.items()}
+        facts = [self.reevaluated, self.ignored, self.provenance]
+        save_state(Path(path), "Decisions", tensors, facts)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Decisions":
+        """A saved state; a damaged file, or one of another version, is a UserError."""
+        tensors, facts = load_state(Path(path), "Decisions")
+        counts = tensors.get("counts_by_group")
+        state = cls(tensors["seen"], 1 if counts is None else len(counts))
+        for name in cls._SUMS:
+            setattr(state, name, tensors[name])
+        state._by_group = {name: tensors[f"{name}_by_group"] for name in state._by_group}
+        state.reevaluated, state.ignored, state.provenance = facts
+        return state
