@@ -18,7 +18,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from tightframe.collapse import nc1, nc2, nc3, nc4, ranks
+from tightframe.collapse import intervals, nc1, nc2, nc3, nc4, ranks
 from tightframe.collapse import pairwise as over
 from tightframe.collapse.pairwise import OfPairs
 from tightframe.collapse.values import Geometry, Value
@@ -37,6 +37,14 @@ SUPERPOSITION = "Liu, Liu & Gore 2025, arXiv:2505.10465"
 LIBRARY = "reference library of Wu & Papyan 2024"
 OURS = "tightframe"
 
+# What rests on a few pairs of classes is not smooth in the documents.
+NO_INTERVAL = {
+    "least": "one pair decides the least distance",
+    "nearest": "the nearest class is another one in each resample",
+    "riesz": "a few of the nearest pairs decide it",
+    "tail": "a few pairs decide the tail",
+}
+
 WELCH = "[max(0, (K-D)/(D(K-1))), 1]"  # the Welch bound
 
 
@@ -50,6 +58,7 @@ class Measure:
     range: str
     direction: str  # "low" or "high" is more collapsed; "-> x" where collapse has the value x
     source: str
+    no_interval: str = ""  # why it can have no sound one
 
     @property
     def split(self) -> Literal["train", "val"]:
@@ -65,6 +74,18 @@ class Measure:
     def needs_scatter(self) -> bool:
         """Whether it is undefined for moments without within-class scatter."""
         return self.name.startswith("nc1_pinv") or self.name.endswith("_within")
+
+    @property
+    def question(self) -> intervals.Question:
+        """What there is to know for its interval."""
+        why_none = self.no_interval
+        if isinstance(self.function, OfPairs):
+            why_none = why_none or NO_INTERVAL.get(self.function.aggregate, "")
+        elif self.needs_scatter:
+            why_none = why_none or "the scatter is not kept by group of documents"
+        return intervals.Question(
+            self.name, self.function, self.split, self.range, self.least_count, why_none
+        )
 
 
 # fmt: off
@@ -252,13 +273,15 @@ MEASURES: tuple[Measure, ...] = (
             "var_c <w_c, m_c>, ddof 1", "[0, inf)", "low", LIBRARY),
     # NC4: agreement with the nearest class mean; S the classes that have one
     Measure("nc4_hits", nc4.hits,
-            "positions where both decide alike, both in S, labels in S", "[0, n]", "high", WU),
+            "positions where both decide alike, both in S, labels in S", "[0, n]", "high", WU,
+            "it is a count: see nc4_rate"),
     Measure("nc4_rate", nc4.rate,
             "nc4_hits / positions with a label in S", "[0, 1]", "high", WU),
     Measure("nc4_rate_fullv", nc4.rate_full,
             "share of all positions; the classifier chooses in V", "[0, 1]", "high", OURS),
     Measure("nc4_rate_macro", nc4.rate_macro,
-            "mean over labels in S of their nc4_rate", "[0, 1]", "high", OURS),
+            "mean over labels in S of their nc4_rate", "[0, 1]", "high", OURS,
+            "labels that one group holds alone come and go"),
     Measure("ncc_accuracy", nc4.accuracy,
             "share of positions whose nearest class mean is the label's", "[0, 1]", "high", OURS),
     # Ranks, and overlap of the classifier's rows
@@ -334,18 +357,18 @@ def metrics(
     """The geometry of class means beside their classifier: a value for each measure asked for.
 
     Args:
-        moments: Of the training split.
+        moments: Of the training split; kept by group, its measures have intervals.
         classifier: The output matrix, a row a token; a bias plays no part but in `decisions`.
-        decisions: Of the validation split; without them, NC4 is NaN.
+        decisions: Of the validation split; without them, NC4 is NaN. Kept by group likewise.
         measures: Names from `MEASURES`; "all" is all of them, None or none is `DEFAULT`.
         min_count: Embeddings that a class needs to take part. Measures in `_db` need 2 at least.
     """
     chosen = choose(measures)
     geometry = Geometry(moments, classifier, decisions, min_count=min_count)
-    for measure in chosen:
-        if isinstance(measure.function, OfPairs):
-            geometry.plan(measure.function.quantity, measure.function.aggregate)
-    return {measure.name: measure.function(geometry) for measure in chosen}
+    intervals.plan_pairs([measure.function for measure in chosen], geometry)
+    values = {measure.name: measure.function(geometry) for measure in chosen}
+    questions = [measure.question for measure in chosen]
+    return intervals.with_intervals(values, questions, geometry, classifier)
 
 
 def choose(names: Sequence[str] | None) -> tuple[Measure, ...]:

@@ -200,5 +200,6 @@ def _row(header: Header, metric: str, split: str, min_count: int, value: Value) 
         excluded=value.excluded,
         low=value.low,
         high=value.high,
+        resampled=value.resampled,
         reason=value.reason,
     )

@@ -31,6 +31,7 @@ class Value:
     reason: str = ""  # why things were left out, or what to beware of
     low: float = math.nan  # 95 % interval, where there is one
     high: float = math.nan
+    resampled: str = ""  # what the interval resamples
 
 
 class Geometry:
