@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference.moments import naive_choices
+from reference.moments import naive_choices, naive_ranks
 from tightframe.moments import candidates, nearest
 from tightframe.moments.nearest import Chooser
 
@@ -221,11 +221,102 @@ def test_losses_neither_overflow_nor_underflow(monkeypatch, scale):
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6 * float(logits.abs().max()))
 
 
+def assert_naive_ranks(embeddings, labels, classifier, bias, means, seen):
+    """Ranks are those of plain float64 loops, and asking for them changes nothing else."""
+    choices = Chooser(classifier, bias, means, seen, ranks=True)(embeddings, labels)
+    plain = Chooser(classifier, bias, means, seen)(embeddings, labels)
+    assert plain.ranks is None
+    for asked, unasked in zip(choices[:5], plain[:5], strict=True):
+        assert asked == unasked if isinstance(asked, int) else torch.equal(asked, unasked)
+    expected = naive_ranks(
+        embeddings.double().numpy(),
+        classifier.double().numpy(),
+        None if bias is None else bias.double().numpy(),
+        choices.nearest.tolist(),
+        seen.nonzero().flatten().tolist(),
+    )
+    assert choices.ranks.tolist() == expected.tolist()
+    assert torch.equal(choices.ranks == 0, choices.classifier_seen == choices.nearest)
+    return choices.ranks
+
+
+def test_the_rank_of_the_nearest_mean_among_four_logits():
+    # h = (2, 1). Logits 2, 1, -3, 5; the nearest mean, (2, 3), is that of class 1. Class 0 is
+    # before it; so is 3, which has no mean and doesn't count.
+    classifier = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [2.0, 1.0]])
+    means = torch.tensor([[9.0, 1.0], [2.0, 3.0], [-9.0, 0.0], [0.0, 0.0]]).double()
+    choose = Chooser(classifier, None, means, torch.tensor([1, 1, 1, 0]).bool(), ranks=True)
+    choices = choose(torch.tensor([[2.0, 1.0]]), torch.tensor([1]))
+    assert (choices.nearest.item(), choices.ranks.item()) == (1, 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    n=st.integers(1, 20),
+    n_classes=st.integers(2, 150),
+    dim=st.integers(1, 9),
+    padding=st.sampled_from([0, 1]),
+    seed=st.integers(0, 2**31),
+    unseen=st.sampled_from([0, 1]),
+    with_bias=st.booleans(),
+)
+def test_ranks_are_those_of_plain_loops(n, n_classes, dim, padding, seed, unseen, with_bias):
+    *rest, bias, means, seen = problem(n, n_classes, dim, padding=padding, seed=seed, unseen=unseen)
+    assert_naive_ranks(*rest, bias if with_bias else None, means, seen)
+
+
+@pytest.mark.parametrize("n_classes", [63, 128, 129, 300])
+@pytest.mark.parametrize("rows", [1, 7, 60])
+def test_the_size_of_tiles_changes_no_rank(monkeypatch, n_classes, rows):
+    monkeypatch.setattr(candidates, "TILE", 128)
+    monkeypatch.setattr(nearest, "SCORES", rows * nearest.TILE)
+    ranks = assert_naive_ranks(*problem(30, n_classes, padding=1))
+    assert len(ranks.unique()) > 10  # unrelated rows and means: ranks of all sizes
+
+
+@pytest.mark.parametrize("gap", [1e-7, 1e-9])
+@pytest.mark.parametrize("tile", [64, 2048])
+def test_ranks_among_near_ties_are_those_of_float64(monkeypatch, gap, tile):
+    # Rows come in four, whose logits differ by a share `gap` that float32 can't tell: whether the
+    # other three are before the nearest mean's is open for each.
+    monkeypatch.setattr(candidates, "TILE", tile)
+    rng = np.random.default_rng(0)
+    base, jitter = rng.normal(size=(50, 6)), rng.normal(size=(4, 50, 1))
+    classifier = torch.from_numpy((base * (1 + gap * jitter)).reshape(200, 6))
+    means = torch.from_numpy(rng.normal(size=(200, 6)))
+    embeddings = torch.from_numpy(rng.normal(size=(80, 6)))
+    seen = torch.arange(200) % 9 > 0
+    labels = torch.zeros(80, dtype=torch.int64)
+    ranks = assert_naive_ranks(embeddings, labels, classifier, None, means, seen)
+    assert len(ranks.unique()) > 20
+
+
+def test_equal_logits_are_ranked_by_their_ids():
+    # Rows 10..19 are one row, whose logit is the largest, and the nearest mean is that of 15:
+    # of those with a mean, 11 to 14 come before it. Of an embedding of zeros, all tie.
+    embeddings, labels, classifier, _, means, seen = problem(n=2, unseen=0)
+    classifier[10:20] = 100 * embeddings[0]
+    means[15] = embeddings[0].double()
+    seen[10] = False
+    embeddings[1] = 0
+    means[33] = 0
+    ranks = assert_naive_ranks(embeddings, labels, classifier, None, means, seen)
+    assert ranks.tolist() == [4, 32]
+
+
+def test_ranks_are_the_same_where_tiles_are_float64(monkeypatch):
+    given = problem(40, 150)
+    expected = assert_naive_ranks(*given)
+    monkeypatch.setattr(nearest, "_keeps_float32", lambda _: False)
+    assert torch.equal(assert_naive_ranks(*given), expected)
+
+
 def test_no_positions_are_no_choices():
     embeddings, labels, *rest = problem()
     choices = Chooser(*rest)(embeddings[:0], labels[:0])
     assert [len(column) for column in choices[:4]] == [0, 0, 0, 0]
     assert choices.reevaluated == 0
+    assert len(Chooser(*rest, ranks=True)(embeddings[:0], labels[:0]).ranks) == 0
 
 
 def test_what_cannot_be_chosen_among_is_refused():

@@ -42,3 +42,15 @@ def naive_choices(embeddings, labels, classifier, bias, means, seen):
         loss = np.log(np.exp(logits - top).sum()) + top - logits[label]
         out.append((all_real.argmax(), among_seen.argmax(), nearest, loss))
     return tuple(np.array(column) for column in zip(*out, strict=True))
+
+
+def naive_ranks(embeddings, classifier, bias, nearest, seen):
+    """How many seen classes have a larger logit than the nearest mean's; equal ones by their id."""
+    ranks = []
+    for h, z in zip(np.asarray(embeddings, dtype=np.float64), nearest, strict=True):
+        logits = [(w * h).sum() for w in np.asarray(classifier, dtype=np.float64)]
+        if bias is not None:
+            logits += np.asarray(bias, dtype=np.float64)
+        before = [logits[c] > logits[z] or (logits[c] == logits[z] and c < z) for c in seen]
+        ranks.append(sum(before))
+    return np.array(ranks)

@@ -4,7 +4,8 @@ A score is an inner product and an offset. A sweep keeps the best candidate of e
 the margin to the second best, and where asked the logarithm of the sum of exponentials; the
 scores of a batch never exist together. Float32 tiles are a filter: `resolve` takes what they leave
 open again in float64, over all candidates. Scores that are the same to float64's own error are a
-tie, and the smallest id wins, whatever the order in which a machine sums.
+tie, and the smallest id wins, whatever the order in which a machine sums. `Table.ahead` counts the
+candidates before a given one in the same spirit.
 
 Axes: n embeddings, V vocabulary, K candidates, J candidates of a tile, D embedding.
 """
@@ -62,7 +63,7 @@ class Table:
     def __init__(
         self,
         source: Float[Tensor, "V D"],
-        ids: Int[Tensor, " K"],
+        ids: Int[Tensor, " K"],  # ascending
         dtype: torch.dtype,
         *,
         centre: Float64[Tensor, " D"] | None = None,
@@ -140,8 +141,49 @@ class Table:
             best = torch.where(ahead, highest, best)
         return Top(ids, best, best, slack)
 
+    def ahead(
+        self,
+        embeddings: Float64[Tensor, "n D"],
+        ids: Int[Tensor, " n"],
+        buffers: Float[Tensor, "2 n tile"],
+    ) -> Int[Tensor, " n"]:
+        """How many candidates score above the one of each embedding, as float64 decides.
+
+        Of equal scores, those of smaller ids are above. What a tile leaves open is taken again
+        in float64, for that tile only: among many thousand scores, some are always close.
+        """
+        points = self._centred(embeddings)
+        places = torch.searchsorted(self._ids, ids)
+        own = (points * self._exact(ids)).sum(1) + self._offsets[places]  # (n,)
+        slack = self._tolerances(points, torch.float64)
+        margin = self._tolerances(points, self._rows.dtype)
+        swept = points.to(self._rows.dtype)
+        low, high = ((own + sign * margin).to(swept.dtype)[:, None] for sign in (-1, 1))
+        counts = torch.zeros_like(ids)
+        for start in range(0, len(self._ids), TILE):
+            rows = self._rows[start : start + TILE]  # (J, D)
+            tile, flags = buffers[:, :, : len(rows)]  # (n, J)
+            torch.addmm(self._padded_offsets[start : start + TILE], swept, rows.T, out=tile)
+            inside = ((places >= start) & (places < start + len(rows))).nonzero().flatten()
+            tile[inside, places[inside] - start] = -math.inf  # not above itself
+            above = torch.gt(tile, high, out=flags).sum(1)
+            possible = torch.ge(tile, low, out=flags).sum(1)
+            unsure = (possible > above).nonzero().flatten()
+            counts += above.long()
+            if len(unsure):
+                scores = points[unsure] @ self._exact_rows(start).T  # (unsure, J)
+                scores += self._offsets[start : start + TILE] - own[unsure, None]
+                first = self._ids[start : start + TILE] < ids[unsure, None]
+                bound = slack[unsure, None]
+                exact = (scores > bound) | ((scores.abs() <= bound) & first)
+                counts[unsure] += exact.sum(1) - above[unsure].long()
+        return counts
+
     def _exact_rows(self, start: int) -> Float64[Tensor, "J D"]:
-        rows = self._source[self._ids[start : start + TILE]].double()
+        return self._exact(self._ids[start : start + TILE])
+
+    def _exact(self, ids: Int[Tensor, " J"]) -> Float64[Tensor, "J D"]:
+        rows = self._source[ids].double()
         return rows if self._centre is None else rows - self._centre
 
     def _centred(self, embeddings: Float64[Tensor, "n D"]) -> Float64[Tensor, "n D"]:

@@ -39,6 +39,8 @@ class Choices(NamedTuple):
     nearest: Int[Tensor, " N"]  # the nearest class mean
     losses: Float64[Tensor, " N"]  # cross-entropy of the label over the whole vocabulary, nats
     reevaluated: int  # decisions that were too close for float32
+    # How many classes with a mean the classifier puts before the nearest mean's, if asked for.
+    ranks: Int[Tensor, " N"] | None = None
 
 
 class Chooser:
@@ -52,6 +54,8 @@ class Chooser:
         seen: The classes that have a mean; at least one.
         finish: What the model does to the logits last (a scale, a soft-cap): element by element
             and increasing, so that it changes the loss and no decision.
+        ranks: Also count the classes before the nearest mean's; a second sweep over the
+            classifier, for the positions where the two decide otherwise.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Chooser:
         seen: Bool[Tensor, " C"],
         *,
         finish: Callable[[Tensor], Tensor] | None = None,
+        ranks: bool = False,
     ) -> None:
         n_classes, device = len(means), classifier.device
         if len(classifier) < n_classes or classifier.shape[1] != means.shape[1]:
@@ -71,7 +76,7 @@ class Chooser:
             )
         if not bool(seen.any()):
             raise ValueError("no class has a mean, so none is nearest; is min_count too high?")
-        self._classifier, self._finish = classifier.detach(), finish
+        self._classifier, self._finish, self._ranks = classifier.detach(), finish, ranks
         self._bias = None if bias is None else bias.detach().double()
         means, seen = means.to(device), seen.to(device)
         dtype = torch.float32 if _keeps_float32(device) else torch.float64
@@ -107,8 +112,25 @@ class Chooser:
             if len(tops) > 1:
                 among_all, n_all = resolve(embeddings, self._classes, tops)
             nearest, n_nearest = resolve(embeddings, [self._means], [top])
+            ranks = self._rank(embeddings, among_seen, nearest) if self._ranks else None
         reevaluated = n_seen + n_all + n_nearest
-        return Choices(among_all, among_seen, nearest, torch.cat(losses), reevaluated)
+        return Choices(among_all, among_seen, nearest, torch.cat(losses), reevaluated, ranks)
+
+    def _rank(
+        self,
+        embeddings: Float[Tensor, "N D"],
+        among_seen: Int[Tensor, " N"],
+        nearest: Int[Tensor, " N"],
+    ) -> Int[Tensor, " N"]:
+        """How many seen classes the classifier puts before the nearest mean's: 0 if it agrees."""
+        ranks = torch.zeros_like(nearest)
+        apart = (among_seen != nearest).nonzero().flatten()
+        for rows in apart.split(self._buffers.shape[1]) if len(apart) else ():
+            buffers = self._buffers[:, : len(rows)]
+            ahead = self._classes[0].ahead(embeddings[rows].double(), nearest[rows], buffers)
+            # What it chose is before, even if a chain of ties hides it.
+            ranks[rows] = ahead.clamp(min=1)
+        return ranks
 
     def _sweep(
         self, embeddings: Float64[Tensor, "n D"], labels: Int[Tensor, " n"]
