@@ -165,7 +165,7 @@ class Table:
             tile, flags = buffers[:, :, : len(rows)]  # (n, J)
             torch.addmm(self._padded_offsets[start : start + TILE], swept, rows.T, out=tile)
             inside = ((places >= start) & (places < start + len(rows))).nonzero().flatten()
-            tile[inside, places[inside] - start] = -math.inf  # not above itself
+            tile[inside, places[inside] - start] = -math.inf  # else each were unsure of itself
             above = torch.gt(tile, high, out=flags).sum(1)
             possible = torch.ge(tile, low, out=flags).sum(1)
             unsure = (possible > above).nonzero().flatten()
