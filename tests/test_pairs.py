@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.moments.pairs import Cdnv, Moments, UnitDistance, sweep
+from tightframe.moments.pairs import Cdnv, UnitDistance, sweep
+from tightframe.moments.reductions import Moments
 
-ALL = ("moments", "logs", "roots", "median", "tail", "least", "riesz", "nearest")
+ALL = (
+    *("moments", "logs", "roots", "median", "tail", "tail001", "least", "riesz"),
+    *("rows", "largest", "smallest", "nearest"),
+)
 
 
 def points(k, dim, seed=0):
@@ -40,13 +44,24 @@ def requests(x, wanted=ALL, seed=1):
 def numbers(summary):
     moments = [(m.n, m.mean, m.spread) for m in (summary.values, summary.logs, summary.roots)]
     nearest = [] if summary.nearest is None else summary.nearest.tolist()
+    nearest += [] if summary.nearest_ids is None else summary.nearest_ids.tolist()
     scalars = [summary.pairs, summary.n, summary.tail_share, summary.least, summary.log_riesz]
+    rows = [*summary.row_means.tolist(), *summary.row_counts.tolist()]
+    extremes = [n for e in (summary.largest, summary.smallest) for n in (*e.i, *e.j, *e.values)]
+    scalars += [summary.tail001_share, *rows, *map(float, extremes)]
     return [*itertools.chain(*moments), *scalars, *summary.middle, *nearest]
 
 
 def naive(quantity, x):
     """Values of the pairs that have one, by loops; and how many have none."""
-    values, without = [], 0
+    values = naive_pairs(quantity, x)
+    kept = [value for value in values.values() if value is not None]
+    return np.array(kept), len(values) - len(kept)
+
+
+def naive_pairs(quantity, x):
+    """Each pair's value, None where it has none."""
+    values = {}
     k = len(quantity.variances if isinstance(quantity, Cdnv) else quantity.norms)
     for i, j in itertools.combinations(range(k), 2):
         if isinstance(quantity, Cdnv):
@@ -58,9 +73,8 @@ def naive(quantity, x):
         else:
             u, v = ((x[c] - quantity.origin) / quantity.norms[c] for c in (i, j))
             value = float((u - v).square().sum())
-        without += value is None
-        values += [] if value is None else [value]
-    return np.array(values), without
+        values[i, j] = value
+    return values
 
 
 @pytest.mark.parametrize("k", [3, 8, 21])
@@ -81,9 +95,83 @@ def test_every_reduction_is_that_of_the_plain_loops(k):
         assert sum(summary.middle) / 2 == pytest.approx(np.median([*values, *beyond]), rel=1e-12)
         largest = np.sort(values)[-math.ceil(len(values) / 100) :].sum()
         assert summary.tail_share == pytest.approx(largest / values.sum(), rel=1e-12)
+        largest = np.sort(values)[-math.ceil(len(values) / 1000) :].sum()
+        assert summary.tail001_share == pytest.approx(largest / values.sum(), rel=1e-12)
         assert summary.least == pytest.approx(values.min(), rel=1e-12)
         riesz = (values[values > 0] ** -1.0).sum()  # D = 4: the exponent is -(D - 2)/2
         assert summary.log_riesz == pytest.approx(math.log(riesz), rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [3, 8, 21])
+def test_rows_and_extreme_pairs_are_those_of_the_plain_loops(k):
+    x = points(k, 4)
+    asked = requests(x)
+    for name, summary in sweep(x, asked, tile=5, extremes=6).items():
+        quantity = asked[name][0]
+        values = {p: v for p, v in naive_pairs(quantity, x).items() if v is not None}
+        for c in range(quantity.k):
+            mine = {p: v for p, v in values.items() if c in p}
+            assert summary.row_counts[c] == len(mine)
+            assert float(summary.row_sums[c]) == pytest.approx(sum(mine.values()), rel=1e-12)
+            if "nearest" in asked[name][1]:
+                i, j = min(mine, key=mine.get)
+                assert int(summary.nearest_ids[c]) == i + j - c
+                assert float(summary.nearest[c]) == pytest.approx(mine[i, j], rel=1e-12)
+        for extremes, sign in ((summary.largest, -1), (summary.smallest, 1)):
+            expected = sorted(values, key=lambda p, v=values, s=sign: (s * v[p], p))[:6]
+            assert list(zip(extremes.i.tolist(), extremes.j.tolist(), strict=True)) == expected
+            found = extremes.values.tolist()
+            assert found == pytest.approx([values[p] for p in expected], rel=1e-12)
+
+
+@pytest.mark.parametrize("tile", [1, 2, 3, 5, 9, 64])
+def test_ties_go_to_the_smallest_index_whatever_the_tile(tile):
+    # The corners of a cross polytope: every class has six others at one angle, 90 degrees, and one
+    # opposite. All numbers are powers of two, so that equal values are equal to the last bit.
+    x = torch.cat([torch.eye(4), -torch.eye(4)]).double()
+    asked = {
+        "unit": (units(x), ("nearest", "largest", "smallest")),
+        "cdnv": (Cdnv(torch.ones(8).double()), ("rows", "largest")),
+    }
+    found = sweep(x, asked, tile=tile, extremes=5)
+    assert found["unit"].nearest_ids.tolist() == [1, 0, 0, 0, 1, 0, 0, 0]
+    assert found["unit"].nearest.tolist() == [2.0] * 8
+    assert found["unit"].smallest.i.tolist() == [0, 0, 0, 0, 0]
+    assert found["unit"].smallest.j.tolist() == [1, 2, 3, 5, 6]
+    assert found["unit"].smallest.values.tolist() == [2.0] * 5
+    # The four opposite pairs, at distance 2, then the first of the others.
+    largest = found["unit"].largest
+    assert largest.i.tolist() == [0, 1, 2, 3, 0]
+    assert largest.j.tolist() == [4, 5, 6, 7, 1]
+    assert largest.values.tolist() == [4.0] * 4 + [2.0]
+    # Six pairs at squared distance 2 and one at 4: 6/2 + 1/4.
+    assert found["cdnv"].row_sums.tolist() == [3.25] * 8
+    assert found["cdnv"].row_counts.tolist() == [7] * 8
+
+
+def test_no_more_pairs_are_kept_than_there_are():
+    x = points(3, 2)
+    found = sweep(x, {"cdnv": (Cdnv(torch.ones(3).double()), ("largest", "smallest"))})["cdnv"]
+    assert len(found.largest) == len(found.smallest) == 3
+    assert found.largest.values.tolist() == found.smallest.values.flip(0).tolist()
+
+
+def test_the_largest_pairs_are_found_among_many():
+    # 300 points, two of them close: 44,850 pairs, of which one in a thousand is 45 pairs.
+    x = points(300, 3)
+    x[270] = x[17] + 1e-4
+    x -= x.mean(0)
+    quantity = Cdnv(torch.ones(300, dtype=torch.float64))
+    values = naive_pairs(quantity, x)
+    expected = sorted(values, key=values.get, reverse=True)
+    found = sweep(x, {"cdnv": (quantity, ("largest", "tail001"))}, tile=64)["cdnv"]
+    assert (
+        list(zip(found.largest.i.tolist(), found.largest.j.tolist(), strict=True))
+        == (expected[:20])
+    )
+    assert expected[0] == (17, 270)
+    share = sum(values[p] for p in expected[:45]) / sum(values.values())
+    assert found.tail001_share == pytest.approx(share, rel=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 12])
@@ -103,17 +191,22 @@ def test_without_pairs_nothing_is_averaged(k):
         assert (summary.pairs, summary.n, summary.values.n) == (0, 0, 0)
         assert math.isnan(summary.values.mean)
         assert math.isnan(sum(summary.middle))
+        assert all(math.isnan(mean) for mean in summary.row_means)
+        assert (len(summary.largest), len(summary.smallest)) == (0, 0)
 
 
 def test_classes_that_share_a_mean_are_counted_and_never_divided_by():
     # Four points, two of them one: five of six pairs have a distance.
     x = torch.tensor([[0.0, 0], [0.0, 0], [3.0, 4], [6.0, 8]], dtype=torch.float64)
     variances = torch.full((4,), 25.0, dtype=torch.float64)
-    found = sweep(x, {"cdnv": (Cdnv(variances), ALL[:5])})["cdnv"]
+    found = sweep(x, {"cdnv": (Cdnv(variances), ("moments", "median", "rows"))})["cdnv"]
     assert (found.pairs, found.n) == (6, 5)
     # Squared distances are 25 (three times) and 100 (twice), so the values 1 and 1/4.
     assert found.values.mean == pytest.approx((3 * 1 + 2 / 4) / 5)
     assert found.middle == (1, 1)
+    # Neither of the two that share a mean is credited with their pair.
+    assert found.row_counts.tolist() == [2, 2, 3, 3]
+    assert found.row_means.tolist() == pytest.approx([5 / 8, 5 / 8, 1, 1 / 2])
 
 
 def test_points_in_one_direction_are_counted_and_have_no_kernel():
@@ -133,6 +226,7 @@ def test_a_class_without_a_direction_is_left_out():
     found = sweep(x, {"unit": (UnitDistance(norms, origin), ("moments", "nearest"))})["unit"]
     assert (found.pairs, found.n) == (10, 6)
     assert math.isinf(found.nearest[2])
+    assert found.nearest_ids[2] == -1
     assert found.nearest.isfinite().sum() == 4
 
 
@@ -185,3 +279,5 @@ def test_mistakes_of_the_caller_are_named():
         sweep(x.float(), {})
     with pytest.raises(ValueError, match="tile must be at least 1, got 0"):
         sweep(x, {}, tile=0)
+    with pytest.raises(ValueError, match="extremes must be at least 1, got 0"):
+        sweep(x, {}, extremes=0)

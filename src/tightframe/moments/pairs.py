@@ -11,14 +11,15 @@ Axes: K classes, k the first k of them, D embedding, I and J rows and columns of
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tightframe.moments.selection import Selection
+from tightframe.moments.reductions import Aggregate, Pairs, PairSummary, Reduction
+
+__all__ = ["Aggregate", "Cdnv", "PairSummary", "Pairs", "Quantity", "UnitDistance", "sweep"]
 
 TILE = 512
 # A squared distance below this share of the squared norms is taken from the vectors: there, the
@@ -28,10 +29,6 @@ NEAR = 1e-5
 SAME = 1e-12
 # A debiased distance below this share of the plain one is 0.
 ROUNDING = 1e-10
-
-Aggregate: TypeAlias = Literal[
-    "moments", "logs", "roots", "median", "tail", "least", "riesz", "nearest"
-]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +43,11 @@ class Cdnv:
     variances: Float[Tensor, " k"]
     power: int = 1
     noise: Float[Tensor, " k"] | None = None
+
+    @property
+    def k(self) -> int:
+        """How many classes."""
+        return len(self.variances)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,52 +64,13 @@ class UnitDistance:
     origin: Float[Tensor, " D"]  # where that lies
     noise: Float[Tensor, " k"] | None = None  # as in Cdnv; the norms are then debiased, too
 
+    @property
+    def k(self) -> int:
+        """How many classes."""
+        return len(self.norms)
+
 
 Quantity: TypeAlias = Cdnv | UnitDistance
-
-
-@dataclasses.dataclass
-class Moments:
-    """Count, mean and spread of a stream of numbers."""
-
-    n: int = 0
-    mean: float = math.nan
-    spread: float = 0.0  # sum of squared deviations from the mean
-
-    def take(self, values: Float[Tensor, " N"]) -> None:
-        """Join a part by Chan's formula; its memory is used up for the deviations."""
-        if (n := len(values)) == 0:
-            return
-        mean = float(values.mean())
-        deviations = values.sub_(mean)
-        spread = float(deviations @ deviations)
-        if self.n == 0:
-            self.n, self.mean, self.spread = n, mean, spread
-            return
-        shift, before = mean - self.mean, self.n
-        self.n += n
-        self.mean += shift * (n / self.n)
-        self.spread += spread + shift * shift * (before * n / self.n)
-
-    def variance(self, *, ddof: int) -> float:
-        """Spread over n - ddof; NaN where that is not positive."""
-        return self.spread / (self.n - ddof) if self.n > ddof else math.nan
-
-
-@dataclasses.dataclass
-class PairSummary:
-    """What the pairs of k classes came to; what was not asked for stays empty."""
-
-    pairs: int  # k (k - 1) / 2, with those that have no value
-    n: int = 0  # those that have one
-    values: Moments = dataclasses.field(default_factory=Moments)
-    logs: Moments = dataclasses.field(default_factory=Moments)  # of the positive ones
-    roots: Moments = dataclasses.field(default_factory=Moments)
-    middle: tuple[float, float] = (math.nan, math.nan)  # whose mean is the median
-    tail_share: float = math.nan  # of the sum, held by the largest 1 % of the values
-    least: float = math.inf
-    log_riesz: float = -math.inf  # ln of the sum of value ** (-(D - 2) / 2)
-    nearest: Float[Tensor, " k"] | None = None  # least value of each class; inf where none
 
 
 def sweep(
@@ -115,28 +78,42 @@ def sweep(
     requests: Mapping[str, tuple[Quantity, Collection[Aggregate]]],
     *,
     tile: int = TILE,
+    extremes: int = 20,
 ) -> dict[str, PairSummary]:
     """Reduce quantities over all pairs i < j of the first k points, k being the quantity's length.
 
     Args:
         points: One vector a class, float64, centred.
-        requests: By a name of the caller's: the quantity, and what is wanted of it. "median" and
-            "tail" are exact, and need further sweeps (usually one) over their quantity only.
+        requests: By a name of the caller's: the quantity, and what is wanted of it. "median",
+            "tail" and "tail001" are exact, and need further sweeps (usually one) over their
+            quantity only.
         tile: Pairs held at once are tile * tile; memory only, never the result.
+        extremes: How many pairs "largest" and "smallest" keep.
     """
     if points.dtype != torch.float64:
         raise TypeError(f"points must be float64, got {points.dtype}")
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1, got {tile}")
+    for name, value in (("tile", tile), ("extremes", extremes)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     space = _Space(points, min(tile, len(points)))
-    reductions = {name: _Reduction(space, *request) for name, request in requests.items()}
-    pending = list(reductions.values())
+    reductions = {
+        name: Reduction(
+            quantity.k,
+            wanted,
+            dim=points.shape[1],
+            debiased=quantity.noise is not None,
+            extremes=extremes,
+            device=points.device,
+        )
+        for name, (quantity, wanted) in requests.items()
+    }
+    pending = list(reductions)
     while pending:
         for rows, columns in _upper_tiles(len(points), tile):
             distances = _squared_distances(space, rows, columns)
-            for reduction in pending:
-                reduction.add(distances, rows, columns)
-        pending = [reduction for reduction in pending if not reduction.end_pass()]
+            for name in pending:
+                _reduce(reductions[name], requests[name][0], space, distances, rows, columns)
+        pending = [name for name in pending if not reductions[name].end_pass()]
     return {name: reduction.summary for name, reduction in reductions.items()}
 
 
@@ -201,93 +178,25 @@ def _gaps(left: Tensor, right: Tensor, i: Tensor, j: Tensor, scale: Tensor) -> T
     return squared.masked_fill_(squared <= SAME**2 * scale, 0)
 
 
-class _Reduction:
-    """What is wanted of one quantity, over all tiles."""
-
-    def __init__(self, space: _Space, quantity: Quantity, wanted: Collection[Aggregate]) -> None:
-        per_class = quantity.variances if isinstance(quantity, Cdnv) else quantity.norms
-        self.k = len(per_class)
-        self.summary = PairSummary(self.k * (self.k - 1) // 2)
-        if "nearest" in wanted:
-            self.summary.nearest = per_class.new_full((self.k,), math.inf)
-        self._quantity = quantity
-        self._space = space
-        self._wanted = set(wanted)
-        self._selections = {
-            name: selection
-            for name, selection in (
-                ("median", Selection(lambda n: (n - 1) // 2)),
-                ("tail", Selection(lambda n: n - -(-n // 100), tail=True)),
-            )
-            if name in wanted
-        }
-
-    def add(self, distances: Tensor, rows: slice, columns: slice) -> None:
-        """Take a tile (I, J) of squared distances."""
-        rows, columns = (slice(part.start, min(part.stop, self.k)) for part in (rows, columns))
-        if rows.start >= rows.stop or columns.start >= columns.stop:
-            return
-        distances = distances[: rows.stop - rows.start, : columns.stop - columns.start]
-        if isinstance(self._quantity, Cdnv):
-            values, base = _cdnv(self._quantity, self._space, distances, rows, columns)
-        else:
-            values = _unit_distances(self._quantity, self._space, distances, rows, columns)
-            base = values
-        # Pairs that are absent (NaN), coincide (0) or are debiased below 0 get no further.
-        valid = values.flatten() if bool(base.min() > 0) else values[base > 0]
-        for selection in self._selections.values():
-            if not selection.done:
-                selection.add(valid)
-        if self._wanted:
-            if self.summary.nearest is not None:
-                _lower(self.summary.nearest, values, rows, columns)
-            self._reduce(valid, self._space.spare(rows, columns).flatten()[: len(valid)])
-
-    def _reduce(self, values: Tensor, spare: Tensor) -> None:
-        """First pass: sums and extremes of the values (N,), which they use up."""
-        summary, wanted = self.summary, self._wanted
-        if len(values) == 0:
-            return
-        summary.n += len(values)
-        if "least" in wanted:
-            summary.least = min(summary.least, float(values.min()))
-        if "roots" in wanted:
-            summary.roots.take(torch.sqrt(values, out=spare))
-        if "logs" in wanted or "riesz" in wanted:
-            positive = bool(values.min() > 0)  # two singletons have a CDNV of 0
-            logs = torch.log(values, out=spare) if positive else values[values > 0].log_()
-            if "riesz" in wanted:
-                exponent = -(self._space.points.shape[1] - 2) / 2
-                part = float((logs * exponent).logsumexp(0))
-                summary.log_riesz = float(np.logaddexp(summary.log_riesz, part))
-            summary.logs.take(logs)
-        if "moments" in wanted or "tail" in wanted:
-            summary.values.take(values)
-
-    def end_pass(self) -> bool:
-        """All tiles are through; True when nothing more is needed of them."""
-        summary = self.summary
-        self._wanted = set()
-        below = summary.pairs - summary.n if self._quantity.noise is not None else 0
-        done = [
-            selection.done or selection.end_pass(below if name == "median" else 0)
-            for name, selection in self._selections.items()
-        ]
-        if not all(done):
-            return False
-        if (median := self._selections.get("median")) is not None:
-            even = (summary.n + below) % 2 == 0
-            summary.middle = (median.value, median.next_value if even else median.value)
-        if (tail := self._selections.get("tail")) is not None and summary.values.mean > 0:
-            summary.tail_share = tail.tail / (summary.n * summary.values.mean)
-        return True
-
-
-def _lower(nearest: Tensor, values: Tensor, rows: slice, columns: slice) -> None:
-    """Credit the values of a tile (I, J) to both classes of each pair."""
-    filled = values.nan_to_num(nan=math.inf)
-    nearest[rows] = torch.minimum(nearest[rows], filled.amin(1))
-    nearest[columns] = torch.minimum(nearest[columns], filled.amin(0))
+def _reduce(
+    reduction: Reduction,
+    quantity: Quantity,
+    space: _Space,
+    distances: Tensor,
+    rows: slice,
+    columns: slice,
+) -> None:
+    """Give a reduction what a tile (I, J) of squared distances holds of its quantity."""
+    rows, columns = (slice(part.start, min(part.stop, reduction.k)) for part in (rows, columns))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return
+    distances = distances[: rows.stop - rows.start, : columns.stop - columns.start]
+    if isinstance(quantity, Cdnv):
+        values, base = _cdnv(quantity, space, distances, rows, columns)
+    else:
+        values = _unit_distances(quantity, space, distances, rows, columns)
+        base = values
+    reduction.add(values, base, rows, columns, space.spare(rows, columns))
 
 
 def _cdnv(

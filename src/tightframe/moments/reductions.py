@@ -1,0 +1,304 @@
+"""What tiles of pairs add up to: moments, order statistics, rows, nearest classes, extreme pairs.
+
+A `Reduction` takes the values of one quantity a tile at a time and keeps O(k) numbers of them. The
+tiles never change a result: sums are joined by Chan's formula, ranks are exact, and ties go to the
+smallest index.
+
+Axes: k classes, I and J rows and columns of a tile, N pairs of a tile, m extreme pairs.
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from tightframe.moments.selection import Selection
+
+Aggregate: TypeAlias = Literal[
+    "moments",
+    "logs",
+    "roots",
+    "median",
+    "tail",
+    "tail001",
+    "least",
+    "riesz",
+    "nearest",
+    "rows",
+    "largest",
+    "smallest",
+]
+
+
+@dataclasses.dataclass
+class Moments:
+    """Count, mean and spread of a stream of numbers."""
+
+    n: int = 0
+    mean: float = math.nan
+    spread: float = 0.0  # sum of squared deviations from the mean
+
+    def take(self, values: Float[Tensor, " N"]) -> None:
+        """Join a part by Chan's formula; its memory is used up for the deviations."""
+        if (n := len(values)) == 0:
+            return
+        mean = float(values.mean())
+        deviations = values.sub_(mean)
+        spread = float(deviations @ deviations)
+        if self.n == 0:
+            self.n, self.mean, self.spread = n, mean, spread
+            return
+        shift, before = mean - self.mean, self.n
+        self.n += n
+        self.mean += shift * (n / self.n)
+        self.spread += spread + shift * shift * (before * n / self.n)
+
+    def variance(self, *, ddof: int) -> float:
+        """Spread over n - ddof; NaN where that is not positive."""
+        return self.spread / (self.n - ddof) if self.n > ddof else math.nan
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+    """Some pairs i < j of classes with their values."""
+
+    i: Int64[Tensor, " m"]
+    j: Int64[Tensor, " m"]
+    values: Float64[Tensor, " m"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclasses.dataclass
+class PairSummary:
+    """What the pairs of k classes came to; what was not asked for stays empty."""
+
+    pairs: int  # k (k - 1) / 2, with those that have no value
+    n: int = 0  # those that have one
+    values: Moments = dataclasses.field(default_factory=Moments)
+    logs: Moments = dataclasses.field(default_factory=Moments)  # of the positive ones
+    roots: Moments = dataclasses.field(default_factory=Moments)
+    middle: tuple[float, float] = (math.nan, math.nan)  # whose mean is the median
+    tail_share: float = math.nan  # of the sum, held by the largest 1 % of the values
+    tail001_share: float = math.nan  # by the largest 0.1 %
+    least: float = math.inf
+    log_riesz: float = -math.inf  # ln of the sum of value ** (-(D - 2) / 2)
+    nearest: Float[Tensor, " k"] | None = None  # least value of each class; inf where none
+    nearest_ids: Int64[Tensor, " k"] | None = None  # the other class of it; -1 where none
+    row_sums: Float[Tensor, " k"] | None = None  # of the values of each class with all others
+    row_counts: Int64[Tensor, " k"] | None = None  # how many those are
+    largest: Pairs | None = None  # descending; ties by i, then by j
+    smallest: Pairs | None = None  # ascending; ties by i, then by j
+
+    @property
+    def row_means(self) -> Float[Tensor, " k"]:
+        """Mean value of each class with all others; NaN where none has a value."""
+        assert self.row_sums is not None, "'rows' were not asked for"
+        assert self.row_counts is not None
+        return self.row_sums / self.row_counts
+
+
+class Reduction:
+    """What is wanted of one quantity, over all tiles.
+
+    Args:
+        k: Classes; only tiles of them are to be given.
+        wanted: What of the summary is filled.
+        dim: D, which the exponent of the Riesz kernel depends on.
+        debiased: Pairs without a value count as infinite to the median.
+        extremes: How many of the largest and smallest pairs are kept.
+        device: Of the tiles.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        wanted: Collection[Aggregate],
+        *,
+        dim: int,
+        debiased: bool,
+        extremes: int,
+        device: torch.device,
+    ) -> None:
+        self.k = k
+        self.summary = summary = PairSummary(k * (k - 1) // 2)
+        self._wanted = set(wanted)
+        self._dim = dim
+        self._debiased = debiased
+        if "nearest" in wanted:
+            summary.nearest = torch.full((k,), math.inf, dtype=torch.float64, device=device)
+            summary.nearest_ids = torch.full((k,), -1, device=device)
+        if "rows" in wanted:
+            summary.row_sums = torch.zeros(k, dtype=torch.float64, device=device)
+            summary.row_counts = torch.zeros(k, dtype=torch.int64, device=device)
+        self._extremes = {
+            name: _Extremes(extremes, largest=name == "largest")
+            for name in ("largest", "smallest")
+            if name in wanted
+        }
+        self._selections = {
+            name: selection
+            for name, selection in (
+                ("median", Selection(lambda n: (n - 1) // 2)),
+                ("tail", Selection(lambda n: n - -(-n // 100), tail=True)),
+                ("tail001", Selection(lambda n: n - -(-n // 1000), tail=True)),
+            )
+            if name in wanted
+        }
+
+    def add(
+        self,
+        values: Float[Tensor, "I J"],
+        base: Float[Tensor, "I J"],
+        rows: slice,
+        columns: slice,
+        spare: Float[Tensor, "I J"],
+    ) -> None:
+        """Take a tile of values, which are used up.
+
+        Args:
+            values: Of the pairs; finite and not negative where `base` is positive.
+            base: Positive where the pair has a value; else it is absent (NaN), its classes
+                coincide (0) or are debiased below 0.
+            rows, columns: Which classes they are of.
+            spare: Memory to work in.
+        """
+        kept = None if bool(base.min() > 0) else base > 0
+        valid = values.flatten() if kept is None else values[kept]
+        for selection in self._selections.values():
+            if not selection.done:
+                selection.add(valid)
+        if not self._wanted:
+            return
+        self._lower(values, rows, columns)
+        self._credit(values, kept, rows, columns)
+        for extremes in self._extremes.values():
+            extremes.add(values, kept, valid, rows.start, columns.start)
+        self._reduce(valid, spare.flatten()[: len(valid)])
+
+    def end_pass(self) -> bool:
+        """All tiles are through; True when nothing more is needed of them."""
+        summary = self.summary
+        if self._wanted:
+            for name, extremes in self._extremes.items():
+                setattr(summary, name, extremes.pairs())
+        self._wanted = set()
+        below = summary.pairs - summary.n if self._debiased else 0
+        done = [
+            selection.done or selection.end_pass(below if name == "median" else 0)
+            for name, selection in self._selections.items()
+        ]
+        if not all(done):
+            return False
+        if (median := self._selections.get("median")) is not None:
+            even = (summary.n + below) % 2 == 0
+            summary.middle = (median.value, median.next_value if even else median.value)
+        for name in ("tail", "tail001"):
+            if (tail := self._selections.get(name)) is not None and summary.values.mean > 0:
+                share = tail.tail / (summary.n * summary.values.mean)
+                setattr(summary, f"{name}_share", share)
+        return True
+
+    def _reduce(self, values: Tensor, spare: Tensor) -> None:
+        """First pass: sums and extremes of the values (N,), which they use up."""
+        summary, wanted = self.summary, self._wanted
+        if len(values) == 0:
+            return
+        summary.n += len(values)
+        if "least" in wanted:
+            summary.least = min(summary.least, float(values.min()))
+        if "roots" in wanted:
+            summary.roots.take(torch.sqrt(values, out=spare))
+        if "logs" in wanted or "riesz" in wanted:
+            positive = bool(values.min() > 0)  # two singletons have a CDNV of 0
+            logs = torch.log(values, out=spare) if positive else values[values > 0].log_()
+            if "riesz" in wanted:
+                exponent = -(self._dim - 2) / 2
+                part = float((logs * exponent).logsumexp(0))
+                summary.log_riesz = float(np.logaddexp(summary.log_riesz, part))
+            summary.logs.take(logs)
+        if wanted & {"moments", "tail", "tail001", "largest"}:
+            summary.values.take(values)
+
+    def _lower(self, values: Tensor, rows: slice, columns: slice) -> None:
+        """Credit the least values of a tile (I, J) to both classes of each pair."""
+        nearest, ids = self.summary.nearest, self.summary.nearest_ids
+        if nearest is None or ids is None:
+            return
+        filled = values.nan_to_num(nan=math.inf)
+        # Every class meets the others in the order of their indices, as a column first: whoever
+        # comes later must be strictly nearer. Few are, so indices are looked for where it pays.
+        for dim, part, others in ((0, columns, rows), (1, rows, columns)):
+            least = filled.amin(dim)
+            lower = (least < nearest[part]).nonzero().flatten()
+            if len(lower):
+                places = filled.index_select(1 - dim, lower).argmin(dim)
+                nearest[part.start + lower] = least[lower]
+                ids[part.start + lower] = others.start + places
+
+    def _credit(self, values: Tensor, kept: Tensor | None, rows: slice, columns: slice) -> None:
+        """Add the values of a tile (I, J) to the sums of both classes of each pair."""
+        sums, counts = self.summary.row_sums, self.summary.row_counts
+        if sums is None or counts is None:
+            return
+        if kept is not None:
+            values = values.where(kept, 0.0)
+        for dim, part in ((0, columns), (1, rows)):
+            sums[part] += values.sum(dim)
+            counts[part] += values.shape[dim] if kept is None else kept.sum(dim)
+
+
+class _Extremes:
+    """The m largest or smallest values of a stream of tiles, and where they are."""
+
+    def __init__(self, m: int, *, largest: bool) -> None:
+        self._m = m
+        self._sign = 1 if largest else -1
+        # Of the pairs so far, in their order: sign * value, i, j.
+        self._values = np.empty(0)
+        self._places = np.empty((2, 0), dtype=np.int64)
+
+    def add(
+        self,
+        values: Float[Tensor, "I J"],
+        kept: Bool[Tensor, "I J"] | None,
+        valid: Float[Tensor, " N"],
+        row: int,
+        column: int,
+    ) -> None:
+        """Take a tile whose first pair is (row, column); `valid` are its values that count."""
+        if len(valid) == 0:
+            return
+        full = len(self._values) == self._m
+        best = float(valid.max()) if self._sign > 0 else -float(valid.min())
+        if full and best < self._values[-1]:  # the rule, once a few tiles are through
+            return
+        signed = (values if self._sign > 0 else -values).flatten()
+        if kept is not None:
+            signed = signed.where(kept.flatten(), -math.inf)
+        bound = float(self._values[-1]) if full else -math.inf
+        if len(valid) > self._m:
+            bound = max(bound, float(signed.topk(self._m).values[-1]))
+        # In a tile, places ascend as (i, j) do: of those that tie at the bound, the first ones.
+        above = (signed > bound).nonzero().flatten()
+        ties = (signed == bound).nonzero().flatten()[: self._m]
+        if bound == -math.inf:  # no bound yet: those are not kept
+            ties = ties[:0]
+        places = torch.cat([above, ties])
+        at = places.cpu().numpy()
+        i, j = at // values.shape[1] + row, at % values.shape[1] + column
+        found = np.concatenate([self._values, signed[places].cpu().numpy()])
+        all_places = np.concatenate([self._places, np.stack([i, j])], axis=1)
+        order = np.lexsort((all_places[1], all_places[0], -found))[: self._m]
+        self._values, self._places = found[order], all_places[:, order]
+
+    def pairs(self) -> Pairs:
+        """Those that were found, in order."""
+        i, j = torch.from_numpy(self._places)
+        return Pairs(i, j, torch.from_numpy(self._sign * self._values))
