@@ -257,9 +257,19 @@ def test_pairs_debiased_to_nothing_are_infinite_to_the_median():
     x = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)
     quantity = Cdnv(torch.ones(3, dtype=torch.float64), 1, torch.ones(3, dtype=torch.float64))
     found = sweep(x, {"cdnv": (quantity, ("moments", "median"))})["cdnv"]
-    assert (found.pairs, found.n) == (3, 2)
+    assert (found.pairs, found.n, found.ranked) == (3, 2, 3)
     assert found.values.mean == pytest.approx((1 / 2 + 1 / 7) / 2)
     assert sum(found.middle) / 2 == pytest.approx(1 / 2)  # of 1/7, 1/2, inf
+
+
+def test_directions_debiased_to_one_are_the_nearest_to_the_median():
+    # Unit vectors at 90, 90 and 180 degrees: squared distances 2, 2, 4, less 2.5: one is left.
+    x = torch.tensor([[1.0, 0], [0, 1], [-1, 0]], dtype=torch.float64)
+    noise = torch.full((3,), 1.25, dtype=torch.float64)
+    found = sweep(x, {"unit": (units(x, noise=noise), ("moments", "median"))})["unit"]
+    assert (found.pairs, found.n, found.ranked) == (3, 1, 3)
+    assert found.values.mean == pytest.approx(1.5)
+    assert found.middle == (0, 0)  # of 0, 0, 1.5
 
 
 def test_moments_are_those_of_the_whole_whatever_the_parts():

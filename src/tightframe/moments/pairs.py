@@ -11,7 +11,7 @@ Axes: K classes, k the first k of them, D embedding, I and J rows and columns of
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -49,6 +49,11 @@ class Cdnv:
         """How many classes."""
         return len(self.variances)
 
+    @property
+    def debiased(self) -> Literal["infinite"] | None:
+        """What pairs debiased to distance 0 or less count as to a median."""
+        return None if self.noise is None else "infinite"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UnitDistance:
@@ -57,7 +62,8 @@ class UnitDistance:
     It is taken from the distance of the points as
     :math:`(d_{ij}^2 - (r_i - r_j)^2) / (r_i r_j)`, which keeps its digits where the cosine is
     near 1, as it is for all pairs seen from far away. Pairs in one direction have no value;
-    neither have those of a class whose norm is NaN, which has no direction.
+    neither have those of a class whose norm is NaN, which has no direction. To a median, pairs
+    debiased to 0 or less count as 0.
     """
 
     norms: Float[Tensor, " k"]  # distances to the origin that the directions are seen from
@@ -68,6 +74,11 @@ class UnitDistance:
     def k(self) -> int:
         """How many classes."""
         return len(self.norms)
+
+    @property
+    def debiased(self) -> Literal["zero"] | None:
+        """What pairs debiased to distance 0 or less count as to a median."""
+        return None if self.noise is None else "zero"
 
 
 Quantity: TypeAlias = Cdnv | UnitDistance
@@ -101,7 +112,7 @@ def sweep(
             quantity.k,
             wanted,
             dim=points.shape[1],
-            debiased=quantity.noise is not None,
+            debiased=quantity.debiased,
             extremes=extremes,
             device=points.device,
         )

@@ -81,6 +81,7 @@ class PairSummary:
 
     pairs: int  # k (k - 1) / 2, with those that have no value
     n: int = 0  # those that have one
+    ranked: int = 0  # those that a median is over: also the ones that are debiased to 0 or less
     values: Moments = dataclasses.field(default_factory=Moments)
     logs: Moments = dataclasses.field(default_factory=Moments)  # of the positive ones
     roots: Moments = dataclasses.field(default_factory=Moments)
@@ -111,7 +112,8 @@ class Reduction:
         k: Classes; only tiles of them are to be given.
         wanted: What of the summary is filled.
         dim: D, which the exponent of the Riesz kernel depends on.
-        debiased: Pairs without a value count as infinite to the median.
+        debiased: What pairs debiased to distance 0 or less count as to the median, "infinite"
+            or "zero"; None where nothing is debiased.
         extremes: How many of the largest and smallest pairs are kept.
         device: Of the tiles.
     """
@@ -122,7 +124,7 @@ class Reduction:
         wanted: Collection[Aggregate],
         *,
         dim: int,
-        debiased: bool,
+        debiased: Literal["infinite", "zero"] | None,
         extremes: int,
         device: torch.device,
     ) -> None:
@@ -171,11 +173,13 @@ class Reduction:
         """
         kept = None if bool(base.min() > 0) else base > 0
         valid = values.flatten() if kept is None else values[kept]
-        for selection in self._selections.values():
+        ranked = values[~values.isnan()].clamp_(min=0) if self._debiased == "zero" else valid
+        for name, selection in self._selections.items():
             if not selection.done:
-                selection.add(valid)
+                selection.add(ranked if name == "median" else valid)
         if not self._wanted:
             return
+        self.summary.ranked += len(ranked)
         self._lower(values, rows, columns)
         self._credit(values, kept, rows, columns)
         for extremes in self._extremes.values():
@@ -185,19 +189,20 @@ class Reduction:
     def end_pass(self) -> bool:
         """All tiles are through; True when nothing more is needed of them."""
         summary = self.summary
+        infinite = summary.pairs - summary.n if self._debiased == "infinite" else 0
         if self._wanted:
+            summary.ranked += infinite
             for name, extremes in self._extremes.items():
                 setattr(summary, name, extremes.pairs())
         self._wanted = set()
-        below = summary.pairs - summary.n if self._debiased else 0
         done = [
-            selection.done or selection.end_pass(below if name == "median" else 0)
+            selection.done or selection.end_pass(infinite if name == "median" else 0)
             for name, selection in self._selections.items()
         ]
         if not all(done):
             return False
         if (median := self._selections.get("median")) is not None:
-            even = (summary.n + below) % 2 == 0
+            even = summary.ranked % 2 == 0
             summary.middle = (median.value, median.next_value if even else median.value)
         for name in ("tail", "tail001"):
             if (tail := self._selections.get(name)) is not None and summary.values.mean > 0:
