@@ -39,6 +39,7 @@ fix: $(INSTALLED)
 bench: $(INSTALLED)
 	OMP_NUM_THREADS=$(WORKERS) $(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/threads.py
+	$(BIN)/python benchmarks/parts.py
 
 clean:
 	rm -rf .venv

@@ -3,7 +3,7 @@
 torch's `scaled_dot_product_attention` everywhere but for causal batches on a CPU whose queries see
 at most `SHORT` keys. There it multiplies by MKL, whichever library torch's other products use; its
 backward pass in bfloat16 takes longer than in float32; and with a window it computes what is
-hidden, too. Products over chunks of queries take 0.3 to 0.7 of its time, with a window 0.1 to 0.25.
+hidden, too. Products over chunks of queries take 0.3 to 0.8 of its time (`benchmarks/parts.py`).
 
 Axes: B rows, T positions, D embedding, H heads, N = B * H, Q queries of a chunk, K its keys.
 """

@@ -49,9 +49,10 @@ def prepared(threads: int) -> Iterator[None]:
 def exact_float32() -> Iterator[None]:
     """Float32 products on the CPU by oneDNN instead of MKL, where oneDNN keeps float32.
 
-    MKL leaves the 512-bit instructions of AMD processors unused; oneDNN is 2.2 times as fast
-    there. torch asks oneDNN for float32 products only if bfloat16 is allowed inside them, which
-    oneDNN does with AMX instructions alone. So we allow it where a product shows no such loss.
+    MKL leaves the 512-bit instructions of AMD processors unused; oneDNN is more than twice as fast
+    there (`benchmarks/parts.py`). torch asks oneDNN for float32 products only if bfloat16 is
+    allowed inside them, which oneDNN does with AMX instructions alone. So we allow it where a
+    product shows no such loss.
     """
     settings = _onednn_settings()
     if settings is None or not _onednn_is_exact():
