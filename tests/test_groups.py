@@ -26,7 +26,9 @@ def test_cuts_are_those_of_plain_loops(weights, data):
     cuts = even_cuts(np.array(weights), n).tolist()
     # Sums of whole numbers and shares of them: ties are the same ties.
     assert cuts == reference.cuts(weights, n)
-    assert all(after > before for before, after in zip([0, *cuts], [*cuts, len(weights)], strict=True))
+    assert all(
+        after > before for before, after in zip([0, *cuts], [*cuts, len(weights)], strict=True)
+    )
 
 
 @pytest.mark.parametrize("n", [2, 7, 20])

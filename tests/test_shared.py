@@ -153,7 +153,9 @@ def test_the_first_samples_of_each_class_are_taken_whatever_the_batches(step, qu
     taken = torch.cat([capped.take(batch) for batch in labels.split(step)])
     assert taken.tolist() == _first_of_each(labels.tolist(), quota)
     counts = torch.bincount(labels[labels >= 0], minlength=7)
-    assert torch.equal(torch.bincount(labels[taken], minlength=7), counts.minimum(torch.tensor(quota)))
+    assert torch.equal(
+        torch.bincount(labels[taken], minlength=7), counts.minimum(torch.tensor(quota))
+    )
     assert torch.equal(capped.remaining, (torch.tensor(quota) - counts).clamp(min=0))
 
 

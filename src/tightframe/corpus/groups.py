@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class Groups(NamedTuple):
-    """Where each group begins; group g holds the labels in [bounds[g], bounds[g + 1])."""
+    """Contiguous groups of labels; group g holds those in [bounds[g], bounds[g + 1])."""
 
-    bounds: Int64[Tensor, " bounds"]  # flat offsets (row * T + column) of labels; first 0, last the end
+    bounds: Int64[Tensor, " bounds"]  # flat offsets, row * T + column; the first is 0
     unit: Literal["documents", "blocks"]  # what lies whole inside a group
 
 
@@ -23,7 +23,7 @@ def even_cuts(weights: Int64[np.ndarray, " items"], n: int) -> Int64[np.ndarray,
     wanted = np.arange(1, n) * weights.sum() / n
     right = np.searchsorted(before, wanted).clip(1, len(weights) - 1)
     nearer_left = wanted - before[right - 1] < before[right] - wanted
-    cuts = right - nearer_left
-    place = np.arange(1, n)
-    cuts = np.maximum.accumulate(np.maximum(cuts, place) - place) + place
-    return np.minimum(cuts, len(weights) - n + place)
+    place = np.arange(1, n)  # a cut has as many items before it, or more, and as many after it
+    cuts = np.maximum(right - nearer_left, place)
+    cuts = np.maximum.accumulate(cuts - place) + place
+    return cuts.clip(max=len(weights) - n + place)
