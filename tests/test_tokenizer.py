@@ -1,6 +1,10 @@
+import json
+
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError
+from tokenizers import pre_tokenizers
 
 from tightframe.corpus import hub
 from tightframe.corpus import tokenizer as tokenizers
@@ -102,6 +106,39 @@ def test_a_folder_without_a_tokenizer_and_a_damaged_file_are_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model": ')
     with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer\.json, or damaged"):
         tokenizers.load(tmp_path)
+
+
+def test_a_folder_in_the_older_form_is_converted(tmp_path):
+    pytest.importorskip("transformers")
+    # As facebook/opt-125m has it: vocabulary and merges, no tokenizer.json.
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(["<s>", "<pad>", "</s>", *letters])}
+    vocabulary["at"] = len(vocabulary)
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na t\n")
+    settings = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}
+    settings |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    loaded = tokenizers.load(tmp_path)
+    ids = loaded.encode("cat", add_special_tokens=False).ids
+    assert ids == [vocabulary["c"], vocabulary["at"]]
+    assert tokenizers.end_of_text(loaded) == 2
+    assert tokenizers.vocab_size(loaded) == len(vocabulary)
+    (tmp_path / "vocab.json").write_text("{")
+    with pytest.raises(UserError, match=r"what it has could not be converted \(") as caught:
+        tokenizers.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_the_hub_without_a_tokenizer_json_is_converted(monkeypatch):
+    def absent(*args, **kwargs):
+        raise EntryNotFoundError("404")
+
+    monkeypatch.setattr(hub, "unreachable", lambda: False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", absent)
+    monkeypatch.setattr(tokenizers, "_converted", lambda name: tokenizers.word_level([name]))
+    assert tokenizers.load("someone/old").get_vocab() == {"someone/old": 0}
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):

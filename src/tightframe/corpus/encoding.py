@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Int32
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
+from tightframe.corpus import hub
 from tightframe.corpus.sources import Document
+from tightframe.errors import UserError
 
 BATCH_DOCUMENTS = 1_000
 BATCH_BYTES = 2**21
@@ -21,20 +23,35 @@ def encoded(
 
     The tokenizer adds no special tokens; those that a text spells out it does recognise.
     """
-    word_level = isinstance(tokenizer.model, models.WordLevel)
-    ids_of_word = tokenizer.get_vocab() if word_level else {}
+    splitting = _only_splits(tokenizer)
+    ids_of_word = tokenizer.get_vocab() if splitting else {}
     for batch in _batches(documents):
         texts = [document.text for _, document in batch]
-        if word_level:
-            # Splitting and looking up is all that `word_level` tokenizers do; this is 10x faster.
-            ids = [[ids_of_word[word] for word in text.split()] for text in texts]
-        else:
-            made = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            ids = [encoding.ids for encoding in made]
+        try:
+            if splitting:
+                ids = [[ids_of_word[word] for word in text.split()] for text in texts]
+            else:
+                made = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+                ids = [encoding.ids for encoding in made]
+        except Exception as error:  # an unknown word; the library raises bare Exceptions
+            raise UserError(
+                f"the tokenizer cannot write all of this text ({hub.reason(error)}); "
+                "use one that can"
+            ) from None
         yield [
             (split, document, np.array(row, dtype=np.int32))
             for (split, document), row in zip(batch, ids, strict=True)
         ]
+
+
+def _only_splits(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer is as `word_level` makes them: splitting and looking up is 10x faster."""
+    return (
+        isinstance(tokenizer.model, models.WordLevel)
+        and tokenizer.normalizer is None
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.WhitespaceSplit)
+        and tokenizer.token_to_id(tokenizer.model.unk_token) is None
+    )
 
 
 def _batches(

@@ -1,8 +1,11 @@
-"""What goes wrong with the Hugging Face hub, in one line and without waiting for it."""
+"""Files and revisions of the Hugging Face hub; what goes wrong, in one line and without waiting."""
 
 import contextlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+
+from tightframe.errors import UserError
 
 
 @contextlib.contextmanager
@@ -39,3 +42,42 @@ def reason(error: Exception) -> str:
     """The kind of error and the first line of what it says."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}"
+
+
+def fetch(name: str, file: str) -> Path | None:
+    """A file of a model on the hub; None where the model has no such file."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    silent = unreachable()  # then what was fetched before has to do
+    try:
+        with quiet():
+            return Path(huggingface_hub.hf_hub_download(name, file, local_files_only=silent))
+    except LocalEntryNotFoundError as error:
+        # An earlier answer may have been that there is no such file.
+        known = huggingface_hub.try_to_load_from_cache(name, file)
+        if known is huggingface_hub._CACHED_NO_EXIST:
+            return None
+        raise _not_given(f"{name}/{file}", error, silent) from None
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # whatever the network or the hub may raise
+        raise _not_given(f"{name}/{file}", error, silent) from None
+
+
+def data_set_revision(name: str) -> str:
+    """The commit that the main branch of a data set of the hub is at."""
+    import huggingface_hub
+
+    if unreachable():
+        raise UserError(f"hf:{name}: the Hugging Face hub does not answer")
+    try:
+        with quiet():
+            return str(huggingface_hub.HfApi().dataset_info(name).sha)
+    except Exception as error:  # whatever the network or the hub may raise
+        raise _not_given(f"hf:{name}", error) from None
+
+
+def _not_given(what: str, error: Exception, silent: bool = False) -> UserError:
+    why = "does not answer" if silent else f"did not give it ({reason(error)})"
+    return UserError(f"{what}: the Hugging Face hub {why}")

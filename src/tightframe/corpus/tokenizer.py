@@ -66,6 +66,7 @@ def word_level(words: Sequence[str]) -> Tokenizer:
 def load(tokenizer: str | Path) -> Tokenizer:
     """A `tokenizer.json`, a folder that holds one, or the name of a Hugging Face tokenizer.
 
+    Older forms (vocabulary and merges, a SentencePiece model) are converted by `transformers`.
     Truncation and padding that the file may ask for are switched off: nothing is lost or added.
     """
     loaded = _read(tokenizer)
@@ -94,6 +95,8 @@ def _read(tokenizer: str | Path) -> Tokenizer:
     path = Path(tokenizer)
     if path.is_dir():
         path = path / "tokenizer.json"
+        if not path.exists() and (path.parent / "tokenizer_config.json").exists():
+            return _converted(str(path.parent))
         if not path.exists():
             raise UserError(f"{path.parent}: holds no tokenizer.json; expected a fast tokenizer")
     if path.exists():
@@ -115,6 +118,7 @@ def _read_file(path: Path) -> Tokenizer:
 
 def _fetch(name: str) -> Tokenizer:
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     silent = hub.unreachable()  # then what was fetched before has to do
     try:
@@ -122,7 +126,29 @@ def _fetch(name: str) -> Tokenizer:
             path = hf_hub_download(name, "tokenizer.json", local_files_only=silent)
         return Tokenizer.from_file(path)
     except Exception as error:  # whatever the network, the hub or the file may raise
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return _converted(name)  # the model is there, but has no tokenizer.json
         why = (
             "does not answer" if silent else f"gave no tokenizer of this name ({hub.reason(error)})"
         )
         raise UserError(f"{name}: no such file, and the Hugging Face hub {why}") from None
+
+
+def _converted(name: str) -> Tokenizer:
+    """The tokenizer of a model that has no tokenizer.json; code of the model's own is not run."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise UserError(
+            f"{name}: has no tokenizer.json, and converting what it has needs the package "
+            "transformers; pip install 'tightframe[hf]'"
+        ) from None
+    try:
+        with hub.quiet():
+            found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return Tokenizer.from_str(found.backend_tokenizer.to_str())
+    except Exception as error:  # whatever the network, the hub or the files may raise
+        raise UserError(
+            f"{name}: has no tokenizer.json, and what it has could not be converted "
+            f"({hub.reason(error)})"
+        ) from None
