@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import normalizers
 
 from reference import blocks as reference
 from tightframe.corpus import stories
@@ -290,7 +291,9 @@ def test_the_seed_tells_other_stories(tmp_path, told):
         ({"blocks": "pact"}, "blocks: unknown 'pact'; did you mean 'packed'?"),
         ({"documents": "words"}, "documents: unknown 'words'; expected one of paragraphs, files"),
         ({"documents": "lines"}, "documents: unknown 'lines'; did you mean 'files'?"),
-        ({"block": 2}, "block is 2; expected 3 tokens or more"),
+        ({"block": 1}, "block is 1; expected 2 tokens or more"),
+        ({"blocks": "whole", "block": 2}, "block is 2; expected 3 tokens or more"),
+        ({"blocks": "whole", "bos": "auto"}, "bos with blocks='whole': only packed blocks"),
         ({"vocab_size": 0}, "vocab_size is 0; expected 1 or more"),
         ({"vocab_size": 100}, "a vocabulary of 100 is too small; the smallest is 257"),
         ({"vocab_size": 50_000}, "a vocabulary of 50,000 is larger than this text supports"),
@@ -360,15 +363,34 @@ def test_a_folder_that_exists_is_left_as_it_is(tmp_path, records):
     assert (tmp_path / "x" / "mine").read_text() == "mine"
 
 
-def test_layouts_that_need_an_end_of_text_say_so(tmp_path):
+def test_words_that_the_tokenizer_does_not_know_are_one_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a b a"}\n' * 100 + '{"text": "a Bob"}\n')
+    tokenizers.save(tokenizers.word_level(["a", "b"]), tmp_path / "tokenizer.json")
+    with pytest.raises(UserError) as caught:
+        build(tmp_path / "a.jsonl", out=tmp_path / "x", tokenizer=tmp_path, block=4)
+    assert str(caught.value) == (
+        "the tokenizer cannot write all of this text (KeyError: 'Bob'); use one that can"
+    )
+    # One that does more than split and look up is asked itself.
+    other = tokenizers.word_level(["a", "b", "<unk>"])
+    other.normalizer = normalizers.Lowercase()
+    tokenizers.save(other, tmp_path / "tokenizer.json")
+    shards = build(tmp_path / "a.jsonl", out=tmp_path / "x", tokenizer=tmp_path, block=4)
+    assert set(shards.split("train").label_counts().tolist()[:2]) <= {*range(60, 200)}
+
+
+def test_documents_follow_each_other_where_the_tokenizer_has_no_end_of_text(tmp_path):
     tokenizers.save(tokenizers.word_level(["a", "b"]), tmp_path / "tokenizer.json")
     (tmp_path / "a.jsonl").write_text('{"text": "a b a"}\n' * 100)
     options = {"tokenizer": tmp_path / "tokenizer.json", "block": 4}
     with pytest.raises(UserError, match="the tokenizer has none; use another tokenizer or blocks"):
-        build(tmp_path / "a.jsonl", out=tmp_path / "x", **options)
-    shards = build(tmp_path / "a.jsonl", out=tmp_path / "x", blocks="published", **options)
-    assert shards.end_of_text is None
-    assert shards.manifest["end_of_text"] is None
+        build(tmp_path / "a.jsonl", out=tmp_path / "x", blocks="whole", **options)
+    for layout in ("published", "packed"):
+        shards = build(tmp_path / "a.jsonl", out=tmp_path / layout, blocks=layout, **options)
+        assert shards.end_of_text is None
+        assert shards.manifest["end_of_text"] is None
+        assert _rows(shards, "train")[:3] == [[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 1, 0]]
+    assert "no end-of-text" in shards.manifest["source"]["separator"]
 
 
 # Real text

@@ -1,4 +1,5 @@
 import errno
+import threading
 
 import pytest
 
@@ -45,6 +46,25 @@ def test_a_folder_is_held_by_one_process(tmp_path):
         pass
     with files.exclusive(tmp_path, what="run"):
         pass  # free again
+
+
+def test_whoever_comes_second_waits(tmp_path):
+    path = tmp_path / "sub" / "a"
+    told, held = [], threading.Event()
+
+    def second():
+        held.wait()
+        with files.one_at_a_time(path):
+            told.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with files.one_at_a_time(path):
+        held.set()
+        thread.join(timeout=0.2)
+        told.append("first")
+    thread.join()
+    assert told == ["first", "second"]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def build(
     blocks: Literal["whole", "packed", "published"] | None = None,
     block: int = 256,
     shards: int = 2,
+    bos: Literal["auto", "never"] = "never",
     validation: str | None = None,
     validation_share: float = 0.1,
     documents: Literal["paragraphs", "files"] = "paragraphs",
@@ -114,6 +115,9 @@ def build(
         Tokens a block; the first is context only.
     shards
         With --blocks published: contiguous parts that the documents are dealt to.
+    bos
+        With --blocks packed: auto begins each block with the token that --tokenizer (or the
+        configuration beside it) puts before a text; it is context only.
     validation
         A source of its own for validation; otherwise a share of SOURCE is kept for it.
     validation_share
@@ -144,6 +148,7 @@ def build(
             blocks=blocks,
             block=block,
             shards=shards,
+            bos=bos,
             validation=validation,
             validation_share=validation_share,
             documents=documents,

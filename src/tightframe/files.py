@@ -65,6 +65,17 @@ def exclusive(folder: Path, *, what: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a lock beside `path`; whoever else wants it waits. Freed even by SIGKILL."""
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock").open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file whole or not at all."""
     with whole_file(path) as temporary:

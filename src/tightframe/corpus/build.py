@@ -5,16 +5,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from tightframe.corpus import splits, stories
+from tightframe.corpus import special_tokens, splits, stories
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.blocks import BLOCKS, Packed, Published, Whole
 from tightframe.corpus.encoding import BATCH_DOCUMENTS, encoded
-from tightframe.corpus.sources import DOCUMENTS, open_source
+from tightframe.corpus.sources import DOCUMENTS, Source, open_source
 from tightframe.corpus.splits import SplitText
 from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards, write_manifest
 from tightframe.errors import UserError, nearest
@@ -24,6 +24,9 @@ STORIES = "stories"  # the generated corpus, as a source
 STORIES_TOKENS = 1_000_000
 
 WORDS = ("word", "bpe")  # tokens of stories
+
+Bos = Literal["auto", "never"]
+"""Whether blocks begin with the beginning-of-sequence token that the tokenizer's model expects."""
 
 Progress = Callable[[str, float | None, int], None]
 """Called as work goes on: the stage ("tokenizer" or "tokens"), the share of the source read so far
@@ -35,7 +38,7 @@ _TRAINING_BYTES_PER_TOKEN = 8
 
 
 def build(
-    source: str | Path,
+    source: str | Path | Source,
     *,
     out: str | Path,
     vocab_size: int | None = None,
@@ -43,7 +46,8 @@ def build(
     blocks: str | None = None,
     block: int = 256,
     shards: int = 2,
-    validation: str | Path | None = None,
+    bos: Bos = "never",
+    validation: str | Path | Source | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
     documents: str = "paragraphs",
@@ -60,10 +64,13 @@ def build(
         out: The folder to write; must not exist.
         vocab_size: Train a byte-level BPE of so many tokens on the training split.
         tokenizer: Or take this one: see `tokenizer.load`. It adds no special tokens; only the
-            layout does.
+            layout does, and the files beside the tokenizer say which: see `special_tokens`.
         blocks: Layout by name, see `blocks`; None is "whole" for stories, "packed" for text.
         block: Tokens of a block.
         shards: Of blocks="published": contiguous shards that the documents are dealt to.
+        bos: Of blocks="packed": "auto" begins every block with the token that the tokenizer, or
+            its model's configuration, puts before a sequence; "never" does not. It is context
+            only, never a label.
         validation: Source of the validation split; None makes one of `source`: see `splits`.
         validation_share: Share in (0, 1) of what is made: of a source, of stories' tokens, and
             of `max_tokens`.
@@ -78,14 +85,16 @@ def build(
             1,000,000.
         progress: Called as work goes on.
     """
-    generated = str(source) == STORIES
+    generated = not isinstance(source, Source) and str(source) == STORIES
     layout = blocks or ("whole" if generated else "packed")
     _check_name("blocks", layout, BLOCKS)
     _check_name("documents", documents, DOCUMENTS)
     _check_name("words", words or WORDS[0], WORDS)
+    least = 3 if layout == "whole" else 2  # end-of-text, a token, end-of-text; or two tokens
     _check_numbers(
         validation_share,
         block,
+        least,
         vocab_size=vocab_size,
         shards=shards,
         max_tokens=max_tokens,
@@ -99,9 +108,10 @@ def build(
         "words": words,
         "tokens": tokens,
         "shards": shards if layout == "published" else None,
+        "bos": bos if bos != "never" else None,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    _check_together(generated, given)
+    _check_together(generated, layout, given)
 
     out = Path(out)
     with whole_folder(out) as folder:
@@ -109,25 +119,31 @@ def build(
             n_tokens = tokens or STORIES_TOKENS
             text = splits.generated(usual_grammar(), n_tokens, validation_share, seed)
         else:
-            train = open_source(source, documents=documents, field=field)
+            train = _open(source, documents, field)
             if validation is None:
                 text = splits.made(train, validation_share, seed)
             else:
-                held_out = open_source(validation, documents=documents, field=field)
-                text = splits.given(train, held_out)
+                text = splits.given(train, _open(validation, documents, field))
 
         kind, encoder = _tokenizer(text, vocab_size, tokenizer, max_tokens, progress)
         tokenizers.save(encoder, folder / "tokenizer.json")
-        end = tokenizers.end_of_text(encoder)
-        makers = _makers(folder, text, layout, block, shards, end)
+        end, first = tokenizers.end_of_text(encoder), None
+        if tokenizer is not None:
+            end = special_tokens.end_of_text(tokenizer, encoder)
+        if tokenizer is not None and bos == "auto":
+            first = special_tokens.beginning_of_sequence(tokenizer, encoder)
+        makers = _makers(folder, text, layout, block, shards, end, first)
         _tokenize(text, encoder, makers, _room(max_tokens, validation_share), progress)
-        entries = {split: _finish(text.name, split, makers[split], block) for split in SPLITS}
+        line = block - (first is not None)  # tokens of the text in a block
+        entries = {split: _finish(text.name, split, makers[split], block, line) for split in SPLITS}
 
         how = {
             name: value if isinstance(value, int) else str(value)
             for name, value in given.items()
             if name in ("max_tokens", "shards", "tokenizer")
         }
+        if layout == "packed" and end is None:
+            how["separator"] = "none: the tokenizer has no end-of-text"
         floor = None
         if generated and layout == "whole":
             floor = entropy_floor(text, entries["val"]["labels"])
@@ -140,6 +156,7 @@ def build(
             "block": block,
             "vocab_size": tokenizers.vocab_size(encoder),
             "end_of_text": end,
+            "bos": first,
             "tokenizer": {"kind": kind, "sha256": sha256(folder / "tokenizer.json")},
             "splits": entries,
             "entropy_floor": floor,
@@ -183,6 +200,12 @@ def entropy_floor(text: SplitText, n_labels: int) -> dict[str, float | int]:
     }
 
 
+def _open(source: str | Path | Source, documents: str, field: str) -> Source:
+    if isinstance(source, Source):
+        return source
+    return open_source(source, documents=documents, field=field)
+
+
 def _tokenizer(
     text: SplitText,
     vocab_size: int | None,
@@ -213,7 +236,13 @@ def _training_texts(
 
 
 def _makers(
-    folder: Path, text: SplitText, layout: str, block: int, shards: int, end: int | None
+    folder: Path,
+    text: SplitText,
+    layout: str,
+    block: int,
+    shards: int,
+    end: int | None,
+    bos: int | None,
 ) -> dict[str, Published | Packed | Whole]:
     """The layout's maker of blocks for each split."""
     writers = {split: ShardWriter(folder, split, block) for split in SPLITS}
@@ -226,13 +255,14 @@ def _makers(
             )
             for split, writer in writers.items()
         }
+    if layout == "packed":
+        return {split: Packed(writer, end=end, bos=bos) for split, writer in writers.items()}
     if end is None:
         raise UserError(
-            f"blocks='{layout}' puts an end-of-text token between documents and the tokenizer has "
-            "none; use another tokenizer or blocks='published'"
+            "blocks='whole' puts an end-of-text token between documents and the tokenizer has "
+            "none; use another tokenizer or blocks='packed'"
         )
-    maker = Packed if layout == "packed" else Whole
-    return {split: maker(writer, end=end) for split, writer in writers.items()}
+    return {split: Whole(writer, end=end) for split, writer in writers.items()}
 
 
 def _room(max_tokens: int | None, validation_share: float) -> dict[str, int | float]:
@@ -264,14 +294,16 @@ def _tokenize(
             progress("tokens", batch[-1][1].done, n_tokens)
 
 
-def _finish(name: str, split: str, maker: Published | Packed | Whole, block: int) -> dict[str, Any]:
+def _finish(
+    name: str, split: str, maker: Published | Packed | Whole, block: int, line: int
+) -> dict[str, Any]:
     """Write what is left of a split; its entry of the manifest."""
     entry = maker.finish()
-    if maker.n_tokens < block or not entry["blocks"]:
-        what = f"a group of the {split} text" if maker.n_tokens >= block else f"the {split} text"
+    if maker.n_tokens < line or not entry["blocks"]:
+        what = f"a group of the {split} text" if maker.n_tokens >= line else f"the {split} text"
         raise UserError(
             f"{name}: a block of {block:,} is longer than {what} ({maker.n_tokens:,} tokens in "
-            "all); use smaller blocks or more text"
+            "all); use smaller blocks (a smaller context) or more text"
         )
     return entry
 
@@ -282,21 +314,24 @@ def _check_name(option: str, value: str, known: Sequence[str]) -> None:
         raise UserError(f"{option}: unknown '{value}'{hint}")
 
 
-def _check_numbers(validation_share: float, block: int, **counts: int | None) -> None:
+def _check_numbers(validation_share: float, block: int, least: int, **counts: int | None) -> None:
     if not 0 < validation_share < 1:
         raise UserError(f"validation_share is {validation_share}; expected a number in (0, 1)")
-    if block < 3:
-        raise UserError(f"block is {block}; expected 3 tokens or more")
+    if block < least:
+        raise UserError(f"block is {block}; expected {least} tokens or more")
     for option, count in counts.items():
         if count is not None and count <= 0:
             raise UserError(f"{option} is {count}; expected 1 or more")
 
 
-def _check_together(generated: bool, given: Mapping[str, Any]) -> None:
+def _check_together(generated: bool, layout: str, given: Mapping[str, Any]) -> None:
     """Refuse options that don't go with the kind of source, or with each other."""
     words, names = given.get("words"), given.keys()
     mistakes = {
         "tokenizer and vocab_size: give only one of them": {"tokenizer", "vocab_size"} <= names,
+        f"bos with blocks='{layout}': only packed blocks can begin with it; use blocks='packed'": (
+            "bos" in names and layout != "packed"
+        ),
         "max_tokens with blocks='published': where its shards end depends on the number of "
         "documents; use shards=1": "max_tokens" in names and given.get("shards", 1) > 1,
     }

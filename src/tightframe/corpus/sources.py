@@ -47,6 +47,7 @@ class Source:
     name: str  # as the user gave it
     n_bytes: int | None  # length on disk (.parquet: uncompressed); None where unknown
     description: dict[str, Any]  # how it is read, for the manifest
+    files: tuple[Path, ...]  # what is read, in order; none of a data set of the hub
     read: Callable[[], Iterator[Document]]
 
 
@@ -55,6 +56,7 @@ def open_source(
     *,
     documents: str = "paragraphs",
     field: str = "text",
+    pinned: bool = False,
 ) -> Source:
     """A file, a folder of files, or a Hugging Face data set, as a `Source`.
 
@@ -65,9 +67,11 @@ def open_source(
         documents: Of a .txt file: "paragraphs", what stands between blank lines, or "files",
             each file one document.
         field: Name of the .jsonl field, .parquet column or data set column that holds the text.
+        pinned: Ask the hub which revision a data set is at, read that one and say so in the
+            description; files are what they are.
     """
     if str(source).startswith(HUB):
-        return _hub_source(str(source), field)
+        return _hub_source(str(source), field, pinned)
     path = Path(source)
     if path.is_dir():
         files = sorted(
@@ -117,7 +121,7 @@ def _file_source(name: str, files: list[Path], documents: str, field: str) -> So
         description["documents"] = documents
     if suffixes != {".txt"}:
         description["field"] = field
-    return Source(name, total, description, read)
+    return Source(name, total, description, tuple(files), read)
 
 
 def _size(path: Path) -> int:
@@ -230,7 +234,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise UserError(f"{path}: not a .parquet file, or damaged ({first})") from None
 
 
-def _hub_source(source: str, field: str) -> Source:
+def _hub_source(source: str, field: str, pinned: bool) -> Source:
     parts = _HUB_SOURCE.fullmatch(source)
     if parts is None:
         raise UserError(f"{source}: not a data set; expected hf:NAME[:CONFIG][@SPLIT]")
@@ -242,6 +246,10 @@ def _hub_source(source: str, field: str) -> Source:
             f"{source}: needs the package datasets; pip install 'tightframe[hf]'"
         ) from None
 
+    # The package datasets takes a folder in the hub's layout for a data set, too.
+    files = tuple(sorted(file for file in Path(name).rglob("*") if file.is_file()))
+    revision = {"revision": hub.data_set_revision(name)} if pinned and not files else {}
+
     def read() -> Iterator[Document]:
         unit = -1
         if not Path(name).exists() and hub.unreachable():
@@ -251,7 +259,7 @@ def _hub_source(source: str, field: str) -> Source:
             )
         try:
             with hub.quiet():
-                rows = datasets.load_dataset(name, config, split=split, streaming=True)
+                rows = datasets.load_dataset(name, config, split=split, streaming=True, **revision)
             for unit, record in enumerate(rows):
                 where = f"{source}: record {unit + 1}"
                 text = _field(record, field, where)
@@ -266,7 +274,8 @@ def _hub_source(source: str, field: str) -> Source:
         if unit < 0:
             raise UserError(f"{source}: holds no records")
 
-    return Source(source, None, {"text": source, "split": split, "field": field}, read)
+    description = {"text": source, "config": config, "split": split, "field": field} | revision
+    return Source(source, None, description, files, read)
 
 
 def _decode(data: bytes, where: str, start: int = 0) -> str:

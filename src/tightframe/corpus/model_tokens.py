@@ -1,0 +1,122 @@
+"""A text as one model reads it: shards made by its own tokenizer, made once and then opened.
+
+Each text, tokenizer and setting has a folder of its own in a cache. What names the folder is the
+content of files (SHA-256) and the revision of a data set, so a text that has changed is made anew.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tightframe.corpus import special_tokens
+from tightframe.corpus import tokenizer as tokenizers
+from tightframe.corpus.build import STORIES, Bos, Progress, build
+from tightframe.corpus.sources import HUB, Source, open_source
+from tightframe.corpus.tokens import SCHEMA, TokenShards
+from tightframe.errors import UserError
+from tightframe.files import fingerprint, one_at_a_time, sha256
+
+
+def text_tokens(
+    source: str | Path,
+    tokenizer: str | Path,
+    *,
+    cache: Path,
+    context: int,
+    bos: Bos,
+    max_tokens: int | None,
+    validation: str | Path | None = None,
+    validation_share: float = 0.1,
+    documents: str = "paragraphs",
+    field: str = "text",
+    progress: Progress | None = None,
+) -> TokenShards:
+    """Shards of a text in packed blocks, from the cache if they have been made before.
+
+    Processes that ask for the same shards at once wait for the one that makes them; a process that
+    is killed leaves nothing that would be taken for shards.
+
+    Args:
+        source: A file, a folder or hf:NAME: see `sources.open_source`.
+        tokenizer: The model's own: a folder with a tokenizer.json, the file, or a hub name.
+        cache: Folder of the shards, one folder each.
+        context: Tokens of a block, the beginning-of-sequence token included: what the model sees
+            at once.
+        bos: "auto" begins every block with the token that the model's tokenizer puts before a
+            sequence, if it does; "never" does not.
+        max_tokens: At most so many tokens of text, train and validation together; None is all.
+        validation: A source of its own for validation.
+        validation_share: Otherwise, the share of `source` that is kept for it, in (0, 1).
+        documents: Of .txt files: "paragraphs" or "files".
+        field: Of .jsonl, .parquet and data sets: where the text is.
+        progress: Called as tokens are made.
+    """
+    if context < 2:
+        raise UserError(
+            f"context is {context}; expected 2 tokens or more: one that sees and one it predicts"
+        )
+    if str(source) == STORIES:
+        raise UserError(
+            f"{STORIES}: is generated, not read; make its tokens with "
+            f"`tightframe corpus build {STORIES} --tokenizer {tokenizer} --out DIR` and use them"
+        )
+    text = open_source(source, documents=documents, field=field, pinned=True)
+    held_out = None
+    if validation is not None:
+        held_out = open_source(validation, documents=documents, field=field, pinned=True)
+    texts = [_identity(each) for each in (text, held_out) if each is not None]
+    share = validation_share if held_out is None else None
+    settings = [context, max_tokens, share]
+    content = [SCHEMA, texts, _tokenizer_identity(tokenizer, bos), settings]
+    folder = cache / f"{_slug(source)}-{fingerprint(content)}"
+
+    def make() -> None:
+        build(
+            text,
+            out=folder,
+            tokenizer=tokenizer,
+            blocks="packed",
+            block=context,
+            bos=bos,
+            validation=held_out,
+            validation_share=validation_share,
+            max_tokens=max_tokens,
+            progress=progress,
+        )
+
+    return _made_once(folder, make)
+
+
+def _made_once(folder: Path, make: Callable[[], None]) -> TokenShards:
+    with one_at_a_time(folder):
+        if not folder.exists():
+            for part in folder.parent.glob(f".{folder.name}.*.part"):  # of one that was killed
+                shutil.rmtree(part)
+            make()
+    try:
+        return TokenShards.open(folder)
+    except UserError as error:
+        raise UserError(f"{error}; remove the folder and run again") from None
+
+
+def _identity(source: Source) -> Any:
+    """What tells this text from another: not its name, nor where it lies."""
+    content = [[file.suffix, sha256(file)] for file in source.files]
+    # How it is read, too: paragraphs or files, the field, the split. A data set goes by its name.
+    how = {key: value for key, value in source.description.items() if key != "text" or not content}
+    return how | {"files": content}
+
+
+def _tokenizer_identity(source: str | Path, bos: Bos) -> Any:
+    tokenizer = tokenizers.load(source)
+    end = special_tokens.end_of_text(source, tokenizer)
+    first = special_tokens.beginning_of_sequence(source, tokenizer) if bos == "auto" else None
+    return [fingerprint(tokenizer.to_str()), end, first]
+
+
+def _slug(source: str | Path) -> str:
+    """A name for people: the last part of the source, as far as it can stand in a file name."""
+    name = str(source).removeprefix(HUB)
+    return re.sub(r"[^\w-]+", "-", Path(name).stem or "text", flags=re.ASCII).strip("-") or "text"

@@ -1,0 +1,251 @@
+import functools
+import json
+import os
+import sys
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+from reference import blocks as reference
+from tightframe.corpus import build as building
+from tightframe.corpus import hub
+from tightframe.corpus import tokenizer as tokenizers
+from tightframe.corpus.model_tokens import text_tokens
+from tightframe.corpus.sources import open_source
+from tightframe.corpus.splits import made
+from tightframe.errors import UserError
+
+NAMES = ["Anna", "Tim", "Zoë", "the dog", "a 猫"]
+
+
+@pytest.fixture
+def text(tmp_path):
+    rng = np.random.default_rng(0)
+    told = [f"{NAMES[rng.integers(5)]} saw {NAMES[rng.integers(5)]}." for _ in range(200)]
+    path = tmp_path / "two tales.txt"
+    path.write_text("\n\n".join(told), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder as a SentencePiece model has it: '▁', bytes, a bos, an end only in the config."""
+    pieces = ["<unk>", "<go>", "<over>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += ["▁", *"abcdefghijklmnopqrstuvwxyzATZ.ë", "▁saw"]
+    vocabulary = [(piece, -1.0 if len(piece) == 1 else -2.0) for piece in pieces]
+    made_here = Tokenizer(models.Unigram(vocabulary, 0, byte_fallback=True))
+    made_here.pre_tokenizer = pre_tokenizers.Metaspace()
+    made_here.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    made_here.add_special_tokens(["<unk>", "<go>", "<over>"])
+    made_here.post_processor = processors.TemplateProcessing(
+        single="<go> $A", special_tokens=[("<go>", 1)]
+    )
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tokenizers.save(made_here, folder / "tokenizer.json")
+    (folder / "config.json").write_text('{"eos_token_id": 2}')
+    return folder
+
+
+@pytest.fixture
+def tokens_of(tmp_path, text, model):
+    usual = {"cache": tmp_path / "cache", "context": 16, "bos": "auto", "max_tokens": None}
+    return functools.partial(text_tokens, text, model, **usual)
+
+
+def _rows(shards, split):
+    rows = shards.split(split)
+    tokens, lengths = rows.rows(range(len(rows)))
+    return [row[:n].tolist() for row, n in zip(tokens, lengths.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("bos", ["auto", "never"])
+def test_a_text_is_cut_as_its_model_reads_it(tokens_of, text, model, bos):
+    shards = tokens_of(bos=bos)
+    first = 1 if bos == "auto" else None
+    assert shards.bos == shards.manifest["bos"] == first
+    assert shards.end_of_text == 2
+    assert shards.block == 16
+    tokenizer = tokenizers.load(model)
+    documents = list(made(open_source(text), 0.1, 0).read({"train", "val"}))
+    for name in ("train", "val"):
+        texts = [document.text for split, document in documents if split == name]
+        ids = [tokenizer.encode(each, add_special_tokens=False).ids for each in texts]
+        assert _rows(shards, name) == reference.packed(ids, 16, 2, first)
+        split = shards.split(name)
+        # With a bos every token of the text and every end is a label.
+        line = sum(map(len, ids)) + len(ids) - 1
+        assert split.n_labels == line - (0 if first else split.n_blocks)
+        assert split.n_tokens == line + (split.n_blocks if first else 0)
+        assert split.n_bytes == sum(len(each.encode()) for each in texts)
+        # So bits per byte are the same, however the text is cut.
+        assert split.bits_per_byte(1.0) == pytest.approx(
+            line / split.n_bytes / np.log(2), rel=1e-14
+        )
+
+
+def test_documents_of_blocks_with_a_bos_begin_where_they_begin(tokens_of):
+    shards = tokens_of()
+    split = shards.split("train")
+    rows, columns = np.divmod(split.document_starts().numpy(), 16)
+    assert (columns >= 1).all()
+    tokens, _ = split.rows(range(len(split)))
+    # Before a document stands the end of the one before it, or bos in front of that.
+    flat = tokens[:, 1:].flatten()
+    line = rows * 15 + columns - 1
+    assert line[0] == 0
+    assert set(flat[line[1:] - 1].tolist()) == {2}
+
+
+def test_a_second_call_opens_what_the_first_one_made(tokens_of, text, monkeypatch):
+    shards = tokens_of()
+    assert shards.path.name.startswith("two-tales-")
+    monkeypatch.setattr("tightframe.corpus.model_tokens.build", None)
+    assert tokens_of().fingerprint == shards.fingerprint
+    # The content counts: neither the name nor the age of a file.
+    moved = text.rename(text.with_name("other name.txt"))
+    os.utime(moved, (0, 0))
+    with pytest.raises(UserError, match="no such file"):
+        tokens_of()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"context": 17},
+        {"bos": "never"},
+        {"max_tokens": 1_000},
+        {"validation_share": 0.2},
+        {"documents": "files"},
+    ],
+)
+def test_other_settings_are_made_anew(tokens_of, options):
+    one, other = tokens_of(), tokens_of(**options)
+    assert one.path != other.path
+    assert one.fingerprint != other.fingerprint
+
+
+def test_another_text_or_tokenizer_or_end_of_text_is_made_anew(tokens_of, text, model):
+    paths = {tokens_of().path}
+    (model / "config.json").write_text('{"eos_token_id": 0}')
+    paths.add(tokens_of().path)
+    content = json.loads((model / "tokenizer.json").read_text())
+    content["model"]["vocab"][-1][0] = "▁was"
+    (model / "tokenizer.json").write_text(json.dumps(content))
+    paths.add(tokens_of().path)
+    text.write_text(text.read_text() + " And more.")
+    paths.add(tokens_of().path)
+    held_out = text.with_name("validation.txt")
+    held_out.write_text(text.read_text())
+    paths.add(tokens_of(validation=held_out).path)
+    held_out.write_text(text.read_text() * 2)
+    paths.add(tokens_of(validation=held_out).path)
+    assert len(paths) == 6
+
+
+def test_what_a_killed_process_left_is_no_cache_and_goes(tokens_of, tmp_path):
+    path = tokens_of().path
+    half = path.with_name(f".{path.name}.12345.part")
+    path.rename(half)
+    (half / "manifest.json").unlink()
+    assert tokens_of().path == path
+    assert not half.exists()
+
+
+def test_a_failed_build_leaves_nothing(tokens_of, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokens_of(progress=stop)
+    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
+
+
+def test_processes_that_ask_at_once_wait_for_the_one_that_makes_it(tokens_of, monkeypatch):
+    builds, made_here = [], []
+
+    def counted(*arguments, **options):
+        builds.append(1)
+        return building.build(*arguments, **options)
+
+    monkeypatch.setattr("tightframe.corpus.model_tokens.build", counted)
+    # Locks are of open files, so threads wait for each other as processes do.
+    threads = [threading.Thread(target=lambda: made_here.append(tokens_of())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(builds) == 1
+    assert len({shards.fingerprint for shards in made_here}) == 1
+    assert len(made_here) == 3
+
+
+def test_a_damaged_cache_says_what_to_remove(tokens_of):
+    path = tokens_of().path
+    (path / "train-00000.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"damaged or changed.*; remove the folder and run again"):
+        tokens_of()
+
+
+def test_a_data_set_goes_by_its_revision_and_is_read_at_it(tokens_of, model, tmp_path, monkeypatch):
+    asked = []
+
+    def load_dataset(name, config, *, split, streaming, revision):
+        asked.append((name, split, streaming, revision))
+        return iter([{"text": f"saw {revision} {index}."} for index in range(200)])
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    paths = set()
+    for revision in ("abc", "abd"):
+        monkeypatch.setattr(hub, "data_set_revision", lambda name, r=revision: f"{name}@{r}")
+        options = {"cache": tmp_path / "cache", "context": 8, "bos": "never", "max_tokens": 500}
+        for _ in range(2):
+            shards = text_tokens("hf:someone/tales", model, **options)
+        assert shards.manifest["source"]["revision"] == f"someone/tales@{revision}"
+        paths.add(shards.path)
+    assert len(paths) == 2
+    assert asked == [("someone/tales", "train", True, f"someone/tales@{r}") for r in ("abc", "abd")]
+    assert all(path.name.startswith("tales-") for path in paths)
+
+
+def test_a_local_data_set_goes_by_its_files(model, tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"text": "saw"}\n')
+    first = open_source(f"hf:{folder}", pinned=True)
+    assert first.files == (folder / "train.jsonl",)
+    assert "revision" not in first.description
+
+
+def test_without_an_end_of_text_nothing_stands_between_documents(tokens_of, model):
+    (model / "config.json").unlink()
+    shards = tokens_of()
+    assert shards.end_of_text is None
+    assert "no end-of-text" in shards.manifest["source"]["separator"]
+    assert not any(2 in row for row in _rows(shards, "train"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context": 1}, "context is 1; expected 2 tokens or more"),
+        ({"context": 1_000}, "a block of 1,000 is longer than the val text ("),
+        ({"context": 100_000}, "smaller blocks (a smaller context) or more text"),
+        ({"max_tokens": 20}, "two tales.txt: a block of 16 is longer than the val text ("),
+        ({"max_tokens": 0}, "max_tokens is 0; expected 1 or more"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(tokens_of, tmp_path, options, message):
+    with pytest.raises(UserError) as caught:
+        tokens_of(**options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [path for path in tmp_path.glob("cache/*") if path.is_dir()] == []
+
+
+def test_the_generated_corpus_is_not_a_text(model, tmp_path):
+    with pytest.raises(UserError, match="stories: is generated, not read; make its tokens with"):
+        text_tokens("stories", model, cache=tmp_path, context=8, bos="auto", max_tokens=None)
