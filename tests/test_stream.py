@@ -96,12 +96,16 @@ class Collapsed:
 
     name = "collapsed"
     bias = None
+    depth = 0
 
     def __init__(self, classifier):
         self.classifier = classifier
 
     def embed(self, batch):
         return self.classifier[batch.targets.clamp(min=0)]
+
+    def embed_layers(self, batch, layers):
+        return [self.embed(batch) for _ in layers]
 
     def head(self, embeddings):
         return embeddings @ self.classifier.T

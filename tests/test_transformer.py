@@ -8,7 +8,7 @@ import torch
 from reference.transformer import naive_embed
 from tightframe.errors import UserError
 from tightframe.lm import attention
-from tightframe.lm.interface import IGNORE, Batch
+from tightframe.lm.interface import IGNORE, PRENORM, Batch, LanguageModel
 from tightframe.lm.transformer import (
     Transformer,
     TransformerConfig,
@@ -213,9 +213,22 @@ def test_layers_come_in_the_order_asked_for_and_see_the_mask():
     assert torch.equal(second, model.embed_layers(batch, range(5))[2])
 
 
-def test_a_layer_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"layers must lie in \[0, 4\], got \[5\]"):
-        model_of().embed_layers(ids(1, 3), [5])
+def test_the_stream_before_the_final_norm_is_a_layer_of_its_own():
+    model, inputs = model_of(), ids(2, 9)
+    before, third, last = model.embed_layers(inputs, [PRENORM, 3, model.depth])
+    assert torch.equal(before, model.blocks[3](third, None))
+    assert torch.equal(last, model.norm(before))
+
+
+@pytest.mark.parametrize("layer", [5, -2])
+def test_a_layer_that_is_not_there_is_refused(layer):
+    expected = rf"layers must lie in \[0, 4\] or be PRENORM \(-1\), got \[{layer}\]"
+    with pytest.raises(ValueError, match=expected):
+        model_of().embed_layers(ids(1, 3), [layer])
+
+
+def test_it_is_a_language_model():
+    assert isinstance(model_of(), LanguageModel)
 
 
 # Initialization.

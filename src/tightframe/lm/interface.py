@@ -4,6 +4,7 @@ Axes: B rows, T positions, D embedding, V vocabulary.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 IGNORE = -100  # the target where nothing is predicted
+PRENORM = -1  # the layer after the last block and before the final norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +54,18 @@ class LanguageModel(Protocol):
     `head(embed(x))` equals the model's logits for every supported architecture. A model that
     scales or caps its logits also has `finish(logits)`, which does so element by element, in the
     order of the logits and to a new tensor: logits can then be made in tiles.
+
+    Layers have numbers: 0 is what goes into the first block, i the residual stream after block i,
+    and `depth` what `embed` gives, after the last block and the final norm. The stream between
+    these two is `PRENORM`.
     """
 
     name: str
+
+    @property
+    def depth(self) -> int:
+        """The number of blocks, and of the layer that the classifier multiplies."""
+        ...
 
     @property
     def classifier(self) -> Float[Tensor, "V D"]:
@@ -70,6 +81,20 @@ class LanguageModel(Protocol):
         """The vectors that the classifier multiplies, after the final norm."""
         ...
 
+    def embed_layers(
+        self, batch: Batch | Int[Tensor, "B T"], layers: Sequence[int]
+    ) -> list[Float[Tensor, "B T D"]]:
+        """The embeddings at some layers, in the order asked for, from one forward pass."""
+        ...
+
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Logits, with bias, scale and soft-cap as the model has them."""
         ...
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """Refuse layers that a model of this depth has not."""
+    if not all(0 <= layer <= depth or layer == PRENORM for layer in layers):
+        raise ValueError(
+            f"layers must lie in [0, {depth}] or be PRENORM ({PRENORM}), got {list(layers)}"
+        )

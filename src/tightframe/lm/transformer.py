@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, read_json, sha256, whole_folder
 from tightframe.lm.attention import Visible, attend
-from tightframe.lm.interface import Batch
+from tightframe.lm.interface import PRENORM, Batch, check_layers
 from tightframe.settings import resolve
 
 FORMAT = "tightframe-transformer-1"  # what config.json of a checkpoint folder says
@@ -94,6 +94,21 @@ class Transformer(nn.Module):
         return None
 
     @property
+    def depth(self) -> int:
+        """The number of blocks, and of the layer that the classifier multiplies."""
+        return self.config.depth
+
+    @property
+    def architecture(self) -> str:
+        """What results call its kind."""
+        return "Transformer"
+
+    @property
+    def tied(self) -> bool:
+        """Whether the classifier is the token embedding."""
+        return self.config.tied
+
+    @property
     def n_parameters(self) -> int:
         """Numbers that are trained; a tied classifier counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -115,19 +130,21 @@ class Transformer(nn.Module):
 
         Layer 0 is the sum of token and position embedding, layer i the residual stream after
         block i, and the last layer (`depth`) is what `embed` gives: after the last block and the
-        final norm. The stream between these two has no number.
+        final norm. The stream between these two is PRENORM.
         """
-        depth = self.config.depth
-        if not all(0 <= layer <= depth for layer in layers):
-            raise ValueError(f"layers must lie in [0, {depth}], got {list(layers)}")
+        check_layers(layers, self.depth)
         batch = self._checked(batch)
         visible = _visible(batch)
         stream = self._embed_inputs(batch.inputs)
-        found = {0: stream}
+        found = {0: stream} if 0 in layers else {}
         for i, block in enumerate(self.blocks, start=1):
             stream = block(stream, visible)
-            found[i] = stream
-        found[depth] = self.norm(stream)
+            if i in layers:  # no other layer is kept in memory
+                found[i] = stream
+        if PRENORM in layers:
+            found[PRENORM] = stream
+        if self.depth in layers:
+            found[self.depth] = self.norm(stream)
         return [found[layer] for layer in layers]
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
