@@ -4,125 +4,16 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
 from tightframe.errors import UserError
-from tightframe.lm.hub import export_gpt_neo, load_model
+from tightframe.lm.hub import export_gpt_neo, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.interface import Batch
+from tightframe.lm.interface import PRENORM, Batch
 from tightframe.lm.transformer import Transformer, TransformerConfig, save_checkpoint
-
-V = 40
-SIZES = {
-    "vocab_size": V,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 24,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "pad_token_id": 1,
-}
-GROUPED = {**SIZES, "num_key_value_heads": 1}
-GPT = {"vocab_size": V, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24}
-ENDS = {"bos_token_id": 0, "eos_token_id": 0}
-CONFIGS = {
-    "gpt2": lambda: transformers.GPT2Config(**GPT, **ENDS),
-    # Its middle layer is half as wide as GPT-Neo's should be, so it isn't our Transformer.
-    "gpt_neo": lambda: transformers.GPTNeoConfig(
-        vocab_size=V,
-        hidden_size=16,
-        intermediate_size=32,
-        num_layers=2,
-        num_heads=2,
-        attention_types=[[["global", "local"], 1]],
-        max_position_embeddings=24,
-        **ENDS,
-    ),
-    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZES),
-    "opt": lambda: transformers.OPTConfig(  # embeddings of 8 dimensions in a model of 16
-        vocab_size=V,
-        hidden_size=16,
-        word_embed_proj_dim=8,
-        ffn_dim=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=24,
-        **ENDS,
-    ),
-    "llama": lambda: transformers.LlamaConfig(**GROUPED),
-    "qwen2": lambda: transformers.Qwen2Config(**GROUPED),
-    "gemma2": lambda: transformers.Gemma2Config(**GROUPED, head_dim=8, final_logit_softcapping=0.5),
-    "cohere": lambda: transformers.CohereConfig(**GROUPED, logit_scale=0.25),
-    "phi": lambda: transformers.PhiConfig(**SIZES),  # its output layer has a bias
-}
-
-
-def save(config, folder, seed=0):
-    """A model of random weights, large enough for everything to matter, and its folder."""
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(folder)
-    return model
-
-
-def ids(*shape):
-    return torch.randint(2, V, shape, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@torch.no_grad()
-def test_any_causal_model_stands_behind_the_interface(tmp_path, name):
-    theirs = save(CONFIGS[name](), tmp_path / name)
-    ours = load_model(tmp_path / name)
-    inputs = ids(3, 11)
-    output = theirs(inputs, output_hidden_states=True)
-    embeddings = ours.embed(inputs)
-    assert isinstance(ours, HuggingFaceModel)
-    assert ours.name == name
-    assert ours.n_parameters == theirs.num_parameters()
-    assert torch.equal(ours.classifier, theirs.get_output_embeddings().weight)
-    torch.testing.assert_close(ours.head(embeddings), output.logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.head(embeddings[0, 3]), output.logits[0, 3], rtol=0, atol=1e-5)
-    first, second, last = ours.embed_layers(inputs, [0, 1, 2])
-    torch.testing.assert_close(first, output.hidden_states[0])
-    torch.testing.assert_close(second, output.hidden_states[1])
-    assert torch.equal(last, embeddings)
-    # Padding changes nothing of what is real.
-    padded = Batch(inputs, inputs, torch.tensor([11, 4, 1]), torch.zeros(3, dtype=torch.long))
-    for row, length in enumerate([11, 4, 1]):
-        alone = ours.embed(inputs[row : row + 1, :length])[0]
-        torch.testing.assert_close(ours.embed(padded)[row, :length], alone, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "after"),
-    [
-        ("gemma2", lambda logits: 0.5 * torch.tanh(logits / 0.5)),
-        ("cohere", lambda logits: 0.25 * logits),
-    ],
-)
-@torch.no_grad()
-def test_the_head_keeps_soft_cap_and_scale(tmp_path, name, after):
-    save(CONFIGS[name](), tmp_path / name)
-    model = load_model(tmp_path / name)
-    embeddings = model.embed(ids(1, 5))
-    products = embeddings @ model.classifier.T
-    assert model.bias is None
-    torch.testing.assert_close(model.head(embeddings), after(products), rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_bias_is_kept(tmp_path):
-    save(CONFIGS["phi"](), tmp_path / "phi")
-    model = load_model(tmp_path / "phi")
-    embeddings = model.embed(ids(1, 5))
-    expected = embeddings @ model.classifier.T + model.bias
-    torch.testing.assert_close(model.head(embeddings), expected, rtol=0, atol=1e-5)
+from tiny_models import SIZES, V, enlarged, ids, save
 
 
 def test_a_gpt_neo_becomes_our_transformer(tmp_path):
@@ -135,10 +26,35 @@ def test_a_gpt_neo_becomes_our_transformer(tmp_path):
 
 
 def test_weights_are_cast_when_asked(tmp_path):
-    save(CONFIGS["llama"](), tmp_path / "llama")
+    save("llama", tmp_path / "llama")
     assert load_model(tmp_path / "llama").classifier.dtype == torch.float32
     model = load_model(str(tmp_path / "llama"), dtype=torch.bfloat16, device="cpu")
     assert model.embed(ids(1, 5)).dtype == torch.bfloat16
+
+
+# Random twins.
+
+
+def test_a_twin_of_ours_has_the_weights_of_its_seed_and_keeps_dtype_and_shape():
+    config = TransformerConfig(V, 8, 2, heads=2, positions=16, tied=False)
+    model = Transformer(config, seed=5, name="w8-d2").to(torch.bfloat16)
+    before = model.classifier.clone()
+    twin = random_twin(model, seed=6)
+    assert (twin.name, twin.config, twin.training) == ("w8-d2-random", config, False)
+    assert torch.equal(twin.classifier, Transformer(config, seed=6).classifier.bfloat16())
+    assert torch.equal(model.classifier, before)
+    assert not torch.equal(random_twin(model, seed=7).classifier, twin.classifier)
+
+
+def test_a_twin_is_drawn_as_the_model_s_own_initialization_draws(tmp_path):
+    # 40 x 16 draws of standard deviation 0.02: the sample's is within 0.003 (5 sigma). The
+    # weights of the model itself have one of 0.2.
+    save("gpt2", tmp_path / "gpt2")
+    model = load_model(tmp_path / "gpt2", dtype=torch.bfloat16)
+    twin = random_twin(model, seed=0)
+    assert twin.classifier.dtype == torch.bfloat16
+    assert model.classifier.std() > 0.15
+    assert twin.classifier.float().std().item() == pytest.approx(0.02, abs=3e-3)
 
 
 # Runs and checkpoints of ours.
@@ -191,7 +107,8 @@ def refused(folder, message):
 
 
 def test_a_model_that_sees_later_tokens_is_refused(tmp_path):
-    save(transformers.BertConfig(**SIZES), tmp_path / "bert")
+    model = transformers.BertLMHeadModel(transformers.BertConfig(**SIZES, is_decoder=False))
+    enlarged(model).save_pretrained(tmp_path / "bert")
     refused(tmp_path / "bert", "BertLMHeadModel can't be used: .* it is not causal")
 
 
@@ -200,8 +117,13 @@ def test_a_model_of_another_kind_is_refused(tmp_path):
     refused(tmp_path / "t5", "can't load this as a causal language model .*T5Config")
 
 
+def test_an_encoder_without_an_output_layer_is_refused(tmp_path):
+    transformers.BertModel(transformers.BertConfig(**SIZES)).save_pretrained(tmp_path / "bert")
+    refused(tmp_path / "bert", r"lacks 6 of .* or not of a causal language model$")
+
+
 def test_pickled_weights_are_refused(tmp_path):
-    model = save(CONFIGS["gpt2"](), tmp_path / "gpt2")
+    model = save("gpt2", tmp_path / "gpt2")
     (tmp_path / "gpt2" / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "gpt2" / "pytorch_model.bin")
     refused(tmp_path / "gpt2", "can't load this .*safetensors")
@@ -210,13 +132,16 @@ def test_pickled_weights_are_refused(tmp_path):
 class Odd(torch.nn.Module):
     """A model of transformers' interface whose logits are made in a way of its own."""
 
-    config = SimpleNamespace()
+    config = transformers.PretrainedConfig()
 
     def __init__(self, way):
         super().__init__()
         self.way = way
         self.tokens = torch.nn.Embedding(V, 4)
         self.output = None if way == "none" else torch.nn.Linear(4, V)
+
+    def get_input_embeddings(self):
+        return self.tokens
 
     def get_output_embeddings(self):
         return self.output
@@ -249,34 +174,97 @@ def test_an_odd_model_with_a_plain_head_is_taken():
 
 
 def test_without_transformers_one_line_says_what_to_install(monkeypatch, tmp_path):
-    save(CONFIGS["gpt2"](), tmp_path / "gpt2")
+    save("gpt2", tmp_path / "gpt2")
     monkeypatch.setitem(sys.modules, "transformers", None)
     refused(tmp_path / "gpt2", r"needs transformers; run `pip install 'tightframe\[hf\]'`")
 
 
 def test_a_checkpoint_that_lacks_tensors_is_refused(tmp_path):
-    save(CONFIGS["gpt2"](), tmp_path / "gpt2")
+    save("gpt2", tmp_path / "gpt2")
     path = tmp_path / "gpt2" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"n_layer": 3}))
     refused(tmp_path / "gpt2", r"lacks 12 of the model's tensors, first transformer\.h\.2\.")
 
 
 def test_a_truncated_file_is_refused(tmp_path):
-    save(CONFIGS["gpt2"](), tmp_path / "gpt2")
+    save("gpt2", tmp_path / "gpt2")
     path = tmp_path / "gpt2" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     refused(tmp_path / "gpt2", "can't load this .*SafetensorError")
 
 
-def test_code_that_comes_with_a_model_is_not_run(tmp_path):
+STRANGER = """
+import torch, transformers
+
+open({ran!r}, "w").close()
+
+
+class Config(transformers.PretrainedConfig):
+    model_type = "stranger"
+
+
+class Model(transformers.PreTrainedModel, transformers.GenerationMixin):
+    config_class = Config
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.tokens = torch.nn.Embedding(30, 4)
+        self.output = torch.nn.Linear(4, 30, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.tokens
+
+    def get_output_embeddings(self):
+        return self.output
+
+    def forward(self, input_ids, **_):
+        logits = self.output(self.tokens(input_ids))
+        return transformers.modeling_outputs.CausalLMOutput(logits=logits)
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A folder whose model is defined by Python code in it, which leaves a file when it runs."""
     folder = tmp_path / "stranger"
     folder.mkdir()
-    (folder / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (folder / "stranger.py").write_text(STRANGER.format(ran=str(tmp_path / "ran")))
     classes = {"AutoConfig": "stranger.Config", "AutoModelForCausalLM": "stranger.Model"}
     description = {"model_type": "stranger", "auto_map": classes}
     (folder / "config.json").write_text(json.dumps(description))
-    refused(folder, "can't load this .*contains custom code")
-    assert not (tmp_path / "ran").exists()
+    generator = torch.Generator().manual_seed(0)
+    weights = {f"{name}.weight": torch.randn(30, 4, generator=generator) for name in NAMES}
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    # Where transformers copies such code, so that it can be imported.
+    for module in (transformers.dynamic_module_utils, transformers.utils.hub):
+        monkeypatch.setattr(module, "HF_MODULES_CACHE", str(tmp_path / "modules"), raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return folder
+
+
+NAMES = ("tokens", "output")
+
+
+def test_code_that_comes_with_a_model_is_not_run(stranger):
+    refused(stranger, "brings Python code of its own, which is not run; .* --trust-remote-code")
+    assert not (stranger.parent / "ran").exists()
+    assert not (stranger.parent / "modules").exists()
+
+
+def test_code_that_comes_with_a_model_is_run_by_those_who_trust_it(stranger):
+    model = load_model(stranger, trust_remote_code=True)
+    assert (stranger.parent / "ran").exists()
+    assert model.architecture == "Model"
+    # It gives no hidden states, so that nothing is known between its first and its last layer.
+    assert model.depth == 1
+    (last,) = model.embed_layers(ids(1, 3) % 30, [1])
+    assert torch.equal(last, model.model.tokens(ids(1, 3) % 30))
+    for layer in (0, PRENORM):
+        with pytest.raises(
+            UserError, match=r"^stranger: Model can't be used: .* no (layer 0|PREN)"
+        ):
+            model.embed_layers(ids(1, 3) % 30, [layer])
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
@@ -303,29 +291,13 @@ def test_a_hub_that_does_not_answer_is_told_without_waiting(monkeypatch):
 
 
 def test_rows_longer_than_the_model_knows_are_refused(tmp_path):
-    save(CONFIGS["gpt2"](), tmp_path / "gpt2")
+    save("gpt2", tmp_path / "gpt2")
     with pytest.raises(UserError, match="rows of 25 positions are longer than the 24 of"):
         load_model(tmp_path / "gpt2").embed(ids(1, 25))
 
 
 def test_a_prefix_is_refused_by_a_causal_model(tmp_path):
-    save(CONFIGS["gpt2"](), tmp_path / "gpt2")
+    save("gpt2", tmp_path / "gpt2")
     batch = Batch(ids(1, 5), ids(1, 5), torch.tensor([5]), torch.tensor([5]))
     with pytest.raises(ValueError, match="gpt2 is causal"):
         load_model(tmp_path / "gpt2").embed(batch)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "phi", "gemma2", "cohere"])
-@torch.no_grad()
-def test_logits_made_in_tiles_are_finished_as_the_model_does(tmp_path, name):
-    theirs = save(CONFIGS[name](), tmp_path / name)
-    ours = load_model(tmp_path / name)
-    assert isinstance(ours, HuggingFaceModel)
-    inputs = ids(3, 11)
-    products = torch.nn.functional.linear(ours.embed(inputs), ours.classifier, ours.bias)
-    assert (ours.finish is None) == (name in ("gpt2", "phi"))
-    tile = products[..., 5:17].flatten(0, 1)  # (33, 12)
-    finished = tile if ours.finish is None else ours.finish(tile)
-    expected = theirs(inputs).logits[..., 5:17].flatten(0, 1)
-    torch.testing.assert_close(finished, expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(tile, products[..., 5:17].flatten(0, 1), rtol=0, atol=0)  # untouched

@@ -1,5 +1,9 @@
-"""Models from anywhere: runs and checkpoints of ours, Hugging Face folders, names on the hub."""
+"""Models from anywhere: runs and checkpoints of ours, Hugging Face folders, names on the hub.
 
+And their random twins, which show what a measure is without training.
+"""
+
+import copy
 from pathlib import Path
 
 import torch
@@ -16,7 +20,7 @@ from tightframe.lm.huggingface import HuggingFaceModel, load_huggingface
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import FORMAT, Transformer, load_checkpoint
 
-__all__ = ["HuggingFaceModel", "export_gpt_neo", "import_gpt_neo", "load_model"]
+__all__ = ["HuggingFaceModel", "export_gpt_neo", "import_gpt_neo", "load_model", "random_twin"]
 
 
 def load_model(
@@ -50,6 +54,25 @@ def load_model(
     else:
         model = _load_huggingface(str(path_or_name), dtype, trust_remote_code)
     return model.to(device=device, dtype=dtype).eval()
+
+
+def random_twin(
+    model: Transformer | HuggingFaceModel, *, seed: int
+) -> Transformer | HuggingFaceModel:
+    """The same architecture with weights as they were before any training; the model is kept.
+
+    Args:
+        model: Its configuration, dtype and device are taken, and its name with "-random".
+        seed: Of the draws, which are made in float32 on the CPU: the same on any device.
+    """
+    name, classifier = f"{model.name}-random", model.classifier
+    if isinstance(model, Transformer):
+        ours = Transformer(model.config, seed=seed, name=name)
+        return ours.to(classifier.device, classifier.dtype).eval()
+    with torch.random.fork_rng(devices=[]):  # transformers draws from torch's own generator
+        torch.default_generator.manual_seed(seed)
+        theirs = type(model.model)(copy.deepcopy(model.model.config))
+    return HuggingFaceModel(theirs.to(classifier.device, classifier.dtype), name=name).eval()
 
 
 def _load_run(run: Run, step: int | None) -> Transformer:

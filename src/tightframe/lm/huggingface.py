@@ -2,13 +2,15 @@
 
 The output layer is found by `get_output_embeddings`. Hooks read what goes into it (the embeddings)
 and replace it (to compute logits with whatever the model does after the layer: a bias, a scale, a
-soft-cap). A probe when the model is taken shows that both work for its architecture.
+soft-cap). A probe when the model is taken shows that both work for its architecture. The final
+norm is found by what it does, when the stream before it is first asked for.
 
 Axes: B rows, T positions, D embedding, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ from torch import Tensor, nn
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
-from tightframe.lm.interface import Batch
+from tightframe.lm.interface import PRENORM, Batch, check_layers
 
 PROBE = 4  # tokens of the probe; any model has seen as many
+
+# What configurations call the number of positions that a model knows, where it is limited.
+_POSITIONS = ("max_position_embeddings", "max_seq_len")
 
 
 class HuggingFaceModel(nn.Module):
@@ -39,6 +44,8 @@ class HuggingFaceModel(nn.Module):
             raise self._unsupported("it has no output layer")
         # As LanguageModel has it: what is done to logits after the output layer, if anything is.
         self.finish: Callable[[Tensor], Tensor] | None = self._finish
+        # All blocks, as one module and its output: the head needs no work of them.
+        self._skipped: dict[tuple[torch.device, torch.dtype], tuple[nn.Module, Any]] = {}
         self._probe()
 
     @property
@@ -52,6 +59,16 @@ class HuggingFaceModel(nn.Module):
         """Added to the logits, if the output layer has one."""
         bias: Tensor | None = getattr(self._output, "bias", None)
         return bias
+
+    @property
+    def architecture(self) -> str:
+        """What transformers calls its kind, as "GPT2LMHeadModel"."""
+        return type(self.model).__name__
+
+    @property
+    def tied(self) -> bool:
+        """Whether the classifier is the token embedding."""
+        return getattr(self.model.get_input_embeddings(), "weight", None) is self.classifier
 
     @property
     def n_parameters(self) -> int:
@@ -69,35 +86,68 @@ class HuggingFaceModel(nn.Module):
         """The embeddings at some layers, in the order asked for.
 
         Layer 0 is the input embedding, layer i the residual stream after block i, and the last
-        is what `embed` gives, after the final norm: the numbers of `output_hidden_states`.
+        (`depth`) is what `embed` gives, after the final norm: the numbers of
+        `output_hidden_states`. The stream before the final norm is PRENORM.
         """
-        embeddings, output = self._run(batch, output_hidden_states=True)
-        found = [*output.hidden_states[:-1], embeddings]
-        if not all(0 <= layer < len(found) for layer in layers):
-            raise ValueError(f"layers must lie in [0, {len(found) - 1}], got {list(layers)}")
+        check_layers(layers, self.depth)
+        found: dict[int, Tensor] = {}
+        within = any(0 <= layer < self.depth for layer in layers)
+        with ExitStack() as hooks:
+            if PRENORM in layers:
+                keep = self._final_norm.register_forward_pre_hook(
+                    lambda _, given: found.update({PRENORM: given[0]})
+                )
+                hooks.callback(keep.remove)
+            found[self.depth], output = self._run(
+                batch, **({"output_hidden_states": True} if within else {})
+            )
+        if within:
+            found |= enumerate(_hidden_states(output)[: self.depth])
+        if missing := [layer for layer in layers if layer not in found]:
+            raise self._unsupported(f"it gives no hidden states, so it has no layer {missing[0]}")
         return [found[layer] for layer in layers]
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Logits, with bias, scale and soft-cap as the model has them.
 
-        The model runs on a single token, and its output layer is given the embeddings instead.
+        The model runs on a single token without its blocks, and its output layer is given the
+        embeddings instead.
         """
         given = embeddings.reshape(1, -1, embeddings.shape[-1]).to(self.classifier.dtype)
-        token = torch.zeros(1, 1, dtype=torch.long, device=given.device)
         with self._at_output(lambda _: given):
-            logits: Tensor = self.model(input_ids=token, use_cache=False).logits
+            logits = self._run_head()
         return logits.view(*embeddings.shape[:-1], -1)
 
     def _finish(self, logits: Float[Tensor, "*N M"]) -> Float[Tensor, "*N M"]:
         """The model runs on a single token, and its output layer gives these instead."""
-        given = logits.reshape(1, -1, logits.shape[-1])
-        token = torch.zeros(1, 1, dtype=torch.long, device=given.device)
-        hook = self._output.register_forward_hook(lambda *_: given)
-        try:
-            finished: Tensor = self.model(input_ids=token, use_cache=False).logits
-        finally:
-            hook.remove()
+        with _returning(self._output, logits.reshape(1, -1, logits.shape[-1])):
+            finished = self._run_head()
         return finished.view(logits.shape).clone()
+
+    def _run_head(self) -> Tensor:
+        """Logits of a single token, for those who replace what the output layer takes or gives."""
+        where = self.classifier.device, self.classifier.dtype
+        if where not in self._skipped:
+            self._skipped[where] = self._largest_before_output()
+        with _returning(*self._skipped[where]):
+            return self._run_token()
+
+    def _run_token(self) -> Tensor:
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.classifier.device)
+        logits: Tensor = self.model(input_ids=token, use_cache=False).logits
+        return logits
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _largest_before_output(self) -> tuple[nn.Module, Any]:
+        """The module of most parameters that ends before the output layer, and what it gives."""
+        with _calls(self.model) as calls:
+            self._run_token()
+        end = [module for module, *_ in calls].index(self._output)
+        module, *_, made = max(
+            calls[:end], key=lambda call: sum(weight.numel() for weight in call[0].parameters())
+        )
+        return module, made
 
     @property
     def _output(self) -> Any:
@@ -137,7 +187,8 @@ class HuggingFaceModel(nn.Module):
             batch = Batch.causal(batch)
         if batch.source is not None or bool((batch.prefix > 1).any()):
             raise ValueError(f"{self.name} is causal; expected a batch without prefix and source")
-        known = getattr(self.model.config, "max_position_embeddings", None)
+        config = self.model.config.get_text_config()
+        known = next((n for name in _POSITIONS if (n := getattr(config, name, None))), None)
         if known is not None and batch.inputs.shape[1] > known:
             raise UserError(
                 f"rows of {batch.inputs.shape[1]} positions are longer than the {known} of model "
@@ -148,9 +199,10 @@ class HuggingFaceModel(nn.Module):
     @torch.no_grad()
     def _probe(self) -> None:
         """Refuse a model whose head is not its own, or that sees later tokens."""
-        classifier = self.classifier
-        tokens = torch.arange(PROBE, device=classifier.device).remainder(len(classifier))[None]
-        embeddings = self.embed(tokens)
+        tokens = self._probe_tokens
+        embeddings, output = self._run(tokens, output_hidden_states=True)
+        # Of a model that gives no hidden states there are two layers: the first and the last.
+        self.depth = max(1, len(_hidden_states(output)) - 1)
         made: list[Tensor] = []
         hook = self._output.register_forward_hook(lambda _, __, logits: made.append(logits))
         logits = self.model(input_ids=tokens, use_cache=False).logits
@@ -162,6 +214,31 @@ class HuggingFaceModel(nn.Module):
         tokens[0, -1] = 0
         if not _close(self.embed(tokens)[:, :-1], embeddings[:, :-1]):
             raise self._unsupported("its embeddings change with later tokens, so it is not causal")
+
+    @property
+    def _probe_tokens(self) -> Int[Tensor, "1 T"]:
+        classifier = self.classifier
+        return torch.arange(PROBE, device=classifier.device).remainder(len(classifier))[None]
+
+    @cached_property
+    @torch.no_grad()
+    def _final_norm(self) -> nn.Module:
+        """The module that turns the residual stream into the last hidden state.
+
+        It is the innermost one whose output is the last hidden state and whose input is of the
+        same shape but may have any length: a block adds to its input, a norm does not.
+        """
+        with _calls(self.model) as calls:
+            _, output = self._run(self._probe_tokens, output_hidden_states=True)
+        last = _hidden_states(output)[-1:]
+        for module, given, options, made in calls:  # inner modules end before outer ones
+            if len(given) != 1 or options or not isinstance(given[0], Tensor):
+                continue
+            if last and _same(last[0], made) and not _same(given[0], made):
+                if given[0].shape != made.shape or not _is_norm(module, given[0]):
+                    break
+                return module
+        raise self._unsupported("no final norm makes its last hidden state, so it has no PRENORM")
 
     def _unsupported(self, reason: str) -> UserError:
         return UserError(f"{self.name}: {type(self.model).__name__} can't be used: {reason}")
@@ -179,10 +256,13 @@ def load_huggingface(
     """
     try:
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
     except ImportError:
         raise UserError(
             f"{path_or_name}: needs transformers; run `pip install 'tightframe[hf]'`"
         ) from None
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # tensors that are missing are told of below, in one line
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path_or_name,
@@ -194,15 +274,22 @@ def load_huggingface(
         )
     except Exception as error:  # whatever the network, the hub, the files or their code may raise
         reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise UserError(
+                f"{path_or_name}: brings Python code of its own, which is not run; read it, and "
+                "give --trust-remote-code if you trust it"
+            ) from None
         raise UserError(
             f"{path_or_name}: transformers can't load this as a causal language model "
             f"({type(error).__name__}: {reason})"
         ) from None
+    finally:
+        logging.set_verbosity(verbosity)
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{path_or_name}: lacks {len(missing)} of the model's tensors, first {missing[0]}; "
-            "the checkpoint is incomplete"
+            "the checkpoint is incomplete, or not of a causal language model"
         )
     path = Path(path_or_name)
     return HuggingFaceModel(model, name=(path.resolve() if path.exists() else path).name)
@@ -212,3 +299,43 @@ def _close(ours: Tensor, theirs: Tensor) -> bool:
     """Equal but for the rounding of another order of sums, in the dtype's precision."""
     tolerance = torch.finfo(theirs.dtype).eps ** 0.5 * float(theirs.abs().max())
     return torch.allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def _hidden_states(output: Any) -> tuple[Tensor, ...]:
+    """Of all layers, as a model of transformers returns them when asked; () if it never does."""
+    return getattr(output, "hidden_states", None) or ()
+
+
+def _same(first: Tensor, second: Any) -> bool:
+    alike = isinstance(second, Tensor) and first.dtype == second.dtype
+    return alike and torch.equal(first, second)
+
+
+def _is_norm(module: nn.Module, stream: Tensor) -> bool:
+    """Whether the module's output is the same for a longer input."""
+    large = stream * (1024 / stream.abs().amax())  # so that the norm's epsilon doesn't matter
+    return _close(module(2 * large), module(large))
+
+
+@contextmanager
+def _calls(model: nn.Module) -> Iterator[list[tuple[nn.Module, Any, Any, Any]]]:
+    """Module, arguments, named arguments and output of every call, in the order of their ends."""
+    calls: list[tuple[nn.Module, Any, Any, Any]] = []
+    with ExitStack() as hooks:
+        for module in model.modules():
+            hook = module.register_forward_hook(lambda *call: calls.append(call), with_kwargs=True)
+            hooks.callback(hook.remove)
+        yield calls
+
+
+@contextmanager
+def _returning(module: nn.Module, value: Any) -> Iterator[None]:
+    """While it lasts, calling the module gives `value` and does no work; its hooks still run."""
+    attributes = vars(module)
+    before = {"forward": attributes["forward"]} if "forward" in attributes else {}
+    attributes["forward"] = lambda *_, **__: value  # hides the method of the class
+    try:
+        yield
+    finally:
+        del attributes["forward"]
+        attributes.update(before)
