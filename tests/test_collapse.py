@@ -245,10 +245,10 @@ def test_threads_are_those_of_the_run_and_as_before_afterwards(run):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_model_of_transformers_is_described_in_the_same_words(tied):
+def test_a_model_of_transformers_is_described_in_the_same_words(tied, tokens):
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
-        vocab_size=23,
+        vocab_size=32,  # the tokens have 23
         n_embd=8,
         n_layer=3,
         n_head=2,
@@ -258,7 +258,14 @@ def test_a_model_of_transformers_is_described_in_the_same_words(tied):
         tie_word_embeddings=tied,
     )
     foreign = HuggingFaceModel(transformers.GPT2LMHeadModel(config), name="foreign")
-    facts = model_facts(foreign)
-    assert (facts["vocab_size"], facts["width"], facts["depth"]) == (23, 8, 3)
-    assert facts["tied"] is tied
-    assert facts["n_parameters"] == foreign.n_parameters
+    facts = model_facts(foreign.to(torch.bfloat16), TokenShards.open(tokens))
+    assert facts == {
+        "architecture": "GPT2LMHeadModel",
+        "n_parameters": foreign.n_parameters,
+        "vocab_size": 32,
+        "padding_rows": 9,
+        "width": 8,
+        "depth": 3,
+        "tied": tied,
+        "dtype": "bfloat16",
+    }

@@ -92,7 +92,7 @@ def _measure(
         measures=[measure.name for measure in measures],
         min_count=min_count,
     )
-    facts = model_facts(model)
+    facts = model_facts(model, shards)
     n_classes = int(moments.seen(min_count).sum())
     facts |= {"n_classes": n_classes, "classes_per_dimension": n_classes / moments.dim}
     machine = {

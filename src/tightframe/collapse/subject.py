@@ -87,20 +87,18 @@ class Subject:
         return load_model(self.source, step=self.step if self.run else None, device=device)
 
 
-def model_facts(model: Model) -> dict[str, Any]:
-    """What measures are read beside: size, shape, and whether the classifier is the embedding."""
-    if isinstance(model, Transformer):
-        depth, tied = model.config.depth, model.config.tied
-    else:
-        depth = model.model.config.get_text_config().num_hidden_layers
-        tied = model.model.get_input_embeddings().weight is model.classifier
-    vocab_size, width = model.classifier.shape
+def model_facts(model: Model, shards: TokenShards) -> dict[str, Any]:
+    """What measures are read beside: kind, size, shape, and what the classifier is."""
+    n_rows, width = model.classifier.shape
     return {
+        "architecture": model.architecture,
         "n_parameters": model.n_parameters,
-        "vocab_size": vocab_size,
+        "vocab_size": n_rows,  # rows of the classifier; those of padding included
+        "padding_rows": n_rows - shards.vocab_size,  # beyond the tokenizer's largest id
         "width": width,
-        "depth": depth,
-        "tied": tied,
+        "depth": model.depth,
+        "tied": model.tied,
+        "dtype": str(model.classifier.dtype).removeprefix("torch."),
     }
 
 

@@ -1,0 +1,64 @@
+"""Whether tokens were made by the tokenizer that a model was trained with."""
+
+from pathlib import Path
+
+from tightframe.corpus.tokenizer import load
+from tightframe.corpus.tokens import TokenShards
+from tightframe.errors import UserError
+from tightframe.files import read_json, sha256
+from tightframe.lm.runs import Run
+
+
+def check_tokenizer(source: str | Path, shards: TokenShards) -> None:
+    """Refuse tokens whose ids mean something else to the model.
+
+    Every token of the corpus' tokenizer must have the same id in the model's own, which may know
+    more. A model that comes without a tokenizer.json is believed.
+
+    Args:
+        source: As `load_model` takes it: a run, a folder, or a name on the hub.
+        shards: What the model is to be measured on.
+    """
+    own = _own_tokenizer(source)
+    if own is None or _is_file_of(own, shards):
+        return
+    try:
+        theirs = load(own).get_vocab(with_added_tokens=True)
+    except UserError:
+        if isinstance(own, Path):
+            raise
+        return  # the hub has no tokenizer of this name, or can't be asked
+    ours = shards.tokenizer.get_vocab(with_added_tokens=True)
+    for token, index in sorted(ours.items(), key=lambda item: item[1]):
+        known = theirs.get(token)
+        if known != index:
+            other = "none" if known is None else f"id {known}"
+            raise UserError(
+                f"{shards.path}: not tokenized as {source} expects: token {token!r} has id {index} "
+                f"in these tokens and {other} in the model; build them with the model's tokenizer"
+            )
+
+
+def _own_tokenizer(source: str | Path) -> Path | str | None:
+    """The file beside the weights, or of the tokens that a run was trained on; a hub name."""
+    folder = Path(source).expanduser()
+    if (folder / "config.toml").is_file():
+        return _trained_on(Run.open(folder))
+    if (folder / "tokenizer.json").is_file():
+        return folder / "tokenizer.json"
+    return None if folder.exists() or isinstance(source, Path) else source
+
+
+def _trained_on(run: Run) -> Path | None:
+    """None if the run's tokens are no longer where they were, or have become others."""
+    manifest, tokenizer = (
+        Path(run.settings.tokens) / name for name in ("manifest.json", "tokenizer.json")
+    )
+    if not manifest.is_file() or not tokenizer.is_file():
+        return None
+    same = read_json(manifest).get("fingerprint") == run.facts["tokens"]
+    return tokenizer if same else None
+
+
+def _is_file_of(own: Path | str, shards: TokenShards) -> bool:
+    return isinstance(own, Path) and sha256(own) == shards.manifest["tokenizer"]["sha256"]
