@@ -9,6 +9,7 @@ from reference.geometry import naive_measures
 from tightframe.collapse import MEASURES, measure_table, metrics, values
 from tightframe.collapse.measures import DEFAULT, PUBLISHED, ROBUST
 from tightframe.errors import UserError
+from tightframe.moments.dimensions import DimensionMoments
 from tightframe.moments.pairs import sweep
 from tightframe.moments.state import ClassMoments, Decisions
 
@@ -20,8 +21,13 @@ SCALE_DEPENDENT = {
     *("nc2_equinorm_cov_log", "nc2_equinorm_cov_logscl", "nc2_dot_mean", "nc2_dot_var"),
     *("nc3_dot_mean", "unc3_dot_var"),
 }
-# and when they are moved, except what is not centred.
+# and when they are moved, except what is not centred,
 NOT_CENTRED = {measure.name for measure in MEASURES if "_unc" in measure.name}
+NOT_CENTRED |= {"dim_top01_share", "dim_anisotropy"}
+# and when they are turned, except what is about single dimensions.
+OF_DIMENSIONS = {measure.name for measure in MEASURES if measure.needs_dimensions}
+# What can't be rid of the samples of some classes afterwards.
+NEEDS_ALL_CLASSES = OF_DIMENSIONS | {m.name for m in MEASURES if m.needs_scatter}
 
 
 @dataclasses.dataclass
@@ -38,6 +44,8 @@ class Sample:
         counts = torch.bincount(labels[labels >= 0], minlength=n_classes)
         moments = ClassMoments(n_classes, dim, scatter=True, label_counts=counts)
         moments.update(torch.from_numpy(self.embeddings), labels)
+        moments.dimensions = DimensionMoments(dim)
+        moments.dimensions.update(torch.from_numpy(self.embeddings)[labels >= 0])
         return moments
 
     def all(self, **options):
@@ -172,9 +180,10 @@ def test_every_measure_is_that_of_the_plain_loops(n_classes, dim, min_count):
     for name in [name for name in expected if "riesz" in name and dim == 2]:
         expected[name] = math.nan  # its exponent would be 0
     found = data.numbers(min_count=min_count)
-    for name in [name for name in expected if "pinv" in name or "within" in name]:
-        if math.isnan(found[name]):  # a scatter can't be rid of classes afterwards
-            assert min_count == 3
+    for name in NEEDS_ALL_CLASSES:
+        if math.isnan(found[name]) and not math.isnan(expected[name]):
+            # Single samples have no scatter, but are among the embeddings.
+            assert min_count == 3 or (min_count == 2 and name in OF_DIMENSIONS)
             expected[name] = math.nan
     same(found, expected)
 
@@ -206,6 +215,7 @@ def test_translation_moves_only_what_is_not_centred(n_classes, dim):
     data = sample(n_classes, dim)
     moved = dataclasses.replace(data, embeddings=data.embeddings + np.arange(dim))
     before, after = data.numbers(), moved.numbers()
+    del before["dim_outliers"], after["dim_outliers"]  # a count: it may move, or not
     same(
         {name: value for name, value in after.items() if name not in NOT_CENTRED},
         {name: value for name, value in before.items() if name not in NOT_CENTRED},
@@ -219,7 +229,10 @@ def test_rotating_embeddings_and_classifier_together_moves_nothing(n_classes, di
     data = sample(n_classes, dim)
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(dim, dim)))[0]
     turned = Sample(data.embeddings @ rotation, data.labels, data.classifier @ rotation)
-    same(turned.numbers(), data.numbers())
+    before, after = data.numbers(), turned.numbers()
+    for name in OF_DIMENSIONS - {"dim_anisotropy"}:
+        del before[name], after[name]
+    same(after, before)
 
 
 def test_the_order_of_the_classes_moves_nothing():
@@ -285,7 +298,12 @@ def test_what_is_averaged_and_what_is_left_out_add_up_to_what_was_observed(min_c
     classes = int((counts > 0).sum())
     for name, value in data.all(min_count=min_count).items():
         if name not in FROM_DECISIONS:
-            assert value.n + value.excluded in (classes, classes * (classes - 1) // 2), name
+            dimensions = name.startswith("dim_")
+            if name == "dim_anisotropy":
+                observed = (len(data.labels),)
+            else:
+                observed = (3,) if dimensions else (classes, classes * (classes - 1) // 2)
+            assert value.n + value.excluded in observed, name
             assert (value.n == 0) == math.isnan(value.value), name
             assert value.excluded == 0 or value.reason, name
 
@@ -422,7 +440,7 @@ def test_the_default_list_is_computed_unasked_and_others_by_name():
     assert len(metrics(moments, classifier, measures="all")) == len(MEASURES)
 
 
-def test_all_pairs_are_swept_once_for_all_measures(monkeypatch):
+def test_all_pairs_are_swept_once_a_view_for_all_measures(monkeypatch):
     sweeps = []
 
     def counted(*args, **options):
@@ -432,9 +450,11 @@ def test_all_pairs_are_swept_once_for_all_measures(monkeypatch):
     monkeypatch.setattr(values, "sweep", counted)
     data = sample(7, 3)
     data.all()
-    assert len(sweeps) == 1
+    assert len(sweeps) == 5  # as they are, standardised, without 1, 3 and 10 directions
     metrics(data.moments(), torch.from_numpy(data.classifier), measures=["nc2_etf_error"])
-    assert len(sweeps) == 1  # closed forms need none
+    assert len(sweeps) == 5  # closed forms need none
+    metrics(data.moments(), torch.from_numpy(data.classifier))
+    assert len(sweeps) == 6
 
 
 def test_the_classifier_may_be_of_any_float_type_and_want_gradients():
@@ -463,5 +483,5 @@ def test_mistakes_are_named():
 def test_the_table_has_a_line_for_every_measure():
     lines = measure_table().splitlines()
     assert len(lines) == len(MEASURES) + 2
-    assert lines[2].startswith("| `nc1_cdnv` | `mean_{i<j} c_ij(1)` | [0, inf) | low | Galanti")
-    assert all(line.count("|") == 6 for line in lines)
+    assert lines[2].startswith("| `nc1_cdnv` | `mean_{i<j} c_ij(1)` | plain | [0, inf) | low | Gal")
+    assert all(line.count("|") == 7 for line in lines)

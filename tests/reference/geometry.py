@@ -27,15 +27,23 @@ def naive_measures(
     ids = [c for c in ids if len(samples[c]) >= 2]
     repeated = _Classes([samples[c] for c in ids], classifier[ids])
     out = _variability(plain) | {f"{k}_db": v for k, v in _variability_debiased(repeated).items()}
+    out["nc3_cos_mean_db"] = _debiased_duality(repeated)
     out |= _weighted(plain) | _equality(plain) | _duality(plain) | _ranks(plain)
     dim = embeddings.shape[1]
     centred, raw = list(plain.m), list(plain.mu)
     pr = out["rank_pr"]
     out |= {f"gnc2_{k}": v for k, v in _uniformity(_unit_distances(centred), dim, pr).items()}
     out |= {f"gnc2_{k}_unc": v for k, v in _uniformity(_unit_distances(raw), dim, None).items()}
-    debiased = _uniformity(_debiased_unit_distances(repeated), dim, None)
-    for name in ("mean", "var", "std", "cov", "excess", "var_ratio"):
-        out[f"gnc2_log_kernel_{name}_db"] = debiased[f"log_kernel_{name}"]
+    for centring, distances in (
+        ("", _debiased_unit_distances(repeated)),
+        ("_unc", _debiased_raw_unit_distances(repeated)),
+    ):
+        debiased = _uniformity([x for x in distances if x > 0], dim, None)
+        for name in ("mean", "var", "std", "cov", "excess", "var_ratio"):
+            out[f"gnc2_log_kernel_{name}{centring}_db"] = debiased[f"log_kernel_{name}"]
+        kernel = [-math.log(x) if x > 0 else math.inf for x in distances]
+        out[f"gnc2_log_kernel_med{centring}_db"] = statistics.median(kernel)
+    out |= _pair_weighted(plain, repeated) | _views(plain) | _dimensions(plain)
     return out
 
 
@@ -111,6 +119,7 @@ def _cdnv(
         out[f"{name}_mlog"] = statistics.mean(math.log(x) for x in kept if x > 0)
         beyond = [math.inf] * (len(squared) - len(kept)) if infinite else []
         out[f"{name}_med"] = statistics.median(kept + beyond)
+        out[f"{name}_tail001"] = sum(sorted(kept)[-math.ceil(len(kept) / 1000) :]) / sum(kept)
         if power == 1:
             out[f"{name}_cov"] = out[f"{name}_std"] / out[name]
             largest = sorted(kept)[-math.ceil(len(kept) / 100) :]
@@ -186,6 +195,7 @@ def _unit_distances(vectors: list[Array]) -> list[float]:
 
 
 def _debiased_unit_distances(c: _Classes) -> list[float]:
+    """Of all pairs of classes whose debiased norm is positive; 0 where nothing is left."""
     v = [q / (n - 1) / n for q, n in zip(c.q, c.n, strict=True)]
     norms = _debiased_norms(c, v)
     out = []
@@ -195,7 +205,114 @@ def _debiased_unit_distances(c: _Classes) -> list[float]:
             squared = 2 - 2 * dot / math.sqrt(norms[i] * norms[j])
             plain = _debiased_distance(c, v, i, j) / math.sqrt(norms[i] * norms[j])
             squared = _beyond_rounding(squared, plain)
-            out += [math.sqrt(squared)] if squared > 0 else []
+            out.append(math.sqrt(max(0.0, squared)))
+    return out
+
+
+def _debiased_raw_unit_distances(c: _Classes) -> list[float]:
+    """The same of means that are not centred: they are independent, so their products are right."""
+    v = [q / (n - 1) / n for q, n in zip(c.q, c.n, strict=True)]
+    norms = [float(mu @ mu) - noise for mu, noise in zip(c.mu, v, strict=True)]
+    out = []
+    for i, j in c.pairs:
+        if norms[i] > 0 and norms[j] > 0:
+            size = math.sqrt(norms[i] * norms[j])
+            squared = 2 - 2 * float(c.mu[i] @ c.mu[j]) / size
+            squared = _beyond_rounding(squared, _debiased_distance(c, v, i, j) / size)
+            out.append(math.sqrt(max(0.0, squared)))
+    return out
+
+
+def _weighted_mean(values: list[float], weights: list[float]) -> float:
+    return sum(x * w for x, w in zip(values, weights, strict=True)) / sum(weights)
+
+
+def _pair_weighted(c: _Classes, repeated: _Classes) -> dict[str, float]:
+    """Each pair weighted by the product of its classes' samples."""
+    out = {}
+    weights = [c.n[i] * c.n[j] for i, j in c.pairs]
+    half = [(c.s2[i] + c.s2[j]) / 2 for i, j in c.pairs]
+    squared = [c.squared_distance(*pair) for pair in c.pairs]
+    out["nc1_cdnv_rom_fw"] = _weighted_mean(half, weights) / _weighted_mean(squared, weights)
+    r = repeated
+    s2 = [q / (n - 1) for q, n in zip(r.q, r.n, strict=True)]
+    weights = [r.n[i] * r.n[j] for i, j in r.pairs]
+    half = [(s2[i] + s2[j]) / 2 for i, j in r.pairs]
+    squared = [r.squared_distance(i, j) - s2[i] / r.n[i] - s2[j] / r.n[j] for i, j in r.pairs]
+    out["nc1_cdnv_rom_db_fw"] = _weighted_mean(half, weights) / _weighted_mean(squared, weights)
+
+    kept = [i for i in range(c.k) if math.sqrt(c.m[i] @ c.m[i]) > 1e-12]
+    pairs = list(itertools.combinations(kept, 2))
+    cosines = [_cosine(c.m[i], c.m[j]) for i, j in pairs]
+    weights = [c.n[i] * c.n[j] for i, j in pairs]
+    mean, square = (
+        _weighted_mean(cosines, weights),
+        _weighted_mean([x**2 for x in cosines], weights),
+    )
+    out["nc2_equiang_mean_fw"] = mean
+    out["nc2_equiang_std_fw"] = math.sqrt(
+        _weighted_mean([(x - mean) ** 2 for x in cosines], weights)
+    )
+    out["nc2_cos_sq_mean_fw"] = square
+    out["nc2_cos_sq_excess_fw"] = len(c.m[0]) * square - 1
+
+    pairs = list(itertools.combinations(_single_rows(c), 2))
+    overlaps = [_cosine(c.w[i], c.w[j]) ** 2 for i, j in pairs]
+    out["head_overlap_sq_fw"] = _weighted_mean(overlaps, [c.n[i] * c.n[j] for i, j in pairs])
+    return out
+
+
+def _views(c: _Classes) -> dict[str, float]:
+    """Means over their dimensions' standard deviations, or without their principal directions."""
+    out = {}
+    dim = len(c.m[0])
+    samples = np.array([h for group in c.samples for h in group])
+    means = np.array(c.m)
+    views = {"stdz": (means / samples.std(axis=0), dim)}
+    directions = np.linalg.svd(means)[2]
+    for n in (1, 3, 10):
+        left = means - means @ directions[:n].T @ directions[:n]
+        keep = np.linalg.norm(left, axis=1) > 1e-12 * np.linalg.norm(means, axis=1)
+        views[f"pc{n}"] = (left * keep[:, None], dim - n)
+    for name, (left, n_dims) in views.items():
+        u = [x / math.sqrt(x @ x) for x in left if math.sqrt(x @ x) > 1e-12]
+        cosines = [float(x @ y) for x, y in itertools.combinations(u, 2)]
+        distances = _unit_distances(list(left))
+        if len(cosines) > 1:
+            out[f"nc2_equiang_mean_{name}"] = statistics.mean(cosines)
+            out[f"nc2_equiang_std_{name}"] = statistics.stdev(cosines)
+        if distances:
+            mean = statistics.mean(-math.log(distance) for distance in distances)
+            out[f"gnc2_log_kernel_mean_{name}"] = mean
+            if n_dims > 1:
+                out[f"gnc2_log_kernel_excess_{name}"] = mean - _sphere_mean(n_dims)
+    return out
+
+
+def _dimensions(c: _Classes) -> dict[str, float]:
+    """Of all embeddings of the classes, whatever their class."""
+    h = np.array([x for group in c.samples for x in group])
+    eigenvalues = np.clip(np.linalg.eigvalsh(np.cov(h.T, ddof=0))[::-1], 0, None)
+    gaps = abs(h.mean(0) - np.median(h.mean(0)))
+    kurtoses = [float(np.mean((x - x.mean()) ** 4) / np.var(x) ** 2) for x in h.T]
+    squares = sorted((h**2).mean(0), reverse=True)
+    dim = h.shape[1]
+    u = [x / math.sqrt(x @ x) for x in h if x.any()]
+    out = {
+        "rank_pr_total": sum(eigenvalues) ** 2 / sum(eigenvalues**2),
+        "rank_stable_total": sum(eigenvalues) / max(eigenvalues),
+        "rank_entropy_total": _entropy_rank(eigenvalues),
+        "rank_entropy_sv_total": _entropy_rank(np.sqrt(eigenvalues)),
+        "dim_outliers": float((gaps > 6 * 1.4826 * np.median(gaps)).sum()),
+        "dim_kurtosis_med": statistics.median(kurtoses),
+        "dim_kurtosis_max": max(kurtoses),
+        "dim_top01_share": sum(squares[: math.ceil(dim / 100)]) / sum(squares),
+        "dim_anisotropy": statistics.mean(float(x @ y) for x, y in itertools.combinations(u, 2)),
+    }
+    if dim // 2 > 10 and len(h) > dim:
+        i = np.arange(10, dim // 2 + 1)
+        slope = np.polyfit(np.log(i), np.log(eigenvalues[i - 1]), 1)[0]
+        out["spectrum_slope_total"] = float(slope)
     return out
 
 
@@ -257,17 +374,22 @@ def _duality(c: _Classes) -> dict[str, float]:
     }
 
 
+def _debiased_duality(c: _Classes) -> float:
+    v = [q / (n - 1) / n for q, n in zip(c.q, c.n, strict=True)]
+    cosines = [
+        float(w @ m) / math.sqrt((w @ w) * norm)
+        for w, m, norm in zip(c.w, c.m, _debiased_norms(c, v), strict=True)
+        if norm > 0 and w.any()
+    ]
+    return statistics.mean(cosines)
+
+
 def _ranks(c: _Classes) -> dict[str, float]:
     dim = len(c.m[0])
     a = sum(np.outer(m, m) for m in c.m)
     eigenvalues = _spectrum(a)
     head = _spectrum(sum(np.outer(w, w) for w in c.w))
-    alone = [
-        w
-        for i, w in enumerate(c.w)
-        if w.any() and not any((w == x).all() for j, x in enumerate(c.w) if j != i)
-    ]
-    pairs = list(itertools.combinations(alone, 2))
+    pairs = list(itertools.combinations([c.w[i] for i in _single_rows(c)], 2))
     middle = np.mean(c.w, axis=0)
     out = {
         "rank_pr": sum(eigenvalues) ** 2 / sum(eigenvalues**2),
@@ -286,6 +408,15 @@ def _ranks(c: _Classes) -> dict[str, float]:
         i = np.arange(10, dim // 2 + 1)
         out["spectrum_slope"] = float(np.polyfit(np.log(i), np.log(eigenvalues[i - 1]), 1)[0])
     return out
+
+
+def _single_rows(c: _Classes) -> list[int]:
+    """Which rows are neither 0 nor equal to another."""
+    return [
+        i
+        for i, w in enumerate(c.w)
+        if w.any() and not any((w == x).all() for j, x in enumerate(c.w) if j != i)
+    ]
 
 
 def _spectrum(matrix: Array) -> Array:

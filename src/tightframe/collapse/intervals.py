@@ -264,7 +264,7 @@ def _resample(
     def values(left_out: Sequence[int]) -> list[float]:
         state = moments.without(*left_out)
         state.counts[~fixed] = 0
-        resampled = Geometry(state, classifier)
+        resampled = Geometry(state, classifier, ood=geometry.ood)
         plan_pairs([one.function for one in questions], resampled)
         return [one.function(resampled).value for one in questions]
 

@@ -2,6 +2,9 @@
 
 import math
 
+from jaxtyping import Float64
+from torch import Tensor
+
 from tightframe.collapse.values import Geometry, Value, coefficient
 from tightframe.moments.geometry import ClassSet, pinv_quotient
 
@@ -31,12 +34,26 @@ def cdnv_ratio_of_means_debiased(geometry: Geometry) -> Value:
     return geometry.of_pairs(value, classes.n_pairs, classes=classes)
 
 
+def cdnv_ratio_of_means_weighted(geometry: Geometry) -> Value:
+    """The ratio of means over pairs that are weighted by their classes' samples."""
+    classes = geometry.classes
+    value = _weighted_ratio(classes, classes.variances, 0.0)
+    return geometry.of_pairs(value, classes.n_pairs)
+
+
+def cdnv_ratio_of_means_debiased_weighted(geometry: Geometry) -> Value:
+    """The same of unbiased variances and distances."""
+    classes = geometry.classes.repeated
+    shares = _shares(classes)
+    noise = float((shares * (1 - shares)) @ classes.noise)
+    value = _weighted_ratio(classes, classes.unbiased_variances, noise)
+    return geometry.of_pairs(value, classes.n_pairs, classes=classes)
+
+
 def quotient_tokens(geometry: Geometry) -> Value:
     """Pooled variance over the variance of the means, each sample with equal weight."""
     classes = geometry.classes
-    shares = classes.counts.double() / classes.counts.sum()  # int / int would give float32
-    centre = shares @ classes.means  # the mean over tokens, seen from the global mean
-    between = float(shares @ (classes.means - centre).square().sum(1))
+    between = _between_tokens(classes)
     within = float(classes.spreads.sum() / classes.counts.sum())
     return geometry.of_classes(coefficient(within, between), classes.k)
 
@@ -64,6 +81,28 @@ def _quotient_debiased(classes: ClassSet) -> float:
     between = float(classes.debiased_squared_norms.mean())
     within = float(classes.unbiased_variances.mean())
     return coefficient(within, between) if between > 0 else math.nan
+
+
+def _shares(classes: ClassSet) -> Float64[Tensor, " K"]:
+    return classes.counts.double() / classes.counts.sum()  # int / int would give float32
+
+
+def _between_tokens(classes: ClassSet) -> float:
+    """Variance of the class means over tokens: sum_{i<j} p_i p_j d_ij^2 = sum_i p_i |mu_i - mu|^2.
+
+    mu is the mean over tokens.
+    """
+    shares = _shares(classes)
+    centre = shares @ classes.means  # seen from the global mean
+    return float(shares @ (classes.means - centre).square().sum(1))
+
+
+def _weighted_ratio(classes: ClassSet, variances: Float64[Tensor, " K"], noise: float) -> float:
+    """sum_{i<j} p_i p_j (s_i + s_j) / 2 over sum_{i<j} p_i p_j d_ij^2 without its noise."""
+    shares = _shares(classes)
+    within = float((shares * (1 - shares)) @ variances) / 2
+    between = _between_tokens(classes) - noise
+    return within / between if between > 0 else math.nan
 
 
 def _pinv(geometry: Geometry, *, balanced: bool, divisor: int | None = None) -> Value:

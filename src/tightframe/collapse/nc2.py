@@ -35,14 +35,20 @@ def log_norm_std(geometry: Geometry) -> Value:
     return geometry.of_classes(std(logs), len(logs), why="at the global mean")
 
 
-def cosine_mean(geometry: Geometry) -> Value:
-    """Mean cosine of two centred means."""
-    return _over_cosines(geometry, geometry.classes.cosines.mean)
+def cosine_mean(geometry: Geometry, *, view: str = "") -> Value:
+    """Mean cosine of two centred means, in one of `values.VIEWS`."""
+    classes, reason = geometry.view(view)
+    if classes is None:
+        return geometry.undefined(reason, pairs=True)
+    return _over_cosines(geometry, classes.cosines.mean, n=classes.cosines.pairs)
 
 
-def cosine_std(geometry: Geometry) -> Value:
+def cosine_std(geometry: Geometry, *, view: str = "") -> Value:
     """Standard deviation of the cosines (ddof 1)."""
-    return _over_cosines(geometry, geometry.classes.cosines.std)
+    classes, reason = geometry.view(view)
+    if classes is None:
+        return geometry.undefined(reason, pairs=True)
+    return _over_cosines(geometry, classes.cosines.std, n=classes.cosines.pairs)
 
 
 def cosine_cov(geometry: Geometry) -> Value:
@@ -68,6 +74,27 @@ def squared_cosine_mean(geometry: Geometry) -> Value:
 def squared_cosine_excess(geometry: Geometry) -> Value:
     """D times the mean squared cosine, minus 1: 0 for uniform points."""
     mean_square = geometry.classes.cosines.mean_square
+    return _over_cosines(geometry, geometry.classes.dim * mean_square - 1)
+
+
+def weighted_cosine_mean(geometry: Geometry) -> Value:
+    """Mean cosine over pairs that are weighted by their classes' samples."""
+    return _over_cosines(geometry, geometry.classes.weighted_cosines.mean)
+
+
+def weighted_cosine_std(geometry: Geometry) -> Value:
+    """Their standard deviation (ddof 0: weights have no degrees of freedom)."""
+    return _over_cosines(geometry, root(geometry.classes.weighted_cosines.variance))
+
+
+def weighted_squared_cosine_mean(geometry: Geometry) -> Value:
+    """Mean squared cosine over pairs that are weighted by their classes' samples."""
+    return _over_cosines(geometry, geometry.classes.weighted_cosines.mean_square)
+
+
+def weighted_squared_cosine_excess(geometry: Geometry) -> Value:
+    """D times that, minus 1."""
+    mean_square = geometry.classes.weighted_cosines.mean_square
     return _over_cosines(geometry, geometry.classes.dim * mean_square - 1)
 
 
@@ -101,9 +128,11 @@ def _over_norms(geometry: Geometry, values: Float64[Tensor, " k"]) -> Value:
     return geometry.of_classes(value, len(values), why="at the global mean", note=note)
 
 
-def _over_cosines(geometry: Geometry, value: float, note: str = "") -> Value:
+def _over_cosines(
+    geometry: Geometry, value: float, note: str = "", *, n: int | None = None
+) -> Value:
     classes = geometry.classes
-    n = classes.cosines.pairs
+    n = classes.cosines.pairs if n is None else n
     return geometry.of_pairs(
         value, n, left={"of classes at the global mean": classes.n_pairs - n}, note=note
     )

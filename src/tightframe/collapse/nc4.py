@@ -1,10 +1,14 @@
 """NC4: whether the classifier decides as the nearest class mean does, on validation positions.
 
-S are the classes that had a mean when it was decided: `Decisions.seen`.
+S are the classes that had a mean when it was decided: `Decisions.seen`. Where only some classes are
+asked for, positions are those whose label is one of them; what is chosen may be any.
 """
 
 import math
 from collections.abc import Callable
+
+from jaxtyping import Int64
+from torch import Tensor
 
 from tightframe.collapse.values import Geometry, Value
 from tightframe.moments.state import Decisions
@@ -12,22 +16,22 @@ from tightframe.moments.state import Decisions
 
 def hits(geometry: Geometry) -> Value:
     """How many positions agree, both choosing in S; of positions whose label is in S."""
-    return _of_decisions(geometry, lambda d: (int(d.agreements.sum()), _labels_seen(d)), rate=False)
+    return _of_decisions(geometry, lambda d: d.agreements, seen=True, rate=False)
 
 
 def rate(geometry: Geometry) -> Value:
     """The share of them."""
-    return _of_decisions(geometry, lambda d: (int(d.agreements.sum()), _labels_seen(d)))
+    return _of_decisions(geometry, lambda d: d.agreements, seen=True)
 
 
 def rate_full(geometry: Geometry) -> Value:
     """The share of all positions, the classifier choosing among all ids: what decoding does."""
-    return _of_decisions(geometry, lambda d: (int(d.agreements_full.sum()), d.n))
+    return _of_decisions(geometry, lambda d: d.agreements_full)
 
 
 def accuracy(geometry: Geometry) -> Value:
     """Share of all positions where the nearest class mean is the label's."""
-    return _of_decisions(geometry, lambda d: (int(d.nearest_hits.sum()), d.n))
+    return _of_decisions(geometry, lambda d: d.nearest_hits)
 
 
 def rate_macro(geometry: Geometry) -> Value:
@@ -35,7 +39,7 @@ def rate_macro(geometry: Geometry) -> Value:
     decisions = geometry.decisions
     if decisions is None:
         return _without(geometry)
-    asked = decisions.counts > 0
+    asked = (decisions.counts > 0) & geometry.asked
     shown = asked & decisions.seen
     rates = decisions.agreements[shown].double() / decisions.counts[shown]
     n, left_out = int(shown.sum()), int((asked & ~decisions.seen).sum())
@@ -46,21 +50,23 @@ def rate_macro(geometry: Geometry) -> Value:
 
 
 def _of_decisions(
-    geometry: Geometry, count: Callable[[Decisions], tuple[int, int]], *, rate: bool = True
+    geometry: Geometry,
+    hits_of: Callable[[Decisions], Int64[Tensor, " C"]],
+    *,
+    seen: bool = False,
+    rate: bool = True,
 ) -> Value:
+    """Hits over positions, or their number; with `seen`, only of labels that have a mean."""
     decisions = geometry.decisions
     if decisions is None:
         return _without(geometry)
-    hits, n = count(decisions)
-    left_out = decisions.n - n
+    labels = geometry.asked & decisions.seen if seen else geometry.asked
+    hits, n = int(hits_of(decisions)[labels].sum()), int(decisions.counts[labels].sum())
+    left_out = int(decisions.counts[geometry.asked].sum()) - n
     reason = f"positions whose label has no class mean: {left_out} left out" if left_out else ""
     if n == 0:
         return Value(math.nan, 0, left_out, reason or "no positions")
     return Value(hits / n if rate else float(hits), n, left_out, reason)
-
-
-def _labels_seen(decisions: Decisions) -> int:
-    return int(decisions.counts[decisions.seen].sum())
 
 
 def _without(geometry: Geometry) -> Value:

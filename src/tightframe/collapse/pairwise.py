@@ -4,8 +4,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from tightframe.collapse.values import Geometry, Value, coefficient
+from tightframe.collapse.values import Geometry, Value, coefficient, view_of
 from tightframe.moments.geometry import (
+    ClassSet,
     participation_ratio,
     sphere_log_kernel_mean,
     sphere_log_kernel_variance,
@@ -22,24 +23,30 @@ class OfPairs:
 
     quantity: str  # a name of `Geometry.quantity`
     aggregate: Aggregate
-    read: Callable[[PairSummary, Geometry], float]
+    read: Callable[[PairSummary, ClassSet], float]
 
     def __call__(self, geometry: Geometry) -> Value:
         """Read it off the sweep, which takes place at the first call."""
+        classes, reason = geometry.view(view_of(self.quantity))
+        if classes is None:
+            return geometry.undefined(reason, pairs=True)
         pairs = geometry.pairs(self.quantity, self.aggregate)
-        value = self.read(pairs, geometry)
+        value = self.read(pairs, classes)
         if pairs.nearest is not None and self.aggregate == "nearest":
             n = int(pairs.nearest.isfinite().sum())
             return geometry.of_classes(value, n, why="without a direction")
         without = pairs.pairs - pairs.n  # pairs that have no value
-        classes = geometry.classes.repeated if self._debiased else geometry.classes
+        if self._debiased:
+            classes = geometry.classes.repeated
         if self._debiased and self.aggregate == "median":
-            note = f"pairs debiased to distance 0 or less: {without}, infinite" if without else ""
-            return geometry.of_pairs(value, pairs.pairs, classes=classes, note=note)
+            infinite = pairs.ranked - pairs.n
+            note = f"pairs debiased to distance 0 or less: {infinite}, infinite" if infinite else ""
+            left = {"of classes debiased to norm 0 or less": pairs.pairs - pairs.ranked}
+            return geometry.of_pairs(value, pairs.ranked, classes=classes, left=left, note=note)
         n = pairs.logs.n if self.aggregate == "logs" else pairs.n
         left = {self._lacking: without, "of classes without any spread": pairs.n - n}
         note = ""
-        if self.aggregate == "tail" and value > 0.5:
+        if self.aggregate in ("tail", "tail001") and value > 0.5:
             note = "a few pairs decide the mean"
         elif self._debiased and without > 0.01 * pairs.pairs:
             note = "that is more than 1 %: rather read a median or a ratio of means"
@@ -57,119 +64,126 @@ class OfPairs:
         return "with one mean" if "cdnv" in self.quantity else "in one direction, or in none"
 
 
-def mean(pairs: PairSummary, _: Geometry) -> float:
+def mean(pairs: PairSummary, _: ClassSet) -> float:
     """Mean over pairs."""
     return pairs.values.mean
 
 
-def std(pairs: PairSummary, _: Geometry) -> float:
+def std(pairs: PairSummary, _: ClassSet) -> float:
     """Standard deviation over pairs (ddof 1)."""
     return math.sqrt(pairs.values.variance(ddof=1))
 
 
-def cov(pairs: PairSummary, geometry: Geometry) -> float:
+def cov(pairs: PairSummary, classes: ClassSet) -> float:
     """Coefficient of variation over pairs."""
-    return coefficient(std(pairs, geometry), mean(pairs, geometry))
+    return coefficient(std(pairs, classes), mean(pairs, classes))
 
 
-def mean_log(pairs: PairSummary, _: Geometry) -> float:
+def mean_log(pairs: PairSummary, _: ClassSet) -> float:
     """Mean of the logarithms; pairs at 0 are left out."""
     return pairs.logs.mean
 
 
-def median(pairs: PairSummary, _: Geometry) -> float:
+def median(pairs: PairSummary, _: ClassSet) -> float:
     """Median over pairs; of an even number, the mean of the two in the middle."""
     return sum(pairs.middle) / 2
 
 
-def tail_share(pairs: PairSummary, _: Geometry) -> float:
+def tail_share(pairs: PairSummary, _: ClassSet) -> float:
     """Share of the sum that the largest 1 % of the pairs hold."""
     return pairs.tail_share
 
 
-def scale_free(pairs: PairSummary, geometry: Geometry) -> float:
+def far_tail_share(pairs: PairSummary, _: ClassSet) -> float:
+    """Share that the largest 0.1 % of the pairs hold."""
+    return pairs.tail001_share
+
+
+def scale_free(pairs: PairSummary, classes: ClassSet) -> float:
     """Mean times the mean squared norm of the centred class means."""
-    return pairs.values.mean * float(geometry.classes.squared_norms.mean())
+    return pairs.values.mean * float(classes.squared_norms.mean())
 
 
-def scale_free_debiased(pairs: PairSummary, geometry: Geometry) -> float:
+def scale_free_debiased(pairs: PairSummary, classes: ClassSet) -> float:
     """The same, of debiased norms."""
-    return pairs.values.mean * float(geometry.classes.repeated.debiased_squared_norms.mean())
+    return pairs.values.mean * float(classes.repeated.debiased_squared_norms.mean())
 
 
 # The log kernel is -ln |u - v|: minus half the logarithm of the squared distance that is swept.
 
 
-def kernel_mean(pairs: PairSummary, _: Geometry) -> float:
+def kernel_mean(pairs: PairSummary, _: ClassSet) -> float:
     """Mean of the log kernel."""
     return -pairs.logs.mean / 2
 
 
-def kernel_variance(pairs: PairSummary, _: Geometry) -> float:
+def kernel_variance(pairs: PairSummary, _: ClassSet) -> float:
     """Its variance (ddof 0)."""
     return pairs.logs.variance(ddof=0) / 4
 
 
-def kernel_std(pairs: PairSummary, _: Geometry) -> float:
+def kernel_std(pairs: PairSummary, _: ClassSet) -> float:
     """Its standard deviation (ddof 1)."""
     return math.sqrt(pairs.logs.variance(ddof=1)) / 2
 
 
-def kernel_cov(pairs: PairSummary, geometry: Geometry) -> float:
+def kernel_cov(pairs: PairSummary, classes: ClassSet) -> float:
     """Its coefficient of variation; the sign is the mean's."""
-    return coefficient(kernel_std(pairs, geometry), kernel_mean(pairs, geometry))
+    return coefficient(kernel_std(pairs, classes), kernel_mean(pairs, classes))
 
 
-def kernel_median(pairs: PairSummary, _: Geometry) -> float:
-    """Its median."""
+def kernel_median(pairs: PairSummary, _: ClassSet) -> float:
+    """Its median; infinite where at least half of the pairs are debiased to distance 0."""
+    if pairs.middle[0] == 0:
+        return math.inf
     return -sum(math.log(value) for value in pairs.middle) / 4
 
 
-def kernel_excess(pairs: PairSummary, geometry: Geometry) -> float:
+def kernel_excess(pairs: PairSummary, classes: ClassSet) -> float:
     """Its mean over that of uniform points on the sphere."""
-    return kernel_mean(pairs, geometry) - sphere_log_kernel_mean(geometry.classes.dim)
+    return kernel_mean(pairs, classes) - sphere_log_kernel_mean(classes.dim)
 
 
-def kernel_var_ratio(pairs: PairSummary, geometry: Geometry) -> float:
+def kernel_var_ratio(pairs: PairSummary, classes: ClassSet) -> float:
     """Its variance, as a multiple of that of uniform points."""
-    return kernel_variance(pairs, geometry) / sphere_log_kernel_variance(geometry.classes.dim)
+    return kernel_variance(pairs, classes) / sphere_log_kernel_variance(classes.dim)
 
 
-def kernel_z(pairs: PairSummary, geometry: Geometry) -> float:
+def kernel_z(pairs: PairSummary, classes: ClassSet) -> float:
     """Its excess in standard errors of as many uniform points."""
-    variance = sphere_log_kernel_variance(geometry.classes.dim)
-    return kernel_excess(pairs, geometry) * math.sqrt(pairs.logs.n / variance)
+    variance = sphere_log_kernel_variance(classes.dim)
+    return kernel_excess(pairs, classes) * math.sqrt(pairs.logs.n / variance)
 
 
-def kernel_excess_in_rank(pairs: PairSummary, geometry: Geometry) -> float:
+def kernel_excess_in_rank(pairs: PairSummary, classes: ClassSet) -> float:
     """Its excess over uniform points in as many dimensions as the means fill."""
-    dim = participation_ratio(geometry.classes.eigenvalues)
-    return kernel_mean(pairs, geometry) - sphere_log_kernel_mean(dim)
+    dim = participation_ratio(classes.eigenvalues)
+    return kernel_mean(pairs, classes) - sphere_log_kernel_mean(dim)
 
 
-def riesz(pairs: PairSummary, geometry: Geometry) -> float:
+def riesz(pairs: PairSummary, classes: ClassSet) -> float:
     """Logarithm of the mean Riesz kernel of exponent D - 2; 0 for uniform points."""
-    if geometry.classes.dim <= 2 or pairs.n == 0:
+    if classes.dim <= 2 or pairs.n == 0:
         return math.nan
     return pairs.log_riesz - math.log(pairs.n)
 
 
-def distance_mean(pairs: PairSummary, _: Geometry) -> float:
+def distance_mean(pairs: PairSummary, _: ClassSet) -> float:
     """Mean distance of two directions."""
     return pairs.roots.mean
 
 
-def distance_variance(pairs: PairSummary, _: Geometry) -> float:
+def distance_variance(pairs: PairSummary, _: ClassSet) -> float:
     """Variance of their distance (ddof 0)."""
     return pairs.roots.variance(ddof=0)
 
 
-def least_distance(pairs: PairSummary, _: Geometry) -> float:
+def least_distance(pairs: PairSummary, _: ClassSet) -> float:
     """The least distance of two directions."""
     return math.sqrt(pairs.least) if pairs.n else math.nan
 
 
-def nearest_cosine(pairs: PairSummary, _: Geometry) -> float:
+def nearest_cosine(pairs: PairSummary, _: ClassSet) -> float:
     """Mean over classes of the largest cosine with another class."""
     assert pairs.nearest is not None
     return 1 - float(pairs.nearest[pairs.nearest.isfinite()].mean()) / 2

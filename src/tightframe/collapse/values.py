@@ -9,12 +9,17 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from tightframe.moments.geometry import ClassSet, select
+from tightframe.moments.dimensions import DimensionMoments
+from tightframe.moments.geometry import ClassSet, select, standardised, without_principal
 from tightframe.moments.pairs import Aggregate, Cdnv, PairSummary, Quantity, UnitDistance, sweep
 from tightframe.moments.state import ClassMoments, Decisions
+
+# How class means may be looked at besides as they are: each dimension over its standard deviation,
+# and without the first principal directions of the between-class scatter.
+VIEWS = ("stdz", "pc1", "pc3", "pc10")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Geometry:
         classifier: A row a token; only the rows of selected classes are used.
         decisions: Of the validation split; without them, what they decide is undefined.
         min_count: Embeddings that a class needs to take part.
+        classes: The only ones to look at, seen from a global mean of their own; all by default.
+        ood: Moments of an out-of-distribution stream through the same model, for NC5.
     """
 
     def __init__(
@@ -51,6 +58,8 @@ class Geometry:
         decisions: Decisions | None = None,
         *,
         min_count: int = 1,
+        classes: Bool[Tensor, " C"] | None = None,
+        ood: ClassMoments | None = None,
     ) -> None:
         if classifier.shape[0] < moments.n_classes or classifier.shape[1] != moments.dim:
             raise ValueError(
@@ -62,12 +71,27 @@ class Geometry:
                 f"decisions are about {len(decisions.seen)} classes, moments about "
                 f"{moments.n_classes}; are they of another model?"
             )
+        if ood is not None and ood.dim != moments.dim:
+            raise ValueError(
+                f"out-of-distribution embeddings have {ood.dim} dimensions, the others "
+                f"{moments.dim}; are they of another model?"
+            )
+        if classes is None:
+            classes = torch.ones(moments.n_classes, dtype=torch.bool)
+        if classes.shape != (moments.n_classes,):
+            raise ValueError(
+                f"classes must say yes or no for each of {moments.n_classes} classes, got shape "
+                f"{tuple(classes.shape)}"
+            )
         self.moments = moments
         self.decisions = decisions
+        self.ood = ood
         self.min_count = min_count
-        self.classes: ClassSet = select(moments, min_count=min_count)
-        self.n_observed = int((moments.counts > 0).sum())
+        self.asked: Bool[Tensor, " C"] = classes.cpu()
+        self.classes: ClassSet = select(moments, min_count=min_count, classes=classes)
+        self.n_observed = int(((moments.counts > 0).cpu() & self.asked).sum())
         self._all_rows = classifier.detach()
+        self._views: dict[str, tuple[ClassSet | None, str]] = {}
         self._planned: dict[str, set[Aggregate]] = {}
         self._pairs: dict[str, PairSummary] = {}
 
@@ -102,30 +126,64 @@ class Geometry:
         told = moments.label_counts
         if balanced and (told is None or not torch.equal(moments.counts, told)):
             return None, "the moments have not seen all samples that they were told of"
-        if bool((moments.spreads[moments.counts < self.min_count] > 0).any()):
-            return None, f"the scatter holds classes with fewer than {self.min_count} samples"
+        rest = torch.ones_like(moments.counts, dtype=torch.bool)
+        rest[classes.ids] = False
+        if bool((moments.spreads[rest] > 0).any()):
+            return None, "the scatter holds classes that are left out"
         if classes.k == 0:
             return None, "no classes"
         return scatter / (classes.k if balanced else classes.counts.sum()), ""
+
+    @cached_property
+    def dimensions(self) -> tuple[DimensionMoments | None, str]:
+        """Moments of the dimensions over the selected classes, or None and why there are none."""
+        dimensions: DimensionMoments | None = getattr(self.moments, "dimensions", None)
+        if dimensions is None:
+            return None, "the moments hold none of dimensions; measure with them"
+        if dimensions.n != int(self.classes.counts.sum()):
+            return None, "the moments of dimensions hold classes that are left out"
+        return dimensions, ""
+
+    def view(self, name: str) -> tuple[ClassSet | None, str]:
+        """The classes seen in another way (a name of `VIEWS`), or None and why they can't be."""
+        if name and name not in self._views:
+            self._views[name] = self._viewed(name)
+        return self._views[name] if name else (self.classes, "")
+
+    def _viewed(self, name: str) -> tuple[ClassSet | None, str]:
+        if name.startswith("pc"):
+            return without_principal(self.classes, int(name[2:])), ""
+        dimensions, reason = self.dimensions
+        if dimensions is None:
+            return None, reason
+        return standardised(self.classes, dimensions.variances.to(self.classes.means)), ""
 
     def plan(self, quantity: str, aggregate: Aggregate) -> None:
         """Say what will be asked of `pairs`, so that one sweep serves all measures."""
         self._planned.setdefault(quantity, set()).add(aggregate)
 
     def pairs(self, quantity: str, aggregate: Aggregate) -> PairSummary:
-        """A quantity's reductions; the first call sweeps for all that were planned."""
+        """A quantity's reductions; the first call sweeps for all that were planned of its view."""
         if quantity not in self._pairs or aggregate not in self._planned[quantity]:
             self.plan(quantity, aggregate)
-            requests = {name: (self.quantity(name), kinds) for name, kinds in self._planned.items()}
-            self._pairs = sweep(self.classes.means, requests)
+            view = view_of(quantity)
+            classes, reason = self.view(view)
+            assert classes is not None, reason
+            requests = {
+                name: (self.quantity(name), kinds)
+                for name, kinds in self._planned.items()
+                if view_of(name) == view
+            }
+            self._pairs |= sweep(classes.means, requests)
         return self._pairs[quantity]
 
     def quantity(self, name: str) -> Quantity:
         """What `name` says of a pair of classes; those in `_db` are about `classes.repeated`."""
-        classes = self.classes
+        classes, reason = self.view(view_of(name))
+        assert classes is not None, reason
         repeated = classes.repeated
         here = torch.zeros_like(classes.global_mean)
-        if name == "unit":
+        if name.removesuffix(f"_{view_of(name)}") == "unit":
             norms = classes.norms.where(classes.directed, math.nan)
             return UnitDistance(norms, here)
         if name == "unit_unc":
@@ -135,14 +193,19 @@ class Geometry:
             squared = repeated.debiased_squared_norms
             norms = squared.where(squared > 0, math.nan).sqrt()
             return UnitDistance(norms, here, repeated.noise)
+        if name == "unit_unc_db":
+            squared = repeated.raw_norms.square() - repeated.noise
+            norms = squared.where(squared > 0, math.nan).sqrt()
+            return UnitDistance(norms, -classes.global_mean, repeated.noise)
         power = 2 if "_p2" in name else 1
         if name.endswith("_db"):
             return Cdnv(repeated.unbiased_variances, power, repeated.noise)
         return Cdnv(classes.variances, power)
 
-    def undefined(self, reason: str) -> Value:
-        """No value over the classes, and why."""
-        return Value(math.nan, 0, self.n_observed, reason)
+    def undefined(self, reason: str, *, pairs: bool = False) -> Value:
+        """No value over the classes, or their pairs, and why."""
+        n = self.n_observed
+        return Value(math.nan, 0, n * (n - 1) // 2 if pairs else n, reason)
 
     def of_classes(
         self,
@@ -188,6 +251,12 @@ class Geometry:
             n = 0
             note = note or f"undefined for {classes.k} classes in {classes.dim} dimensions"
         return Value(value, n, observed - n, "; ".join([*reasons, *([note] if note else [])]))
+
+
+def view_of(quantity: str) -> str:
+    """Which of `VIEWS` a quantity of `Geometry.quantity` is taken in; "" is the plain one."""
+    last = quantity.rpartition("_")[2]
+    return last if last in VIEWS else ""
 
 
 def std(values: Float64[Tensor, " N"]) -> float:

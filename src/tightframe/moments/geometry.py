@@ -19,6 +19,7 @@ from torch import Tensor
 from tightframe.moments.state import ClassMoments
 
 EPS = torch.finfo(torch.float64).eps
+SAME = 1e-12  # what is left of a vector below this share of it is rounding
 
 
 class PairMoments(NamedTuple):
@@ -150,6 +151,11 @@ class ClassSet:
         return PairMoments.of(k, total, (squared_gram_norm(directions) - k) / 2)
 
     @cached_property
+    def weighted_cosines(self) -> "PairMoments":
+        """The same, each pair weighted by the product of its classes' samples."""
+        return weighted_cosines(self.directions, self.counts[self.directed])
+
+    @cached_property
     def dots(self) -> "PairMoments":
         """Of the inner products of the centred means; they sum to -tr(A)/2."""
         squares = self.squared_norms
@@ -162,15 +168,58 @@ class ClassSet:
         return spectrum(self.means)
 
 
-def select(moments: ClassMoments, *, min_count: int = 1) -> ClassSet:
-    """The classes with at least `min_count` samples."""
+def select(
+    moments: ClassMoments, *, min_count: int = 1, classes: Bool[Tensor, " C"] | None = None
+) -> ClassSet:
+    """The classes with at least `min_count` samples; with `classes`, only those among them."""
     if min_count < 1:
         raise ValueError(f"min_count must be at least 1, got {min_count}")
-    ids = (moments.counts >= min_count).nonzero().flatten()
+    enough = moments.counts >= min_count
+    if classes is not None:
+        enough &= classes.to(enough.device)
+    ids = enough.nonzero().flatten()
     ids = ids[(moments.counts[ids] < 2).to(torch.uint8).argsort(stable=True)]
     means = moments.means[ids]
     centre = means.mean(0)  # NaN where no class is selected
     return ClassSet(ids, moments.counts[ids], means - centre, centre, moments.spreads[ids])
+
+
+def without_principal(classes: ClassSet, n: int) -> ClassSet:
+    """The classes in the D - n dimensions that are left without the first n principal ones.
+
+    Those are the eigenvectors of the between-class scatter. What is left of a mean is 0 if it is
+    rounding.
+    """
+    vectors = torch.linalg.eigh(classes.means.T @ classes.means).eigenvectors  # ascending
+    return _seen_as(classes, classes.means @ vectors[:, : max(0, classes.dim - n)])
+
+
+def standardised(classes: ClassSet, variances: Float64[Tensor, " D"]) -> ClassSet:
+    """The classes with each dimension over its standard deviation; constant ones are left out."""
+    varied = variances > 0
+    return _seen_as(classes, classes.means[:, varied] / variances[varied].sqrt())
+
+
+def _seen_as(classes: ClassSet, means: Float64[Tensor, "K d"]) -> ClassSet:
+    """The classes with other means, which are seen from their global mean."""
+    norms = means.square().sum(1).sqrt()
+    means = means.where((norms > SAME * classes.norms)[:, None], 0.0)
+    return dataclasses.replace(classes, means=means, global_mean=means.new_zeros(means.shape[1]))
+
+
+def weighted_cosines(
+    directions: Float64[Tensor, "K D"], weights: Int64[Tensor, " K"]
+) -> PairMoments:
+    """Mean cosine and squared cosine over pairs of unit vectors, a pair weighted w_i w_j."""
+    k = len(directions)
+    shares = weights.double() / weights.sum()  # int / int would give float32
+    total = float((shares * (1 - shares)).sum())  # of the weights of all ordered pairs
+    if k < 2:
+        return PairMoments(0, math.nan, math.nan)
+    own = float(shares.square().sum())
+    mean = (float((shares @ directions).square().sum()) - own) / total
+    squares = squared_gram_norm(directions * shares.sqrt()[:, None]) - own
+    return PairMoments(k * (k - 1) // 2, mean, max(0.0, squares) / total)
 
 
 def gram(rows: Float64[Tensor, "K D"]) -> Float64[Tensor, "m m"]:

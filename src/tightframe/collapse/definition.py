@@ -1,0 +1,91 @@
+"""What defines a measure, and where the definitions come from."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+from tightframe.collapse.intervals import Question
+from tightframe.collapse.pairwise import OfPairs
+from tightframe.collapse.values import Geometry, Value
+
+PAPYAN = "Papyan, Han & Donoho 2020, arXiv:2008.08186"
+GALANTI = "Galanti, Gyorgy & Hutter 2021, arXiv:2112.15121"
+LIU = "Liu et al. 2023, arXiv:2303.06484"
+JIANG = "Jiang et al. 2023, arXiv:2310.05351"
+WU = "Wu & Papyan 2024, arXiv:2405.17767"
+ROY = "Roy & Vetterli 2007"
+GARRIDO = "Garrido et al. 2022, arXiv:2210.02885"
+AGRAWAL = "Agrawal et al. 2022"
+SUPERPOSITION = "Liu, Liu & Gore 2025, arXiv:2505.10465"
+MU = "Mu, Bhat & Viswanath 2018, arXiv:1702.01417"  # principal directions removed
+AMMAR = "Ammar et al. 2024, arXiv:2310.06823"
+ETHAYARAJH = "Ethayarajh 2019, arXiv:1909.00512"
+KOVALEVA = "after Kovaleva et al. 2021, arXiv:2105.06990"
+TIMKEY = "Timkey & van Schijndel 2021, arXiv:2109.04404"
+LIBRARY = "reference library of Wu & Papyan 2024"
+OURS = "tightframe"
+
+# What rests on a few pairs of classes is not smooth in the documents.
+NO_INTERVAL = {
+    "least": "one pair decides the least distance",
+    "nearest": "the nearest class is another one in each resample",
+    "riesz": "a few of the nearest pairs decide it",
+    "tail": "a few pairs decide the tail",
+    "tail001": "a few pairs decide the tail",
+}
+
+WELCH = "[max(0, (K-D)/(D(K-1))), 1]"  # the Welch bound
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A measure of collapse; its name is never used again for another quantity."""
+
+    name: str
+    function: Callable[[Geometry], Value]
+    formula: str
+    range: str
+    # "low" or "high" is more collapsed; "-> x" where collapse has the value x; "-" says nothing
+    # of collapse.
+    direction: str
+    source: str
+    no_interval: str = ""  # why it can have no sound one
+
+    @property
+    def split(self) -> Literal["train", "val"]:
+        """Where its numbers come from: class moments, or decisions."""
+        return "val" if self.name.startswith(("nc4_", "ncc_")) else "train"
+
+    @property
+    def estimator(self) -> Literal["plain", "debiased"]:
+        """Whether the noise in the class means is subtracted."""
+        return "debiased" if "db" in self.name.split("_") else "plain"
+
+    @property
+    def least_count(self) -> int:
+        """Samples that a class needs at least: a variance that is debiased needs two."""
+        return 2 if self.estimator == "debiased" else 1
+
+    @property
+    def needs_scatter(self) -> bool:
+        """Whether it is undefined for moments without within-class scatter."""
+        return self.name.startswith("nc1_pinv") or self.name.endswith(("_within", "_total"))
+
+    @property
+    def needs_dimensions(self) -> bool:
+        """Whether it is read off the moments of dimensions."""
+        return self.name.startswith("dim_") or self.name.endswith("_stdz")
+
+    @property
+    def question(self) -> Question:
+        """What there is to know for its interval."""
+        why_none = self.no_interval
+        if isinstance(self.function, OfPairs):
+            why_none = why_none or NO_INTERVAL.get(self.function.aggregate, "")
+        if self.needs_scatter:
+            why_none = why_none or "the scatter is not kept by group of documents"
+        if self.needs_dimensions:
+            why_none = why_none or "the moments of dimensions are not kept by group of documents"
+        return Question(
+            self.name, self.function, self.split, self.range, self.least_count, why_none
+        )

@@ -1,0 +1,158 @@
+r"""Moments of each dimension of the embeddings, whatever their labels: mergeable, one pass.
+
+Sums of powers of deviations are taken about the mean of a part and joined by the formulas of Pebay
+(2008, "Formulas for robust, one-pass parallel computation of covariances and arbitrary-order
+statistical moments"), so that nothing is lost where a mean is hundreds of standard deviations
+away from 0, as it is in outlier dimensions.
+
+Axes: N embeddings, D embedding.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+CHUNK = 1 << 16  # numbers taken at once, so that they stay in cache; memory only
+ROUNDING = 1e-12  # a standard deviation below this share of the mean is rounding
+
+
+class DimensionMoments:
+    """Mean, variance and kurtosis of each dimension, and the mean of the unit vectors; float64.
+
+    Args:
+        dim: Length of an embedding.
+        device: Where the state lives; embeddings are moved there.
+
+    Attributes:
+        n: Embeddings seen.
+        n_directed: Those that are not 0, and so have a direction.
+        means: Of each dimension; 0 where nothing was seen.
+        squares, cubes, fourths: Sums of these powers of the deviations from the mean.
+        direction: Mean of the unit vectors of the embeddings that have a direction.
+    """
+
+    _SUMS = ("means", "squares", "cubes", "fourths", "direction")
+
+    def __init__(self, dim: int, *, device: torch.device | str = "cpu") -> None:
+        if dim < 1:
+            raise ValueError(f"expected at least 1 dimension, got {dim}")
+        self.n = 0
+        self.n_directed = 0
+
+        def zeros() -> Tensor:
+            return torch.zeros(dim, dtype=torch.float64, device=device)
+
+        self.means: Float64[Tensor, " D"] = zeros()
+        self.squares: Float64[Tensor, " D"] = zeros()
+        self.cubes: Float64[Tensor, " D"] = zeros()
+        self.fourths: Float64[Tensor, " D"] = zeros()
+        self.direction: Float64[Tensor, " D"] = zeros()
+
+    @property
+    def dim(self) -> int:
+        """D, the length of an embedding."""
+        return len(self.means)
+
+    @property
+    def variances(self) -> Float64[Tensor, " D"]:
+        """Mean squared deviation (divided by n, not n - 1); NaN where nothing was seen.
+
+        A dimension whose deviation is rounding is constant: it has 0.
+        """
+        variances = self.squares / self.n
+        return variances.masked_fill(variances.sqrt() <= ROUNDING * self.means.abs(), 0.0)
+
+    @property
+    def kurtoses(self) -> Float64[Tensor, " D"]:
+        """Fourth moment over squared variance, 3 for a normal one; NaN for a constant one."""
+        return self.fourths / self.n / self.variances.square()
+
+    @property
+    def mean_squares(self) -> Float64[Tensor, " D"]:
+        """Mean squared value of each dimension; their sum is the mean squared norm."""
+        return self.means.square() + self.squares / self.n
+
+    @torch.no_grad()
+    def update(self, embeddings: Float[Tensor, "N D"]) -> None:
+        """Take a batch; it is refused whole, before anything changes, or taken whole."""
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
+            raise ValueError(
+                f"embeddings must have shape (N, {self.dim}), got {tuple(embeddings.shape)}"
+            )
+        device = self.means.device
+        batch = DimensionMoments(self.dim, device=device)
+        for rows in embeddings.detach().split(max(1, CHUNK // self.dim)):
+            batch._join(_part(rows.to(device, torch.float64)))
+        if not bool(batch.fourths.isfinite().all()):
+            raise ValueError("embeddings must be finite, and their fourth powers too")
+        self._join(batch)
+
+    def merge(self, other: "DimensionMoments") -> None:
+        """Take over everything that `other` has seen; `other` stays as it is."""
+        if self.dim != other.dim:
+            raise ValueError(
+                f"states of different shape: {self.dim} dimensions here, {other.dim} there"
+            )
+        self._join(other)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state as named tensors, to be saved; `from_tensors` takes them back."""
+        counts = torch.tensor([self.n, self.n_directed])
+        return {"counts": counts} | {name: getattr(self, name) for name in self._SUMS}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DimensionMoments":
+        """The state that `tensors` was of."""
+        state = cls(len(tensors["means"]), device=tensors["means"].device)
+        state.n, state.n_directed = tensors["counts"].tolist()
+        for name in cls._SUMS:
+            setattr(state, name, tensors[name].clone())
+        return state
+
+    def _join(self, other: "DimensionMoments") -> None:
+        """Pebay's formulas for two groups."""
+        if other.n == 0:
+            return
+        n, m, total = self.n, other.n, self.n + other.n
+        theirs = {name: getattr(other, name).to(self.means) for name in self._SUMS}
+        gap = theirs["means"] - self.means  # (D,)
+        share = gap / total
+        self.fourths += (
+            theirs["fourths"]
+            + gap * share**3 * (n * m * (n * n - n * m + m * m))
+            + 6 * share**2 * (n * n * theirs["squares"] + m * m * self.squares)
+            + 4 * share * (n * theirs["cubes"] - m * self.cubes)
+        )
+        self.cubes += (
+            theirs["cubes"]
+            + gap * share**2 * (n * m * (n - m))
+            + 3 * share * (n * theirs["squares"] - m * self.squares)
+        )
+        self.squares += theirs["squares"] + gap * share * (n * m)
+        self.means += share * m
+        self.n = total
+        self.n_directed += other.n_directed
+        if other.n_directed:
+            weight = other.n_directed / self.n_directed
+            self.direction += weight * (theirs["direction"] - self.direction)
+
+
+def _part(rows: Float64[Tensor, "N D"]) -> DimensionMoments:
+    """The state of a few embeddings, about their own mean."""
+    part = DimensionMoments(rows.shape[1], device=rows.device)
+    if len(rows) == 0:
+        return part
+    norms = rows.square().sum(1).sqrt()  # (N,)
+    directed = norms > 0
+    part.n, part.n_directed = len(rows), int(directed.sum())
+    if part.n_directed:
+        part.direction = norms.reciprocal().where(directed, 0.0) @ rows / part.n_directed
+    part.means = rows.mean(0)
+    deviations = rows - part.means  # (N, D)
+    squares = deviations.square()
+    part.squares = squares.sum(0)
+    part.cubes = deviations.mul_(squares).sum(0)
+    part.fourths = squares.square_().sum(0)
+    return part
