@@ -1,0 +1,147 @@
+"""The two published result tables of Wu & Papyan 2024, column for column, for any model.
+
+The tables of May and of October 2024 hold partly different quantities under the same names; which
+is which is said here and nowhere else. It is their definitions that are reproduced, in float64,
+not the rounding of float32. Where a definition breaks down (two equal class means, a class mean at
+the global one), what breaks it is left out, as in our own measures.
+"""
+
+import math
+from collections.abc import Mapping
+
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from tightframe.collapse.measures import metrics
+from tightframe.collapse.values import Geometry, std
+from tightframe.errors import UserError, nearest
+from tightframe.moments.geometry import EPS
+from tightframe.moments.state import ClassMoments, Decisions
+
+# A metric's name in a row is its table's prefix, a dot, and the column.
+PREFIXES = {"lc-2024-05": "compat05", "lc-2024-10": "compat10"}
+
+FACTS = ("model", "n_params", "val_acc", "val_loss", "perplex")
+
+# Every column of a table, in its order; an empty name is one that no measure of ours has.
+MAY = {
+    **{"dists_mean": "", "dists_std": ""},  # faulty: see `_faulty_distances`
+    **{"sims_mean": "nc3_cos_mean", "sims_std": ""},
+    **{"norms_mean": "", "norms_std": ""},  # squared
+    **{"norms_scl_mean": "", "norms_scl_std": ""},
+    **{"norms_log_mean": "", "norms_log_std": ""},
+    **{"norms_logscl_mean": "", "norms_logscl_std": ""},
+    **{"misses": "", "matches": "nc4_hits", "matches_mean": "", "matches_std": ""},
+    **{"cdnv_mean": "nc1_cdnv_p2", "cdnv_std": "nc1_cdnv_p2_std"},
+    **{"interfere_mean": "nc2_equiang_mean", "interfere_std": "nc2_equiang_std"},
+    **{"log_dist_mean": "gnc2_log_kernel_mean_unc", "log_dist_std": "gnc2_log_kernel_std_unc"},
+}
+OCTOBER = {
+    "cdnv": "nc1_cdnv_p2",
+    **{"norms_mean": "", "norms_var": ""},  # not squared
+    "etf_error": "nc2_etf_error",
+    **{"interfere_mean": "nc2_dot_mean", "interfere_var": "nc2_dot_var"},
+    **{"log_kern_mean": "gnc2_log_kernel_mean", "log_kern_var": "gnc2_log_kernel_var"},
+    "dual_error": "nc3_dual_error",
+    **{"simdot_mean": "nc3_dot_mean", "simdot_var": "unc3_dot_var"},
+    **{"simcos_mean": "nc3_cos_mean", "simcos_var": "unc3_cos_var"},
+    **{"dists_mean": "nc3_dist_mean", "dists_var": "nc3_dist_var"},
+    **{"hits": "nc4_hits", "misses": ""},
+    **{"norms_log_mean": "", "norms_log_var": ""},
+}
+TABLES = {"lc-2024-05": MAY, "lc-2024-10": OCTOBER}
+
+
+def columns(table: str) -> tuple[str, ...]:
+    """The columns of a table in its order (without May's unnamed row index)."""
+    return (*FACTS, *_measures_of(table))
+
+
+def compat(
+    table: str,
+    moments: ClassMoments,
+    classifier: Float[Tensor, "V D"],
+    decisions: Decisions,
+    facts: Mapping[str, str | int],
+) -> dict[str, str | float]:
+    """A row of a published table: its columns, in its order.
+
+    Args:
+        table: "lc-2024-05" or "lc-2024-10".
+        moments: Of the training split, all classes that occur.
+        classifier: A row a token.
+        decisions: Of the validation split.
+        facts: `model` and `n_params`, which are passed on.
+    """
+    wanted = _measures_of(table)
+    geometry = Geometry(moments, classifier, decisions)
+    own = _may(geometry, decisions) if wanted is MAY else _october(geometry)
+    measures = [name for name in wanted.values() if name]
+    values = metrics(moments, classifier, decisions, measures=measures)
+    hits = values["nc4_hits"]
+    own["misses"] = hits.n - hits.value
+    loss = decisions.loss
+    row: dict[str, str | float] = {
+        "model": facts["model"],
+        "n_params": facts["n_params"],
+        "val_acc": decisions.accuracy,
+        "val_loss": loss,
+        "perplex": math.exp(loss) if loss < 700 else math.inf,
+    }
+    return row | {
+        column: values[name].value if name else own[column] for column, name in wanted.items()
+    }
+
+
+def _measures_of(table: str) -> dict[str, str]:
+    if table not in TABLES:
+        hint = nearest(table, TABLES) or f"; there are {' and '.join(TABLES)}"
+        raise UserError(f"unknown table '{table}'{hint}")
+    return TABLES[table]
+
+
+def _may(geometry: Geometry, decisions: Decisions) -> dict[str, float]:
+    """What no measure of ours has: norms are squared, deviations have ddof 1."""
+    classes = geometry.classes
+    squares, scale = classes.squared_norms, math.sqrt(classes.dim)
+    logs = 2 * classes.norms[classes.directed].log()
+    matches = decisions.agreements.to(classes.ids.device)[classes.ids].double()
+    return {
+        **_mean_and_std("dists", _faulty_distances(geometry)),
+        "sims_std": std(geometry.cosines),
+        **_mean_and_std("norms", squares),
+        **_mean_and_std("norms_scl", squares / scale),
+        **_mean_and_std("norms_log", logs),
+        **_mean_and_std("norms_logscl", logs - math.log(scale)),
+        **_mean_and_std("matches", matches),
+    }
+
+
+def _october(geometry: Geometry) -> dict[str, float]:
+    """What no measure of ours has: norms are not squared, variances have ddof 1."""
+    classes = geometry.classes
+    logs = classes.norms[classes.directed].log()
+    return {
+        "norms_mean": float(classes.norms.mean()),
+        "norms_var": std(classes.norms) ** 2,
+        "norms_log_mean": float(logs.mean()),
+        "norms_log_var": std(logs) ** 2,
+    }
+
+
+def _faulty_distances(geometry: Geometry) -> Float64[Tensor, " k"]:
+    """May's `dists`: no distances, but sums of the coordinates of unit vectors.
+
+    The difference of the two unit vectors was scaled to norm 1 before its coordinates were summed,
+    signs and all. To be imported and compared, never to be analysed. Its sign is that of row minus
+    mean, which public material doesn't settle.
+    """
+    rows, classes = geometry.classifier, geometry.classes
+    norms = rows.square().sum(1).sqrt()
+    defined = classes.directed & (norms > 0)
+    gaps = (rows / norms[:, None])[defined] - (classes.means / classes.norms[:, None])[defined]
+    return gaps.sum(1) / (gaps.square().sum(1).sqrt() + EPS)
+
+
+def _mean_and_std(name: str, values: Float64[Tensor, " k"]) -> dict[str, float]:
+    return {f"{name}_mean": float(values.mean()), f"{name}_std": std(values)}
