@@ -155,6 +155,39 @@ def test_the_between_class_covariance_is_divided_by_the_number_of_classes():
     assert found["nc1_quotient_tok"] == pytest.approx(1 / 2.5)
 
 
+def test_what_a_dominant_direction_hides_shows_once_it_is_removed():
+    # Uniform directions in 11 dimensions, and a twelfth in which the means lie far apart: seen
+    # as they are, they are two clusters; without it, uniform in 11 dimensions, not in 12.
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(400, 12))
+    means[:, 0] = np.where(np.arange(400) % 2, 100.0, -100.0)
+    found = Sample(means, np.arange(400), means).numbers()
+    assert found["nc2_equiang_std"] > 0.9
+    assert found["nc2_equiang_std_pc1"] == pytest.approx(11**-0.5, rel=0.02)
+    assert found["gnc2_log_kernel_excess"] > 1
+    assert found["gnc2_log_kernel_excess_pc1"] == pytest.approx(0, abs=0.003)
+    assert found["gnc2_log_kernel_excess_stdz"] == pytest.approx(0, abs=0.003)
+
+
+def test_without_all_their_directions_nothing_is_left_of_the_means():
+    # Four means fill three dimensions: what is left of them is rounding, and has no direction.
+    rng = np.random.default_rng(0)
+    found = Sample(rng.normal(size=(4, 6)), np.arange(4), np.ones((4, 6))).all()
+    assert math.isfinite(found["nc2_equiang_mean_pc1"].value)
+    for name in ("nc2_equiang_mean_pc3", "gnc2_log_kernel_mean_pc3", "gnc2_log_kernel_mean_pc10"):
+        assert math.isnan(found[name].value), name
+        assert (found[name].n, found[name].excluded) == (0, 6), name
+
+
+def test_weights_say_nothing_where_all_classes_are_equally_frequent():
+    data = collapsed(6, 9, variance=0.3)
+    data.classifier[:, 0] += np.arange(6)
+    found = data.numbers()
+    for name in ("nc1_cdnv_rom", "nc1_cdnv_rom_db", "nc2_equiang_mean", "nc2_cos_sq_mean"):
+        assert found[f"{name}_fw"] == pytest.approx(found[name], rel=1e-12), name
+    assert found["head_overlap_sq_fw"] == pytest.approx(found["head_overlap_sq"], rel=1e-12)
+
+
 @pytest.mark.parametrize("n", [2, 5, 20])
 def test_the_debiased_median_is_right_where_the_plain_one_is_far_off(n):
     # 200 classes, means and noise N(0, I/64): the true CDNV is near 0.507 (0.507 to 0.517 is what

@@ -69,7 +69,7 @@ def anisotropy(geometry: Geometry) -> Value:
 def _of_kurtoses(geometry: Geometry, reduce: Callable[[Float64[Tensor, " d"]], float]) -> Value:
     def of(moments: DimensionMoments) -> tuple[float, int]:
         kurtoses = moments.kurtoses
-        kurtoses = kurtoses[kurtoses.isfinite()]
+        kurtoses = kurtoses[~kurtoses.isnan()]
         return reduce(kurtoses) if len(kurtoses) else math.nan, len(kurtoses)
 
     return _of_dimensions(geometry, of)

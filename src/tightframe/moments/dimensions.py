@@ -8,6 +8,7 @@ away from 0, as it is in outlier dimensions.
 Axes: N embeddings, D embedding.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -67,7 +68,9 @@ class DimensionMoments:
     @property
     def kurtoses(self) -> Float64[Tensor, " D"]:
         """Fourth moment over squared variance, 3 for a normal one; NaN for a constant one."""
-        return self.fourths / self.n / self.variances.square()
+        variances = self.variances
+        kurtoses = self.fourths / self.n / variances.square()
+        return kurtoses.masked_fill(variances == 0, math.nan)
 
     @property
     def mean_squares(self) -> Float64[Tensor, " D"]:
@@ -81,10 +84,7 @@ class DimensionMoments:
             raise ValueError(
                 f"embeddings must have shape (N, {self.dim}), got {tuple(embeddings.shape)}"
             )
-        device = self.means.device
-        batch = DimensionMoments(self.dim, device=device)
-        for rows in embeddings.detach().split(max(1, CHUNK // self.dim)):
-            batch._join(_part(rows.to(device, torch.float64)))
+        batch = _batch(embeddings.detach().to(self.means.device))
         if not bool(batch.fourths.isfinite().all()):
             raise ValueError("embeddings must be finite, and their fourth powers too")
         self._join(batch)
@@ -139,20 +139,27 @@ class DimensionMoments:
             self.direction += weight * (theirs["direction"] - self.direction)
 
 
-def _part(rows: Float64[Tensor, "N D"]) -> DimensionMoments:
-    """The state of a few embeddings, about their own mean."""
-    part = DimensionMoments(rows.shape[1], device=rows.device)
-    if len(rows) == 0:
-        return part
-    norms = rows.square().sum(1).sqrt()  # (N,)
-    directed = norms > 0
-    part.n, part.n_directed = len(rows), int(directed.sum())
-    if part.n_directed:
-        part.direction = norms.reciprocal().where(directed, 0.0) @ rows / part.n_directed
-    part.means = rows.mean(0)
-    deviations = rows - part.means  # (N, D)
-    squares = deviations.square()
-    part.squares = squares.sum(0)
-    part.cubes = deviations.mul_(squares).sum(0)
-    part.fourths = squares.square_().sum(0)
-    return part
+def _batch(embeddings: Float[Tensor, "N D"]) -> DimensionMoments:
+    """The state of one batch, about its own mean; two passes, widened a chunk at a time."""
+    n, dim = embeddings.shape
+    batch = DimensionMoments(dim, device=embeddings.device)
+    if n == 0:
+        return batch
+    chunks = embeddings.split(max(1, CHUNK // dim))
+    memory = torch.empty(2, *chunks[0].shape, dtype=torch.float64, device=embeddings.device)
+    batch.n = n
+    for chunk in chunks:
+        rows = memory[0, : len(chunk)].copy_(chunk)
+        batch.means += rows.sum(0)
+        norms = torch.linalg.vector_norm(rows, dim=1)  # (N,)
+        batch.n_directed += int(norms.count_nonzero())
+        batch.direction += norms.reciprocal().masked_fill_(norms == 0, 0.0) @ rows
+    batch.means /= n
+    batch.direction /= max(1, batch.n_directed)
+    for chunk in chunks:
+        deviations = memory[0, : len(chunk)].copy_(chunk).sub_(batch.means)  # (N, D)
+        powers = torch.square(deviations, out=memory[1, : len(chunk)])
+        batch.squares += powers.sum(0)
+        batch.cubes += deviations.mul_(powers).sum(0)
+        batch.fourths += powers.square_().sum(0)
+    return batch
