@@ -189,3 +189,17 @@ def test_standardising_undoes_the_scale_of_each_dimension():
     assert scaled == pytest.approx(plain, rel=1e-10)
     constant = np.concatenate([x, np.full((60, 1), 0.1)], 1)  # says nothing of classes
     assert found(constant, labels)["nc2_equiang_mean_stdz"].value == pytest.approx(plain, rel=1e-10)
+
+
+def test_what_is_not_kept_by_group_has_no_interval_and_says_so():
+    x = torch.from_numpy(embeddings(n=120))
+    state = ClassMoments(6, 5, groups=12)
+    state.update(x, torch.arange(120) % 6, torch.arange(120) // 10)
+    state.dimensions = moments(x)
+    names = ["dim_anisotropy", "gnc2_log_kernel_excess_stdz", "gnc2_log_kernel_excess_pc1"]
+    values = metrics(state, torch.ones(6, 5), measures=names)
+    for name in names[:2]:
+        assert math.isfinite(values[name].value)
+        assert math.isnan(values[name].low)
+        assert "the moments of dimensions are not kept by group" in values[name].reason
+    assert "kept by group" not in values[names[2]].reason

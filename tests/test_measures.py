@@ -109,7 +109,7 @@ def same(found, expected, tolerance=1e-10):
 def test_full_collapse_reaches_every_target():
     k = 6
     found = collapsed(k, 9, scale=2.0, origin=5.0).numbers()
-    zero = [name for name in found if name.startswith("nc1_") and "tail01" not in name]
+    zero = [name for name in found if name.startswith("nc1_") and "tail0" not in name]
     zero = [name for name in zero if "_mlog" not in name and "_cov" not in name]
     zero += ["nc2_equinorm_cov", "nc2_equinorm_std_log", "nc2_equiang_rmsdev", "nc2_etf_error"]
     zero += ["nc3_dual_error", "nc3_frob", "nc3_dist_mean", "unc3_cos_var", "unc3_dot_var"]
