@@ -198,6 +198,7 @@ def test_a_data_set_goes_by_its_revision_and_is_read_at_it(tokens_of, model, tmp
         return iter([{"text": f"saw {revision} {index}."} for index in range(200)])
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr(hub, "unreachable", lambda: False)
     paths = set()
     for revision in ("abc", "abd"):
         monkeypatch.setattr(hub, "data_set_revision", lambda name, r=revision: f"{name}@{r}")

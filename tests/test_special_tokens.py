@@ -172,3 +172,5 @@ def test_the_revision_of_a_data_set_is_its_commit(monkeypatch):
     monkeypatch.setattr(hub, "unreachable", lambda: False)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name: told[name])
     assert hub.data_set_revision("someone/set") == "abc"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub.data_set_revision("someone/set") is None

@@ -65,10 +65,13 @@ def fetch(name: str, file: str) -> Path | None:
         raise _not_given(f"{name}/{file}", error, silent) from None
 
 
-def data_set_revision(name: str) -> str:
-    """The commit that the main branch of a data set of the hub is at."""
+def data_set_revision(name: str) -> str | None:
+    """The commit that the main branch of a data set of the hub is at; None in offline mode."""
     import huggingface_hub
+    from huggingface_hub import constants
 
+    if constants.HF_HUB_OFFLINE:
+        return None  # what was fetched before is read, whichever it was
     if unreachable():
         raise UserError(f"hf:{name}: the Hugging Face hub does not answer")
     try:

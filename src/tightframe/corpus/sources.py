@@ -248,7 +248,8 @@ def _hub_source(source: str, field: str, pinned: bool) -> Source:
 
     # The package datasets takes a folder in the hub's layout for a data set, too.
     files = tuple(sorted(file for file in Path(name).rglob("*") if file.is_file()))
-    revision = {"revision": hub.data_set_revision(name)} if pinned and not files else {}
+    commit = hub.data_set_revision(name) if pinned and not files else None
+    revision = {} if commit is None else {"revision": commit}
 
     def read() -> Iterator[Document]:
         unit = -1
