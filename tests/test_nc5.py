@@ -68,11 +68,11 @@ def test_without_another_stream_it_is_undefined():
 
 
 def test_its_interval_leaves_out_documents_of_the_model_s_own_stream():
-    # 12 groups with two samples of each of 7 classes: an interval, within what it can be.
+    # 12 groups with ten samples of each of 7 classes: an interval, within what it can be.
     rng = np.random.default_rng(1)
-    x, labels = rng.normal(size=(168, 5)) + 1, np.arange(168) % 7
+    x, labels = rng.normal(size=(840, 5)) + 1, np.arange(840) % 7
     moments = ClassMoments(7, 5, groups=12)
-    moments.update(torch.from_numpy(x), torch.from_numpy(labels), torch.arange(168) // 14)
+    moments.update(torch.from_numpy(x), torch.from_numpy(labels), torch.arange(840) // 70)
     for value in values(moments, state(rng.normal(size=(9, 5)) + 1, np.arange(9) % 4)).values():
         assert 0 <= value.low < value.high <= 1, value.reason
         assert value.resampled == "documents"
