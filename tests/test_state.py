@@ -342,8 +342,8 @@ def test_a_state_that_is_no_state_is_refused_by_name(tmp_path):
     whole = path.read_bytes()
     with pytest.raises(UserError, match="holds ClassMoments, expected Decisions"):
         Decisions.load(path)
-    path.write_bytes(whole.replace(b'"schema":"1"', b'"schema":"9"'))
-    with pytest.raises(UserError, match=r"schema 9 \(tightframe .*\), expected 1; measure again"):
+    path.write_bytes(whole.replace(rb"\"schema\": 2", rb"\"schema\": 9"))
+    with pytest.raises(UserError, match=r"schema 9 \(tightframe .*\), expected 2; measure again"):
         ClassMoments.load(path)
     path.write_bytes(whole[:-8])
     with pytest.raises(UserError, match=r"state.safetensors: cannot be read .*damaged"):
@@ -351,7 +351,7 @@ def test_a_state_that_is_no_state_is_refused_by_name(tmp_path):
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UserError, match="its content has changed"):
         ClassMoments.load(path)
-    path.write_bytes(whole.replace(b'"facts":"[0,', b'"facts":"[7,'))
+    path.write_bytes(whole.replace(rb"\"facts\": [0,", rb"\"facts\": [7,"))
     with pytest.raises(UserError, match="its content has changed"):
         ClassMoments.load(path)
     path.write_bytes(b"")

@@ -137,7 +137,7 @@ class Geometry:
     @cached_property
     def dimensions(self) -> tuple[DimensionMoments | None, str]:
         """Moments of the dimensions over the selected classes, or None and why there are none."""
-        dimensions: DimensionMoments | None = getattr(self.moments, "dimensions", None)
+        dimensions: DimensionMoments | None = self.moments.dimensions
         if dimensions is None:
             return None, "the moments hold none of dimensions; measure with them"
         if dimensions.n != int(self.classes.counts.sum()):

@@ -66,6 +66,12 @@ class HuggingFaceModel(nn.Module):
         return type(self.model).__name__
 
     @property
+    def positions(self) -> int | None:
+        """How many positions it knows; None where it says of no limit."""
+        config = self.model.config.get_text_config()
+        return next((n for name in _POSITIONS if (n := getattr(config, name, None))), None)
+
+    @property
     def tied(self) -> bool:
         """Whether the classifier is the token embedding."""
         return getattr(self.model.get_input_embeddings(), "weight", None) is self.classifier
@@ -187,8 +193,7 @@ class HuggingFaceModel(nn.Module):
             batch = Batch.causal(batch)
         if batch.source is not None or bool((batch.prefix > 1).any()):
             raise ValueError(f"{self.name} is causal; expected a batch without prefix and source")
-        config = self.model.config.get_text_config()
-        known = next((n for name in _POSITIONS if (n := getattr(config, name, None))), None)
+        known = self.positions
         if known is not None and batch.inputs.shape[1] > known:
             raise UserError(
                 f"rows of {batch.inputs.shape[1]} positions are longer than the {known} of model "

@@ -104,6 +104,11 @@ class Transformer(nn.Module):
         return "Transformer"
 
     @property
+    def positions(self) -> int:
+        """How many positions it knows."""
+        return self.config.positions
+
+    @property
     def tied(self) -> bool:
         """Whether the classifier is the token embedding."""
         return self.config.tied

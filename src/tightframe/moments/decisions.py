@@ -3,6 +3,7 @@
 Axes: N labelled positions, C classes, G groups.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tightframe.moments.labels import (
     grouped_labels,
     kept_groups,
 )
+from tightframe.moments.ledger import Ledger
 from tightframe.moments.nearest import Choices
 from tightframe.moments.storage import load_state, save_state
 
@@ -32,7 +34,7 @@ class Decisions:
     Args:
         seen: The classes that have a mean (S): the candidates of the nearest-mean rule.
         groups: Into how many groups the positions are divided, so that what they come to can be
-            had without one: 48 bytes a class and group.
+            had without one: 64 bytes a class and group.
 
     Attributes:
         counts: Positions of each label, whether its class is seen or not.
@@ -42,13 +44,19 @@ class Decisions:
             only where the label is seen (`nc4_rate`).
         agreements_full: The same where the classifier chooses among all ids, at all positions
             (`nc4_rate_fullv`).
+        ranked: Positions where it was found how many seen classes the classifier prefers to the
+            nearest class mean's.
+        agreements_top5: Those where they are fewer than five.
         losses: Sum of the cross-entropies, nats.
         reevaluated: Decisions that were too close for float32 and were taken in float64.
-        ignored, provenance: As in `ClassMoments`.
+        ignored, ledger, provenance: As in `ClassMoments`.
         n_groups: How many groups are told apart.
     """
 
-    _SUMS = ("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full", "losses")
+    _SUMS = (
+        *("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"),
+        *("ranked", "agreements_top5", "losses"),
+    )
 
     def __init__(self, seen: Bool[Tensor, " C"], groups: int = 1) -> None:
         if groups < 1:
@@ -60,9 +68,12 @@ class Decisions:
         self.nearest_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
         self.agreements: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
         self.agreements_full: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.ranked: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.agreements_top5: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
         self.losses: Float64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.float64)
         self.reevaluated = 0
         self.ignored = 0
+        self.ledger = Ledger()
         self.provenance: dict[str, Any] = {}
         self.n_groups = groups
         self._by_group: dict[str, Tensor] = {}  # the same sums (G, C), where there are groups
@@ -112,6 +123,10 @@ class Decisions:
             "agreements_full": among_all == nearest,
             "losses": choices.losses.cpu()[kept],
         }
+        if choices.ranks is not None:
+            shown = self.seen[labels]
+            added["ranked"] = shown
+            added["agreements_top5"] = (choices.ranks.cpu()[kept] < 5) & shown
         for name, values in added.items():
             total: Tensor = getattr(self, name)
             values = values.to(total.dtype)
@@ -139,6 +154,7 @@ class Decisions:
         if not torch.equal(self.seen, other.seen):
             raise ValueError("states whose nearest-mean candidates differ: of different moments?")
         check_provenance(self.provenance, other.provenance)
+        self.ledger = self.ledger.joined(other.ledger)
         for name in self._SUMS:
             getattr(self, name).add_(getattr(other, name))
         for name, sums in self._by_group.items():
@@ -146,21 +162,29 @@ class Decisions:
         self.reevaluated += other.reevaluated
         self.ignored += other.ignored
 
-    def save(self, path: Path | str) -> None:
-        """Write the state to one safetensors file, whole or not at all."""
+    def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
+        """All of the state as tensors and JSON-able facts; `unpack` makes it again."""
         tensors = {name: getattr(self, name) for name in ("seen", *self._SUMS)}
         tensors |= {f"{name}_by_group": sums for name, sums in self._by_group.items()}
-        facts = [self.reevaluated, self.ignored, self.provenance]
-        save_state(Path(path), "Decisions", tensors, facts)
+        return tensors, [self.reevaluated, self.ignored, self.ledger.spans, self.provenance]
 
     @classmethod
-    def load(cls, path: Path | str) -> "Decisions":
-        """A saved state; a damaged file, or one of another version, is a UserError."""
-        tensors, facts = load_state(Path(path), "Decisions")
+    def unpack(cls, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> "Decisions":
+        """The state that was packed."""
         counts = tensors.get("counts_by_group")
         state = cls(tensors["seen"], 1 if counts is None else len(counts))
         for name in cls._SUMS:
             setattr(state, name, tensors[name])
         state._by_group = {name: tensors[f"{name}_by_group"] for name in state._by_group}
-        state.reevaluated, state.ignored, state.provenance = facts
+        state.reevaluated, state.ignored, spans, state.provenance = facts
+        state.ledger = Ledger(spans)
         return state
+
+    def save(self, path: Path | str) -> None:
+        """Write the state to one safetensors file, whole or not at all."""
+        save_state(Path(path), "Decisions", *self.pack())
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Decisions":
+        """A saved state; a damaged file, or one of another version, is a UserError."""
+        return cls.unpack(*load_state(Path(path), "Decisions"))

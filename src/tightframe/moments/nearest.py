@@ -89,9 +89,7 @@ class Chooser:
         self._classes = [table(ids) for ids in (_ids(seen), _ids(~seen)) if len(ids)]
         self._padding = [table(padding)] if len(padding) else []
         self._means = Table(means, _ids(seen), dtype, centre=means[seen].mean(0))
-        rows = (SCORES if device.type == "cpu" else ACCELERATOR_SCORES) // TILE
-        # Fresh memory costs more than the arithmetic on it: two buffers serve all tiles.
-        self._buffers = torch.empty(2, rows, TILE, dtype=dtype, device=device)
+        self._buffers = _tiles(dtype, device)
 
     @torch.no_grad()
     def __call__(self, embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"]) -> Choices:
@@ -146,6 +144,32 @@ class Chooser:
         if self._bias is not None:
             logits += self._bias[labels]
         return tops, total.value() - (logits if self._finish is None else self._finish(logits))
+
+
+class NearestMeans:
+    """Class means alone, laid out to be swept; call it with a batch. Arguments as in `Chooser`."""
+
+    def __init__(self, means: Float64[Tensor, "C D"], seen: Bool[Tensor, " C"]) -> None:
+        dtype = torch.float32 if _keeps_float32(means.device) else torch.float64
+        self._means = Table(means, _ids(seen), dtype, centre=means[seen].mean(0))
+        self._buffers = _tiles(dtype, means.device)
+
+    @torch.no_grad()
+    def __call__(self, embeddings: Float[Tensor, "N D"]) -> tuple[Int[Tensor, " N"], int]:
+        """The nearest class mean of each, and how many were too close for float32."""
+        embeddings = embeddings.detach().to(self._buffers.device)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            tops = [
+                self._means.sweep(part.double(), self._buffers[:, : len(part)])
+                for part in embeddings.split(self._buffers.shape[1])
+            ]
+            return resolve(embeddings, [self._means], [Top.cat(tops)])
+
+
+def _tiles(dtype: torch.dtype, device: torch.device) -> Float[Tensor, "2 n tile"]:
+    """Fresh memory costs more than the arithmetic on it: two buffers serve all tiles."""
+    rows = (SCORES if device.type == "cpu" else ACCELERATOR_SCORES) // TILE
+    return torch.empty(2, rows, TILE, dtype=dtype, device=device)
 
 
 def _ids(mask: Bool[Tensor, " C"]) -> Int[Tensor, " K"]:

@@ -7,6 +7,7 @@ may be kept by group of documents, so that intervals can be had by leaving group
 Axes: N labelled positions, C classes, D embedding, G groups, U some of the classes.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
+from tightframe.lm.interface import IGNORE
 from tightframe.moments.decisions import Decisions
+from tightframe.moments.dimensions import DimensionMoments
 from tightframe.moments.labels import (
     Groups,
     as_labels,
@@ -24,6 +27,7 @@ from tightframe.moments.labels import (
     grouped_labels,
     kept_groups,
 )
+from tightframe.moments.ledger import Ledger
 from tightframe.moments.segments import Reducer, Segments, require_finite, squared_norms
 from tightframe.moments.storage import load_state, save_state
 
@@ -43,6 +47,7 @@ class ClassMoments:
         scatter: Also keep the pooled within-class scatter; 2 D^2 operations an embedding.
         label_counts: How many embeddings each class will have in the end; with them the
             class-balanced scatter is kept too, at the same price.
+        dimensions: Also keep the moments of each dimension, whatever the labels.
         device: Where the state lives, in `ClassMoments.bytes`; embeddings are moved there.
 
     Attributes:
@@ -54,7 +59,9 @@ class ClassMoments:
         balanced_scatter: The same with weight 1 / label_counts, so that each class has weight
             1 in all; None if not kept. It is whole when `counts` equals `label_counts`.
         n_groups: How many groups are told apart.
+        dimensions: Moments of each dimension over all embeddings; None if not kept.
         ignored: Positions that carried IGNORE instead of a label.
+        ledger: The blocks of a split that were seen, where the embeddings come from one.
         provenance: JSON-able facts on model and tokens, saved with the state. States whose
             provenance differs are not merged.
     """
@@ -67,6 +74,7 @@ class ClassMoments:
         groups: int = 1,
         scatter: bool = False,
         label_counts: Int[Tensor, " C"] | None = None,
+        dimensions: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         if n_classes < 1 or dim < 1:
@@ -83,7 +91,9 @@ class ClassMoments:
         if label_counts is not None:
             self.label_counts = label_counts.to(device=device, dtype=torch.int64, copy=True)
         self.n_groups = groups
+        self.dimensions = DimensionMoments(dim, device=device) if dimensions else None
         self.ignored = 0
+        self.ledger = Ledger()
         self.provenance: dict[str, Any] = {}
         self._reducer = Reducer()
         self._size = (n_classes, dim)
@@ -199,6 +209,8 @@ class ClassMoments:
         outer = rows.scatter is not None or rows.balanced_scatter is not None
         for part in self._reducer.segments(embeddings, places, order, deviations=outer):
             rows._join(part)
+        if self.dimensions is not None:
+            self.dimensions.update(embeddings[labels != IGNORE] if n_ignored else embeddings)
         self.ignored += n_ignored
         self._forget()
 
@@ -207,6 +219,7 @@ class ClassMoments:
         if (mine := self._shape()) != (theirs := other._shape()):
             raise ValueError(f"states of different shape: {mine} here, {theirs} there")
         check_provenance(self.provenance, other.provenance)
+        ledger = self.ledger.joined(other.ledger)
         rows, others = self._rows, other._rows
         device = rows.means.device
         if self.label_counts is not None and other.label_counts is not None:
@@ -221,7 +234,10 @@ class ClassMoments:
             rows.scatter += others.scatter.to(device)
         if rows.balanced_scatter is not None and others.balanced_scatter is not None:
             rows.balanced_scatter += others.balanced_scatter.to(device)
+        if self.dimensions is not None and other.dimensions is not None:
+            self.dimensions.merge(other.dimensions)
         self.ignored += other.ignored
+        self.ledger = ledger
         self._forget()
 
     @torch.no_grad()
@@ -248,8 +264,8 @@ class ClassMoments:
             state.spreads += spreads[group] + between
         return state
 
-    def save(self, path: Path | str) -> None:
-        """Write the state to one safetensors file, whole or not at all."""
+    def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
+        """All of the state as tensors and JSON-able facts; `unpack` makes it again."""
         rows = self._rows
         tensors = {"counts": rows.counts, "means": rows.means, "spreads": rows.spreads}
         if self.n_groups > 1:
@@ -258,12 +274,13 @@ class ClassMoments:
         for name, tensor in {**scatters, "label_counts": self.label_counts}.items():
             if tensor is not None:
                 tensors[name] = tensor
-        save_state(Path(path), "ClassMoments", tensors, [self.ignored, self.provenance])
+        if self.dimensions is not None:
+            tensors |= {f"dimensions.{k}": v for k, v in self.dimensions.tensors().items()}
+        return tensors, [self.ignored, self.ledger.spans, self.provenance]
 
     @classmethod
-    def load(cls, path: Path | str) -> "ClassMoments":
-        """A saved state; a damaged file, or one of another version, is a UserError."""
-        tensors, (ignored, provenance) = load_state(Path(path), "ClassMoments")
+    def unpack(cls, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> "ClassMoments":
+        """The state that was packed, on the tensors' device."""
         *groups, n_classes, dim = tensors["means"].shape
         state = cls(
             n_classes,
@@ -271,14 +288,30 @@ class ClassMoments:
             groups=groups[0] if groups else 1,
             scatter="scatter" in tensors,
             label_counts=tensors.get("label_counts"),
+            device=tensors["means"].device,
         )
         rows = state._rows
         for name in ("counts", "means", "spreads"):
             setattr(rows, name, tensors[name].flatten(0, 1) if groups else tensors[name])
         for name in tensors.keys() & {"scatter", "balanced_scatter"}:
             setattr(rows, name, tensors[name])
-        state.ignored, state.provenance = ignored, provenance
+        if "dimensions.counts" in tensors:
+            named = {k: v for k, v in tensors.items() if k.startswith("dimensions.")}
+            state.dimensions = DimensionMoments.from_tensors(
+                {k.removeprefix("dimensions."): v for k, v in named.items()}
+            )
+        state.ignored, spans, state.provenance = facts
+        state.ledger = Ledger(spans)
         return state
+
+    def save(self, path: Path | str) -> None:
+        """Write the state to one safetensors file, whole or not at all."""
+        save_state(Path(path), "ClassMoments", *self.pack())
+
+    @classmethod
+    def load(cls, path: Path | str, *, device: torch.device | str = "cpu") -> "ClassMoments":
+        """A saved state; a damaged file, or one of another version, is a UserError."""
+        return cls.unpack(*load_state(Path(path), "ClassMoments", device=device))
 
     @property
     def _rows(self) -> "ClassMoments":
@@ -335,6 +368,7 @@ class ClassMoments:
     def _shape(self) -> str:
         kept = ["scatter"] if self._rows.scatter is not None else []
         kept += ["balanced scatter"] if self.label_counts is not None else []
+        kept += ["moments of dimensions"] if self.dimensions is not None else []
         groups = f" in {self.n_groups} groups" if self.n_groups > 1 else ""
         size = f"{self.n_classes} classes in {self.dim} dimensions{groups}"
         return " with ".join([size, *kept])

@@ -1,35 +1,257 @@
-"""One forward pass over a split of tokens, into a state; no more than a batch of embeddings lives.
+"""One forward pass over a split of tokens, into states; no more than a batch of embeddings lives.
+
+Layers are numbered as in `lm.interface`: the last is what the classifier multiplies, and is always
+among those asked for.
 
 Axes: B rows of a batch, T positions, N positions of a batch in one row, D embedding.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Literal
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from tightframe.corpus.groups import Groups
 from tightframe.corpus.tokens import Split
 from tightframe.errors import UserError
 from tightframe.lm.hardware import exact_float32
-from tightframe.lm.interface import IGNORE, LanguageModel
-from tightframe.lm.objectives import next_token
-from tightframe.moments.nearest import Chooser
+from tightframe.lm.interface import IGNORE, PRENORM, LanguageModel
+from tightframe.moments.ledger import Span
+from tightframe.moments.nearest import Chooser, NearestMeans
+from tightframe.moments.projection import Projection
+from tightframe.moments.reading import NEXT, Reader, Reading
 from tightframe.moments.segments import NonFiniteError, require_finite
 from tightframe.moments.state import ClassMoments, Decisions
 
 Precision = Literal["fp32", "bf16"]  # bf16: the forward pass under autocast
 Progress = Callable[[int, int], None]  # takes the blocks that are done, and all
 
+BATCH_TOKENS = 8192  # tokens of a forward pass; memory only, but for its rounding
+
+
+class Part(NamedTuple):
+    """The positions of some consecutive blocks."""
+
+    first: int  # blocks first, ..., end - 1
+    end: int
+    embeddings: dict[int, Float[Tensor, "N D"]]  # by layer
+    labels: Int64[Tensor, " N"]  # classes, IGNORE at positions that don't count
+    targets: Int64[Tensor, " N"]  # next tokens, IGNORE at the same positions
+    groups: Int64[Tensor, " N"] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Labelled embeddings of a model over a split, batch by batch.
+
+    Args:
+        model: Any language model; it stays on its device.
+        split: What it reads.
+        reading: What a label is, and which positions have one.
+        groups: Stretches of the split that states keep apart.
+        projection: Of every layer but the last.
+        precision: Of the forward pass; what is made of it is float64 in any case.
+        batch_tokens: Tokens held at once; memory only.
+    """
+
+    model: LanguageModel
+    split: Split
+    reading: Reading = NEXT
+    groups: Groups | None = None
+    projection: Projection | None = None
+    precision: Precision = "fp32"
+    batch_tokens: int = BATCH_TOKENS
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups states have."""
+        return 1 if self.groups is None else len(self.groups.bounds) - 1
+
+    @property
+    def batch_blocks(self) -> int:
+        """Blocks of a batch; batches begin at multiples of it."""
+        return max(1, self.batch_tokens // self.split.block)
+
+    def dims(self, layers: Sequence[int]) -> dict[int, int]:
+        """Length of the vectors that each layer gives, projected or not."""
+        n_tokens, dim = self.model.classifier.shape
+        if n_tokens < self.split.vocab_size:
+            raise UserError(
+                f"model {self.model.name} knows {n_tokens} tokens, but the corpus has "
+                f"{self.split.vocab_size}; measure it on tokens made by its own tokenizer"
+            )
+        inner = [layer for layer in layers if layer != self.model.depth]
+        if not inner or self.projection is not None:
+            narrow = dim if self.projection is None else self.projection.dim
+            return {layer: narrow if layer in inner else dim for layer in layers}
+        probe = self.split.rows([0])[0][:, :1].to(self.model.classifier.device)
+        with _measuring(self.model), torch.inference_mode():
+            found = self.model.embed_layers(probe, inner)
+        return dict.fromkeys(layers, dim) | {
+            layer: x.shape[-1] for layer, x in zip(inner, found, strict=True)
+        }
+
+    def parts(
+        self, layers: Sequence[int], spans: Iterable[Span], progress: Progress | None = None
+    ) -> Iterator[Part]:
+        """The positions of the blocks in `spans`, in order; batches begin at the same blocks
+        whatever the spans are, so that a pass that goes on later is the same pass.
+        """
+        model, split = self.model, self.split
+        reader = Reader(split, self.reading, self.groups)
+        device = model.classifier.device
+        matrices: dict[int, Tensor] = {}
+        batches = [batch for span in spans for batch in _batches(span, self.batch_blocks)]
+        done = split.n_blocks - sum(end - first for first, end in batches)
+        with _measuring(model):
+            for first, end in batches:
+                rows = reader.rows(range(first, end))
+                batch = rows.batch.to(device)
+                autocast = torch.autocast(
+                    device.type, torch.bfloat16, enabled=self.precision == "bf16"
+                )
+                with torch.inference_mode(), autocast:
+                    if list(layers) == [model.depth]:
+                        found = [model.embed(batch)]  # (B, T, D)
+                    else:
+                        found = model.embed_layers(batch, layers)
+                embeddings = {}
+                for layer, x in zip(layers, found, strict=True):
+                    if self.projection is not None and layer != model.depth:
+                        dim = x.shape[-1]
+                        if dim not in matrices:
+                            matrices[dim] = self.projection.matrix(dim).to(device)
+                        x = x.float() @ matrices[dim]
+                    embeddings[layer] = x.flatten(0, 1)
+                groups = None if rows.groups is None else rows.groups.flatten()
+                labels, targets = rows.labels.to(device).flatten(), batch.targets.flatten()
+                yield Part(first, end, embeddings, labels, targets, groups)
+                done += end - first
+                if progress is not None:
+                    progress(done, split.n_blocks)
+
+    @contextlib.contextmanager
+    def naming(self, part: Part, layer: int, start: int = 0) -> Iterator[None]:
+        """Say of an embedding that is not finite where in the split it is; rows begin at start."""
+        try:
+            yield
+        except NonFiniteError as error:
+            row, position = divmod(start + error.position, self.split.block - 1)
+            where = "" if layer == self.model.depth else f" at layer {layer_name(layer)}"
+            raise UserError(
+                f"model {self.model.name}: the embedding{where} of block {part.first + row}, "
+                f"position {position} of split '{self.split.name}' is not finite; "
+                "did training diverge, or float16 overflow?"
+            ) from None
+
+
+def collect(
+    stream: Stream,
+    states: Mapping[int, ClassMoments],
+    *,
+    spans: Sequence[Span] | None = None,
+    progress: Progress | None = None,
+    after: Callable[[], None] | None = None,
+) -> None:
+    """Take the blocks of `spans` into the moments of each layer; those seen already stay out.
+
+    Args:
+        stream: Where the embeddings come from.
+        states: By layer; each may have seen other blocks.
+        spans: Blocks to take; all by default.
+        progress: Called after each batch.
+        after: Called after each batch, when the states are whole.
+    """
+    wanted = [(0, stream.split.n_blocks)] if spans is None else spans
+    left = sorted({gap for state in states.values() for gap in _gaps(state, wanted)})
+    positions = stream.split.block - 1
+    for part in stream.parts(list(states), _union(left), progress):
+        for layer, state in states.items():
+            for first, end in _gaps(state, [(part.first, part.end)]):
+                here = slice((first - part.first) * positions, (end - part.first) * positions)
+                groups = None if part.groups is None else part.groups[here]
+                with stream.naming(part, layer, here.start):
+                    state.update(part.embeddings[layer][here], part.labels[here], groups)
+                state.ledger.add(first, end)
+        if after is not None:
+            after()
+
+
+def tally(
+    stream: Stream,
+    moments: Mapping[int, ClassMoments],
+    *,
+    min_count: int = 1,
+    ranks: bool = False,
+    spans: Sequence[Span] | None = None,
+    progress: Progress | None = None,
+) -> dict[int, Decisions]:
+    """What classifier and nearest class mean decide at each position of the stream's split.
+
+    The classifier's decisions, losses and hits are those of the last layer; the nearest class
+    mean is that of each layer. Arguments as in `decide`.
+    """
+    model, split = stream.model, stream.split
+    for layer, dim in stream.dims(list(moments)).items():
+        state = moments[layer]
+        if state.dim != dim or state.n_classes != split.vocab_size:
+            raise ValueError(
+                f"moments of {state.n_classes} classes in {state.dim} dimensions, but the "
+                f"tokens have {split.vocab_size} and the model {dim}"
+            )
+    last = model.depth
+    decisions = {
+        layer: Decisions(state.seen(min_count), stream.n_groups) for layer, state in moments.items()
+    }
+    with _measuring(model):
+        chooser = Chooser(
+            model.classifier,
+            model.bias,
+            moments[last].means,
+            decisions[last].seen,
+            finish=getattr(model, "finish", None),
+            ranks=ranks,
+        )
+        device = model.classifier.device
+        nearest = {
+            layer: NearestMeans(state.means.to(device), decisions[layer].seen.to(device))
+            for layer, state in moments.items()
+            if layer != last
+        }
+    wanted = [(0, split.n_blocks)] if spans is None else spans
+    for part in stream.parts(list(moments), wanted, progress):
+        kept = (part.labels != IGNORE).nonzero().flatten()
+        labels, targets = part.labels[kept], part.targets[kept]
+        groups = None if part.groups is None else part.groups[kept.cpu()]
+        for layer, embeddings in part.embeddings.items():
+            with stream.naming(part, layer):
+                require_finite(embeddings, part.labels, kept)
+        choices = chooser(part.embeddings[last][kept], targets)
+        decisions[last].update(labels, choices, groups)
+        for layer, choose in nearest.items():
+            ids, reevaluated = choose(part.embeddings[layer][kept])
+            # How many seen classes the classifier prefers is known of the last layer's choice only.
+            here = choices._replace(nearest=ids, reevaluated=reevaluated, ranks=None)
+            decisions[layer].update(labels, here, groups)
+        for tallied in decisions.values():
+            tallied.ledger.add(part.first, part.end)
+    return decisions
+
 
 def measure(
     model: LanguageModel,
     split: Split,
     *,
+    groups: int = 1,
+    reading: Reading = NEXT,
     scatter: bool = False,
+    dimensions: bool = False,
     precision: Precision = "fp32",
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> ClassMoments:
@@ -38,27 +260,24 @@ def measure(
     Args:
         model: Any language model; it stays on its device.
         split: Usually the training split.
+        groups: Groups of documents that are kept apart; intervals are made of them.
+        reading: Another label than the next token, or positions to leave out.
         scatter: Also keep the pooled and the class-balanced within-class scatter; 4 D^2 more
             operations a token.
+        dimensions: Also keep the moments of each dimension.
         precision: Of the forward pass; the state is float64 in any case.
         batch_tokens: Tokens held at once; memory only.
-        device: Where the state lives, 8 (D + 2) bytes a class; the model's own by default.
+        device: Where the state lives, 8 (D + 2) bytes a class and group; the model's own by
+            default.
         progress: Called after each batch.
     """
-    label_counts = split.label_counts()
-    moments = ClassMoments(
-        split.vocab_size,
-        _dim(model, split),
-        scatter=scatter,
-        label_counts=label_counts if scatter else None,
-        device=model.classifier.device if device is None else device,
+    parts = split.groups(groups) if groups > 1 else None
+    stream = Stream(model, split, reading, parts, None, precision, batch_tokens)
+    moments = new_moments(
+        stream, [model.depth], scatter=scatter, dimensions=dimensions, device=device
     )
-    with _measuring(model):
-        for first, embeddings, labels in _batches(model, split, batch_tokens, precision, progress):
-            with _naming_position(model, split, first):
-                moments.update(embeddings, labels)
-    assert torch.equal(moments.counts.cpu(), label_counts), "the pass missed some of the labels"
-    return moments
+    collect(stream, moments, progress=progress)
+    return moments[model.depth]
 
 
 def decide(
@@ -67,8 +286,11 @@ def decide(
     moments: ClassMoments,
     *,
     min_count: int = 1,
+    groups: int = 1,
+    reading: Reading = NEXT,
+    ranks: bool = False,
     precision: Precision = "fp32",
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Decisions:
     """Loss, and what classifier and nearest class mean decide at each position, in one pass.
@@ -78,52 +300,79 @@ def decide(
         split: Usually the validation split.
         moments: Class means, of the training split.
         min_count: Embeddings that a class needs for its mean to be a candidate.
+        groups: Groups of documents that are kept apart; intervals are made of them.
+        reading: As the moments were read.
+        ranks: Also find how many classes the classifier prefers to the nearest mean's.
         precision: Of the forward pass; decisions are those of float64 for its embeddings.
         batch_tokens: Tokens held at once; memory only.
         progress: Called after each batch.
     """
-    if moments.dim != _dim(model, split) or moments.n_classes != split.vocab_size:
-        raise ValueError(
-            f"moments of {moments.n_classes} classes in {moments.dim} dimensions, but the tokens "
-            f"have {split.vocab_size} and the model {model.classifier.shape[1]}"
-        )
-    seen = moments.seen(min_count)
-    decisions = Decisions(seen)
-    with _measuring(model):
-        chooser = Chooser(
-            model.classifier,
-            model.bias,
-            moments.means,
-            seen,
-            finish=getattr(model, "finish", None),
-        )
-        for first, embeddings, labels in _batches(model, split, batch_tokens, precision, progress):
-            labelled = (labels != IGNORE).nonzero().flatten()
-            with _naming_position(model, split, first):
-                require_finite(embeddings, labels, labelled)
-            decisions.update(labels[labelled], chooser(embeddings[labelled], labels[labelled]))
-    return decisions
+    parts = split.groups(groups) if groups > 1 else None
+    stream = Stream(model, split, reading, parts, None, precision, batch_tokens)
+    found = tally(
+        stream, {model.depth: moments}, min_count=min_count, ranks=ranks, progress=progress
+    )
+    return found[model.depth]
 
 
-def _batches(
-    model: LanguageModel,
-    split: Split,
-    batch_tokens: int,
-    precision: Precision,
-    progress: Progress | None,
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The first block, the embeddings (N, D) and the labels (N,) of each batch, in order."""
-    device = model.classifier.device
-    step = max(1, batch_tokens // split.block)
-    for first in range(0, split.n_blocks, step):
-        end = min(first + step, split.n_blocks)
-        batch = next_token(*split.rows(range(first, end))).to(device)
-        autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-        with torch.inference_mode(), autocast:
-            embeddings = model.embed(batch)  # (B, T, D)
-        yield first, embeddings.flatten(0, 1), batch.targets.flatten()
-        if progress is not None:
-            progress(end, split.n_blocks)
+def new_moments(
+    stream: Stream,
+    layers: Sequence[int],
+    *,
+    scatter: bool = False,
+    dimensions: bool = False,
+    device: torch.device | str | None = None,
+) -> dict[int, ClassMoments]:
+    """Empty moments for each layer of a stream."""
+    counts = Reader(stream.split, stream.reading).label_counts() if scatter else None
+    return {
+        layer: ClassMoments(
+            stream.split.vocab_size,
+            dim,
+            groups=stream.n_groups,
+            scatter=scatter,
+            label_counts=counts,
+            dimensions=dimensions,
+            device=stream.model.classifier.device if device is None else device,
+        )
+        for layer, dim in stream.dims(layers).items()
+    }
+
+
+def layer_name(layer: int) -> str:
+    """As the command line spells it."""
+    return "prenorm" if layer == PRENORM else str(layer)
+
+
+def _batches(span: Span, step: int) -> Iterator[Span]:
+    """Blocks that go through the model at once: from multiples of `step`, cut to the span."""
+    first, end = span
+    while first < end:
+        stop = min((first // step + 1) * step, end)
+        yield first, stop
+        first = stop
+
+
+def _gaps(state: ClassMoments, wanted: Sequence[Span]) -> list[Span]:
+    """What a state lacks of the wanted blocks."""
+    last = max((end for _, end in wanted), default=0)
+    return [
+        (max(a, first), min(b, end))
+        for a, b in state.ledger.missing(last)
+        for first, end in wanted
+        if max(a, first) < min(b, end)
+    ]
+
+
+def _union(spans: Sequence[Span]) -> list[Span]:
+    """Overlapping spans, in increasing order, as disjoint ones."""
+    joined: list[Span] = []
+    for first, end in spans:
+        if joined and first <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((first, end))
+    return joined
 
 
 @contextlib.contextmanager
@@ -138,25 +387,3 @@ def _measuring(model: LanguageModel) -> Iterator[None]:
     finally:
         if isinstance(model, nn.Module):
             model.train(training)
-
-
-@contextlib.contextmanager
-def _naming_position(model: LanguageModel, split: Split, first: int) -> Iterator[None]:
-    try:
-        yield
-    except NonFiniteError as error:
-        row, position = divmod(error.position, split.block - 1)
-        raise UserError(
-            f"model {model.name}: the embedding at block {first + row}, position {position} of "
-            f"split '{split.name}' is not finite; did training diverge, or float16 overflow?"
-        ) from None
-
-
-def _dim(model: LanguageModel, split: Split) -> int:
-    n_tokens, dim = model.classifier.shape
-    if n_tokens < split.vocab_size:
-        raise UserError(
-            f"model {model.name} knows {n_tokens} tokens, but the corpus has {split.vocab_size}; "
-            "measure it on tokens made by its own tokenizer"
-        )
-    return dim

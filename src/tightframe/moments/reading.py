@@ -1,0 +1,107 @@
+"""How a split is read: what the label of a position is, and which positions have one.
+
+Axes: B rows of a batch, T positions, C classes.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int64
+from torch import Tensor
+
+from tightframe.corpus.groups import Groups
+from tightframe.corpus.shuffle import ShuffledLabels
+from tightframe.corpus.tokens import Split
+from tightframe.errors import UserError
+from tightframe.lm.interface import IGNORE, Batch
+from tightframe.lm.objectives import next_token
+
+Labels = Literal["next", "current", "shuffled"]
+
+_COUNTED = 2**20  # tokens read at once where labels are only counted; memory only
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a class is, and which positions of a block count.
+
+    Args:
+        labels: "next", the token that a position predicts; "current", the token that stands
+            there; "shuffled", the next tokens of all positions in a random order: a null, in
+            which embeddings and labels have nothing to do with each other.
+        skip: First positions of each block that have no label. In many models they are attention
+            sinks, whose embeddings are unlike all others.
+        seed: Of the order of "shuffled".
+    """
+
+    labels: Labels = "next"
+    skip: int = 0
+    seed: int = 0
+
+
+NEXT = Reading()
+
+
+class Rows(NamedTuple):
+    """Some blocks, read."""
+
+    batch: Batch  # its targets are the next tokens, IGNORE at positions that don't count
+    labels: Int64[Tensor, "B T"]  # classes, IGNORE at the same positions
+    groups: Int64[Tensor, "B T"] | None  # group of each position, where groups are kept
+
+
+class Reader:
+    """A split as a reading sees it.
+
+    Args:
+        split: Where the tokens are.
+        reading: How they are read.
+        groups: Stretches of the split that are kept apart; None keeps none.
+    """
+
+    def __init__(self, split: Split, reading: Reading, groups: Groups | None = None) -> None:
+        if not 0 <= reading.skip < split.block - 1:
+            raise UserError(
+                f"skip is {reading.skip}, but blocks of {split.block} tokens have "
+                f"{split.block - 1} positions; leave at least one"
+            )
+        self.split = split
+        self.reading = reading
+        self._bounds = None if groups is None else groups.bounds
+        shuffled = reading.labels == "shuffled"
+        self._shuffled = ShuffledLabels(split, reading.seed) if shuffled else None
+
+    def rows(self, indices: Sequence[int]) -> Rows:
+        """The blocks at `indices`, in their order."""
+        tokens, lengths = self.split.rows(indices)
+        batch = next_token(tokens, lengths)
+        batch.targets[:, : self.reading.skip] = IGNORE
+        if self.reading.labels == "next":
+            labels = batch.targets
+        elif self._shuffled is None:
+            labels = batch.inputs.clone()
+        else:
+            labels = self._shuffled.rows(indices)
+        labels = labels.where(batch.targets != IGNORE, IGNORE)
+        return Rows(batch, labels, self._groups(indices, labels.shape[1]))
+
+    def label_counts(self) -> Int64[Tensor, " C"]:
+        """How often each class is the label of a position that counts."""
+        if self.reading.labels == "next" and self.reading.skip == 0:
+            return self.split.label_counts()
+        counts = torch.zeros(self.split.vocab_size, dtype=torch.int64)
+        step = max(1, _COUNTED // self.split.block)
+        for first in range(0, self.split.n_blocks, step):
+            labels = self.rows(range(first, min(first + step, self.split.n_blocks))).labels
+            counts += torch.bincount(labels[labels != IGNORE], minlength=len(counts))
+        return counts
+
+    def _groups(self, indices: Sequence[int], positions: int) -> Int[Tensor, "B T"] | None:
+        if self._bounds is None:
+            return None
+        starts = torch.as_tensor(np.asarray(indices, dtype=np.int64)) * self.split.block
+        places = starts[:, None] + torch.arange(1, positions + 1)  # (B, T), of the next tokens
+        return torch.searchsorted(self._bounds, places, right=True) - 1
