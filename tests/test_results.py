@@ -62,3 +62,16 @@ def test_a_damaged_results_file_is_named(tmp_path, text):
 def test_no_results_says_what_to_run():
     with pytest.raises(UserError, match="tightframe measure"):
         gather([])
+
+
+def test_a_value_measured_again_with_an_interval_takes_the_place_of_the_bare_one(tmp_path):
+    bare = dataclasses.replace(ROW, value=0.25)
+    write_rows(tmp_path / "a.jsonl", HEADER, [bare])
+    known = dataclasses.replace(bare, value=0.25 * (1 + 1e-12), low=0.2, high=0.3)
+    write_rows(tmp_path / "b.jsonl", HEADER, [known])
+    for order in ("ab", "ba"):
+        table = gather([tmp_path / f"{name}.jsonl" for name in order])
+        assert table[["low", "high"]].to_numpy().tolist() == [[0.2, 0.3]]
+    write_rows(tmp_path / "b.jsonl", HEADER, [dataclasses.replace(known, value=0.26)])
+    with pytest.raises(UserError, match="keep one of the two files"):
+        gather([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
