@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 
@@ -19,7 +20,7 @@ from tightframe.moments.stream import decide, measure
 from tightframe.results import gather, read_rows
 from tiny_tokens import write_tokens
 
-LOSSES = {"val_loss", "val_accuracy", "val_perplexity"}
+LOSSES = {"val_loss", "val_accuracy", "val_perplexity", "val_bits_per_byte"}
 FLOORS = {"entropy_floor", "realised_floor"}
 
 
@@ -188,7 +189,12 @@ def test_a_model_from_elsewhere_goes_where_it_is_told(tokens, tmp_path):
     header, rows = read_rows(path)
     assert (header.run, header.step, header.settings) == ("foreign", 0, {})
     assert {row.run for row in rows} == {"foreign"}
-    with pytest.raises(UserError, match="foreign: not a run directory; say with `out`"):
+    (tmp_path / "runs" / "foreign").mkdir(parents=True)
+    (tmp_path / "runs" / "foreign" / "config.toml").write_text("")
+    with (
+        contextlib.chdir(tmp_path),
+        pytest.raises(UserError, match="runs/foreign: belongs to a run; say with `out` where"),
+    ):
         measure_run(model(), tokens)
     with pytest.raises(UserError, match="foreign: not a run directory; say on which tokens"):
         measure_run(model(), out=tmp_path / "out")

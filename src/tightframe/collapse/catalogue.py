@@ -306,6 +306,9 @@ MEASURES: tuple[Measure, ...] = (
     Measure("nc4_rate_macro", nc4.rate_macro,
             "mean over labels in S of their nc4_rate", "[0, 1]", "high", OURS,
             "labels that one group holds alone come and go"),
+    Measure("nc4_top5_head", nc4.rate_top5,
+            "share of the positions of nc4_rate whose nearest mean is in the classifier's top 5",
+            "[0, 1]", "high", OURS),
     Measure("ncc_accuracy", nc4.accuracy,
             "share of positions whose nearest class mean is the label's", "[0, 1]", "high", OURS),
     # NC5: orthogonality to the mean embedding mu_ood of an out-of-distribution stream

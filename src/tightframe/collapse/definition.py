@@ -77,6 +77,11 @@ class Measure:
         return self.name.startswith("dim_") or self.name.endswith("_stdz")
 
     @property
+    def needs_ranks(self) -> bool:
+        """Whether decisions must tell what the classifier puts before the nearest class mean."""
+        return self.name.startswith("nc4_top")
+
+    @property
     def question(self) -> Question:
         """What there is to know for its interval."""
         why_none = self.no_interval

@@ -29,6 +29,16 @@ def rate_full(geometry: Geometry) -> Value:
     return _of_decisions(geometry, lambda d: d.agreements_full)
 
 
+def rate_top5(geometry: Geometry) -> Value:
+    """Share of positions where the classifier's five best, in S, hold the nearest class mean."""
+    decisions = geometry.decisions
+    if decisions is not None and int(decisions.ranked.sum()) < int(
+        decisions.counts[decisions.seen].sum()
+    ):
+        return Value(math.nan, 0, 0, "the decisions hold no ranks; take them with `ranks`")
+    return _of_decisions(geometry, lambda d: d.agreements_top5, seen=True)
+
+
 def accuracy(geometry: Geometry) -> Value:
     """Share of all positions where the nearest class mean is the label's."""
     return _of_decisions(geometry, lambda d: d.nearest_hits)

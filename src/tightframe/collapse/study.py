@@ -1,20 +1,29 @@
 """From a model and tokens to a results file: a pass over each split, then all measures."""
 
+import contextlib
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from tightframe.collapse.measures import Measure, choose, metrics
-from tightframe.collapse.subject import Model, Subject, model_facts, token_facts
+from tightframe.collapse import states
+from tightframe.collapse.asked import Asked
+from tightframe.collapse.measures import Measure, metrics
+from tightframe.collapse.states import Pass
+from tightframe.collapse.strata import strata
+from tightframe.collapse.subject import Model, Subject, Text, model_facts, token_facts
 from tightframe.collapse.values import Value
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.files import fingerprint
+from tightframe.files import exclusive, fingerprint
 from tightframe.lm.hardware import prepared
 from tightframe.moments import stream
+from tightframe.moments.distributed import World, join_world, leave_world, wait
+from tightframe.moments.reading import Labels, Reader
 from tightframe.moments.state import ClassMoments, Decisions
 from tightframe.results import Header, Row, read_rows, write_rows
 
@@ -22,139 +31,284 @@ Progress = Callable[[str, float | None, int], None]
 """Called as work goes on: the stage, the share of it that is done (None where unknown), and the
 tokens gone through so far."""
 
+Key = tuple[int, str, str, int]  # layer, subset, metric, minimum count
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """What the work takes and says, and what changes no result; see `measure_run`."""
+
+    world: World
+    keep_states: bool
+    batch_tokens: int
+    progress: Progress | None
+    say: Callable[[str], None] | None
+
+    def stage(self, name: str, shards: TokenShards) -> stream.Progress | None:
+        """Where a pass reports to."""
+        if (progress := self.progress) is None:
+            return None
+        return lambda done, total: progress(name, done / total, done * shards.block)
+
 
 def measure_run(
     model: str | Path | Model,
-    tokens: TokenShards | str | Path | None = None,
+    tokens: TokenShards | Text | str | Path | None = None,
     *,
     step: int | None = None,
+    layers: str = "last",
+    labels: Labels = "next",
     min_count: int = 1,
     measures: Sequence[str] | None = None,
+    groups: int = 1,
+    by_frequency: bool = False,
+    skip_positions: int = 0,
+    project: int | None = None,
     precision: stream.Precision = "fp32",
+    random_weights: int | None = None,
+    trust_remote_code: bool = False,
+    keep_states: bool = True,
+    batch_tokens: int = stream.BATCH_TOKENS,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Measure the geometry of a model: one pass over training tokens, one over validation.
 
-    What was measured before, of this checkpoint on these tokens, is not measured again.
+    What was measured before, of this checkpoint on these tokens, is not measured again; a pass
+    that was cut short goes on where it was. Under `torchrun` the processes share the passes.
 
     Args:
         model: A run directory, a checkpoint or Hugging Face folder, a hub name, or a model.
-        tokens: Token shards, or their folder; a run knows its own.
+        tokens: Token shards, or their folder; or a text, which the model's own tokenizer makes
+            into tokens. A run knows its own.
         step: The checkpoint of a run; the last by default.
+        layers: "last" (what the classifier multiplies, after the final norm), "all", or numbers
+            and names separated by commas: 0 is the input embedding, i the stream after block i,
+            "prenorm" the stream before the final norm. The last is always measured.
+        labels: What a class is: the "next" token, the "current" one, or next tokens "shuffled".
         min_count: Embeddings that a class needs to take part, and to be a nearest class mean.
         measures: Names from `MEASURES`; "all" is all of them, None is `DEFAULT`.
+        groups: Groups of documents that are kept apart, for intervals; 1 is none. 20 is usual.
+        by_frequency: Every measure also over the classes of each frequency stratum.
+        skip_positions: First positions of each block that are left out.
+        project: Dimensions to which every layer but the last is projected at random.
         precision: Of the forward passes.
-        out: Folder that takes `results/`; a run has its own.
+        random_weights: Measure a twin instead: the same architecture with weights drawn anew
+            from this seed. Its results go to the folder `random-SEED` beside the model's.
+        trust_remote_code: Run Python code that comes with a Hugging Face model.
+        keep_states: Leave the class moments on disk: further measures need no pass then.
+        batch_tokens: Tokens of a forward pass; memory, and the rounding of the forward pass.
+        out: Folder that takes `results/` and `states/`; a run has its own.
         progress: Called as the passes go on.
+        say: Takes lines on what is going on.
 
     Returns:
         The results file, `results/step-N-<hash>.jsonl`; the hash is of tokens and settings. If
         nothing was left to measure, an earlier one.
     """
-    chosen = choose(measures)
-    subject = Subject.of(model, step, out)
-    shards = subject.tokens(tokens)
-    _check_classes(shards, min_count)
-    settings = {
-        "precision": precision,
-        "min_count": min_count,
-        "measures": [one.name for one in chosen],
-    }
-    digest = fingerprint([subject.name, subject.weights, shards.fingerprint, settings])
+    asked = Asked.of(
+        measures,
+        layers=layers,
+        labels=labels,
+        min_count=min_count,
+        groups=groups,
+        by_frequency=by_frequency,
+        skip_positions=skip_positions,
+        project=project,
+        precision=precision,
+    )
+    subject = Subject.of(
+        model, step, out, random_weights=random_weights, trust_remote_code=trust_remote_code
+    )
+    shards = subject.tokens(tokens, progress)
+    _check_classes(shards, asked)
+    world = join_world()
+    try:
+        how = How(world, keep_states, batch_tokens, progress, say)
+        return _measured(subject, shards, asked, how)
+    finally:
+        leave_world()
+
+
+def measure_part(
+    model: str | Path | Model,
+    tokens: TokenShards | Text | str | Path | None,
+    part: str,
+    *,
+    step: int | None = None,
+    random_weights: int | None = None,
+    trust_remote_code: bool = False,
+    batch_tokens: int = stream.BATCH_TOKENS,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+    **asked: Any,
+) -> list[Path]:
+    """One share of the training pass, "i/n": a state file a layer, for `merge_states`.
+
+    All other arguments are those of `measure_run`, as the whole will be asked for.
+    """
+    i, _, n = part.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise UserError(f"part is '{part}'; expected I/N with I from 1 to N")
+    whole = Asked.of(asked.pop("measures", None), **asked)
+    subject = Subject.of(
+        model, step, out, random_weights=random_weights, trust_remote_code=trust_remote_code
+    )
+    shards = subject.tokens(tokens, progress)
+    _check_classes(shards, whole)
+    with prepared(subject.threads):
+        wanted = whole.a_pass(subject.model, batch_tokens)
+        how = How(World(int(i) - 1, int(n)), True, batch_tokens, progress, say)
+        shown = how.stage(f"training split, part {i} of {n}", shards)
+        return states.part(subject, shards, wanted, how.world, progress=shown, say=say)
+
+
+def _measured(subject: Subject, shards: TokenShards, asked: Asked, how: How) -> Path:
+    digest = fingerprint([subject.name, subject.weights, shards.fingerprint, asked.settings])
     path = subject.folder / "results" / f"step-{subject.step}-{digest}.jsonl"
     if path.exists():
         return path
-    earlier = _earlier(subject, shards, precision)
-    left = [one for one in chosen if (one.name, _least(one, min_count)) not in earlier]
-    if not left:
-        return earlier[chosen[0].name, _least(chosen[0], min_count)]
-    with prepared(subject.threads):
-        header, rows = _measure(subject, shards, left, settings, progress)
-    write_rows(path, header, [row for row in rows if (row.metric, row.min_count) not in earlier])
+    earlier = _earlier(subject, shards, asked)
+    if (found := _nothing_left(earlier, asked)) is not None:
+        return found
+    with contextlib.ExitStack() as stack:
+        if how.world.rank == 0:
+            stack.enter_context(exclusive(subject.folder / "states", what="model's states"))
+        stack.enter_context(prepared(subject.threads))
+        header, rows = _measure(subject, shards, asked, how)
+    if how.world.rank == 0:
+        write_rows(path, header, [row for row in rows if _key(row) not in earlier])
+    wait(how.world)
     return path
 
 
 def _measure(
-    subject: Subject,
-    shards: TokenShards,
-    measures: Sequence[Measure],
-    settings: dict[str, Any],
-    progress: Progress | None,
+    subject: Subject, shards: TokenShards, asked: Asked, how: How
 ) -> tuple[Header, list[Row]]:
     """The two passes and all that is made of them."""
-    model, min_count = subject.model, settings["min_count"]
-    moments, decisions = _passes(model, shards, measures, settings, progress)
-    values = metrics(
-        moments,
-        model.classifier,
-        decisions,
-        measures=[measure.name for measure in measures],
-        min_count=min_count,
+    model, wanted = subject.model, asked.a_pass(subject.model, how.batch_tokens)
+    moments = states.moments(
+        subject,
+        shards,
+        wanted,
+        world=how.world,
+        keep=how.keep_states,
+        progress=how.stage("training split", shards),
+        say=how.say,
     )
-    facts = model_facts(model, shards)
-    n_classes = int(moments.seen(min_count).sum())
-    facts |= {"n_classes": n_classes, "classes_per_dimension": n_classes / moments.dim}
+    decisions = states.decisions(
+        subject,
+        shards,
+        wanted,
+        moments,
+        min_count=asked.min_count,
+        ranks=asked.ranks,
+        world=how.world,
+        keep=how.keep_states,
+        progress=how.stage("validation split", shards),
+    )
+    last = model.depth
+    header = _header(subject, shards, asked, moments[last])
+    if how.world.rank > 0:
+        return header, []
+    rows = []
+    for place, (layer, state) in enumerate(moments.items()):
+        if how.progress is not None:
+            how.progress(f"measures of layer {stream.layer_name(layer)}", place / len(moments), 0)
+        rows += _rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer])
+    if asked.labels == "next":
+        losses = _losses(decisions[last], shards)
+        rows += [_row(header, asked, last, "val", "all", 1, *each) for each in losses]
+    return header, rows
+
+
+def _rows_of_layer(
+    header: Header,
+    asked: Asked,
+    wanted: Pass,
+    model: Model,
+    layer: int,
+    moments: ClassMoments,
+    decisions: Decisions,
+) -> list[Row]:
+    classifier, note = _classifier_at(model, layer, moments.dim, wanted)
+    measures = asked.of_layer(last=layer == model.depth, dual=classifier is not None)
+    if classifier is None:
+        classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
+    subsets: dict[str, Tensor | None] = {"all": None}
+    if asked.by_frequency:
+        subsets |= strata(moments.counts)
+    rows = []
+    for subset, classes in subsets.items():
+        values = metrics(
+            moments,
+            classifier,
+            decisions,
+            measures=[measure.name for measure in measures],
+            min_count=asked.min_count,
+            classes=classes,
+        )
+        for measure in measures:
+            value = values[measure.name]
+            if note:
+                reason = "; ".join(part for part in (value.reason, note) if part)
+                value = dataclasses.replace(value, reason=reason)
+            least = _least(measure, asked.min_count)
+            rows.append(
+                _row(header, asked, layer, measure.split, subset, least, measure.name, value)
+            )
+    return rows
+
+
+def _classifier_at(model: Model, layer: int, dim: int, wanted: Pass) -> tuple[Tensor | None, str]:
+    """The classifier beside the means of a layer, and what is to be said of the values there.
+
+    None where the layer has another width than what the classifier multiplies.
+    """
+    classifier = model.classifier.detach()
+    if layer == model.depth:
+        return classifier, ""
+    if wanted.projection is not None:
+        matrix = wanted.projection.matrix(classifier.shape[1]).to(classifier.device)
+        note = f"randomly projected to {dim} dimensions"
+        return classifier.float() @ matrix, note
+    return (classifier if classifier.shape[1] == dim else None), ""
+
+
+def _header(subject: Subject, shards: TokenShards, asked: Asked, moments: ClassMoments) -> Header:
+    model = subject.model
+    n_classes = int(moments.seen(asked.min_count).sum())
+    facts = model_facts(model, shards) | {
+        "n_classes": n_classes,
+        "classes_per_dimension": n_classes / moments.dim,
+    }
     machine = {
         "dtype": str(model.classifier.dtype).removeprefix("torch."),
         "device": str(model.classifier.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    header = Header(
+    return Header(
         run=subject.name,
         step=subject.step,
         model={"name": subject.name, **facts},
         tokens=token_facts(shards),
         settings=subject.settings,
-        measurement={**settings, **machine},
+        measurement={**asked.settings, **machine},
     )
-    rows = [
-        _row(header, measure.name, measure.split, _least(measure, min_count), values[measure.name])
-        for measure in measures
-    ]
-    rows += [_row(header, name, "val", 1, value) for name, value in _losses(decisions, shards)]
-    return header, rows
 
 
-def _check_classes(shards: TokenShards, min_count: int) -> None:
+def _check_classes(shards: TokenShards, asked: Asked) -> None:
     """Pairs need two classes; how many there will be is known before any model is loaded."""
-    most = shards.split("train").label_counts().sort(descending=True).values[:2]
-    if min_count < 1 or len(most) < 2 or int(most[-1]) < min_count:
+    reader = Reader(shards.split("train"), asked.reading)
+    most = reader.label_counts().sort(descending=True).values[:2]
+    if len(most) < 2 or int(most[-1]) < asked.min_count:
         raise UserError(
-            f"min_count is {min_count}; expected 1 to {int(most[-1]):,}, so that at least two "
-            f"classes of {shards.path} take part"
+            f"min_count is {asked.min_count}; expected 1 to {int(most[-1]):,}, so that at least "
+            f"two classes of {shards.path} take part"
         )
-
-
-def _passes(
-    model: Model,
-    shards: TokenShards,
-    measures: Sequence[Measure],
-    settings: dict[str, Any],
-    progress: Progress | None,
-) -> tuple[ClassMoments, Decisions]:
-    def show(stage: str) -> stream.Progress | None:
-        if progress is None:
-            return None
-        return lambda done, total: progress(stage, done / total, done * shards.block)
-
-    moments = stream.measure(
-        model,
-        shards.split("train"),
-        scatter=any(measure.needs_scatter for measure in measures),
-        precision=settings["precision"],
-        progress=show("training split"),
-    )
-    decisions = stream.decide(
-        model,
-        shards.split("val"),
-        moments,
-        min_count=settings["min_count"],
-        precision=settings["precision"],
-        progress=show("validation split"),
-    )
-    return moments, decisions
 
 
 def _losses(decisions: Decisions, shards: TokenShards) -> Iterator[tuple[str, Value]]:
@@ -163,21 +317,40 @@ def _losses(decisions: Decisions, shards: TokenShards) -> Iterator[tuple[str, Va
     yield "val_loss", Value(loss, n, 0)
     yield "val_accuracy", Value(decisions.accuracy, n, 0)
     yield "val_perplexity", Value(math.exp(loss) if loss < 700 else math.inf, n, 0)
+    yield "val_bits_per_byte", Value(shards.split("val").bits_per_byte(loss), n, 0)
     if (floor := shards.entropy_floor) is not None:
         n = int(floor["positions"])
         yield "entropy_floor", Value(floor["mean_conditional_entropy"], n, 0)
         yield "realised_floor", Value(floor["realised_nll"], n, 0)
 
 
-def _earlier(subject: Subject, shards: TokenShards, precision: str) -> dict[tuple[str, int], Path]:
-    """Metrics and minimum counts that other files of this checkpoint and these tokens hold."""
-    found: dict[tuple[str, int], Path] = {}
+def _earlier(subject: Subject, shards: TokenShards, asked: Asked) -> dict[Key, Path]:
+    """What other files of this checkpoint and these tokens hold, measured in the same way."""
+    found: dict[Key, Path] = {}
     for path in sorted((subject.folder / "results").glob(f"step-{subject.step}-*.jsonl")):
         header, rows = read_rows(path)
-        same = header.run == subject.name and header.measurement.get("precision") == precision
+        same = header.run == subject.name
+        same &= all(header.measurement.get(name) == value for name, value in asked.way.items())
         if same and header.tokens.get("fingerprint") == shards.fingerprint:
-            found |= {(row.metric, row.min_count): path for row in rows}
+            found |= {_key(row): path for row in rows}
     return found
+
+
+def _nothing_left(earlier: Mapping[Key, Path], asked: Asked) -> Path | None:
+    """The file that holds the first measure, where every one was measured at the last layer."""
+    if asked.layers != "last" or asked.by_frequency:
+        return None
+    held = {
+        (metric, least): path
+        for (_, subset, metric, least), path in earlier.items()
+        if subset == "all"
+    }
+    wanted = [(one.name, _least(one, asked.min_count)) for one in asked.of_layer(last=True)]
+    return held[wanted[0]] if all(each in held for each in wanted) else None
+
+
+def _key(row: Row) -> Key:
+    return row.layer, row.subset, row.metric, row.min_count
 
 
 def _least(measure: Measure, min_count: int) -> int:
@@ -185,14 +358,23 @@ def _least(measure: Measure, min_count: int) -> int:
     return max(min_count, measure.least_count)
 
 
-def _row(header: Header, metric: str, split: str, min_count: int, value: Value) -> Row:
+def _row(
+    header: Header,
+    asked: Asked,
+    layer: int,
+    split: str,
+    subset: str,
+    min_count: int,
+    metric: str,
+    value: Value,
+) -> Row:
     return Row(
         run=header.run,
         step=header.step,
         split=split,
-        layer=header.model["depth"],
-        labels="next",
-        subset="all",
+        layer=layer,
+        labels=asked.labels,
+        subset=subset,
         metric=metric,
         value=value.value,
         n=value.n,

@@ -4,20 +4,46 @@ import dataclasses
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from tightframe.corpus.build import Progress as BuildProgress
+from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import read_json
-from tightframe.lm.hub import load_model
+from tightframe.lm.hub import load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
+from tightframe.lm.vocabulary import check_tokenizer
+from tightframe.moments.distributed import World
 from tightframe.settings import as_dict
 
 Model = Transformer | HuggingFaceModel
+
+CONTEXT = 1024  # tokens of a block of text, or as many as the model has positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Text to measure on, which becomes tokens by the model's own tokenizer.
+
+    Args:
+        source: A file, a folder, or hf:NAME.
+        context: Tokens of a block; by default 1,024, or fewer if the model has fewer positions.
+        bos: "auto": blocks begin with the token that the tokenizer begins a text with, if it has
+            one; "never": they don't.
+        max_tokens: At most so many, training and validation together.
+        validation: A source of its own for validation.
+    """
+
+    source: str | Path
+    context: int | None = None
+    bos: Literal["auto", "never"] = "auto"
+    max_tokens: int | None = None
+    validation: str | Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,26 +55,50 @@ class Subject:
     step: int  # 0 for a model that is not of a run
     folder: Path
     run: Run | None
+    random_weights: int | None = None  # the seed of a twin with weights drawn anew
+    trust_remote_code: bool = False
 
     @classmethod
-    def of(cls, source: str | Path | Model, step: int | None, out: str | Path | None) -> "Subject":
-        """Find a run, or take a model as it comes; that needs a folder `out` for its results."""
+    def of(
+        cls,
+        source: str | Path | Model,
+        step: int | None,
+        out: str | Path | None,
+        *,
+        random_weights: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> "Subject":
+        """Find a run, or take a model as it comes, whose results go to `runs/NAME` unless told."""
+        run = None
         if isinstance(source, str | Path):
             path = Path(source).expanduser()
             if (path / "config.toml").is_file():
-                run = Run.open(path)
-                return cls(path, run.name, run.kept(step), Path(out or path), run)
+                run, source, out = Run.open(path), path, out or path
         name = Path(source).name if isinstance(source, str | Path) else source.name
-        if out is None:
-            raise UserError(f"{name}: not a run directory; say with `out` where its results go")
-        return cls(source, name, step or 0, Path(out), None)
+        folder = Path("runs") / name if out is None else Path(out)
+        if run is None and (folder / "config.toml").exists():
+            raise UserError(f"{folder}: belongs to a run; say with `out` where {name} should go")
+        step = run.kept(step) if run else step or 0
+        name = run.name if run else name
+        if random_weights is not None:
+            name, folder = f"{name}-random", folder / f"random-{random_weights}"
+        return cls(source, name, step, folder, run, random_weights, trust_remote_code)
 
-    def tokens(self, given: TokenShards | str | Path | None) -> TokenShards:
+    def tokens(
+        self,
+        given: TokenShards | Text | str | Path | None,
+        progress: BuildProgress | None = None,
+    ) -> TokenShards:
         """The tokens to measure on: those given, or the ones that the run was trained on."""
         if isinstance(given, TokenShards):
             return given
+        if isinstance(given, Text):
+            return self._tokenized(given, progress)
         if given is not None:
-            return TokenShards.open(given)
+            shards = TokenShards.open(given)
+            if self.run is None and isinstance(self.source, str | Path):
+                check_tokenizer(self.source, shards)
+            return shards
         if self.run is None:
             raise UserError(f"{self.name}: not a run directory; say on which tokens to measure it")
         shards = TokenShards.open(self.run.settings.tokens)
@@ -72,19 +122,54 @@ class Subject:
     @cached_property
     def weights(self) -> str:
         """What tells this model from another of the same name."""
-        if self.run is not None:
+        if self.run is not None and self.random_weights is None:
             return str(read_json(self.run.checkpoint(self.step) / "config.json")["sha256"])
-        classifier = self.model.classifier.detach().cpu().contiguous()
-        return hashlib.sha256(classifier.view(torch.uint8).numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)} ".encode())
+            content = parameter.detach().cpu().contiguous().view(torch.uint8).numpy()
+            digest.update(content.data)
+        return digest.hexdigest()
 
     @cached_property
     def model(self) -> Model:
         """Loaded once: on the GPU if there is one and the run was not told to use the CPU."""
-        if not isinstance(self.source, str | Path):
-            return self.source
-        wanted = self.run.settings.device if self.run else "auto"
-        device = "cuda" if torch.cuda.is_available() and wanted != "cpu" else "cpu"
-        return load_model(self.source, step=self.step if self.run else None, device=device)
+        if isinstance(self.source, str | Path):
+            wanted = self.run.settings.device if self.run else "auto"
+            model = load_model(
+                self.source,
+                step=self.step if self.run else None,
+                device="cpu" if wanted == "cpu" else World().device,
+                trust_remote_code=self.trust_remote_code,
+            )
+        else:
+            model = self.source
+        if self.random_weights is not None:
+            model = random_twin(model, seed=self.random_weights)
+        return model
+
+    def _tokenized(self, text: Text, progress: BuildProgress | None) -> TokenShards:
+        """The text's tokens, made once and kept in `tokens/`."""
+        if self.run is not None:
+            tokenizer: str | Path = self.run.settings.tokens
+        elif isinstance(self.source, str | Path):
+            tokenizer = self.source
+        else:
+            raise UserError(
+                f"{self.name}: a model in memory has no tokenizer; build tokens and give those"
+            )
+        positions = self.model.positions
+        context = text.context or min(CONTEXT, positions or CONTEXT)
+        return text_tokens(
+            text.source,
+            tokenizer,
+            cache=self.folder / "tokens",
+            context=context,
+            bos=text.bos,
+            max_tokens=text.max_tokens,
+            validation=text.validation,
+            progress=progress,
+        )
 
 
 def model_facts(model: Model, shards: TokenShards) -> dict[str, Any]:

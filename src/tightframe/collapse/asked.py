@@ -1,0 +1,111 @@
+"""What is asked of a measurement: with model and tokens, it names a results file."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from tightframe.collapse.measures import Measure, choose
+from tightframe.collapse.states import Pass
+from tightframe.collapse.subject import Model
+from tightframe.errors import UserError
+from tightframe.lm.interface import PRENORM
+from tightframe.moments.projection import Projection
+from tightframe.moments.reading import Labels, Reading
+from tightframe.moments.stream import Precision
+
+# They are about the classifier alone, so an inner layer has none of them.
+_OF_THE_HEAD = ("rank_pr_head", "rank_stable_head", "rank_entropy_head", "head_overlap_sq")
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The measures, by name, and what they are measured on; see `measure_run` for each."""
+
+    measures: tuple[str, ...]
+    layers: str = "last"
+    labels: Labels = "next"
+    min_count: int = 1
+    groups: int = 1
+    by_frequency: bool = False
+    skip_positions: int = 0
+    project: int | None = None
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("min_count", self.min_count, 1),
+            ("groups", self.groups, 1),
+            ("skip_positions", self.skip_positions, 0),
+            ("project", self.project, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} is {value}; expected at least {least}")
+
+    @classmethod
+    def of(cls, measures: Sequence[str] | None, **settings: Any) -> "Asked":
+        """With measures as `choose` takes them."""
+        return cls(tuple(measure.name for measure in choose(measures)), **settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As the header of the results tells them."""
+        return dataclasses.asdict(self) | {"measures": list(self.measures)}
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """What makes two values of one measure, layer, subset and minimum count different."""
+        names = ("labels", "groups", "skip_positions", "project", "precision")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def reading(self) -> Reading:
+        """How positions are read."""
+        return Reading(self.labels, self.skip_positions)
+
+    def a_pass(self, model: Model, batch_tokens: int) -> Pass:
+        """What has to be kept of the model's embeddings."""
+        return Pass(
+            layers=parse_layers(self.layers, model.depth),
+            reading=self.reading,
+            groups=self.groups,
+            scatter=any(measure.needs_scatter for measure in choose(self.measures)),
+            dimensions=any(measure.needs_dimensions for measure in choose(self.measures)),
+            projection=None if self.project is None else Projection(self.project),
+            precision=self.precision,
+            batch_tokens=batch_tokens,
+        )
+
+    @property
+    def ranks(self) -> bool:
+        """Whether a measure asks how many classes the classifier prefers to the nearest mean's."""
+        return any(measure.needs_ranks for measure in choose(self.measures))
+
+    def of_layer(self, *, last: bool, dual: bool = True) -> tuple[Measure, ...]:
+        """The measures that say something of a layer; `dual` ones compare with the classifier."""
+        return tuple(
+            measure
+            for measure in choose(self.measures)
+            # The classifier's choices are of next tokens; what it is alike is so at one layer.
+            if not (measure.name.startswith("nc4_") and self.labels != "next")
+            and (last or not measure.name.startswith(_OF_THE_HEAD))
+            and (dual or not measure.name.startswith(("nc3_", "unc3_")))
+        )
+
+
+def parse_layers(spec: str, depth: int) -> tuple[int, ...]:
+    """Layer numbers of "last", "all", or a list like "0,4,prenorm"; the last is always there."""
+    if spec == "all":
+        return (*range(depth), PRENORM, depth)
+    found = {depth}
+    for name in spec.split(","):
+        name = name.strip()
+        if name == "prenorm":
+            found.add(PRENORM)
+        elif name.isdecimal() and int(name) <= depth:
+            found.add(int(name))
+        elif name != "last":
+            raise UserError(
+                f"layers: unknown layer '{name}'; expected all, last, prenorm, or numbers from "
+                f"0 (the input embedding) to {depth}, separated by commas"
+            )
+    return tuple(sorted(found, key=lambda layer: (depth - 0.5) if layer == PRENORM else layer))
