@@ -80,6 +80,17 @@ def test_an_undefined_correlation_is_nan_with_its_reason(x, y, log, reason):
     assert all(math.isnan(v) for v in (found.r, found.r2, found.spearman, found.slope))
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e-3, 1e200])
+def test_the_unit_of_a_measure_changes_its_slope_and_nothing_else(unit):
+    # Squares of the values, or of their deviations, would leave the range of float64.
+    x, y = np.array([1.0, 2, 4, 3]), np.array([2.0, 1, 5, 3])
+    plain, other = associate(x, y), associate(unit * x, y)
+    assert other.r == pytest.approx(plain.r, rel=1e-12)
+    assert other.spearman == plain.spearman
+    assert other.slope * unit == pytest.approx(plain.slope, rel=1e-12)
+    assert other.intercept == pytest.approx(plain.intercept, rel=1e-12)
+
+
 def rows(*lines):
     names = ["run", "step", "split", "layer", "labels", "subset", "metric", "value", "min_count"]
     frame = pd.DataFrame(lines, columns=names)

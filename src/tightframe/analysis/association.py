@@ -56,7 +56,8 @@ def associate(x: Vector, y: Vector, *, log: bool = False) -> Association:
         if _constant(values):
             return Association(n, reason=f"{name} is constant")
     r = _pearson(x, y)
-    slope = r * y.std() / x.std()
+    unit = np.abs(x).max()  # in it no square leaves the range of float64
+    slope = r * y.std() / (x / unit).std() / unit
     return Association(
         n,
         r=r,
@@ -95,6 +96,7 @@ def _constant(values: Vector) -> bool:
 
 
 def _pearson(x: Vector, y: Vector) -> float:
+    x, y = (values / np.abs(values).max() for values in (x, y))
     x, y = x - x.mean(), y - y.mean()
     r = x @ y / math.sqrt((x @ x) * (y @ y))
     return float(np.clip(r, -1, 1))  # rounding can leave 1 + 2e-16
