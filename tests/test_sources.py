@@ -19,6 +19,23 @@ def _texts(source, **options):
     return [document.text for document in open_source(source, **options).read()]
 
 
+def test_hidden_folders_are_not_read(tmp_path):
+    # What editors keep beside a text is a copy of it: one would train on what the other validates.
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "a.txt").write_text("one")
+    for hidden in (".git", "book/.ipynb_checkpoints"):
+        (tmp_path / hidden).mkdir()
+        (tmp_path / hidden / "a.txt").write_text("copy")
+    assert _texts(tmp_path) == ["one"]
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 100_000 + "]" * 100_000])
+def test_json_that_python_does_not_read_is_named_by_its_line(tmp_path, value):
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "one", "n": {value}}}\n')
+    with pytest.raises(UserError, match=r"a.jsonl:1: not JSON \(.*\); expected one object a line"):
+        _texts(tmp_path / "a.jsonl")
+
+
 def _jsonl(path, records):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path

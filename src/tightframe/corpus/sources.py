@@ -61,9 +61,10 @@ def open_source(
     """A file, a folder of files, or a Hugging Face data set, as a `Source`.
 
     Args:
-        source: A .txt, .jsonl or .parquet file; a folder, searched for such files at any depth
-            and read in the order of their paths; or `hf:NAME[:CONFIG][@SPLIT]`, a data set of the
-            hub (or a local folder in its layout), split "train" unless said otherwise.
+        source: A .txt, .jsonl or .parquet file; a folder, searched for such files at any depth,
+            hidden ones left out, and read in the order of their paths; or
+            `hf:NAME[:CONFIG][@SPLIT]`, a data set of the hub (or a local folder in its layout),
+            split "train" unless said otherwise.
         documents: Of a .txt file: "paragraphs", what stands between blank lines, or "files",
             each file one document.
         field: Name of the .jsonl field, .parquet column or data set column that holds the text.
@@ -77,7 +78,7 @@ def open_source(
         files = sorted(
             file
             for file in path.rglob("*")
-            if file.suffix in SUFFIXES and not file.name.startswith(".") and file.is_file()
+            if file.suffix in SUFFIXES and file.is_file() and not _hidden(file.relative_to(path))
         )
         if not files:
             raise UserError(f"{path}: holds no readable file; expected {', '.join(SUFFIXES)}")
@@ -122,6 +123,10 @@ def _file_source(name: str, files: list[Path], documents: str, field: str) -> So
     if suffixes != {".txt"}:
         description["field"] = field
     return Source(name, total, description, tuple(files), read)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _size(path: Path) -> int:
@@ -201,9 +206,9 @@ def _records(path: Path, field: str) -> Iterator[tuple[str, float, str]]:
             if line.strip():
                 try:
                     record = json.loads(_decode(line, where))
-                except json.JSONDecodeError as error:
+                except (ValueError, RecursionError) as error:  # too long a number, too deep a list
                     raise UserError(
-                        f"{where}: not JSON ({error.msg}); expected one object a line"
+                        f"{where}: not JSON ({error}); expected one object a line"
                     ) from None
                 if not isinstance(record, dict):
                     raise UserError(f"{where}: not a JSON object; expected one object a line")
