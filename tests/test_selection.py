@@ -63,10 +63,20 @@ def test_two_passes_are_enough_where_the_bin_fits_into_memory():
     assert passes == 2
 
 
-def test_a_small_memory_takes_more_passes_but_at_most_five(monkeypatch):
+def test_a_small_memory_takes_more_passes(monkeypatch):
     monkeypatch.setattr(selection, "CAPACITY", 1)
     _, passes = run(median, np.random.default_rng(0).random(10_000))
     assert 2 < passes <= 5
+
+
+def test_values_beyond_the_fine_bins_take_six_passes_at_most(monkeypatch):
+    # The end bins hold all below 2**-64 and from 2**64 up: the first pass tells nothing there.
+    monkeypatch.setattr(selection, "CAPACITY", 1)
+    near_one_another = 1 + 1e-13 * np.random.default_rng(0).random(10_000)
+    for scale in (1e-200, 1e200):
+        found, passes = run(median, scale * near_one_another)
+        assert passes == 6
+        assert found.value == np.sort(scale * near_one_another)[4999]
 
 
 def test_without_values_there_is_no_median():

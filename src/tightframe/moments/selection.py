@@ -23,7 +23,7 @@ class Selection:
     Non-negative doubles are ordered as their bit patterns are, so shifted bits are the bin of a
     fixed histogram of logarithms (what lies outside falls in the end bins). The first pass counts;
     every further one looks only into the bin that holds the rank, until its members fit into
-    memory and are sorted. Two passes are the rule, five the most.
+    memory and are sorted. Two passes are the rule, six the most.
 
     Feed the whole stream by `add`, then call `end_pass`; repeat the same stream until `done`.
 
