@@ -130,6 +130,16 @@ def test_a_page_without_floors_has_no_line_for_them(tmp_path):
     assert "above floor" not in text
 
 
+def test_the_best_run_may_be_on_a_text_whose_floor_is_not_known(sweep):
+    table, found, headers = read(sweep)
+    best = table["val_loss"].idxmin()
+    unknown = ["entropy_floor", "realised_floor", "loss_above_floor", "loss_above_realised"]
+    table.loc[best, unknown] = float("nan")
+    text = page.render(table, found, headers, name="demo", commands=[])
+    outside = text.replace(page.get_plotlyjs(), "")
+    assert "nan" not in re.findall(r"[a-z]+", outside.partition('<script type="application')[0])
+
+
 def test_missing_measures_leave_the_rest_of_the_page(sweep):
     table, found, headers = read(sweep)
     kept = table.drop(columns=[panel.metric for panel in ROBUST.main])

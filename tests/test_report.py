@@ -1,6 +1,7 @@
 """The files of a report: what is written, from which results, and the figures' bytes."""
 
 import re
+import shutil
 from importlib import resources
 
 import numpy as np
@@ -104,6 +105,16 @@ def test_one_run_makes_a_report_too(small):
     text = report(small / "runs" / "w64-d4-e4-s0").read_text(encoding="utf-8")
     assert "The geometry of 1 language model, measured at\n    2 checkpoints" in text
     assert "fewer than three points" in text
+
+
+def test_a_folder_of_results_names_no_command_that_it_cannot_be_made_by(small, tmp_path):
+    # A model from elsewhere: its results lie alone, there is no config.toml to train from.
+    shutil.move(small / "runs" / "w64-d4-e4-s0" / "results", tmp_path / "theirs" / "results")
+    text = report(tmp_path / "theirs").read_text(encoding="utf-8")
+    assert "tightframe train" not in text
+    assert "tightframe measure MODEL --tokens TOKENS --out" in text
+    (small / "runs" / "w64-d1-e1-s0" / "config.toml").touch()
+    assert "tightframe train" in report(small / "runs" / "w64-d1-e1-s0").read_text("utf-8")
 
 
 def test_a_setting_of_two_types_is_kept_as_words(small):
@@ -226,6 +237,7 @@ def test_a_measure_that_is_not_positive_keeps_its_linear_axis_and_says_so(table,
     ("low", "high", "ticks"),
     [
         (0.02, 30.0, (0.1, 1, 10)),
+        (0.31234, 0.31234, (0.31234,)),
         (0.4, 4.6, (0.5, 1, 2)),
         (0.2, 0.7, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
         (0.034, 0.15, (0.04, 0.06, 0.08, 0.1, 0.15)),
@@ -243,7 +255,8 @@ def test_a_floor_far_below_the_losses_does_not_squeeze_them(table):
 
 
 @pytest.mark.parametrize(
-    ("n", "words"), [(12, "12"), (812_345, "812 k"), (1_239_999, "1.24 M"), (2e9, "2 B")]
+    ("n", "words"),
+    [(12, "12"), (812_345, "812 k"), (999_999, "1 M"), (1_239_999, "1.24 M"), (2e9, "2 B")],
 )
 def test_parameters_are_written_to_three_digits(n, words):
     assert panels.parameters(n) == words

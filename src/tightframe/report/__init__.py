@@ -74,6 +74,11 @@ def _commands(path: Path) -> list[str]:
             f"tightframe sweep run {shown.name}.toml  # kept as {shown / 'sweep.toml'}",
             f"tightframe report {shown}",
         ]
+    if not (path / "config.toml").exists():  # a model from elsewhere
+        return [
+            f"tightframe measure MODEL --tokens TOKENS --out {shown}",
+            f"tightframe report {shown}",
+        ]
     return [
         f"tightframe train {shown / 'config.toml'}",
         f"tightframe measure {shown}",

@@ -57,6 +57,8 @@ def fit(table: pd.DataFrame, found: pd.DataFrame, metric: str, *, log: bool) -> 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
     """Three to eight round values between two positive ends of a logarithmic axis."""
+    if low == high:
+        return (low,)
     if high < 4 * low:  # too short for decades: evenly spaced values
         ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
         return tuple(float(f"{tick:.12g}") for tick in ticks if low <= tick <= high)
@@ -93,7 +95,7 @@ def loss_range(table: pd.DataFrame) -> tuple[float, float]:
 def parameters(n: int | float) -> str:
     """A number of parameters to three digits: 812 k, 1.24 M."""
     for unit, name in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if n >= unit:
+        if float(f"{n:.3g}") >= unit:
             return f"{float(f'{n / unit:.3g}'):g}{name}"
     return f"{n:g}"
 

@@ -1,8 +1,9 @@
 """The two views of a sweep: which measures stand on which panels, and their plain meaning.
 
 The published view has the forms of the paper's tables and figures (Wu & Papyan 2024, arXiv:
-2405.17767); the robust view has forms that are free of units, unbiased and not decided by a few
-pairs of classes. Formulas, ranges, directions and sources are those of `collapse.MEASURES`.
+2405.17767); the robust view has forms that are free of units and not decided by a few pairs of
+classes, NC1 without the bias of small counts. Formulas, ranges, directions and sources are those
+of `collapse.MEASURES`.
 """
 
 import dataclasses
