@@ -8,6 +8,7 @@ norm is found by what it does, when the stream before it is first asked for.
 Axes: B rows, T positions, D embedding, V vocabulary.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -110,7 +111,10 @@ class HuggingFaceModel(nn.Module):
         if within:
             found |= enumerate(_hidden_states(output)[: self.depth])
         if missing := [layer for layer in layers if layer not in found]:
-            raise self._unsupported(f"it gives no hidden states, so it has no layer {missing[0]}")
+            raise UserError(
+                f"{self.name}: {type(self.model).__name__} gives no hidden states, so it has no "
+                f"layer {missing[0]}; its last one is {self.depth}"
+            )
         return [found[layer] for layer in layers]
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
@@ -120,23 +124,24 @@ class HuggingFaceModel(nn.Module):
         embeddings instead.
         """
         given = embeddings.reshape(1, -1, embeddings.shape[-1]).to(self.classifier.dtype)
-        with self._at_output(lambda _: given):
-            logits = self._run_head()
+        with self._without_blocks(), self._at_output(lambda _: given):
+            logits = self._run_token()
         return logits.view(*embeddings.shape[:-1], -1)
 
     def _finish(self, logits: Float[Tensor, "*N M"]) -> Float[Tensor, "*N M"]:
         """The model runs on a single token, and its output layer gives these instead."""
-        with _returning(self._output, logits.reshape(1, -1, logits.shape[-1])):
-            finished = self._run_head()
-        return finished.view(logits.shape).clone()
+        given = logits.clone().reshape(1, -1, logits.shape[-1])
+        with self._without_blocks(), _returning(self._output, given):
+            return self._run_token().view(logits.shape)
 
-    def _run_head(self) -> Tensor:
-        """Logits of a single token, for those who replace what the output layer takes or gives."""
+    @contextmanager
+    def _without_blocks(self) -> Iterator[None]:
+        """While it lasts, a single token goes past the blocks: the head doesn't depend on them."""
         where = self.classifier.device, self.classifier.dtype
         if where not in self._skipped:
             self._skipped[where] = self._largest_before_output()
         with _returning(*self._skipped[where]):
-            return self._run_token()
+            yield
 
     def _run_token(self) -> Tensor:
         token = torch.zeros(1, 1, dtype=torch.long, device=self.classifier.device)
@@ -243,7 +248,10 @@ class HuggingFaceModel(nn.Module):
                 if given[0].shape != made.shape or not _is_norm(module, given[0]):
                     break
                 return module
-        raise self._unsupported("no final norm makes its last hidden state, so it has no PRENORM")
+        raise UserError(
+            f"{self.name}: {type(self.model).__name__} has no layer before a final norm, because "
+            "its last hidden state is not made by one; choose other layers"
+        )
 
     def _unsupported(self, reason: str) -> UserError:
         return UserError(f"{self.name}: {type(self.model).__name__} can't be used: {reason}")
@@ -261,13 +269,15 @@ def load_huggingface(
     """
     try:
         from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
+        from transformers.utils import logging as their_logging
     except ImportError:
         raise UserError(
             f"{path_or_name}: needs transformers; run `pip install 'tightframe[hf]'`"
         ) from None
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # tensors that are missing are told of below, in one line
+    verbosity = their_logging.get_verbosity()
+    their_logging.set_verbosity(
+        logging.ERROR
+    )  # tensors that are missing are told of below, in one line
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path_or_name,
@@ -289,7 +299,7 @@ def load_huggingface(
             f"({type(error).__name__}: {reason})"
         ) from None
     finally:
-        logging.set_verbosity(verbosity)
+        their_logging.set_verbosity(verbosity)
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise UserError(
