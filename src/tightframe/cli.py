@@ -455,6 +455,56 @@ def report(path: Path, /, *, out: Path | None = None, json: Json = False) -> Non
     _done(f"open {page}", json, page=str(page))
 
 
+@app.command
+def classes(
+    model: str,
+    /,
+    *,
+    tokens: Path | None = None,
+    words: Names = None,
+    step: int | None = None,
+    min_count: int = 1,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Describe a model token by token: a table with a row a class, and the heaviest pairs.
+
+    Parameters
+    ----------
+    model
+        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+    tokens
+        Token shards; a run knows its own.
+    words
+        Words to show beside the averages, each a single token: Anna,Tim,Lily.
+    step
+        The checkpoint of a run; the last one by default.
+    min_count
+        Samples that a class needs to take part.
+    out
+        Folder for the results of a model that is not a run.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.collapse.classes import measure_classes, readable, records
+
+    names = [word for part in words or [] for word in part.split(",") if word]
+    with _bar() as progress:
+        made = measure_classes(
+            model,
+            tokens=tokens,
+            names=names,
+            step=step,
+            min_count=min_count,
+            out=out,
+            progress=progress,
+        )
+    shown = {"words": made.words} if made.words is not None else made.tables.excerpts()
+    lines = {name: records(table) for name, table in shown.items()}
+    _done("\n\n".join(map(readable, shown.values())), json, results=str(made.path), **lines)
+    _say(f"{made.path}: written")
+
+
 @contextlib.contextmanager
 def _bar() -> "Iterator[Callable[[str, float | None, int], None]]":
     """A progress bar with share done, tokens a second and time left; nothing off a terminal."""

@@ -47,6 +47,71 @@ def naive_measures(
     return out
 
 
+def naive_classes(
+    embeddings: Array, labels: list[int], classifier: Array, *, min_count: int = 1
+) -> dict[int, dict[str, float]]:
+    """What `class_table` says of each class without decisions; what has no value is NaN."""
+    samples: dict[int, list[Array]] = {}
+    for embedding, label in zip(embeddings, labels, strict=True):
+        if label >= 0:
+            samples.setdefault(label, []).append(embedding)
+    ids = sorted(c for c in samples if len(samples[c]) >= min_count)
+    plain = _Classes([samples[c] for c in ids], classifier[ids])
+    out = {c: _of_class(plain, i, ids) for i, c in enumerate(ids)}
+    again = [c for c in ids if len(samples[c]) >= 2]
+    repeated = _Classes([samples[c] for c in again], classifier[again])
+    s2 = [q / (n - 1) for q, n in zip(repeated.q, repeated.n, strict=True)]
+    v = [s / n for s, n in zip(s2, repeated.n, strict=True)]
+    for c in ids:
+        for power in ("", "_p2"):
+            row = []
+            for j in range(repeated.k):
+                if c in again and again[j] != c:
+                    i = again.index(c)
+                    d = _debiased_distance(repeated, v, i, j)
+                    row += [(s2[i] + s2[j]) / 2 / d ** (2 if power else 1)] if d > 0 else []
+            out[c][f"cdnv{power}_db"] = statistics.mean(row) if row else math.nan
+            out[c]["cdnv_db_pairs"] = len(row)
+    return out
+
+
+def _of_class(c: "_Classes", i: int, ids: list[int]) -> dict[str, float]:
+    others = [j for j in range(c.k) if j != i]
+    apart = [j for j in others if c.squared_distance(i, j) > 0]
+    norms = [math.sqrt(m @ m) for m in c.m]
+    directed = [j for j in others if min(norms[i], norms[j]) > 1e-12]
+    cosines = {j: _cosine(c.m[i], c.m[j]) for j in directed}
+    # Cosines that differ in their last bits are the same: the first with two samples, by id.
+    key = {j: (round(cosines[j], 9), c.n[j] > 1, -j) for j in directed}
+    near = max(directed, key=key.__getitem__, default=None)
+    rows = math.sqrt(c.w[i] @ c.w[i])
+
+    def mean(values: list[float]) -> float:
+        return statistics.mean(values) if values else math.nan
+
+    return {
+        "count": c.n[i],
+        "norm": norms[i],
+        "variance": c.s2[i],
+        "variance_unbiased": c.q[i] / (c.n[i] - 1) if c.n[i] > 1 else math.nan,
+        "cdnv": mean([(c.s2[i] + c.s2[j]) / 2 / c.squared_distance(i, j) for j in apart]),
+        "cdnv_p2": mean([(c.s2[i] + c.s2[j]) / 2 / c.squared_distance(i, j) ** 2 for j in apart]),
+        "cdnv_pairs": len(apart),
+        "nearest": math.nan if near is None else ids[near],
+        "nearest_angle": (
+            math.nan
+            if near is None
+            else math.degrees(
+                2 * math.asin(min(1, math.dist(c.m[i] / norms[i], c.m[near] / norms[near]) / 2))
+            )
+        ),
+        "nearest_distance": math.nan if near is None else math.dist(c.mu[i], c.mu[near]),
+        "interference": mean(list(cosines.values())),
+        "interference_dot": mean([float(c.m[i] @ c.m[j]) for j in others]),
+        "duality": _cosine(c.w[i], c.m[i]) if norms[i] > 1e-12 and rows > 0 else math.nan,
+    }
+
+
 class _Classes:
     def __init__(self, samples: list[list[Array]], rows: Array) -> None:
         self.n = [len(group) for group in samples]

@@ -1,0 +1,92 @@
+"""Words that are one token: their numbers in the table of classes, beside those of their like."""
+
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+from tokenizers import Tokenizer
+
+from tightframe.errors import UserError
+
+# What `words` shows of a token and averages over classes.
+_SHOWN = (
+    *("count", "cdnv_p2", "cdnv_p2_db", "cdnv", "cdnv_db", "interference", "norm", "duality"),
+    "agreement",
+)
+
+
+def words(table: pd.DataFrame, names: Sequence[str], tokenizer: Tokenizer) -> pd.DataFrame:
+    """The published Table 5: some words beside the average class, and beside classes as common.
+
+    Args:
+        table: See `class_table`.
+        names: Words that are a single token, at the beginning of a text or after a space; of a
+            word that is one in both places, both are shown.
+        tokenizer: That the ids are of.
+
+    Returns:
+        For each token a line of itself and a line of the averages over the other classes whose
+        count is within a factor of two (`of` is "token" and "like counts"); at the end the averages
+        over all classes (`of` is "all classes"). `classes` is how many are averaged.
+    """
+    lines = []
+    for name in names:
+        for index in ids_of(name, tokenizer, table["id"].tolist()):
+            own = table[table["id"] == index]
+            count = int(own["count"].iloc[0])
+            like = table[table["count"].between(count / 2, 2 * count) & (table["id"] != index)]
+            token = str(own["token"].iloc[0])
+            lines.append(_average(own, word=name, token=token, id=index, of="token"))
+            lines.append(_average(like, word=name, token=token, id=index, of="like counts"))
+    lines.append(_average(table, word="", token="", id=None, of="all classes"))
+    return pd.DataFrame(lines).astype({"id": "Int64"})
+
+
+def ids_of(name: str, tokenizer: Tokenizer, known: Collection[int]) -> list[int]:
+    """The ids that a word has at the beginning of a text and after a space, of those `known`."""
+    ways = [_encode(text, tokenizer) for text in (name, f" {name}")]
+    single = list(dict.fromkeys(way[0] for way in ways if len(way) == 1))
+    if not single:
+        pieces = [tokenizer.decode([index]) for index in ways[1]]
+        instead = f"splits into {', '.join(map(repr, pieces))}" if pieces else "is unknown to it"
+        raise UserError(
+            f"the word {name!r} is no single token of this tokenizer: it {instead}; "
+            "choose words that are one token"
+        )
+    found = [index for index in single if index in known]
+    if not found:
+        raise UserError(
+            f"the word {name!r} is token {single[0]}, which has no mean: too few positions of the "
+            "training text have it as label; choose a commoner word or a smaller --min-count"
+        )
+    return found
+
+
+def spellings(tokenizer: Tokenizer, n_classes: int) -> list[str]:
+    """The text of each id, a space before it included; as the vocabulary has it where it is none.
+
+    A part of a character is no text, nor is a special token.
+    """
+    decoder, special = tokenizer.decoder, tokenizer.get_added_tokens_decoder()
+    found = [f"<{index}>" for index in range(n_classes)]  # ids that the vocabulary skips
+    for token, index in tokenizer.get_vocab(with_added_tokens=True).items():
+        if index >= n_classes:
+            continue
+        # After a letter: at the beginning of a text some decoders drop a space.
+        text = "" if decoder is None or index in special else decoder.decode(["a", token])[1:]
+        found[index] = token if not text or "\N{REPLACEMENT CHARACTER}" in text else text
+    return found
+
+
+def _encode(text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a text; none where it holds what the tokenizer does not know."""
+    try:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+    except Exception:  # the library raises bare Exceptions, e.g. where there is no unknown token
+        return []
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    return [] if unknown in encoding.tokens else list(encoding.ids)
+
+
+def _average(some: pd.DataFrame, **facts: str | int | None) -> dict[str, object]:
+    means = {name: float(some[name].astype(float).mean()) for name in _SHOWN}
+    return {**facts, "classes": len(some), **means}
