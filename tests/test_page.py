@@ -229,7 +229,7 @@ def browser():
         chromium.close()
 
 
-def open_page(browser, file):
+def open_page(browser, file, waiting_for="#figures .panel:last-child .scatterlayer .points path"):
     """An open page, with lists of what it complained of and what it asked the network for."""
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     opened.complaints, opened.requests = [], []
@@ -237,7 +237,7 @@ def open_page(browser, file):
     opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
     opened.on("request", lambda request: opened.requests.append(request.url))
     opened.goto(file.as_uri())
-    opened.wait_for_selector(".panel:last-child .scatterlayer .points path")
+    opened.wait_for_selector(waiting_for)
     return opened
 
 

@@ -8,7 +8,7 @@ from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
 from tightframe.errors import UserError
 from tightframe.files import whole_file, write_text
-from tightframe.report import figures, page, tables
+from tightframe.report import by_token, figures, page, tables
 from tightframe.results import gather, read_rows
 
 
@@ -47,6 +47,7 @@ def report(path: Path, *, out: Path | None = None) -> Path:
         [read_rows(file)[0] for file in files],
         name=path.resolve().name,
         commands=_commands(path),
+        classes=by_token.find(path, table),
     )
     write_text(folder / "index.html", text)
     return folder / "index.html"

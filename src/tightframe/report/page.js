@@ -3,7 +3,7 @@
 // Draws the panels of the chosen view, and sorts the tables. The data is in the page, as JSON.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const figures = [...document.querySelectorAll(".panel")];
+  const figures = [...document.querySelectorAll("#figures .panel")];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const touch = window.matchMedia("(pointer: coarse)");
   const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from tightframe.report import by_token
 from tightframe.report.panels import (
     ON_DARK,
     ON_LIGHT,
@@ -42,6 +43,7 @@ def render(
     *,
     name: str,
     commands: Sequence[str],
+    classes: pd.DataFrame | None = None,
 ) -> str:
     """The page as HTML.
 
@@ -51,11 +53,14 @@ def render(
         headers: Of the results files.
         name: Of the sweep or the run.
         commands: What makes the results and this page.
+        classes: Of one model, see `by_token.find`; without them there is no section on tokens.
     """
     files = resources.files("tightframe.report")
     style, script, template = (
         (files / file).read_text("utf-8") for file in ("page.css", "page.js", "template.html")
     )
+    if classes is not None:
+        script += (files / "by_token.js").read_text("utf-8")
     plotly = get_plotlyjs().replace("\r\n", "\n")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -68,6 +73,9 @@ def render(
         plotly=plotly,
         script=script,
         payload=payload(table, found),
+        classes=None if classes is None else by_token.payload(classes),
+        of_classes=None if classes is None else by_token.summary(classes),
+        class_panels=by_token.PANELS,
         sizes=_size_ticks(table),
         summary=_summary(table),
         views=VIEWS,

@@ -1,0 +1,145 @@
+"""The classes of one model as points: what `tightframe classes` left among the results.
+
+Tokens are strangers' text: everything that the page shows of them is escaped here.
+"""
+
+import dataclasses
+import html
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tightframe.errors import UserError
+from tightframe.report.panels import log_ticks
+
+FILE = "classes.parquet"
+MOST = 5_000  # classes on the page, the commonest: each is a mark that the browser draws
+_LONGEST = 40  # letters of a token that are shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A number of each class against its count."""
+
+    column: str
+    name: str  # on the switch
+    title: str  # of the axis
+    meaning: str
+    log: bool  # whether its axis is logarithmic where all values are positive
+
+
+PANELS = (
+    Panel(
+        "norm",
+        "Norm",
+        "norm of the centred class mean",
+        "How far the mean of the embeddings before this token lies from the average of all class "
+        "means, in the unit of the embedding. Equal norms (NC2) would be a level line.",
+        log=False,
+    ),
+    Panel(
+        "cdnv",
+        "Variability",
+        "mean CDNV to all other classes",
+        "Scatter within this class and another over their squared distance, averaged over all "
+        "other classes (NC1); lower is more collapsed. Of a rare token it is too low: the debiased "
+        "value is shown with each point.",
+        log=True,
+    ),
+    Panel(
+        "duality",
+        "Duality",
+        "cosine with the row of the classifier",
+        "Whether the class mean points the way of the token's row of the classifier (NC3); 1 is "
+        "the same direction.",
+        log=False,
+    ),
+    Panel(
+        "agreement",
+        "Agreement",
+        "share of validation positions that agree",
+        "How often the classifier decides as the nearest class mean does where this token comes "
+        "next (NC4), on validation text; tokens that do not occur there have no point.",
+        log=False,
+    ),
+)
+# What is shown with a point besides its place.
+_NUMBERS = (
+    *("norm", "cdnv", "cdnv_db", "interference", "duality", "agreement"),
+    "nearest_angle",
+)
+_FACTS = ("run", "step", "min_count")
+
+
+def find(path: Path, table: pd.DataFrame) -> pd.DataFrame | None:
+    """The classes of a run, or of the best run of a sweep that has any; None if there are none.
+
+    Args:
+        path: A sweep's or a run's folder.
+        table: A line a checkpoint: the best run is that of the lowest validation loss.
+    """
+    best = table.groupby("run")["val_loss"].min()
+    files = sorted(path.glob(f"runs/*/results/{FILE}"))
+    losses = [float(best.get(file.parent.parent.name, math.inf)) for file in files]
+    if files:
+        return _read(files[losses.index(min(losses))])
+    file = path / "results" / FILE
+    return _read(file) if file.exists() else None
+
+
+def payload(classes: pd.DataFrame) -> dict[str, Any]:
+    """What the script draws: columns of plain values, a point a class."""
+    shown = classes.sort_values("count", ascending=False, kind="stable").head(MOST)
+    return {
+        "count": shown["count"].astype(int).tolist(),
+        **{name: _numbers(shown[name]) for name in _NUMBERS},
+        "token": [readable(token) for token in shown["token"]],
+        "nearest": [
+            None if pd.isna(token) else readable(token) for token in shown["nearest_token"]
+        ],
+        "panels": {
+            panel.column: {"title": panel.title, "ticks": _log_ticks(shown[panel.column], panel)}
+            for panel in PANELS
+        },
+    }
+
+
+def summary(classes: pd.DataFrame) -> dict[str, Any]:
+    """What is said of the points: which model's they are, and how many are shown."""
+    facts = {name: classes.attrs[name] for name in _FACTS}
+    return {**facts, "classes": len(classes), "shown": min(len(classes), MOST)}
+
+
+def readable(token: str) -> str:
+    """A token for plotly, which reads some HTML: escaped, its spaces seen, not too long."""
+    seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in token)
+    seen = seen if len(seen) <= _LONGEST else f"{seen[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return html.escape(seen.replace(" ", "\N{OPEN BOX}"), quote=False)
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        classes = pd.read_parquet(file)
+        wanted = classes[["token", "count", *_NUMBERS, "nearest_token"]]
+        if not all(name in classes.attrs for name in _FACTS):
+            raise ValueError("no facts")
+        numbers = {name: wanted[name].astype(float) for name in _NUMBERS}
+    except (OSError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{file}: not a table of classes, or damaged; run `tightframe classes` again"
+        ) from None
+    described = wanted.assign(**numbers)
+    described.attrs = classes.attrs
+    return described
+
+
+def _log_ticks(values: "pd.Series[float]", panel: Panel) -> tuple[float, ...] | None:
+    """The ticks of a logarithmic axis; None where it is linear, as with a value that is 0."""
+    positive = values.min() > 0
+    return log_ticks(values.min(), values.max()) if panel.log and positive else None
+
+
+def _numbers(values: "pd.Series[float]") -> list[float | None]:
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
