@@ -59,7 +59,7 @@ def main() -> None:
     for name in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(compare(Path(folder), name, options))
-        print(f"{name}: done", file=sys.stderr)
+        print(f"{name}: {rows[-1].get('times', 'done')}", file=sys.stderr, flush=True)
     show(rows, options)
     path = options.out or Path(__file__).parent / "results" / f"engine-{machine_slug()}.json"
     write_text(path, json.dumps({"about": about(options), "rows": rows}, indent=2) + "\n")
@@ -144,7 +144,8 @@ def take_my_turns(folder: Path, name: str, side: str, options: argparse.Namespac
     done = None
     while done is None:
         print("{}", flush=True)
-        sys.stdin.readline()
+        if not sys.stdin.readline():
+            sys.exit("the benchmark has ended without this side")
         clock, used = time.perf_counter(), time.process_time()
         try:
             next(steps)

@@ -1,0 +1,31 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.mark.slow
+def test_the_engine_benchmark_runs_where_nothing_else_is_installed(tmp_path):
+    # The small problems, one thread; without the reference library its columns are left out, and
+    # what is compared agrees, or the benchmark ends with a message.
+    out = tmp_path / "engine.json"
+    command = [sys.executable, str(BENCHMARKS / "engine.py"), "--quick", "--threads", "1"]
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {row["row"]: row for row in json.loads(out.read_text())["rows"]}
+    assert list(rows) == ["moments", "pairs", "tiles", "wide", "nearest", "fp32", "bf16"]
+    assert all(row["ours"]["cpu_seconds"] > 0 for row in rows.values())
+    assert all("theirs" not in rows[name] for name in ("moments", "pairs", "tiles", "wide"))
+    assert all(rows[name]["difference"] == 0 for name in ("fp32", "bf16"))  # as many positions
+
+
+@pytest.mark.slow
+def test_a_row_that_does_not_exist_is_refused():
+    command = [sys.executable, str(BENCHMARKS / "engine.py"), "--rows", "pears"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown rows pears; expected some of ['moments', 'pairs'" in done.stderr
