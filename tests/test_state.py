@@ -441,3 +441,244 @@ def test_no_positions_have_no_loss():
     decisions = Decisions(torch.tensor([True]))
     assert decisions.loss != decisions.loss
     assert decisions.accuracy != decisions.accuracy
+
+
+def sample_of_all_kinds(rng, dtype, offset, n=160):
+    """Half of the samples in one hot class, six singletons, an empty class, some without a label.
+
+    Within a class the standard deviation is 1 a dimension, `offset` is as far as the means go.
+    """
+    labels = np.where(rng.random(n) < 0.5, 0, rng.integers(1, 6, size=n))
+    labels[rng.random(n) < 0.1] = -100
+    labels[rng.permutation(n)[:6]] = np.arange(6, 12)
+    embeddings = torch.from_numpy(offset + rng.normal(size=(n, 3))).to(dtype)
+    embeddings[torch.from_numpy(labels == -100)] = float("nan")
+    return embeddings, torch.from_numpy(labels)
+
+
+def assert_exact(moments, embeddings, labels):
+    """Counts exactly, the rest to 1e-10 of what there is: of the size of the class's embeddings
+    for a mean, of itself for a spread (so that what has none has none)."""
+    kept = labels != -100
+    naive = naive_moments(embeddings[kept].double(), labels[kept], 13)
+    counts, means, spreads, scatter, balanced = map(torch.from_numpy, naive)
+    assert torch.equal(moments.counts, counts)
+    size = ((spreads + counts * means.square().sum(1)) / counts.clamp(min=1)).sqrt()
+    assert ((moments.means - means).norm(dim=1) <= 1e-10 * size).all()
+    torch.testing.assert_close(moments.spreads, spreads, **TIGHT)
+    if moments.scatter is not None:
+        assert (moments.scatter - scatter).norm() <= 1e-10 * scatter.norm()
+        assert (moments.balanced_scatter - balanced).norm() <= 1e-10 * balanced.norm()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    cuts=st.lists(st.integers(0, 160), max_size=7).map(sorted),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    offset=st.sampled_from([0.0, 100.0]),
+    groups=st.sampled_from([1, 2, 5]),
+    scatter=st.booleans(),
+)
+def test_states_are_exact_for_any_batches_merged_in_any_tree(
+    seed, cuts, dtype, offset, groups, scatter
+):
+    rng = np.random.default_rng(seed)
+    embeddings, labels = sample_of_all_kinds(rng, dtype, offset)
+    of = torch.from_numpy(rng.integers(groups, size=len(labels)))
+    counts = torch.bincount(labels[labels >= 0], minlength=13)
+    options = {"scatter": True, "label_counts": counts} if scatter else {}
+    order = torch.from_numpy(rng.permutation(len(labels)))
+    states = []
+    for a, b in itertools.pairwise([0, *cuts, len(labels)]):
+        state = ClassMoments(13, 3, groups=groups, **options)
+        rows = order[a:b]
+        state.update(embeddings[rows], labels[rows], of[rows])
+        states.append(state)
+    while len(states) > 1:  # any two of those that are left
+        i, j = rng.permutation(len(states))[:2]
+        states[i].merge(states[j])
+        del states[j]
+    assert_exact(states[0], embeddings, labels)
+    assert states[0].ignored == int((labels == -100).sum())
+    if groups > 1:
+        left_out = int(rng.integers(groups))
+        rest = of != left_out
+        assert_exact(states[0].without(left_out), embeddings[rest], labels[rest])
+
+
+def grouped(n=400, groups=4, **options):
+    """A state of groups that are not alike: the last one is far away and holds a class alone."""
+    embeddings, labels = sample(n)
+    of = torch.arange(n) * groups // n
+    embeddings[of == groups - 1] += 50
+    labels[-1] = 12
+    moments = ClassMoments(13, 5, groups=groups, **options)
+    moments.update(embeddings, labels, of)
+    return moments, embeddings, labels, of
+
+
+def test_a_state_in_groups_reads_as_one_without_them():
+    embeddings, labels = grouped()[1:3]
+    counts = torch.bincount(labels, minlength=13)
+    moments = grouped(scatter=True, label_counts=counts)[0]
+    assert moments.n_groups == 4
+    assert_same(moments, naive_moments(embeddings, labels, 13))
+    assert moments.n == 400
+    plain = moments_of(embeddings, labels)
+    torch.testing.assert_close(moments.global_mean(), plain.global_mean(), **TIGHT)
+    torch.testing.assert_close(
+        moments.variances, plain.variances, rtol=1e-10, atol=0, equal_nan=True
+    )
+
+
+def test_without_some_groups_is_as_if_they_had_not_been_seen():
+    moments, embeddings, labels, of = grouped()
+    moments.provenance = {"model": "tiny"}
+    for left_out in [(0,), (3,), (1, 2), (0, 1, 2), ()]:
+        kept = ~torch.isin(of, torch.tensor(left_out))
+        rest = moments.without(*left_out)
+        assert_same(rest, naive_moments(embeddings[kept], labels[kept], 13))
+        assert (rest.n_groups, rest.provenance) == (1, {"model": "tiny"})
+        assert rest.scatter is None
+    assert moments.without(0, 1, 2, 3).n == 0
+    assert moments.counts_by_group[:, 12].tolist() == [0, 0, 0, 1]
+
+
+def test_what_is_read_of_a_state_in_groups_follows_its_updates_and_merges():
+    moments, embeddings, labels, of = grouped()
+    half = ClassMoments(13, 5, groups=4)
+    half.update(embeddings[:200], labels[:200], of[:200])
+    assert half.n == 200
+    assert half.means.isfinite().all()
+    half.update(embeddings[200:300], labels[200:300], of[200:300])
+    assert_same(half, naive_moments(embeddings[:300], labels[:300], 13))
+    rest = ClassMoments(13, 5, groups=4)
+    rest.update(embeddings[300:], labels[300:], 3)  # one group for all of them
+    half.merge(rest)
+    assert_same(half, naive_moments(embeddings, labels, 13))
+    assert torch.equal(half.counts_by_group, moments.counts_by_group)
+
+
+def test_a_saved_state_in_groups_comes_back_whole_and_goes_on(tmp_path):
+    counts = torch.bincount(grouped()[2], minlength=13)
+    options = {"groups": 4, "scatter": True, "label_counts": counts}
+    _, embeddings, labels, of = grouped()
+    moments = ClassMoments(13, 5, **options)
+    moments.update(embeddings[:250], labels[:250], of[:250])
+    moments.save(tmp_path / "state.safetensors")
+    loaded = ClassMoments.load(tmp_path / "state.safetensors")
+    assert loaded.n_groups == 4
+    for state in (moments, loaded):
+        state.update(embeddings[250:], labels[250:], of[250:])
+    for mine, theirs in zip(arrays(moments.without(1)), arrays(loaded.without(1)), strict=True):
+        assert torch.equal(mine, theirs)
+    assert torch.equal(loaded.scatter, moments.scatter)
+    assert torch.equal(loaded.balanced_scatter, moments.balanced_scatter)
+    with pytest.raises(ValueError, match="more than label_counts says"):
+        loaded.merge(moments)
+
+
+def test_groups_that_are_none_are_refused_before_anything_changes():
+    moments = grouped()[0]
+    embeddings, labels = sample()
+    before = copy.deepcopy(arrays(moments))
+    with pytest.raises(ValueError, match="say to which of the 4 groups the positions belong"):
+        moments.update(embeddings, labels)
+    with pytest.raises(ValueError, match=r"groups must lie in \[0, 4\), got 4..4"):
+        moments.update(embeddings, labels, 4)
+    with pytest.raises(ValueError, match=r"groups lie in \[0, 4\), got 7"):
+        moments.without(7)
+    with pytest.raises(ValueError, match="holds no groups; make it with `groups`"):
+        moments_of(embeddings, labels).without(0)
+    with pytest.raises(ValueError, match="at least 1 group, got 0"):
+        ClassMoments(3, 4, groups=0)
+    with pytest.raises(ValueError, match="13 classes in 5 dimensions in 4 groups here, 13 classes"):
+        moments.merge(ClassMoments(13, 5))
+    for now, then in zip(arrays(moments), before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_the_memory_of_a_state_is_what_its_tensors_take():
+    counts = torch.ones(13, dtype=torch.int64)
+    for groups, scatter in [(1, False), (1, True), (4, False), (4, True)]:
+        options = {"scatter": True, "label_counts": counts} if scatter else {}
+        moments = ClassMoments(13, 5, groups=groups, **options)
+        rows = moments._rows
+        kept = (rows.counts, rows.means, rows.spreads, rows.scatter, rows.balanced_scatter)
+        taken = sum(x.numel() * x.element_size() for x in kept if x is not None)
+        assert ClassMoments.bytes(13, 5, groups, scatter) == taken
+
+
+@pytest.mark.slow
+def test_forty_million_additions_to_one_class_lose_nothing():
+    # The same million samples forty times: the mean stays, the spread is forty times as large.
+    x = torch.from_numpy(np.random.default_rng(0).normal(100, 1, size=(1_000_000, 2)))
+    labels = torch.zeros(1_000_000, dtype=torch.int64)
+    moments = ClassMoments(2, 2)
+    for _ in range(40):
+        moments.update(x, labels)
+    assert moments.counts.tolist() == [40_000_000, 0]
+    _, means, spreads, *_ = (torch.from_numpy(part) for part in naive_moments(x, labels, 2))
+    torch.testing.assert_close(moments.means[0], means[0], **TIGHT)
+    torch.testing.assert_close(moments.spreads[0], 40 * spreads[0], **TIGHT)
+
+
+def test_batches_join_a_saved_state_of_forty_million_samples(tmp_path):
+    # Of one class: 4e7 samples at 100 +- 1, by their sums, then batches. Chan's formula by hand,
+    # in extended precision: delta from the old mean moves the mean by delta m / (n + m).
+    big = ClassMoments(1, 1)
+    big.counts += 40_000_000
+    big.means += 100
+    big.spreads += 40_000_000
+    big.save(tmp_path / "big.safetensors")
+    moments = ClassMoments.load(tmp_path / "big.safetensors")
+    x = torch.from_numpy(np.random.default_rng(0).normal(103, 1, size=(10_000, 1)))
+    for part in x.split(999):
+        state = ClassMoments(1, 1)
+        state.update(part, torch.zeros(len(part), dtype=torch.int64))
+        moments.merge(state)
+    extended = x.numpy().astype(np.longdouble)
+    n, m = 40_000_000, 10_000
+    delta = extended.mean() - 100
+    spread = n + np.square(extended - extended.mean()).sum() + delta**2 * n * m / (n + m)
+    assert moments.counts.item() == n + m
+    assert moments.means.item() == pytest.approx(float(100 + delta * m / (n + m)), rel=1e-12)
+    assert moments.spreads.item() == pytest.approx(float(spread), rel=1e-10)
+
+
+def test_decisions_in_groups_are_those_of_one_stream_and_can_be_left_out(tmp_path):
+    seen = torch.tensor([True] * 5 + [False] * 2)
+    whole, parts = Decisions(seen, groups=3), []
+    for group in range(3):
+        labels, chosen = random_decisions(group)
+        labels[7] = -100
+        whole.update(labels, chosen, group)
+        parts.append(Decisions(seen))
+        parts[-1].update(labels, chosen)
+    together = Decisions(seen)
+    for part in parts:
+        together.merge(part)
+    whole.save(tmp_path / "state.safetensors")
+    loaded = Decisions.load(tmp_path / "state.safetensors")
+    assert loaded.n_groups == 3
+    assert loaded.counts_by_group.sum(1).tolist() == [49, 49, 49]
+    without = Decisions(seen)
+    without.merge(parts[0])
+    without.merge(parts[2])
+    doubled = Decisions(seen, groups=3)
+    for _ in range(2):
+        doubled.merge(loaded)
+    for name in ("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"):
+        assert torch.equal(getattr(whole, name), getattr(together, name))
+        assert torch.equal(getattr(loaded, name), getattr(whole, name))
+        assert torch.equal(getattr(loaded.without(1), name), getattr(without, name))
+        assert torch.equal(getattr(doubled.without(1), name), 2 * getattr(without, name))
+    torch.testing.assert_close(loaded.losses, together.losses, **TIGHT)
+    torch.testing.assert_close(loaded.without(1).losses, without.losses, **TIGHT)
+    with pytest.raises(ValueError, match="different shape: 3 groups here, 1 there"):
+        whole.merge(together)
+    with pytest.raises(ValueError, match="say to which of the 3 groups"):
+        whole.update(*random_decisions(0))
+    with pytest.raises(ValueError, match="at least 1 group, got 0"):
+        Decisions(seen, groups=0)

@@ -55,6 +55,7 @@ from torch import Tensor
 
 from tightframe.collapse.pairwise import OfPairs
 from tightframe.collapse.values import Geometry, Value
+from tightframe.moments.state import ClassMoments
 
 LEVEL = 0.95
 KEPT = 0.9  # share of a measure's classes that must be fixed, or there is no interval
@@ -178,6 +179,32 @@ def balanced_halves(n_groups: int) -> Bool[Tensor, "R G"] | None:
     return halves
 
 
+def plan_leaving_out(groups: Sequence[int]) -> list[list[int]]:
+    """What is left out of each resample: each of the groups, then halves that come in pairs."""
+    halves = []
+    if len(groups) >= 2 ** len(SPLITS):
+        numbered = list(enumerate(groups))
+        halves = [
+            [group for i, group in numbered if bool(i & bit) == odd]
+            for bit in SPLITS
+            for odd in (False, True)
+        ]
+    return [[group] for group in groups] + halves
+
+
+def plan_halving(n_groups: int) -> list[list[int]] | None:
+    """The same where the resamples are `balanced_halves`."""
+    halves = balanced_halves(n_groups)
+    return None if halves is None else [(~half).nonzero().flatten().tolist() for half in halves]
+
+
+def survivors(moments: ClassMoments, plan: Sequence[Sequence[int]]) -> Bool[Tensor, " C"]:
+    """Which classes keep two samples whatever the plan leaves out."""
+    by_group, total = moments.counts_by_group, moments.counts
+    least = torch.stack([total - by_group[left_out].sum(0) for left_out in plan])
+    return least.amin(0) >= 2
+
+
 def _left_out(
     questions: Sequence[Question], geometry: Geometry, classifier: Float[Tensor, "V D"]
 ) -> dict[str, Interval]:
@@ -185,12 +212,6 @@ def _left_out(
     groups = _occupied(geometry.moments.counts_by_group)
     if len(groups) < 2:
         return _none(questions, "the documents are in one group")
-    plan = [[group] for group in groups]
-    if len(groups) >= 2 ** len(SPLITS):
-        numbered = list(enumerate(groups))
-        plan += [
-            [g for i, g in numbered if bool(i & bit) == odd] for bit in SPLITS for odd in (0, 1)
-        ]
 
     def interval(question: Question, full: float, resampled: list[float]) -> Interval:
         without, halves = resampled[: len(groups)], resampled[len(groups) :]
@@ -204,7 +225,7 @@ def _left_out(
             )
         return found
 
-    return _resample(questions, geometry, classifier, plan, interval)
+    return _resample(questions, geometry, classifier, plan_leaving_out(groups), interval)
 
 
 def _halved(
@@ -214,12 +235,11 @@ def _halved(
     moments = geometry.moments
     if len(_occupied(moments.counts_by_group)) < moments.n_groups:
         return _none(questions, "some groups have no documents, and a median needs balanced halves")
-    halves = balanced_halves(moments.n_groups)
-    if halves is None:
+    plan = plan_halving(moments.n_groups)
+    if plan is None:
         return _none(
             questions, f"{moments.n_groups} groups have no balanced halves, as 12, 20 or 24 have"
         )
-    plan = [(~half).nonzero().flatten().tolist() for half in halves]
     return _resample(
         questions,
         geometry,
@@ -240,12 +260,11 @@ def _resample(
     if not questions:
         return {}
     moments = geometry.moments
-    by_group, total = moments.counts_by_group, moments.counts
-    fixed = torch.zeros_like(total, dtype=torch.bool)
+    counts = geometry.classes.counts
+    sizes = {one.least_count: int((counts >= one.least_count).sum()) for one in questions}
+    fixed = torch.zeros_like(moments.counts, dtype=torch.bool)
     fixed[geometry.classes.ids] = True
-    sizes = {one.least_count: int((total[fixed] >= one.least_count).sum()) for one in questions}
-    for left_out in plan:
-        fixed &= total - by_group[list(left_out)].sum(0) >= 2
+    fixed &= survivors(moments, plan)
     n_fixed = int(fixed.sum())
 
     def too_few(question: Question) -> bool:
@@ -348,7 +367,7 @@ def _filled(value: Value, interval: Interval, range: str) -> Value:
     reason = "; ".join(filter(None, [value.reason, interval.reason]))
     if math.isnan(interval.low):
         return dataclasses.replace(value, reason=reason)
-    ends = re.fullmatch(r"\[(-?\d+), (\d+)\]", range)
+    ends = re.fullmatch(r"[\[(](-inf|-?\d+), (inf|\d+)[\])]", range)
     least, most = map(float, ends.groups()) if ends else (-math.inf, math.inf)
     low, high = (min(max(end, least), most) for end in interval[:2])
     return dataclasses.replace(value, low=low, high=high, resampled=DOCUMENTS, reason=reason)
