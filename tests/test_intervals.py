@@ -165,7 +165,7 @@ def test_every_measure_has_an_interval_or_says_why_it_has_none():
             assert value.low < value.high
             assert value.resampled == "documents"
     declared = {measure.name for measure in MEASURES if measure.question.why_none}
-    of_the_classifier = {name for name in found if "head" in name}
+    of_the_classifier = {name for name in found if "head" in name and not name.endswith("_fw")}
     # The means have norms near 1, so that the mean of their logarithms, in a denominator, is
     # near 0: the one measure here whose bias can't be taken out.
     near_zero = {"nc2_equinorm_cov_log"}
@@ -301,12 +301,12 @@ def test_an_interval_of_a_share_ends_where_shares_end():
 
 
 def test_intervals_hold_the_truth_where_the_plain_value_does_not():
-    # A fast look at what `make test-slow` takes a thousand draws for. Of 25 intervals with
-    # probability 0.95, 19 or fewer hold the truth in 1 of 1,000 cases. At 20 samples a class the
+    # A fast look at what `make test-slow` takes a thousand draws for. Of 15 intervals with
+    # probability 0.95, 10 or fewer hold the truth in 1 of 1,600 cases. At 20 samples a class the
     # plain cosine is too small by the noise of the means, more than its interval is wide.
-    shares, found = coverage(COVERED, 25, 20, shape=(80, 16), shared=0.0)
-    assert min(found.values()) >= 23
-    assert min(shares.values()) > 0.78
+    shares, found = coverage(COVERED, 15, 20, shape=(80, 16), shared=0.0)
+    assert min(found.values()) >= 14
+    assert min(shares.values()) > 0.71
     mixed = mixture(80, 16)
     value = metrics(mixed.sample(20, 20), mixed.classifier, measures=COVERED)["nc3_cos_mean"]
     assert value.value < value.low <= mixed.truth(["nc3_cos_mean"])["nc3_cos_mean"] <= value.high
