@@ -252,6 +252,8 @@ def measure(
     project: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     random_weights: int | None = None,
+    ood: Path | None = None,
+    compat: Names = None,
     part: str | None = None,
     batch_tokens: int = 8192,
     trust_remote_code: Flag = False,
@@ -303,6 +305,10 @@ def measure(
         Of the forward passes; the statistics are float64 in any case.
     random_weights
         Measure a twin with weights drawn anew from this seed.
+    ood
+        Tokens of another kind of text, for NC5.
+    compat
+        lc-2024-05, lc-2024-10: also the columns of these published tables.
     part
         I/N: only the I-th of N shares of the training pass, for `tightframe merge`.
     batch_tokens
@@ -347,9 +353,8 @@ def measure(
         if part is not None:
             paths = measure_part(model, on, part, progress=progress, **common, **asked)
         else:
-            path = measure_run(
-                model, on, keep_states=keep_states, progress=progress, **common, **asked
-            )
+            more: dict[str, Any] = {"keep_states": keep_states, "ood": ood, "compat": compat or ()}
+            path = measure_run(model, on, progress=progress, **more, **common, **asked)
     if part is not None:
         shown = [str(path) for path in paths]
         _done("\n".join([*shown, "merge all parts with `tightframe merge`"]), json, states=shown)

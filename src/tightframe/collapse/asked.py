@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from tightframe.collapse.compat import columns
 from tightframe.collapse.measures import Measure, choose
 from tightframe.collapse.states import Pass
 from tightframe.collapse.subject import Model
@@ -30,6 +31,8 @@ class Asked:
     skip_positions: int = 0
     project: int | None = None
     precision: Precision = "fp32"
+    ood: str | None = None  # fingerprint of the out-of-distribution tokens
+    compat: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -40,6 +43,8 @@ class Asked:
         ):
             if value is not None and value < least:
                 raise UserError(f"{name} is {value}; expected at least {least}")
+        for table in self.compat:
+            columns(table)  # an unknown one is refused before any pass
 
     @classmethod
     def of(cls, measures: Sequence[str] | None, **settings: Any) -> "Asked":
@@ -49,12 +54,13 @@ class Asked:
     @property
     def settings(self) -> dict[str, Any]:
         """As the header of the results tells them."""
-        return dataclasses.asdict(self) | {"measures": list(self.measures)}
+        listed = {"measures": list(self.measures), "compat": list(self.compat)}
+        return dataclasses.asdict(self) | listed
 
     @property
     def way(self) -> dict[str, Any]:
         """What makes two values of one measure, layer, subset and minimum count different."""
-        names = ("labels", "groups", "skip_positions", "project", "precision")
+        names = ("labels", "groups", "skip_positions", "project", "precision", "ood")
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from tightframe.collapse import states
 from tightframe.collapse.study import Progress
-from tightframe.collapse.subject import Model, Subject
+from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.collapse.values import Geometry
 from tightframe.collapse.words import ids_of, spellings, words
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import whole_file
 from tightframe.lm.hardware import prepared
-from tightframe.moments import stream
 from tightframe.moments.pairs import Aggregate, Pairs
 from tightframe.moments.state import ClassMoments, Decisions
 
@@ -68,30 +68,31 @@ class Described:
 
 def measure_classes(
     model: str | Path | Model,
-    tokens: TokenShards | str | Path | None = None,
+    tokens: TokenShards | Text | str | Path | None = None,
     *,
     names: Sequence[str] = (),
     step: int | None = None,
     min_count: int = 1,
+    trust_remote_code: bool = False,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Described:
-    """Describe a model token by token: a pass over each split, then three tables.
+    """Describe a model token by token: three tables, from what a measurement has left if it did.
 
     Writes classes.parquet and .csv, heavy-tails.csv and heaviest-pairs.csv into the folder
     `results` of the run, in the place of earlier ones: the last description is the one that counts.
 
     Args:
         model: A run directory, a checkpoint or Hugging Face folder, a hub name, or a model.
-        tokens: Token shards, or their folder; a run knows its own.
+        tokens: Token shards, or their folder, or a text; a run knows its own.
         names: Words to look up, see `words`.
         step: The checkpoint of a run; the last by default.
         min_count: Embeddings that a class needs to take part.
         out: Folder that takes `results/`; a run has its own.
         progress: Called as the passes go on.
     """
-    subject = Subject.of(model, step, out)
-    shards = subject.tokens(tokens)
+    subject = Subject.of(model, step, out, trust_remote_code=trust_remote_code)
+    shards = subject.tokens(tokens, progress)
     counts = shards.split("train").label_counts()
     if min_count < 1 or int((counts >= min_count).sum()) < 2:
         raise UserError(
@@ -150,19 +151,25 @@ def _quoted(token: str) -> str:
 def _states(
     subject: Subject, shards: TokenShards, min_count: int, progress: Progress | None
 ) -> tuple[ClassMoments, Decisions]:
-    """A pass over each split."""
+    """Those that a measurement has left, or a pass over each split."""
 
     def show(stage: str) -> Callable[[int, int], None] | None:
         if progress is None:
             return None
         return lambda done, total: progress(stage, done / total, done * shards.block)
 
-    train, val = shards.split("train"), shards.split("val")
-    moments = stream.measure(subject.model, train, progress=show("training split"))
-    decisions = stream.decide(
-        subject.model, val, moments, min_count=min_count, progress=show("validation split")
+    last = subject.model.depth
+    wanted = states.Pass(layers=(last,))
+    moments = states.moments(subject, shards, wanted, progress=show("training split"))
+    decisions = states.decisions(
+        subject,
+        shards,
+        wanted,
+        moments,
+        min_count=min_count,
+        progress=show("validation split"),
     )
-    return moments, decisions
+    return moments[last], decisions[last]
 
 
 def by_token(

@@ -22,6 +22,7 @@ from tightframe.moments.ledger import Ledger, Span
 from tightframe.moments.projection import Projection
 from tightframe.moments.reading import NEXT, Reading
 from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.moments.storage import facts_of
 from tightframe.moments.stream import (
     BATCH_TOKENS,
     Precision,
@@ -108,7 +109,10 @@ def moments(
     stream = wanted.stream(subject, split)
     provenance = {layer: wanted.provenance(subject, split, layer) for layer in wanted.layers}
     paths = {layer: _path(subject, facts) for layer, facts in provenance.items()}
-    earlier = {layer: _earlier(path, provenance[layer]) for layer, path in paths.items()}
+    earlier = {
+        layer: _earlier(path, provenance[layer], stream) or _richer(path, provenance[layer], stream)
+        for layer, path in paths.items()
+    }
     left = _missing(earlier, split.n_blocks)
     if left:
         _check_memory(stream, wanted, say)
@@ -117,17 +121,7 @@ def moments(
             states = {layer: earlier[layer] or made[layer] for layer in made}
             collect(stream, states, progress=progress, after=_Saver(states, paths))
         else:
-            wait(world)  # everybody has read what there is
-            if world.rank == 0:
-                _tidy(earlier, paths)
-            wait(world)
-            pieces = {layer: _piece(path, world) for layer, path in paths.items()}
-            spans = share(left, world, multiple=stream.batch_blocks)
-            collect(stream, made, spans=spans, progress=progress, after=_Saver(made, pieces))
-            states = {layer: sum_states(state, world) for layer, state in made.items()}
-            for layer, state in states.items():
-                if (before := earlier[layer]) is not None:
-                    state.merge(before)
+            states = _shared(stream, made, earlier, paths, left, world, progress)
     else:
         states = {layer: state for layer, state in earlier.items() if state is not None}
     assert not _missing(states, split.n_blocks), "the pass missed some of the blocks"
@@ -159,7 +153,10 @@ def part(
     paths = {layer: _piece(_path(subject, facts), world) for layer, facts in provenance.items()}
     _check_memory(stream, wanted, say)
     made = _new(stream, wanted, provenance)
-    states = {layer: _load(path, provenance[layer]) or made[layer] for layer, path in paths.items()}
+    states = {
+        layer: _load(path, provenance[layer], stream) or made[layer]
+        for layer, path in paths.items()
+    }
     spans = share([(0, split.n_blocks)], world, multiple=stream.batch_blocks)
     saver = _Saver(states, paths)
     collect(stream, states, spans=spans, progress=progress, after=saver)
@@ -180,11 +177,14 @@ def decisions(
     progress: Progress | None = None,
 ) -> dict[int, Decisions]:
     """What is decided on the validation split, by layer; arguments as in `moments`."""
-    split = shards.split("val")
+    split, train = shards.split("val"), shards.split("train")
+    # What else was kept of the embeddings changes no decision.
+    wanted = dataclasses.replace(wanted, scatter=False, dimensions=False)
     provenance = {
         layer: wanted.provenance(subject, split, layer)
-        | {"means": state.provenance, "min_count": min_count, "ranks": ranks}
-        for layer, state in means.items()
+        | {"means": wanted.provenance(subject, train, layer)}
+        | {"min_count": min_count, "ranks": ranks}
+        for layer in means
     }
     paths = {layer: _path(subject, facts, "-val") for layer, facts in provenance.items()}
     if all(path.exists() for path in paths.values()):
@@ -205,6 +205,30 @@ def decisions(
             state.save(paths[layer])
     wait(world)
     return total
+
+
+def _shared(
+    stream: Stream,
+    made: dict[int, ClassMoments],
+    earlier: Mapping[int, ClassMoments | None],
+    paths: Mapping[int, Path],
+    left: list[Span],
+    world: World,
+    progress: Progress | None,
+) -> dict[int, ClassMoments]:
+    """What is left of a pass, by several processes; and what there was before."""
+    wait(world)  # everybody has read what there is
+    if world.rank == 0:
+        _tidy(earlier, paths)
+    wait(world)
+    pieces = {layer: _piece(path, world) for layer, path in paths.items()}
+    spans = share(left, world, multiple=stream.batch_blocks)
+    collect(stream, made, spans=spans, progress=progress, after=_Saver(made, pieces))
+    states = {layer: sum_states(state, world) for layer, state in made.items()}
+    for layer, state in states.items():
+        if (before := earlier[layer]) is not None:
+            state.merge(before)
+    return states
 
 
 class _Saver:
@@ -249,11 +273,11 @@ def _new(
     return states
 
 
-def _earlier(path: Path, provenance: dict[str, Any]) -> ClassMoments | None:
+def _earlier(path: Path, provenance: dict[str, Any], stream: Stream) -> ClassMoments | None:
     """All that earlier passes have left of a state: the file and its pieces, merged."""
     state: ClassMoments | None = None
     for file in (path, *_pieces(path)):
-        if (found := _load(file, provenance)) is None:
+        if (found := _load(file, provenance, stream)) is None:
             continue
         if state is None:
             state = found
@@ -262,11 +286,26 @@ def _earlier(path: Path, provenance: dict[str, Any]) -> ClassMoments | None:
     return state
 
 
-def _load(path: Path, provenance: dict[str, Any]) -> ClassMoments | None:
+def _richer(path: Path, provenance: dict[str, Any], stream: Stream) -> ClassMoments | None:
+    """A finished state of the same pass that holds more than is asked for, if there is one."""
+    extras = ("scatter", "dimensions")
+    for file in sorted(path.parent.glob(f"{path.name.rpartition('-')[0]}-*.safetensors")):
+        if ".part-" in file.name:
+            continue
+        found = facts_of(file)[-1]
+        rest = all(found.get(key) == provenance[key] for key in provenance.keys() - set(extras))
+        if rest and all(found.get(key) or not provenance[key] for key in extras):
+            state = ClassMoments.load(file, device=stream.model.classifier.device)
+            if state.ledger.covers(0, stream.split.n_blocks):
+                return state
+    return None
+
+
+def _load(path: Path, provenance: dict[str, Any], stream: Stream) -> ClassMoments | None:
     """The state of a file, None if there is none; one that is of something else is refused."""
     if not path.exists():
         return None
-    state = ClassMoments.load(path)
+    state = ClassMoments.load(path, device=stream.model.classifier.device)
     for key, value in provenance.items():
         if (found := state.provenance.get(key)) != value:
             raise UserError(

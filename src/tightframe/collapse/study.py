@@ -12,6 +12,8 @@ from torch import Tensor
 
 from tightframe.collapse import states
 from tightframe.collapse.asked import Asked
+from tightframe.collapse.compat import PREFIXES
+from tightframe.collapse.compat import compat as published_row
 from tightframe.collapse.measures import Measure, metrics
 from tightframe.collapse.states import Pass
 from tightframe.collapse.strata import strata
@@ -43,6 +45,7 @@ class How:
     batch_tokens: int
     progress: Progress | None
     say: Callable[[str], None] | None
+    ood: TokenShards | None = None
 
     def stage(self, name: str, shards: TokenShards) -> stream.Progress | None:
         """Where a pass reports to."""
@@ -66,6 +69,8 @@ def measure_run(
     project: int | None = None,
     precision: stream.Precision = "fp32",
     random_weights: int | None = None,
+    ood: TokenShards | str | Path | None = None,
+    compat: Sequence[str] = (),
     trust_remote_code: bool = False,
     keep_states: bool = True,
     batch_tokens: int = stream.BATCH_TOKENS,
@@ -96,6 +101,9 @@ def measure_run(
         precision: Of the forward passes.
         random_weights: Measure a twin instead: the same architecture with weights drawn anew
             from this seed. Its results go to the folder `random-SEED` beside the model's.
+        ood: Tokens of another kind of text, whose training split NC5 compares with.
+        compat: "lc-2024-05", "lc-2024-10": also the columns of these published tables, as rows
+            `compat05.<column>` and `compat10.<column>`.
         trust_remote_code: Run Python code that comes with a Hugging Face model.
         keep_states: Leave the class moments on disk: further measures need no pass then.
         batch_tokens: Tokens of a forward pass; memory, and the rounding of the forward pass.
@@ -107,6 +115,7 @@ def measure_run(
         The results file, `results/step-N-<hash>.jsonl`; the hash is of tokens and settings. If
         nothing was left to measure, an earlier one.
     """
+    others = TokenShards.open(ood) if isinstance(ood, str | Path) else ood
     asked = Asked.of(
         measures,
         layers=layers,
@@ -117,6 +126,8 @@ def measure_run(
         skip_positions=skip_positions,
         project=project,
         precision=precision,
+        ood=None if others is None else others.fingerprint,
+        compat=tuple(compat),
     )
     subject = Subject.of(
         model, step, out, random_weights=random_weights, trust_remote_code=trust_remote_code
@@ -125,7 +136,7 @@ def measure_run(
     _check_classes(shards, asked)
     world = join_world()
     try:
-        how = How(world, keep_states, batch_tokens, progress, say)
+        how = How(world, keep_states, batch_tokens, progress, say, others)
         return _measured(subject, shards, asked, how)
     finally:
         leave_world()
@@ -217,7 +228,9 @@ def _measure(
     for place, (layer, state) in enumerate(moments.items()):
         if how.progress is not None:
             how.progress(f"measures of layer {stream.layer_name(layer)}", place / len(moments), 0)
-        rows += _rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer])
+        ood = _ood(model, asked, how) if layer == last else None
+        rows += _rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer], ood)
+    rows += _published(header, asked, model, moments[last], decisions[last])
     if asked.labels == "next":
         losses = _losses(decisions[last], shards)
         rows += [_row(header, asked, last, "val", "all", 1, *each) for each in losses]
@@ -232,6 +245,7 @@ def _rows_of_layer(
     layer: int,
     moments: ClassMoments,
     decisions: Decisions,
+    ood: ClassMoments | None,
 ) -> list[Row]:
     classifier, note = _classifier_at(model, layer, moments.dim, wanted)
     measures = asked.of_layer(last=layer == model.depth, dual=classifier is not None)
@@ -249,6 +263,7 @@ def _rows_of_layer(
             measures=[measure.name for measure in measures],
             min_count=asked.min_count,
             classes=classes,
+            ood=ood,
         )
         for measure in measures:
             value = values[measure.name]
@@ -260,6 +275,35 @@ def _rows_of_layer(
                 _row(header, asked, layer, measure.split, subset, least, measure.name, value)
             )
     return rows
+
+
+def _ood(model: Model, asked: Asked, how: How) -> ClassMoments | None:
+    """Moments of another kind of text; every process makes them, since they need be few."""
+    if how.ood is None:
+        return None
+    return stream.measure(
+        model,
+        how.ood.split("train"),
+        reading=asked.reading,
+        precision=asked.precision,
+        batch_tokens=how.batch_tokens,
+        progress=how.stage("out-of-distribution text", how.ood),
+    )
+
+
+def _published(
+    header: Header, asked: Asked, model: Model, moments: ClassMoments, decisions: Decisions
+) -> Iterator[Row]:
+    """The columns of the published tables that were asked for, in their order."""
+    if moments.n_groups > 1:
+        moments, decisions = moments.without(), decisions.without()
+    facts: dict[str, str | int] = {"model": header.run, "n_params": model.n_parameters}
+    for table in asked.compat:
+        columns = published_row(table, moments, model.classifier, decisions, facts)
+        for column, value in columns.items():
+            if not isinstance(value, str):
+                name, counted = f"{PREFIXES[table]}.{column}", Value(float(value), moments.n, 0)
+                yield _row(header, asked, model.depth, "train", "all", 1, name, counted)
 
 
 def _classifier_at(model: Model, layer: int, dim: int, wanted: Pass) -> tuple[Tensor | None, str]:

@@ -63,6 +63,12 @@ def load_state(
     return {name: tensor.to(device) for name, tensor in tensors.items()}, facts
 
 
+def facts_of(path: Path) -> Any:
+    """The facts of a state, without its tensors."""
+    with _open(path) as file:
+        return _content(file).get("facts")
+
+
 def kind_of(path: Path) -> str:
     """Which kind of state a file says that it holds."""
     with _open(path) as file:
