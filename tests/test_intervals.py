@@ -317,15 +317,16 @@ def test_intervals_hold_the_truth_where_the_plain_value_does_not():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "shared", "n_classes"),
-    [(20, 0.0, 200), (100, 0.0, 200), (1000, 0.0, 300), (20, 0.3, 200), (100, 0.3, 200)],
+    [(20, 0.0, 200), (100, 0.0, 200), (100, 0.3, 200), (1000, 0.0, 300)],
 )
 def test_ninety_five_percent_of_intervals_hold_the_truth(n, shared, n_classes):
-    # 1,000 mixtures in 16 dimensions, n samples a class, in documents of one sample or of two that
-    # share a part of their deviation. The standard error of a share is 0.007. In a process of its
-    # own, whose calls are not type-checked: that takes three times as long.
+    # 1,000 mixtures in 32 dimensions, n samples a class, in documents of one sample or of two that
+    # share a part of their deviation. The standard error of a share is 0.007. The sharper the
+    # means, the more classes it takes until a median over pairs moves smoothly with them. In a
+    # process of its own, whose calls are not type-checked: that takes three times as long.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         shares, found = pool.submit(
-            coverage, COVERED, 1000, n, shape=(n_classes, 16), shared=shared
+            coverage, COVERED, 1000, n, shape=(n_classes, 32), shared=shared
         ).result()
     for name, share in shares.items():
         assert found[name] > 990, name

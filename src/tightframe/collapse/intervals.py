@@ -20,8 +20,8 @@ in the group sums, and its remainder goes as :math:`1/n^2`. Splitting the docume
 that remainder by Richardson extrapolation; where it exceeds the SE, there is no interval.
 
 **Balanced halves**, for medians: a median moves with the few pairs at the middle, and leaving out
-one group moves too few of them: its jackknife is known to be wrong (0.65 of the intervals for
-`nc1_cdnv_med_db` hold the truth, at 100 classes and 100 samples). G - 1 halves :math:`\theta_h`
+one group moves too few of them: its jackknife is known to be wrong (about 0.65 of the intervals
+for `nc1_cdnv_med_db` hold the truth, at 100 classes and 100 samples a class). G - 1 halves :math:`\theta_h`
 that are orthogonal to each other (a Hadamard matrix) have the same first-order variance,
 and disturb the means by as much as sampling does:
 
@@ -32,6 +32,10 @@ and disturb the means by as much as sampling does:
 The classes are fixed beforehand: those of the measure that keep two samples in every resample;
 value and resamples are all taken over them. Positive ratios and spreads, whose range is [0, inf),
 are treated on a log scale, where their errors are nearer to symmetric.
+
+`tests/test_intervals.py` holds the coverage to 93 to 97 % at 20, 100 and 1,000 samples a class.
+It fails where a class has too few documents for a series in 1/n: samples from ten documents that
+share a third of their variance leave a bias of about one SE in debiased medians.
 
 Intervals of decisions (NC4) resample validation documents and take the class means as given.
 
