@@ -21,9 +21,9 @@ that remainder by Richardson extrapolation; where it exceeds the SE, there is no
 
 **Balanced halves**, for medians: a median moves with the few pairs at the middle, and leaving out
 one group moves too few of them: its jackknife is known to be wrong (about 0.65 of the intervals
-for `nc1_cdnv_med_db` hold the truth, at 100 classes and 100 samples a class). G - 1 halves :math:`\theta_h`
-that are orthogonal to each other (a Hadamard matrix) have the same first-order variance,
-and disturb the means by as much as sampling does:
+for `nc1_cdnv_med_db` hold the truth, at 100 classes and 100 samples a class). G - 1 halves
+:math:`\theta_h` that are orthogonal to each other (a Hadamard matrix) have the same first-order
+variance, and disturb the means by as much as sampling does:
 
 .. math::
     \hat\theta = 2\,\theta - \bar\theta_h, \qquad
