@@ -14,6 +14,7 @@ _PUBLIC: dict[str, str] = {
     "Decisions": "tightframe.moments.state",
     "measure": "tightframe.moments.stream",
     "decide": "tightframe.moments.stream",
+    "CollapseCallback": "tightframe.collapse.callback",
     "UserError": "tightframe.errors",
 }
 _MODULES = ("analysis", "collapse", "corpus", "lm", "moments", "report", "results")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
 from tightframe.errors import PartlyDoneError, UserError
@@ -179,6 +180,7 @@ def train(
     *,
     set_: Assignments = None,
     measure: Flag = False,
+    measure_every: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     min_count: int = 1,
     measures: Names = None,
     json: Json = False,
@@ -193,10 +195,12 @@ def train(
         A setting as key=value, e.g. --set width=128; may be given again.
     measure
         Measure every kept checkpoint afterwards.
+    measure_every
+        Measure a fixed probe every so many steps of the training; 0 is never.
     min_count
-        With --measure: samples that a class needs to take part.
+        When measuring: samples that a class needs to take part.
     measures
-        With --measure: the measures to compute instead of the default list.
+        When measuring: the measures to compute instead of the default list.
     json
         Print one JSON object on standard output.
     """
@@ -205,7 +209,20 @@ def train(
     from tightframe.settings import overrides, read_toml, resolve
 
     values = (read_toml(config) if config else {}) | overrides(set_ or [])
-    run = train_model(resolve(TrainSettings, values, source=str(config or "--set")))
+    settings = resolve(TrainSettings, values, source=str(config or "--set"))
+    step_hooks = []
+    if measure_every:
+        from tightframe.collapse.callback import CollapseCallback
+
+        callback = CollapseCallback(
+            settings.tokens,
+            out=settings.out,
+            every=measure_every,
+            min_count=min_count,
+            measures=measures,
+        )
+        step_hooks.append(callback.step)
+    run = train_model(settings, step_hooks=step_hooks)
     results = []
     if measure:
         from tightframe.collapse import measure_run

@@ -221,7 +221,7 @@ def _measure(
         progress=how.stage("validation split", shards),
     )
     last = model.depth
-    header = _header(subject, shards, asked, moments[last])
+    header = header_of(subject, shards, asked, moments[last])
     if how.world.rank > 0:
         return header, []
     rows = []
@@ -233,7 +233,7 @@ def _measure(
     rows += _published(header, asked, model, moments[last], decisions[last])
     if asked.labels == "next":
         losses = _losses(decisions[last], shards)
-        rows += [_row(header, asked, last, "val", "all", 1, *each) for each in losses]
+        rows += [row_of(header, asked, last, "val", "all", 1, *each) for each in losses]
     return header, rows
 
 
@@ -270,9 +270,9 @@ def _rows_of_layer(
             if note:
                 reason = "; ".join(part for part in (value.reason, note) if part)
                 value = dataclasses.replace(value, reason=reason)
-            least = _least(measure, asked.min_count)
+            least = least_count(measure, asked.min_count)
             rows.append(
-                _row(header, asked, layer, measure.split, subset, least, measure.name, value)
+                row_of(header, asked, layer, measure.split, subset, least, measure.name, value)
             )
     return rows
 
@@ -321,7 +321,8 @@ def _classifier_at(model: Model, layer: int, dim: int, wanted: Pass) -> tuple[Te
     return (classifier if classifier.shape[1] == dim else None), ""
 
 
-def _header(subject: Subject, shards: TokenShards, asked: Asked, moments: ClassMoments) -> Header:
+def header_of(subject: Subject, shards: TokenShards, asked: Asked, moments: ClassMoments) -> Header:
+    """What rows are made from: the model, the tokens, and how it was measured."""
     model = subject.model
     n_classes = int(moments.seen(asked.min_count).sum())
     facts = model_facts(model, shards) | {
@@ -389,7 +390,7 @@ def _nothing_left(earlier: Mapping[Key, Path], asked: Asked) -> Path | None:
         for (_, subset, metric, least), path in earlier.items()
         if subset == "all"
     }
-    wanted = [(one.name, _least(one, asked.min_count)) for one in asked.of_layer(last=True)]
+    wanted = [(one.name, least_count(one, asked.min_count)) for one in asked.of_layer(last=True)]
     return held[wanted[0]] if all(each in held for each in wanted) else None
 
 
@@ -397,12 +398,12 @@ def _key(row: Row) -> Key:
     return row.layer, row.subset, row.metric, row.min_count
 
 
-def _least(measure: Measure, min_count: int) -> int:
+def least_count(measure: Measure, min_count: int) -> int:
     """Samples that a class needs for this measure."""
     return max(min_count, measure.least_count)
 
 
-def _row(
+def row_of(
     header: Header,
     asked: Asked,
     layer: int,
@@ -412,6 +413,7 @@ def _row(
     metric: str,
     value: Value,
 ) -> Row:
+    """A value as a row."""
     return Row(
         run=header.run,
         step=header.step,

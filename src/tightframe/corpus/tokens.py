@@ -11,6 +11,7 @@ that is no part of the text (the manifest's `bos`, or blocks="whole"), that is t
 no label.
 """
 
+import copy
 import dataclasses
 import json
 import math
@@ -143,6 +144,35 @@ class Split:
 
     def __len__(self) -> int:
         return self.n_blocks
+
+    def sample(self, n_labels: int, *, seed: int) -> "Split":
+        """About so many labelled positions: whole blocks, drawn by `seed`, held in memory.
+
+        All blocks where that many positions are all there are. `n_bytes` of a sample is its
+        share by tokens.
+        """
+        if n_labels < 1:
+            raise ValueError(f"n_labels must be at least 1, got {n_labels}")
+        wanted = math.ceil(n_labels * self.n_blocks / max(1, self.n_labels))
+        n_blocks = min(self.n_blocks, wanted)
+        generator = np.random.default_rng(seed)
+        chosen = np.sort(generator.choice(self.n_blocks, n_blocks, replace=False))
+        tokens, lengths = self.rows(chosen)
+        sample = copy.copy(self)
+        sample.n_blocks = n_blocks
+        sample.n_tokens = int(lengths.sum())
+        sample.n_labels = sample.n_tokens - n_blocks
+        sample.n_bytes = round(self.n_bytes * sample.n_tokens / max(1, self.n_tokens))
+        sample.fingerprint = fingerprint([self.fingerprint, chosen.tolist()])
+        sample._tokens = [tokens.numpy().astype(np.int32)]
+        sample._lengths = [lengths.numpy().astype(np.int32)]
+        rows, columns = np.divmod(self.document_starts().numpy(), self.block)
+        kept = np.isin(rows, chosen)
+        places = np.searchsorted(chosen, rows[kept])
+        sample._documents = [places * self.block + columns[kept]]
+        sample._starts = np.array([0, n_blocks])
+        vars(sample).pop("_labels_before", None)  # cached, of all blocks
+        return sample
 
     def rows(
         self, indices: Sequence[int] | Int[np.ndarray, " B"] | Int[Tensor, " B"]

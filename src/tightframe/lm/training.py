@@ -37,16 +37,27 @@ __all__ = ["Hook", "TrainSettings", "train"]
 # Called with the step, the model and the record whenever one has been written to the log.
 Hook = Callable[[int, Transformer, Mapping[str, Any]], None]
 
+# Called with the model and the step after each step, and before the first; it leaves the model as
+# it is, and its time is not that of the training.
+StepHook = Callable[[Transformer, int], None]
 
-def train(settings: TrainSettings, *, hooks: Sequence[Hook] = ()) -> Run:
+
+def train(
+    settings: TrainSettings, *, hooks: Sequence[Hook] = (), step_hooks: Sequence[StepHook] = ()
+) -> Run:
     """Train a model, or go on with a run that was interrupted; a finished one is left alone.
 
     On a CPU an interrupted run ends with the bits of an uninterrupted one.
+
+    Args:
+        settings: Of the run; the same ones go on with it.
+        hooks: Called with each record of the log.
+        step_hooks: Called at each step, e.g. `CollapseCallback(...).step`.
     """
     shards = TokenShards.open(settings.tokens)
     earlier = Run.open(settings.out) if (settings.out / "config.toml").exists() else None
     settings = hardware.choose(settings, earlier.settings if earlier else None)
-    training = _Training(settings, shards, hooks)
+    training = _Training(settings, shards, hooks, step_hooks)
     with exclusive(settings.out, what="run"), hardware.prepared(settings.threads):
         run = Run.claim(settings, training.facts())
         if run.finished:
@@ -60,10 +71,17 @@ def train(settings: TrainSettings, *, hooks: Sequence[Hook] = ()) -> Run:
 class _Training:
     """What the loop holds; `finish` goes from wherever the run is to its end."""
 
-    def __init__(self, settings: TrainSettings, shards: TokenShards, hooks: Sequence[Hook]):
+    def __init__(
+        self,
+        settings: TrainSettings,
+        shards: TokenShards,
+        hooks: Sequence[Hook],
+        step_hooks: Sequence[StepHook],
+    ):
         self.settings = settings
         self.shards = shards
         self.hooks = hooks
+        self.step_hooks = step_hooks
         self.split = shards.split("train")
         self.schedule = Schedule(settings, self.split.n_blocks)
         config = TransformerConfig(
@@ -111,6 +129,7 @@ class _Training:
             _say(f"{run.path}: resumes at step {progress.step} of {steps}")
         elif 0 in self.schedule.checkpoints:
             self._keep_checkpoint(run)
+        self._show_step()
         with _bar(steps, progress.step) as show:
             for rows in self.schedule.batches(progress.step):
                 self._update(rows)
@@ -123,6 +142,7 @@ class _Training:
                     kept or progress.step % self.settings.save_every == 0
                 ):
                     self._save_state(run)
+                self._show_step()
 
     def _update(self, rows: Int[np.ndarray, " B"]) -> None:
         """One step of the optimizer."""
@@ -141,6 +161,12 @@ class _Training:
         self.optimizer.update(self.schedule.learning_rate(progress.step - 1))
         progress.sums += torch.stack([loss.detach(), norm, torch.ones_like(norm)])
         progress.tokens += n_labels
+
+    def _show_step(self) -> None:
+        if self.step_hooks:
+            with self._clock_stopped():
+                for hook in self.step_hooks:
+                    hook(self.model, self.progress.step)
 
     def _record_training(self, run: Run, show: Hook) -> None:
         """Log and show the means since the last record, if there was an update."""

@@ -89,7 +89,7 @@ class Stream:
             narrow = dim if self.projection is None else self.projection.dim
             return {layer: narrow if layer in inner else dim for layer in layers}
         probe = self.split.rows([0])[0][:, :1].to(self.model.classifier.device)
-        with _measuring(self.model), torch.inference_mode():
+        with _measuring(self.model), torch.no_grad():
             found = self.model.embed_layers(probe, inner)
         return dict.fromkeys(layers, dim) | {
             layer: x.shape[-1] for layer, x in zip(inner, found, strict=True)
@@ -114,7 +114,9 @@ class Stream:
                 autocast = torch.autocast(
                     device.type, torch.bfloat16, enabled=self.precision == "bf16"
                 )
-                with torch.inference_mode(), autocast:
+                # Not inference mode: what a model keeps of a forward pass, such as a table of
+                # rotary angles, may be needed by its training later.
+                with torch.no_grad(), autocast:
                     if list(layers) == [model.depth]:
                         found = [model.embed(batch)]  # (B, T, D)
                     else:

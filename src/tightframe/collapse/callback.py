@@ -1,0 +1,224 @@
+"""The geometry of a model while it trains: class moments of a fixed probe every N steps.
+
+At a step that is due, the weights stand still for one pass over the probe (`collapse/probe.py`).
+The moments are exactly those of the weights of this step, over the positions of the probe; nothing
+is averaged over steps. Rows have the subset "probe": over a whole split a measure is another
+number, because plain estimators depend on the counts.
+
+Each step has its own file, `results/probe-SPLIT-STEP-<hash>.jsonl`, written whole. A training that
+goes on from an earlier step forgets the rows of the steps that it takes again.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tightframe.collapse.asked import Asked
+from tightframe.collapse.measures import DEFAULT, choose
+from tightframe.collapse.probe import Probe
+from tightframe.collapse.study import header_of, least_count, row_of
+from tightframe.collapse.subject import Model, Subject
+from tightframe.collapse.values import Value
+from tightframe.corpus.tokens import TokenShards
+from tightframe.errors import UserError
+from tightframe.files import fingerprint
+from tightframe.lm.borrowing import behind_interface, left_as_found, unwrapped
+from tightframe.lm.runs import Run
+from tightframe.moments.stream import Precision
+from tightframe.results import Header, Row, read_rows, write_rows
+
+SUBSET = "probe"  # of its rows
+
+
+class CollapseCallback:
+    """Measures a model every N steps of its training, and changes nothing of it.
+
+    For transformers' Trainer it is a callback, `Trainer(..., callbacks=[callback])`; for our loop
+    a hook, `train(settings, step_hooks=[callback.step])`; in any other loop, call
+    `callback.step(model, step)` before the first step and after each. Of several processes the
+    first one measures and writes.
+
+    Args:
+        tokens: Token shards, or their folder, made by the model's own tokenizer.
+        out: Folder that takes `results/`; its name is what rows call the run. With our loop, the
+            run directory.
+        split: Whose positions are measured. Measures about decisions need "train".
+        probe_tokens: Labelled positions to measure, about; whole blocks are drawn.
+        seed: Of that draw.
+        every: Steps between two measurements; step 0 is the first. By default so many that, by
+            counting multiplications, measuring takes 2 % of the time; it does not depend on
+            timing, so that a resumed training measures at the same steps.
+        step_tokens: Tokens that a process trains on in a step, for that count. Known from our
+            loop; of Trainer, rows as long as the blocks are assumed.
+        measures: Names from `MEASURES`; by default `DEFAULT` without those about decisions.
+        min_count: Embeddings in the probe that a class needs to take part.
+        precision: Of the forward passes; by default bf16 where the training has it, else fp32.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenShards | str | Path,
+        *,
+        out: str | Path,
+        split: Literal["train", "val"] = "train",
+        probe_tokens: int = 2**14,
+        seed: int = 0,
+        every: int | None = None,
+        step_tokens: int | None = None,
+        measures: Sequence[str] | None = None,
+        min_count: int = 1,
+        precision: Precision | None = None,
+    ) -> None:
+        for name, value in (("every", every), ("step_tokens", step_tokens)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        chosen = choose(measures)
+        if measures is None:
+            chosen = tuple(one for one in choose(DEFAULT) if one.split == "train")
+        if split == "val" and any(one.split == "val" for one in chosen):
+            raise ValueError(
+                "decisions compare validation embeddings with class means of training; "
+                "take split='train', or measures that are not about decisions"
+            )
+        self.shards = tokens if isinstance(tokens, TokenShards) else TokenShards.open(tokens)
+        self.probe = Probe(
+            self.shards, split, probe_tokens, measures=chosen, min_count=min_count, seed=seed
+        )
+        self.out = Path(out)
+        self.name = self.out.resolve().name
+        self.every = every
+        self.step_tokens = step_tokens
+        self.precision: Precision | None = precision
+        self._run: Run | None = None
+        self._digest = ""  # of what the rows are made from; empty before the first step
+        self._model: tuple[nn.Module, Model] | None = None  # the last one, and behind the interface
+
+    def step(self, model: nn.Module, step: int) -> None:
+        """Measure if it is time to; call it before the first step of a training and after each.
+
+        Args:
+            model: As the loop trains it, wrapped or not.
+            step: Steps taken so far.
+        """
+        if _rank() > 0 or (self._digest and step % (self.every or 1)):
+            return
+        with left_as_found(inner := unwrapped(model)):
+            if self._model is None or self._model[0] is not inner:
+                self._model = inner, behind_interface(inner, name=self.name)
+            measured = self._model[1]
+            if not self._digest:
+                self._begin(measured, step)
+            if step % (self.every or 1) == 0:
+                self._measure(measured, step)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Trainer starts, or goes on from `state.global_step`."""
+        self._digest = ""
+        if self.step_tokens is None:
+            rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+            self.step_tokens = rows * self.shards.block
+        if self.precision is None:
+            self.precision = "bf16" if args.bf16 else "fp32"
+        self.on_step_end(args, state, control, **given)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Trainer has taken a step."""
+        if state.is_world_process_zero:
+            self.step(given["model"], state.global_step)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        # Trainer's other events. Not by inheritance, which would need transformers to be there.
+        if name.startswith("on_"):
+            return lambda *_, **__: None
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def _begin(self, model: Model, step: int) -> None:
+        """Settle what is measured when, and forget the rows of steps that will be taken again."""
+        if (self.out / "config.toml").is_file():
+            self._run = Run.open(self.out)
+            settings = self._run.settings
+            self.step_tokens = self.step_tokens or settings.batch * self.shards.block
+            self.precision = self.precision or ("bf16" if settings.precision == "bf16" else "fp32")
+        self.precision = self.precision or "fp32"
+        if self.every is None:
+            if self.step_tokens is None:
+                raise ValueError("this loop doesn't say how many tokens a step has; give `every`")
+            self.every = self.probe.every(model, self.step_tokens)
+        self._digest = fingerprint(
+            [self.name, self.shards.fingerprint, self._asked.settings, self.probe.facts]
+        )
+        for path in (self.out / "results").glob(f"probe-{self.probe.split.name}-*-*.jsonl"):
+            at, digest = path.stem.split("-")[2:]
+            if digest != self._digest:
+                raise UserError(
+                    f"{path}: is of another probe or other measures; go on with the settings that "
+                    "it was made with, or choose another `out`"
+                )
+            if int(at) > step:
+                path.unlink()
+            elif int(at) == step and _weights(model) != _recorded(path):
+                raise UserError(
+                    f"{path}: is of other weights at step {step}, so of another training; "
+                    "choose another `out`"
+                )
+
+    def _measure(self, model: Model, step: int) -> None:
+        """Write the rows of a step, unless the training went on from there."""
+        file = f"probe-{self.probe.split.name}-{step}-{self._digest}.jsonl"
+        path = self.out / "results" / file
+        if path.exists():
+            return
+        reading = self.probe.read(model, precision=self.precision or "fp32")
+        subject = Subject(model, self.name, step, self.out, self._run)
+        header = header_of(subject, self.shards, self._asked, reading.moments)
+        details = {
+            "probe": self.probe.facts,
+            "window": "the weights of this step alone, over the probe",
+            "every": self.every,
+            "weights": _weights(model),
+        }
+        header = dataclasses.replace(header, measurement=header.measurement | details)
+        rows = []
+        for measure in self.probe.measures:
+            split = "val" if measure.split == "val" else self.probe.split.name
+            least = least_count(measure, self.probe.min_count)
+            value = reading.values[measure.name]
+            rows.append(self._row(header, split, least, measure.name, value))
+        if (decisions := reading.decisions) is not None:
+            loss = Value(decisions.loss, decisions.n, 0)
+            rows.append(self._row(header, "val", 1, "val_loss", loss))
+        write_rows(path, header, rows)
+
+    def _row(self, header: Header, split: str, least: int, metric: str, value: Value) -> Row:
+        layer = header.model["depth"]
+        return row_of(header, self._asked, layer, split, SUBSET, least, metric, value)
+
+    @property
+    def _asked(self) -> Asked:
+        return Asked(
+            tuple(measure.name for measure in self.probe.measures),
+            min_count=self.probe.min_count,
+            precision=self.precision or "fp32",
+        )
+
+
+def _weights(model: Model) -> str:
+    """What tells the classifier of one step of one training from any other."""
+    classifier = model.classifier.detach().cpu().contiguous()
+    return hashlib.sha256(classifier.view(torch.uint8).numpy().tobytes()).hexdigest()[:12]
+
+
+def _recorded(path: Path) -> Any:
+    """The weights that the rows of a file are of."""
+    return read_rows(path)[0].measurement.get("weights")
+
+
+def _rank() -> int:
+    """The number of this process among those that train together; 0 if there is one."""
+    here = torch.distributed
+    return here.get_rank() if here.is_available() and here.is_initialized() else 0

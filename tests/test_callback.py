@@ -1,0 +1,353 @@
+"""Measuring while training: what is measured, when, and that the training is the same without."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import transformers
+
+from tightframe import cli
+from tightframe.collapse.callback import CollapseCallback
+from tightframe.collapse.measures import DEFAULT, choose, metrics
+from tightframe.collapse.probe import OVERHEAD, Probe
+from tightframe.corpus.tokens import TokenShards
+from tightframe.errors import UserError
+from tightframe.lm.huggingface import HuggingFaceModel
+from tightframe.lm.objectives import next_token
+from tightframe.lm.training import TrainSettings, train
+from tightframe.lm.transformer import Transformer, TransformerConfig, load_checkpoint
+from tightframe.moments import stream
+from tightframe.results import gather, read_rows
+from tiny_tokens import write_tokens
+
+BLOCK, ROWS = 9, 22
+MEASURES = ["nc1_cdnv_rom_db", "nc3_cos_mean"]
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return write_tokens(tmp_path_factory.mktemp("tokens") / "tiny", train=ROWS)
+
+
+@pytest.fixture
+def tiny(tokens, tmp_path):
+    """Settings of a run of 9 steps: 3 epochs of 22 rows in batches of 8."""
+    return TrainSettings(
+        tokens=tokens,
+        out=tmp_path / "run",
+        width=8,
+        depth=2,
+        heads=2,
+        window=4,
+        batch=8,
+        epochs=3,
+        precision="fp32",
+        threads=1,
+        log_every=2,
+        save_every=2,
+        device="cpu",
+    )
+
+
+def callback(settings, **options):
+    options = {"every": 3, "probe_tokens": 60, "measures": MEASURES, **options}
+    return CollapseCallback(settings.tokens, out=settings.out, **options)
+
+
+def model_of(tokens, seed=0):
+    config = TransformerConfig(
+        vocab_size=TokenShards.open(tokens).vocab_size, width=8, depth=2, heads=2, positions=BLOCK
+    )
+    return Transformer(config, seed=seed)
+
+
+def files(folder):
+    return sorted(
+        (folder / "results").glob("probe-*.jsonl"), key=lambda p: int(p.name.split("-")[2])
+    )
+
+
+def table(folder):
+    """The values by step and metric."""
+    rows = [row for file in files(folder) for row in read_rows(file)[1]]
+    return {(row.step, row.metric): row.value for row in rows}
+
+
+def weights(run, step):
+    return dict(load_checkpoint(run.checkpoint(step)).named_parameters())
+
+
+def test_the_rows_of_a_step_are_those_of_its_checkpoint_over_the_probe(tiny):
+    measuring = callback(tiny)
+    settings = dataclasses.replace(tiny, checkpoint_steps=(0, 3))
+    run = train(settings, step_hooks=[measuring.step])
+    assert [int(file.name.split("-")[2]) for file in files(run.path)] == [0, 3, 6, 9]
+    shards = TokenShards.open(tiny.tokens)
+    probe = shards.split("train").sample(60, seed=0)
+    for step in (0, 3, 9):
+        model = load_checkpoint(run.checkpoint(step))
+        expected = metrics(stream.measure(model, probe), model.classifier, measures=MEASURES)
+        header, rows = read_rows(files(run.path)[step // 3])
+        assert [row.metric for row in rows] == MEASURES
+        for row in rows:
+            assert row.value == expected[row.metric].value  # bit for bit
+            assert row.n == expected[row.metric].n
+            assert (row.run, row.step, row.split, row.layer) == ("run", step, "train", 2)
+            assert (row.labels, row.subset) == ("next", "probe")
+        assert [row.min_count for row in rows] == [2, 1]  # a debiased variance needs two
+        assert header.measurement["window"] == "the weights of this step alone, over the probe"
+        assert header.measurement["every"] == 3
+        assert header.measurement["probe"]["train"]["positions"] == probe.n_labels
+        assert header.settings["learning_rate"] == tiny.learning_rate
+        assert header.model["width"] == 8
+
+
+def test_our_training_is_the_same_bits_with_and_without(tiny, tmp_path):
+    plain = train(dataclasses.replace(tiny, out=tmp_path / "plain"))
+    measured = train(tiny, step_hooks=[callback(tiny, every=1, measures=["all"]).step])
+    ours, theirs = weights(measured, 9), weights(plain, 9)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert [r["loss"] for r in plain.log if r["kind"] == "train"] == [
+        r["loss"] for r in measured.log if r["kind"] == "train"
+    ]
+
+
+def test_its_time_is_not_the_training_s(tiny, monkeypatch):
+    now = 0.0
+
+    def one_batch(tokens, lengths):
+        nonlocal now
+        now += 0.125
+        return next_token(tokens, lengths)
+
+    def slow(model, step):
+        nonlocal now
+        now += 1.0
+
+    monkeypatch.setattr("tightframe.lm.training.time.perf_counter", lambda: now)
+    monkeypatch.setattr("tightframe.lm.training.next_token", one_batch)
+    run = train(tiny, step_hooks=[slow])
+    # Records at steps 2, 4, 6, 8 and 9, an eighth of a second each.
+    seconds = [record["seconds"] for record in run.log if record["kind"] == "train"]
+    assert seconds == [0.25, 0.5, 0.75, 1, 1.125]
+
+
+def test_a_killed_run_goes_on_without_double_rows(tiny, tmp_path):
+    whole = dataclasses.replace(tiny, out=tmp_path / "whole" / "run")
+    train(whole, step_hooks=[callback(whole).step])
+
+    class Killed(Exception):
+        pass
+
+    def kill(at):
+        def hook(model, step):
+            if step == at:
+                raise Killed
+
+        return hook
+
+    # States to go on from are of steps 2, 4, 6, 8. Steps 3 and 7 are taken twice, and step 1.
+    for at in (1, 3, 7):
+        with pytest.raises(Killed):
+            train(tiny, step_hooks=[callback(tiny).step, kill(at)])
+    train(tiny, step_hooks=[callback(tiny).step])
+    assert table(tiny.out) == table(whole.out)
+    gathered = gather(files(tiny.out))  # refuses two rows with one key
+    assert sorted(set(gathered["step"])) == [0, 3, 6, 9]
+
+
+def test_rows_of_steps_that_are_taken_again_are_forgotten(tokens, tmp_path):
+    model, other = model_of(tokens), model_of(tokens, seed=1)
+    settings = TrainSettings(tokens=tokens, out=tmp_path / "run")
+    for step in range(7):
+        callback(settings).step(model, step)
+    kept = files(settings.out)[0].read_bytes()
+    again = callback(settings)
+    again.step(model, 0)  # the same weights: the rows stay, and nothing is measured again
+    assert files(settings.out)[0].read_bytes() == kept
+    assert [step for step, _ in table(settings.out)] == [0, 0]
+    again.step(other, 3)
+    values = table(settings.out)
+    assert values[3, "nc3_cos_mean"] != values[0, "nc3_cos_mean"]
+
+
+def test_the_rows_of_another_training_are_not_mixed_in(tokens, tmp_path):
+    settings = TrainSettings(tokens=tokens, out=tmp_path / "run")
+    callback(settings).step(model_of(tokens), 0)
+    with pytest.raises(UserError, match=r"probe-train-0-.*other weights at step 0.*another `out`"):
+        callback(settings).step(model_of(tokens, seed=1), 0)
+    for options in ({"seed": 1}, {"min_count": 2}, {"measures": ["rank_pr"]}):
+        with pytest.raises(UserError, match="another probe or other measures"):
+            callback(settings, **options).step(model_of(tokens), 0)
+    callback(settings, split="val").step(model_of(tokens), 0)
+    assert len(files(settings.out)) == 2
+
+
+def test_measures_of_decisions_draw_validation_positions_too(tokens, tmp_path):
+    settings = TrainSettings(tokens=tokens, out=tmp_path / "run")
+    model = model_of(tokens)
+    callback(settings, measures=["nc3_cos_mean", "nc4_rate"], probe_tokens=20).step(model, 0)
+    shards = TokenShards.open(tokens)
+    moments = stream.measure(model, shards.split("train").sample(20, seed=0))
+    decisions = stream.decide(model, shards.split("val").sample(20, seed=0), moments)
+    _, rows = read_rows(files(settings.out)[0])
+    assert [(row.metric, row.split) for row in rows] == [
+        ("nc3_cos_mean", "train"),
+        ("nc4_rate", "val"),
+        ("val_loss", "val"),
+    ]
+    expected = metrics(moments, model.classifier, decisions, measures=["nc4_rate"])["nc4_rate"]
+    assert rows[1].value == expected.value
+    assert rows[2].value == decisions.loss
+    with pytest.raises(ValueError, match="decisions compare validation embeddings"):
+        callback(settings, measures=["nc4_rate"], split="val")
+
+
+def test_by_default_no_measure_needs_decisions(tokens, tmp_path):
+    found = CollapseCallback(tokens, out=tmp_path).probe
+    assert [m.name for m in found.measures] == [
+        m.name for m in choose(None) if not m.name.startswith(("nc4", "ncc"))
+    ]
+    assert len(found.measures) == len(DEFAULT) - 3
+    assert found.validation is None
+
+
+def test_the_default_interval_follows_from_counts(tokens):
+    shards = TokenShards.open(tokens)
+    model = model_of(tokens)
+    probe = Probe(shards, "train", 60, measures=choose(MEASURES), min_count=1, seed=0)
+    k, dim = probe.n_classes, 8
+    # A third of a step over the same tokens, and 1500 + 5 D a pair and 10 D^2 a class, in units of
+    # three multiplications a parameter and token.
+    statistics = (k * (k - 1) / 2 * (1500 + 5 * dim) + 10 * k * dim**2) / (3 * model.n_parameters)
+    work = probe.split.n_tokens / 3 + statistics
+    for step_tokens in (1, 72, 10**9):
+        assert probe.every(model, step_tokens) == max(1, math.ceil(work / OVERHEAD / step_tokens))
+    more = Probe(shards, "train", 150, measures=choose(MEASURES), min_count=1, seed=0)
+    assert more.every(model, 1) > probe.every(model, 1)
+
+
+def test_the_default_interval_knows_the_loop_s_batches(tiny):
+    found = callback(tiny, every=None)
+    train(tiny, step_hooks=[found.step])
+    assert found.every == found.probe.every(model_of(tiny.tokens), 8 * BLOCK)
+    assert [step for step, _ in table(tiny.out)][::2] == list(range(0, 10, found.every))
+
+
+def test_a_plain_loop_must_say_when(tokens, tmp_path):
+    with pytest.raises(ValueError, match="give `every`"):
+        CollapseCallback(tokens, out=tmp_path).step(model_of(tokens), 0)
+    found = CollapseCallback(tokens, out=tmp_path, step_tokens=10**9, measures=["rank_pr"])
+    found.step(model_of(tokens), 0)
+    assert found.every == 1
+
+
+def test_an_empty_probe_is_refused(tokens, tmp_path):
+    with pytest.raises(UserError, match=r"0 classes occur 99 times or more in the .* positions"):
+        CollapseCallback(tokens, out=tmp_path, min_count=99)
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        CollapseCallback(tokens, out=tmp_path, every=0)
+
+
+def test_the_command_line_measures_while_it_trains(tokens, tmp_path, capsys):
+    settings = {"tokens": tokens, "out": tmp_path / "run", "width": 8, "heads": 2, "batch": 11}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    cli.main(["train", *words, "--measure-every", "1", "--measures", "rank_pr"])
+    assert [step for step, _ in table(tmp_path / "run")] == [0, 1, 2]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", *words, "--measure-every", "-1"])
+    assert stopped.value.code == 2
+    capsys.readouterr()
+
+
+# transformers' Trainer
+
+
+def gpt2(tokens):
+    torch.manual_seed(0)
+    return transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=TokenShards.open(tokens).vocab_size,
+            n_embd=8,
+            n_layer=2,
+            n_head=2,
+            n_positions=BLOCK,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+def run_trainer(tokens, folder, *callbacks, max_steps=6, resume=None, **options):
+    rows, _ = TokenShards.open(tokens).split("train").rows(range(ROWS))
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder / "trainer"),
+        per_device_train_batch_size=4,
+        max_steps=max_steps,
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        logging_strategy="no",
+        dataloader_pin_memory=False,
+        **{"save_strategy": "no", **options},
+    )
+    trainer = transformers.Trainer(
+        gpt2(tokens),
+        arguments,
+        train_dataset=[{"input_ids": row, "labels": row} for row in rows],
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer.model
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_trainer_trains_the_same_bits_with_and_without(tokens, tmp_path, bf16):
+    # GPT-2 draws for its dropout: a generator that is not put back would show.
+    plain = run_trainer(tokens, tmp_path / "plain", bf16=bf16).state_dict()
+    found = CollapseCallback(tokens, out=tmp_path / "run", every=2, measures=["all"])
+    measured = run_trainer(tokens, tmp_path, found, bf16=bf16).state_dict()
+    assert all(torch.equal(plain[name], measured[name]) for name in plain)
+    assert sorted({step for step, _ in table(tmp_path / "run")}) == [0, 2, 4, 6]
+    assert read_rows(files(tmp_path / "run")[0])[0].measurement["precision"] == (
+        "bf16" if bf16 else "fp32"
+    )
+
+
+def test_trainer_s_last_rows_are_of_its_model(tokens, tmp_path):
+    found = CollapseCallback(tokens, out=tmp_path / "run", every=3, measures=MEASURES)
+    model = HuggingFaceModel(run_trainer(tokens, tmp_path, found), name="x")
+    split = TokenShards.open(tokens).split("train")  # the probe is larger than it
+    expected = metrics(stream.measure(model, split), model.classifier, measures=MEASURES)
+    for metric in MEASURES:
+        assert table(tmp_path / "run")[6, metric] == expected[metric].value
+
+
+def test_a_resumed_trainer_goes_on_without_double_rows(tokens, tmp_path):
+    def measuring(folder):
+        return CollapseCallback(tokens, out=folder / "run", every=1, measures=MEASURES)
+
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    run_trainer(tokens, tmp_path / "a", measuring(tmp_path / "a"), **saving)
+    run_trainer(tokens, tmp_path / "b", measuring(tmp_path / "b"), max_steps=3, **saving)
+    resume = str(tmp_path / "b" / "trainer" / "checkpoint-2")
+    run_trainer(tokens, tmp_path / "b", measuring(tmp_path / "b"), resume=resume, **saving)
+    assert table(tmp_path / "a" / "run") == table(tmp_path / "b" / "run")
+
+
+def test_trainer_s_default_interval_takes_rows_as_long_as_blocks(tokens, tmp_path):
+    found = CollapseCallback(tokens, out=tmp_path / "run", measures=MEASURES)
+    model = run_trainer(tokens, tmp_path, found, gradient_accumulation_steps=2, max_steps=1)
+    taken = HuggingFaceModel(model, name="x")
+    assert found.every == found.probe.every(taken, 4 * 2 * BLOCK)
+
+
+def test_other_events_and_other_names(tokens, tmp_path):
+    found = CollapseCallback(tokens, out=tmp_path)
+    assert found.on_an_event_to_come(1, 2, three=3) is None
+    with pytest.raises(AttributeError, match="'CollapseCallback' object has no attribute 'onset'"):
+        found.onset  # noqa: B018
