@@ -120,3 +120,35 @@ def write_sweep(
             ]
             write_rows(folder / "runs" / run / "results" / f"step-{step}-abc.jsonl", header, rows)
     return folder
+
+
+def write_courses(
+    folder: Path, *, runs: tuple[str, ...] = ("w64-d1-e1-s0", "w64-d4-e4-s0")
+) -> Path:
+    """What two runs gave while they were trained, at steps 0, 10, 100 and 1000: made up.
+
+    NC1 falls as 8 / sqrt(step + 1), and is twice as large in the second run; the cosine's cov
+    changes its sign; NC4 was not measured.
+    """
+    for i, run in enumerate(runs):
+        for step in (0, 10, 100, 1000):
+            values = {
+                "nc1_cdnv_p2": (i + 1) * 8 / math.sqrt(step + 1),
+                "gnc2_log_kernel_cov_unc": 0.5 - step / 1000,
+            }
+            header = Header(
+                run=run,
+                step=step,
+                model={"name": run, "n_parameters": 10 ** (5 + i), "vocab_size": 2048, "width": 64},
+                tokens={"name": "stories", "fingerprint": "0f1e2d3c4b5a"},
+                settings={"width": 64},
+                measurement={"min_count": 1, "window": "the weights of this step", "weights": "0f"},
+            )
+            rows = [
+                Row(run, step, "train", 1, "next", "probe", name, value, 50, 1, 0)
+                for name, value in values.items()
+            ]
+            write_rows(
+                folder / "runs" / run / "results" / f"probe-train-{step}-ab.jsonl", header, rows
+            )
+    return folder

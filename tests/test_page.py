@@ -7,9 +7,10 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from example_results import write_sweep
+from example_results import write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
 from tightframe.report import page, tables
@@ -340,4 +341,37 @@ def test_hostile_names_are_shown_and_do_nothing(browser, hostile):
     assert opened.evaluate("window.hacked") is None
     assert opened.complaints == []
     assert opened.requests == [(hostile / "index.html").as_uri()]
+    opened.close()
+
+
+@pytest.mark.browser
+def test_courses_are_drawn_and_the_switches_change_them(browser, tmp_path):
+    folder = write_courses(tmp_path / "demo", runs=("plain", IMAGE.replace("/", "")))
+    files = sorted(folder.glob("runs/*/results/*.jsonl"))
+    courses = checkpoints(gather(files), subset="probe")
+    headers = [read_rows(file)[0] for file in files]
+    text = page.render(
+        pd.DataFrame(), pd.DataFrame(), headers, name="demo", commands=[], courses=courses
+    )
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    opened = open_page(browser, folder / "index.html")
+
+    def axes():
+        return opened.eval_on_selector_all(
+            ".course .plot", "plots => plots.map(p => [p.layout.xaxis.type, p.layout.yaxis.type])"
+        )
+
+    lengths = "plots => plots.map(p => p.data.map(line => line.x.length))"
+    assert axes() == [["log", "log"], ["log", "linear"]]  # the second one changes its sign
+    assert opened.eval_on_selector_all(".course .plot", lengths) == [[3, 3], [3, 3]]
+    colours = opened.evaluate("document.querySelector('.plot').data.map(line => line.line.color)")
+    # The ends of the scale: runs are in the order of their names, and the image's is the larger.
+    assert colours == ["rgb(13, 8, 135)", "rgb(229, 107, 93)"]
+    opened.get_by_label("Linear", exact=True).check()
+    assert axes() == [["linear", "linear"]] * 2
+    assert opened.eval_on_selector_all(".course .plot", lengths) == [[4, 4], [4, 4]]
+    opened.get_by_label("Robust", exact=True).check()
+    assert opened.get_by_text("None of this view's measures").is_visible()
+    assert opened.evaluate("window.hacked") is None
+    assert opened.complaints == []
     opened.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from example_results import FLOOR, write_sweep
+from example_results import FLOOR, write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
 from tightframe.collapse import measures
@@ -292,3 +292,56 @@ def test_words_and_points_stand_out_from_their_ground(dark):
     assert contrast(look["on-accent"], look["accent"]) >= 4.5
     colours = panels.ON_DARK if dark else panels.ON_LIGHT
     assert min(contrast(colour, look["card"]) for colour in colours) >= 3
+
+
+def test_looks_while_training_are_no_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "draw_all", lambda *a: None)
+    folder = write_courses(write_sweep(tmp_path / "demo", widths=(64,)))
+    text = report(folder).read_text(encoding="utf-8")
+    assert "8 checkpoints" in text
+    assert "While training" in text
+    written = pd.read_csv(folder / "report" / "tables" / "runs.csv")
+    assert len(written) == 8
+    courses = pd.read_csv(folder / "report" / "tables" / "training.csv")
+    assert list(courses["step"]) == 2 * [0, 10, 100, 1000]
+    assert courses["nc1_cdnv_p2"][4] == 16
+    drawn = {path.name for path in (folder / "report" / "figures").iterdir()}
+    assert drawn == {"training_published.pdf", "training_published.png"}  # none of the robust view
+
+
+def test_looks_alone_make_a_report_too(tmp_path):
+    folder = write_courses(tmp_path / "demo")
+    text = report(folder).read_text(encoding="utf-8")
+    assert "The geometry of 2 language models, measured while\n    they were trained" in text
+    for absent in ('id="figures"', 'id="associations"', 'id="runs"', "checkpoint</dt>"):
+        assert absent not in text
+    assert sorted(path.name for path in (folder / "report" / "tables").iterdir()) == [
+        "training.csv"
+    ]
+
+
+def test_a_course_is_a_line_a_run_in_the_order_of_steps(tmp_path):
+    folder = write_courses(tmp_path / "demo")
+    rows = gather(sorted(folder.glob("runs/*/results/*.jsonl"), reverse=True))
+    courses = checkpoints(rows, subset="probe")
+    course = panels.course(courses, "nc1_cdnv_p2")
+    assert course.positive
+    assert course.runs == ("w64-d1-e1-s0", "w64-d4-e4-s0")
+    assert course.sizes == (1e5, 1e6)
+    assert course.steps == ((0, 10, 100, 1000),) * 2
+    assert course.values[0] == (8, 8 / 11**0.5, 8 / 101**0.5, 8 / 1001**0.5)
+    assert course.step_ticks == (10, 100, 1000)  # step 0 is not on a logarithmic axis
+    signed = panels.course(courses, "gnc2_log_kernel_cov_unc")
+    assert not signed.positive
+    assert signed.value_ticks == ()
+    assert panels.course(courses, "nc4_rate") is None
+
+
+def test_the_figure_of_courses_has_a_panel_a_measure(tmp_path):
+    rows = gather(sorted(write_courses(tmp_path / "demo").glob("runs/*/results/*.jsonl")))
+    figure = figures.draw_course(checkpoints(rows, subset="probe"), PUBLISHED.panels)
+    first, second = figure.axes
+    assert [first.get_xscale(), first.get_yscale()] == ["log", "log"]
+    assert [second.get_xscale(), second.get_yscale()] == ["log", "linear"]
+    assert [list(line.get_xdata()) for line in first.lines] == [[10, 100, 1000]] * 2
+    assert first.get_ylabel().startswith("nc1_cdnv_p2\n(\N{DOWNWARDS ARROW} more collapsed")

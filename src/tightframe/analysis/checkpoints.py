@@ -8,19 +8,23 @@ CHECKPOINT = ["run", "step"]
 FACTS = ("set_", "model_", "tokens_")  # how the columns that are no measures begin
 
 
-def checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
+def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> pd.DataFrame:
     """One line a checkpoint (run and step), a column a metric, then settings, model and tokens.
 
-    A metric that was measured in several ways is taken over all classes, with next tokens as
+    A metric that was measured in several ways is taken over one subset, with next tokens as
     labels, at the last layer, on the training split where there is one (loss and agreement have
     the validation split only), with the smallest minimum count. A checkpoint that was measured on
     several token sets is refused: its line would mix them.
 
     Args:
         rows: As `results.gather` gives them: the fields of `Row`, `set_*`, `model_*`, `tokens_*`.
+        subset: "all" classes; "probe" gives what was measured while training, where a line need
+            not have its weights kept.
     """
+    while_training = rows["subset"] == "probe"
+    rows = rows[while_training if subset == "probe" else ~while_training]
     _refuse_mixed_tokens(rows)
-    chosen = rows[(rows["labels"] == "next") & (rows["subset"] == "all")]
+    chosen = rows[(rows["labels"] == "next") & (rows["subset"] == subset)]
     chosen = chosen.sort_values(
         ["layer", "split", "min_count"], ascending=[False, True, True], kind="stable"
     ).drop_duplicates([*CHECKPOINT, "metric"])

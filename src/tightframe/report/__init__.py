@@ -16,7 +16,8 @@ def report(path: Path, *, out: Path | None = None) -> Path:
     """Make the page, the figures and the tables of a sweep or a run from its results files.
 
     Each file is written whole or not at all: `results.parquet` (all rows), `report/index.html`,
-    `report/figures/*.{pdf,png}`, `report/tables/*.csv`.
+    `report/figures/*.{pdf,png}`, `report/tables/*.csv`. Where all rows were measured while
+    training, the page shows their course alone.
 
     Args:
         path: A sweep's folder (with `runs/*/results`) or a run's folder (with `results`).
@@ -28,26 +29,33 @@ def report(path: Path, *, out: Path | None = None) -> Path:
     """
     files = _results_files(path)
     rows = gather(files)
-    table = checkpoints(rows)
-    if "val_loss" not in table or table["val_loss"].isna().all():
+    table, courses = checkpoints(rows), checkpoints(rows, subset="probe")
+    only_courses = table.empty and not courses.empty
+    if not only_courses and ("val_loss" not in table or table["val_loss"].isna().all()):
         raise UserError(
             f"{path}: its results have no validation loss; measure with tokens that have a "
             "validation split"
         )
-    table = tables.with_floors(table)
-    found = associations(table, tables.measured(table))
     folder = path / "report" if out is None else out
     _write_parquet((path if out is None else out) / "results.parquet", rows)
-    tables.write_csv(folder / "tables" / "runs.csv", tables.runs(table))
-    tables.write_csv(folder / "tables" / "associations.csv", found)
-    figures.draw_all(table, found, folder / "figures")
+    found = pd.DataFrame()
+    if not only_courses:
+        table = tables.with_floors(table)
+        found = associations(table, tables.measured(table))
+        tables.write_csv(folder / "tables" / "runs.csv", tables.runs(table))
+        tables.write_csv(folder / "tables" / "associations.csv", found)
+        figures.draw_all(table, found, folder / "figures")
+    if not courses.empty:
+        tables.write_csv(folder / "tables" / "training.csv", courses)
+        figures.draw_courses(courses, folder / "figures")
     text = page.render(
         table,
         found,
         [read_rows(file)[0] for file in files],
+        courses=courses,
         name=path.resolve().name,
-        commands=_commands(path),
-        classes=by_token.find(path, table),
+        commands=_commands(path)[-1:] if only_courses else _commands(path),
+        classes=None if only_courses else by_token.find(path, table),
     )
     write_text(folder / "index.html", text)
     return folder / "index.html"

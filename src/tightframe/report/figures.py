@@ -7,14 +7,24 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from tightframe.files import whole_file
-from tightframe.report.panels import ON_LIGHT, Fit, SizeScale, fit, floors, loss_range, parameters
+from tightframe.report.panels import (
+    ON_LIGHT,
+    Fit,
+    SizeScale,
+    course,
+    fit,
+    floors,
+    loss_range,
+    parameters,
+)
 from tightframe.report.views import VIEWS, Panel, arrow
 
 _INK, _SOFT, _THREAD, _GRID, _FLOOR = "#1d1e22", "#595c64", "#cbc8c0", "#eeece7", "#0b7a62"
@@ -87,6 +97,64 @@ def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, l
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is settled: don't compute it for every file
     return figure
+
+
+def draw_courses(courses: pd.DataFrame, folder: Path) -> None:
+    """Write the measures of every view against the step, as PDF and PNG.
+
+    Args:
+        courses: One line a run and step, of what was measured while training.
+        folder: Takes `training_<view>.{pdf,png}`.
+    """
+    for view in VIEWS:
+        if any(course(courses, panel.metric) for panel in view.panels):
+            figure = draw_course(courses, view.panels)
+            for kind in ("pdf", "png"):
+                save(figure, folder / f"training_{view.name}.{kind}")
+
+
+def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
+    """Measures against the step on logarithmic axes, a line a run, coloured by parameters.
+
+    Step 0 is left out, and measures that are not positive everywhere have a linear axis.
+    """
+    measured = [panel for panel in panels if course(courses, panel.metric) is not None]
+    columns = min(3, len(measured))
+    lines = -(-len(measured) // columns)
+    sizes = SizeScale.of(courses)
+    norm = LogNorm(sizes.low, sizes.high)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(2.9 * columns, 2.6 * lines), dpi=200, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(lines, columns, squeeze=False)
+        for place in axes.flat[len(measured) :]:
+            place.remove()
+        for place, panel in zip(axes.flat, measured, strict=False):
+            drawn = course(courses, panel.metric)
+            assert drawn is not None
+            _draw_titles(place, panel)
+            place.set_xlabel("step")
+            place.set_ylabel(f"{panel.metric}\n({arrow(panel.metric, upright=True)})")
+            for size, steps, values in zip(drawn.sizes, drawn.steps, drawn.values, strict=True):
+                first = int(steps[0] == 0)
+                colour = _COLOURS(float(norm(size)))
+                place.plot(steps[first:], values[first:], color=colour, marker="o", markersize=2.5)
+            if drawn.step_ticks:
+                place.set_xscale("log")
+                _set_ticks(place.xaxis, drawn.step_ticks)
+            if drawn.value_ticks:
+                place.set_yscale("log")
+                _set_ticks(place.yaxis, drawn.value_ticks)
+            else:
+                place.yaxis.set_major_formatter(FuncFormatter(_number))
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figure
+
+
+def _set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
+    axis.set_ticks(ticks, labels=[_number(tick) for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def _draw_titles(axes: Axes, panel: Panel) -> None:

@@ -4,6 +4,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const figures = [...document.querySelectorAll("#figures .panel")];
+  const courses = [...document.querySelectorAll(".course")];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const touch = window.matchMedia("(pointer: coarse)");
   const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
@@ -72,7 +73,7 @@
       note(fit.detail, look, {
         ...corner, y: 1, yshift: -25, font: { family: look.sans, color: look.soft, size: 11.5 },
       }),
-      ...data.floors.map(({ value, label }) => {
+      ...(data.floors ?? []).map(({ value, label }) => {
         const below = value < data.lossRange[0];
         return note(below ? `\u2193 ${label}` : label, look, {
           x: side === "left" ? 0.99 : 0.01, xanchor: side === "left" ? "right" : "left",
@@ -104,7 +105,7 @@
         ...(fit.ticks && { tickvals: fit.ticks, ticktext: fit.ticks.map((tick) => `${tick}`) }),
       },
       yaxis: { ...axis, range: data.lossRange, title: title("validation loss, nats per token") },
-      shapes: data.floors.map(({ value }) => ({
+      shapes: (data.floors ?? []).map(({ value }) => ({
         type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, layer: "below",
         line: { color: look.floor, width: 1.25, dash: "6px,4px" },
       })),
@@ -112,13 +113,69 @@
     };
   }
 
+  // The colour of a size (log10 of the parameters) on the scale of the legend.
+  function colourOf(size) {
+    const [low, high] = data.sizeRange;
+    const colours = data.colours[dark.matches ? "dark" : "light"];
+    const place = ((size - low) / (high - low)) * (colours.length - 1);
+    const below = Math.min(Math.max(Math.floor(place), 0), colours.length - 2);
+    const part = (colour, i) => parseInt(colour.slice(2 * i + 1, 2 * i + 3), 16);
+    const mixed = [0, 1, 2].map((i) => {
+      const [from, to] = [part(colours[below], i), part(colours[below + 1], i)];
+      return Math.round(from + (place - below) * (to - from));
+    });
+    return `rgb(${mixed.join(", ")})`;
+  }
+
+  function drawCourse(figure, look) {
+    const metric = figure.dataset.metric;
+    const drawn = data.courses[metric];
+    const log = chosen("axes") === "log";
+    const traces = drawn.lines.map(({ run, size, x, y }) => {
+      const kept = x.map((_, i) => i).filter((i) => !log || x[i] > 0);
+      return {
+        x: kept.map((i) => x[i]), y: kept.map((i) => y[i]), mode: "lines+markers",
+        showlegend: false, hoverinfo: "text",
+        hovertext: kept.map((i) => {
+          const value = y[i].toPrecision(4).replace("-", "\u2212");
+          return `<b>${run}</b><br>step ${x[i].toLocaleString("en")}<br>${metric} <b>${value}</b>`;
+        }),
+        line: { color: colourOf(size), width: 1.75 }, marker: { size: 5, color: colourOf(size) },
+      };
+    });
+    const fit = { log, free_corner: "left", headline: "", detail: "" };
+    const { shapes, annotations, ...frame } = layout({ metric, arrow: "" }, fit, look);
+    const title = (text) => ({ text, standoff: 8, font: { color: look.ink, size: 12.5 } });
+    const { range, ...upright } = frame.yaxis;
+    frame.xaxis.title = title("step");
+    frame.yaxis = { ...upright, title: title(`${metric}<br>(${drawn.arrow})`) };
+    const named = (ticks) => ({ tickvals: ticks, ticktext: ticks.map((tick) => `${tick}`) });
+    if (log) Object.assign(frame.xaxis, named(drawn.stepTicks));
+    if (log && drawn.positive) Object.assign(frame.yaxis, { type: "log", ...named(drawn.valueTicks) });
+    const plot = figure.querySelector(".plot");
+    plot.setAttribute(
+      "aria-label",
+      `Lines of ${metric} against the step of the training on ${log ? "logarithmic" : "linear"} ` +
+        "axes, one a run. The values are in tables/training.csv.",
+    );
+    window.Plotly.react(plot, traces, frame, { displayModeBar: false, responsive: true });
+  }
+
   function draw() {
     const view = chosen("view");
-    const scale = chosen("scale");
     const look = theme();
     document.body.dataset.view = view;
     const bar = document.querySelector(".legend .bar");
     bar.style.background = `linear-gradient(to right, ${colourScale().map((c) => c[1]).join(", ")})`;
+    for (const figure of courses) {
+      // A hidden one has no size to be drawn at.
+      if (figure.closest("[data-views]").dataset.views === view) drawCourse(figure, look);
+    }
+    if (figures.length) drawPoints(view, look);
+  }
+
+  function drawPoints(view, look) {
+    const scale = chosen("scale");
     figures.forEach((figure, i) => {
       const shown = data.views[view][i];
       const plot = figure.querySelector(".plot");

@@ -25,12 +25,13 @@ from tightframe.report.panels import (
     ON_DARK,
     ON_LIGHT,
     SizeScale,
+    course,
     fit,
     floors,
     loss_range,
     parameters,
 )
-from tightframe.report.views import VIEWS, arrow, measure
+from tightframe.report.views import VIEWS, Panel, View, arrow, measure
 from tightframe.results import Header
 
 _KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
@@ -44,13 +45,15 @@ def render(
     name: str,
     commands: Sequence[str],
     classes: pd.DataFrame | None = None,
+    courses: pd.DataFrame | None = None,
 ) -> str:
     """The page as HTML.
 
     Args:
-        table: One line a checkpoint, with its floors.
+        table: One line a checkpoint, with its floors; empty if all was measured while training.
         found: Their associations.
         headers: Of the results files.
+        courses: One line a run and step, of what was measured while training.
         name: Of the sweep or the run.
         commands: What makes the results and this page.
         classes: Of one model, see `by_token.find`; without them there is no section on tokens.
@@ -66,30 +69,34 @@ def render(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "parameters": parameters}
+    courses = pd.DataFrame() if courses is None else courses
+    everything = pd.concat([table, courses], ignore_index=True)
     return environment.from_string(template).render(
         name=name,
         policy=_policy(plotly, script),
         style=style,
         plotly=plotly,
         script=script,
-        payload=payload(table, found),
+        payload=payload(table, found, courses),
         classes=None if classes is None else by_token.payload(classes),
         of_classes=None if classes is None else by_token.summary(classes),
         class_panels=by_token.PANELS,
-        sizes=_size_ticks(table),
-        summary=_summary(table),
+        sizes=_size_ticks(everything),
+        summary=_summary(table, everything),
+        courses=_shown_courses(courses),
+        n_looks=len(courses),
         views=VIEWS,
         measure=measure,
         arrow=arrow,
         associations=_associations(found),
         columns=_columns(table),
-        checkpoints=table.sort_values("val_loss").to_dict("records"),
+        checkpoints=table.sort_values("val_loss").to_dict("records") if len(table) else [],
         settings=facts(_without(header.settings, "out") for header in headers),
         model=facts(header.model for header in headers),
         tokens=facts(header.tokens for header in headers),
         measurement=facts(
             {
-                **_without(header.measurement, "measures"),
+                **_without(header.measurement, "measures", "weights"),
                 "tightframe": header.version,
                 "machine": header.machine,
             }
@@ -100,9 +107,21 @@ def render(
     )
 
 
-def payload(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
+def payload(
+    table: pd.DataFrame, found: pd.DataFrame, courses: pd.DataFrame | None = None
+) -> dict[str, Any]:
     """What the script draws, as plain JSON-able values: points once, then a line a panel."""
-    sizes = SizeScale.of(table)
+    sizes = SizeScale.of(pd.concat([table, courses], ignore_index=True))
+    shared = {
+        "sizeRange": [math.log10(sizes.low), math.log10(sizes.high)],
+        "colours": {"light": ON_LIGHT, "dark": ON_DARK},
+        "courses": {} if courses is None else _courses(courses),
+    }
+    return shared | (_points(table, found) if len(table) else {})
+
+
+def _points(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
+    """The checkpoints against their validation losses."""
     runs = table.sort_values("step", kind="stable").groupby("run", sort=False)
     panels = {}
     for panel in dict.fromkeys(panel for view in VIEWS for panel in view.panels):
@@ -116,8 +135,6 @@ def payload(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
         "loss": _finite(table["val_loss"]),
         "lossRange": loss_range(table),
         "size": _finite(np.log10(table["model_n_parameters"].astype(float))),
-        "sizeRange": [math.log10(sizes.low), math.log10(sizes.high)],
-        "colours": {"light": ON_LIGHT, "dark": ON_DARK},
         "floors": [{"value": value, "label": label} for value, label in floors(table)],
         "threads": [[int(place) for place in run.index] for _, run in runs],
         "hover": _hover(table),
@@ -135,6 +152,30 @@ def payload(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
             for view in VIEWS
         },
     }
+
+
+def _courses(courses: pd.DataFrame) -> dict[str, Any]:
+    """Every measure of the views against the step, a line a run."""
+    drawn = {}
+    for metric in _views_of_metrics():
+        if (one := course(courses, metric)) is not None:
+            lines = zip(one.runs, one.sizes, one.steps, one.values, strict=True)
+            drawn[metric] = {
+                "positive": one.positive,
+                "stepTicks": one.step_ticks,
+                "valueTicks": one.value_ticks,
+                "arrow": arrow(metric, upright=True),
+                "lines": [
+                    {
+                        "run": _escape(run),
+                        "size": math.log10(size),
+                        "x": steps,
+                        "y": _finite(values),
+                    }
+                    for run, size, steps, values in lines
+                ],
+            }
+    return drawn
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -161,8 +202,8 @@ def facts(each: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     return lines
 
 
-def _without(values: Mapping[str, Any], left_out: str) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != left_out}
+def _without(values: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in left_out}
 
 
 def _flat(one: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -272,16 +313,25 @@ def _views_of_metrics() -> dict[str, str]:
     return {metric: " ".join(names) for metric, names in views.items()}
 
 
-def _summary(table: pd.DataFrame) -> dict[str, Any]:
-    sizes = table["model_n_parameters"]
+def _shown_courses(courses: pd.DataFrame) -> list[tuple[View, list[Panel]]]:
+    """The views with those of their panels that were measured while training."""
+    shown = [
+        (view, [panel for panel in view.panels if course(courses, panel.metric)]) for view in VIEWS
+    ]
+    return shown if any(panels for _, panels in shown) else []
+
+
+def _summary(table: pd.DataFrame, everything: pd.DataFrame) -> dict[str, Any]:
+    sizes = everything["model_n_parameters"]
+    tied = everything.get("model_tied", pd.Series()).dropna()
     return {
-        "runs": table["run"].nunique(),
+        "runs": everything["run"].nunique(),
         "checkpoints": len(table),
         "smallest": int(sizes.min()),
         "largest": int(sizes.max()),
-        "best": table.nsmallest(1, "val_loss").to_dict("records")[0],
-        "floors": floors(table),
-        "tied": sorted({bool(tied) for tied in table.get("model_tied", pd.Series()).dropna()}),
+        "best": table.nsmallest(1, "val_loss").to_dict("records")[0] if len(table) else None,
+        "floors": floors(table) if len(table) else [],
+        "tied": sorted({bool(one) for one in tied}),
     }
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -78,6 +78,42 @@ def floors(table: pd.DataFrame) -> list[tuple[float, str]]:
         (expected, f"entropy floor {expected:.3f} (realised {realised:.3f})")
         for expected, realised in sorted(known.itertuples(index=False, name=None))
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """A measure against the steps of the training, a line a run."""
+
+    positive: bool  # so that a logarithmic axis can hold it
+    runs: tuple[str, ...]
+    sizes: tuple[float, ...]  # parameters of each run's model
+    steps: tuple[tuple[int, ...], ...]
+    values: tuple[tuple[float, ...], ...]
+    step_ticks: tuple[float, ...]  # of logarithmic axes, which begin after step 0
+    value_ticks: tuple[float, ...]
+
+
+def course(courses: pd.DataFrame, metric: str) -> Course | None:
+    """How a measure went in every run; None where it was measured nowhere."""
+    if metric not in courses or courses[metric].isna().all():
+        return None
+    measured = courses[np.isfinite(courses[metric])].sort_values("step")
+    runs = [(str(name), run) for name, run in measured.groupby("run")]
+    positive = bool((measured[metric] > 0).all())
+    later = measured[measured["step"] > 0]
+    return Course(
+        positive,
+        tuple(name for name, _ in runs),
+        tuple(float(run["model_n_parameters"].iloc[0]) for _, run in runs),
+        tuple(tuple(run["step"].tolist()) for _, run in runs),
+        tuple(tuple(run[metric].tolist()) for _, run in runs),
+        _ticks_of(later["step"]),
+        _ticks_of(later[metric]) if positive else (),
+    )
+
+
+def _ticks_of(values: "pd.Series[Any]") -> tuple[float, ...]:
+    return log_ticks(float(values.min()), float(values.max())) if len(values) else ()
 
 
 def loss_range(table: pd.DataFrame) -> tuple[float, float]:

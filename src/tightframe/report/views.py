@@ -157,11 +157,11 @@ def measure(metric: str) -> Measure:
     return next(measure for measure in MEASURES if measure.name == metric)
 
 
-def arrow(metric: str) -> str:
+def arrow(metric: str, *, upright: bool = False) -> str:
     """Which way along its axis a measure is more collapsed, or where it is when all is."""
     direction = measure(metric).direction
-    words = {
-        "low": "\N{LEFTWARDS ARROW} more collapsed",
-        "high": "more collapsed \N{RIGHTWARDS ARROW}",
-    }
+    low, high = "\N{LEFTWARDS ARROW}\N{RIGHTWARDS ARROW}"
+    if upright:
+        low, high = "\N{DOWNWARDS ARROW}\N{UPWARDS ARROW}"
+    words = {"low": f"{low} more collapsed", "high": f"more collapsed {high}"}
     return words.get(direction, f"{direction.removeprefix('-> ')} when collapsed")
