@@ -35,7 +35,7 @@ def test_wrappers_are_taken_off_in_any_order():
 def test_weights_spread_over_processes_are_refused():
     model = ours()
     model.token_embedding.ds_id = 0  # as DeepSpeed marks them
-    with pytest.raises(UserError, match="spread over processes.*measure checkpoints"):
+    with pytest.raises(UserError, match=r"spread over processes.*measure checkpoints"):
         unwrapped(model)
 
 
@@ -90,8 +90,10 @@ def test_weights_cast_by_autocast_keep_their_gradients():
 @pytest.fixture
 def accelerator():
     """With bfloat16; its settings are those of the process until they are reset."""
+    state = accelerate.state.AcceleratorState
+    state._reset_state(reset_partial_state=True)
     yield accelerate.Accelerator(mixed_precision="bf16", cpu=True)
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    state._reset_state(reset_partial_state=True)
 
 
 def test_accelerate_s_patch_is_off_inside_and_on_outside(accelerator):

@@ -6,6 +6,7 @@ from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.hub import load_model
+from tightframe.lm.objectives import next_token
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.moments.stream import decide, measure
 from tiny_tokens import write_tokens
@@ -124,6 +125,24 @@ def test_a_collapsed_model_has_no_spread_and_agrees_everywhere(tokens):
     assert torch.equal(decisions.nearest_hits, decisions.counts)
     assert decisions.accuracy == 1
     assert decisions.loss == pytest.approx(0, abs=1e-6)
+
+
+class Remembering(Collapsed):
+    """A model that keeps what a forward pass has made, as tables of rotary angles are kept."""
+
+    kept = None
+
+    def embed(self, batch):
+        if self.kept is None:
+            self.kept = torch.ones_like(self.classifier[0])
+        return super().embed(batch) * self.kept
+
+
+def test_what_a_model_keeps_of_the_pass_serves_its_training(tokens):
+    model = Remembering(torch.eye(VOCAB).requires_grad_())
+    measure(model, tokens.split("val"))
+    model.embed(next_token(*tokens.split("val").rows([0]))).sum().backward()
+    assert model.classifier.grad is not None
 
 
 def test_a_soft_cap_of_the_model_is_part_of_its_loss(tokens):

@@ -281,3 +281,38 @@ def test_rows_and_splits_that_do_not_exist_are_the_callers_mistake(folder):
         shards.split("test")
     with pytest.raises(ValueError, match=r"rows must lie in \[0, 17\), got -1\.\.17"):
         shards.split("train").rows([3, -1, 17])
+
+
+def test_a_sample_is_some_whole_blocks_in_their_order(folder, lines):
+    split = TokenShards.open(folder).split("train")
+    sample = split.sample(split.n_labels // 3, seed=4)
+    rows = _read(sample, range(len(sample)))
+    later = iter(lines["train"])
+    assert all(row in later for row in rows)  # each is found after the one before it
+    # As many blocks as hold a third of the positions on average: 17 / 3, rounded up.
+    assert len(rows) == 6
+    assert sample.n_tokens == sum(map(len, rows))
+    assert sample.n_labels == sum(len(row) - 1 for row in rows)
+    labels = np.concatenate([row[1:] for row in rows]).astype(int)
+    assert sample.label_counts().tolist() == np.bincount(labels, minlength=10).tolist()
+    # Each line is a document, and stays one.
+    assert sample.document_starts().tolist() == list(range(0, 6 * BLOCK, BLOCK))
+    assert sample.block == split.block
+
+
+def test_a_sample_depends_on_its_seed_alone(folder):
+    split = TokenShards.open(folder).split("train")
+    once, again, other = (split.sample(9, seed=seed) for seed in (1, 1, 2))
+    assert once.fingerprint == again.fingerprint != other.fingerprint
+    assert _read(once, range(len(once))) == _read(again, range(len(again)))
+    assert len(split) == 17  # the split itself stays whole
+
+
+def test_a_sample_of_more_than_there_is_is_everything(folder, lines):
+    split = TokenShards.open(folder).split("val")
+    sample = split.sample(10**6, seed=0)
+    assert _read(sample, range(len(sample))) == lines["val"]
+    assert sample.n_bytes == split.n_bytes
+    assert sample.document_starts().tolist() == split.document_starts().tolist()
+    with pytest.raises(ValueError, match="n_labels must be at least 1, got 0"):
+        split.sample(0, seed=0)

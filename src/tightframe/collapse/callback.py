@@ -50,9 +50,10 @@ class CollapseCallback:
         split: Whose positions are measured. Measures about decisions need "train".
         probe_tokens: Labelled positions to measure, about; whole blocks are drawn.
         seed: Of that draw.
-        every: Steps between two measurements; step 0 is the first. By default so many that, by
-            counting multiplications, measuring takes 2 % of the time; it does not depend on
-            timing, so that a resumed training measures at the same steps.
+        every: Steps between two measurements; step 0 is the first. By default so many that
+            measuring takes 1 % of the time by counting multiplications, and at most 2 % by the
+            clock. The clock has no say in it, so a resumed training measures at the same steps.
+            Of models that don't use all weights for a token (mixtures of experts), say it.
         step_tokens: Tokens that a process trains on in a step, for that count. Known from our
             loop; of Trainer, rows as long as the blocks are assumed.
         measures: Names from `MEASURES`; by default `DEFAULT` without those about decisions.
