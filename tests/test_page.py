@@ -354,7 +354,7 @@ def test_courses_are_drawn_and_the_switches_change_them(browser, tmp_path):
         pd.DataFrame(), pd.DataFrame(), headers, name="demo", commands=[], courses=courses
     )
     (folder / "index.html").write_text(text, encoding="utf-8")
-    opened = open_page(browser, folder / "index.html")
+    opened = open_page(browser, folder / "index.html", waiting_for=".course .points path")
 
     def axes():
         return opened.eval_on_selector_all(
