@@ -8,8 +8,13 @@ from tightframe.corpus.tokens import ShardWriter, write_manifest
 from tightframe.files import sha256
 
 
-def write_tokens(path: Path, *, vocab_size=23, block=9, train=22, val=5, length=None, seed=0):
-    """A folder of random rows of random lengths, or of one `length` in the training split."""
+def write_tokens(
+    path: Path, *, vocab_size=23, block=9, train=22, val=5, length=None, seed=0, documents=True
+):
+    """A folder of random rows of random lengths, or of one `length` in the training split.
+
+    Every row is a document, or without `documents` all of a split is one.
+    """
     path.mkdir(parents=True)
     (path / "tokenizer.json").write_text("{}")
     rng = np.random.default_rng(seed)
@@ -20,7 +25,7 @@ def write_tokens(path: Path, *, vocab_size=23, block=9, train=22, val=5, length=
         lengths = rng.integers(2, block + 1, rows).astype(np.int32)
         if name == "train" and length is not None:
             lengths[:] = length
-        starts = np.arange(rows, dtype=np.int64) * block
+        starts = np.arange(rows if documents else 1, dtype=np.int64) * block
         writer.write((tokens % vocab_size).astype(np.int32), lengths, starts)
         splits[name] = writer.close(n_bytes=rows)
     manifest = {

@@ -271,6 +271,8 @@ def measure(
     random_weights: int | None = None,
     ood: Path | None = None,
     compat: Names = None,
+    shared_with: Path | None = None,
+    matched: Flag = False,
     part: str | None = None,
     batch_tokens: int = 8192,
     trust_remote_code: Flag = False,
@@ -326,6 +328,10 @@ def measure(
         Tokens of another kind of text, for NC5.
     compat
         lc-2024-05, lc-2024-10: also the columns of these published tables.
+    shared_with
+        The same text in another model's tokens: only classes that are one token in both.
+    matched
+        With --shared-with: as many training positions of each class as both have.
     part
         I/N: only the I-th of N shares of the training pass, for `tightframe merge`.
     batch_tokens
@@ -371,6 +377,7 @@ def measure(
             paths = measure_part(model, on, part, progress=progress, **common, **asked)
         else:
             more: dict[str, Any] = {"keep_states": keep_states, "ood": ood, "compat": compat or ()}
+            more |= {"shared_with": shared_with, "matched": matched}
             path = measure_run(model, on, progress=progress, **more, **common, **asked)
     if part is not None:
         shown = [str(path) for path in paths]

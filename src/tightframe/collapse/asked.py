@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from tightframe.collapse.common import Common
 from tightframe.collapse.compat import columns
 from tightframe.collapse.measures import Measure, choose
 from tightframe.collapse.states import Pass
@@ -33,6 +36,8 @@ class Asked:
     precision: Precision = "fp32"
     ood: str | None = None  # fingerprint of the out-of-distribution tokens
     compat: tuple[str, ...] = ()
+    shared_with: str | None = None  # fingerprint of the other model's tokens
+    matched: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -60,7 +65,8 @@ class Asked:
     @property
     def way(self) -> dict[str, Any]:
         """What makes two values of one measure, layer, subset and minimum count different."""
-        names = ("labels", "groups", "skip_positions", "project", "precision", "ood")
+        names = ["labels", "groups", "skip_positions", "project", "precision", "ood"]
+        names += ["shared_with", "matched"]
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -68,10 +74,10 @@ class Asked:
         """How positions are read."""
         return Reading(self.labels, self.skip_positions)
 
-    def a_pass(self, model: Model, batch_tokens: int) -> Pass:
+    def a_pass(self, model: Model, batch_tokens: int, common: Common | None = None) -> Pass:
         """What has to be kept of the model's embeddings."""
         return Pass(
-            layers=parse_layers(self.layers, model.depth),
+            layers=parse_layers(self.layers, model),
             reading=self.reading,
             groups=self.groups,
             scatter=any(measure.needs_scatter for measure in choose(self.measures)),
@@ -79,6 +85,7 @@ class Asked:
             projection=None if self.project is None else Projection(self.project),
             precision=self.precision,
             batch_tokens=batch_tokens,
+            common=common,
         )
 
     @property
@@ -98,10 +105,11 @@ class Asked:
         )
 
 
-def parse_layers(spec: str, depth: int) -> tuple[int, ...]:
+def parse_layers(spec: str, model: Model) -> tuple[int, ...]:
     """Layer numbers of "last", "all", or a list like "0,4,prenorm"; the last is always there."""
+    depth = model.depth
     if spec == "all":
-        return (*range(depth), PRENORM, depth)
+        return (*range(depth), *([PRENORM] if _has_prenorm(model) else []), depth)
     found = {depth}
     for name in spec.split(","):
         name = name.strip()
@@ -115,3 +123,14 @@ def parse_layers(spec: str, depth: int) -> tuple[int, ...]:
                 f"0 (the input embedding) to {depth}, separated by commas"
             )
     return tuple(sorted(found, key=lambda layer: (depth - 0.5) if layer == PRENORM else layer))
+
+
+def _has_prenorm(model: Model) -> bool:
+    """Whether a final norm makes the last layer, so that there is a stream before it."""
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.classifier.device)
+    try:
+        with torch.no_grad():
+            model.embed_layers(token, [PRENORM])
+    except UserError:
+        return False
+    return True

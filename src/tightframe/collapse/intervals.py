@@ -59,7 +59,7 @@ from torch import Tensor
 
 from tightframe.collapse.pairwise import OfPairs
 from tightframe.collapse.values import Geometry, Value
-from tightframe.moments.state import ClassMoments
+from tightframe.moments.state import ClassMoments, Decisions
 
 LEVEL = 0.95
 KEPT = 0.9  # share of a measure's classes that must be fixed, or there is no interval
@@ -301,6 +301,22 @@ def _resample(
                 found = found._replace(reason=over)
             out[one.name] = found
     return out
+
+
+def of_positions(
+    decisions: Decisions, value_of: Callable[[Decisions], float], *, log: bool = False
+) -> Value:
+    """Something of all positions, such as a loss, with its interval if they are kept by group."""
+    value = Value(value_of(decisions), decisions.n, 0)
+    if decisions.n_groups == 1 or not decisions.n:
+        return value
+    groups = _occupied(decisions.counts_by_group)
+    if len(groups) < 2:
+        found = Interval.none("the documents are in one group")
+    else:
+        without = [value_of(decisions.without(group)) for group in groups]
+        found = jackknife(value.value, without, log=log)
+    return _filled(value, found, "real")
 
 
 def _of_decisions(questions: Sequence[Question], geometry: Geometry) -> dict[str, Interval]:

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from tightframe.collapse import states
 from tightframe.collapse.asked import Asked
+from tightframe.collapse.common import Common
 from tightframe.collapse.compat import PREFIXES
 from tightframe.collapse.compat import compat as published_row
+from tightframe.collapse.intervals import of_positions
 from tightframe.collapse.measures import Measure, metrics
 from tightframe.collapse.states import Pass
 from tightframe.collapse.strata import strata
 from tightframe.collapse.subject import Model, Subject, Text, model_facts, token_facts
 from tightframe.collapse.values import Value
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.tokens import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
 from tightframe.lm.hardware import prepared
@@ -46,6 +48,7 @@ class How:
     progress: Progress | None
     say: Callable[[str], None] | None
     ood: TokenShards | None = None
+    common: Common | None = None
 
     def stage(self, name: str, shards: TokenShards) -> stream.Progress | None:
         """Where a pass reports to."""
@@ -71,6 +74,8 @@ def measure_run(
     random_weights: int | None = None,
     ood: TokenShards | str | Path | None = None,
     compat: Sequence[str] = (),
+    shared_with: TokenShards | str | Path | None = None,
+    matched: bool = False,
     trust_remote_code: bool = False,
     keep_states: bool = True,
     batch_tokens: int = stream.BATCH_TOKENS,
@@ -104,6 +109,9 @@ def measure_run(
         ood: Tokens of another kind of text, whose training split NC5 compares with.
         compat: "lc-2024-05", "lc-2024-10": also the columns of these published tables, as rows
             `compat05.<column>` and `compat10.<column>`.
+        shared_with: The same text in the tokens of another model: only classes that are one
+            token in both take part, and rows have them as their subset.
+        matched: Of these, take as many training positions of each as both have.
         trust_remote_code: Run Python code that comes with a Hugging Face model.
         keep_states: Leave the class moments on disk: further measures need no pass then.
         batch_tokens: Tokens of a forward pass; memory, and the rounding of the forward pass.
@@ -115,7 +123,12 @@ def measure_run(
         The results file, `results/step-N-<hash>.jsonl`; the hash is of tokens and settings. If
         nothing was left to measure, an earlier one.
     """
-    others = TokenShards.open(ood) if isinstance(ood, str | Path) else ood
+    others, twin = (
+        TokenShards.open(given) if isinstance(given, str | Path) else given
+        for given in (ood, shared_with)
+    )
+    if matched and twin is None:
+        raise UserError("matched: say with shared_with to which tokens")
     asked = Asked.of(
         measures,
         layers=layers,
@@ -128,6 +141,8 @@ def measure_run(
         precision=precision,
         ood=None if others is None else others.fingerprint,
         compat=tuple(compat),
+        shared_with=None if twin is None else twin.fingerprint,
+        matched=matched,
     )
     subject = Subject.of(
         model, step, out, random_weights=random_weights, trust_remote_code=trust_remote_code
@@ -136,7 +151,10 @@ def measure_run(
     _check_classes(shards, asked)
     world = join_world()
     try:
-        how = How(world, keep_states, batch_tokens, progress, say, others)
+        common = None
+        if twin is not None:
+            common = Common.of(shards, twin, asked.reading, matched=matched)
+        how = How(world, keep_states, batch_tokens, progress, say, others, common)
         return _measured(subject, shards, asked, how)
     finally:
         leave_world()
@@ -199,7 +217,7 @@ def _measure(
     subject: Subject, shards: TokenShards, asked: Asked, how: How
 ) -> tuple[Header, list[Row]]:
     """The two passes and all that is made of them."""
-    model, wanted = subject.model, asked.a_pass(subject.model, how.batch_tokens)
+    model, wanted = subject.model, asked.a_pass(subject.model, how.batch_tokens, how.common)
     moments = states.moments(
         subject,
         shards,
@@ -232,8 +250,15 @@ def _measure(
         rows += _rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer], ood)
     rows += _published(header, asked, model, moments[last], decisions[last])
     if asked.labels == "next":
-        losses = _losses(decisions[last], shards)
-        rows += [row_of(header, asked, last, "val", "all", 1, *each) for each in losses]
+        subset = "all" if how.common is None else how.common.subset
+        losses = _losses(decisions[last], shards, whole=how.common is None)
+        rows += [row_of(header, asked, last, "val", subset, 1, *each) for each in losses]
+    if asked.groups > 1:
+        units = {split: shards.split(split).groups(asked.groups).unit for split in SPLITS}
+        rows = [
+            dataclasses.replace(row, resampled=units[row.split]) if row.resampled else row
+            for row in rows
+        ]
     return header, rows
 
 
@@ -251,9 +276,12 @@ def _rows_of_layer(
     measures = asked.of_layer(last=layer == model.depth, dual=classifier is not None)
     if classifier is None:
         classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
-    subsets: dict[str, Tensor | None] = {"all": None}
+    common = wanted.common
+    whole = "all" if common is None else common.subset
+    subsets: dict[str, Tensor | None] = {whole: None if common is None else common.classes}
     if asked.by_frequency:
-        subsets |= strata(moments.counts)
+        of_them = "" if common is None else f"{whole}, "
+        subsets |= {f"{of_them}{name}": mask for name, mask in strata(moments.counts).items()}
     rows = []
     for subset, classes in subsets.items():
         values = metrics(
@@ -303,7 +331,7 @@ def _published(
         for column, value in columns.items():
             if not isinstance(value, str):
                 name, counted = f"{PREFIXES[table]}.{column}", Value(float(value), moments.n, 0)
-                yield _row(header, asked, model.depth, "train", "all", 1, name, counted)
+                yield row_of(header, asked, model.depth, "train", "all", 1, name, counted)
 
 
 def _classifier_at(model: Model, layer: int, dim: int, wanted: Pass) -> tuple[Tensor | None, str]:
@@ -356,14 +384,27 @@ def _check_classes(shards: TokenShards, asked: Asked) -> None:
         )
 
 
-def _losses(decisions: Decisions, shards: TokenShards) -> Iterator[tuple[str, Value]]:
-    """How well the model predicts, and what no model can beat where that is known."""
-    n, loss = decisions.n, decisions.loss
-    yield "val_loss", Value(loss, n, 0)
-    yield "val_accuracy", Value(decisions.accuracy, n, 0)
-    yield "val_perplexity", Value(math.exp(loss) if loss < 700 else math.inf, n, 0)
-    yield "val_bits_per_byte", Value(shards.split("val").bits_per_byte(loss), n, 0)
-    if (floor := shards.entropy_floor) is not None:
+def _losses(
+    decisions: Decisions, shards: TokenShards, *, whole: bool
+) -> Iterator[tuple[str, Value]]:
+    """How well the model predicts, and what no model can beat where that is known.
+
+    What is said of the text needs the `whole` of its positions.
+    """
+
+    def perplexity(of: Decisions) -> float:
+        return math.exp(of.loss) if of.loss < 700 else math.inf
+
+    read: dict[str, Callable[[Decisions], float]] = {
+        "val_loss": lambda of: of.loss,
+        "val_accuracy": lambda of: of.accuracy,
+        "val_perplexity": perplexity,
+    }
+    if whole:
+        read["val_bits_per_byte"] = lambda of: shards.split("val").bits_per_byte(of.loss)
+    for name, value_of in read.items():
+        yield name, of_positions(decisions, value_of, log=name != "val_accuracy")
+    if whole and (floor := shards.entropy_floor) is not None:
         n = int(floor["positions"])
         yield "entropy_floor", Value(floor["mean_conditional_entropy"], n, 0)
         yield "realised_floor", Value(floor["realised_nll"], n, 0)

@@ -4,15 +4,14 @@ Axes: B rows of a batch, T positions, C classes.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
 from tightframe.corpus.groups import Groups
+from tightframe.corpus.shared import Capped
 from tightframe.corpus.shuffle import ShuffledLabels
 from tightframe.corpus.tokens import Split
 from tightframe.errors import UserError
@@ -60,9 +59,16 @@ class Reader:
         split: Where the tokens are.
         reading: How they are read.
         groups: Stretches of the split that are kept apart; None keeps none.
+        quota: How many positions of each class count, the first ones; None is all of them.
     """
 
-    def __init__(self, split: Split, reading: Reading, groups: Groups | None = None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        reading: Reading,
+        groups: Groups | None = None,
+        quota: Int[Tensor, " C"] | None = None,
+    ) -> None:
         if not 0 <= reading.skip < split.block - 1:
             raise UserError(
                 f"skip is {reading.skip}, but blocks of {split.block} tokens have "
@@ -73,9 +79,30 @@ class Reader:
         self._bounds = None if groups is None else groups.bounds
         shuffled = reading.labels == "shuffled"
         self._shuffled = ShuffledLabels(split, reading.seed) if shuffled else None
+        self._quota = quota
+        self._capped = None if quota is None else Capped(quota)
+        self._next = 0  # the block that `_capped` has come to
 
-    def rows(self, indices: Sequence[int]) -> Rows:
-        """The blocks at `indices`, in their order."""
+    def rows(self, indices: range) -> Rows:
+        """Some consecutive blocks."""
+        batch, labels = self._labelled(indices)
+        if self._quota is not None and self._capped is not None:
+            if self._next != indices.start:  # begin in the midst: what was before counts, too
+                before = self._counts(0, indices.start)
+                self._capped = Capped((self._quota - before).clamp(min=0))
+            taken = self._capped.take(labels.flatten()).view(labels.shape)
+            self._next = indices.stop
+            labels = labels.where(taken, IGNORE)
+            batch = dataclasses.replace(batch, targets=batch.targets.where(taken, IGNORE))
+        return Rows(batch, labels, self._groups(indices, labels.shape[1]))
+
+    def label_counts(self) -> Int64[Tensor, " C"]:
+        """How often each class is the label of a position that counts."""
+        counts = self._counts(0, self.split.n_blocks)
+        return counts if self._quota is None else torch.minimum(counts, self._quota)
+
+    def _labelled(self, indices: range) -> tuple[Batch, Int64[Tensor, "B T"]]:
+        """A batch and its labels, without any quota."""
         tokens, lengths = self.split.rows(indices)
         batch = next_token(tokens, lengths)
         batch.targets[:, : self.reading.skip] = IGNORE
@@ -85,23 +112,23 @@ class Reader:
             labels = batch.inputs.clone()
         else:
             labels = self._shuffled.rows(indices)
-        labels = labels.where(batch.targets != IGNORE, IGNORE)
-        return Rows(batch, labels, self._groups(indices, labels.shape[1]))
+        return batch, labels.where(batch.targets != IGNORE, IGNORE)
 
-    def label_counts(self) -> Int64[Tensor, " C"]:
-        """How often each class is the label of a position that counts."""
-        if self.reading.labels == "next" and self.reading.skip == 0:
+    def _counts(self, start: int, stop: int) -> Int64[Tensor, " C"]:
+        """Labels of blocks start, ..., stop - 1, without any quota."""
+        plain = self.reading.labels == "next" and self.reading.skip == 0
+        if plain and (start, stop) == (0, self.split.n_blocks):
             return self.split.label_counts()
         counts = torch.zeros(self.split.vocab_size, dtype=torch.int64)
         step = max(1, _COUNTED // self.split.block)
-        for first in range(0, self.split.n_blocks, step):
-            labels = self.rows(range(first, min(first + step, self.split.n_blocks))).labels
+        for first in range(start, stop, step):
+            _, labels = self._labelled(range(first, min(first + step, stop)))
             counts += torch.bincount(labels[labels != IGNORE], minlength=len(counts))
         return counts
 
-    def _groups(self, indices: Sequence[int], positions: int) -> Int[Tensor, "B T"] | None:
+    def _groups(self, indices: range, positions: int) -> Int[Tensor, "B T"] | None:
         if self._bounds is None:
             return None
-        starts = torch.as_tensor(np.asarray(indices, dtype=np.int64)) * self.split.block
+        starts = torch.arange(indices.start, indices.stop) * self.split.block
         places = starts[:, None] + torch.arange(1, positions + 1)  # (B, T), of the next tokens
         return torch.searchsorted(self._bounds, places, right=True) - 1

@@ -56,6 +56,7 @@ class Stream:
         projection: Of every layer but the last.
         precision: Of the forward pass; what is made of it is float64 in any case.
         batch_tokens: Tokens held at once; memory only.
+        quota: How many positions of each class count; all by default.
     """
 
     model: LanguageModel
@@ -65,6 +66,7 @@ class Stream:
     projection: Projection | None = None
     precision: Precision = "fp32"
     batch_tokens: int = BATCH_TOKENS
+    quota: Int64[Tensor, " C"] | None = None
 
     @property
     def n_groups(self) -> int:
@@ -102,7 +104,7 @@ class Stream:
         whatever the spans are, so that a pass that goes on later is the same pass.
         """
         model, split = self.model, self.split
-        reader = Reader(split, self.reading, self.groups)
+        reader = Reader(split, self.reading, self.groups, self.quota)
         device = model.classifier.device
         matrices: dict[int, Tensor] = {}
         batches = [batch for span in spans for batch in _batches(span, self.batch_blocks)]
@@ -326,7 +328,9 @@ def new_moments(
     device: torch.device | str | None = None,
 ) -> dict[int, ClassMoments]:
     """Empty moments for each layer of a stream."""
-    counts = Reader(stream.split, stream.reading).label_counts() if scatter else None
+    counts = (
+        Reader(stream.split, stream.reading, quota=stream.quota).label_counts() if scatter else None
+    )
     return {
         layer: ClassMoments(
             stream.split.vocab_size,

@@ -1,0 +1,248 @@
+"""What can be asked of `measure_run`: layers, labels, strata, groups, and how they are written."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tightframe.collapse import common, measure_run
+from tightframe.collapse.common import Common
+from tightframe.collapse.compat import columns
+from tightframe.corpus.build import build
+from tightframe.corpus.tokens import TokenShards
+from tightframe.errors import UserError
+from tightframe.lm.interface import PRENORM
+from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.moments.reading import Reading
+from tightframe.results import gather, read_rows
+from tiny_tokens import write_tokens
+
+VOCAB, BLOCK = 23, 9
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokens") / "x"
+    return TokenShards.open(write_tokens(path, vocab_size=VOCAB, block=BLOCK, train=120, val=40))
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = TransformerConfig(vocab_size=VOCAB, width=8, depth=2, heads=2, positions=BLOCK)
+    model = Transformer(config, seed=1, name="tiny")
+    with torch.no_grad():
+        model.token_embedding *= 10
+    return model
+
+
+def rows_of(path):
+    return {(row.layer, row.subset, row.metric): row for row in read_rows(path)[1]}
+
+
+def test_every_layer_has_rows_and_the_last_those_it_has_alone(model, tokens, tmp_path):
+    asked = {"measures": ["nc1_cdnv", "rank_pr_head", "nc3_cos_mean", "ncc_accuracy"]}
+    every = rows_of(measure_run(model, tokens, layers="all", out=tmp_path / "all", **asked))
+    last = rows_of(measure_run(model, tokens, out=tmp_path / "last", **asked))
+    layers = {layer for layer, *_ in every}
+    assert layers == {0, 1, PRENORM, 2}
+    # What is said of the classifier alone has no inner layer.
+    assert {layer for layer, _, metric in every if metric == "rank_pr_head"} == {2}
+    assert {key: every[key].value for key in last} == {key: row.value for key, row in last.items()}
+    assert len({every[layer, "all", "nc1_cdnv"].value for layer in layers}) == 4
+    named = measure_run(model, tokens, layers="prenorm,0", out=tmp_path / "some", **asked)
+    assert {layer for layer, *_ in rows_of(named)} == {0, PRENORM, 2}
+
+
+def test_a_layer_that_is_not_there_is_refused(model, tokens, tmp_path):
+    with pytest.raises(UserError, match="unknown layer '3'; expected all, last, prenorm, or num"):
+        measure_run(model, tokens, layers="3", out=tmp_path)
+
+
+@pytest.mark.parametrize("labels", ["current", "shuffled"])
+def test_other_labels_have_their_own_rows(model, tokens, tmp_path, labels):
+    measures = ["nc1_cdnv", "nc4_rate", "ncc_accuracy"]
+    plain = measure_run(model, tokens, out=tmp_path, measures=measures)
+    other = measure_run(model, tokens, out=tmp_path, measures=measures, labels=labels)
+    rows = rows_of(other)
+    # Whether the next token is the one of the nearest mean says nothing where means are of others.
+    assert {metric for *_, metric in rows} == {"nc1_cdnv", "ncc_accuracy"}
+    assert {row.labels for row in rows.values()} == {labels}
+    table = gather([plain, other])  # both are of one checkpoint, and no two rows are the same
+    assert len(table[table["metric"] == "nc1_cdnv"]) == 2
+
+
+def test_the_input_embedding_knows_the_current_token(tokens, tmp_path):
+    # Its means are the rows of the token embedding (and positions scatter around them).
+    config = TransformerConfig(vocab_size=VOCAB, width=64, depth=1, heads=2, positions=BLOCK)
+    model = Transformer(config, seed=1, name="tiny")
+    with torch.no_grad():
+        model.position_embedding *= 0.1
+    path = measure_run(model, tokens, layers="0", labels="current", out=tmp_path)
+    assert rows_of(path)[0, "all", "ncc_accuracy"].value == 1.0
+
+
+def test_groups_give_intervals_of_losses_and_measures(model, tokens, tmp_path):
+    measures = ["nc1_cdnv_db", "nc3_cos_mean", "nc4_rate_fullv"]
+    bare = rows_of(measure_run(model, tokens, out=tmp_path / "a", measures=measures))
+    known = rows_of(measure_run(model, tokens, out=tmp_path / "b", measures=measures, groups=12))
+    for key, row in known.items():
+        assert row.value == pytest.approx(bare[key].value, rel=1e-9), key
+        assert math.isnan(bare[key].low)
+        assert bare[key].resampled == ""
+    for metric in ("nc3_cos_mean", "nc4_rate_fullv", "val_loss", "val_bits_per_byte"):
+        row = known[2, "all", metric]
+        assert row.low < row.high
+        assert row.resampled == "documents"
+    # The jackknife of a mean over groups of documents is around the mean itself, nearly.
+    loss = known[2, "all", "val_loss"]
+    assert loss.low < loss.value < loss.high
+
+
+def test_groups_of_one_long_document_say_that_blocks_are_resampled(model, tmp_path):
+    path = write_tokens(tmp_path / "x", vocab_size=VOCAB, block=BLOCK, train=60, val=24)
+    shards = TokenShards.open(path)
+    for split in ("train", "val"):
+        assert shards.split(split).groups(12).unit == "documents"
+    one = TokenShards.open(
+        write_tokens(
+            tmp_path / "y", vocab_size=VOCAB, block=BLOCK, train=60, val=24, documents=False
+        )
+    )
+    rows = rows_of(measure_run(model, one, out=tmp_path, groups=12, measures=["nc3_cos_mean"]))
+    assert rows[2, "all", "val_loss"].resampled == "blocks"
+
+
+def test_strata_have_rows_of_their_own_classes(model, tokens, tmp_path):
+    path = measure_run(
+        model, tokens, out=tmp_path, by_frequency=True, measures=["nc1_quotient", "ncc_accuracy"]
+    )
+    rows = rows_of(path)
+    subsets = {subset for _, subset, _ in rows} - {"all"}
+    assert subsets
+    assert all(subset.startswith("count ") for subset in subsets)
+    counts = tokens.split("train").label_counts()
+    # Every class that occurs is in one stratum.
+    in_strata = [rows[2, subset, "nc1_quotient"] for subset in subsets]
+    assert sum(row.n + row.excluded for row in in_strata) == int((counts > 0).sum())
+    whole = rows[2, "all", "ncc_accuracy"]
+    parts = [rows[2, subset, "ncc_accuracy"] for subset in subsets]
+    parts = [row for row in parts if row.n]
+    hits = sum(row.value * row.n for row in parts)
+    # Labels that training has not seen are in no stratum, and no nearest mean is theirs.
+    assert hits == pytest.approx(whole.value * whole.n)
+
+
+def test_skipped_positions_are_no_part_of_anything(model, tokens, tmp_path):
+    rows = rows_of(measure_run(model, tokens, out=tmp_path, skip_positions=2))
+    lengths = torch.cat([tokens.split("val").rows(range(40))[1]])
+    assert rows[2, "all", "val_loss"].n == int((lengths - 1 - 2).clamp(min=0).sum())
+
+
+def test_projected_layers_say_so(model, tokens, tmp_path):
+    measures = ["nc1_cdnv", "nc3_cos_mean"]
+    path = measure_run(model, tokens, out=tmp_path, layers="0", project=4, measures=measures)
+    rows = rows_of(path)
+    assert rows[0, "all", "nc1_cdnv"].reason == "randomly projected to 4 dimensions"
+    assert rows[2, "all", "nc1_cdnv"].reason == ""
+
+
+def test_published_columns_are_rows(model, tokens, tmp_path):
+    path = measure_run(model, tokens, out=tmp_path, compat=["lc-2024-05"], measures=["nc1_cdnv_p2"])
+    rows = rows_of(path)
+    names = [c for c in columns("lc-2024-05") if c != "model"]
+    assert {metric for *_, metric in rows} >= {f"compat05.{name}" for name in names}
+    cdnv = rows[2, "all", "nc1_cdnv_p2"].value
+    assert rows[2, "all", "compat05.cdnv_mean"].value == pytest.approx(cdnv)
+    with pytest.raises(UserError, match="unknown table 'lc-2024-06'"):
+        measure_run(model, tokens, out=tmp_path, compat=["lc-2024-06"])
+
+
+def test_nc5_needs_another_text(model, tokens, tmp_path):
+    other = write_tokens(tmp_path / "other", vocab_size=VOCAB, block=BLOCK, seed=9)
+    asked = {"measures": ["nc5_orthodev"], "out": tmp_path / "out"}
+    without = rows_of(measure_run(model, tokens, **asked))[2, "all", "nc5_orthodev"]
+    assert math.isnan(without.value)
+    row = rows_of(measure_run(model, tokens, ood=other, **asked))[2, "all", "nc5_orthodev"]
+    assert 0 <= row.value <= 1
+
+
+def test_ranks_and_dimensions_are_kept_where_a_measure_asks(model, tokens, tmp_path):
+    asked = ["nc4_rate", "nc4_top5_head", "dim_anisotropy", "rank_pr_total"]
+    rows = rows_of(measure_run(model, tokens, out=tmp_path, measures=asked))
+    assert rows[2, "all", "nc4_rate"].value <= rows[2, "all", "nc4_top5_head"].value <= 1
+    assert -1 <= rows[2, "all", "dim_anisotropy"].value <= 1
+    assert rows[2, "all", "rank_pr_total"].value >= 1
+
+
+TEXT = "\n\n".join(
+    f"the cat {verb} on the {thing} and the dog {verb} on a {thing} near the old {thing}."
+    for verb in ("sat", "slept", "stood", "lay", "ate")
+    for thing in ("mat", "bed", "roof", "table", "hill", "chair")
+)
+
+
+@pytest.fixture(scope="module")
+def two_tokenizers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    text = folder / "text.txt"
+    text.write_text(TEXT * 3)
+    sizes = {"a": 290, "b": 310}
+    return [build(text, out=folder / n, vocab_size=v, block=17) for n, v in sizes.items()]
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_models_with_other_tokenizers_are_measured_on_what_they_share(
+    two_tokenizers, tmp_path, matched
+):
+    subsets, samples = [], []
+    for ours, theirs in (two_tokenizers, two_tokenizers[::-1]):
+        config = TransformerConfig(
+            vocab_size=ours.vocab_size, width=8, depth=1, heads=2, positions=17
+        )
+        path = measure_run(
+            Transformer(config, name=ours.name),
+            ours,
+            shared_with=theirs,
+            matched=matched,
+            out=tmp_path / ours.name,
+            measures=["nc1_quotient", "nc4_rate"],
+        )
+        rows = rows_of(path)
+        (subset,) = {subset for _, subset, _ in rows}
+        assert subset == f"{'matched to' if matched else 'shared with'} {theirs.name}"
+        assert (1, subset, "val_bits_per_byte") not in rows
+        subsets.append(rows[1, subset, "nc1_quotient"].n)
+        both = Common.of(ours, theirs, Reading(), matched=matched)
+        counts = torch.minimum(ours.split("train").label_counts(), both.limits)
+        samples.append(sorted(counts[both.classes].tolist()))
+    if matched:
+        assert subsets[0] == subsets[1]  # as many classes with a sample
+        assert samples[0] == samples[1]  # and as many samples of each
+
+
+def test_tokenizers_without_a_common_string_are_refused(two_tokenizers, tmp_path, monkeypatch):
+    none = torch.empty(0, dtype=torch.int64)
+    monkeypatch.setattr(common, "shared_classes", lambda a, b: (none, none))
+    with pytest.raises(UserError, match="have 0 tokens in common; expected two or more"):
+        Common.of(*two_tokenizers, Reading(), matched=False)
+    with pytest.raises(UserError, match="say with shared_with"):
+        measure_run("nowhere", two_tokenizers[0], matched=True, out=tmp_path / "out")
+
+
+def test_a_quota_takes_the_first_samples_whatever_the_batches(model, tokens):
+    from tightframe.moments.reading import NEXT, Reader
+
+    split = tokens.split("train")
+    quota = torch.full((VOCAB,), 5)
+    whole = Reader(split, NEXT, quota=quota).rows(range(len(split))).labels
+    counts = torch.bincount(whole[whole >= 0], minlength=VOCAB)
+    assert torch.equal(counts, split.label_counts().clamp(max=5))
+    assert torch.equal(counts, Reader(split, NEXT, quota=quota).label_counts())
+    for step in (1, 7, 50):
+        reader = Reader(split, NEXT, quota=quota)
+        parts = [reader.rows(range(i, min(i + step, 120))).labels for i in range(0, 120, step)]
+        assert torch.equal(torch.cat(parts), whole)
+    # Begun in the midst, as a process of several does.
+    assert torch.equal(Reader(split, NEXT, quota=quota).rows(range(60, 90)).labels, whole[60:90])
+    assert np.asarray(whole[:60] >= 0).any()
