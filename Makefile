@@ -40,6 +40,7 @@ bench: $(INSTALLED)
 	OMP_NUM_THREADS=$(WORKERS) $(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/threads.py
 	$(BIN)/python benchmarks/parts.py
+	$(BIN)/python benchmarks/callback.py --threads 1
 	$(BIN)/python benchmarks/engine.py $(if $(REFERENCE),--reference $(REFERENCE))
 
 clean:
