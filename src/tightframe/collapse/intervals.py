@@ -17,7 +17,8 @@ group g:
 
 and :math:`\hat\theta \pm t_{G-1}\,\mathrm{SE}`. It is exact to first order for whatever is smooth
 in the group sums, and its remainder goes as :math:`1/n^2`. Splitting the documents in halves tells
-that remainder by Richardson extrapolation; where it exceeds the SE, there is no interval.
+that remainder by Richardson extrapolation; where it exceeds the SE, there is no interval. Two
+ways of splitting them tell how sure the bias itself is, which is added to the variance.
 
 **Balanced halves**, for medians: a median moves with the few pairs at the middle, and leaving out
 one group moves too few of them: its jackknife is known to be wrong (about 0.65 of the intervals
@@ -129,13 +130,22 @@ def with_intervals(
     }
 
 
-def jackknife(full: float, without: Sequence[float], *, log: bool = False) -> Interval:
-    """From the value with all groups and those without each one of them."""
-    if reason := _unusable([full, *without], log):
+def jackknife(
+    full: float, without: Sequence[float], halves: Sequence[float] = (), *, log: bool = False
+) -> Interval:
+    """From the value with all groups, those without each one of them, and those of some halves.
+
+    Two halves that make up the whole follow each other. Means of two know nothing of the first
+    order; how they differ from pair to pair is the error of the bias that is taken out.
+    """
+    if reason := _unusable([full, *without, *halves], log):
         return Interval.none(reason)
     (theta,), left = _scaled([full], log), _scaled(without, log)
     n = len(left)
-    return _around(n * theta - (n - 1) * left.mean(), _jackknife_error(left), n - 1, log)
+    error = _jackknife_error(left)
+    if len(halves) > 2:
+        error = math.hypot(error, float(_scaled(halves, log).reshape(-1, 2).mean(1).std(ddof=1)))
+    return _around(n * theta - (n - 1) * left.mean(), error, n - 1, log)
 
 
 def half_samples(full: float, halves: Sequence[float], *, log: bool = False) -> Interval:
@@ -219,7 +229,7 @@ def _left_out(
 
     def interval(question: Question, full: float, resampled: list[float]) -> Interval:
         without, halves = resampled[: len(groups)], resampled[len(groups) :]
-        found = jackknife(full, without, log=question.is_log)
+        found = jackknife(full, without, halves, log=question.is_log)
         if math.isnan(found.low) or not halves:
             return found
         if abs(left := remainder(full, without, halves, log=question.is_log)) > 1:
