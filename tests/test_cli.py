@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from tightframe import cli
+from tightframe.commands import console
 from tightframe.errors import PartlyDoneError, UserError
 
 
@@ -60,6 +61,6 @@ def test_json_prints_one_object_and_nothing_else(monkeypatch, capsys, tmp_path):
 
 
 def test_numbers_that_json_cannot_hold_become_null():
-    assert json.loads(cli._dumps({"a": [float("nan"), float("inf"), 1.5]})) == {
+    assert json.loads(console.dumps({"a": [float("nan"), float("inf"), 1.5]})) == {
         "a": [None, None, 1.5]
     }

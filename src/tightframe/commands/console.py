@@ -1,0 +1,88 @@
+"""What all commands share: kinds of options, and how they print.
+
+Results go to standard output; progress and what is going on to standard error.
+"""
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tightframe.results import Row
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+Names = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+@contextlib.contextmanager
+def bar() -> "Iterator[Callable[[str, float | None, int], None]]":
+    """A progress bar with share done, tokens a second and time left; nothing off a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
+        task = p.add_task("", total=None)
+
+        def show(stage: str, share: float | None, tokens: int) -> None:
+            elapsed = p.tasks[0].elapsed or 0.0
+            rate = f", {tokens / elapsed:,.0f} a second" if tokens and elapsed else ""
+            p.update(
+                task, description=f"{stage}: {tokens:,} tokens{rate}", total=1, completed=share
+            )
+
+        yield show
+
+
+def table(rows: "Sequence[Row]") -> "Iterator[str]":
+    """Measured numbers for readers, a paragraph a layer and subset."""
+    width = max(len(row.metric) for row in rows)
+    several = len({(row.layer, row.subset) for row in rows}) > 1
+    before = None
+    for row in rows:
+        here = (row.layer, row.subset)
+        if several and here != before:
+            layer = "prenorm" if row.layer < 0 else row.layer
+            yield f"{'' if before is None else chr(10)}layer {layer}, {row.subset} classes"
+        before = here
+        interval = f"  [{row.low:.6g}, {row.high:.6g}]" if row.low == row.low else ""
+        reason = f"  ({row.reason})" if row.reason else ""
+        yield f"{row.metric:{width}}  {row.value:12.6g}{interval}  n = {row.n:,}{reason}"
+
+
+def say(line: str) -> None:
+    """A line on what is going on."""
+    console.print(line, markup=False)
+
+
+def done(line: str, as_json: bool, **fields: Any) -> None:
+    """What a command has made: a line for readers, or one JSON object."""
+    print(dumps(fields) if as_json else line)
+
+
+def dumps(value: Any) -> str:
+    """As JSON; NaN and infinities are null."""
+    return json.dumps(_finite(value), default=str)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as null: JSON has no words for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def stop(line: str, *, status: int) -> None:
+    """End with one line on standard error."""
+    console.print(f"tightframe: {line}", markup=False)
+    sys.exit(status)

@@ -1,0 +1,218 @@
+"""Commands that measure a model: all of its geometry, pieces of a pass, down to the token."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tightframe.commands.console import Flag, Json, Names, bar, done, dumps, say, table
+
+
+def measure(
+    model: str,
+    /,
+    *,
+    tokens: Path | None = None,
+    text: str | None = None,
+    step: int | None = None,
+    layers: str = "last",
+    labels: Literal["next", "current", "shuffled"] = "next",
+    min_count: int = 1,
+    measures: Names = None,
+    groups: int = 1,
+    by_frequency: Flag = False,
+    skip_positions: int = 0,
+    context: int | None = None,
+    bos: Literal["auto", "never"] = "auto",
+    max_tokens: int | None = None,
+    validation: str | None = None,
+    project: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    random_weights: int | None = None,
+    ood: Path | None = None,
+    compat: Names = None,
+    shared_with: Path | None = None,
+    matched: Flag = False,
+    part: str | None = None,
+    batch_tokens: int = 8192,
+    trust_remote_code: Flag = False,
+    keep_states: bool = True,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Measure the geometry of a model's class means: one pass over training, one over validation.
+
+    A pass that is cut short goes on where it was when the same command is given again. Under
+    torchrun, the processes share the passes.
+
+    Parameters
+    ----------
+    model
+        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+    tokens
+        Token shards; a run knows its own.
+    text
+        Or text: a file, a folder, or hf:NAME; the model's own tokenizer makes the tokens.
+    step
+        The checkpoint of a run; the last one by default.
+    layers
+        last (what the classifier multiplies), all, or a list such as 0,4,prenorm: 0 is the input
+        embedding, prenorm what goes into the final norm. The last one is always measured.
+    labels
+        What a class is: the next token, the current one, or next tokens shuffled (a null).
+    min_count
+        Samples that a class needs to take part.
+    measures
+        The measures to compute instead of the default list; "all" for all of them.
+    groups
+        Groups of documents that are kept apart for 95 % intervals; 20 is usual, 1 gives none.
+    by_frequency
+        Every measure also for the classes of each frequency stratum.
+    skip_positions
+        First positions of each block to leave out: in many models they are attention sinks.
+    context
+        With --text: tokens of a block (default: 1,024, or fewer if the model has fewer).
+    bos
+        With --text: whether blocks begin with the token that the tokenizer begins a text with.
+    max_tokens
+        With --text: at most so many tokens.
+    validation
+        With --text: a source of its own for validation.
+    project
+        Project every layer but the last to so many dimensions, at random.
+    precision
+        Of the forward passes; the statistics are float64 in any case.
+    random_weights
+        Measure a twin with weights drawn anew from this seed.
+    ood
+        Tokens of another kind of text, for NC5.
+    compat
+        lc-2024-05, lc-2024-10: also the columns of these published tables.
+    shared_with
+        The same text in another model's tokens: only classes that are one token in both.
+    matched
+        With --shared-with: as many training positions of each class as both have.
+    part
+        I/N: only the I-th of N shares of the training pass, for `tightframe merge`.
+    batch_tokens
+        Tokens of a forward pass: fewer take less memory.
+    trust_remote_code
+        Run Python code that comes with the model.
+    keep_states
+        Keep the class moments on disk; further measures then need no pass.
+    out
+        Folder for the results of a model that is not a run.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.collapse import measure_part, measure_run
+    from tightframe.collapse.subject import Text
+    from tightframe.errors import UserError
+    from tightframe.results import read_rows
+
+    if text is not None and tokens is not None:
+        raise UserError("--tokens and --text: give one of them")
+    on = tokens if text is None else Text(text, context, bos, max_tokens, validation)
+    asked: dict[str, Any] = {
+        "layers": layers,
+        "labels": labels,
+        "min_count": min_count,
+        "measures": measures,
+        "groups": groups,
+        "by_frequency": by_frequency,
+        "skip_positions": skip_positions,
+        "project": project,
+        "precision": precision,
+    }
+    common: dict[str, Any] = {
+        "step": step,
+        "random_weights": random_weights,
+        "batch_tokens": batch_tokens,
+        "trust_remote_code": trust_remote_code,
+        "out": out,
+        "say": say,
+    }
+    with bar() as progress:
+        if part is not None:
+            paths = measure_part(model, on, part, progress=progress, **common, **asked)
+        else:
+            more: dict[str, Any] = {"keep_states": keep_states, "ood": ood, "compat": compat or ()}
+            more |= {"shared_with": shared_with, "matched": matched}
+            path = measure_run(model, on, progress=progress, **more, **common, **asked)
+    if part is not None:
+        shown = [str(path) for path in paths]
+        done("\n".join([*shown, "merge all parts with `tightframe merge`"]), json, states=shown)
+        return
+    _, rows = read_rows(path)
+    if json:
+        print(dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
+        return
+    for line in table(rows):
+        print(line)
+    say(f"{path}: written")
+
+
+def merge(*states: Path, out: Path | None = None, json: Json = False) -> None:
+    """Merge state files of one model, layer and text that were made apart.
+
+    Parameters
+    ----------
+    states
+        Files of `tightframe measure --part`, or any states that share no block.
+    out
+        The new file; by default the name under which `tightframe measure` looks for it.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.collapse.merging import merge_states
+
+    path, state = merge_states(states, out)
+    blocks = state.ledger.n_blocks
+    done(f"{path}: {state.n:,} positions of {blocks:,} blocks", json, state=str(path), n=state.n)
+
+
+def classes(
+    model: str,
+    /,
+    *,
+    tokens: Path | None = None,
+    words: Names = None,
+    step: int | None = None,
+    min_count: int = 1,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Describe a model token by token: a table with a row a class, and the heaviest pairs.
+
+    Parameters
+    ----------
+    model
+        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+    tokens
+        Token shards; a run knows its own.
+    words
+        Words to show beside the averages, each a single token: Anna,Tim,Lily.
+    step
+        The checkpoint of a run; the last one by default.
+    min_count
+        Samples that a class needs to take part.
+    out
+        Folder for the results of a model that is not a run.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.collapse.classes import measure_classes, readable, records
+
+    names = [word for part in words or [] for word in part.split(",") if word]
+    with bar() as progress:
+        made = measure_classes(
+            model,
+            tokens=tokens,
+            names=names,
+            step=step,
+            min_count=min_count,
+            out=out,
+            progress=progress,
+        )
+    shown = {"words": made.words} if made.words is not None else made.tables.excerpts()
+    lines = {name: records(table) for name, table in shown.items()}
+    done("\n\n".join(map(readable, shown.values())), json, results=str(made.path), **lines)
+    say(f"{made.path}: written")

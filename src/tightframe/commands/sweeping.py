@@ -1,0 +1,73 @@
+"""Commands on many runs: a sweep planned, run and looked at, and the page of it."""
+
+from pathlib import Path
+
+from tightframe.commands.console import Json, done, say
+
+
+def plan(file: Path, /, *, json: Json = False) -> None:
+    """Write the settings of every run of a sweep, without running them.
+
+    Parameters
+    ----------
+    file
+        The sweep file (TOML).
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs import sweep as jobs
+
+    runs = jobs.plan(file)
+    done("\n".join(str(run.plan) for run in runs), json, plans=[str(run.plan) for run in runs])
+
+
+def run(file: Path, /, *, workers: int | None = None, json: Json = False) -> None:
+    """Train and measure every run of a sweep; finished ones are skipped.
+
+    Parameters
+    ----------
+    file
+        The sweep file (TOML).
+    workers
+        Runs at a time; by default as many as have a core for each of their threads, one on a GPU.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs import sweep as jobs
+
+    path = jobs.run(file, workers=workers, say=say)
+    done(f"{path}: done; `tightframe report {path}` makes the page", json, sweep=str(path))
+
+
+def status(file: Path, /, *, json: Json = False) -> None:
+    """Say which runs of a sweep are finished, started or waiting.
+
+    Parameters
+    ----------
+    file
+        The sweep file (TOML).
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs import sweep as jobs
+
+    states = {run.name: run.state for run in jobs.plan(file)}
+    done("\n".join(f"{state:9} {name}" for name, state in states.items()), json, **states)
+
+
+def report(path: Path, /, *, out: Path | None = None, json: Json = False) -> None:
+    """Make the page, the figures and the tables of a sweep or a run.
+
+    Parameters
+    ----------
+    path
+        A sweep's or a run's folder.
+    out
+        Where to write; the folder `report` inside PATH by default.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.report import report as write_report
+
+    page = write_report(path, out=out)
+    done(f"open {page}", json, page=str(page))
