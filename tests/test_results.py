@@ -75,3 +75,16 @@ def test_a_value_measured_again_with_an_interval_takes_the_place_of_the_bare_one
     write_rows(tmp_path / "b.jsonl", HEADER, [dataclasses.replace(known, value=0.26)])
     with pytest.raises(UserError, match="keep one of the two files"):
         gather([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+
+
+def test_a_value_without_an_interval_may_be_measured_again_with_groups(tmp_path):
+    # Of many measures there is no interval, so neither file has one; what is NaN is so in both.
+    rows = [ROW, dataclasses.replace(ROW, metric="nc2_equiang_std", value=math.nan)]
+    grouped = dataclasses.replace(HEADER, measurement={**HEADER.measurement, "groups": 20})
+    write_rows(tmp_path / "a.jsonl", HEADER, rows)
+    write_rows(tmp_path / "b.jsonl", grouped, rows)
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert len(gather(files)) == 2
+    write_rows(files[1], grouped, [dataclasses.replace(ROW, value=ROW.value + 0.01)])
+    with pytest.raises(UserError, match="keep one of the two files"):
+        gather(files)

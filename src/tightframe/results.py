@@ -91,42 +91,51 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
     """All rows of several files as one table, a column a field; two rows with one key are refused.
 
     The key is `KEY` and the tokens' fingerprint: one checkpoint may be measured on several texts.
-    Where the same value was measured twice, once with an interval, that row is taken. The
-    header's settings and the model's facts come as columns `set_*` and `model_*`, the name and
-    the fingerprint of the tokens as `tokens_name` and `tokens_fingerprint`.
+    Where the same value was measured twice, with and without groups of documents, the row that has
+    an interval is taken, if one has. The header's settings and the model's facts come as columns
+    `set_*` and `model_*`, the name and the fingerprint of the tokens as `tokens_name` and
+    `tokens_fingerprint`.
     """
     import pandas as pd
 
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
-    held: dict[tuple[Any, ...], tuple[Path, Row]] = {}
+    held: dict[tuple[Any, ...], tuple[Path, Row, int]] = {}
     for path in paths:
         header, rows = read_rows(path)
         tokens = header.tokens.get("name", ""), header.tokens.get("fingerprint", "")
+        groups = header.measurement.get("groups", 1)
         extra = {"tokens_name": tokens[0], "tokens_fingerprint": tokens[1]}
         extra |= {f"set_{name}": _cell(value) for name, value in header.settings.items()}
         extra |= {f"model_{name}": _cell(value) for name, value in header.model.items()}
         for row in rows:
             key = *(getattr(row, name) for name in KEY), tokens[1]
             if key in held:
-                earlier, other = held[key]
-                if not _same_value(row, other):
+                earlier, other, before = held[key]
+                if not _same_value(row, other, regrouped=groups != before):
                     raise UserError(
                         f"{path}: {row.metric} of {row.run} at step {row.step} is also in "
                         f"{earlier}; keep one of the two files"
                     )
                 if math.isnan(row.low) or not math.isnan(other.low):
                     continue
-            held[key] = path, row
+            held[key] = path, row, groups
             records[key] = vars(row) | extra
     if not records:
         raise UserError("no results files found; run `tightframe measure` first")
     return pd.DataFrame(list(records.values()))
 
 
-def _same_value(one: Row, other: Row) -> bool:
-    """Whether only one of two rows has an interval, and both the same value but for rounding."""
-    if math.isnan(one.low) == math.isnan(other.low):
+def _same_value(one: Row, other: Row, *, regrouped: bool) -> bool:
+    """Whether two rows have the same value but for rounding, and at most one an interval.
+
+    Where neither has one, they are the same only if they were measured with different numbers of
+    groups: not every measure has an interval that can be told.
+    """
+    bare = math.isnan(one.low), math.isnan(other.low)
+    if not any(bare) or (all(bare) and not regrouped):
         return False
+    if math.isnan(one.value) or math.isnan(other.value):
+        return math.isnan(one.value) and math.isnan(other.value)
     return math.isclose(one.value, other.value, rel_tol=1e-9, abs_tol=1e-12)
 
 
