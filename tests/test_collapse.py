@@ -133,6 +133,14 @@ def test_further_measures_are_added_without_writing_any_row_twice(run):
     assert len(frame) == 2 + len(LOSSES) + 2 + 1
 
 
+def test_published_columns_are_added_to_what_was_measured_before(run):
+    found = values(measure_run(run.path, measures=["nc1_cdnv_p2", "nc3_cos_mean"]))
+    published = values(measure_run(run.path, measures=["nc1_cdnv_p2"], compat=["lc-2024-10"]))
+    assert published["compat10.cdnv"] == found["nc1_cdnv_p2"]
+    assert published["compat10.simcos_mean"] == found["nc3_cos_mean"]
+    assert "nc1_cdnv_p2" not in published
+
+
 def test_scatter_is_kept_for_the_measures_that_need_it(run):
     found = values(measure_run(run.path, measures=["all"]))
     for name in ("nc1_pinv", "nc1_pinv_tok", "rank_pr_within"):

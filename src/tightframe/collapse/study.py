@@ -424,7 +424,7 @@ def _earlier(subject: Subject, shards: TokenShards, asked: Asked) -> dict[Key, P
 
 def _nothing_left(earlier: Mapping[Key, Path], asked: Asked) -> Path | None:
     """The file that holds the first measure, where every one was measured at the last layer."""
-    if asked.layers != "last" or asked.by_frequency:
+    if asked.layers != "last" or asked.by_frequency or asked.compat:
         return None
     held = {
         (metric, least): path
