@@ -166,14 +166,10 @@ class Geometry:
         """A quantity's reductions; the first call sweeps for all that were planned of its view."""
         if quantity not in self._pairs or aggregate not in self._planned[quantity]:
             self.plan(quantity, aggregate)
-            view = view_of(quantity)
-            classes, reason = self.view(view)
+            mine = [name for name in self._planned if swept_with(name) == swept_with(quantity)]
+            requests = {name: (self.quantity(name), self._planned[name]) for name in mine}
+            classes, reason = self.view(swept_with(quantity))
             assert classes is not None, reason
-            requests = {
-                name: (self.quantity(name), kinds)
-                for name, kinds in self._planned.items()
-                if view_of(name) == view
-            }
             self._pairs |= sweep(classes.means, requests)
         return self._pairs[quantity]
 
@@ -257,6 +253,16 @@ def view_of(quantity: str) -> str:
     """Which of `VIEWS` a quantity of `Geometry.quantity` is taken in; "" is the plain one."""
     last = quantity.rpartition("_")[2]
     return last if last in VIEWS else ""
+
+
+def swept_with(quantity: str) -> str:
+    """The view whose sweep serves a quantity.
+
+    All principal dimensions but the first are those of "pc1", and the other views in "pc" are made
+    of the first of its dimensions.
+    """
+    view = view_of(quantity)
+    return "pc1" if view.startswith("pc") else view
 
 
 def std(values: Float64[Tensor, " N"]) -> float:

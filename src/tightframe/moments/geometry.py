@@ -163,6 +163,12 @@ class ClassSet:
         return PairMoments.of(self.k, -float(squares.sum()) / 2, total_square / 2)
 
     @cached_property
+    def principal_means(self) -> Float64[Tensor, "K D"]:
+        """The centred means in the eigenvectors of A, from the least eigenvalue to the largest."""
+        vectors: Tensor = torch.linalg.eigh(self.means.T @ self.means).eigenvectors
+        return self.means @ vectors
+
+    @cached_property
     def eigenvalues(self) -> Float64[Tensor, " r"]:
         """Of the between-class scatter A, descending; those that are rounding are 0."""
         return spectrum(self.means)
@@ -190,8 +196,7 @@ def without_principal(classes: ClassSet, n: int) -> ClassSet:
     Those are the eigenvectors of the between-class scatter. What is left of a mean is 0 if it is
     rounding.
     """
-    vectors = torch.linalg.eigh(classes.means.T @ classes.means).eigenvectors  # ascending
-    return _seen_as(classes, classes.means @ vectors[:, : max(0, classes.dim - n)])
+    return _seen_as(classes, classes.principal_means[:, : max(0, classes.dim - n)])
 
 
 def standardised(classes: ClassSet, variances: Float64[Tensor, " D"]) -> ClassSet:
@@ -202,8 +207,10 @@ def standardised(classes: ClassSet, variances: Float64[Tensor, " D"]) -> ClassSe
 
 def _seen_as(classes: ClassSet, means: Float64[Tensor, "K d"]) -> ClassSet:
     """The classes with other means, which are seen from their global mean."""
-    norms = means.square().sum(1).sqrt()
-    means = means.where((norms > SAME * classes.norms)[:, None], 0.0)
+    norms = torch.einsum("kd,kd->k", means, means).sqrt()
+    left = norms > SAME * classes.norms
+    if not bool(left.all()):
+        means = means.where(left[:, None], 0.0)
     return dataclasses.replace(classes, means=means, global_mean=means.new_zeros(means.shape[1]))
 
 

@@ -10,13 +10,14 @@ Axes: K classes, k the first k of them, D embedding, I and J rows and columns of
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tightframe.moments import elementwise
 from tightframe.moments.reductions import Aggregate, Pairs, PairSummary, Reduction
 
 __all__ = ["Aggregate", "Cdnv", "PairSummary", "Pairs", "Quantity", "UnitDistance", "sweep"]
@@ -27,6 +28,8 @@ TILE = 512
 NEAR = 1e-5
 # Points closer than this share of their norms are one point: the means are not known better.
 SAME = 1e-12
+# Classes of a group, all pairs in which are sampled.
+GROUP = 128
 # A debiased distance below this share of the plain one is 0.
 ROUNDING = 1e-10
 
@@ -67,7 +70,7 @@ class UnitDistance:
     """
 
     norms: Float[Tensor, " k"]  # distances to the origin that the directions are seen from
-    origin: Float[Tensor, " D"]  # where that lies
+    origin: Float[Tensor, " d"]  # where that lies; of the points, the first d dimensions count
     noise: Float[Tensor, " k"] | None = None  # as in Cdnv; the norms are then debiased, too
 
     @property
@@ -82,6 +85,7 @@ class UnitDistance:
 
 
 Quantity: TypeAlias = Cdnv | UnitDistance
+Wanted: TypeAlias = tuple[Quantity, Reduction]
 
 
 def sweep(
@@ -96,8 +100,8 @@ def sweep(
     Args:
         points: One vector a class, float64, centred.
         requests: By a name of the caller's: the quantity, and what is wanted of it. "median",
-            "tail" and "tail001" are exact, and need further sweeps (usually one) over their
-            quantity only.
+            "tail" and "tail001" are exact; where a sample misleads about where they are, they need
+            further sweeps over their quantity only.
         tile: Pairs held at once are tile * tile; memory only, never the result.
         extremes: How many pairs "largest" and "smallest" keep.
     """
@@ -106,26 +110,64 @@ def sweep(
     for name, value in (("tile", tile), ("extremes", extremes)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    space = _Space(points, min(tile, len(points)))
-    reductions = {
-        name: Reduction(
-            quantity.k,
-            wanted,
-            dim=points.shape[1],
-            debiased=quantity.debiased,
-            extremes=extremes,
-            device=points.device,
+    wanted = {
+        name: (
+            quantity,
+            Reduction(
+                quantity.k,
+                aggregates,
+                dim=_dim(quantity, points),
+                debiased=quantity.debiased,
+                extremes=extremes,
+                device=points.device,
+            ),
         )
-        for name, (quantity, wanted) in requests.items()
+        for name, (quantity, aggregates) in requests.items()
     }
-    pending = list(reductions)
+    _sample(points, [(quantity, it) for quantity, it in wanted.values() if it.wants_sample])
+    pending = list(wanted.values())
     while pending:
+        spaces = _spaces(points, pending, tile)
         for rows, columns in _upper_tiles(len(points), tile):
-            distances = _squared_distances(space, rows, columns)
-            for name in pending:
-                _reduce(reductions[name], requests[name][0], space, distances, rows, columns)
-        pending = [name for name in pending if not reductions[name].end_pass()]
-    return {name: reduction.summary for name, reduction in reductions.items()}
+            for space, here in spaces:
+                distances = _squared_distances(space, rows, columns)
+                for quantity, reduction in here:
+                    _reduce(reduction, quantity, space, distances, rows, columns)
+        pending = [(quantity, it) for quantity, it in pending if not it.end_pass()]
+    return {name: reduction.summary for name, (_, reduction) in wanted.items()}
+
+
+def _dim(quantity: Quantity, points: Tensor) -> int:
+    """How many dimensions of the points count."""
+    return points.shape[1] if isinstance(quantity, Cdnv) else len(quantity.origin)
+
+
+def _sample(points: Tensor, wanted: Sequence[Wanted]) -> None:
+    """Show the reductions all pairs in random groups of classes.
+
+    Every class is in one group of nearly one size, so that a few unlike classes don't mislead.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for k in {quantity.k for quantity, _ in wanted}:
+        mine = [(quantity, reduction) for quantity, reduction in wanted if quantity.k == k]
+        for ids in torch.randperm(k, generator=generator).tensor_split(-(-k // GROUP)):
+            ids, whole = ids.to(points.device), slice(0, len(ids))
+            for space, here in _spaces(points[ids], mine, len(ids)):
+                distances = _squared_distances(space, whole, whole)
+                for quantity, reduction in here:
+                    part = _part(quantity, ids)
+                    values, base = _values(part, space, distances, whole, whole)
+                    reduction.sample(values, base, len(ids) * (len(ids) - 1) // 2)
+    for _, reduction in wanted:
+        reduction.end_sample()
+
+
+def _part(quantity: Quantity, ids: Tensor) -> Quantity:
+    """A quantity about some of its classes."""
+    noise = None if quantity.noise is None else quantity.noise[ids]
+    if isinstance(quantity, Cdnv):
+        return dataclasses.replace(quantity, variances=quantity.variances[ids], noise=noise)
+    return dataclasses.replace(quantity, norms=quantity.norms[ids], noise=noise)
 
 
 def _upper_tiles(n_points: int, tile: int) -> Iterator[tuple[slice, slice]]:
@@ -135,12 +177,21 @@ def _upper_tiles(n_points: int, tile: int) -> Iterator[tuple[slice, slice]]:
 
 
 class _Space:
-    """The points, and the memory that all tiles share: fresh pages cost more than the sums."""
+    """The points in their first dimensions, and the memory that all tiles share.
 
-    def __init__(self, points: Tensor, tile: int) -> None:
+    Fresh pages cost more than the sums. Squared distances grow from space to space: `inner` is the
+    space of fewer dimensions whose distances of the same tile are in the shared memory before.
+    """
+
+    def __init__(self, points: Tensor, memory: Tensor, inner: "_Space | None" = None) -> None:
         self.points = points
-        self.squared_norms = points.square().sum(1)  # (K,)
-        self._memory = points.new_empty(4, tile * tile)
+        self.grown = inner is not None
+        self.added = points if inner is None else points[:, inner.points.shape[1] :]
+        self.added_norms = torch.einsum("kd,kd->k", self.added, self.added)  # squared, (K,)
+        self.squared_norms = self.added_norms
+        if inner is not None:
+            self.squared_norms = inner.squared_norms + self.added_norms
+        self.memory = memory
 
     def distances(self, rows: slice, columns: slice) -> Tensor:
         return self._view(0, rows, columns)
@@ -148,29 +199,45 @@ class _Space:
     def values(self, rows: slice, columns: slice) -> Tensor:
         return self._view(1, rows, columns)
 
-    def spare(self, rows: slice, columns: slice) -> Tensor:
-        return self._view(2, rows, columns)
+    def spare(self, rows: slice, columns: slice, index: int = 0) -> Tensor:
+        return self._view(2 + index, rows, columns)
 
-    def scale(self, rows: slice, columns: slice) -> Tensor:
-        """Sum of the squared norms (I, J)."""
-        norms = self.squared_norms
-        out = self._view(3, rows, columns)
-        return torch.add(norms[rows, None], norms[columns], out=out)
+    def scale(self, rows: slice, columns: slice, norms: Tensor) -> Tensor:
+        """Sum of squared norms (I, J), in the second spare memory."""
+        return torch.add(norms[rows, None], norms[columns], out=self.spare(rows, columns, 1))
 
     def _view(self, index: int, rows: slice, columns: slice) -> Tensor:
         n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
-        return self._memory[index, : n_rows * n_columns].view(n_rows, n_columns)
+        return self.memory[index, : n_rows * n_columns].view(n_rows, n_columns)
+
+
+def _spaces(
+    points: Tensor, wanted: Sequence[Wanted], tile: int
+) -> list[tuple[_Space, list[Wanted]]]:
+    """The spaces that the quantities live in, each in the next, with those that do."""
+    memory = points.new_empty(4, min(tile, len(points)) ** 2)
+    dims = [_dim(quantity, points) for quantity, _ in wanted]
+    spaces: list[tuple[_Space, list[Wanted]]] = []
+    for dim in sorted(set(dims)):
+        space = _Space(points[:, :dim], memory, spaces[-1][0] if spaces else None)
+        spaces.append((space, [one for one, its in zip(wanted, dims, strict=True) if its == dim]))
+    return spaces
 
 
 def _squared_distances(space: _Space, rows: slice, columns: slice) -> Tensor:
     """Squared distances of a tile (I, J); NaN on and below the diagonal of all pairs."""
     left, right, norms = space.points[rows], space.points[columns], space.squared_norms
-    scale = space.scale(rows, columns)
-    squared = torch.addmm(scale, left, right.T, alpha=-2, out=space.distances(rows, columns))
+    squared = space.distances(rows, columns)
+    start = space.scale(rows, columns, space.added_norms)
+    if space.grown:
+        start = squared.add_(start)
+    torch.addmm(start, space.added[rows], space.added[columns].T, alpha=-2, out=squared)
     if rows == columns:
         squared.masked_fill_(torch.ones_like(squared, dtype=torch.bool).tril_(), math.nan)
     # NaN compares as False: tiles with absent pairs are looked at in full.
-    if not bool(squared.min() >= NEAR * (norms[rows].max() + norms[columns].max())):
+    largest = float(norms[rows].max() + norms[columns].max())
+    if not elementwise.least(squared) >= NEAR * largest:
+        scale = space.scale(rows, columns, norms)
         near = squared < scale.mul_(NEAR)
         if bool(near.any()):
             i, j = near.nonzero(as_tuple=True)
@@ -202,12 +269,19 @@ def _reduce(
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return
     distances = distances[: rows.stop - rows.start, : columns.stop - columns.start]
+    values, base = _values(quantity, space, distances, rows, columns)
+    spares = (space.spare(rows, columns), space.spare(rows, columns, 1))
+    reduction.add(values, base, rows, columns, spares)
+
+
+def _values(
+    quantity: Quantity, space: _Space, distances: Tensor, rows: slice, columns: slice
+) -> tuple[Tensor, Tensor]:
+    """The values of a tile (I, J), and what is positive where a pair has one."""
     if isinstance(quantity, Cdnv):
-        values, base = _cdnv(quantity, space, distances, rows, columns)
-    else:
-        values = _unit_distances(quantity, space, distances, rows, columns)
-        base = values
-    reduction.add(values, base, rows, columns, space.spare(rows, columns))
+        return _cdnv(quantity, space, distances, rows, columns)
+    values = _unit_distances(quantity, space, distances, rows, columns)
+    return values, values
 
 
 def _cdnv(
@@ -246,9 +320,9 @@ def _repair(
     # The size of what was subtracted: the distances' own parts, and the gap of the norms.
     both = torch.cat([left, right]).square()
     lost = norms[rows].max() + norms[columns].max() + both.max() - both.min()
-    if bool(values.min() >= NEAR * lost):
+    if elementwise.least(values) >= NEAR * float(lost):
         return
-    scale = space.scale(rows, columns)
+    scale = space.scale(rows, columns, norms)
     scale += (left.square()[:, None] - right.square()).abs_()
     near = values < scale.mul_(NEAR)
     if not bool(near.any()):
@@ -274,6 +348,6 @@ def _debiased(
 
 def _without_rounding(differences: Tensor, minuends: Tensor) -> Tensor:
     """Set differences to 0 of which nothing is left but rounding."""
-    if not bool(differences.min() > ROUNDING * minuends.max()):
+    if not elementwise.least(differences) > ROUNDING * elementwise.greatest(minuends):
         differences.masked_fill_(differences <= ROUNDING * minuends, 0)
     return differences

@@ -9,7 +9,7 @@ Axes: k classes, I and J rows and columns of a tile, N pairs of a tile, m extrem
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from tightframe.moments.selection import Selection
+from tightframe.moments import elementwise
+from tightframe.moments.selection import Bracket, Selection
 
 Aggregate: TypeAlias = Literal[
     "moments",
@@ -35,6 +36,20 @@ Aggregate: TypeAlias = Literal[
 ]
 
 
+# The rank of each order statistic among n values; a tail is what lies there and above.
+RANKS: dict[str, Callable[[int], int]] = {
+    "median": lambda n: (n - 1) // 2,
+    "tail": lambda n: n - -(-n // 100),
+    "tail001": lambda n: n - -(-n // 1000),
+}
+# Fewer pairs are kept for their median and tails; of more, a sample says which ones.
+KEPT = 1 << 17
+# A sum of squares keeps its digits where this share of it, at least, is about the mean.
+SPREAD = 1e-3
+# Where the largest power's logarithm is no larger, nothing that counts over- or underflows.
+SAFE_LOG = 600
+
+
 @dataclasses.dataclass
 class Moments:
     """Count, mean and spread of a stream of numbers."""
@@ -44,12 +59,15 @@ class Moments:
     spread: float = 0.0  # sum of squared deviations from the mean
 
     def take(self, values: Float[Tensor, " N"]) -> None:
-        """Join a part by Chan's formula; its memory is used up for the deviations."""
+        """Join a part by Chan's formula; its memory may be used up for the deviations."""
         if (n := len(values)) == 0:
             return
-        mean = float(values.mean())
-        deviations = values.sub_(mean)
-        spread = float(deviations @ deviations)
+        mean = float(values.sum()) / n
+        square = float(values @ values)
+        spread = square - n * mean * mean
+        if not spread > SPREAD * square:
+            deviations = values.sub_(mean)
+            spread = float(deviations @ deviations)
         if self.n == 0:
             self.n, self.mean, self.spread = n, mean, spread
             return
@@ -144,15 +162,32 @@ class Reduction:
             for name in ("largest", "smallest")
             if name in wanted
         }
-        self._selections = {
-            name: selection
-            for name, selection in (
-                ("median", Selection(lambda n: (n - 1) // 2)),
-                ("tail", Selection(lambda n: n - -(-n // 100), tail=True)),
-                ("tail001", Selection(lambda n: n - -(-n // 1000), tail=True)),
-            )
+        self._selections: dict[str, Selection] = {
+            name: Selection(rank, tail=name != "median", bracket=Bracket(tail=name != "median"))
+            for name, rank in RANKS.items()
             if name in wanted
         }
+        self._sample: list[tuple[Tensor, Tensor]] = []  # what is ranked, and what is valid
+
+    @property
+    def wants_sample(self) -> bool:
+        """Whether pairs at random, given before the first pass, would save further ones."""
+        return bool(self._selections) and self.summary.pairs > KEPT
+
+    def sample(self, values: Float[Tensor, "I J"], base: Float[Tensor, "I J"], pairs: int) -> None:
+        """Take a tile of some pairs at random, as in `add`; they count for nothing else."""
+        _, valid, ranked = self._counted(values, base)
+        infinite = pairs - len(valid) if self._debiased == "infinite" else 0
+        self._sample.append((torch.cat([ranked, ranked.new_full((infinite,), math.inf)]), valid))
+
+    def end_sample(self) -> None:
+        """All of the sample is given: say where the ranks are to be looked for."""
+        for name, selection in self._selections.items():
+            part = torch.cat([tiles[0 if name == "median" else 1] for tiles in self._sample])
+            selection.look_in(
+                Bracket.around(RANKS[name], part, n=self.summary.pairs, tail=name != "median")
+            )
+        self._sample.clear()
 
     def add(
         self,
@@ -160,7 +195,7 @@ class Reduction:
         base: Float[Tensor, "I J"],
         rows: slice,
         columns: slice,
-        spare: Float[Tensor, "I J"],
+        spares: tuple[Float[Tensor, "I J"], Float[Tensor, "I J"]],
     ) -> None:
         """Take a tile of values, which are used up.
 
@@ -169,22 +204,30 @@ class Reduction:
             base: Positive where the pair has a value; else it is absent (NaN), its classes
                 coincide (0) or are debiased below 0.
             rows, columns: Which classes they are of.
-            spare: Memory to work in.
+            spares: Memory to work in; `base` may lie there.
         """
-        kept = None if bool(base.min() > 0) else base > 0
-        valid = values.flatten() if kept is None else values[kept]
-        ranked = values[~values.isnan()].clamp_(min=0) if self._debiased == "zero" else valid
+        kept, valid, ranked = self._counted(values, base)
         for name, selection in self._selections.items():
             if not selection.done:
                 selection.add(ranked if name == "median" else valid)
         if not self._wanted:
             return
         self.summary.ranked += len(ranked)
-        self._lower(values, rows, columns)
+        self._lower(values, kept, rows, columns)
         self._credit(values, kept, rows, columns)
         for extremes in self._extremes.values():
             extremes.add(values, kept, valid, rows.start, columns.start)
-        self._reduce(valid, spare.flatten()[: len(valid)])
+        self._reduce(valid, *(spare.flatten()[: len(valid)] for spare in spares))
+
+    def _counted(self, values: Tensor, base: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Which pairs have a value (None: all), those values, and those that a median is over."""
+        if elementwise.least(base) > 0:
+            return None, (valid := values.flatten()), valid
+        kept = elementwise.above(base, 0.0)
+        valid = elementwise.picked(values, kept)
+        if self._debiased != "zero":
+            return kept, valid, valid
+        return kept, valid, values[~values.isnan()].clamp_(min=0)
 
     def end_pass(self) -> bool:
         """All tiles are through; True when nothing more is needed of them."""
@@ -210,33 +253,33 @@ class Reduction:
                 setattr(summary, f"{name}_share", share)
         return True
 
-    def _reduce(self, values: Tensor, spare: Tensor) -> None:
+    def _reduce(self, values: Tensor, spare: Tensor, other: Tensor) -> None:
         """First pass: sums and extremes of the values (N,), which they use up."""
         summary, wanted = self.summary, self._wanted
         if len(values) == 0:
             return
         summary.n += len(values)
-        if "least" in wanted:
-            summary.least = min(summary.least, float(values.min()))
+        least = elementwise.least(values)
+        summary.least = min(summary.least, least)
         if "roots" in wanted:
-            summary.roots.take(torch.sqrt(values, out=spare))
+            summary.roots.take(elementwise.sqrt(values, out=spare))
         if "logs" in wanted or "riesz" in wanted:
-            positive = bool(values.min() > 0)  # two singletons have a CDNV of 0
-            logs = torch.log(values, out=spare) if positive else values[values > 0].log_()
-            if "riesz" in wanted:
-                exponent = -(self._dim - 2) / 2
-                part = float((logs * exponent).logsumexp(0))
+            # Two singletons have a CDNV of 0.
+            positive = values if least > 0 else values[values > 0]
+            logs = elementwise.log(positive, out=spare[: len(positive)])
+            if "riesz" in wanted and len(logs):
+                part = _log_sum_power(logs, -(self._dim - 2) / 2, other[: len(logs)])
                 summary.log_riesz = float(np.logaddexp(summary.log_riesz, part))
             summary.logs.take(logs)
         if wanted & {"moments", "tail", "tail001", "largest"}:
             summary.values.take(values)
 
-    def _lower(self, values: Tensor, rows: slice, columns: slice) -> None:
+    def _lower(self, values: Tensor, kept: Tensor | None, rows: slice, columns: slice) -> None:
         """Credit the least values of a tile (I, J) to both classes of each pair."""
         nearest, ids = self.summary.nearest, self.summary.nearest_ids
         if nearest is None or ids is None:
             return
-        filled = values.nan_to_num(nan=math.inf)
+        filled = values if kept is None else values.nan_to_num(nan=math.inf)
         # Every class meets the others in the order of their indices, as a column first: whoever
         # comes later must be strictly nearer. Few are, so indices are looked for where it pays.
         for dim, part, others in ((0, columns, rows), (1, rows, columns)):
@@ -257,6 +300,14 @@ class Reduction:
         for dim, part in ((0, columns), (1, rows)):
             sums[part] += values.sum(dim)
             counts[part] += values.shape[dim] if kept is None else kept.sum(dim)
+
+
+def _log_sum_power(logs: Tensor, exponent: float, spare: Tensor) -> float:
+    """ln of the sum of e^(exponent * logs), of numbers (N,) that are given by their logarithms."""
+    powers = torch.mul(logs, exponent, out=spare)
+    if not abs(elementwise.greatest(powers)) < SAFE_LOG:
+        return float(powers.logsumexp(0))
+    return math.log(float(elementwise.exp(powers, out=powers).sum()))
 
 
 class _Extremes:
@@ -281,7 +332,7 @@ class _Extremes:
         if len(valid) == 0:
             return
         full = len(self._values) == self._m
-        best = float(valid.max()) if self._sign > 0 else -float(valid.min())
+        best = elementwise.greatest(valid) if self._sign > 0 else -elementwise.least(valid)
         if full and best < self._values[-1]:  # the rule, once a few tiles are through
             return
         signed = (values if self._sign > 0 else -values).flatten()

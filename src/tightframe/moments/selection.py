@@ -1,8 +1,9 @@
-"""Exact order statistics of a stream that is too long to keep, by passes over it.
+"""Exact order statistics of a stream that is too long to keep, by one pass or a few over it.
 
 Axes: N values.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,20 +11,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tightframe.moments import elementwise
+
 BINS = 1 << 16
 CAPACITY = 1 << 22  # values that the last pass keeps at once: 32 MiB
 _ORIGIN = (1023 - 64) << 52  # the bits of 2**-64; with the shift, the bins end at 2**64
 _SHIFT = 43  # leaves 9 bits of the mantissa: 512 bins an octave, each 0.2 % wide
 _END = 0x7FF << 52  # the bits of infinity
+# How far a bracket reaches beyond the sample's quantile, in standard errors. A rank that it misses
+# costs further passes, and nothing else.
+ERRORS = 6
+# A bracket that holds this many times what the sample says, and CAPACITY, is given up.
+OVERFULL = 4
 
 
 class Selection:
     """The value of one rank among non-negative numbers, exactly, without keeping them.
 
+    With a sample, the first pass is the only one as a rule: it keeps what lies in a `Bracket`.
+    Where that misses the rank, and without a sample, the stream is counted.
+
     Non-negative doubles are ordered as their bit patterns are, so shifted bits are the bin of a
-    fixed histogram of logarithms (what lies outside falls in the end bins). The first pass counts;
-    every further one looks only into the bin that holds the rank, until its members fit into
-    memory and are sorted. Two passes are the rule, six the most.
+    fixed histogram of logarithms (what lies outside falls in the end bins). One pass counts; every
+    further one looks only into the bin that holds the rank, until its members fit into memory and
+    are sorted. Two such passes are the rule, six the most.
 
     Feed the whole stream by `add`, then call `end_pass`; repeat the same stream until `done`.
 
@@ -32,9 +43,12 @@ class Selection:
         tail: The sum of the values from the rank up, where it was asked for.
     """
 
-    def __init__(self, rank: Callable[[int], int], *, tail: bool = False) -> None:
+    def __init__(
+        self, rank: Callable[[int], int], *, tail: bool = False, bracket: "Bracket | None" = None
+    ) -> None:
         """`rank` maps the number of values to the wanted rank; 0 is the smallest."""
         self.done = False
+        self._bracket = bracket
         self.value = self.next_value = self.tail = float("nan")
         self._rank_of = rank
         self._rank = -1  # not known before the first pass has counted
@@ -49,8 +63,15 @@ class Selection:
         self._next = float("inf")  # the smallest value from `high` up, and their sum
         self._sum_above = 0.0
 
+    def look_in(self, bracket: "Bracket") -> None:
+        """Before the first pass: the rank is likely there."""
+        self._bracket = bracket
+
     def add(self, values: Float[Tensor, " N"]) -> None:
         """Take a part of the stream: finite values, none negative."""
+        if self._bracket is not None:
+            self._bracket.add(values)
+            return
         bits = values.view(torch.int64)
         if self._members is not None:
             self._collect(self._members, values, bits)
@@ -68,7 +89,13 @@ class Selection:
 
         `infinite` counts further values, above all that were fed.
         """
-        if self._members is not None:
+        if self._bracket is not None:
+            bracket, self._bracket = self._bracket, None
+            if bracket.find(self._rank_of, infinite):
+                self.value, self.next_value = bracket.value, bracket.next_value
+                self.tail = bracket.tail
+                self.done = True
+        elif self._members is not None:
             self._finish(torch.cat(self._members).cpu().numpy())
         elif self._rank < 0:
             n = int(self._counts.sum())
@@ -123,3 +150,100 @@ class Selection:
         self.next_value = float(min(above)) if len(above) else self._next
         self.tail = self._sum_above + float(rest.sum()) * repeats
         self.done = True
+
+
+class Bracket:
+    """Where a rank lies as a random sample has it: [low, high]; its members, and what is beyond.
+
+    Attributes:
+        value, next_value, tail: As in `Selection`, once `find` has found them.
+    """
+
+    def __init__(
+        self,
+        low: float = 0.0,
+        high: float = math.inf,
+        *,
+        tail: bool = False,
+        capacity: int = CAPACITY,
+    ) -> None:
+        """With `tail`, the sum of what is above is kept, too; by default, all is inside."""
+        self.value = self.next_value = self.tail = math.nan
+        self._low, self._high = low, high
+        self._wants_tail = tail
+        self._capacity = capacity
+        self._below = self._above = self._n_members = 0
+        self._sum_above = 0.0
+        self._members: list[Tensor] = []
+
+    @classmethod
+    def around(
+        cls,
+        rank: Callable[[int], int],
+        sample: Float[Tensor, " N"],
+        *,
+        n: int,
+        tail: bool = False,
+    ) -> "Bracket":
+        """Around the rank of a stream of about n values, by a random sample of it (used up).
+
+        What is infinite in the sample stands for the values that `find` is told of.
+        """
+        n_sample = len(sample)
+        if n_sample == 0:
+            return cls(tail=tail)
+        middle = rank(n_sample)
+        share = middle / n_sample
+        margin = 1 + math.ceil(ERRORS * math.sqrt(n_sample * share * (1 - share)))
+        first, last = middle - margin, middle + margin
+        ordered = sample.cpu().numpy()
+        if places := [place for place in (first, last) if 0 <= place < n_sample]:
+            ordered.partition(places)
+        return cls(
+            float(ordered[first]) if first >= 0 else 0.0,
+            float(ordered[last]) if last < n_sample else math.inf,
+            tail=tail,
+            capacity=max(CAPACITY, OVERFULL * math.ceil(n * 2 * margin / n_sample)),
+        )
+
+    def add(self, values: Float[Tensor, " N"]) -> None:
+        """Take a part of the stream."""
+        above = elementwise.above(values, self._high)
+        inside = elementwise.from_on(values, self._low).logical_xor_(above)
+        n_above, n_inside = elementwise.count(above), elementwise.count(inside)
+        self._below += len(values) - n_above - n_inside
+        self._above += n_above
+        self._n_members += n_inside
+        if self._wants_tail and n_above:
+            self._sum_above += float(elementwise.picked(values, above).sum())
+        if self._low == self._high:  # all members are equal: their number is enough
+            return
+        if self._n_members > self._capacity:
+            self._members.clear()
+        elif n_inside:
+            self._members.append(elementwise.picked(values, inside))
+
+    def find(self, rank_of: Callable[[int], int], infinite: int) -> bool:
+        """The stream is through; False where the rank, or the one above, is not in the bracket."""
+        n = self._below + self._n_members + self._above
+        rank = rank_of(n + infinite) if n + infinite else 0
+        if rank >= n:
+            self.value = self.next_value = math.inf if infinite else math.nan
+            return True
+        place = rank - self._below
+        last = place == self._n_members - 1
+        if not 0 <= place < self._n_members or (last and self._above):
+            return False
+        if self._low == self._high:
+            self.value = self._low
+            self.next_value = math.inf if last else self._low
+            self.tail = self._sum_above + (self._n_members - place) * self._low
+            return True
+        if self._n_members > self._capacity:
+            return False
+        members = torch.cat(self._members).cpu().numpy()
+        members.partition([place, min(place + 1, self._n_members - 1)])
+        self.value = float(members[place])
+        self.next_value = math.inf if last else float(members[place + 1])
+        self.tail = self._sum_above + float(members[place:].sum())
+        return True

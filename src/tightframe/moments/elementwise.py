@@ -1,0 +1,77 @@
+"""The elementwise passes that NumPy does several times faster than torch on few CPU cores.
+
+Of a tile of float64 numbers on one core with AVX-512, torch and NumPy need, in nanoseconds a
+number: logarithm 2.0 and 0.55, square root 1.6 and 0.3, comparison 0.35 and 0.08, what a mask picks
+0.8 and 0.15, minimum 0.3 and 0.09. NumPy's loops run on one core: beyond four, as on other
+devices, torch's are used.
+
+Axes: n numbers that were picked.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+CORES = 4  # up to which one core by NumPy is faster than all by torch
+
+
+def by_numpy(values: Float[Tensor, "..."]) -> bool:
+    """Whether NumPy is the faster one here."""
+    return values.device.type == "cpu" and torch.get_num_threads() <= CORES
+
+
+def log(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Natural logarithm of positive numbers; without AVX-512, NumPy's is not the faster one."""
+    if by_numpy(values) and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        np.log(values.numpy(), out=out.numpy())
+        return out
+    return torch.log(values, out=out)
+
+
+def exp(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Exponential of numbers below 709; without AVX-512 as the logarithm."""
+    if by_numpy(values) and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        np.exp(values.numpy(), out=out.numpy())
+        return out
+    return torch.exp(values, out=out)
+
+
+def sqrt(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Square root of numbers that are not negative."""
+    if by_numpy(values):
+        np.sqrt(values.numpy(), out=out.numpy())
+        return out
+    return torch.sqrt(values, out=out)
+
+
+def least(values: Float[Tensor, "..."]) -> float:
+    """The smallest number; NaN if one is."""
+    return float(values.numpy().min() if by_numpy(values) else values.min())
+
+
+def greatest(values: Float[Tensor, "..."]) -> float:
+    """The largest number; NaN if one is."""
+    return float(values.numpy().max() if by_numpy(values) else values.max())
+
+
+def above(values: Float[Tensor, "..."], bound: float) -> Bool[Tensor, "..."]:
+    """Which numbers are larger than the bound."""
+    return torch.from_numpy(values.numpy() > bound) if by_numpy(values) else values > bound
+
+
+def from_on(values: Float[Tensor, "..."], bound: float) -> Bool[Tensor, "..."]:
+    """Which numbers are the bound or larger."""
+    return torch.from_numpy(values.numpy() >= bound) if by_numpy(values) else values >= bound
+
+
+def count(mask: Bool[Tensor, "..."]) -> int:
+    """How many are true."""
+    if mask.device.type == "cpu":
+        return int(np.count_nonzero(mask.numpy()))
+    return int(mask.count_nonzero())
+
+
+def picked(values: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Float[Tensor, " n"]:
+    """The numbers where the mask is true."""
+    return torch.from_numpy(values.numpy()[mask.numpy()]) if by_numpy(values) else values[mask]
