@@ -162,7 +162,8 @@ def test_a_random_twin_is_of_the_same_kind_with_other_weights(both, name):
         assert torch.equal(weight, before[key])
         assert twin.state_dict()[key].shape == weight.shape
         assert torch.equal(twin.state_dict()[key], again.state_dict()[key])
-    assert not torch.isclose(twin.classifier, ours.classifier).any()
+    # One number of the hundreds may be the same by chance.
+    assert torch.isclose(twin.classifier, ours.classifier).double().mean() < 0.02
     assert not torch.isclose(twin.classifier, other.classifier).all()
 
 
