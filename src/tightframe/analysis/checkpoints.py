@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from tightframe.collapse.compat import PREFIXES
+from tightframe.collapse.measures import MEASURES
 from tightframe.errors import UserError
 
 CHECKPOINT = ["run", "step"]
@@ -13,8 +15,10 @@ def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> pd.DataFrame:
 
     A metric that was measured in several ways is taken over one subset, with next tokens as
     labels, at the last layer, on the training split where there is one (loss and agreement have
-    the validation split only), with the smallest minimum count. A checkpoint that was measured on
-    several token sets is refused: its line would mix them.
+    the validation split only), with the smallest minimum count; so are the facts of the model,
+    some of which go with the classes. Columns of published tables are left out: they are our
+    measures over again. A checkpoint that was measured on several token sets is refused: its line
+    would mix them.
 
     Args:
         rows: As `results.gather` gives them: the fields of `Row`, `set_*`, `model_*`, `tokens_*`.
@@ -25,11 +29,17 @@ def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> pd.DataFrame:
     rows = rows[while_training if subset == "probe" else ~while_training]
     _refuse_mixed_tokens(rows)
     chosen = rows[(rows["labels"] == "next") & (rows["subset"] == subset)]
+    chosen = chosen[~chosen["metric"].str.startswith(tuple(f"{p}." for p in PREFIXES.values()))]
     chosen = chosen.sort_values(
         ["layer", "split", "min_count"], ascending=[False, True, True], kind="stable"
     ).drop_duplicates([*CHECKPOINT, "metric"])
     values = chosen.pivot(index=CHECKPOINT, columns="metric", values="value")
-    facts = rows.drop_duplicates(CHECKPOINT).set_index(CHECKPOINT)
+    # Losses have no minimum count, so only a measure tells which one its file was made with.
+    no_measure = ~chosen["metric"].isin([measure.name for measure in MEASURES])
+    facts = chosen.assign(no_measure=no_measure).sort_values(
+        ["no_measure", "min_count"], kind="stable"
+    )
+    facts = facts.drop_duplicates(CHECKPOINT).set_index(CHECKPOINT)
     facts = facts[[name for name in rows.columns if name.startswith(FACTS)]]
     return values.join(facts).sort_index().reset_index()
 
