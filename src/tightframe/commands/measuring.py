@@ -104,9 +104,10 @@ def measure(
         Print one JSON object on standard output.
     """
     from tightframe.collapse import measure_part, measure_run
+    from tightframe.collapse.answers import answers
+    from tightframe.collapse.asked import Asked
     from tightframe.collapse.subject import Text
     from tightframe.errors import UserError
-    from tightframe.results import read_rows
 
     if text is not None and tokens is not None:
         raise UserError("--tokens and --text: give one of them")
@@ -141,12 +142,18 @@ def measure(
         shown = [str(path) for path in paths]
         done("\n".join([*shown, "merge all parts with `tightframe merge`"]), json, states=shown)
         return
-    _, rows = read_rows(path)
+    header, rows = answers(path, Asked.of(**asked, compat=tuple(compat or ())))
     if json:
         print(dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
         return
     for line in table(rows):
         print(line)
+    of, on_ = header.model, header.tokens
+    say(
+        f"{header.run} on {on_['name']}: {of['n_classes']:,} classes in {of['width']:,} dimensions "
+        f"(K/D {of['classes_per_dimension']:.1f}), {on_['train_labels']:,} training and "
+        f"{on_['val_labels']:,} validation positions"
+    )
     say(f"{path}: written")
 
 
