@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from tightframe.collapse.asked import Asked, parse_layers
+from tightframe.collapse.asked import Asked
 from tightframe.collapse.compat import PREFIXES
 from tightframe.collapse.measures import MEASURES, choose
 from tightframe.collapse.study import least_count
+from tightframe.lm.interface import PRENORM
 from tightframe.results import Header, Row, read_rows
 
 
@@ -20,13 +21,13 @@ def answers(path: Path, asked: Asked) -> tuple[Header, list[Row]]:
         The header of `path`, and rows by layer, subset and measure.
     """
     header, _ = read_rows(path)
-    rows: dict[tuple[object, ...], Row] = {}
+    rows: dict[tuple[int, str, str, int], Row] = {}
     for file in (path, *sorted(path.parent.glob(f"step-{header.step}-*.jsonl"))):
         other, found = read_rows(file)
         if _kind(other, asked) == _kind(header, asked):
             for row in found:
                 rows.setdefault((row.layer, row.subset, row.metric, row.min_count), row)
-    layers = parse_layers(asked.layers, max(layer for layer, *_ in rows))
+    layers = _layers(asked.layers, {row.layer for row in rows.values()})
     least = {one.name: least_count(one, asked.min_count) for one in choose(asked.measures)}
     prefixes = {PREFIXES[table] for table in asked.compat}
     order = {measure.name: place for place, measure in enumerate(MEASURES)}
@@ -51,6 +52,19 @@ def answers(path: Path, asked: Asked) -> tuple[Header, list[Row]]:
         )
 
     return header, sorted(kept, key=place)
+
+
+def _layers(spec: str, held: set[int]) -> list[int]:
+    """Those of the specification, in the order of the stream; the last is always one of them."""
+    depth = max(held)
+    if spec == "all":
+        wanted = held
+    else:
+        named = {"last": depth, "prenorm": PRENORM}
+        wanted = {depth} | {
+            named[name] if name in named else int(name) for name in map(str.strip, spec.split(","))
+        }
+    return sorted(wanted, key=lambda layer: (depth - 0.5) if layer == PRENORM else layer)
 
 
 def _kind(header: Header, asked: Asked) -> tuple[object, ...]:
