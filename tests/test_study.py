@@ -113,6 +113,13 @@ def test_groups_of_one_long_document_say_that_blocks_are_resampled(model, tmp_pa
     assert rows[2, "all", "val_loss"].resampled == "blocks"
 
 
+def test_what_was_measured_with_more_is_not_written_again(model, tokens, tmp_path):
+    asked = {"measures": ["nc1_cdnv"], "layers": "all", "out": tmp_path}
+    first = measure_run(model, tokens, by_frequency=True, **asked)
+    assert measure_run(model, tokens, **asked) == first
+    assert len(list((tmp_path / "results").iterdir())) == 1
+
+
 def test_strata_have_rows_of_their_own_classes(model, tokens, tmp_path):
     path = measure_run(
         model, tokens, out=tmp_path, by_frequency=True, measures=["nc1_quotient", "ncc_accuracy"]

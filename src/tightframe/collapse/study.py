@@ -207,10 +207,11 @@ def _measured(subject: Subject, shards: TokenShards, asked: Asked, how: How) -> 
             stack.enter_context(exclusive(subject.folder / "states", what="model's states"))
         stack.enter_context(prepared(subject.threads))
         header, rows = _measure(subject, shards, asked, how)
-    if how.world.rank == 0:
-        write_rows(path, header, [row for row in rows if _key(row) not in earlier])
+    new = [row for row in rows if _key(row) not in earlier]
+    if how.world.rank == 0 and new:
+        write_rows(path, header, new)
     wait(how.world)
-    return path
+    return path if new or not rows else earlier[_key(rows[0])]
 
 
 def _measure(
