@@ -7,8 +7,14 @@ import re
 import shutil
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tightframe import cli
+from tightframe.corpus.tokens import TokenShards
+from tightframe.lm.gpt_neo import export_gpt_neo
+from tightframe.lm.hub import load_model
+from tightframe.moments.state import ClassMoments
 
 SMALL = [f"--set={pair}" for pair in ("width=8", "depth=1", "heads=2", "epochs=1", "threads=1")]
 
@@ -24,6 +30,8 @@ def made(tmp_path_factory):
     cli.main(build.split())
     train = ["train", "--set", f"tokens={folder}/tokens", "--set", f"out={folder}/run", *SMALL]
     cli.main([*train, "--measure", "--measures", "nc1_cdnv"])
+    tokenizer = TokenShards.open(folder / "tokens").tokenizer
+    export_gpt_neo(load_model(folder / "run"), folder / "neo", tokenizer)
     return folder
 
 
@@ -47,6 +55,54 @@ def _weights(folder):
 
 def _results(folder):
     return next((folder / "run" / "results").glob("*.jsonl"))
+
+
+def _break_weights(folder, value):
+    """A number in the first block that is none, as after a training that diverged."""
+    path = folder / "neo" / "model.safetensors"
+    tensors = load_file(path)
+    next(x for name, x in tensors.items() if "h.0.mlp" in name)[0] = value
+    save_file(tensors, path, {"format": "pt"})
+
+
+def _state(folder):
+    return next(
+        path
+        for path in (folder / "run" / "states").glob("*.safetensors")
+        if "-val-" not in path.name
+    )
+
+
+def _age(path):
+    """The file as another version of tightframe would have written it."""
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["tightframe"])
+    save_file(load_file(path), path, {"tightframe": json.dumps(content | {"schema": 1})})
+
+
+def _renamed(folder, name):
+    """A state of the run as it would be of a model called `name`."""
+    state = ClassMoments.load(_state(folder))
+    state.provenance = state.provenance | {"model": name}
+    state.save(folder / "run" / "states" / f"{name}.safetensors")
+
+
+def _other_tokenizer(folder):
+    """A model's tokenizer with two tokens in each other's place."""
+    path = folder / "neo" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    path.write_text(json.dumps(content))
+
+
+def _label_out_of_range(folder):
+    """Shards, with all their fingerprints, in which one token is beyond the vocabulary."""
+    path = folder / "tokens" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["vocab_size"] = 250
+    path.write_text(json.dumps(manifest))
 
 
 def _sweep(folder, text):
@@ -209,6 +265,75 @@ CASES = {
         lambda f: _weights(f).unlink(),
         r"model.safetensors",
     ),
+    "NaN in an inner layer": (
+        "measure {0}/neo --tokens {0}/tokens --layers all",
+        lambda f: _break_weights(f, float("nan")),
+        r"neo: the embedding at layer prenorm of block 0, position 0 of split 'train' is not fin",
+    ),
+    "infinite embeddings": (
+        "measure {0}/neo --tokens {0}/tokens",
+        lambda f: _break_weights(f, float("inf")),
+        r"neo: the embedding of block 0, position 0 of split 'train' is not finite",
+    ),
+    "labels out of range": (
+        "measure {0}/neo --tokens {0}/tokens",
+        _label_out_of_range,
+        r"tokens",
+    ),
+    "tokens of another tokenizer": (
+        "measure {0}/neo --tokens {0}/tokens",
+        _other_tokenizer,
+        r"not tokenized as .*neo expects: token .* has id \d+ in these tokens and id \d+ in",
+    ),
+    "context longer than the positions": (
+        "measure {0}/neo --text {0}/text.txt --context 64",
+        None,
+        r"context is 64, but model neo has 16 positions; give 17 or fewer",
+    ),
+    "context of tokens": (
+        "measure {0}/neo --tokens {0}/tokens --context 8",
+        None,
+        r"--context: is for --text; tokens are as they were built",
+    ),
+    "a model without a text": (
+        "measure {0}/neo",
+        None,
+        r"neo: not a run directory; .*--tokens.*--text",
+    ),
+    "classes of a model without a text": ("classes {0}/neo", None, r"--tokens.*--text"),
+    "words that are no token": (
+        "classes {0}/run --words Zebra",
+        None,
+        r"'Zebra' is no single token of this tokenizer: it splits into",
+    ),
+    "unknown layer": (
+        "measure {0}/run --layers 7",
+        None,
+        r"'7'; expected .* from 0 .* to 1",
+    ),
+    "part of nothing": ("measure {0}/run --part 3/2", None, r"part is '3/2'; expected I/N"),
+    "unknown table": ("measure {0}/run --compat lc-2024-5", None, r"lc-2024-05"),
+    "damaged state": (
+        "measure {0}/run --measures nc2_etf_error",
+        lambda f: _cut(_state(f)),
+        r"states/step-\d+-layer-1-\w+.safetensors: .*damaged",
+    ),
+    "altered state": (
+        "measure {0}/run --measures nc2_etf_error",
+        lambda f: _alter(_state(f)),
+        r"states/step-\d+-layer-1-\w+.safetensors: .*has changed.*measure again",
+    ),
+    "state of another version": (
+        "measure {0}/run --measures nc2_etf_error",
+        lambda f: _age(_state(f)),
+        r"layer-1-\w+.safetensors: schema 1 \(tightframe [\d.]+\), expected \d",
+    ),
+    "merging states of two models": (
+        "merge {0}/run/states/a.safetensors {0}/run/states/b.safetensors --out {0}/all.safetensors",
+        lambda f: [_renamed(f, name) for name in "ab"],
+        r"b.safetensors: .*model",
+    ),
+    "merging nothing": ("merge", None, r"no state files given"),
     # Sweeps and the page
     "misspelt sweep setting": (
         "sweep plan {0}/s.toml",
@@ -246,10 +371,13 @@ def _listing(folder):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_mistake_is_one_line_and_leaves_everything_as_it_was(made, tmp_path, capsys, case):
+def test_a_mistake_is_one_line_and_leaves_everything_as_it_was(
+    made, tmp_path, capsys, monkeypatch, case
+):
     typed, prepare, message = CASES[case]
     folder = tmp_path / "work"
     shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
     if prepare:
         prepare(folder)
     before = _listing(folder)

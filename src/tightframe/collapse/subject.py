@@ -100,7 +100,10 @@ class Subject:
                 check_tokenizer(self.source, shards)
             return shards
         if self.run is None:
-            raise UserError(f"{self.name}: not a run directory; say on which tokens to measure it")
+            raise UserError(
+                f"{self.name}: not a run directory; say on which tokens to measure it "
+                "(`--tokens`), or on which text (`--text`)"
+            )
         shards = TokenShards.open(self.run.settings.tokens)
         if shards.fingerprint != (trained_on := self.run.facts["tokens"]):
             raise UserError(
@@ -160,6 +163,11 @@ class Subject:
             )
         positions = self.model.positions
         context = text.context or min(CONTEXT, positions or CONTEXT)
+        if positions and context > positions + 1:  # the last token of a block is only predicted
+            raise UserError(
+                f"context is {context:,}, but model {self.name} has {positions:,} positions; "
+                f"give {positions + 1:,} or fewer"
+            )
         return text_tokens(
             text.source,
             tokenizer,

@@ -5,6 +5,7 @@ Results go to standard output; progress and what is going on to standard error.
 
 import contextlib
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,11 @@ def table(rows: "Sequence[Row]") -> "Iterator[str]":
         interval = f"  [{row.low:.6g}, {row.high:.6g}]" if row.low == row.low else ""
         reason = f"  ({row.reason})" if row.reason else ""
         yield f"{row.metric:{width}}  {row.value:12.6g}{interval}  n = {row.n:,}{reason}"
+
+
+def first_process() -> bool:
+    """Whether this is the process that prints: under torchrun, one of many does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(line: str) -> None:

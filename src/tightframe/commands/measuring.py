@@ -1,9 +1,23 @@
 """Commands that measure a model: all of its geometry, pieces of a pass, down to the token."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tightframe.commands.console import Flag, Json, Names, bar, done, dumps, say, table
+from tightframe.commands.console import (
+    Flag,
+    Json,
+    Names,
+    bar,
+    done,
+    dumps,
+    first_process,
+    say,
+    table,
+)
+from tightframe.errors import UserError
+
+if TYPE_CHECKING:
+    from tightframe.collapse.subject import Text
 
 
 def measure(
@@ -106,12 +120,8 @@ def measure(
     from tightframe.collapse import measure_part, measure_run
     from tightframe.collapse.answers import answers
     from tightframe.collapse.asked import Asked
-    from tightframe.collapse.subject import Text
-    from tightframe.errors import UserError
 
-    if text is not None and tokens is not None:
-        raise UserError("--tokens and --text: give one of them")
-    on = tokens if text is None else Text(text, context, bos, max_tokens, validation)
+    on = _given(tokens, text, context, bos, max_tokens, validation)
     asked: dict[str, Any] = {
         "layers": layers,
         "labels": labels,
@@ -142,17 +152,18 @@ def measure(
         shown = [str(path) for path in paths]
         done("\n".join([*shown, "merge all parts with `tightframe merge`"]), json, states=shown)
         return
+    if not first_process():
+        return
     header, rows = answers(path, Asked.of(**asked, compat=tuple(compat or ())))
     if json:
         print(dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
         return
     for line in table(rows):
         print(line)
-    of, on_ = header.model, header.tokens
+    of = header.model
     say(
-        f"{header.run} on {on_['name']}: {of['n_classes']:,} classes in {of['width']:,} dimensions "
-        f"(K/D {of['classes_per_dimension']:.1f}), {on_['train_labels']:,} training and "
-        f"{on_['val_labels']:,} validation positions"
+        f"{header.run} on {header.tokens['name']}: {of['n_classes']:,} classes in {of['width']:,} "
+        f"dimensions (K/D {of['classes_per_dimension']:.1f})"
     )
     say(f"{path}: written")
 
@@ -181,9 +192,14 @@ def classes(
     /,
     *,
     tokens: Path | None = None,
+    text: str | None = None,
     words: Names = None,
     step: int | None = None,
     min_count: int = 1,
+    context: int | None = None,
+    bos: Literal["auto", "never"] = "auto",
+    max_tokens: int | None = None,
+    validation: str | None = None,
     out: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -195,12 +211,22 @@ def classes(
         A run directory, a folder with a Hugging Face checkpoint, or a hub name.
     tokens
         Token shards; a run knows its own.
+    text
+        Or text: a file, a folder, or hf:NAME, as for `tightframe measure`.
     words
         Words to show beside the averages, each a single token: Anna,Tim,Lily.
     step
         The checkpoint of a run; the last one by default.
     min_count
         Samples that a class needs to take part.
+    context
+        With --text: tokens of a block (default: 1,024, or fewer if the model has fewer).
+    bos
+        With --text: whether blocks begin with the token that the tokenizer begins a text with.
+    max_tokens
+        With --text: at most so many tokens.
+    validation
+        With --text: a source of its own for validation.
     out
         Folder for the results of a model that is not a run.
     json
@@ -208,11 +234,12 @@ def classes(
     """
     from tightframe.collapse.classes import measure_classes, readable, records
 
+    given = _given(tokens, text, context, bos, max_tokens, validation)
     names = [word for part in words or [] for word in part.split(",") if word]
     with bar() as progress:
         made = measure_classes(
             model,
-            tokens=tokens,
+            tokens=given,
             names=names,
             step=step,
             min_count=min_count,
@@ -223,3 +250,25 @@ def classes(
     lines = {name: records(table) for name, table in shown.items()}
     done("\n\n".join(map(readable, shown.values())), json, results=str(made.path), **lines)
     say(f"{made.path}: written")
+
+
+def _given(
+    tokens: Path | None,
+    text: str | None,
+    context: int | None,
+    bos: Literal["auto", "never"],
+    max_tokens: int | None,
+    validation: str | None,
+) -> "Path | Text | None":
+    """What to measure on: tokens, or a text that is yet to become tokens."""
+    from tightframe.collapse.subject import Text
+
+    if text is not None:
+        if tokens is not None:
+            raise UserError("--tokens and --text: give one of them")
+        return Text(text, context, bos, max_tokens, validation)
+    asked = {"context": context, "max-tokens": max_tokens, "validation": validation}
+    for name, value in asked.items():
+        if value is not None:
+            raise UserError(f"--{name}: is for --text; tokens are as they were built")
+    return tokens
