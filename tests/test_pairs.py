@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tightframe.moments import pairs, reductions
 from tightframe.moments.pairs import Cdnv, UnitDistance, sweep
 from tightframe.moments.reductions import Moments
 
@@ -291,3 +292,77 @@ def test_mistakes_of_the_caller_are_named():
         sweep(x, {}, tile=0)
     with pytest.raises(ValueError, match="extremes must be at least 1, got 0"):
         sweep(x, {}, extremes=0)
+
+
+@pytest.mark.parametrize("group", [2, 5, 64])
+def test_a_sample_of_pairs_changes_no_result(group, monkeypatch):
+    x = points(60, 4)
+    x[7] = x[3]
+    asked = requests(x)
+    asked["unit, debiased"] = (units(x[:40], x[0], torch.linspace(0, 9, 40).double()), ALL)
+    expected = sweep(x, asked, tile=16)
+    monkeypatch.setattr(reductions, "KEPT", 0)
+    monkeypatch.setattr(pairs, "GROUP", group)
+    for name, summary in sweep(x, asked, tile=16).items():
+        assert numbers(summary) == pytest.approx(numbers(expected[name]), rel=1e-12, nan_ok=True)
+
+
+def test_medians_and_tails_of_many_pairs_take_one_pass(monkeypatch):
+    passes = []
+    tiles = pairs._upper_tiles
+
+    def counted(*args):
+        passes.append(args)
+        return tiles(*args)
+
+    monkeypatch.setattr(pairs, "_upper_tiles", counted)
+    x = points(600, 3)  # 179,700 pairs, more than are kept
+    # A tenth of the classes vary a hundred times as much: a sample must not miss them.
+    variances = torch.where(torch.arange(600) % 10 == 0, 100.0, 1.0).double()
+    quantity = Cdnv(variances)
+    found = sweep(x, {"cdnv": (quantity, ("moments", "median", "tail", "tail001"))})["cdnv"]
+    assert len(passes) == 1
+    i, j = np.triu_indices(600, 1)
+    halves = (variances[i] + variances[j]).numpy() / 2
+    values = np.sort(halves / (x[i] - x[j]).square().sum(1).numpy())
+    assert sum(found.middle) / 2 == pytest.approx(np.median(values), rel=1e-12)
+    assert found.tail_share == pytest.approx(values[-1797:].sum() / values.sum(), rel=1e-10)
+    assert found.tail001_share == pytest.approx(values[-180:].sum() / values.sum(), rel=1e-10)
+
+
+def test_quantities_of_the_first_dimensions_share_a_sweep():
+    # Of 40 points, 10 are one in the first three dimensions; the last are a million times wider.
+    x = points(40, 6) * torch.tensor([1, 1, 1, 1, 1e3, 1e6]).double()
+    x[:10, :3] = x[0, :3]
+    x -= x.mean(0)
+    wanted = ("logs", "least", "nearest", "median")
+    asked = {str(dim): (units(x[:, :dim]), wanted) for dim in (6, 3, 4)}
+    for dim, found in sweep(x, asked, tile=16).items():
+        alone = sweep(x[:, : int(dim)].contiguous(), {dim: asked[dim]}, tile=16)[dim]
+        assert found.n == alone.n == (780 - 45 if dim == "3" else 780)
+        assert found.logs.mean == pytest.approx(alone.logs.mean, rel=1e-11)
+        assert found.least == pytest.approx(alone.least, rel=1e-9)
+        assert found.middle == pytest.approx(alone.middle, rel=1e-10)
+        assert found.nearest_ids.tolist() == alone.nearest_ids.tolist()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+def test_moments_far_from_zero_keep_their_spread(offset):
+    # Plain sums of squares would lose 6 and 12 digits of it.
+    values = np.random.default_rng(0).normal(size=10_000)
+    moments = Moments()
+    for part in np.split(values + offset, 4):
+        moments.take(torch.tensor(part))
+    exact = ((values + offset) - offset).var()  # after rounding
+    assert moments.variance(ddof=0) == pytest.approx(exact, rel=1e-10)
+
+
+def test_a_kernel_that_overflows_is_summed_by_its_logarithm():
+    # In 2,002 dimensions the kernel of a pair at squared distance 1e-2 is 1e2000.
+    x = torch.zeros(3, 2002, dtype=torch.float64)
+    x[0, 0] = x[1, 0] = 1
+    x[1, 1], x[2, 2] = 0.1, 1
+    unit = units(x)
+    found = sweep(x, {"unit": (unit, ("riesz",))})["unit"]
+    near = 2 - 2 / math.sqrt(1.01)
+    assert found.log_riesz == pytest.approx(-1000 * math.log(near), rel=1e-12)

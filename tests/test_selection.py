@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tightframe.moments import selection
-from tightframe.moments.selection import Selection
+from tightframe.moments.selection import Bracket, Selection
 
 
 def run(make, values, *, infinite=0, parts=3):
@@ -84,3 +84,73 @@ def test_without_values_there_is_no_median():
     assert np.isnan(found.value)
     found, _ = run(median, np.empty(0), infinite=2)
     assert found.value == np.inf
+
+
+def in_a_bracket(make, values, sample, *, infinite=0):
+    """The selection that a sample tells where to look, and the passes that it took."""
+
+    def told():
+        chosen = make()
+        tail = make is largest_hundredth
+        part = torch.tensor(sample, dtype=torch.float64)
+        chosen.look_in(Bracket.around(chosen._rank_of, part, n=len(values), tail=tail))
+        return chosen
+
+    return run(told, values, infinite=infinite)
+
+
+@pytest.mark.parametrize("size", [1, 10, 500])
+def test_a_sample_changes_no_result(size):
+    rng = np.random.default_rng(size)
+    for name, values in streams(2000, rng).items():
+        for infinite in (0, 1, 700, 3000):
+            everything = np.append(values, [np.inf] * infinite)
+            ordered = np.sort(everything)
+            middle = (len(ordered) - 1) // 2
+            found, _ = in_a_bracket(median, values, rng.choice(everything, size), infinite=infinite)
+            assert (found.value, found.next_value) == (ordered[middle], ordered[middle + 1]), name
+        found, _ = in_a_bracket(largest_hundredth, values, rng.choice(values, size))
+        assert found.tail == pytest.approx(np.sort(values)[-20:].sum(), rel=1e-12), name
+
+
+@pytest.mark.parametrize("make", [median, largest_hundredth])
+def test_a_good_sample_saves_all_passes_but_one(make):
+    rng = np.random.default_rng(0)
+    values = rng.random(10_000)
+    assert in_a_bracket(make, values, rng.choice(values, 1000))[1] == 1
+
+
+@pytest.mark.parametrize("off", [-10.0, 0.0, 10.0])
+def test_a_sample_that_misleads_costs_passes_and_nothing_else(off):
+    values = 20 + np.random.default_rng(0).random(1001)
+    found, passes = in_a_bracket(median, values, values[:500] + off)
+    assert found.value == np.median(values)
+    assert passes == (1 if off == 0 else 3)
+
+
+def test_a_bracket_that_is_too_full_is_given_up(monkeypatch):
+    # The sample says that few values lie in its bracket (none but two), the stream has them all.
+    monkeypatch.setattr(selection, "CAPACITY", 1)
+    values = 1 + np.random.default_rng(0).random(10_000)
+    sample = np.repeat([0.0, 1.0, 2.0, 3.0], [30, 20, 20, 30]) + 1e-9
+    bracket = Bracket(1.0, 2.0, capacity=100)
+    chosen = median()
+    chosen.look_in(bracket)
+    for part in np.array_split(values, 10):
+        chosen.add(torch.tensor(part))
+    assert sum(len(part) for part in bracket._members) <= 100
+    assert not chosen.end_pass()
+    found, _ = in_a_bracket(median, values, sample)
+    assert found.value == np.sort(values)[4999]
+
+
+def test_equal_values_are_counted_and_not_kept():
+    # Both ends of the bracket are 0: of 10,000 zeros among 15,000 values, none needs memory.
+    values = np.append(np.zeros(10_000), 1 + np.random.default_rng(0).random(5_000))
+    chosen = median()
+    bracket = Bracket.around(chosen._rank_of, torch.tensor(values[::15]), n=len(values))
+    chosen.look_in(bracket)
+    chosen.add(torch.tensor(values))
+    assert bracket._members == []
+    assert chosen.end_pass()
+    assert (chosen.value, chosen.next_value) == (0, 0)

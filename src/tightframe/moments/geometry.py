@@ -19,6 +19,7 @@ from torch import Tensor
 from tightframe.moments.state import ClassMoments
 
 EPS = torch.finfo(torch.float64).eps
+PART = 4096  # rows that are squared at once
 SAME = 1e-12  # what is left of a vector below this share of it is rounding
 
 
@@ -98,7 +99,7 @@ class ClassSet:
     @cached_property
     def squared_norms(self) -> Float64[Tensor, " K"]:
         """Of the centred means."""
-        return self.means.square().sum(1)
+        return squared_norms(self.means)
 
     @cached_property
     def norms(self) -> Float64[Tensor, " K"]:
@@ -108,7 +109,7 @@ class ClassSet:
     @cached_property
     def raw_norms(self) -> Float64[Tensor, " K"]:
         """Norms of the class means, not centred."""
-        return self.raw_means.square().sum(1).sqrt()
+        return squared_norms(self.means, -self.global_mean).sqrt()
 
     @cached_property
     def directed(self) -> Bool[Tensor, " K"]:
@@ -185,9 +186,9 @@ def select(
         enough &= classes.to(enough.device)
     ids = enough.nonzero().flatten()
     ids = ids[(moments.counts[ids] < 2).to(torch.uint8).argsort(stable=True)]
-    means = moments.means[ids]
+    means = moments.means[ids]  # a copy
     centre = means.mean(0)  # NaN where no class is selected
-    return ClassSet(ids, moments.counts[ids], means - centre, centre, moments.spreads[ids])
+    return ClassSet(ids, moments.counts[ids], means.sub_(centre), centre, moments.spreads[ids])
 
 
 def without_principal(classes: ClassSet, n: int) -> ClassSet:
@@ -207,11 +208,19 @@ def standardised(classes: ClassSet, variances: Float64[Tensor, " D"]) -> ClassSe
 
 def _seen_as(classes: ClassSet, means: Float64[Tensor, "K d"]) -> ClassSet:
     """The classes with other means, which are seen from their global mean."""
-    norms = torch.einsum("kd,kd->k", means, means).sqrt()
+    norms = squared_norms(means).sqrt()
     left = norms > SAME * classes.norms
     if not bool(left.all()):
         means = means.where(left[:, None], 0.0)
     return dataclasses.replace(classes, means=means, global_mean=means.new_zeros(means.shape[1]))
+
+
+def squared_norms(
+    rows: Float64[Tensor, "K D"], origin: Float64[Tensor, " D"] | None = None
+) -> Float64[Tensor, " K"]:
+    """Squared distances of the rows to an origin, in parts: all squares are a second matrix."""
+    shift = rows.new_zeros(rows.shape[1]) if origin is None else origin
+    return torch.cat([(part - shift).square_().sum(1) for part in rows.split(PART)])
 
 
 def weighted_cosines(

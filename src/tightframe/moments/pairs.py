@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tightframe.moments import elementwise
+from tightframe.moments.geometry import squared_norms
 from tightframe.moments.reductions import Aggregate, Pairs, PairSummary, Reduction
 
 __all__ = ["Aggregate", "Cdnv", "PairSummary", "Pairs", "Quantity", "UnitDistance", "sweep"]
@@ -187,7 +188,7 @@ class _Space:
         self.points = points
         self.grown = inner is not None
         self.added = points if inner is None else points[:, inner.points.shape[1] :]
-        self.added_norms = torch.einsum("kd,kd->k", self.added, self.added)  # squared, (K,)
+        self.added_norms = squared_norms(self.added)  # (K,)
         self.squared_norms = self.added_norms
         if inner is not None:
             self.squared_norms = inner.squared_norms + self.added_norms

@@ -178,7 +178,9 @@ class Reduction:
         """Take a tile of some pairs at random, as in `add`; they count for nothing else."""
         _, valid, ranked = self._counted(values, base)
         infinite = pairs - len(valid) if self._debiased == "infinite" else 0
-        self._sample.append((torch.cat([ranked, ranked.new_full((infinite,), math.inf)]), valid))
+        if infinite:
+            ranked = torch.cat([ranked, ranked.new_full((infinite,), math.inf)])
+        self._sample.append((ranked, valid))
 
     def end_sample(self) -> None:
         """All of the sample is given: say where the ranks are to be looked for."""
