@@ -174,7 +174,8 @@ class Bracket:
         self._capacity = capacity
         self._below = self._above = self._n_members = 0
         self._sum_above = 0.0
-        self._members: list[Tensor] = []
+        # One piece, of which only what is written takes memory: many small ones would scatter.
+        self._members: Tensor | None = None
 
     @classmethod
     def around(
@@ -218,10 +219,11 @@ class Bracket:
             self._sum_above += float(elementwise.picked(values, above).sum())
         if self._low == self._high:  # all members are equal: their number is enough
             return
-        if self._n_members > self._capacity:
-            self._members.clear()
-        elif n_inside:
-            self._members.append(elementwise.picked(values, inside))
+        if self._members is None:
+            self._members = values.new_empty(self._capacity)
+        if self._n_members <= self._capacity:
+            place = self._n_members - n_inside
+            self._members[place : self._n_members] = elementwise.picked(values, inside)
 
     def find(self, rank_of: Callable[[int], int], infinite: int) -> bool:
         """The stream is through; False where the rank, or the one above, is not in the bracket."""
@@ -239,9 +241,9 @@ class Bracket:
             self.next_value = math.inf if last else self._low
             self.tail = self._sum_above + (self._n_members - place) * self._low
             return True
-        if self._n_members > self._capacity:
+        if self._members is None or self._n_members > self._capacity:
             return False
-        members = torch.cat(self._members).cpu().numpy()
+        members = self._members[: self._n_members].cpu().numpy()
         members.partition([place, min(place + 1, self._n_members - 1)])
         self.value = float(members[place])
         self.next_value = math.inf if last else float(members[place + 1])
