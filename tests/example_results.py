@@ -1,5 +1,6 @@
 """Results files as a sweep leaves them: fifteen small models, two checkpoints each, made up."""
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tightframe.lm.interface import PRENORM
 from tightframe.results import Header, Row, write_rows
 
 FLOOR, REALISED = 1.962, 1.957
@@ -151,4 +153,57 @@ def write_courses(
             write_rows(
                 folder / "runs" / run / "results" / f"probe-train-{step}-ab.jsonl", header, rows
             )
+    return folder
+
+
+def write_layers(
+    folder: Path,
+    run: str,
+    *,
+    depth: int = 3,
+    step: int = 8,
+    twin: int | None = None,
+    beside: bool = False,
+) -> Path:
+    """A run folder whose one checkpoint was measured at every layer and by frequency: made up.
+
+    NC1 at place i of the layers (the one before the final norm is the last but one) is 2 / (i + 1)
+    of next tokens, a tenth of it of current ones, infinite where labels are shuffled; with random
+    weights all are twice that. Only the duality of next tokens has intervals: one up, one down.
+    `beside` leaves out what a sweep's own files hold: the loss, and next tokens at the last layer.
+    """
+    layers = [*range(depth), PRENORM, depth]
+    kinds = {"next": 1.0, "current": 0.1, "shuffled": math.inf}
+    for labels, share in kinds.items():
+        name = run if twin is None else f"{run}-random"
+        row = Row(name, step, "train", depth, labels, "all", "", 0.0, 100, 1, 0)
+        rows = []
+        for i, layer in enumerate(layers):
+            nc1 = share * 2 / (i + 1) * (1 if twin is None else 2)
+            at = dataclasses.replace(row, layer=layer)
+            rows.append(dataclasses.replace(at, metric="nc1_cdnv_med_db", value=nc1, min_count=2))
+            rows.append(dataclasses.replace(at, metric="rank_pr", value=5.0 + i))
+            duality = dataclasses.replace(at, metric="nc3_cos_mean", value=float(i))
+            if labels == "next":
+                duality = dataclasses.replace(duality, low=i - 1.0, high=i + 1.0, resampled="documents")
+            rows.append(duality)
+        if labels == "next":
+            rows.append(dataclasses.replace(row, split="val", metric="val_loss", value=3.0))
+            for n, stratum in ((3, "count 1"), (40, "count 100-299"), (50, "count 1000-9999")):
+                rows += [
+                    dataclasses.replace(row, subset=stratum, metric=metric, value=n / 100, n=n)
+                    for metric in ("nc1_cdnv_med_db", "nc3_cos_mean")
+                ]
+        if beside and labels == "next":
+            rows = [r for r in rows if r.layer != depth or r.subset != "all"]
+        header = Header(
+            run=name,
+            step=step,
+            model={"name": name, "n_parameters": 10**5, "width": 32, "depth": depth},
+            tokens={"name": "stories", "fingerprint": "0f1e2d3c4b5a"},
+            settings={"width": 32},
+            measurement={"labels": labels},
+        )
+        own = folder if twin is None else folder / f"random-{twin}"
+        write_rows(own / "results" / f"step-{step}-{labels}.jsonl", header, rows)
     return folder

@@ -6,9 +6,10 @@ import pandas as pd
 
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
+from tightframe.collapse.compat import PREFIXES
 from tightframe.errors import UserError
 from tightframe.files import whole_file, write_text
-from tightframe.report import by_token, figures, page, tables
+from tightframe.report import by_token, figures, page, profiles, tables
 from tightframe.results import gather, read_rows
 
 
@@ -17,7 +18,8 @@ def report(path: Path, *, out: Path | None = None) -> Path:
 
     Each file is written whole or not at all: `results.parquet` (all rows), `report/index.html`,
     `report/figures/*.{pdf,png}`, `report/tables/*.csv`. Where all rows were measured while
-    training, the page shows their course alone.
+    training, the page shows their course alone. What the same model gives with random weights
+    (`random-SEED/results` beside the results of a run) is drawn layer by layer only.
 
     Args:
         path: A sweep's folder (with `runs/*/results`) or a run's folder (with `results`).
@@ -38,13 +40,21 @@ def report(path: Path, *, out: Path | None = None) -> Path:
         )
     folder = path / "report" if out is None else out
     _write_parquet((path if out is None else out) / "results.parquet", rows)
-    found = pd.DataFrame()
+    found, shown = pd.DataFrame(), list[profiles.Profile]()
     if not only_courses:
         table = tables.with_floors(table)
         found = associations(table, tables.measured(table))
         tables.write_csv(folder / "tables" / "runs.csv", tables.runs(table))
         tables.write_csv(folder / "tables" / "associations.csv", found)
         figures.draw_all(table, found, folder / "figures")
+        shown = profiles.profiles(rows, table.groupby("run")["val_loss"].min(), _twins(path))
+    for profile in shown:
+        tables.write_csv(folder / "tables" / f"{profile.kind}.csv", profiles.table(profile))
+        figures.draw_profile(profile, folder / "figures")
+    for published, prefix in PREFIXES.items():
+        if rows["metric"].str.startswith(f"{prefix}.").any():
+            columns = tables.published(rows, published)
+            tables.write_csv(folder / "tables" / f"{published}.csv", columns)
     if not courses.empty:
         tables.write_csv(folder / "tables" / "training.csv", courses)
         figures.draw_courses(courses, folder / "figures")
@@ -56,6 +66,7 @@ def report(path: Path, *, out: Path | None = None) -> Path:
         name=path.resolve().name,
         commands=_commands(path)[-1:] if only_courses else _commands(path),
         classes=None if only_courses else by_token.find(path, table),
+        shown=shown,
     )
     write_text(folder / "index.html", text)
     return folder / "index.html"
@@ -73,6 +84,23 @@ def _results_files(path: Path) -> list[Path]:
     if not files:
         raise UserError(f"{path}: no results yet; run `tightframe measure {path}` first")
     return files
+
+
+def _twins(path: Path) -> dict[str, tuple[int, pd.DataFrame]]:
+    """Of every run whose architecture was measured with random weights: its first seed, the rows.
+
+    A run is known by its name in the rows, which its folder need not have.
+    """
+    twins: dict[str, tuple[int, pd.DataFrame]] = {}
+    of_a_run = "runs/*/" if (path / "runs").is_dir() else ""
+    for folder in sorted(path.glob(f"{of_a_run}random-*/results")):
+        seed = folder.parent.name.removeprefix("random-")
+        if seed.isdecimal() and (files := sorted(folder.glob("*.jsonl"))):
+            rows = gather(files)
+            run = str(rows["run"].iloc[0]).removesuffix("-random")
+            if run not in twins or int(seed) < twins[run][0]:
+                twins[run] = int(seed), rows
+    return twins
 
 
 def _commands(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from tightframe.files import whole_file
@@ -25,9 +26,15 @@ from tightframe.report.panels import (
     loss_range,
     parameters,
 )
+from tightframe.report.profiles import Line, Profile, key_name
 from tightframe.report.views import VIEWS, Panel, arrow
 
 _INK, _SOFT, _THREAD, _GRID, _FLOOR = "#1d1e22", "#595c64", "#cbc8c0", "#eeece7", "#0b7a62"
+OF_LABELS = {  # colour and marker
+    "next": ("#41329b", "o"),
+    "current": ("#b3500f", "s"),
+    "shuffled": ("#6b6f78", "D"),
+}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
     "font.size": 8,
@@ -150,6 +157,67 @@ def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     return figure
+
+
+def draw_profile(profile: Profile, folder: Path) -> None:
+    """Write the measures of a checkpoint by layer or by frequency, as PDF and PNG.
+
+    Args:
+        profile: With at least one panel.
+        folder: Takes `layers.{pdf,png}` or `frequency.{pdf,png}`.
+    """
+    columns = min(3, len(profile.smalls))
+    lines = -(-len(profile.smalls) // columns)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(2.9 * columns, 2.6 * lines + 0.4), dpi=200, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(lines, columns, squeeze=False)
+        for place in axes.flat[len(profile.smalls) :]:
+            place.remove()
+        for place, small in zip(axes.flat, profile.smalls, strict=False):
+            metric = small.panel.metric
+            _draw_titles(place, small.panel)
+            place.set_xlabel(profile.axis)
+            place.set_ylabel(f"{metric}\n({arrow(metric, upright=True)})")
+            for line in small.lines:
+                _draw_line(place, line)
+            places, names = zip(*profile.ticks, strict=True)
+            place.set_xticks(places, labels=names, fontsize=8 if len(names) < 8 else 7)
+            place.set_xlim(*profile.ends)
+            if small.log:
+                place.set_yscale("log")
+                _set_ticks(place.yaxis, small.value_ticks)
+            else:
+                place.yaxis.set_major_formatter(FuncFormatter(_number))
+        keys = [_draw_key(*key) for key in profile.keys]
+        figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    for kind in ("pdf", "png"):
+        save(figure, folder / f"{profile.kind}.{kind}")
+
+
+def _draw_line(axes: Axes, line: Line) -> None:
+    look = _look(line.labels, line.twin)
+    axes.plot(line.x, line.y, **look | {"markersize": min(3.2, 60 / len(line.x))})
+    colour, _ = OF_LABELS[line.labels]
+    axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0.6)
+
+
+def _draw_key(labels: str, twin: bool) -> Line2D:
+    return Line2D([], [], label=key_name(labels, twin), **_look(labels, twin))
+
+
+def _look(labels: str, twin: bool) -> dict[str, Any]:
+    colour, marker = OF_LABELS[labels]
+    return {
+        "color": colour,
+        "marker": marker,
+        "markersize": 3.2,
+        "markerfacecolor": "white" if twin else colour,
+        "linewidth": 1.2,
+        "linestyle": (0, (3.5, 2)) if twin else "-",
+    }
 
 
 def _set_ticks(axis: Axis, ticks: Sequence[float]) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from tightframe.report import by_token
+from tightframe.report import by_token, profiles
 from tightframe.report.panels import (
     ON_DARK,
     ON_LIGHT,
@@ -46,6 +46,7 @@ def render(
     commands: Sequence[str],
     classes: pd.DataFrame | None = None,
     courses: pd.DataFrame | None = None,
+    shown: Sequence[profiles.Profile] = (),
 ) -> str:
     """The page as HTML.
 
@@ -57,11 +58,14 @@ def render(
         name: Of the sweep or the run.
         commands: What makes the results and this page.
         classes: Of one model, see `by_token.find`; without them there is no section on tokens.
+        shown: Of one checkpoint each; without them there is no section on layers or frequency.
     """
     files = resources.files("tightframe.report")
     style, script, template = (
         (files / file).read_text("utf-8") for file in ("page.css", "page.js", "template.html")
     )
+    if shown:
+        script += (files / "profiles.js").read_text("utf-8")
     if classes is not None:
         script += (files / "by_token.js").read_text("utf-8")
     plotly = get_plotlyjs().replace("\r\n", "\n")
@@ -81,6 +85,10 @@ def render(
         classes=None if classes is None else by_token.payload(classes),
         of_classes=None if classes is None else by_token.summary(classes),
         class_panels=by_token.PANELS,
+        profiles=shown,
+        profile_data={profile.kind: profiles.payload(profile) for profile in shown},
+        key_name=profiles.key_name,
+        fewest=profiles.FEWEST,
         sizes=_size_ticks(everything),
         summary=_summary(table, everything),
         courses=_shown_courses(courses),
@@ -332,7 +340,17 @@ def _summary(table: pd.DataFrame, everything: pd.DataFrame) -> dict[str, Any]:
         "best": table.nsmallest(1, "val_loss").to_dict("records")[0] if len(table) else None,
         "floors": floors(table) if len(table) else [],
         "tied": sorted({bool(one) for one in tied}),
+        "texts": sorted(_texts(table)),
     }
+
+
+def _texts(table: pd.DataFrame) -> list[str]:
+    """A name for each text of the checkpoints; two texts of one name are two."""
+    if "tokens_fingerprint" not in table:
+        return []
+    different = table.drop_duplicates("tokens_fingerprint")
+    pairs = zip(different["tokens_name"], different["tokens_fingerprint"], strict=True)
+    return [f"{name} ({mark})" for name, mark in pairs]
 
 
 def _size_ticks(table: pd.DataFrame) -> list[tuple[float, str]]:

@@ -1,15 +1,17 @@
-"""The tables of a report: a line a checkpoint, and a line an association, as CSV."""
+"""The tables of a report as CSV: a line a checkpoint, a line an association, published tables."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from tightframe.analysis.checkpoints import FACTS
+from tightframe.analysis.checkpoints import CHECKPOINT, FACTS
+from tightframe.collapse.compat import PREFIXES, columns
 from tightframe.files import whole_file
 from tightframe.report.views import VIEWS
 
 LOSS = ["val_loss", "entropy_floor", "loss_above_floor", "realised_floor", "loss_above_realised"]
 QUALITY = [*LOSS, "val_accuracy", "val_perplexity"]
+COUNTS = ("n_params", "hits", "matches", "misses")  # of published tables; whole numbers
 
 
 def with_floors(table: pd.DataFrame) -> pd.DataFrame:
@@ -44,6 +46,31 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
     settings = [name for name in table.columns if name.startswith("set_")]
     quality = [name for name in QUALITY if name in table]
     return table[["run", "step", *quality, *facts, *settings, *measured(table)]]
+
+
+def published(rows: pd.DataFrame, table: str) -> pd.DataFrame:
+    """A published table column for column, a line a checkpoint that was measured for it.
+
+    `model` is the run's name and the step. May's has its index, counted from 0, as a first column
+    without a name; its lines are by name, as October's are here.
+
+    Args:
+        rows: As `results.gather` gives them.
+        table: "lc-2024-05" or "lc-2024-10".
+    """
+    prefix = f"{PREFIXES[table]}."
+    chosen = rows[rows["metric"].str.startswith(prefix) & (rows["labels"] == "next")]
+    values = chosen.pivot(index=CHECKPOINT, columns="metric", values="value")
+    lines = values.rename(columns=lambda name: name.removeprefix(prefix)).reset_index()
+    lines["model"] = [
+        f"{run}@{step}" for run, step in zip(lines["run"], lines["step"], strict=True)
+    ]
+    lines = lines.reindex(columns=list(columns(table)))
+    counted = [name for name in COUNTS if name in lines]
+    lines[counted] = lines[counted].round().astype("Int64")
+    if table == "lc-2024-05":
+        lines.insert(0, "", range(len(lines)))
+    return lines
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -1,0 +1,244 @@
+"""One checkpoint layer by layer and by frequency: which rows, which lines, and the page's sections."""
+
+import json
+import math
+import re
+from importlib import resources
+
+import pandas as pd
+import pytest
+
+from example_results import write_layers, write_sweep
+from test_page import browser, open_page  # noqa: F401
+from tightframe.analysis.profiles import by_frequency, by_layer
+from tightframe.lm.interface import PRENORM
+from tightframe.report import figures, profiles, report
+from tightframe.results import gather
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+LOSSES = pd.Series({"a": 3.0, "b": 2.0})
+
+
+def rows_of(*folders):
+    return gather(sorted(file for folder in folders for file in folder.glob("results/*.jsonl")))
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return rows_of(write_layers(tmp_path / "a", "a"))
+
+
+def drawn(rows, twin=None):
+    """The profiles by kind."""
+    twins = {} if twin is None else {"a": (7, twin)}
+    return {one.kind: one for one in profiles.profiles(rows, LOSSES, twins)}
+
+
+def small(profile, metric):
+    return next(one for one in profile.smalls if one.panel.metric == metric)
+
+
+def test_the_best_run_that_has_several_layers_is_shown_at_its_last_step(tmp_path, rows):
+    a = by_layer(rows, LOSSES)
+    assert set(a["layer"]) == {0, 1, 2, PRENORM, 3}
+    assert set(a["metric"]) == {"nc1_cdnv_med_db", "rank_pr", "nc3_cos_mean"}  # losses are of none
+    b = rows_of(write_layers(tmp_path / "b", "b"))
+    assert set(by_layer(pd.concat([rows, b]), LOSSES)["run"]) == {"b"}
+    last_only = b[b["layer"] == 3]
+    assert set(by_layer(pd.concat([rows, last_only]), LOSSES)["run"]) == {"a"}
+    assert by_layer(last_only, LOSSES).empty
+    later = rows.assign(step=9)
+    assert set(by_layer(pd.concat([later, rows]), LOSSES)["step"]) == {9}
+
+
+def test_a_line_is_of_one_minimum_count_which_most_layers_have(rows):
+    # At the last layer also with one sample a class: no line may mix the two.
+    thirty = rows.assign(min_count=30)
+    last = rows[rows["layer"] == 3].assign(value=99.0)
+    found = by_layer(pd.concat([last, thirty]), LOSSES)
+    assert set(found["min_count"]) == {30}
+    assert set(by_layer(pd.concat([thirty, rows]), LOSSES)["min_count"]) == {1, 2}
+
+
+def test_strata_are_taken_at_the_last_layer_beside_all_classes(rows):
+    inner = rows.assign(layer=0)
+    found = by_frequency(pd.concat([inner, rows]), LOSSES)
+    assert set(found["layer"]) == {3}
+    assert set(found["labels"]) == {"next"}  # the others have no strata
+    assert set(found["subset"]) == {"all", "count 1", "count 100-299", "count 1000-9999"}
+    assert by_frequency(rows[rows["subset"] == "all"], LOSSES).empty
+
+
+def test_lines_go_from_the_embedding_through_the_blocks_to_the_final_norm(rows):
+    profile = drawn(rows)["layers"]
+    assert profile.ticks == (
+        (0.0, "embed-\nding"),
+        (1.0, "1"),
+        (2.0, "2"),
+        (3.0, "before\nnorm"),
+        (4.0, "final"),
+    )
+    ranks = small(profile, "rank_pr")
+    assert ranks.panel.title == "Dimensions filled, of 32"
+    assert [line.labels for line in ranks.lines] == ["next", "current", "shuffled"]
+    assert ranks.lines[0].x == (0, 1, 2, 3, 4)
+    assert ranks.lines[0].y == (5, 6, 7, 8, 9)
+    duality = small(profile, "nc3_cos_mean").lines
+    assert duality[0].low == (-1, 0, 1, 2, 3)
+    assert duality[0].high == (1, 2, 3, 4, 5)
+    assert all(math.isnan(low) for low in duality[1].low)
+
+
+def test_of_a_deep_model_some_layers_are_named_and_no_two_names_meet(tmp_path):
+    deep = drawn(rows_of(write_layers(tmp_path / "a", "a", depth=32)))["layers"]
+    names = [name for _, name in deep.ticks]
+    assert names == ["embed-\nding", "8", "12", "16", "20", "24", "28", "before\nnorm", "final"]
+    # A panel is about 270 pixels wide, a digit 8: two lines of names need 40, numbers 20.
+    places = [270 * place / deep.ticks[-1][0] for place, _ in deep.ticks]
+    gaps = [b - a for a, b in zip(places, places[1:], strict=False)]
+    assert min(gaps) > 20
+    assert gaps[-1] > 38
+
+
+def test_what_an_axis_cannot_hold_is_said(rows):
+    nc1 = small(drawn(rows)["layers"], "nc1_cdnv_med_db")
+    assert nc1.log
+    assert [line.labels for line in nc1.lines] == ["next", "current"]
+    assert nc1.left_out == "Not drawn: shuffled labels, infinite at 5 places."
+    zero = (rows["layer"] == 0) & (rows["labels"] == "current")
+    spoilt = rows.assign(value=rows["value"].mask(zero, 0.0))
+    first = small(drawn(spoilt)["layers"], "nc1_cdnv_med_db")
+    assert "current token, not positive at the input embedding;" in first.left_out
+    assert first.lines[1].x == (1, 2, 3, 4)
+
+
+def test_strata_stand_in_the_order_of_their_counts_and_all_classes_apart(rows):
+    profile = drawn(rows)["frequency"]
+    assert [name for _, name in profile.ticks] == ["1", "100", "1k", "all"]
+    duality = small(profile, "nc3_cos_mean")
+    assert duality.left_out == "Not drawn: next token, too few at count 1."  # three classes
+    (line,) = duality.lines
+    assert line.x[0] == 1
+    assert line.y[:2] == (0.4, 0.5)
+    assert math.isnan(line.y[2])  # the line is broken there
+    assert line.y[3] == 4
+    assert "all classes" in line.hover[3]
+    assert profile.keys == (("next", False),)
+
+
+def test_the_twin_is_dashed_beside_its_run_and_never_shuffled(tmp_path, rows):
+    twin = rows_of(write_layers(tmp_path / "a", "a", twin=7) / "random-7")
+    profile = drawn(rows, twin)["layers"]
+    assert profile.seed == 7
+    assert profile.keys[3:] == (("next", True), ("current", True))
+    nc1 = small(profile, "nc1_cdnv_med_db").lines
+    assert nc1[2].y == tuple(2 * value for value in nc1[0].y)
+    assert "next token, random weights" in nc1[2].hover[0]
+    elsewhere = twin.assign(tokens_fingerprint="another text")
+    assert drawn(rows, elsewhere)["layers"].seed is None
+
+
+def test_the_table_has_every_value_once(tmp_path, rows):
+    profile = drawn(rows, rows_of(write_layers(tmp_path / "a", "a", twin=7) / "random-7"))["layers"]
+    table = profiles.table(profile)
+    assert len(table) == 5 * 3 * (3 + 2)
+    assert table["layer"].tolist()[:5] == [0, 1, 2, PRENORM, 3]
+    assert not table.duplicated(["twin", "labels", "layer", "metric"]).any()
+
+
+def test_a_figure_has_a_panel_a_measure_and_a_line_a_kind(tmp_path, rows):
+    profile = drawn(rows)["layers"]
+    figures.draw_profile(profile, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("layers.*")) == ["layers.pdf", "layers.png"]
+    first = (tmp_path / "layers.pdf").read_bytes()
+    figures.draw_profile(profile, tmp_path)
+    assert (tmp_path / "layers.pdf").read_bytes() == first
+
+
+def test_the_colours_in_print_are_those_of_the_light_page():
+    style = (resources.files("tightframe.report") / "page.css").read_text("utf-8")
+    light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", style.split("@media")[0]))
+    for labels, (colour, _) in figures.OF_LABELS.items():
+        assert light[labels] == colour
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of a run with strangers' words as its name; its figures for print are left out."""
+    folder = write_layers(tmp_path_factory.mktemp("runs") / "theirs", HOSTILE)
+    write_layers(folder, HOSTILE, twin=12)
+    write_layers(folder, HOSTILE, twin=9)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_all", "draw_profile"):
+            patch.setattr(figures, name, lambda *arguments: None)
+        return report(folder)
+
+
+def test_the_page_of_a_run_has_both_sections_and_its_twin_in_them_only(page):
+    text = page.read_text(encoding="utf-8")
+    assert "random weights (seed 9)" in text  # the smallest of its seeds
+    assert "measured at\n    1 checkpoint" in text
+    assert len(pd.read_csv(page.parent / "tables" / "runs.csv")) == 1
+    assert set(pd.read_csv(page.parent / "tables" / "layers.csv")["twin"]) == {True, False}
+    assert set(pd.read_csv(page.parent / "tables" / "frequency.csv")["twin"]) == {True, False}
+    data = json.loads(re.search(r'id="profiles">(.*?)</script>', text, re.DOTALL)[1])
+    assert set(data) == {"layers", "frequency"}
+    json.dumps(data, allow_nan=False)
+    rows = pd.read_parquet(page.parent.parent / "results.parquet")
+    assert set(rows["run"]) == {HOSTILE}
+
+
+def test_a_sweep_shows_its_best_run_and_pages_without_layers_have_no_such_section(
+    tmp_path, monkeypatch
+):
+    for name in ("draw_all", "draw_profile"):
+        monkeypatch.setattr(figures, name, lambda *arguments: None)
+    folder = write_sweep(tmp_path / "demo", widths=(64,))
+    before = report(folder).read_text(encoding="utf-8")
+    assert 'id="layers"' not in before
+    assert "profiles" not in before.replace(max(before.split("<script>"), key=len), "")
+    table = (folder / "report" / "tables" / "runs.csv").read_bytes()
+    associations = (folder / "report" / "tables" / "associations.csv").read_bytes()
+    # Layers, labels and strata of a checkpoint that is there already, and its twin.
+    run = folder / "runs" / "w64-d1-e1-s0"
+    write_layers(run, run.name, depth=1, step=1024, beside=True)
+    write_layers(run, run.name, depth=1, step=1024, twin=1)
+    after = report(folder).read_text(encoding="utf-8")
+    assert f"<p>{run.name} at step 1,024, from the embedding" in after
+    assert "random weights (seed 1)" in after
+    assert (folder / "report" / "tables" / "runs.csv").read_bytes() == table
+    assert (folder / "report" / "tables" / "associations.csv").read_bytes() == associations
+
+
+@pytest.mark.browser
+def test_the_lines_are_drawn_in_both_schemes_and_widths(browser, page):  # noqa: F811
+    opened = open_page(browser, page, waiting_for="[data-profile] .points path")
+    plot = opened.locator('[data-profile="layers"][data-metric="nc3_cos_mean"] .plot')
+    shown = "p => p.data.filter(t => t.hoverinfo === 'text').map(t => [t.line.color, t.line.dash])"
+    assert plot.evaluate(shown) == [
+        ["#41329b", "solid"],
+        ["#b3500f", "solid"],
+        ["#6b6f78", "solid"],
+        ["#41329b", "5px,4px"],
+        ["#b3500f", "5px,4px"],
+    ]
+    assert plot.evaluate("p => p.data.filter(t => t.fill === 'toself').length") == 2
+    names = "p => p.layout.xaxis.ticktext"
+    assert plot.evaluate(names) == ["embed-<br>ding", "1", "2", "before<br>norm", "final"]
+    plot.locator(".points path").nth(4).hover(force=True)
+    opened.wait_for_selector(".hoverlayer .hovertext")
+    assert "after the final norm" in plot.locator(".hoverlayer").text_content()
+    for width in (1280, 390):
+        opened.set_viewport_size({"width": width, "height": 844})
+        opened.wait_for_function(
+            "w => document.querySelector('[data-profile] .main-svg').clientWidth < w",
+            arg=width / 2 + 200,
+        )
+        assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    opened.emulate_media(color_scheme="dark")
+    assert plot.evaluate(shown)[0] == ["#b7adff", "solid"]
+    assert opened.locator("img").count() == 0
+    assert opened.evaluate("window.hacked") is None
+    assert opened.complaints == []
+    assert opened.requests == [page.as_uri()]
+    opened.close()
