@@ -185,7 +185,9 @@ def write_layers(
             rows.append(dataclasses.replace(at, metric="rank_pr", value=5.0 + i))
             duality = dataclasses.replace(at, metric="nc3_cos_mean", value=float(i))
             if labels == "next":
-                duality = dataclasses.replace(duality, low=i - 1.0, high=i + 1.0, resampled="documents")
+                duality = dataclasses.replace(
+                    duality, low=i - 1.0, high=i + 1.0, resampled="documents"
+                )
             rows.append(duality)
         if labels == "next":
             rows.append(dataclasses.replace(row, split="val", metric="val_loss", value=3.0))

@@ -1,5 +1,6 @@
-"""One checkpoint layer by layer and by frequency: which rows, which lines, and the page's sections."""
+"""One checkpoint by layer and by frequency: which rows, which lines, and the page's sections."""
 
+import itertools
 import json
 import math
 import re
@@ -95,7 +96,7 @@ def test_of_a_deep_model_some_layers_are_named_and_no_two_names_meet(tmp_path):
     assert names == ["embed-\nding", "8", "12", "16", "20", "24", "28", "before\nnorm", "final"]
     # A panel is about 270 pixels wide, a digit 8: two lines of names need 40, numbers 20.
     places = [270 * place / deep.ticks[-1][0] for place, _ in deep.ticks]
-    gaps = [b - a for a, b in zip(places, places[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(places)]
     assert min(gaps) > 20
     assert gaps[-1] > 38
 
