@@ -97,8 +97,8 @@ def _other_tokenizer(folder):
     path.write_text(json.dumps(content))
 
 
-def _label_out_of_range(folder):
-    """Shards, with all their fingerprints, in which one token is beyond the vocabulary."""
+def _smaller_vocabulary(folder):
+    """A manifest that was edited: labels would lie beyond the vocabulary."""
     path = folder / "tokens" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["vocab_size"] = 250
@@ -275,10 +275,10 @@ CASES = {
         lambda f: _break_weights(f, float("inf")),
         r"neo: the embedding of block 0, position 0 of split 'train' is not finite",
     ),
-    "labels out of range": (
+    "a vocabulary smaller than its labels": (
         "measure {0}/neo --tokens {0}/tokens",
-        _label_out_of_range,
-        r"tokens",
+        _smaller_vocabulary,
+        r"manifest.json: damaged or changed; build the tokens again",
     ),
     "tokens of another tokenizer": (
         "measure {0}/neo --tokens {0}/tokens",
