@@ -163,6 +163,16 @@ def test_the_tokens_of_a_checkpoint_are_facts_and_no_measure(sweep, found):
     assert not [metric for metric in found["metric"] if metric.startswith("tokens")]
 
 
+def test_runs_on_different_texts_are_reported_with_a_warning(small):
+    assert 'id="texts"' not in report(small).read_text(encoding="utf-8")
+    for file in small.glob("runs/w64-d4-e4-s0/results/*.jsonl"):
+        lines = file.read_text().replace("0f1e2d3c4b5a", "99ab").replace('"stories"', '"<b>x"')
+        file.write_text(lines)
+    text = report(small).read_text(encoding="utf-8")
+    assert "<b>These models were measured on 2 different texts</b>: " in text
+    assert "&lt;b&gt;x (99ab), stories (0f1e2d3c4b5a). Losses on different texts" in text
+
+
 def test_results_without_a_loss_are_refused(small):
     for file in small.glob("runs/*/results/*.jsonl"):
         lines = file.read_text().splitlines(keepends=True)
@@ -289,6 +299,7 @@ def test_words_and_points_stand_out_from_their_ground(dark):
         for words in ("ink", "soft", "accent"):
             assert contrast(look[words], look[ground]) >= 4.5, (words, ground)
     assert contrast(look["floor"], look["card"]) >= 4.5
+    assert min(contrast(look[line], look["card"]) for line in ("next", "current", "shuffled")) >= 3
     assert contrast(look["on-accent"], look["accent"]) >= 4.5
     colours = panels.ON_DARK if dark else panels.ON_LIGHT
     assert min(contrast(colour, look["card"]) for colour in colours) >= 3
@@ -318,6 +329,21 @@ def test_looks_alone_make_a_report_too(tmp_path):
     assert sorted(path.name for path in (folder / "report" / "tables").iterdir()) == [
         "training.csv"
     ]
+
+
+def test_published_tables_are_written_where_their_columns_were_measured(small):
+    report(small)
+    assert not list((small / "report" / "tables").glob("lc-*"))
+    file = min(small.glob("runs/w64-d1-e1-s0/results/*.jsonl"))
+    lines = file.read_text().splitlines(keepends=True)
+    row = next(line for line in lines[1:] if '"rank_pr"' in line)
+    file.write_text("".join([*lines, row.replace('"rank_pr"', '"compat10.cdnv"')]))
+    report(small)
+    assert [p.name for p in (small / "report" / "tables").glob("lc-*")] == ["lc-2024-10.csv"]
+    written = pd.read_csv(small / "report" / "tables" / "lc-2024-10.csv")
+    assert written["model"].tolist() == ["w64-d1-e1-s0@1024"]
+    associated = pd.read_csv(small / "report" / "tables" / "associations.csv")["metric"]
+    assert not associated.str.startswith("compat").any()
 
 
 def test_a_course_is_a_line_a_run_in_the_order_of_steps(tmp_path):

@@ -38,7 +38,8 @@ def by_frequency(rows: pd.DataFrame, losses: "pd.Series[float]") -> pd.DataFrame
     """
     measured = _measures(rows)
     last = measured["layer"] == measured.groupby(CHECKPOINT)["layer"].transform("max")
-    measured = measured[last & measured["subset"].map(_is_shown)]
+    shown = (measured["subset"] == "all") | measured["subset"].str.fullmatch(_STRATUM)
+    measured = measured[last & shown]
     return _of_one_checkpoint(measured, "subset", losses)
 
 
@@ -47,10 +48,6 @@ def stratum_start(subset: str) -> int:
     found = _STRATUM.fullmatch(subset)
     assert found is not None
     return int(found[1])
-
-
-def _is_shown(subset: str) -> bool:
-    return subset == "all" or _STRATUM.fullmatch(subset) is not None
 
 
 def _measures(rows: pd.DataFrame) -> pd.DataFrame:

@@ -122,7 +122,7 @@ def profiles(
         twin = choose(other[other["tokens_fingerprint"] == tokens], losses)
         twin = twin[twin["labels"] != "shuffled"]  # a null of a null
         both = pd.concat([own.assign(twin=False), twin.assign(twin=True)], ignore_index=True)
-        found.append(_profile(kind, run, step, None if twin.empty else seed, both))
+        found.append(_profile(kind, str(run), int(step), None if twin.empty else seed, both))
     return found
 
 
@@ -188,7 +188,7 @@ def _profile(kind: Any, run: str, step: int, seed: int | None, both: pd.DataFram
     both = both.assign(place=place, words=words)
     smalls = [_small(panel, both[both["metric"] == panel.metric]) for panel in PANELS[kind]]
     shown = tuple(small for small in smalls if small.lines)
-    return Profile(kind, str(run), int(step), seed, axis, tuple(ticks), shown, both)
+    return Profile(kind, run, step, seed, axis, tuple(ticks), shown, both)
 
 
 def _place_of_layer(layer: int, depth: int) -> float:

@@ -52,7 +52,7 @@ def published(rows: pd.DataFrame, table: str) -> pd.DataFrame:
     """A published table column for column, a line a checkpoint that was measured for it.
 
     `model` is the run's name and the step. May's has its index, counted from 0, as a first column
-    without a name; its lines are by name, as October's are here.
+    without a name. The lines of both are by name and step.
 
     Args:
         rows: As `results.gather` gives them.
