@@ -52,3 +52,13 @@ def test_an_overlap_is_named_and_changes_nothing():
     assert ledger.spans == [(0, 4), (8, 10)]
     with pytest.raises(ValueError, match="first < end"):
         ledger.add(5, 5)
+
+
+def test_blocks_of_two_splits_are_not_the_same_blocks():
+    one, other = Ledger([(0, 4)], "one"), Ledger([(0, 4)], "other")
+    both = one.joined(other)
+    assert both.spans == []
+    assert both.joined(one).spans == []
+    assert one.joined(Ledger([(4, 6)], "one")).spans == [(0, 6)]
+    with pytest.raises(UserError, match="in both states"):
+        one.joined(Ledger([(3, 6)]))

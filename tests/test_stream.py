@@ -265,3 +265,12 @@ def test_the_loss_is_the_model_s_own_where_logits_are_capped_or_scaled(tokens, t
             logits = theirs(row[None, : length - 1]).logits[0]
         losses.append(torch.nn.functional.cross_entropy(logits, row[1:length], reduction="none"))
     assert decisions.loss == pytest.approx(float(torch.cat(losses).double().mean()), rel=1e-5)
+
+
+def test_moments_of_two_splits_are_merged(tokens, model):
+    both = measure(model, tokens.split("train"))
+    both.merge(measure(model, tokens.split("val")))
+    assert both.n == tokens.split("train").n_labels + tokens.split("val").n_labels
+    with pytest.raises(UserError, match="in both states"):
+        moments = measure(model, tokens.split("val"))
+        moments.merge(measure(model, tokens.split("val")))

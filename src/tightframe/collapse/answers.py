@@ -5,7 +5,7 @@ from pathlib import Path
 from tightframe.collapse.asked import Asked
 from tightframe.collapse.compat import PREFIXES
 from tightframe.collapse.measures import MEASURES, choose
-from tightframe.collapse.study import least_count
+from tightframe.collapse.rows import least_count
 from tightframe.lm.interface import PRENORM
 from tightframe.results import Header, Row, read_rows
 

@@ -21,7 +21,7 @@ from torch import nn
 from tightframe.collapse.asked import Asked
 from tightframe.collapse.measures import DEFAULT, choose
 from tightframe.collapse.probe import Probe
-from tightframe.collapse.study import header_of, least_count, row_of
+from tightframe.collapse.rows import header_of, least_count, row_of
 from tightframe.collapse.subject import Model, Subject
 from tightframe.collapse.values import Value
 from tightframe.corpus.tokens import TokenShards

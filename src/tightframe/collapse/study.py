@@ -2,25 +2,22 @@
 
 import contextlib
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from tightframe.collapse import states
 from tightframe.collapse.asked import Asked
 from tightframe.collapse.common import Common
-from tightframe.collapse.compat import PREFIXES
-from tightframe.collapse.compat import compat as published_row
-from tightframe.collapse.intervals import of_positions
-from tightframe.collapse.measures import Measure, metrics
-from tightframe.collapse.states import Pass
-from tightframe.collapse.strata import strata
-from tightframe.collapse.subject import Model, Subject, Text, model_facts, token_facts
-from tightframe.collapse.values import Value
+from tightframe.collapse.rows import (
+    header_of,
+    least_count,
+    losses,
+    published,
+    row_of,
+    rows_of_layer,
+)
+from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.corpus.tokens import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
@@ -28,7 +25,7 @@ from tightframe.lm.hardware import prepared
 from tightframe.moments import stream
 from tightframe.moments.distributed import World, join_world, leave_world, wait
 from tightframe.moments.reading import Labels, Reader
-from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.moments.state import ClassMoments
 from tightframe.results import Header, Row, read_rows, write_rows
 
 Progress = Callable[[str, float | None, int], None]
@@ -248,12 +245,12 @@ def _measure(
         if how.progress is not None:
             how.progress(f"measures of layer {stream.layer_name(layer)}", place / len(moments), 0)
         ood = _ood(model, asked, how) if layer == last else None
-        rows += _rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer], ood)
-    rows += _published(header, asked, model, moments[last], decisions[last])
+        rows += rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer], ood)
+    rows += published(header, asked, model, moments[last], decisions[last])
     if asked.labels == "next":
         subset = "all" if how.common is None else how.common.subset
-        losses = _losses(decisions[last], shards, whole=how.common is None)
-        rows += [row_of(header, asked, last, "val", subset, 1, *each) for each in losses]
+        found = losses(decisions[last], shards, whole=how.common is None)
+        rows += [row_of(header, asked, last, "val", subset, 1, *each) for each in found]
     if asked.groups > 1:
         units = {split: shards.split(split).groups(asked.groups).unit for split in SPLITS}
         rows = [
@@ -261,49 +258,6 @@ def _measure(
             for row in rows
         ]
     return header, rows
-
-
-def _rows_of_layer(
-    header: Header,
-    asked: Asked,
-    wanted: Pass,
-    model: Model,
-    layer: int,
-    moments: ClassMoments,
-    decisions: Decisions,
-    ood: ClassMoments | None,
-) -> list[Row]:
-    classifier, note = _classifier_at(model, layer, moments.dim, wanted)
-    measures = asked.of_layer(last=layer == model.depth, dual=classifier is not None)
-    if classifier is None:
-        classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
-    common = wanted.common
-    whole = "all" if common is None else common.subset
-    subsets: dict[str, Tensor | None] = {whole: None if common is None else common.classes}
-    if asked.by_frequency:
-        of_them = "" if common is None else f"{whole}, "
-        subsets |= {f"{of_them}{name}": mask for name, mask in strata(moments.counts).items()}
-    rows = []
-    for subset, classes in subsets.items():
-        values = metrics(
-            moments,
-            classifier,
-            decisions,
-            measures=[measure.name for measure in measures],
-            min_count=asked.min_count,
-            classes=classes,
-            ood=ood,
-        )
-        for measure in measures:
-            value = values[measure.name]
-            if note:
-                reason = "; ".join(part for part in (value.reason, note) if part)
-                value = dataclasses.replace(value, reason=reason)
-            least = least_count(measure, asked.min_count)
-            rows.append(
-                row_of(header, asked, layer, measure.split, subset, least, measure.name, value)
-            )
-    return rows
 
 
 def _ood(model: Model, asked: Asked, how: How) -> ClassMoments | None:
@@ -320,60 +274,6 @@ def _ood(model: Model, asked: Asked, how: How) -> ClassMoments | None:
     )
 
 
-def _published(
-    header: Header, asked: Asked, model: Model, moments: ClassMoments, decisions: Decisions
-) -> Iterator[Row]:
-    """The columns of the published tables that were asked for, in their order."""
-    if moments.n_groups > 1:
-        moments, decisions = moments.without(), decisions.without()
-    facts: dict[str, str | int] = {"model": header.run, "n_params": model.n_parameters}
-    for table in asked.compat:
-        columns = published_row(table, moments, model.classifier, decisions, facts)
-        for column, value in columns.items():
-            if not isinstance(value, str):
-                name, counted = f"{PREFIXES[table]}.{column}", Value(float(value), moments.n, 0)
-                yield row_of(header, asked, model.depth, "train", "all", 1, name, counted)
-
-
-def _classifier_at(model: Model, layer: int, dim: int, wanted: Pass) -> tuple[Tensor | None, str]:
-    """The classifier beside the means of a layer, and what is to be said of the values there.
-
-    None where the layer has another width than what the classifier multiplies.
-    """
-    classifier = model.classifier.detach()
-    if layer == model.depth:
-        return classifier, ""
-    if wanted.projection is not None:
-        matrix = wanted.projection.matrix(classifier.shape[1]).to(classifier.device)
-        note = f"randomly projected to {dim} dimensions"
-        return classifier.float() @ matrix, note
-    return (classifier if classifier.shape[1] == dim else None), ""
-
-
-def header_of(subject: Subject, shards: TokenShards, asked: Asked, moments: ClassMoments) -> Header:
-    """What rows are made from: the model, the tokens, and how it was measured."""
-    model = subject.model
-    n_classes = int(moments.seen(asked.min_count).sum())
-    facts = model_facts(model, shards) | {
-        "n_classes": n_classes,
-        "classes_per_dimension": n_classes / moments.dim,
-    }
-    machine = {
-        "dtype": str(model.classifier.dtype).removeprefix("torch."),
-        "device": str(model.classifier.device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-    return Header(
-        run=subject.name,
-        step=subject.step,
-        model={"name": subject.name, **facts},
-        tokens=token_facts(shards),
-        settings=subject.settings,
-        measurement={**asked.settings, **machine},
-    )
-
-
 def _check_classes(shards: TokenShards, asked: Asked) -> None:
     """Pairs need two classes; how many there will be is known before any model is loaded."""
     reader = Reader(shards.split("train"), asked.reading)
@@ -383,32 +283,6 @@ def _check_classes(shards: TokenShards, asked: Asked) -> None:
             f"min_count is {asked.min_count}; expected 1 to {int(most[-1]):,}, so that at least "
             f"two classes of {shards.path} take part"
         )
-
-
-def _losses(
-    decisions: Decisions, shards: TokenShards, *, whole: bool
-) -> Iterator[tuple[str, Value]]:
-    """How well the model predicts, and what no model can beat where that is known.
-
-    What is said of the text needs the `whole` of its positions.
-    """
-
-    def perplexity(of: Decisions) -> float:
-        return math.exp(of.loss) if of.loss < 700 else math.inf
-
-    read: dict[str, Callable[[Decisions], float]] = {
-        "val_loss": lambda of: of.loss,
-        "val_accuracy": lambda of: of.accuracy,
-        "val_perplexity": perplexity,
-    }
-    if whole:
-        read["val_bits_per_byte"] = lambda of: shards.split("val").bits_per_byte(of.loss)
-    for name, value_of in read.items():
-        yield name, of_positions(decisions, value_of, log=name != "val_accuracy")
-    if whole and (floor := shards.entropy_floor) is not None:
-        n = int(floor["positions"])
-        yield "entropy_floor", Value(floor["mean_conditional_entropy"], n, 0)
-        yield "realised_floor", Value(floor["realised_nll"], n, 0)
 
 
 def _earlier(subject: Subject, shards: TokenShards, asked: Asked) -> dict[Key, Path]:
@@ -438,38 +312,3 @@ def _nothing_left(earlier: Mapping[Key, Path], asked: Asked) -> Path | None:
 
 def _key(row: Row) -> Key:
     return row.layer, row.subset, row.metric, row.min_count
-
-
-def least_count(measure: Measure, min_count: int) -> int:
-    """Samples that a class needs for this measure."""
-    return max(min_count, measure.least_count)
-
-
-def row_of(
-    header: Header,
-    asked: Asked,
-    layer: int,
-    split: str,
-    subset: str,
-    min_count: int,
-    metric: str,
-    value: Value,
-) -> Row:
-    """A value as a row."""
-    return Row(
-        run=header.run,
-        step=header.step,
-        split=split,
-        layer=layer,
-        labels=asked.labels,
-        subset=subset,
-        metric=metric,
-        value=value.value,
-        n=value.n,
-        min_count=min_count,
-        excluded=value.excluded,
-        low=value.low,
-        high=value.high,
-        resampled=value.resampled,
-        reason=value.reason,
-    )

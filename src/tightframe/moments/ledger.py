@@ -11,10 +11,15 @@ class Ledger:
     """Blocks of a split, as disjoint spans in increasing order.
 
     Embeddings that come from no split leave no trace in it: a state of them can be merged with
-    any other.
+    any other. So can states of two splits, whose blocks are then told apart no more.
+
+    Args:
+        spans: What is in it.
+        source: Fingerprint of the split; empty where that is known otherwise.
     """
 
-    def __init__(self, spans: Iterable[Sequence[int]] = ()) -> None:
+    def __init__(self, spans: Iterable[Sequence[int]] = (), source: str = "") -> None:
+        self.source = source
         self._spans: list[Span] = []
         for first, end in spans:
             self.add(first, end)
@@ -62,4 +67,6 @@ class Ledger:
 
     def joined(self, other: "Ledger") -> "Ledger":
         """Both together, as a new one; blocks that are in both are refused."""
-        return Ledger([*self._spans, *other.spans])
+        if self.source and other.source and self.source != other.source:
+            return Ledger(source=f"{self.source} and {other.source}")
+        return Ledger([*self._spans, *other.spans], self.source or other.source)

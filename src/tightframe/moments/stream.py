@@ -173,6 +173,8 @@ def collect(
     wanted = [(0, stream.split.n_blocks)] if spans is None else spans
     left = sorted({gap for state in states.values() for gap in _gaps(state, wanted)})
     positions = stream.split.block - 1
+    for state in states.values():
+        state.ledger.source = state.ledger.source or stream.split.fingerprint
     for part in stream.parts(list(states), _union(left), progress):
         for layer, state in states.items():
             for first, end in _gaps(state, [(part.first, part.end)]):
@@ -242,6 +244,7 @@ def tally(
             here = choices._replace(nearest=ids, reevaluated=reevaluated, ranks=None)
             decisions[layer].update(labels, here, groups)
         for tallied in decisions.values():
+            tallied.ledger.source = split.fingerprint
             tallied.ledger.add(part.first, part.end)
     return decisions
 

@@ -1,0 +1,180 @@
+"""States -> rows: every measure of a layer, losses, published columns; and their header."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from tightframe.collapse.asked import Asked
+from tightframe.collapse.compat import PREFIXES
+from tightframe.collapse.compat import compat as published_row
+from tightframe.collapse.intervals import of_positions
+from tightframe.collapse.measures import Measure, metrics
+from tightframe.collapse.states import Pass
+from tightframe.collapse.strata import strata
+from tightframe.collapse.subject import Model, Subject, model_facts, token_facts
+from tightframe.collapse.values import Value
+from tightframe.corpus.tokens import TokenShards
+from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.results import Header, Row
+
+
+def header_of(subject: Subject, shards: TokenShards, asked: Asked, moments: ClassMoments) -> Header:
+    """What rows are made from: the model, the tokens, and how it was measured."""
+    model = subject.model
+    n_classes = int(moments.seen(asked.min_count).sum())
+    facts = model_facts(model, shards) | {
+        "n_classes": n_classes,
+        "classes_per_dimension": n_classes / moments.dim,
+    }
+    machine = {
+        "dtype": str(model.classifier.dtype).removeprefix("torch."),
+        "device": str(model.classifier.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    return Header(
+        run=subject.name,
+        step=subject.step,
+        model={"name": subject.name, **facts},
+        tokens=token_facts(shards),
+        settings=subject.settings,
+        measurement={**asked.settings, **machine},
+    )
+
+
+def rows_of_layer(
+    header: Header,
+    asked: Asked,
+    wanted: Pass,
+    model: Model,
+    layer: int,
+    moments: ClassMoments,
+    decisions: Decisions,
+    ood: ClassMoments | None,
+) -> list[Row]:
+    """All measures of a layer, over all classes and where asked over each stratum of them."""
+    classifier, note = _classifier_at(model, layer, moments.dim, wanted)
+    measures = asked.of_layer(last=layer == model.depth, dual=classifier is not None)
+    if classifier is None:
+        classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
+    common = wanted.common
+    whole = "all" if common is None else common.subset
+    subsets: dict[str, Tensor | None] = {whole: None if common is None else common.classes}
+    if asked.by_frequency:
+        of_them = "" if common is None else f"{whole}, "
+        subsets |= {f"{of_them}{name}": mask for name, mask in strata(moments.counts).items()}
+    rows = []
+    for subset, classes in subsets.items():
+        values = metrics(
+            moments,
+            classifier,
+            decisions,
+            measures=[measure.name for measure in measures],
+            min_count=asked.min_count,
+            classes=classes,
+            ood=ood,
+        )
+        for measure in measures:
+            value = values[measure.name]
+            if note:
+                reason = "; ".join(part for part in (value.reason, note) if part)
+                value = dataclasses.replace(value, reason=reason)
+            least = least_count(measure, asked.min_count)
+            rows.append(
+                row_of(header, asked, layer, measure.split, subset, least, measure.name, value)
+            )
+    return rows
+
+
+def _classifier_at(model: Model, layer: int, dim: int, wanted: Pass) -> tuple[Tensor | None, str]:
+    """The classifier beside the means of a layer, and what is to be said of the values there.
+
+    None where the layer has another width than what the classifier multiplies.
+    """
+    classifier = model.classifier.detach()
+    if layer == model.depth:
+        return classifier, ""
+    if wanted.projection is not None:
+        matrix = wanted.projection.matrix(classifier.shape[1]).to(classifier.device)
+        note = f"randomly projected to {dim} dimensions"
+        return classifier.float() @ matrix, note
+    return (classifier if classifier.shape[1] == dim else None), ""
+
+
+def published(
+    header: Header, asked: Asked, model: Model, moments: ClassMoments, decisions: Decisions
+) -> Iterator[Row]:
+    """The columns of the published tables that were asked for, in their order."""
+    if moments.n_groups > 1:
+        moments, decisions = moments.without(), decisions.without()
+    facts: dict[str, str | int] = {"model": header.run, "n_params": model.n_parameters}
+    for table in asked.compat:
+        columns = published_row(table, moments, model.classifier, decisions, facts)
+        for column, value in columns.items():
+            if not isinstance(value, str):
+                name, counted = f"{PREFIXES[table]}.{column}", Value(float(value), moments.n, 0)
+                yield row_of(header, asked, model.depth, "train", "all", 1, name, counted)
+
+
+def losses(
+    decisions: Decisions, shards: TokenShards, *, whole: bool
+) -> Iterator[tuple[str, Value]]:
+    """How well the model predicts, and what no model can beat where that is known.
+
+    What is said of the text needs the `whole` of its positions.
+    """
+
+    def perplexity(of: Decisions) -> float:
+        return math.exp(of.loss) if of.loss < 700 else math.inf
+
+    read: dict[str, Callable[[Decisions], float]] = {
+        "val_loss": lambda of: of.loss,
+        "val_accuracy": lambda of: of.accuracy,
+        "val_perplexity": perplexity,
+    }
+    if whole:
+        read["val_bits_per_byte"] = lambda of: shards.split("val").bits_per_byte(of.loss)
+    for name, value_of in read.items():
+        yield name, of_positions(decisions, value_of, log=name != "val_accuracy")
+    if whole and (floor := shards.entropy_floor) is not None:
+        n = int(floor["positions"])
+        yield "entropy_floor", Value(floor["mean_conditional_entropy"], n, 0)
+        yield "realised_floor", Value(floor["realised_nll"], n, 0)
+
+
+def least_count(measure: Measure, min_count: int) -> int:
+    """Samples that a class needs for this measure."""
+    return max(min_count, measure.least_count)
+
+
+def row_of(
+    header: Header,
+    asked: Asked,
+    layer: int,
+    split: str,
+    subset: str,
+    min_count: int,
+    metric: str,
+    value: Value,
+) -> Row:
+    """A value as a row."""
+    return Row(
+        run=header.run,
+        step=header.step,
+        split=split,
+        layer=layer,
+        labels=asked.labels,
+        subset=subset,
+        metric=metric,
+        value=value.value,
+        n=value.n,
+        min_count=min_count,
+        excluded=value.excluded,
+        low=value.low,
+        high=value.high,
+        resampled=value.resampled,
+        reason=value.reason,
+    )
