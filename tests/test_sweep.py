@@ -83,6 +83,26 @@ def test_a_sweep_trains_measures_skips_what_is_done_and_ends_in_a_page(tmp_path,
     assert (values["val_loss"] > values["entropy_floor"]).all()
 
 
+def test_a_run_that_was_measured_for_something_else_is_not_finished(tmp_path, tokens):
+    file = _file(tmp_path, tokens, grid="width = [8]")
+    (planned,) = sweep.plan(file)
+    cli.main(["train", str(planned.plan)])
+    cli.main(["measure", str(planned.run), "--measures", "nc2_etf_error"])
+    assert sweep.plan(file)[0].state == "started"
+    # In parts is enough, and of its own tokens and way of reading only.
+    cli.main(["measure", str(planned.run), "--measures", "nc1_cdnv", "--measures", "nc4_rate"])
+    assert sweep.plan(file)[0].state == "finished"
+
+
+def test_rows_of_another_way_of_reading_finish_no_run(tmp_path, tokens):
+    file = _file(tmp_path, tokens, grid="width = [8]")
+    (planned,) = sweep.plan(file)
+    cli.main(["train", str(planned.plan)])
+    measures = ["--measures", "nc1_cdnv", "--measures", "nc4_rate"]
+    cli.main(["measure", str(planned.run), *measures, "--skip-positions", "2"])
+    assert sweep.plan(file)[0].state == "started"
+
+
 def _workers(folder, tokens, monkeypatch, *, cores, base="", grid="width = [8, 12, 16, 20]"):
     """How many runs of a planned sweep would go at a time on a machine of so many cores."""
     monkeypatch.setattr(sweep, "_cores", lambda: cores)

@@ -17,12 +17,16 @@ from typing import Any, Literal
 
 import pydantic
 
+from tightframe.collapse.asked import Asked
+from tightframe.collapse.measures import choose
+from tightframe.collapse.rows import least_count
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.files import exclusive
 from tightframe.jobs.executors import Job, run_local
 from tightframe.lm import hardware
 from tightframe.lm.runs import Run
 from tightframe.lm.training import TrainSettings
+from tightframe.results import read_rows
 from tightframe.settings import read_toml, resolve, write_toml
 
 Grid = dict[str, list[Any]]
@@ -53,15 +57,28 @@ class PlannedRun:
     plan: Path  # its settings, a TOML file that `tightframe train` reads
     run: Path
     log: Path
+    asked: Asked  # what its checkpoints are measured for
 
     @property
     def state(self) -> Literal["finished", "started", "waiting"]:
-        """Finished: trained, and every kept checkpoint measured."""
+        """Finished: trained, and every kept checkpoint measured as the sweep asks."""
         if not (self.run / "config.toml").exists():
             return "waiting"
         run = Run.open(self.run)
-        measured = {int(p.name.split("-")[1]) for p in (self.run / "results").glob("step-*.jsonl")}
-        return "finished" if run.finished and measured >= set(run.steps) else "started"
+        return "finished" if run.finished and self._measured(run) >= set(run.steps) else "started"
+
+    def _measured(self, run: Run) -> set[int]:
+        """Checkpoints that have all the sweep's measures of the run's own tokens."""
+        asked = self.asked
+        wanted = {(one.name, least_count(one, asked.min_count)) for one in choose(asked.measures)}
+        found: dict[int, set[tuple[str, int]]] = {}
+        for file in (self.run / "results").glob("step-*.jsonl"):
+            header, rows = read_rows(file)
+            way = {name: header.measurement.get(name) for name in asked.way}
+            if way == asked.way and header.tokens.get("fingerprint") == run.facts["tokens"]:
+                here = {(row.metric, row.min_count) for row in rows if row.subset == "all"}
+                found[header.step] = found.get(header.step, set()) | here
+        return {step for step, held in found.items() if held >= wanted}
 
 
 def plan(file: Path) -> list[PlannedRun]:
@@ -77,6 +94,7 @@ def plan(file: Path) -> list[PlannedRun]:
             f"{settings.path}: belongs to another version of {file.name}; "
             "set another `name`, or remove the folder"
         )
+    asked = Asked.of(settings.measures or None, min_count=settings.min_count)
     combinations = list(_combinations(settings))
     threads = 1 if len(combinations) >= _cores() else max(1, _cores() // len(combinations))
     planned: dict[str, tuple[PlannedRun, dict[str, Any]]] = {}
@@ -88,7 +106,7 @@ def plan(file: Path) -> list[PlannedRun]:
         values_of_run = {"threads": threads, **settings.base, **varied, "out": str(folder)}
         resolve(TrainSettings, values_of_run, source=str(file))  # refused before any training
         files = settings.path / "plan" / f"{name}.toml", settings.path / "logs" / f"{name}.txt"
-        planned[name] = PlannedRun(name, files[0], folder, files[1]), values_of_run
+        planned[name] = PlannedRun(name, files[0], folder, files[1], asked), values_of_run
     for one, values_of_run in planned.values():
         if not one.plan.exists():
             write_toml(one.plan, values_of_run)
