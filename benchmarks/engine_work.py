@@ -14,7 +14,8 @@ import torch
 
 from tightframe.collapse.measures import DEFAULT, MEASURES, metrics
 from tightframe.collapse.pairwise import OfPairs
-from tightframe.corpus.tokens import ShardWriter, TokenShards, write_manifest
+from tightframe.corpus.manifest import write_manifest
+from tightframe.corpus.tokens import ShardWriter, TokenShards
 from tightframe.files import sha256
 from tightframe.lm.hardware import exact_float32
 from tightframe.lm.objectives import next_token

@@ -39,7 +39,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from tightframe.corpus.tokens import ShardWriter, TokenShards, write_manifest
+from tightframe.corpus.manifest import write_manifest
+from tightframe.corpus.tokens import ShardWriter, TokenShards
 from tightframe.files import sha256, write_text
 from tightframe.lm.evaluation import evaluate
 from tightframe.lm.hub import export_gpt_neo, import_gpt_neo

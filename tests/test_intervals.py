@@ -8,7 +8,7 @@ import torch
 from scipy.stats import t as student
 
 from reference.mixtures import Mixture, coverage
-from tightframe.collapse import intervals
+from tightframe.collapse import resampling
 from tightframe.collapse.measures import MEASURES, metrics
 from tightframe.moments.nearest import Choices
 from tightframe.moments.state import ClassMoments, Decisions
@@ -24,7 +24,7 @@ def test_the_jackknife_of_a_mean_is_its_textbook_interval():
     # theta_(g) = (S - x_g) / (G - 1): pseudo-values are the x_g themselves, so that centre and
     # error are the mean and std / sqrt(G).
     x = np.random.default_rng(0).normal(3, 2, size=20)
-    found = intervals.jackknife(x.mean(), [np.delete(x, g).mean() for g in range(20)])
+    found = resampling.jackknife(x.mean(), [np.delete(x, g).mean() for g in range(20)])
     reach = student.ppf(0.975, 19) * x.std(ddof=1) / math.sqrt(20)
     assert found.low == pytest.approx(x.mean() - reach, rel=1e-10)
     assert found.high == pytest.approx(x.mean() + reach, rel=1e-10)
@@ -34,22 +34,22 @@ def test_the_jackknife_of_a_mean_is_its_textbook_interval():
 def test_the_jackknife_takes_out_a_bias_that_goes_as_one_over_n():
     # The variance with divisor n: the jackknife's centre is the one with n - 1, exactly.
     x = np.random.default_rng(1).normal(size=12)
-    found = intervals.jackknife(x.var(), [np.delete(x, g).var() for g in range(12)])
+    found = resampling.jackknife(x.var(), [np.delete(x, g).var() for g in range(12)])
     assert (found.low + found.high) / 2 == pytest.approx(x.var(ddof=1), rel=1e-10)
 
 
 def test_on_a_log_scale_the_centre_is_a_geometric_one():
     x = np.random.default_rng(0).normal(3, 0.2, size=20)
     without = [math.exp(np.delete(x, g).mean()) for g in range(20)]
-    plain = intervals.jackknife(x.mean(), np.log(without).tolist())
-    found = intervals.jackknife(math.exp(x.mean()), without, log=True)
+    plain = resampling.jackknife(x.mean(), np.log(without).tolist())
+    found = resampling.jackknife(math.exp(x.mean()), without, log=True)
     assert found.low == pytest.approx(math.exp(plain.low), rel=1e-10)
     assert found.high == pytest.approx(math.exp(plain.high), rel=1e-10)
 
 
 @pytest.mark.parametrize("n_groups", [8, 12, 20, 24, 32])
 def test_balanced_halves_are_halves_and_share_half_of_each_other(n_groups):
-    halves = intervals.balanced_halves(n_groups).long()
+    halves = resampling.balanced_halves(n_groups).long()
     assert halves.shape == (n_groups - 1, n_groups)
     common = halves @ halves.T
     assert (common.diagonal() == n_groups // 2).all()
@@ -59,17 +59,17 @@ def test_balanced_halves_are_halves_and_share_half_of_each_other(n_groups):
 
 @pytest.mark.parametrize("n_groups", [1, 2, 4, 10, 16, 21, 28])
 def test_other_numbers_of_groups_have_no_balanced_halves(n_groups):
-    assert intervals.balanced_halves(n_groups) is None
+    assert resampling.balanced_halves(n_groups) is None
 
 
 def test_half_samples_of_a_mean_have_its_variance():
     # With contrasts e_g = x_g - mean, a half's mean is off by sum(h_g e_g) / G, h = +-1. Over the
     # orthogonal halves the squares of it add up to (G - 1) std^2 / G.
     x = np.random.default_rng(0).normal(3, 2, size=20)
-    halves = intervals.balanced_halves(20).numpy()
+    halves = resampling.balanced_halves(20).numpy()
     means = np.array([x[half].mean() for half in halves])
     assert np.square(means - x.mean()).mean() == pytest.approx(x.var(ddof=1) / 20, rel=1e-10)
-    found = intervals.half_samples(x.mean(), means.tolist())
+    found = resampling.half_samples(x.mean(), means.tolist())
     assert (found.low + found.high) / 2 == pytest.approx(2 * x.mean() - means.mean(), rel=1e-10)
     error = means.std(ddof=1) * math.sqrt(20 / 19)
     assert found.high - found.low == pytest.approx(2 * student.ppf(0.975, 19) * error, rel=1e-10)
@@ -84,7 +84,7 @@ def test_the_remainder_is_what_a_second_order_bias_leaves():
     noise = np.array([0.01, -0.01] * 10)
     without = (theta(20 / 19) + noise).tolist()
     error = math.sqrt(19 * 0.01**2)
-    left = intervals.remainder(theta(1), without, [theta(2)] * 4)
+    left = resampling.remainder(theta(1), without, [theta(2)] * 4)
     assert left == pytest.approx(0.02 * 20 / 19 / error, rel=1e-8)
 
 
@@ -92,7 +92,7 @@ def test_the_error_of_the_bias_is_how_pairs_of_halves_differ():
     # Pairs with means 2.0 and 2.2 differ with a variance of 0.02, besides that of the jackknife.
     x = np.random.default_rng(0).normal(2, 1, size=20)
     without = [np.delete(x, g).mean() for g in range(20)]
-    found = intervals.jackknife(x.mean(), without, [1.5, 2.5, 2.9, 1.5])
+    found = resampling.jackknife(x.mean(), without, [1.5, 2.5, 2.9, 1.5])
     error = math.sqrt(x.var(ddof=1) / 20 + 0.02)
     assert found.high - found.low == pytest.approx(2 * student.ppf(0.975, 19) * error, rel=1e-10)
 
@@ -107,7 +107,7 @@ def test_the_error_of_the_bias_is_how_pairs_of_halves_differ():
     ],
 )
 def test_resamples_that_say_nothing_give_no_interval(full, without, log, reason):
-    for make in (intervals.jackknife, intervals.half_samples):
+    for make in (resampling.jackknife, resampling.half_samples):
         found = make(full, without, log=log)
         assert math.isnan(found.low)
         assert math.isnan(found.high)
@@ -130,7 +130,7 @@ def test_whole_groups_are_left_out():
 
     found = metrics(moments, torch.eye(2)[:, :1], measures=["nc2_dot_mean"])["nc2_dot_mean"]
     everything = np.arange(4)
-    expected = intervals.jackknife(
+    expected = resampling.jackknife(
         value(everything),
         [value(np.delete(everything, g)) for g in range(4)],
         [value(kept) for kept in ([1, 3], [0, 2], [2, 3], [0, 1])],
@@ -297,7 +297,7 @@ def test_agreement_is_resampled_by_validation_documents_given_the_means():
     names = ["nc4_rate", "nc4_hits", "nc3_dot_mean"]
     found = metrics(moments, torch.eye(2)[:, :1], decisions, measures=names)
     without = [np.delete(hits, g).sum() / np.delete(n, g).sum() for g in range(4)]
-    expected = intervals.jackknife(hits.sum() / n.sum(), without)
+    expected = resampling.jackknife(hits.sum() / n.sum(), without)
     rate = found["nc4_rate"]
     assert rate.value == 25 / 37
     assert rate.low == pytest.approx(expected.low, rel=1e-10)

@@ -8,7 +8,8 @@ import torch
 from reference import blocks as reference
 from reference import groups as reference_groups
 from tightframe.corpus import tokenizer as tokenizers
-from tightframe.corpus.tokens import ShardWriter, Split, TokenShards, write_manifest
+from tightframe.corpus.manifest import write_manifest
+from tightframe.corpus.tokens import ShardWriter, Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
 

@@ -4,8 +4,9 @@ import shutil
 import pytest
 from tokenizers import Tokenizer, models
 
+from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.tokenizer import save
-from tightframe.corpus.tokens import TokenShards, write_manifest
+from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.lm import vocabulary

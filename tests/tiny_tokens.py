@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tightframe.corpus.tokens import ShardWriter, write_manifest
+from tightframe.corpus.manifest import write_manifest
+from tightframe.corpus.tokens import ShardWriter
 from tightframe.files import sha256
 
 

@@ -14,9 +14,10 @@ from tightframe.corpus import special_tokens, splits, stories
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.blocks import BLOCKS, Packed, Published, Whole
 from tightframe.corpus.encoding import BATCH_DOCUMENTS, encoded
+from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.sources import DOCUMENTS, Source, open_source
 from tightframe.corpus.splits import SplitText
-from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards, write_manifest
+from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards
 from tightframe.errors import UserError, nearest
 from tightframe.files import sha256, whole_folder
 

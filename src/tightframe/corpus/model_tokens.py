@@ -13,8 +13,9 @@ from typing import Any
 from tightframe.corpus import special_tokens
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.build import STORIES, Bos, Progress, build
+from tightframe.corpus.manifest import SCHEMA
 from tightframe.corpus.sources import HUB, Source, open_source
-from tightframe.corpus.tokens import SCHEMA, TokenShards
+from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, one_at_a_time, sha256
 

@@ -13,7 +13,6 @@ no label.
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -29,17 +28,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tightframe.corpus.groups import Groups, even_cuts
+from tightframe.corpus.manifest import read_manifest, verify
 from tightframe.corpus.tokenizer import load
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, read_json, sha256, write_text
+from tightframe.files import fingerprint, sha256
 
-SCHEMA = 1
 SPLITS = ("train", "val")
 SHARD_TOKENS = 2**24  # 64 MiB of int32
 _CHUNK_TOKENS = 2**20  # read at once where a whole split is gone through; memory only
-
-# Where the text came from and what its folder is called don't make the tokens others.
-_NOT_CONTENT = ("name", "source", "fingerprint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +49,11 @@ class TokenShards:
     def open(cls, path: str | Path) -> "TokenShards":
         """Open and verify a tokens folder; what is missing, damaged or changed is named."""
         path = Path(path)
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         tokenizer = {"file": "tokenizer.json", "sha256": manifest["tokenizer"]["sha256"]}
         shards = [shard for split in SPLITS for shard in manifest["splits"][split]["shards"]]
         for entry in [tokenizer, *shards]:
-            _verify(path / entry["file"], entry["sha256"])
+            verify(path / entry["file"], entry["sha256"])
         return cls(path, manifest)
 
     @property
@@ -354,48 +350,3 @@ class ShardWriter:
         self.n_tokens += int(lengths.sum(dtype=np.int64))
         self.n_labels += int((lengths - 1).sum(dtype=np.int64))
         self._pending, self._n_pending = [], 0
-
-
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write `manifest.json` with its schema and the fingerprint of its content."""
-    content = {"schema": SCHEMA} | manifest
-    content["fingerprint"] = _content_fingerprint(content)
-    write_text(folder / "manifest.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _content_fingerprint(manifest: dict[str, Any]) -> str:
-    content = {k: value for k, value in manifest.items() if k not in _NOT_CONTENT}
-    if content.get("bos") is None:  # says what its absence says in older folders
-        content.pop("bos", None)
-    return fingerprint(content)
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; make it with `tightframe corpus build`")
-    if not path.exists():
-        raise UserError(
-            f"{folder}: holds no manifest.json, so it is no tokens folder; "
-            "make one with `tightframe corpus build`"
-        )
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or "schema" not in manifest:
-        raise UserError(f"{path}: not a manifest of tokens; build the tokens again")
-    if manifest["schema"] != SCHEMA:
-        raise UserError(
-            f"{path}: schema {manifest['schema']}, expected {SCHEMA}; build the tokens again"
-        )
-    if manifest.get("fingerprint") != _content_fingerprint(manifest):
-        raise UserError(f"{path}: damaged or changed; build the tokens again")
-    return manifest
-
-
-def _verify(path: Path, expected: str) -> None:
-    if not path.exists():
-        raise UserError(f"{path}: missing; copy the folder again or build the tokens again")
-    if sha256(path) != expected:
-        raise UserError(
-            f"{path}: damaged or changed (its SHA-256 is not the manifest's); "
-            "copy the folder again or build the tokens again"
-        )
