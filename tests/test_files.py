@@ -1,4 +1,8 @@
 import errno
+import os
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -46,6 +50,28 @@ def test_a_folder_is_held_by_one_process(tmp_path):
         pass
     with files.exclusive(tmp_path, what="run"):
         pass  # free again
+
+
+def test_what_a_killed_holder_left_half_written_is_removed(tmp_path):
+    killed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, pathlib, signal\n"
+            "from tightframe import files\n"
+            f"with files.whole_file(pathlib.Path({str(tmp_path / 'a')!r})) as part:\n"
+            "    part.write_text('half')\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n",
+        ]
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (tmp_path / f".b.{os.getpid()}.part").write_text("a living process is still at it")
+    (tmp_path / ".c.mine.part").write_text("nobody's")
+    assert len(list(tmp_path.glob(".a.*.part"))) == 1
+    with files.exclusive(tmp_path, what="run"):
+        pass
+    left = {path.name for path in tmp_path.glob(".*.part")}
+    assert left == {f".b.{os.getpid()}.part", ".c.mine.part"}
 
 
 def test_whoever_comes_second_waits(tmp_path):

@@ -53,7 +53,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, *, what: str) -> Iterator[None]:
-    """Hold `folder` for one process; a second one is told so in one line. Freed even by SIGKILL."""
+    """Hold `folder` for one process; a second one is told so in one line. Freed even by SIGKILL.
+
+    What a killed holder left half-written in it is removed.
+    """
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -62,6 +65,9 @@ def exclusive(folder: Path, *, what: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{folder}: another process is at work on this {what}") from None
+        for left in folder.glob(".*.part"):
+            if not _alive(left.suffixes[-2].removeprefix(".")):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         yield
 
 
@@ -120,6 +126,19 @@ def fingerprint(value: Any) -> str:
     """Twelve hexadecimal digits that change when the JSON-able `value` changes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _alive(process: str) -> bool:
+    """Whether a process of this machine has this number; what is no number belongs to somebody."""
+    if not process.isdecimal():
+        return True
+    try:
+        os.kill(int(process), 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextlib.contextmanager
