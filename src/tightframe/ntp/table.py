@@ -5,6 +5,7 @@ matrix, columns of `counts`).
 """
 
 import dataclasses
+import itertools
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,7 @@ class ContextTable:
         tokens: The tokenizer's id of each of the V tokens; `arange(V)` where all take part.
         words: The string of each of the V tokens; empty where it is not known.
         source: What it was made from: name and fingerprint of the tokens, split, length, floors.
+        vocabulary: The string of every token id, which contexts are read by; empty where unknown.
     """
 
     contexts: Int32[np.ndarray, "M T"]
@@ -35,6 +37,7 @@ class ContextTable:
     tokens: Int64[np.ndarray, " V"]
     words: tuple[str, ...] = ()
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
+    vocabulary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rows, columns = self.counts.shape
@@ -60,6 +63,12 @@ class ContextTable:
         """How many (context, next token) pairs were counted."""
         return int(self.counts.data.sum())
 
+    @property
+    def context_counts(self) -> Int64[np.ndarray, " M"]:
+        """How often each context was counted: the pairs that begin with it."""
+        sums: Int64[np.ndarray, " M"] = np.add.reduceat(self.counts.data, self.counts.indptr[:-1])
+        return sums
+
     @cached_property
     def soft_labels(self) -> SoftLabels:
         """P (V, M) and pi (M,)."""
@@ -74,3 +83,122 @@ class ContextTable:
     def empirical_entropy(self) -> float:
         """H of the counted text in nats per pair; lower than its source's, contexts being few."""
         return self.soft_labels.entropy
+
+    @cached_property
+    def n_supports(self) -> int:
+        """How many different supports the contexts have."""
+        return count_supports(self.counts)
+
+    def merged(self, other: "ContextTable") -> "ContextTable":
+        """The table of both texts together, the most frequent contexts first.
+
+        Raises:
+            ValueError: The tables have other tokens or lengths, or left out pairs under a floor:
+                the other text might have lifted those above it.
+        """
+        for table in (self, other):
+            reasons = table.source.get("dropped_pairs", {})
+            floors = [name for name, n in reasons.items() if n and name != "vocab_size"]
+            if floors:
+                raise ValueError(f"other: pairs were left out by {floors[0]}; merge whole tables")
+        if not np.array_equal(self.tokens, other.tokens):
+            raise ValueError("other: its tokens are not those of this table")
+        if self.source.get("length") != other.source.get("length"):
+            found, expected = other.source.get("length"), self.source.get("length")
+            raise ValueError(f"other: contexts of length {found}, expected {expected}")
+        width = max(self.contexts.shape[1], other.contexts.shape[1])
+        both = np.concatenate([_padded(table.contexts, width) for table in (self, other)])
+        contexts, place = np.unique(both, axis=0, return_inverse=True)
+        pairs = sp.vstack([self.counts, other.counts]).tocoo()
+        counts = sp.csr_array(
+            (pairs.data, (place.ravel()[pairs.row], pairs.col)),
+            shape=(len(contexts), self.vocab_size),
+        )
+        # Stable: among equally frequent contexts the order of ids stays.
+        order = np.argsort(-np.asarray(counts.sum(axis=1)), kind="stable")
+        source = {"length": self.source.get("length"), "merged": [self.source, other.source]}
+        return dataclasses.replace(
+            self, contexts=contexts[order], counts=counts[order], source=source
+        )
+
+    def of_contexts(self, chosen: np.ndarray) -> "ContextTable":
+        """These contexts alone, by index or mask, in this order."""
+        return dataclasses.replace(
+            self, contexts=self.contexts[chosen], counts=sp.csr_array(self.counts[chosen])
+        )
+
+    def of_tokens(self, chosen: np.ndarray) -> "ContextTable":
+        """These of the V tokens alone, by index or mask; contexts that none follows are left out.
+
+        Raises:
+            ValueError: None of them follows any context.
+        """
+        counts = sp.csr_array(self.counts[:, chosen])
+        followed = np.diff(counts.indptr) > 0
+        if not followed.any():
+            raise ValueError("chosen: no context is followed by any of these tokens")
+        return dataclasses.replace(
+            self,
+            contexts=self.contexts[followed],
+            counts=sp.csr_array(counts[followed]),
+            tokens=self.tokens[chosen],
+            words=tuple(np.array(self.words, dtype=object)[chosen]) if self.words else (),
+        )
+
+    def text(self, context: int) -> str:
+        """A context for readers; ids where the words are not known."""
+        ids = [int(token) for token in self.contexts[context] if token != PAD]
+        if not self.vocabulary:
+            return " ".join(map(str, ids))
+        # Tokens of a byte-level BPE bring their spaces along; words do not.
+        between = "" if self._spaced else " "
+        return between.join(self.vocabulary[token] for token in ids)
+
+    @cached_property
+    def _spaced(self) -> bool:
+        return any(word.startswith(" ") for word in self.vocabulary)
+
+    def report(self) -> dict[str, Any]:
+        """The table in numbers: sizes, density, the entropy floor of this text, support sizes."""
+        labels = self.soft_labels
+        sizes, n_of_size = np.unique(labels.support_sizes, return_counts=True)
+        return {
+            "n_pairs": self.n_pairs,
+            "n_contexts": self.n_contexts,
+            "vocab_size": self.vocab_size,
+            "n_tokens_used": len(np.unique(self.counts.indices)),
+            "n_supports": self.n_supports,
+            "density": labels.density,
+            "empirical_entropy": labels.entropy,
+            "mean_support": float(labels.support_sizes.mean()),
+            "support_sizes": {str(k): int(n) for k, n in zip(sizes, n_of_size, strict=True)},
+        }
+
+
+def _padded(contexts: Int32[np.ndarray, "M T"], width: int) -> Int32[np.ndarray, "M W"]:
+    return np.pad(contexts, ((0, 0), (width - contexts.shape[1], 0)), constant_values=PAD)
+
+
+def count_supports(counts: sp.csr_array) -> int:
+    """How many different sets of columns the rows of a canonical matrix have.
+
+    Rows are sorted by a random sum over their set, and neighbours with equal sums are compared
+    entry by entry: where two sets share a sum, other random numbers are drawn.
+    """
+    starts, columns = counts.indptr, counts.indices
+    sizes = np.diff(starts)
+    for seed in itertools.count():
+        rng = np.random.default_rng(seed)
+        values = rng.integers(2**64, size=counts.shape[1], dtype=np.uint64)
+        sums = np.add.reduceat(values[columns], starts[:-1])
+        order = np.lexsort((sums, sizes))
+        before, after = order[:-1], order[1:]
+        alike = (sums[before] == sums[after]) & (sizes[before] == sizes[after])
+        before, after = before[alike], after[alike]
+        lengths = sizes[before]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        first = columns[np.repeat(starts[before], lengths) + within]
+        second = columns[np.repeat(starts[after], lengths) + within]
+        if np.array_equal(first, second):
+            return int(len(order) - alike.sum())
+    raise AssertionError("unreachable")

@@ -1,0 +1,256 @@
+"""From a text to its context table: count, floor, choose, order.
+
+Axes: N pairs, L tokens of a context, M distinct contexts, V tokens.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Int32, Int64, UInt64
+
+from tightframe.errors import UserError
+from tightframe.ntp.documents import Documents, Tokens, documents
+from tightframe.ntp.pairs import (
+    Counted,
+    Hash,
+    hash_windows,
+    joined,
+    n_parts,
+    n_windows,
+    pairs_by_parts,
+)
+from tightframe.ntp.prefixes import n_beginnings, prefixes_by_length
+from tightframe.ntp.table import ContextTable
+
+MEMORY = 2 * 2**30  # bytes that counting holds at once, beside the table itself
+_DENSE = 0.5  # share of (token, context) pairs above which supports say little
+
+
+def context_table(
+    tokens: Tokens,
+    length: int | None = 5,
+    *,
+    split: str = "train",
+    min_count: int = 1,
+    min_context: int = 1,
+    max_contexts: int | None = None,
+    sample_seed: int | None = None,
+    max_length: int | None = None,
+    vocab_size: int | None = None,
+    memory: int = MEMORY,
+    hashed: Hash | None = None,
+) -> ContextTable:
+    """Count which tokens follow each context of a text; the most frequent contexts come first.
+
+    Contexts lie within a document. The end-of-text token that ends one is a next token, and never
+    part of a context; beginning-of-sequence tokens and padding are no part of the text.
+
+    Args:
+        tokens: Token shards, a split of them, or documents of ids: a 1-D array is one document,
+            the rows of a 2-D array are documents, a list holds documents.
+        length: Tokens of a context; None takes every beginning of a document as a context.
+        split: Of token shards: "train" or "val".
+        min_count: Next tokens that followed their context less often are left out.
+        min_context: Contexts with fewer pairs are left out, before `min_count` is looked at.
+        max_contexts: Of what is left at most so many contexts: the most frequent ones, ties by
+            ids, or with `sample_seed` a uniform sample of the distinct contexts.
+        sample_seed: Draws that sample; the same contexts whatever order the text is in.
+        max_length: Of length=None: no longer beginnings.
+        vocab_size: V, where `tokens` does not say or ids from it on are padding: pairs that
+            contain such ids are left out.
+        memory: Bytes that are held at once, beside the table; never the result.
+        hashed: A hash of windows in place of ours; never the result.
+
+    Raises:
+        ValueError: An argument out of its range, or ids that are no token ids.
+        UserError: No pair in the text, none above the floors, or contexts that do not fit.
+    """
+    _check(length, min_count, min_context, max_contexts, sample_seed, max_length, memory)
+    text = documents(tokens, split=split, vocab_size=vocab_size)
+    parts = (
+        prefixes_by_length(text, max_length)
+        if length is None
+        else pairs_by_parts(
+            text, length, parts=n_parts(text.n_tokens, length, memory), hashed=hashed
+        )
+    )
+    kept = _Kept(min_count, min_context, max_contexts, sample_seed, None if length else memory)
+    for part in parts:
+        kept.add(part)
+    found = kept.found()
+    if not kept.n_pairs:
+        raise UserError(_too_short(text, length))
+    if found is None:
+        raise UserError(
+            f"none of {kept.n_pairs:,} pairs is left with min_context={min_context}, "
+            f"min_count={min_count}; lower them"
+        )
+    n_all = n_beginnings(text, max_length) if length is None else n_windows(text, length)
+    source: dict[str, Any] = text.source | {
+        "length": "prefixes" if length is None else length,
+        "pairs": n_all,
+        "dropped_pairs": {"vocab_size": n_all - kept.n_pairs} | kept.dropped,
+        "dropped_contexts": kept.dropped_contexts,
+        "min_count": min_count,
+        "min_context": min_context,
+        "max_contexts": max_contexts,
+        "sample_seed": sample_seed,
+        "max_length": max_length,
+    }
+    table = _table(found, text, source)
+    _warn(table)
+    return table
+
+
+class _Kept:
+    """What is left of the parts so far, and how many pairs were dropped for which reason."""
+
+    def __init__(
+        self,
+        min_count: int,
+        min_context: int,
+        max_contexts: int | None,
+        sample_seed: int | None,
+        memory: int | None,
+    ) -> None:
+        self.n_pairs = self.dropped_contexts = 0
+        self.dropped = {"min_context": 0, "min_count": 0, "max_contexts": 0}
+        self._floors = min_context, min_count
+        self._max_contexts, self._sample_seed = max_contexts, sample_seed
+        self._memory = memory
+        self._parts: list[Counted] = []
+
+    def add(self, part: Counted) -> None:
+        """Take the counts of contexts that are in no other part."""
+        n_contexts, n_pairs = len(part.sizes), int(part.counts.sum())
+        self.n_pairs += n_pairs
+        min_context, min_count = self._floors
+        if min_context > 1:
+            part = part.taken(part.totals >= min_context)
+            n_pairs = self._drop("min_context", n_pairs, part)
+        if min_count > 1:
+            part = part.without(part.counts < min_count)
+            n_pairs = self._drop("min_count", n_pairs, part)
+        self.dropped_contexts += n_contexts - len(part.sizes)
+        self._parts.append(part)
+        if self._max_contexts is not None:
+            self._choose(self._max_contexts)
+        held = sum(part.contexts.nbytes for part in self._parts)
+        if self._memory is not None and held > self._memory:
+            raise UserError(
+                f"the beginnings of these documents take more than {self._memory:,} bytes; "
+                "keep fewer with max_length, min_context or max_contexts, or allow more memory"
+            )
+
+    def found(self) -> Counted | None:
+        """All that is left, the most frequent contexts first, ties by ids; None if nothing is."""
+        parts, self._parts = self._parts, []
+        if not sum(len(part.sizes) for part in parts):
+            return None
+        found = joined(parts)
+        del parts
+        return found.taken(_by_frequency(found))
+
+    def _choose(self, max_contexts: int) -> None:
+        """Drop what cannot be among the chosen ones, whatever is still to come."""
+        found = joined(self._parts)
+        if len(found.sizes) > max_contexts:
+            n_pairs = int(found.counts.sum())
+            if self._sample_seed is None:
+                order = _by_frequency(found)
+            else:
+                order = np.argsort(_drawn(found.contexts, self._sample_seed), kind="stable")
+            self.dropped_contexts += len(order) - max_contexts
+            found = found.taken(np.sort(order[:max_contexts]))
+            self._drop("max_contexts", n_pairs, found)
+        self._parts = [found]
+
+    def _drop(self, reason: str, n_pairs: int, left: Counted) -> int:
+        n_left = int(left.counts.sum())
+        self.dropped[reason] += n_pairs - n_left
+        return n_left
+
+
+def _by_frequency(found: Counted) -> Int64[np.ndarray, " M"]:
+    return np.lexsort((*_packed(found.contexts)[::-1], -found.totals))
+
+
+def _packed(contexts: Int32[np.ndarray, "M L"]) -> list[UInt64[np.ndarray, " M"]]:
+    """Words of 64 bits that sort as the rows of ids do, PAD before all others; the first leads."""
+    bits = max(1, (int(contexts.max(initial=0)) + 1).bit_length())
+    a_word = 64 // bits
+    words = []
+    for start in range(0, contexts.shape[1], a_word):
+        word = np.zeros(len(contexts), dtype=np.uint64)
+        for column in contexts.T[start : start + a_word]:
+            word = (word << np.uint64(bits)) | (column + 1).astype(np.uint64)
+        words.append(word)
+    return words
+
+
+def _drawn(contexts: Int32[np.ndarray, "M L"], seed: int) -> UInt64[np.ndarray, " M"]:
+    """A random number of each context, told by its ids and the seed alone."""
+    first = np.full((len(contexts), 1), seed, dtype=np.int64)
+    return hash_windows(np.hstack([first, contexts]))
+
+
+def _table(found: Counted, text: Documents, source: dict[str, Any]) -> ContextTable:
+    counts = sp.csr_array(
+        (found.counts, found.following, np.append(0, np.cumsum(found.sizes))),
+        shape=(len(found.sizes), text.vocab_size),
+    )
+    tokens = np.arange(text.vocab_size, dtype=np.int64)
+    return ContextTable(found.contexts, counts, tokens, text.words, source, text.words)
+
+
+def _too_short(text: Documents, length: int | None) -> str:
+    name = text.source.get("tokens", "the text")
+    wanted = "a token and a next one" if length is None else f"{length} tokens and a next one"
+    return f"{name}: no document of {text.n_tokens:,} tokens has {wanted}; use a shorter context"
+
+
+def _warn(table: ContextTable) -> None:
+    n_entries = table.counts.nnz
+    density = n_entries / (table.n_contexts * table.vocab_size)
+    if density > _DENSE:
+        warnings.warn(
+            f"{density:.0%} of all (token, context) pairs occur, and such supports say "
+            "little; use longer contexts or a count floor",
+            UserWarning,
+            stacklevel=3,
+        )
+    if n_entries == table.n_contexts:
+        warnings.warn(
+            "every context is followed by a single token: the finite component is 0, and the "
+            "geometry that of imbalanced classes",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _check(
+    length: int | None,
+    min_count: int,
+    min_context: int,
+    max_contexts: int | None,
+    sample_seed: int | None,
+    max_length: int | None,
+    memory: int,
+) -> None:
+    least = {
+        "length": length,
+        "min_count": min_count,
+        "min_context": min_context,
+        "max_contexts": max_contexts,
+        "max_length": max_length,
+        "memory": memory,
+    }
+    for name, value in least.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if sample_seed is not None and max_contexts is None:
+        raise ValueError("sample_seed needs max_contexts, the size of the sample")
+    if max_length is not None and length is not None:
+        raise ValueError(f"max_length is for length=None, got length={length}")
