@@ -1,0 +1,370 @@
+r"""The logits of least nuclear norm that separate every support: where training leads, certified.
+
+.. math::
+    L_{mm} = \arg\min \lVert L \rVert_* \quad\text{subject to, in every column,}\quad
+    L_{z} = L_{z'} \text{ in the support},\; L_z - L_v \ge 1 \text{ off it.}
+
+Solved on distinct rows and columns, with multiplicities (`grouping`), by an accelerated ADMM
+(`splitting`) with an exact projection (`feasible`). It ends when both bounds, recomputed from the
+answer in float64 (`certificate`), are near enough, and for no other reason.
+
+Axes: V tokens, M contexts; R, C distinct ones; r the rank. Source: arXiv 2408.15417.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Real, Shaped
+
+from tightframe.lm.hardware import exact_float32, free_memory
+from tightframe.ntp import certificate
+from tightframe.ntp.feasible import Constraints
+from tightframe.ntp.grouping import Groups, group
+from tightframe.ntp.splitting import BLOCK, HISTORY, Splitting
+
+LEAST_GAP = {torch.float64: 1e-10, torch.float32: 1e-5}
+RANK = 1e-6  # singular values above this share of the largest count
+EXACT = 1e-6  # below this gap the bounds of a Gram matrix are too coarse to stop by
+CHECK = 5  # steps between checks, until two of them tell how fast the gap falls
+LARGE = 1 << 18  # entries from which the first steps are float32
+STALLED = 0.5  # of the last gap: float32 steps that gain less are the last
+DENSE = 0.5  # density of a support matrix that says little
+Status = Literal["optimal", "max_iter"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution:
+    """Logits L_mm with their certificate; whether they are the only ones is never promised.
+
+    Attributes:
+        groups: The distinct rows and columns that were solved.
+        grouped_logits: (R, C); feasible to rounding.
+        grouped_dual: Z (R, C), so scaled that its expansion is feasible for the dual problem.
+        upper: The nuclear norm of the (expanded) logits: at least the optimum.
+        lower: The dual value: at most the optimum.
+        status: 'optimal' only where `gap` was reached.
+        iterations: Steps taken; 0 where the proxy is optimal.
+        violation: The largest by which a constraint is missed.
+        singular_values: Of the expanded logits, largest first.
+        seconds: Wall time of grouping, solving and certifying.
+        dtype: What the iteration worked in: "float64" or "float32".
+    """
+
+    groups: Groups
+    grouped_logits: Float[np.ndarray, "R C"]
+    grouped_dual: Float[np.ndarray, "R C"]
+    upper: float
+    lower: float
+    status: Status
+    iterations: int
+    violation: float
+    singular_values: Float[np.ndarray, " s"]
+    seconds: float
+    dtype: str
+
+    @property
+    def gap(self) -> float:
+        """(upper - lower) / upper; 0 where no context constrains anything."""
+        return certificate.relative_gap(self.upper, self.lower)
+
+    @property
+    def rank(self) -> int:
+        """Singular values above 1e-6 of the largest."""
+        values = self.singular_values
+        return int((values > RANK * values[0]).sum()) if values[0] > 0 else 0
+
+    @cached_property
+    def logits(self) -> Float[np.ndarray, "V M"]:
+        """L_mm; columns sum to 0."""
+        return self.groups.expand(self.grouped_logits)
+
+    @cached_property
+    def dual(self) -> Float[np.ndarray, "V M"]:
+        """Z: with the logits and the support, all that `certify` needs."""
+        return self.groups.expand(self.grouped_dual)
+
+    def factors(
+        self,
+    ) -> tuple[Float[np.ndarray, "V r"], Float[np.ndarray, " r"], Float[np.ndarray, "M r"]]:
+        """U, s and V of the thin SVD; signs are such that the largest entry of a u is positive.
+
+        Singular values above 1e-6 of the largest. The columns of U are orthonormal, those of V are
+        with each context taken as often as its weight says.
+        """
+        groups = self.groups
+        left, values, right = np.linalg.svd(
+            certificate.scaled(groups, self.grouped_logits), full_matrices=False
+        )
+        left, values, right = left[:, : self.rank], values[: self.rank], right[: self.rank].T
+        largest = np.abs(left).argmax(axis=0)
+        signs = np.sign(left[largest, np.arange(len(values))])
+        return (
+            (signs * left / groups.row_scales[:, None])[groups.row_of],
+            values,
+            (signs * right / groups.column_scales[:, None])[groups.column_of],
+        )
+
+
+def solve_svm(
+    support: Shaped[np.ndarray, "V M"],
+    gap: float = 1e-4,
+    *,
+    max_iter: int = 2000,
+    weights: Real[np.ndarray, " n"] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+    merge: bool = True,
+    vocab_size: int | None = None,
+    memory: int | None = None,
+) -> Solution:
+    """Solve for L_mm, with both bounds of the optimum recomputed from the answer.
+
+    Args:
+        support: S, boolean or 0/1; tokens are rows, contexts columns.
+        gap: Relative distance of the bounds at which the answer counts as optimal.
+        max_iter: Steps after which it is returned as it is, with status 'max_iter'.
+        weights: How often each column is repeated, > 0; once by default.
+        device: Of the iteration.
+        dtype: Of the iteration, float64 or float32; the certificate is float64 on the CPU.
+        merge: False solves repeated rows and columns apart: slower, the same optimum.
+        vocab_size: How many tokens there are, where it is known: a transposed S is told by it.
+        memory: Bytes that may be taken; by default what is free on the device.
+
+    Raises:
+        ValueError: Arguments out of range, or a support that is none; the message names the first.
+        MemoryError: The problem needs more memory than there is; said before any is taken.
+    """
+    started = time.perf_counter()
+    matrix = _checked(support, vocab_size)
+    counts = _checked_weights(weights, matrix.shape[1])
+    _check_options(gap, max_iter, dtype)
+    device = torch.device(device)
+    groups = group(matrix, counts, merge=merge)
+    _check_memory(groups, device, dtype, memory)
+    _warn(matrix)
+    binding = ~np.asarray(
+        groups.support.all(axis=0)
+    )  # a context that all tokens follow constrains nothing
+    with torch.no_grad(), _products(device):
+        found = _solve(_only(groups, binding), gap, max_iter, device, dtype)
+    logits, dual = (np.zeros(groups.support.shape) for _ in range(2))
+    logits[:, binding], dual[:, binding] = found.logits, found.dual
+    return Solution(
+        groups,
+        logits,
+        dual,
+        found.upper,
+        found.lower,
+        "optimal" if certificate.relative_gap(found.upper, found.lower) <= gap else "max_iter",
+        found.iterations,
+        certificate.worst(logits, groups.support),
+        found.singular_values,
+        time.perf_counter() - started,
+        str(dtype).removeprefix("torch."),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What `_solve` hands on: unscaled logits and dual matrix, their bounds."""
+
+    logits: Float[np.ndarray, "R C"]
+    dual: Float[np.ndarray, "R C"]
+    upper: float
+    lower: float
+    iterations: int
+    singular_values: Float[np.ndarray, " s"]
+
+    @property
+    def gap(self) -> float:
+        return certificate.relative_gap(self.upper, self.lower)
+
+
+def _solve(
+    groups: Groups, gap: float, max_iter: int, device: torch.device, dtype: torch.dtype
+) -> _Found:
+    if not groups.support.size:
+        empty = np.zeros(groups.support.shape)
+        return _Found(empty, empty, 0.0, 0.0, 0, np.zeros(1))
+    constraints = Constraints.of(groups, device, dtype)
+    rough = dtype == torch.float64 and groups.support.size >= LARGE
+    problem = _started(constraints.to(torch.float32) if rough else constraints)
+    due, before = 0, (0, math.inf)  # the next check, and the last one: step and gap
+    while True:
+        if problem.iterations >= min(due, max_iter):
+            seen = certificate.relative_gap(*problem.bounds())
+            last = problem.iterations >= max_iter
+            if seen <= max(gap, EXACT) or last:
+                found = _certified(problem, groups)
+                if found.gap <= gap or last:
+                    return found
+                seen = found.gap
+            if rough and seen > STALLED * before[1]:  # float32 has given what it can
+                rough, problem = False, _continued(problem, constraints)
+            due = _next_check(problem.iterations, seen, before, gap)
+            before = problem.iterations, seen
+        problem.step()
+
+
+def _started(constraints: Constraints) -> Splitting:
+    """At the proxy, with its polar factor as dual matrix; rho is 1 over its mean singular value."""
+    proxy = constraints.centred()
+    tall = proxy.shape[0] < proxy.shape[1]
+    values, vectors = torch.linalg.eigh(proxy @ proxy.T if tall else proxy.T @ proxy)
+    kept = values > RANK * values[-1]
+    values, vectors = values[kept].sqrt(), vectors[:, kept]
+    penalty = 1 / float(values.mean())
+    inverse = (vectors / values) @ vectors.T
+    polar = inverse @ proxy if tall else proxy @ inverse
+    return Splitting(constraints, proxy.sub_(polar, alpha=1 / penalty), penalty)
+
+
+def _continued(problem: Splitting, constraints: Constraints) -> Splitting:
+    """The same point in float64."""
+    finer = Splitting(constraints, problem.points.double(), problem.penalty)
+    finer.iterations = problem.iterations
+    return finer
+
+
+def _next_check(step: int, gap: float, before: tuple[int, float], wanted: float) -> int:
+    """The step by which the gap, falling as it did since the last check, is as wanted."""
+    fell = math.log(before[1] / gap) if 0 < gap < before[1] < math.inf else 0.0
+    if not fell:
+        return step + CHECK
+    steps = math.log(gap / wanted) * (step - before[0]) / fell
+    return step + min(max(math.ceil(steps), 2), 2 * CHECK)
+
+
+def _certified(problem: Splitting, groups: Groups) -> _Found:
+    """The answer in float64 on the CPU, and what it is worth."""
+    constraints = Constraints.of(groups)
+    points = problem.points.cpu().double()
+    feasible = constraints.nearest(
+        points, constraints.levels(points, problem.levels.cpu().double())
+    )
+    dual = certificate.repaired((feasible - points) * problem.penalty, constraints)
+    dual /= max(1.0, certificate.spectral_norm(dual))
+    values = certificate.singular_values(feasible)
+    scales = constraints.margins[:, None] * constraints.scales
+    return _Found(
+        (feasible / scales).T.numpy(),
+        (dual / scales).T.numpy(),
+        float(values.sum()),
+        certificate.dual_value(dual, constraints),
+        problem.iterations,
+        values.numpy(),
+    )
+
+
+def _only(groups: Groups, columns: Bool[np.ndarray, " C"]) -> Groups:
+    """The problem of some of the distinct columns; what is expanded from it is never asked for."""
+    return dataclasses.replace(
+        groups,
+        support=groups.support[:, columns],
+        column_counts=groups.column_counts[columns],
+    )
+
+
+@contextlib.contextmanager
+def _products(device: torch.device) -> Iterator[None]:
+    """Float32 products on the CPU by the faster library, where it is exact."""
+    if device.type == "cpu":
+        with exact_float32():
+            yield
+    else:
+        yield
+
+
+def _checked(support: Shaped[np.ndarray, "V M"], vocab_size: int | None) -> Bool[np.ndarray, "V M"]:
+    matrix = np.asarray(support)
+    if not matrix.size:
+        raise ValueError(f"support: {matrix.shape} tokens and contexts, expected at least one each")
+    if matrix.dtype != bool:
+        wrong = np.argwhere(~((matrix == 0) | (matrix == 1)))
+        if len(wrong):
+            token, context = wrong[0]
+            raise ValueError(
+                f"support: {matrix[token, context]} for token {token}, context {context}; "
+                "expected booleans, or 0 and 1"
+            )
+        matrix = matrix.astype(bool)
+    if vocab_size is not None and matrix.shape[0] != vocab_size:
+        cure = "; it is transposed" if matrix.shape[1] == vocab_size else ""
+        raise ValueError(
+            f"support: {matrix.shape[0]} rows, expected one a token, {vocab_size}{cure}"
+        )
+    empty = np.flatnonzero(~matrix.any(axis=0))
+    if len(empty):
+        raise ValueError(f"support: no token follows context {empty[0]}; leave it out")
+    return matrix
+
+
+def _checked_weights(
+    weights: Real[np.ndarray, " n"] | None, n_contexts: int
+) -> Float[np.ndarray, " M"]:
+    if weights is None:
+        return np.ones(n_contexts)
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (n_contexts,):
+        raise ValueError(f"weights: expected {n_contexts}, one a context, got {given.shape}")
+    wrong = np.flatnonzero(~((given > 0) & np.isfinite(given)))
+    if len(wrong):
+        raise ValueError(f"weights: {given[wrong[0]]} for context {wrong[0]}; expected > 0")
+    return given
+
+
+def _check_options(gap: float, max_iter: int, dtype: torch.dtype) -> None:
+    if dtype not in LEAST_GAP:
+        raise ValueError(f"dtype: {dtype}, expected torch.float64 or torch.float32")
+    if not LEAST_GAP[dtype] <= gap < 1:
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(f"gap: {gap}, expected {LEAST_GAP[dtype]} or more in {name}, below 1")
+    if max_iter < 0:
+        raise ValueError(f"max_iter: {max_iter}, expected 0 or more")
+
+
+def needed_memory(rows: int, columns: int, dtype: torch.dtype = torch.float64) -> int:
+    """Bytes that `solve_svm` takes for so many distinct tokens and contexts, at its peak."""
+    entries, order = rows * columns, min(rows, columns)
+    size = 8 if dtype == torch.float64 else 4
+    state = size + 4 + 8 * HISTORY + 1 + (size if columns < rows else 0)  # an entry
+    blocks = 4 * size * min(entries, BLOCK + rows)
+    return entries * state + blocks + 6 * size * order**2
+
+
+def _check_memory(
+    groups: Groups, device: torch.device, dtype: torch.dtype, memory: int | None
+) -> None:
+    rows, columns = groups.support.shape
+    needed = needed_memory(rows, columns, dtype)
+    free = free_memory(device) if memory is None else memory
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"support: {rows:,} distinct tokens x {columns:,} distinct contexts need {needed:,} "
+            f"bytes, {free:,} are free; raise the count floor of the table, sample contexts, "
+            "or use the proxy"
+        )
+
+
+def _warn(support: Bool[np.ndarray, "V M"]) -> None:
+    """What is allowed and may not be meant."""
+    unused = int((~support.any(axis=1)).sum())
+    full = np.flatnonzero(support.all(axis=0))
+    density = float(support.mean())
+    if unused:
+        say = f"{unused} of {len(support)} tokens follow no context; they stay off every support"
+        warnings.warn(f"support: {say}", UserWarning, stacklevel=3)
+    if len(full):
+        say = f"all tokens follow {len(full)} contexts, the first {full[0]}"
+        warnings.warn(f"support: {say}; their logits are 0", UserWarning, stacklevel=3)
+    if density > DENSE:
+        say = f"{density:.0%} of it is set; supports this large say little"
+        warnings.warn(f"support: {say}; take longer contexts", UserWarning, stacklevel=3)
