@@ -1,0 +1,206 @@
+"""Ridge paths of a table's folder: the points on disk, and a results file of what they show.
+
+    ntp/<name>/paths/path-<hash>.safetensors    factors of every point, their numbers as JSON
+    ntp/<name>/results/path-<hash>.jsonl        rows, a subset "lambda=..." a point
+
+Points are not in `solutions/`, which holds certified answers to the limit problem alone.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from tightframe.errors import UserError
+from tightframe.files import fingerprint, whole_file
+from tightframe.ntp.laws import PathLaw, path_laws
+from tightframe.ntp.ridge import RidgePoint, decades, ridge_path
+from tightframe.ntp.soft_labels import SoftLabels
+from tightframe.ntp.solutions import load_solution
+from tightframe.ntp.storage import load_table, table_fingerprint
+from tightframe.results import Header, Row, read_rows, write_rows
+
+KIND = "points of a ridge path"
+SCHEMA = 1
+METRICS = {
+    "relgap": "ntp_path_relgap",  # relative duality gap, certified where small
+    "excess": "ntp_path_excess",  # CE - H, nats per pair
+    "nuclear_norm": "ntp_path_nuclear_norm",
+    "norm_ratio": "ntp_path_norm_ratio",  # (CE - H) / lambda over the norm of L_mm
+    "coefficient": "ntp_path_coefficient",  # R
+    "growth": "ntp_path_growth",  # of R a factor e of lambda
+    "finite_error": "ntp_path_finite_error",  # |P_F(L) - L_in|
+    "finite_fall": "ntp_path_finite_fall",  # of the error a decade
+    "increment_cosine": "ntp_path_increment_cos",  # with L_mm
+    "logits_cosine": "ntp_path_logits_cos",
+    "classifier_gram_cosine": "ntp_path_classifier_gram_cos",
+    "embedding_gram_cosine": "ntp_path_embedding_gram_cos",
+}
+
+
+def path_of_table(
+    folder: Path,
+    *,
+    dim: int | None = None,
+    down_to: float = 1e-7,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """The ridge path of a table, and the results file of its laws; what is there is not redone.
+
+    Args:
+        folder: Of the table.
+        dim: D; by default min(V, M), with which every optimum can be reached.
+        down_to: The smallest ridge; the others are powers of ten.
+        seed: Of the path's noise.
+        say: Takes lines on what is going on, warnings among them.
+
+    Returns:
+        The results file. Without a solution of the table it holds no law.
+    """
+    table = load_table(folder)
+    labels = table.soft_labels
+    dim = min(labels.vocab_size, labels.n_contexts) if dim is None else dim
+    asked = {"table": table_fingerprint(folder), "dim": dim, "down_to": down_to, "seed": seed}
+    points_path = folder / "paths" / f"path-{fingerprint(asked)}.safetensors"
+    solution_path = _newest(folder / "solutions")
+    solution = solution_path.name if solution_path else ""
+    path = folder / "results" / f"path-{fingerprint(asked | {'solution': solution})}.jsonl"
+    if path.exists():
+        say(f"{path}: already there")
+        return path
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        points = _points(folder, points_path, labels, asked, say)
+        laws = None
+        if solution_path is not None:
+            solution_logits = load_solution(solution_path).logits
+            laws = path_laws(points, solution_logits, labels)
+        else:
+            say(f"{folder}: no solution, so no laws; run `tightframe ntp solve {folder}` first")
+    for warning in noted:
+        say(f"{folder}: {warning.message}")
+    name = folder.resolve().name
+    header = Header(
+        run=name,
+        step=0,
+        model={"name": "free embeddings with a ridge", "width": dim},
+        tokens={"name": name, "fingerprint": asked["table"], "source": table.source},
+        settings={},
+        measurement={"study": "ntp", **asked, "solution": solution, "dtype": "float64"},
+    )
+    write_rows(path, header, path_rows(points, laws, name, labels.n_contexts))
+    say(f"{path}: written")
+    return path
+
+
+def path_rows(
+    points: Sequence[RidgePoint], laws: Sequence[PathLaw] | None, run: str, n_contexts: int
+) -> list[Row]:
+    """Rows of a path: the ridge is the subset, a point without certificate says so in `reason`."""
+    rows = []
+    for number, point in enumerate(points):
+        values = point.to_dict() | (laws[number].to_dict() if laws is not None else {})
+        uncertified = f"uncertified: relative duality gap {point.relgap:.2g}"
+        for field, metric in METRICS.items():
+            value = float(values.get(field, math.nan))
+            if math.isnan(value):  # of a first point, or without a solution
+                continue
+            row = Row(
+                run=run,
+                step=0,
+                split="train",
+                layer=0,
+                labels="support",
+                subset=f"lambda={point.lam:g}",
+                metric=metric,
+                value=value,
+                n=n_contexts,
+                min_count=1,
+                excluded=0,
+                reason="" if point.status == "certified" else uncertified,
+            )
+            rows.append(row)
+    return rows
+
+
+def path_table(path: Path) -> list[dict[str, Any]]:
+    """A line a point of a results file: the ridge, each value by its field, and `reason`."""
+    fields = {metric: field for field, metric in METRICS.items()}
+    lines: dict[str, dict[str, Any]] = {}
+    for row in read_rows(path)[1]:
+        line = lines.setdefault(row.subset, {"lam": float(row.subset.removeprefix("lambda="))})
+        line |= {fields[row.metric]: row.value, "reason": row.reason}
+    return list(lines.values())
+
+
+def save_path(path: Path, points: Sequence[RidgePoint], source: dict[str, Any]) -> None:
+    """Write the points of a path whole or not at all; `source` says what they are of."""
+    arrays = {}  # the format ignores strides
+    for number, point in enumerate(points):
+        arrays[f"{number}.classifier"] = np.ascontiguousarray(point.classifier)
+        arrays[f"{number}.embeddings"] = np.ascontiguousarray(point.embeddings)
+    content = {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "version": version("tightframe"),
+        "source": source,
+        "points": [point.to_dict() for point in points],
+    }
+    with whole_file(path) as temporary:
+        temporary.write_bytes(
+            safetensors.numpy.save(arrays, {"tightframe": json.dumps(content, sort_keys=True)})
+        )
+
+
+def load_path(path: Path) -> list[RidgePoint]:
+    """Read the points of a path; a file that is anything else is refused in one line."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `tightframe ntp path` first")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            content = json.loads((file.metadata() or {}).get("tightframe", "{}"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it and run again") from None
+    if content.get("kind") != KIND or content.get("schema") != SCHEMA:
+        raise UserError(f"{path}: does not hold {KIND} of schema {SCHEMA}; remove it and run again")
+    return [
+        RidgePoint(
+            **numbers,
+            classifier=arrays[f"{number}.classifier"],
+            embeddings=arrays[f"{number}.embeddings"],
+        )
+        for number, numbers in enumerate(content["points"])
+    ]
+
+
+def _points(
+    folder: Path,
+    path: Path,
+    labels: SoftLabels,
+    asked: dict[str, Any],
+    say: Callable[[str], None],
+) -> list[RidgePoint]:
+    if path.exists():
+        return load_path(path)
+    try:
+        lambdas = decades(labels, asked["down_to"])
+        points = ridge_path(labels, lambdas, dim=asked["dim"], seed=asked["seed"])
+    except ValueError as error:  # of the options: a ridge or a dim out of range
+        raise UserError(f"{folder}: {error}") from None
+    save_path(path, points, asked)
+    say(f"{path}: written")
+    return points
+
+
+def _newest(solutions: Path) -> Path | None:
+    found = solutions.glob("*.safetensors")
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)

@@ -1,0 +1,296 @@
+r"""The ridge path: optima of free embeddings under weight decay, each with its duality gap.
+
+With both embeddings free, the least of the cross-entropy with a ridge on both,
+
+.. math:: CE(W H^T) + \frac{\lambda}{2} (\lVert W \rVert^2 + \lVert H \rVert^2)
+    = CE(L) + \lambda \lVert L \rVert_*
+
+is convex in the logits L, so that any logits can be judged by a dual bound. As the ridge falls,
+the optimum tends to `L_in + R L_mm` with R growing like log(1 / ridge); `laws` measures that.
+
+Axes: V tokens, M contexts, D embedding. Losses are nats per pair, contexts weighted.
+"""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import OptimizeResult, minimize
+from scipy.special import entr
+
+from tightframe.ntp.soft_labels import SoftLabels, cross_entropy, excess, gradient
+
+Status = Literal["certified", "uncertified"]
+
+NOISE = 0.01  # standard deviation added to every entry before a point is sought
+RESTARTS = 3  # a point that has no certificate is left with five times the noise, so often
+CHECKED_EVERY = 100  # iterations; a certificate costs about as much as five of them
+HISTORY = 10  # pairs of steps that L-BFGS remembers: 20 and 30 cost more than they save
+MOST_ITERATIONS = 30_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RidgePoint:
+    """The optimum at one ridge, as balanced factors in the axes of its singular vectors.
+
+    Attributes:
+        lam: The ridge (lambda), for a loss that is the mean over pairs.
+        classifier: (V, D), a row a token; `classifier.T @ classifier` equals that of `embeddings`.
+        embeddings: (M, D), a row a context.
+        excess: CE - H in nats per pair.
+        nuclear_norm: Of the logits; half the sum of both factors' squared norms.
+        relgap: `ridge_gap`: how far the objective may lie above its least value, relative to
+            `lam * nuclear_norm`.
+        status: "certified" where `relgap` is at most the threshold asked for.
+        iterations: Of L-BFGS, restarts included.
+    """
+
+    lam: float
+    classifier: Float[np.ndarray, "V D"]
+    embeddings: Float[np.ndarray, "M D"]
+    excess: float
+    nuclear_norm: float
+    relgap: float
+    status: Status
+    iterations: int
+
+    @property
+    def logits(self) -> Float[np.ndarray, "V M"]:
+        """L_lambda."""
+        product: Float[np.ndarray, "V M"] = self.classifier @ self.embeddings.T
+        return product
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """The numbers, without the factors."""
+        arrays = ("classifier", "embeddings")
+        return {name: value for name, value in vars(self).items() if name not in arrays}
+
+
+def lambda_max(labels: SoftLabels) -> float:
+    """The least ridge at which zero logits are the optimum; typically 0.02 to 0.07."""
+    zero = np.zeros((labels.vocab_size, labels.n_contexts))
+    return float(np.linalg.norm(gradient(zero, labels), 2))
+
+
+def decades(labels: SoftLabels, down_to: float = 1e-7) -> list[float]:
+    """Powers of ten below `lambda_max`, falling to `down_to`, which is the last."""
+    largest = lambda_max(labels)
+    _check_ridge(down_to, "down_to", largest)
+    powers = range(math.ceil(math.log10(largest)) - 1, math.floor(math.log10(down_to)) - 1, -1)
+    return [*(lam for lam in (10.0**power for power in powers) if lam > 1.01 * down_to), down_to]
+
+
+def ridge_gap(logits: Float[np.ndarray, "V M"], labels: SoftLabels, lam: float) -> float:
+    r"""How far any logits are from the optimum at a ridge: an upper bound, recomputed from them.
+
+    .. math:: \frac{CE(L) + \lambda \lVert L \rVert_* - \sum_j \pi_j Ent(p_j + t (q_j - p_j))}
+        {\lambda \lVert L \rVert_*},\quad t = \min(1, \lambda / \lVert G \rVert_2)
+
+    with G the gradient of CE and q the softmax. The sum is a lower bound of the objective: the
+    entropies are minus the conjugate of CE at t G, whose spectral norm is at most lambda.
+
+    Returns:
+        In [0, inf) but for rounding (about 1e-16 / lam); 0 at the optimum. Infinite for zero
+        logits that are not optimal.
+    """
+    _check_ridge(lam, "lam")
+    slope = gradient(logits, labels)
+    norm = lam * float(np.linalg.norm(logits, "nuc"))
+    steepest = float(np.linalg.norm(slope, 2))
+    share = min(1.0, lam / steepest) if steepest > 0 else 1.0
+    mixed = labels.probabilities.toarray() + share * slope / labels.weights
+    dual = float(labels.weights @ entr(np.maximum(mixed, 0)).sum(axis=0))
+    gap = float(cross_entropy(logits, labels)) + norm - dual
+    if norm == 0:
+        return 0.0 if steepest <= lam else math.inf
+    return gap / norm
+
+
+def ridge_path(
+    labels: SoftLabels,
+    lambdas: Sequence[float] | None = None,
+    *,
+    dim: int,
+    seed: int = 0,
+    threshold: float = 1e-3,
+) -> list[RidgePoint]:
+    """Optima from the largest ridge to the smallest, each begun at the one before.
+
+    Args:
+        labels: What follows each context.
+        lambdas: Ridges above 0 and below `lambda_max(labels)`, any order; by default `decades`.
+        dim: D. From min(V - 1, M) on every optimum can be reached; with less there may be none
+            that can be certified.
+        seed: Of the noise. Zero factors are a saddle, and directions that vanished at a larger
+            ridge make one again: noise before each point leaves it.
+        threshold: A point is certified if its relative duality gap is at most this; a tenth of it
+            is aimed at.
+
+    Returns:
+        A point a ridge, largest ridge first.
+
+    Raises:
+        ValueError: A ridge that is not positive, or at which the optimum is 0; a small `dim`.
+
+    Warns:
+        UserWarning: A point that stays without a certificate, with its gap.
+    """
+    if dim < 1:
+        raise ValueError(f"dim: {dim}, expected at least 1")
+    if not threshold > 0:
+        raise ValueError(f"threshold: {threshold}, expected > 0")
+    largest = lambda_max(labels)
+    asked = decades(labels) if lambdas is None else lambdas
+    asked = [float(lam) for lam in asked]
+    for lam in asked:
+        _check_ridge(lam, "lambdas", largest)
+    random = np.random.default_rng(seed)
+    factors = np.zeros((labels.vocab_size + labels.n_contexts) * dim)
+    points = []
+    for lam in sorted(asked, reverse=True):
+        factors, iterations = _optimum(labels, lam, factors, random, threshold)
+        point = _point(labels, lam, *_split(factors, labels), iterations, threshold)
+        if point.status == "uncertified":
+            _warn(point, labels, threshold)
+        points.append(point)
+    return points
+
+
+class _Objective:
+    """(CE - H) / lambda + half the squared norm of the factors, and its gradient.
+
+    Within a support the loss is `p (expm1(d) - d)` with `d = log q - log p`, and its slope is
+    `p expm1(d)`: both keep their digits where d is 1e-7. Written as `q - p`, the gap of a point
+    at 1e-7 ends at 1e-3 instead of 3e-5.
+    """
+
+    def __init__(self, labels: SoftLabels):
+        p = labels.probabilities
+        self.labels = labels
+        self.log_p = np.log(p.data)
+        self.contexts = np.repeat(np.arange(labels.n_contexts), labels.support_sizes)
+        self.stored = p.indices, self.contexts
+        self.shares = p.data * labels.weights[self.contexts]  # of all pairs
+
+    def __call__(
+        self, factors: Float[np.ndarray, " n"], lam: float
+    ) -> tuple[float, Float[np.ndarray, " n"]]:
+        n_tokens = self.labels.vocab_size
+        both = factors.reshape(n_tokens + self.labels.n_contexts, -1)
+        logits = both[:n_tokens] @ both[n_tokens:].T
+        logits -= logits.max(axis=0)
+        slope = np.exp(logits)
+        totals = slope.sum(axis=0)
+        slope *= self.labels.weights / totals
+        surprise = logits[self.stored] - np.log(totals)[self.contexts] - self.log_p
+        off_by = np.expm1(surprise)
+        slope[self.stored] = 0
+        loss = slope.sum() + self.shares @ (off_by - surprise)  # sum of nonnegative terms
+        slope[self.stored] = self.shares * off_by
+        slope /= lam
+        steepest = both.copy()
+        steepest[:n_tokens] += slope @ both[n_tokens:]
+        steepest[n_tokens:] += slope.T @ both[:n_tokens]
+        return float(loss / lam + 0.5 * (factors @ factors)), steepest.ravel()
+
+
+def _optimum(
+    labels: SoftLabels,
+    lam: float,
+    start: Float[np.ndarray, " n"],
+    random: np.random.Generator,
+    threshold: float,
+) -> tuple[Float[np.ndarray, " n"], int]:
+    """Factors near the optimum, and the iterations taken; begun anew while not certified."""
+    objective, factors, iterations, noise = _Objective(labels), start, 0, NOISE
+
+    def gap(factors: Float[np.ndarray, " n"]) -> float:
+        classifier, embeddings = _split(factors, labels)
+        return ridge_gap(classifier @ embeddings.T, labels, lam)
+
+    def stop_when_certified(intermediate_result: OptimizeResult) -> None:
+        nonlocal iterations
+        iterations += 1
+        if iterations % CHECKED_EVERY == 0 and gap(intermediate_result.x) <= threshold / 10:
+            raise StopIteration
+
+    for _ in range(1 + RESTARTS):
+        factors = minimize(
+            objective,
+            factors + noise * random.standard_normal(len(factors)),
+            args=(lam,),
+            jac=True,
+            method="L-BFGS-B",
+            callback=stop_when_certified,
+            options={
+                "maxcor": HISTORY,
+                "maxiter": MOST_ITERATIONS,
+                "maxfun": 2 * MOST_ITERATIONS,
+                "ftol": 0,
+                "gtol": 1e-8,
+            },
+        ).x
+        if gap(factors) <= threshold:
+            break
+        noise = 5 * NOISE
+    return factors, iterations
+
+
+def _point(
+    labels: SoftLabels,
+    lam: float,
+    classifier: Float[np.ndarray, "V D"],
+    embeddings: Float[np.ndarray, "M D"],
+    iterations: int,
+    threshold: float,
+) -> RidgePoint:
+    """Judged by its logits alone; factors balanced, their columns by falling singular value."""
+    left, values, right = np.linalg.svd(classifier @ embeddings.T, full_matrices=False)
+    dim = classifier.shape[1]
+    spare = max(0, dim - len(values))
+    roots = np.sqrt(values[:dim])
+    factors = [np.pad(side[:, :dim] * roots, ((0, 0), (0, spare))) for side in (left, right.T)]
+    logits = factors[0] @ factors[1].T
+    relgap = ridge_gap(logits, labels, lam)
+    return RidgePoint(
+        lam=lam,
+        classifier=factors[0],
+        embeddings=factors[1],
+        excess=excess(logits, labels),
+        nuclear_norm=float(values.sum()),
+        relgap=relgap,
+        status="certified" if relgap <= threshold else "uncertified",
+        iterations=iterations,
+    )
+
+
+def _split(
+    factors: Float[np.ndarray, " n"], labels: SoftLabels
+) -> tuple[Float[np.ndarray, "V D"], Float[np.ndarray, "M D"]]:
+    """Views of the classifier and the embeddings that lie one after the other in `factors`."""
+    both = factors.reshape(labels.vocab_size + labels.n_contexts, -1)
+    return both[: labels.vocab_size], both[labels.vocab_size :]
+
+
+def _warn(point: RidgePoint, labels: SoftLabels, threshold: float) -> None:
+    enough = min(labels.vocab_size - 1, labels.n_contexts)
+    dim = point.classifier.shape[1]
+    wider = f"; dim {dim} may be too small, {enough} is enough" if dim < enough else ""
+    message = (
+        f"lambda {point.lam:.3g}: uncertified, relative duality gap {point.relgap:.2g} is above "
+        f"{threshold:.2g}{wider}"
+    )
+    warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _check_ridge(lam: float, name: str, largest: float = math.inf) -> None:
+    if not 0 < lam < math.inf:
+        raise ValueError(f"{name}: {lam}, expected a ridge > 0")
+    if lam >= largest:
+        raise ValueError(
+            f"{name}: {lam:.6g} is not below lambda_max = {largest:.6g}, where the optimum is 0"
+        )

@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pytest
+
+from tightframe import cli
+from tightframe.errors import UserError
+from tightframe.ntp import ContextTable, path_laws, ridge_path, save_solution, solve_svm
+from tightframe.ntp.paths import METRICS, load_path, path_of_table, path_table, save_path
+from tightframe.ntp.storage import save_table
+from tightframe.results import read_rows
+
+
+@pytest.fixture
+def table():
+    """Six contexts over five tokens, each followed by the next two; a path of milliseconds."""
+    import scipy.sparse as sp
+
+    counts = np.zeros((5, 5), dtype=np.int64)
+    for context in range(5):
+        counts[context, [context, (context + 1) % 5]] = 1, 1 + context % 3
+    contexts = np.arange(5, dtype=np.int32)[:, None]
+    return ContextTable(contexts, sp.csr_array(counts), np.arange(5))
+
+
+@pytest.fixture
+def folder(tmp_path, table):
+    path = tmp_path / "ntp" / "ring"
+    save_table(path, table)
+    return path
+
+
+def test_points_come_back_from_disk(tmp_path, table):
+    points = ridge_path(table.soft_labels, [1e-2, 1e-3], dim=5)
+    save_path(tmp_path / "p.safetensors", points, {"table": "x"})
+    for back, point in zip(load_path(tmp_path / "p.safetensors"), points, strict=True):
+        np.testing.assert_array_equal(back.logits, point.logits)
+        assert back.to_dict() == point.to_dict()
+
+
+def test_a_table_has_its_path_as_rows(folder, table):
+    said = []
+    path = path_of_table(folder, down_to=1e-4, say=said.append)
+    header, rows = read_rows(path)
+    assert header.measurement["solution"] == ""
+    assert any("no solution, so no laws; run `tightframe ntp solve" in line for line in said)
+    points = ridge_path(table.soft_labels, [1e-1, 1e-2, 1e-3, 1e-4], dim=5)
+    assert {row.subset for row in rows} == {f"lambda={p.lam:g}" for p in points}
+    assert {row.labels for row in rows} == {"support"}
+    lines = path_table(path)
+    assert lines[-1]["excess"] == pytest.approx(points[-1].excess, rel=1e-12)
+    assert "growth" not in lines[-1]
+
+
+def test_with_a_solution_the_laws_are_among_the_rows(folder, table):
+    without = path_of_table(folder, down_to=1e-4)
+    solution = solve_svm(table.matrix, gap=1e-8)
+    save_solution(folder / "solutions" / "svm-x.safetensors", solution)
+    said = []
+    path = path_of_table(folder, down_to=1e-4, say=said.append)
+    assert path != without
+    assert not any("paths" in line for line in said)  # the points were not computed again
+    points = ridge_path(table.soft_labels, [1e-1, 1e-2, 1e-3, 1e-4], dim=5)
+    law = path_laws(points, solution.logits, table.soft_labels)[-1]
+    assert {row.metric for row in read_rows(path)[1]} == set(METRICS.values())
+    for field, value in law.to_dict().items():
+        assert path_table(path)[-1][field] == pytest.approx(value, rel=1e-9)
+    assert path_of_table(folder, down_to=1e-4, say=said.append) == path
+    assert said[-1].endswith("already there")
+
+
+def test_a_point_without_certificate_is_said_and_written(folder):
+    said = []
+    path = path_of_table(folder, dim=1, down_to=1e-2, say=said.append)
+    assert any("uncertified, relative duality gap" in line for line in said)
+    assert path_table(path)[-1]["reason"].startswith("uncertified: relative duality gap")
+
+
+def test_the_command_prints_a_line_a_point(folder, capsys):
+    cli.main(["ntp", "path", str(folder), "--down-to", "1e-3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["lambda", "gap"]
+    assert [float(line.split()[0]) for line in lines[1:]] == [0.1, 0.01, 0.001]
+    cli.main(["ntp", "path", str(folder), "--down-to", "1e-3", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert [point["lam"] for point in printed["points"]] == [0.1, 0.01, 0.001]
+    assert printed["results"].endswith(".jsonl")
+
+
+def test_mistakes_are_one_line(folder, tmp_path, capsys):
+    for arguments, words in (
+        (["--down-to", "0.5"], "down_to: 0.5 is not below lambda_max = "),
+        (["--down-to", "0"], "down_to: 0.0, expected a ridge > 0"),
+        (["--dim", "0"], "dim: 0, expected at least 1"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["ntp", "path", str(folder), *arguments])
+        assert stop.value.code == 2
+        assert words in capsys.readouterr().err
+    with pytest.raises(UserError, match="no such file; run `tightframe ntp path` first"):
+        load_path(tmp_path / "none")
+    (tmp_path / "bad").write_bytes(b"x")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_path(tmp_path / "bad")
+    save_solution(tmp_path / "svm", solve_svm(np.eye(3, dtype=bool)))
+    with pytest.raises(UserError, match="does not hold points of a ridge path"):
+        load_path(tmp_path / "svm")
+    assert not list((folder).glob("paths/*"))
