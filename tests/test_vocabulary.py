@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, processors
 
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.tokenizer import save
@@ -10,7 +10,7 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.lm import vocabulary
-from tightframe.lm.vocabulary import check_tokenizer
+from tightframe.lm.vocabulary import beginning_of_sequence, check_tokenizer, check_words
 from tiny_tokens import write_tokens
 
 WORDS = [f"w{i}" for i in range(23)]
@@ -107,3 +107,41 @@ def test_a_name_of_which_the_hub_gives_no_tokenizer_is_believed(tmp_path, monkey
 
     monkeypatch.setattr(vocabulary, "load", none)
     check_tokenizer("someone/model", shards_of(tmp_path / "tokens"))
+
+
+def test_words_are_those_of_the_model_s_own_tokenizer(tmp_path):
+    model = model_of(tmp_path / "model", WORDS)
+    check_words(model, [3, 22], ["w3", "w22"], what="table")
+    check_words(model, [3], (), what="table")  # words that are not known are not checked
+    with pytest.raises(UserError, match=r"table: .* token 22 is 'w2' here and 'w22' in the model"):
+        check_words(model, [3, 22], ["w3", "w2"], what="table")
+    with pytest.raises(UserError, match="token 23 is 'w3' here and None in the model; make it"):
+        check_words(model, [23], ["w3"], what="table")
+
+
+def test_words_may_be_text_or_as_the_tokenizer_writes_them(tmp_path):
+    folder = model_of(tmp_path / "model", WORDS)
+    bytewise = Tokenizer(models.WordLevel({"\u0120a": 0}))
+    bytewise.decoder = decoders.ByteLevel()
+    save(bytewise, folder / "tokenizer.json")
+    check_words(folder, [0], [" a"], what="table")
+    check_words(folder, [0], ["\u0120a"], what="table")
+
+
+def test_a_model_without_a_tokenizer_is_believed_and_begins_with_nothing(tmp_path):
+    (tmp_path / "model").mkdir()
+    check_words(tmp_path / "model", [0], ["any"], what="table")
+    assert beginning_of_sequence(tmp_path / "model") is None
+
+
+def test_what_the_model_s_tokenizer_begins_a_text_with_is_found(tmp_path):
+    folder = model_of(tmp_path / "model", [*WORDS, "<s>"])
+    assert beginning_of_sequence(folder) is None
+    begun = tokenizer([*WORDS, "<s>"])
+    begun.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 23)]
+    )
+    save(begun, folder / "tokenizer.json")
+    assert beginning_of_sequence(folder) == 23
+    tokens = shards_of(tmp_path / "tokens")
+    assert beginning_of_sequence(run_on(tmp_path / "run", tokens)) is None

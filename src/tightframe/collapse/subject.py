@@ -1,7 +1,6 @@
 """What is measured: a checkpoint of a run, or a model from elsewhere, and what is known of it."""
 
 import dataclasses
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import read_json
-from tightframe.lm.hub import load_model, random_twin
+from tightframe.lm.hub import digest_of, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
@@ -127,12 +126,7 @@ class Subject:
         """What tells this model from another of the same name."""
         if self.run is not None and self.random_weights is None:
             return str(read_json(self.run.checkpoint(self.step) / "config.json")["sha256"])
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)} ".encode())
-            content = parameter.detach().cpu().contiguous().view(torch.uint8).numpy()
-            digest.update(content.data)
-        return digest.hexdigest()
+        return digest_of(self.model)
 
     @cached_property
     def model(self) -> Model:

@@ -4,6 +4,7 @@ And their random twins, which show what a measure is without training.
 """
 
 import copy
+import hashlib
 from pathlib import Path
 
 import torch
@@ -20,7 +21,14 @@ from tightframe.lm.huggingface import HuggingFaceModel, load_huggingface
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import FORMAT, Transformer, load_checkpoint
 
-__all__ = ["HuggingFaceModel", "export_gpt_neo", "import_gpt_neo", "load_model", "random_twin"]
+__all__ = [
+    "HuggingFaceModel",
+    "digest_of",
+    "export_gpt_neo",
+    "import_gpt_neo",
+    "load_model",
+    "random_twin",
+]
 
 
 def load_model(
@@ -73,6 +81,16 @@ def random_twin(
         torch.default_generator.manual_seed(seed)
         theirs = type(model.model)(copy.deepcopy(model.model.config))
     return HuggingFaceModel(theirs.to(classifier.device, classifier.dtype), name=name).eval()
+
+
+def digest_of(model: Transformer | HuggingFaceModel) -> str:
+    """SHA-256 of all weights by name: what tells a model from another of the same name."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)} ".encode())
+        content = parameter.detach().cpu().contiguous().view(torch.uint8).numpy()
+        digest.update(content.data)
+    return digest.hexdigest()
 
 
 def _load_run(run: Run, step: int | None) -> Transformer:

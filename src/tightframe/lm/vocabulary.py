@@ -1,7 +1,9 @@
 """Whether tokens were made by the tokenizer that a model was trained with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from tightframe.corpus import special_tokens
 from tightframe.corpus.tokenizer import load
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
@@ -37,6 +39,48 @@ def check_tokenizer(source: str | Path, shards: TokenShards) -> None:
                 f"{shards.path}: not tokenized as {source} expects: token {token!r} has id {index} "
                 f"in these tokens and {other} in the model; build them with the model's tokenizer"
             )
+
+
+def check_words(
+    source: str | Path, tokens: Sequence[int], words: Sequence[str], *, what: str
+) -> None:
+    """Refuse token ids that mean other words to the model; one without a tokenizer is believed.
+
+    Args:
+        source: As `load_model` takes it: a run, a folder, or a name on the hub.
+        tokens: Ids.
+        words: What each of them is, as the tokenizer writes it or as text; none if unknown.
+        what: What holds them, for the message.
+    """
+    own = _own_tokenizer(source)
+    if own is None or not words:
+        return
+    try:
+        theirs = load(own)
+    except UserError:
+        if isinstance(own, Path):
+            raise
+        return  # the hub has no tokenizer of this name, or can't be asked
+    for index, word in zip(tokens, words, strict=True):
+        known = theirs.id_to_token(index)
+        if word not in (known, theirs.decode([index], skip_special_tokens=False)):
+            raise UserError(
+                f"{what}: not tokenized as {source} expects: token {index} is {word!r} here and "
+                f"{known!r} in the model; make it from tokens of the model's own tokenizer"
+            )
+
+
+def beginning_of_sequence(source: str | Path) -> int | None:
+    """Id of the token that the model's own tokenizer puts before a text; None if it puts none."""
+    own = _own_tokenizer(source)
+    if own is None:
+        return None
+    try:
+        return special_tokens.beginning_of_sequence(own, load(own))
+    except UserError:
+        if isinstance(own, Path):
+            raise
+        return None  # the hub has no tokenizer of this name, or can't be asked
 
 
 def _own_tokenizer(source: str | Path) -> Path | str | None:

@@ -1,0 +1,169 @@
+"""A model's classifier and embeddings against the geometry that its table predicts.
+
+Axes: V tokens, M contexts, D embedding.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from tightframe.ntp.catalogue import MEASURES, Measure
+from tightframe.ntp.compared import Compared, Value
+from tightframe.ntp.predict import Prediction
+from tightframe.ntp.proxies import proxy as proxy_of
+from tightframe.ntp.soft_labels import Columns, SoftLabels
+
+__all__ = ["MEASURES", "Measure", "Value", "compare", "shuffled_proxies", "shuffled_support"]
+
+
+def compare(
+    classifier: Float[np.ndarray, "V D"],
+    embeddings: Float[np.ndarray, "M _"],
+    labels: SoftLabels,
+    prediction: Prediction | None,
+    *,
+    bias: Float[np.ndarray, " _"] | None = None,
+    proxy: Prediction | None = None,
+    shuffled: Sequence[Prediction] = (),
+    finish: Callable[[Float[np.ndarray, "B V"]], Float[np.ndarray, "B V"]] | None = None,
+    outside: Float[np.ndarray, " M"] | None = None,
+) -> dict[str, Value]:
+    """All measures of `MEASURES` for which something to compare with is given.
+
+    A bias is a last column of the classifier, where embeddings have a 1: the logits, and all that
+    is made of them, are the model's own, and the Gram matrices are of the longer rows.
+
+    Args:
+        classifier: A row a token of the table.
+        embeddings: A row a context of the table, in its order.
+        labels: Of the table.
+        prediction: From a solution; one that is a proxy is taken as `proxy`.
+        bias: Added to the logits.
+        proxy: Predicted from the centred support.
+        shuffled: Proxies of supports drawn at random, see `shuffled_proxies`.
+        finish: What the model does to its logits last, entry by entry.
+        outside: See `Embedded.outside`.
+
+    Raises:
+        ValueError: A shape does not fit the table, or a number is not finite; the message names
+            the argument and the axis, row or entry.
+
+    Warns:
+        UserWarning: No two contexts have one support; the model has fewer dimensions than the
+            predicted logits have rank.
+    """
+    _check(classifier, embeddings, labels, bias)
+    if prediction is not None and prediction.kind == "proxy":
+        prediction, proxy = None, proxy or prediction
+    for name, given in (("prediction", prediction), ("proxy", proxy)):
+        _check_prediction(given, labels, name)
+    for each in shuffled:
+        _check_prediction(each, labels, "shuffled")
+    if prediction is not None and classifier.shape[1] < prediction.rank:
+        warnings.warn(
+            f"embeddings have {classifier.shape[1]} dimensions, but the predicted logits have rank "
+            f"{prediction.rank}: the theory asks for at least {prediction.rank}",
+            UserWarning,
+            stacklevel=2,
+        )
+    if bias is not None:
+        classifier = np.column_stack([classifier, bias])
+        embeddings = np.column_stack([embeddings, np.ones(len(embeddings))])
+    compared = Compared(
+        classifier,
+        embeddings,
+        labels,
+        solution=prediction,
+        proxy=proxy,
+        shuffled=shuffled,
+        finish=finish,
+        outside=outside,
+    )
+    if not compared.groups.members:
+        warnings.warn(
+            "no two contexts have one support; subspace collapse is undefined",
+            UserWarning,
+            stacklevel=2,
+        )
+    return {
+        measure.name: _labelled(measure.function(compared), measure, prediction, proxy)
+        for measure in MEASURES
+        if measure.reference is None or compared.references[measure.reference]
+    }
+
+
+def _labelled(
+    value: Value, measure: Measure, prediction: Prediction | None, proxy: Prediction | None
+) -> Value:
+    """The value with the label of what it is compared with."""
+    against = {"solution": prediction, "proxy": proxy}.get(measure.reference or "")
+    if against is None:
+        return value
+    reason = "; ".join(part for part in (against.label, value.reason) if part)
+    return dataclasses.replace(value, reason=reason)
+
+
+def shuffled_support(labels: SoftLabels, *, seed: int) -> Columns:
+    """A support matrix with the same number of tokens after each context, drawn at random."""
+    generator = np.random.default_rng(seed)
+    sizes, size = labels.support_sizes, labels.vocab_size
+    drawn = [np.sort(generator.choice(size, k, replace=False, shuffle=False)) for k in sizes]
+    support = labels.support.copy()
+    support.indices = np.concatenate(drawn).astype(support.indices.dtype)
+    return support
+
+
+def shuffled_proxies(
+    labels: SoftLabels, draws: int, *, seed: int = 0, rank: int | None = None
+) -> tuple[Prediction, ...]:
+    """What cosines are worth by themselves: proxies of random supports with the same sizes."""
+    seeds = np.random.SeedSequence(seed).generate_state(draws)
+    return tuple(proxy_of(shuffled_support(labels, seed=int(each)), rank=rank) for each in seeds)
+
+
+def _check(
+    classifier: Float[np.ndarray, "V D"],
+    embeddings: Float[np.ndarray, "M _"],
+    labels: SoftLabels,
+    bias: Float[np.ndarray, " _"] | None,
+) -> None:
+    expected = labels.vocab_size, labels.n_contexts
+    found = len(classifier), len(embeddings)
+    if found != expected and found == expected[::-1]:
+        raise ValueError(
+            f"classifier has {found[0]} rows and embeddings {found[1]}, but the table has "
+            f"{expected[0]} tokens and {expected[1]} contexts; are the two exchanged?"
+        )
+    if found[0] != expected[0]:
+        raise ValueError(
+            f"classifier: {found[0]} rows, expected one a token of the table, {expected[0]}"
+        )
+    if found[1] != expected[1]:
+        raise ValueError(
+            f"embeddings: {found[1]} rows, expected one a context of the table, {expected[1]}"
+        )
+    if classifier.shape[1] != embeddings.shape[1]:
+        raise ValueError(
+            f"classifier has {classifier.shape[1]} columns and embeddings {embeddings.shape[1]}; "
+            "expected rows of one length"
+        )
+    if bias is not None and bias.shape != (expected[0],):
+        raise ValueError(f"bias: {bias.shape}, expected one a token of the table, {expected[0]}")
+    for name, rows in (("classifier", classifier), ("embeddings", embeddings), ("bias", bias)):
+        if rows is not None and not np.isfinite(rows).all():
+            place = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
+            raise ValueError(f"{name}: {rows[place]} in row {place[0]}; expected finite numbers")
+
+
+def _check_prediction(given: Prediction | None, labels: SoftLabels, name: str) -> None:
+    if given is None:
+        return
+    found = len(given.classifier), len(given.embeddings)
+    if found != (labels.vocab_size, labels.n_contexts):
+        raise ValueError(
+            f"{name}: of {found[0]} tokens and {found[1]} contexts, but the table has "
+            f"{labels.vocab_size} and {labels.n_contexts}; is it of another table?"
+        )
