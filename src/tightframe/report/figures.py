@@ -35,7 +35,7 @@ OF_LABELS = {  # colour and marker
     "current": ("#b3500f", "s"),
     "shuffled": ("#6b6f78", "D"),
 }
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
     "font.size": 8,
     "text.color": _INK,
@@ -76,7 +76,7 @@ def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, l
     """Validation loss (vertical) against the measure of each panel, coloured by parameters."""
     columns = 2 if len(panels) == 4 else len(panels)
     lines = len(panels) // columns
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.2 * lines), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
@@ -130,7 +130,7 @@ def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
     lines = -(-len(measured) // columns)
     sizes = SizeScale.of(courses)
     norm = LogNorm(sizes.low, sizes.high)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.9 * columns, 2.6 * lines), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(lines, columns, squeeze=False)
@@ -168,7 +168,7 @@ def draw_profile(profile: Profile, folder: Path) -> None:
     """
     columns = min(3, len(profile.smalls))
     lines = -(-len(profile.smalls) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.9 * columns, 2.6 * lines + 0.4), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(lines, columns, squeeze=False)
@@ -295,5 +295,5 @@ def _write(axes: Axes, corner: str, headline: str, detail: str) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure whole or not at all; its bytes hold no date and no name of a program."""
     stamp = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-    with mpl.rc_context(_STYLE), whole_file(path) as temporary:
+    with mpl.rc_context(STYLE), whole_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], metadata=stamp)
