@@ -1,5 +1,6 @@
 """Results files -> figures, tables and one self-contained page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,11 +11,14 @@ from tightframe.collapse.compat import PREFIXES
 from tightframe.errors import UserError
 from tightframe.files import whole_file, write_text
 from tightframe.report import by_token, figures, page, profiles, tables
+from tightframe.report.theory_folder import is_theory, read_theory
 from tightframe.results import gather, read_rows
 
 
-def report(path: Path, *, out: Path | None = None) -> Path:
+def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()) -> Path:
     """Make the page, the figures and the tables of a sweep or a run from its results files.
+
+    Of the folder of a context table (`ntp/<name>`), the page alone.
 
     Each file is written whole or not at all: `results.parquet` (all rows), `report/index.html`,
     `report/figures/*.{pdf,png}`, `report/tables/*.csv`. Where all rows were measured while
@@ -25,10 +29,14 @@ def report(path: Path, *, out: Path | None = None) -> Path:
         path: A sweep's folder (with `runs/*/results`) or a run's folder (with `results`).
         out: Folder that takes all of it; `results.parquet` in `path` and the rest in
             `path/report` by default.
+        theories: Folders of context tables, which the page gives a section each.
 
     Returns:
         The page.
     """
+    if is_theory(path):
+        return _report_theory(path, path / "report" if out is None else out)
+    predicted = [read_theory(folder)[0] for folder in theories]
     files = _results_files(path)
     rows = gather(files)
     table, courses = checkpoints(rows), checkpoints(rows, subset="probe")
@@ -67,8 +75,22 @@ def report(path: Path, *, out: Path | None = None) -> Path:
         commands=_commands(path)[-1:] if only_courses else _commands(path),
         classes=None if only_courses else by_token.find(path, table),
         shown=shown,
+        theories=predicted,
     )
     write_text(folder / "index.html", text)
+    return folder / "index.html"
+
+
+def _report_theory(path: Path, folder: Path) -> Path:
+    theory, sources = read_theory(path)
+    shown = Path(path.resolve().parent.name) / path.resolve().name
+    commands = [
+        f"tightframe ntp table TOKENS --out {shown}",
+        f"tightframe ntp solve {shown}",
+        f"tightframe ntp compare MODEL --table {shown}",
+        f"tightframe report {shown}",
+    ]
+    write_text(folder / "index.html", page.render_theory(theory, sources, commands))
     return folder / "index.html"
 
 

@@ -1,26 +1,20 @@
 """One self-contained page: the panels, the runs, what the measures mean, where all of it is from.
 
-Nothing is fetched while the page is open: its Content-Security-Policy allows the two scripts that
-are written into it, by their hashes, and no connection. Names of runs, settings and texts are
-strangers' words: jinja2 escapes them in the page, `_hover` for plotly, which reads some HTML.
+Names of runs, settings and texts are strangers' words: jinja2 escapes them in the page
+(`rendering.py`), `_hover` for plotly, which reads some HTML.
 """
 
-import base64
 import dataclasses
-import hashlib
 import html
 import math
 import textwrap
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
-from tightframe.report import by_token, profiles
+from tightframe.report import by_token, profiles, theory
 from tightframe.report.panels import (
     ON_DARK,
     ON_LIGHT,
@@ -31,6 +25,7 @@ from tightframe.report.panels import (
     loss_range,
     parameters,
 )
+from tightframe.report.rendering import render_template
 from tightframe.report.views import VIEWS, Panel, View, arrow, measure
 from tightframe.results import Header
 
@@ -47,6 +42,7 @@ def render(
     classes: pd.DataFrame | None = None,
     courses: pd.DataFrame | None = None,
     shown: Sequence[profiles.Profile] = (),
+    theories: Sequence[theory.Theory] = (),
 ) -> str:
     """The page as HTML.
 
@@ -59,28 +55,22 @@ def render(
         commands: What makes the results and this page.
         classes: Of one model, see `by_token.find`; without them there is no section on tokens.
         shown: Of one checkpoint each; without them there is no section on layers or frequency.
+        theories: What tables predict, a section each.
     """
-    files = resources.files("tightframe.report")
-    style, script, template = (
-        (files / file).read_text("utf-8") for file in ("page.css", "page.js", "template.html")
-    )
-    if shown:
-        script += (files / "profiles.js").read_text("utf-8")
-    if classes is not None:
-        script += (files / "by_token.js").read_text("utf-8")
-    plotly = get_plotlyjs().replace("\r\n", "\n")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "parameters": parameters}
     courses = pd.DataFrame() if courses is None else courses
     everything = pd.concat([table, courses], ignore_index=True)
-    return environment.from_string(template).render(
+    scripts = ["page.js"]
+    scripts += ["profiles.js"] if shown else []
+    scripts += ["by_token.js"] if classes is not None else []
+    scripts += ["theory.js"] if theories else []
+    return render_template(
+        "template.html",
+        scripts,
         name=name,
-        policy=_policy(plotly, script),
-        style=style,
-        plotly=plotly,
-        script=script,
+        view=VIEWS[0].name,
+        first_section="training" if table.empty else "figures",
+        theories=theories,
+        theory_data=[theory.payload(one) for one in theories],
         payload=payload(table, found, courses),
         classes=None if classes is None else by_token.payload(classes),
         of_classes=None if classes is None else by_token.summary(classes),
@@ -111,6 +101,27 @@ def render(
             for header in headers
         ),
         measured=sorted(header.created for header in headers),
+        commands=commands,
+    )
+
+
+def render_theory(one: theory.Theory, sources: Mapping[str, Any], commands: Sequence[str]) -> str:
+    """The page of a table that is part of no sweep.
+
+    Args:
+        one: What is shown.
+        sources: What it was made from.
+        commands: What makes the results and this page.
+    """
+    return render_template(
+        "theory_page.html",
+        ["theory.js"],
+        name=one.name,
+        view="",
+        first_section="theory-0",
+        theory=dataclasses.replace(one, name=""),  # it stands above all
+        theory_data=[theory.payload(one)],
+        sources=facts([sources]),
         commands=commands,
     )
 
@@ -184,15 +195,6 @@ def _courses(courses: pd.DataFrame) -> dict[str, Any]:
                 ],
             }
     return drawn
-
-
-def number(value: Any, digits: int = 4) -> str:
-    """A number for readers: whole, or with so many significant digits; a true minus sign."""
-    if not isinstance(value, float) or value.is_integer() or abs(value) >= 1000:
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:#.{digits}g}".rstrip(".")
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def facts(each: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
@@ -358,16 +360,6 @@ def _size_ticks(table: pd.DataFrame) -> list[tuple[float, str]]:
     sizes = SizeScale.of(table)
     length = math.log(sizes.high / sizes.low)
     return [(100 * math.log(t / sizes.low) / length, parameters(t)) for t in sizes.ticks]
-
-
-def _policy(*scripts: str) -> str:
-    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    # plotly writes its own style rules while it draws; nothing in a style can reach the network.
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _finite(values: Iterable[float]) -> list[float | None]:
