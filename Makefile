@@ -9,10 +9,14 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo test test-slow check lint types layers fix bench clean
+.PHONY: demo bridge study-ntp test test-slow check lint types layers fix bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
+
+# After `make demo`: what its text predicts of its models' class means, against what they have.
+bridge: $(INSTALLED)
+	$(BIN)/python -m tightframe.jobs.bridge sweeps/demo --tokens tokens/demo --out sweeps/demo/bridge
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n $(WORKERS)
@@ -42,6 +46,13 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/parts.py
 	$(BIN)/python benchmarks/callback.py --threads 1
 	$(BIN)/python benchmarks/engine.py $(if $(REFERENCE),--reference $(REFERENCE))
+
+bench-ntp: $(INSTALLED)
+	$(BIN)/python benchmarks/ntp.py
+
+# The published experiment on two small sets; about a quarter of an hour of one core.
+study-ntp: $(INSTALLED)
+	$(BIN)/python -m tightframe.jobs.small_sets configs/ntp-*.toml --report docs/results/ntp
 
 clean:
 	rm -rf .venv

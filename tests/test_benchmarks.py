@@ -29,3 +29,18 @@ def test_a_row_that_does_not_exist_is_refused():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "unknown rows pears; expected some of ['moments', 'pairs'" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_theory_solves_what_it_compares_to_equal_objectives(tmp_path):
+    # Small problems; unequal objectives, or one that is not certified, end it with a message.
+    out = tmp_path / "ntp.json"
+    rows = ["svm", "svm_repeated", "zipf512", "zipf1000"]
+    command = [sys.executable, str(BENCHMARKS / "ntp.py"), "--quick", "--rows", ",".join(rows)]
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {row["row"]: row for row in json.loads(out.read_text())["rows"]}
+    assert list(found) == rows
+    assert all(found[name]["difference"] <= 1e-6 for name in ("svm", "svm_repeated"))
+    assert found["zipf512"]["ours"]["gap"] <= 1e-3
+    assert found["zipf1000"]["ours"]["gap"] <= 1e-2

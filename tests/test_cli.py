@@ -55,7 +55,7 @@ def test_a_misspelt_command_names_the_nearest(capsys):
 
 
 def test_json_prints_one_object_and_nothing_else(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("tightframe.report.report", lambda path, out=None: tmp_path / "index.html")
+    monkeypatch.setattr("tightframe.report.report", lambda path, **more: tmp_path / "index.html")
     cli.main(["report", "x", "--json"])
     assert json.loads(capsys.readouterr().out) == {"page": str(tmp_path / "index.html")}
 

@@ -13,7 +13,7 @@ import pytest
 from example_results import write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
-from tightframe.report import page, tables
+from tightframe.report import page, rendering, tables
 from tightframe.report.views import PUBLISHED, ROBUST, VIEWS
 from tightframe.results import gather, read_rows
 
@@ -71,7 +71,7 @@ def data_of(text):
 
 
 def test_the_page_is_one_file_that_names_no_other(text):
-    outside = text.replace(page.get_plotlyjs(), "")
+    outside = text.replace(rendering.get_plotlyjs(), "")
     assert not re.search(r"(src|href)=(?!\"#)", outside)
     assert "@import" not in outside
     assert "url(" not in outside
@@ -137,7 +137,7 @@ def test_the_best_run_may_be_on_a_text_whose_floor_is_not_known(sweep):
     unknown = ["entropy_floor", "realised_floor", "loss_above_floor", "loss_above_realised"]
     table.loc[best, unknown] = float("nan")
     text = page.render(table, found, headers, name="demo", commands=[])
-    outside = text.replace(page.get_plotlyjs(), "")
+    outside = text.replace(rendering.get_plotlyjs(), "")
     assert "nan" not in re.findall(r"[a-z]+", outside.partition('<script type="application')[0])
 
 
@@ -192,12 +192,12 @@ def test_facts_are_the_different_values_in_order():
     ],
 )
 def test_numbers_are_written_for_readers(value, words):
-    assert page.number(value, 3) == words
+    assert rendering.number(value, 3) == words
 
 
 def test_strangers_words_are_escaped_in_the_text_of_the_page(hostile):
     text = (hostile / "index.html").read_text(encoding="utf-8")
-    outside = text.replace(page.get_plotlyjs(), "")
+    outside = text.replace(rendering.get_plotlyjs(), "")
     assert "<img" not in outside
     assert "window.hacked=1</script>" not in outside
     assert "<a href=" not in re.sub(r'<a (class="skip" )?href="#', "", outside)

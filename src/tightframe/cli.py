@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
-from tightframe.commands import making, measuring, sweeping
+from tightframe.commands import comparing, making, measuring, sweeping, theory
 from tightframe.commands.console import stop
 from tightframe.errors import PartlyDoneError, UserError
 
@@ -25,8 +25,10 @@ app = App(
 )
 corpus = App(name="corpus", help="Text to token shards.")
 sweep = App(name="sweep", help="A grid of settings to trained and measured models.")
+ntp = App(name="ntp", help="The geometry that a text predicts, and how near models have come.")
 app.command(corpus)
 app.command(sweep)
+app.command(ntp)
 
 app.command(making.demo)
 corpus.command(making.build)
@@ -38,6 +40,12 @@ sweep.command(sweeping.plan)
 sweep.command(sweeping.run)
 sweep.command(sweeping.status)
 app.command(sweeping.report)
+ntp.command(theory.table)
+ntp.command(theory.solve)
+ntp.command(theory.path)
+ntp.command(theory.predict)
+ntp.command(comparing.compare)
+ntp.command(comparing.concepts)
 
 
 def main(arguments: "Sequence[str] | None" = None) -> None:

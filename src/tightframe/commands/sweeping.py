@@ -55,13 +55,17 @@ def status(file: Path, /, *, json: Json = False) -> None:
     done("\n".join(f"{state:9} {name}" for name, state in states.items()), json, **states)
 
 
-def report(path: Path, /, *, out: Path | None = None, json: Json = False) -> None:
-    """Make the page, the figures and the tables of a sweep or a run.
+def report(
+    path: Path, /, *, theory: list[Path] | None = None, out: Path | None = None, json: Json = False
+) -> None:
+    """Make the page, the figures and the tables of a sweep or a run; of a context table, the page.
 
     Parameters
     ----------
     path
-        A sweep's or a run's folder.
+        A sweep's or a run's folder, or that of a context table (ntp/NAME).
+    theory
+        The folder of a context table, whose prediction the page shows too; give it again for more.
     out
         Where to write; the folder `report` inside PATH by default.
     json
@@ -69,5 +73,5 @@ def report(path: Path, /, *, out: Path | None = None, json: Json = False) -> Non
     """
     from tightframe.report import report as write_report
 
-    page = write_report(path, out=out)
+    page = write_report(path, out=out, theories=theory or ())
     done(f"open {page}", json, page=str(page))

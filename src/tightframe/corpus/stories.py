@@ -54,6 +54,7 @@ class Grammar:
         words: All word types, END first, then sorted; the same for every seed.
         longest: No story has more words (END not counted).
         categories: The words of each category, e.g. "characters", "objects", "places", "feelings".
+        lists: The words of each list that rules draw from: each can stand where another stood.
     """
 
     def __init__(self, seed: int = 0, *, text: str | None = None):
@@ -64,6 +65,9 @@ class Grammar:
         self.categories: Mapping[str, tuple[str, ...]] = {
             category: tuple(dict.fromkeys(e.word for name in names for e in rules.lists[name]))
             for category, names in rules.categories.items()
+        }
+        self.lists: Mapping[str, tuple[str, ...]] = {
+            name: tuple(entry.word for entry in entries) for name, entries in rules.lists.items()
         }
         self._lists = rules.lists
         self._sums = {name: cumulative(shares) for name, shares in probabilities.items()}

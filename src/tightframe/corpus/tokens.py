@@ -135,6 +135,10 @@ class Split:
         self._documents = [file.get_tensor("documents").numpy() for file in files]
         # Blocks before each shard, and in all.
         self._starts = np.cumsum([0, *(len(tokens) for tokens in self._tokens)])
+        self.end_of_text = shards.end_of_text
+        self.bos = shards.bos
+        # Whether the text goes on from each block to the next one; not so in a sample.
+        self.goes_on = True
         # Whether a block's first token, which nothing predicts, is part of the text.
         self._first_is_text = shards.bos is None and shards.manifest["blocks"] != "whole"
 
@@ -155,6 +159,7 @@ class Split:
         chosen = np.sort(generator.choice(self.n_blocks, n_blocks, replace=False))
         tokens, lengths = self.rows(chosen)
         sample = copy.copy(self)
+        sample.goes_on = False
         sample.n_blocks = n_blocks
         sample.n_tokens = int(lengths.sum())
         sample.n_labels = sample.n_tokens - n_blocks

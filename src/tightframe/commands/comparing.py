@@ -1,0 +1,150 @@
+"""Commands that hold models against what a text predicts, and that read its concepts."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tightframe.commands.console import Flag, Json, bar, done, dumps, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tightframe.results import Row
+
+
+def compare(
+    model: str,
+    /,
+    *,
+    table: Path,
+    step: int | None = None,
+    bos: Literal["auto", "never"] = "auto",
+    shuffles: int = 5,
+    seed: int = 0,
+    device: str | None = None,
+    batch_tokens: int = 8192,
+    trust_remote_code: Flag = False,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Compare a trained model with the geometry that a table predicts, along its checkpoints.
+
+    Checkpoints that were compared before are not read again. The prediction is the newest of the
+    table's solutions; without one, the proxy alone.
+
+    Parameters
+    ----------
+    model
+        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+    table
+        The folder of a context table, of tokens of the model's own tokenizer.
+    step
+        One checkpoint of a run; all by default.
+    bos
+        Whether contexts begin with the token that the model's tokenizer begins a text with.
+    shuffles
+        Random supports of the baseline.
+    seed
+        Of these.
+    device
+        Where the model should lie; the GPU if there is one.
+    batch_tokens
+        Tokens of a forward pass: fewer take less memory.
+    trust_remote_code
+        Run Python code that comes with the model.
+    out
+        Folder for the results files; by default results/MODEL in the table's folder.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.ntp.study import compare_run, rows_at
+
+    with bar() as progress:
+        paths = compare_run(
+            model,
+            table,
+            step=step,
+            bos=bos,
+            shuffles=shuffles,
+            seed=seed,
+            device=device,
+            batch_tokens=batch_tokens,
+            trust_remote_code=trust_remote_code,
+            out=out,
+            progress=progress,
+            say=say,
+        )
+    if json:
+        rows = [vars(row) for path in paths for row in rows_at(path)[1]]
+        print(dumps({"results": [str(path) for path in paths], "rows": rows}))
+        return
+    header, last = rows_at(paths[-1])
+    for line in _beside(last):
+        print(line)
+    of = header.tokens
+    say(
+        f"{header.run} at step {header.step} on {of['name']}: {of['contexts']:,} contexts, "
+        f"{of['vocab_size']:,} tokens, {len(paths)} checkpoints"
+    )
+    say(f"{paths[-1]}: written")
+
+
+def concepts(
+    folder: Path,
+    /,
+    *,
+    n: int = 10,
+    clusters: int = 8,
+    words: int = 10,
+    model: str | None = None,
+    seed: int = 0,
+    json: Json = False,
+) -> None:
+    """Read the leading singular vectors of a context table's proxy as concepts.
+
+    Parameters
+    ----------
+    folder
+        A context table, ntp/NAME of `tightframe ntp table`; tables go to its concepts/.
+    n
+        Concepts, largest singular values first.
+    clusters
+        Of k-means over tokens; at most as many orthants of the first concepts are made.
+    words
+        Tokens and contexts shown of each side.
+    model
+        Also how strong each concept is in a model: a run (every checkpoint), folder, or hub name.
+    seed
+        Of k-means.
+    json
+        Print one JSON object on standard output.
+    """
+    import pandas as pd
+
+    from tightframe.files import read_json
+    from tightframe.ntp.concept_study import Asked, readable, study_concepts
+
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        out = study_concepts(folder, Asked(n, clusters, words, model, seed), say=say)
+    for warning in noted:
+        say(f"{folder}: {warning.message}")
+    facts = read_json(out / "concepts.json")
+    lines = readable(pd.DataFrame(facts["concepts"]))
+    done("\n".join(lines), json, results=str(out), **facts)
+    say(f"{out}: written; singular values and vectors are those of the proxy")
+
+
+def _beside(rows: "Sequence[Row]") -> "Iterator[str]":
+    """Measured numbers for readers: a line a quantity, against each thing it is compared with."""
+    names = {"": "value", "_proxy": "proxy", "_shuffled": "shuffled"}
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        kind = next(end for end in ("_proxy", "_shuffled", "") if row.metric.endswith(end))
+        found.setdefault(row.metric.removesuffix(kind), {})[kind] = row
+    width = max(map(len, found))
+    yield " ".join([" " * width, *(f"{name:>12}" for name in names.values())])
+    for quantity, values in found.items():
+        cells = [f"{values[kind].value:12.6g}" if kind in values else " " * 12 for kind in names]
+        reason = values[""].reason if "" in values else ""
+        yield " ".join([f"{quantity:{width}}", *cells, f" {reason}"]).rstrip()

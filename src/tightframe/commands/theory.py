@@ -1,0 +1,265 @@
+"""Commands of the theory: from a text to the geometry that it predicts."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from tightframe.commands.console import Json, done, dumps, say
+from tightframe.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def table(
+    tokens: Path,
+    /,
+    *,
+    out: Path,
+    context: Annotated[str, Parameter(name=["--context", "-c"])] = "5",
+    split: Literal["train", "val"] = "train",
+    min_count: int = 1,
+    min_context: int = 1,
+    max_contexts: int | None = None,
+    sample_seed: int | None = None,
+    max_length: int | None = None,
+    json: Json = False,
+) -> None:
+    """Count which tokens follow each context of a text.
+
+    Parameters
+    ----------
+    tokens
+        A tokens folder; `tightframe corpus build` makes one.
+    out
+        The new folder of the table, e.g. ntp/x.
+    context
+        Tokens of a context, or all: every beginning of a document.
+    split
+        The split to count.
+    min_count
+        Next tokens that followed their context less often are left out.
+    min_context
+        Contexts that occurred less often are left out.
+    max_contexts
+        Keep so many contexts, the most frequent ones.
+    sample_seed
+        With --max-contexts: keep a random sample of the contexts instead, drawn by this seed.
+    max_length
+        With --context all: no longer beginnings.
+    json
+        Print one JSON object on standard output.
+    """
+    import warnings
+
+    from tightframe.corpus.tokens import TokenShards
+    from tightframe.errors import UserError
+    from tightframe.ntp.counting import context_table
+    from tightframe.ntp.storage import save_table
+
+    if context != "all" and not (context.isdecimal() and int(context) > 0):
+        raise UserError(f"--context {context}: expected a number of tokens from 1 on, or all")
+    if out.exists():  # said before the work, not after it
+        raise UserError(f"{out}: already exists; remove it or choose another name")
+    shards = TokenShards.open(tokens)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            counted = context_table(
+                shards,
+                None if context == "all" else int(context),
+                split=split,
+                min_count=min_count,
+                min_context=min_context,
+                max_contexts=max_contexts,
+                sample_seed=sample_seed,
+                max_length=max_length,
+            )
+        except ValueError as error:  # of the options: their names are those of the arguments
+            raise UserError(f"{error}; see `tightframe ntp table --help`") from None
+    for warning in caught:
+        say(f"{out}: {warning.message}")
+    save_table(out, counted)
+    numbers = counted.report()
+    dropped = counted.source["dropped_pairs"]
+    left_out = ", ".join(f"{n:,} by {reason}" for reason, n in dropped.items() if n)
+    done(
+        f"{out}: {numbers['n_pairs']:,} pairs, {numbers['n_contexts']:,} contexts over "
+        f"{numbers['n_tokens_used']:,} of {numbers['vocab_size']:,} tokens, "
+        f"{numbers['n_supports']:,} supports of {numbers['mean_support']:.2f} tokens on average, "
+        f"density {numbers['density']:.2%}, empirical entropy "
+        f"{numbers['empirical_entropy']:.4f} nats a pair"
+        + (f"; pairs left out: {left_out}" if left_out else ""),
+        json,
+        table=str(out),
+        **numbers,
+        source=counted.source,
+    )
+
+
+def solve(
+    folder: Path,
+    /,
+    *,
+    gap: float = 1e-4,
+    max_iter: int = 2000,
+    device: str = "cpu",
+    dtype: Literal["float64", "float32"] = "float64",
+    json: Json = False,
+) -> None:
+    """Solve for the logits that separate every support with least nuclear norm, with a certificate.
+
+    Parameters
+    ----------
+    folder
+        A context table, ntp/NAME of `tightframe ntp table`; the solution goes to its solutions/.
+    gap
+        Relative distance of the bounds at which the answer counts as optimal.
+    max_iter
+        Steps after which the answer is written as it is; its status says so.
+    device
+        Of the iteration: cpu or cuda. The certificate is computed on the CPU.
+    dtype
+        Of the iteration; the certificate is float64.
+    json
+        Print one JSON object on standard output.
+    """
+    import torch
+
+    from tightframe.files import fingerprint
+    from tightframe.ntp import load_solution, save_solution, solve_svm
+    from tightframe.ntp.solutions import facts_of
+    from tightframe.ntp.storage import load_table, table_fingerprint
+
+    table = load_table(folder)
+    asked = {"table": table_fingerprint(folder), "gap": gap, "max_iter": max_iter, "dtype": dtype}
+    path = folder / "solutions" / f"svm-{fingerprint(asked)}.safetensors"
+    if path.exists():
+        solution = load_solution(path)
+        say(f"{path}: already solved")
+    else:
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always")
+            try:
+                solution = solve_svm(
+                    table.matrix,
+                    gap,
+                    max_iter=max_iter,
+                    device=device,
+                    dtype=getattr(torch, dtype),
+                    vocab_size=table.vocab_size,
+                )
+            except (ValueError, MemoryError) as error:  # the options', or the size of the table
+                raise UserError(f"{folder}: {error}") from None
+        for warning in noted:
+            say(f"{folder}: {warning.message}")
+        save_solution(path, solution, asked)
+        say(f"{path}: written")
+    facts = facts_of(solution)
+    line = (
+        f"{facts['status']}: upper {facts['upper']:.9g}, lower {facts['lower']:.9g}, "
+        f"gap {facts['gap']:.2g}, rank {facts['rank']}, {solution.groups.describe()}, "
+        f"{facts['iterations']} steps, {facts['seconds']:.2f} s"
+    )
+    done(line, json, solution=str(path), **facts)
+
+
+def path(
+    folder: Path,
+    /,
+    *,
+    dim: int | None = None,
+    down_to: float = 1e-7,
+    seed: int = 0,
+    json: Json = False,
+) -> None:
+    """Follow the optimum of free embeddings as their weight decay falls, each point certified.
+
+    With a solution of the table, the laws by which the path approaches it are measured.
+
+    Parameters
+    ----------
+    folder
+        A context table, ntp/NAME of `tightframe ntp table`; writes to its paths/ and results/.
+    dim
+        Dimensions of the embeddings; by default as many as the optimum may need.
+    down_to
+        The smallest ridge; the others are powers of ten below the one where all is zero.
+    seed
+        Of the noise that leaves saddles.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.ntp.paths import path_of_table, path_table
+
+    written = path_of_table(folder, dim=dim, down_to=down_to, seed=seed, say=say)
+    points = path_table(written)
+    if json:
+        print(dumps({"results": str(written), "points": points}))
+        return
+    columns = {
+        "lam": "lambda",
+        "relgap": "gap",
+        "excess": "CE - H",
+        "nuclear_norm": "norm",
+        "norm_ratio": "ratio",
+        "coefficient": "R",
+        "growth": "growth",
+        "finite_error": "error",
+        "finite_fall": "fall",
+        "increment_cosine": "step cos",
+        "logits_cosine": "cos",
+        "classifier_gram_cosine": "cos G_W",
+        "embedding_gram_cosine": "cos G_H",
+    }
+    shown = [name for name in columns if any(name in point for point in points)]
+    print("  ".join(f"{columns[name]:>9}" for name in shown))
+    for point in points:
+        cells = (f"{point[name]:9.4g}" if name in point else " " * 9 for name in shown)
+        print("  ".join(cells) + f"  {point['reason']}".rstrip())
+
+
+def predict(
+    folder: Path,
+    /,
+    *,
+    source: Annotated[str | None, Parameter(name="--from")] = None,
+    rank: int | None = None,
+    json: Json = False,
+) -> None:
+    """Predict word and context embeddings from a solution, or from the centred support matrix.
+
+    Parameters
+    ----------
+    folder
+        A context table, ntp/NAME of `tightframe ntp table`; the result goes to its predictions/.
+    source
+        A solution's file, or `proxy`: the centred support matrix. By default the folder's solution
+        of smallest gap.
+    rank
+        Keep this many dimensions; of a proxy only these are computed, however large the table is.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.ntp.predicting import predict_table
+
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        path, facts = predict_table(folder, source, rank, say=say)
+    for message in dict.fromkeys(str(warning.message) for warning in noted):
+        say(f"{folder}: {message}")
+    values = facts["singular_values"]
+    gap = f" (gap {facts['gap']:.1e})" if facts["kind"] == "certified" else ""
+    lines = [
+        f"{facts['kind']}{gap}: {facts['tokens']:,} tokens and {facts['contexts']:,} contexts in "
+        f"{facts['rank']} dimensions, singular values {values[0]:.6g} to {values[-1]:.6g}"
+    ]
+    if report := facts["proxy"]:
+        bounds = f"; optimum in [{report['bound']:.9g}, {report['upper']:.9g}]"
+        lines.append(
+            f"centred support matrix: {report['verdict']} ({report['reason']})"
+            + (bounds if report["rank"] >= 0 else "")
+        )
+    done("\n".join(lines), json, prediction=str(path), **facts)

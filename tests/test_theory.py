@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+
+from test_counting import draw_documents, write_shards
+from tightframe import cli
+from tightframe.ntp import context_table, load_table
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(occur, and such|single token)")
+
+
+@pytest.fixture
+def shards(tmp_path):
+    return write_shards(tmp_path / "tokens", draw_documents())
+
+
+def refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize("context", ["3", "all"])
+def test_the_command_writes_the_table_and_says_what_is_in_it(shards, tmp_path, capsys, context):
+    out = tmp_path / "ntp" / "x"
+    options = ["--context", context, "--min-count", "2", "--split", "val", "--json"]
+    cli.main(["ntp", "table", str(shards.path), "--out", str(out), *options])
+    printed = json.loads(capsys.readouterr().out)
+    length = None if context == "all" else int(context)
+    expected = context_table(shards, length, split="val", min_count=2)
+    written = load_table(out)
+    assert np.array_equal(written.contexts, expected.contexts)
+    assert (written.counts != expected.counts).nnz == 0
+    assert written.source == expected.source == printed["source"]
+    assert printed["n_pairs"] == expected.n_pairs
+    assert printed["empirical_entropy"] == expected.empirical_entropy
+    assert sorted(path.name for path in out.iterdir()) == [
+        "contexts.parquet",
+        "manifest.json",
+        "table.safetensors",
+    ]
+
+
+def test_the_line_says_what_was_left_out_and_a_dense_table_is_warned_of(shards, tmp_path, capsys):
+    options = ["-c", "1", "--min-context", "60", "--min-count", "10"]
+    cli.main(["ntp", "table", str(shards.path), "--out", str(tmp_path / "x"), *options])
+    printed = capsys.readouterr()
+    assert "pairs left out: " in printed.out
+    assert " by min_count" in printed.out
+    assert "empirical entropy" in printed.out
+    assert "of all (token, context) pairs occur" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--context", "0"], "--context 0: expected a number of tokens from 1 on, or all"),
+        (["--context", "many"], "--context many: expected a number of tokens"),
+        (["--context", "500"], "has 500 tokens and a next one; use a shorter context"),
+        (["--min-context", "100000"], "is left with min_context=100000"),
+        (["--min-count", "0"], "min_count must be at least 1, got 0; see `tightframe ntp table"),
+        (["--sample-seed", "1"], "sample_seed needs max_contexts"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_nothing_is_written(
+    shards, tmp_path, capsys, options, message
+):
+    out = tmp_path / "x"
+    arguments = ["ntp", "table", str(shards.path), "--out", str(out), *options]
+    assert message in refused(arguments, capsys)
+    assert not out.exists()
+
+
+def test_an_existing_folder_and_missing_tokens_are_refused(shards, tmp_path, capsys):
+    tokens = str(shards.path)
+    assert "already exists" in refused(["ntp", "table", tokens, "--out", tokens], capsys)
+    missing = ["ntp", "table", str(tmp_path / "no"), "--out", str(tmp_path / "x")]
+    assert "no such folder" in refused(missing, capsys)
