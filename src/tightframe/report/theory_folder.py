@@ -7,6 +7,7 @@
                   concepts/*/concepts.csv
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from tightframe.report.theory import (
 )
 from tightframe.results import gather
 
+OPEN_BOX = "\N{OPEN BOX}"
 PATH = "-path"  # how the name of a run ends that is the ridge path of its table
 MOST_CONCEPTS = 12
 MOST_TRIPLETS = 64  # of the proxy of a table that is too large for heat maps
@@ -56,7 +58,9 @@ def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
     table = load_table(path)
     small = table.vocab_size <= MOST_TOKENS and table.n_contexts <= MOST_CONTEXTS
     rank = None if small else min(MOST_TRIPLETS, table.vocab_size, table.n_contexts)
-    stand_in = proxy(table.soft_labels.support, rank)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said when the table was made
+        stand_in = proxy(table.soft_labels.support, rank)
     solution = _newest(path / "solutions")
     limit = stand_in if solution is None else predict_geometry(load_solution(solution))
     rows = _rows(path)
@@ -141,7 +145,8 @@ def _maps(path: Path, table: ContextTable, limit: Prediction, stand_in: Predicti
     words = table.words or [str(token) for token in table.tokens]
     return Maps(
         tuple(readable(words[token]) for token in order.words),
-        tuple(readable(table.text(int(context))) for context in order.contexts),
+        # Spaces between its words are no part of a token.
+        tuple(readable(table.text(int(j))).replace(OPEN_BOX, " ") for j in order.contexts),
         tuple(
             Geometry(one.title, one.classifier[order.words], one.embeddings[order.contexts])
             for one in columns
