@@ -5,9 +5,10 @@
     python benchmarks/ntp.py --quick --out results.json       small problems, a minute
 
 Rows against another solver: both solve the same support in one run, each in a process of its own,
-and the objectives must agree to 1e-6, or the benchmark ends. Each row's threads are its own: one
-where solvers are compared, two for the large problems. Times are seconds of the solve alone, with
-grouping, modelling and certificate, after a small problem has warmed the process.
+and the objectives must agree to 1e-6, or the benchmark ends; of our two turns (before and after,
+each a median) the slower counts. Times compared are CPU seconds. Each row's threads are its own:
+one where solvers are compared, two for the large problems. Times are seconds of the solve alone,
+with grouping, modelling and certificate, after a small problem has warmed the process.
 """
 
 import argparse

@@ -2,13 +2,15 @@
 
 Each side is a process of its own, with as many threads as its row says, started with
 `python benchmarks/ntp_svm.py --row svm --side ours`. The other side is cvxpy with SCS, its model
-written as fast as we know: two constraints of whole matrices, on the supports as given.
+written as fast as we know: two constraints of whole matrices, on the supports as given. Ours has a
+turn before it and one after; theirs is solved once, a minute or more where supports repeat.
 """
 
 import argparse
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -19,7 +21,8 @@ from typing import Any
 import numpy as np
 
 AGREEMENT = 1e-6  # relative, of the objectives
-EPS = 1e-6  # of SCS: the loosest that gives its objective to 1e-6
+EPS = 1e-5  # of SCS: the loosest power of ten that gives both objectives to 1e-6
+REPEATS = 15  # of our side where it is compared, in each of its two turns: the median counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,20 +74,24 @@ def svm_row(name: str, *, quick: bool = False) -> dict[str, Any]:
     problem = (QUICK if quick else SVM_ROWS)[name]
     kind = "Zipf supports" if problem.zipf else "random supports"
     some = f", {problem.distinct} distinct" if problem.distinct else ""
+    turns = [run(name, "ours", problem.threads, quick)]
     found: dict[str, Any] = {
         "row": name,
         "work": f"{problem.tokens:,} x {problem.contexts:,} {kind}{some}, gap {problem.gap:g}",
         "target": problem.target,
         "threads": problem.threads,
-        "ours": run(name, "ours", problem.threads, quick),
     }
     if problem.compared:
-        found["theirs"] = run(name, "theirs", problem.threads, quick)
-        ours, theirs = found["ours"], found["theirs"]
+        theirs = run(name, "theirs", problem.threads, quick)
+        turns.append(run(name, "ours", problem.threads, quick))
+        ours = found["ours"] = max(turns, key=lambda turn: turn["cpu_seconds"])
+        found["theirs"] = theirs
         found["times"] = theirs["cpu_seconds"] / ours["cpu_seconds"]
         found["difference"] = abs(ours["objective"] - theirs["objective"]) / theirs["objective"]
         if found["difference"] > AGREEMENT:
             sys.exit(f"{name}: unequal objectives: {found['difference']:.2g} apart")
+    else:
+        found["ours"] = turns[0]
     return found
 
 
@@ -128,7 +135,13 @@ def theirs(support: np.ndarray, gap: float) -> dict[str, Any]:
     rules = [cp.multiply(inside, spread) == 0, cp.multiply(1 - inside, spread + 1) <= 0]
     problem = cp.Problem(cp.Minimize(cp.normNuc(logits)), rules)
     problem.solve(solver="SCS", eps=EPS, max_iters=100_000)
-    return {"objective": float(problem.value), "status": problem.status}
+    steps = problem.solver_stats.num_iters
+    return {
+        "objective": float(problem.value),
+        "status": problem.status,
+        "steps": steps,
+        "eps": EPS,
+    }
 
 
 def main() -> None:
@@ -140,11 +153,16 @@ def main() -> None:
     problem = (QUICK if options.quick else SVM_ROWS)[options.row]
     support, solve = problem.support(), ours if options.side == "ours" else theirs
     solve(np.eye(4, dtype=bool), 1e-4)
-    clock, used = time.perf_counter(), time.process_time()
-    found = solve(support, problem.gap)
+    cpu, wall = [], []
+    for _ in range(REPEATS if problem.compared and options.side == "ours" else 1):
+        clock, used = time.perf_counter(), time.process_time()
+        found = solve(support, problem.gap)
+        cpu.append(time.process_time() - used)
+        wall.append(time.perf_counter() - clock)
     spent = {
-        "cpu_seconds": time.process_time() - used,
-        "wall_seconds": time.perf_counter() - clock,
+        "cpu_seconds": statistics.median(cpu),
+        "wall_seconds": statistics.median(wall),
+        "solved_times": len(cpu),
         "memory_mib": peak(),
     }
     print(json.dumps({**spent, **found}))

@@ -1,5 +1,7 @@
 import itertools
 import math
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from reference.svm import solve_with_cvxpy
 from tightframe.ntp import certify, solve_svm
 from tightframe.ntp.soft_labels import centred_support
-from tightframe.ntp.svm import needed_memory
+from tightframe.ntp.svm import LARGE, needed_memory
 
 TIGHT = 1e-9
 
@@ -328,6 +330,46 @@ def test_a_problem_too_large_for_the_memory_is_refused_with_its_estimate():
     with pytest.raises(MemoryError, match=message):
         solve_svm(support, memory=1000)
     assert solve_svm(support, memory=needed).status == "optimal"
+
+
+MEASURE = """
+import sys, warnings
+from pathlib import Path
+import numpy as np
+from tightframe.ntp import solve_svm
+from tightframe.ntp.svm import needed_memory
+
+warnings.simplefilter("ignore")
+tokens, contexts, gap = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+generator, shares = np.random.default_rng(0), 1 / np.arange(1, tokens + 1)
+drawn = [generator.choice(tokens, 6, replace=False, p=shares / shares.sum())
+         for _ in range(contexts)]
+support = np.zeros((tokens, contexts), dtype=bool)
+support[np.array(drawn).T, np.arange(contexts)] = True
+solve_svm(np.eye(9, dtype=bool))  # what the libraries take once
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(dict(line.split(":", 1) for line in lines)["VmHWM"].split()[0]) * 1024
+
+before = peak()
+solution = solve_svm(support, gap)
+print(needed_memory(*solution.groups.support.shape), peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux")
+@pytest.mark.parametrize(("tokens", "contexts", "gap"), [(400, 6000, 1e-3), (150, 1500, 1e-5)])
+def test_the_memory_that_is_asked_for_is_enough_and_not_much_more(tokens, contexts, gap):
+    arguments = [str(tokens), str(contexts), str(gap)]
+    command = [sys.executable, "-c", MEASURE, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    needed, taken = map(int, done.stdout.split())
+    assert taken <= needed
+    entries = tokens * contexts
+    assert taken >= (0.5 if entries >= LARGE else 0.2) * needed
+    assert needed <= (6 * 8 if entries >= LARGE else 10 * 8) * entries + 64 * tokens**2 + 2**26
 
 
 def test_supports_of_more_than_half_the_tokens_are_pointed_out():

@@ -8,6 +8,7 @@ from tightframe.ntp.embeddings import Embedded, collect
 from tightframe.ntp.grams import gram_cosine, gram_distance
 from tightframe.ntp.laws import Alignment, PathLaw, path_laws
 from tightframe.ntp.linear import LinearSvm, linear_svm
+from tightframe.ntp.low_rank import LowRank, best_of_rank
 from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
 from tightframe.ntp.ridge import RidgePoint, lambda_max, ridge_gap, ridge_path
@@ -28,6 +29,7 @@ __all__ = [
     "ContextTable",
     "Embedded",
     "LinearSvm",
+    "LowRank",
     "PathLaw",
     "Prediction",
     "ProxyReport",
@@ -36,6 +38,7 @@ __all__ = [
     "Solution",
     "UfmCheckpoint",
     "UfmRun",
+    "best_of_rank",
     "certify",
     "closed_form",
     "collect",

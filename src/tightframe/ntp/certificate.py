@@ -75,7 +75,7 @@ def certify(
         multipliers = polar_factor(feasible)
     else:
         _check(dual, support, "dual")
-        multipliers = torch.from_numpy(np.ascontiguousarray(dual.T))
+        multipliers = torch.from_numpy(np.array(dual.T, order="C"))
     upper = nuclear_norm(feasible)
     lower = dual_value(repaired(multipliers, constraints), constraints)
     share = relative_gap(upper, lower)
@@ -89,19 +89,35 @@ def relative_gap(upper: float, lower: float) -> float:
 
 
 def repaired(dual: Float[Tensor, "C R"], constraints: Constraints) -> Float[Tensor, "C R"]:
-    """The signs and column sums that a dual matrix needs; the norm is for `dual_value`."""
-    signed = torch.where(constraints.support, dual, dual.clamp(max=0))
-    sums = signed @ constraints.scales
-    within = constraints.support * constraints.scales
-    fixed: Float[Tensor, "C R"] = signed - (sums / constraints.sizes)[:, None] * within
-    return fixed
+    """The signs and column sums that a dual matrix needs; the norm is for `dual_value`.
+
+    Its own memory is overwritten.
+    """
+    for first in range(0, len(dual), TILE):
+        rows = slice(first, first + TILE)
+        support, part = constraints.support[rows], dual[rows]
+        torch.where(support, part, part.clamp(max=0), out=part)
+        shares = (part @ constraints.scales) / constraints.sizes[rows]
+        part -= (support * constraints.scales).mul_(shares[:, None])
+    return dual
+
+
+TILE = 1 << 10  # contexts worked on at once; memory only
+
+
+def off_support(dual: Float[Tensor, "C R"], constraints: Constraints) -> float:
+    """Minus the sum off the supports, by the margins: the dual value before scaling."""
+    total = 0.0
+    for first in range(0, len(dual), TILE):
+        rows = slice(first, first + TILE)
+        off = dual[rows].masked_fill(constraints.support[rows], 0) @ constraints.scales
+        total -= float(constraints.margins[rows] @ off)
+    return total
 
 
 def dual_value(dual: Float[Tensor, "C R"], constraints: Constraints) -> float:
     """The lower bound that a dual matrix of right signs and column sums gives."""
-    off = torch.where(constraints.support, 0, dual) @ constraints.scales
-    value = -float(constraints.margins @ off)
-    return value / max(1.0, spectral_norm(dual))
+    return off_support(dual, constraints) / max(1.0, spectral_norm(dual))
 
 
 def singular_values(matrix: Float[Tensor, "C R"]) -> Float[Tensor, " s"]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tightframe.ntp.grouping import Groups
 
-TILE = 1 << 15  # entries of a tile that stays in the cache; memory and time only
+TILE = 1 << 16  # entries of a tile that stays in the cache; memory and time only
 STEPS = 100  # of Newton's method: far more than were ever needed
 
 
@@ -77,13 +77,18 @@ class Constraints:
         return proxy
 
     def levels(
-        self, points: Float[Tensor, "C R"], start: Float[Tensor, " C"] | None = None
+        self,
+        points: Float[Tensor, "C R"],
+        start: Float[Tensor, " C"] | None = None,
+        *,
+        steps: int = STEPS,
     ) -> Float[Tensor, " C"]:
         """The level a of each context's nearest feasible logits.
 
         Args:
             points: y.
             start: Where Newton's method begins; near is fast, anything is right.
+            steps: Of Newton's method, at most; those that are not needed are not taken.
         """
         levels = torch.empty_like(self.margins)
         n, width = points.shape
@@ -91,7 +96,7 @@ class Constraints:
         for first in range(0, n, tile):
             rows = slice(first, first + tile)
             begin = None if start is None else start[rows]
-            levels[rows] = self.rows(rows)._levels(points[rows], begin)
+            levels[rows] = self.rows(rows)._levels(points[rows], begin, steps)
         return levels
 
     def nearest(
@@ -103,31 +108,31 @@ class Constraints:
         """The nearest feasible logits, by their levels; feasible to rounding for any levels."""
         nearest = torch.outer(levels - self.margins, self.scales, out=out)
         torch.minimum(nearest, points, out=nearest)
-        inside = levels[:, None] * self.scales if self._scaled else levels[:, None]
+        inside = torch.outer(levels, self.scales)
         torch.where(self.support, inside, nearest, out=nearest)
         return nearest
 
-    @property
-    def _scaled(self) -> bool:
-        return bool((self.scales != 1).any())
-
     def _levels(
-        self, points: Float[Tensor, "T R"], start: Float[Tensor, " T"] | None
+        self, points: Float[Tensor, "T R"], start: Float[Tensor, " T"] | None, steps: int
     ) -> Float[Tensor, " T"]:
         within = (points * self.support) @ self.scales
-        off = points.masked_fill(self.support, -torch.inf)
         squares = self.scales.square()
         level = within / self.sizes if start is None else start
         excess, active = torch.empty_like(points), torch.empty_like(points)
+        off = points if steps == 1 else points.masked_fill(self.support, -torch.inf)
         precision = 4 * points.shape[1] ** 0.5 * torch.finfo(points.dtype).eps  # of the sums
-        for step in range(STEPS):
+        for step in range(steps):
             torch.addr(off, level - self.margins, self.scales, alpha=-1, out=excess)
             excess.clamp_(min=0)
+            if steps == 1:
+                excess.masked_fill_(self.support, 0)
             torch.sign(excess, out=active)
             change = (within - self.sizes * level + excess @ self.scales) / (
                 self.sizes + active @ squares
             )
             level = level + change
+            if step + 1 == steps:
+                break
             # After the first step the levels only rise: one that falls has met its rounding.
             moving = change if step else change.abs()
             if not bool((moving > precision * (level.abs() + self.margins)).any()):

@@ -13,15 +13,17 @@ Axes: C distinct contexts (rows, so that each is contiguous), R distinct tokens,
 S the fewer of C and R.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
+from tightframe.lm.hardware import exact_float32
 from tightframe.ntp.feasible import Constraints
 
 RELAXATION = 1.6
 HISTORY = 4  # steps that are combined
-BLOCK = 1 << 21  # entries worked on at once; memory and time only
+BLOCK = 1 << 19  # entries worked on at once; memory and time only
 GROWTH = 2.0  # a residual that grows by more sets acceleration back
 DAMPING = 1e-8  # of the least squares: what float32 products are worth
 
@@ -45,22 +47,35 @@ class Splitting:
         self.constraints, self.points, self.penalty = constraints, points, penalty
         self.levels = constraints.levels(points)
         self.iterations = 0
-        shape = n, width = points.shape
+        n, width = points.shape
         self._blocks = [slice(i, i + BLOCK // width + 1) for i in range(0, n, BLOCK // width + 1)]
-        self._residuals = points.new_empty(shape, dtype=torch.float32)
-        # Of the last steps: what the residual changed by, and what Y + R changed by.
-        self._changes = points.new_empty((HISTORY, *shape), dtype=torch.float32)
-        self._moves = points.new_empty((HISTORY, *shape), dtype=torch.float32)
-        self._products = torch.zeros(HISTORY, HISTORY, dtype=torch.float64)
+        self._residuals = points.new_empty((n, width), dtype=torch.float32)
         self._history: list[int] = []  # places of the steps that are combined, oldest first
         self._latest: int | None = None  # the place of the last step, whose change is not yet known
         self._combined = False  # whether the last step was
         self._last_squared = float("inf")
-        self._reflected = torch.empty_like(points) if n < width else None  # 2 L - Y
-        self._gram = self._gram_of_reflected()
+        self._forget()
+        self._reflect()
+
+    def refine(self, constraints: Constraints) -> None:
+        """Go on in the precision of these constraints; the history stays."""
+        self.constraints = constraints
+        self._residuals = self._residuals.new_empty(0)  # nothing that the next step needs
+        self.points = self.points.to(constraints.margins.dtype)
+        self._residuals = torch.empty_like(self.points, dtype=torch.float32)
+        self.levels = constraints.levels(self.points, self.levels.to(constraints.margins.dtype))
+        self._reflect()
+
+    def release(self) -> None:
+        """Give the memory of the history back; the next steps gather a new one."""
+        self._changes = self._moves = self.points.new_empty(0)
+        self._history.clear()
+        self._latest, self._combined = None, False
 
     def step(self) -> None:
         """One step."""
+        if not self._changes.numel():
+            self._forget()
         slopes, squared = self._residual(self._shrinkage())
         self.iterations += 1
         if self._combined and squared > GROWTH**2 * self._last_squared:
@@ -76,21 +91,30 @@ class Splitting:
         order = min(self.points.shape)
         grams = self.points.new_zeros((2, order, order), dtype=torch.float64)
         value = 0.0
-        for rows in self._blocks if self._reflected is None else [slice(None)]:
+        for rows in [slice(None)] if self._wide else self._blocks:
             constraints, points = self.constraints.rows(rows), self.points[rows]
             nearest = constraints.nearest(points, self.levels[rows])
-            _add_gram(grams[0], nearest.double())
+            grams[0] += self._gram_of(nearest)
             dual = torch.sub(points, nearest, out=nearest)
-            _add_gram(grams[1], dual.double())
+            grams[1] += self._gram_of(dual)
             off = dual.masked_fill_(constraints.support, 0) @ constraints.scales
             value += float(constraints.margins @ off)
         values = torch.linalg.eigvalsh(grams).clamp(min=0).sqrt()
         norm = self.penalty * float(values[1, -1])
         return float(values[0].sum()), self.penalty * value / max(1.0, norm)
 
-    def feasible(self) -> Float[Tensor, "C R"]:
-        """L."""
-        return self.constraints.nearest(self.points, self.levels)
+    def _gram_of(self, matrix: Float[Tensor, "B R"]) -> Float[Tensor, "S S"]:
+        """In float64, on the smaller side of the whole."""
+        exact = matrix.double()
+        return product(exact, exact.T) if self._wide else product(exact.T, exact)
+
+    def _forget(self) -> None:
+        """An empty history."""
+        shape = (HISTORY, *self.points.shape)
+        # Of the last steps: what the residual changed by, and what Y + R changed by.
+        self._changes = self.points.new_zeros(shape, dtype=torch.float32)
+        self._moves = self.points.new_zeros(shape, dtype=torch.float32)
+        self._products = np.zeros((HISTORY, HISTORY))
 
     def _shrinkage(self) -> Float[Tensor, "S S"]:
         """What takes a matrix with the Gram matrix at hand to its prox."""
@@ -99,43 +123,40 @@ class Splitting:
         shrinkage: Float[Tensor, "S S"] = (vectors * kept) @ vectors.T
         return shrinkage
 
-    def _residual(self, shrinkage: Float[Tensor, "S S"]) -> tuple[list[float], float]:
+    def _residual(self, shrinkage: Float[Tensor, "S S"]) -> tuple[Float64[np.ndarray, " H"], float]:
         """R of all blocks; its products with the history, and with itself."""
-        places = [*self._history, *([] if self._latest is None else [self._latest])]
-        slopes, squared = [0.0] * HISTORY, 0.0
-        products = [0.0] * HISTORY
+        slopes, products, squared = np.zeros(HISTORY), np.zeros(HISTORY), 0.0
         for rows in self._blocks:
-            points = self.points[rows]
-            nearest = self.constraints.rows(rows).nearest(points, self.levels[rows])
-            if self._reflected is None:
-                lowered = torch.sub(2 * nearest, points) @ shrinkage
+            points, residual = self.points[rows], self._residuals[rows]
+            if self._wide:
+                reflected = self._reflected[rows]
+                lowered = product(shrinkage[rows], self._reflected)
             else:
-                lowered = shrinkage[rows] @ self._reflected
-            residual = self._residuals[rows]
-            residual.copy_(lowered.sub_(nearest).mul_(RELAXATION))
-            squared += _dot(residual, residual)
+                reflected = self._reflected[rows] if self._kept else self._reflection(rows)
+                lowered = product(reflected, shrinkage)
+            # L is halfway between Y and its reflection.
+            lowered.sub_(reflected, alpha=0.5).sub_(points, alpha=0.5)
+            torch.mul(lowered, RELAXATION, out=residual)
+            flat, changes = residual.reshape(-1), self._changes[:, rows].flatten(1)
+            squared += float(flat @ flat)
             if self._latest is not None:
-                change = self._changes[self._latest][rows].add_(residual)
-                self._moves[self._latest][rows].add_(change)
-            for place in places:
-                slopes[place] += _dot(self._changes[place][rows], residual)
-                if self._latest is not None:
-                    products[place] += _dot(self._changes[place][rows], change)
+                change = changes[self._latest].add_(flat)
+                self._moves[self._latest][rows].view(-1).add_(change)
+                products += (changes @ change).cpu().numpy()
+            slopes += (changes @ flat).cpu().numpy()
         if self._latest is not None:
-            self._products[self._latest] = torch.tensor(products, dtype=torch.float64)
-            self._products[:, self._latest] = self._products[self._latest]
+            self._products[self._latest] = self._products[:, self._latest] = products
         return slopes, squared
 
-    def _weights(self, slopes: list[float]) -> dict[int, float]:
+    def _weights(self, slopes: Float64[np.ndarray, " H"]) -> Float64[np.ndarray, " H"]:
         """How much of each remembered move to take back: the least residual."""
-        if not self._history:
-            return {}
-        products = self._products[self._history][:, self._history]
-        damping = DAMPING * (float(products.trace()) + self._last_squared)
-        products += damping * torch.eye(len(products), dtype=torch.float64)
-        wanted = torch.tensor([slopes[place] for place in self._history], dtype=torch.float64)
-        found = torch.linalg.lstsq(products, wanted).solution
-        return dict(zip(self._history, found.tolist(), strict=True))
+        weights = np.zeros(HISTORY)
+        if self._history:
+            products = self._products[np.ix_(self._history, self._history)]
+            damping = DAMPING * (products.trace() + self._last_squared)
+            products += (damping + np.finfo(float).tiny) * np.eye(len(products))
+            weights[self._history] = np.linalg.solve(products, slopes[self._history])
+        return weights
 
     def _take_back(self) -> None:
         """The step without acceleration instead of the last one; the history ends."""
@@ -146,58 +167,56 @@ class Splitting:
             self._settle(rows)
         self._history.clear()
         self._latest, self._combined = None, False
-        self._gram = self._gram_of_reflected()
+        self._reflect()
 
     def _settle(self, rows: slice) -> None:
-        """The levels of new points."""
+        """The levels of new points, by one step of Newton's method: they converge with them."""
         constraints = self.constraints.rows(rows)
-        self.levels[rows] = constraints.levels(self.points[rows], self.levels[rows])
+        self.levels[rows] = constraints.levels(self.points[rows], self.levels[rows], steps=1)
 
-    def _move(self, weights: dict[int, float]) -> None:
+    def _move(self, weights: Float64[np.ndarray, " H"]) -> None:
         """Y, its levels and the Gram matrix of 2 L - Y, a block after the other."""
+        self._combined = bool(self._history)
+        taken_back = torch.from_numpy(weights).to(self._moves)
         if len(self._history) == HISTORY:
             self._history.pop(0)
-        free = set(range(HISTORY)) - set(self._history)
-        self._latest = min(free)
+        self._latest = min(set(range(HISTORY)) - set(self._history))
         for rows in self._blocks:
-            points, residual = self.points[rows], self._residuals[rows]
-            move = residual.clone()
-            for place, weight in weights.items():
-                move.sub_(self._moves[place][rows], alpha=weight)
-            self._moves[self._latest][rows] = move
-            torch.neg(residual, out=self._changes[self._latest][rows])
-            points.add_(move)
+            residual, moves = self._residuals[rows].view(-1), self._moves[:, rows].flatten(1)
+            move = torch.addmv(residual, moves.T, taken_back, alpha=-1)
+            moves[self._latest] = move
+            torch.neg(residual, out=self._changes[self._latest][rows].view(-1))
+            self.points[rows].view(-1).add_(move)
             self._settle(rows)
-        self._combined = bool(weights)
-        self._gram = self._gram_of_reflected()
+        self._reflect()
 
-    def _gram_of_reflected(self) -> Float[Tensor, "S S"]:
-        """Of 2 L - Y, on its smaller side."""
-        gram = self._zeros()
-        for rows in self._blocks:
-            points = self.points[rows]
-            nearest = self.constraints.rows(rows).nearest(points, self.levels[rows])
-            reflected = nearest.mul_(2).sub_(points)
-            if self._reflected is None:
-                _add_gram(gram, reflected)
-            else:
-                self._reflected[rows] = reflected
-        if self._reflected is not None:
-            _add_gram(gram, self._reflected)
-        return gram
+    def _reflect(self) -> None:
+        """2 L - Y, where it is kept, and its Gram matrix on the smaller side."""
+        n, width = self.points.shape
+        self._wide = n < width
+        self._kept = self._wide or len(self._blocks) == 1
+        if self._kept:
+            parts = [self._reflection(rows) for rows in self._blocks]
+            self._reflected = parts[0] if len(parts) == 1 else torch.cat(parts)
+            whole = self._reflected.T if self._wide else self._reflected
+            self._gram = product(whole.T, whole)
+        else:
+            self._gram = self.points.new_zeros(width, width)
+            for rows in self._blocks:
+                reflected = self._reflection(rows)
+                self._gram += product(reflected.T, reflected)
 
-    def _zeros(self) -> Float[Tensor, "S S"]:
-        order = min(self.points.shape)
-        return self.points.new_zeros(order, order)
-
-
-def _add_gram(gram: Float[Tensor, "S S"], matrix: Float[Tensor, "C R"]) -> None:
-    """Of its columns, or of its rows where that is the order of the sum."""
-    if len(gram) == matrix.shape[1]:
-        gram.addmm_(matrix.T, matrix)
-    else:
-        gram.addmm_(matrix, matrix.T)
+    def _reflection(self, rows: slice) -> Float[Tensor, "B R"]:
+        points = self.points[rows]
+        nearest = self.constraints.rows(rows).nearest(points, self.levels[rows])
+        return nearest.mul_(2).sub_(points)
 
 
-def _dot(left: Float[Tensor, "C R"], right: Float[Tensor, "C R"]) -> float:
-    return float(torch.dot(left.reshape(-1), right.reshape(-1)))
+def product(left: Float[Tensor, "a b"], right: Float[Tensor, "b c"]) -> Float[Tensor, "a c"]:
+    """By the fastest library there is: on the CPU NumPy's for float64, oneDNN for float32."""
+    if left.device.type != "cpu":
+        return left @ right
+    if left.dtype == torch.float64:
+        return torch.from_numpy(left.numpy() @ right.numpy())
+    with exact_float32():
+        return left @ right

@@ -11,12 +11,10 @@ answer in float64 (`certificate`), are near enough, and for no other reason.
 Axes: V tokens, M contexts; R, C distinct ones; r the rank. Source: arXiv 2408.15417.
 """
 
-import contextlib
 import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
@@ -24,17 +22,18 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Real, Shaped
 
-from tightframe.lm.hardware import exact_float32, free_memory
+from tightframe.lm.hardware import free_memory
 from tightframe.ntp import certificate
 from tightframe.ntp.feasible import Constraints
 from tightframe.ntp.grouping import Groups, group
-from tightframe.ntp.splitting import BLOCK, HISTORY, Splitting
+from tightframe.ntp.splitting import BLOCK, HISTORY, Splitting, product
 
 LEAST_GAP = {torch.float64: 1e-10, torch.float32: 1e-5}
 RANK = 1e-6  # singular values above this share of the largest count
 EXACT = 1e-6  # below this gap the bounds of a Gram matrix are too coarse to stop by
 CHECK = 5  # steps between checks, until two of them tell how fast the gap falls
 LARGE = 1 << 18  # entries from which the first steps are float32
+BUFFERS = 3 << 24  # bytes that the libraries of linear algebra keep for themselves
 STALLED = 0.5  # of the last gap: float32 steps that gain less are the last
 DENSE = 0.5  # density of a support matrix that says little
 Status = Literal["optimal", "max_iter"]
@@ -153,7 +152,7 @@ def solve_svm(
     binding = ~np.asarray(
         groups.support.all(axis=0)
     )  # a context that all tokens follow constrains nothing
-    with torch.no_grad(), _products(device):
+    with torch.no_grad():
         found = _solve(_only(groups, binding), gap, max_iter, device, dtype)
     logits, dual = (np.zeros(groups.support.shape) for _ in range(2))
     logits[:, binding], dual[:, binding] = found.logits, found.dual
@@ -208,7 +207,8 @@ def _solve(
                     return found
                 seen = found.gap
             if rough and seen > STALLED * before[1]:  # float32 has given what it can
-                rough, problem = False, _continued(problem, constraints)
+                rough = False
+                problem.refine(constraints)
             due = _next_check(problem.iterations, seen, before, gap)
             before = problem.iterations, seen
         problem.step()
@@ -218,20 +218,15 @@ def _started(constraints: Constraints) -> Splitting:
     """At the proxy, with its polar factor as dual matrix; rho is 1 over its mean singular value."""
     proxy = constraints.centred()
     tall = proxy.shape[0] < proxy.shape[1]
-    values, vectors = torch.linalg.eigh(proxy @ proxy.T if tall else proxy.T @ proxy)
+    values, vectors = torch.linalg.eigh(
+        product(proxy, proxy.T) if tall else product(proxy.T, proxy)
+    )
     kept = values > RANK * values[-1]
     values, vectors = values[kept].sqrt(), vectors[:, kept]
     penalty = 1 / float(values.mean())
     inverse = (vectors / values) @ vectors.T
-    polar = inverse @ proxy if tall else proxy @ inverse
+    polar = product(inverse, proxy) if tall else product(proxy, inverse)
     return Splitting(constraints, proxy.sub_(polar, alpha=1 / penalty), penalty)
-
-
-def _continued(problem: Splitting, constraints: Constraints) -> Splitting:
-    """The same point in float64."""
-    finer = Splitting(constraints, problem.points.double(), problem.penalty)
-    finer.iterations = problem.iterations
-    return finer
 
 
 def _next_check(step: int, gap: float, before: tuple[int, float], wanted: float) -> int:
@@ -245,20 +240,27 @@ def _next_check(step: int, gap: float, before: tuple[int, float], wanted: float)
 
 def _certified(problem: Splitting, groups: Groups) -> _Found:
     """The answer in float64 on the CPU, and what it is worth."""
+    if groups.support.size >= LARGE:
+        problem.release()
     constraints = Constraints.of(groups)
     points = problem.points.cpu().double()
     feasible = constraints.nearest(
         points, constraints.levels(points, problem.levels.cpu().double())
     )
-    dual = certificate.repaired((feasible - points) * problem.penalty, constraints)
-    dual /= max(1.0, certificate.spectral_norm(dual))
-    values = certificate.singular_values(feasible)
-    scales = constraints.margins[:, None] * constraints.scales
+    # Along its scales a column may be moved freely: to sum 0, as at an optimum.
+    means = (feasible @ constraints.scales) / constraints.scales.square().sum()
+    feasible.addr_(means, constraints.scales, alpha=-1)
+    values = certificate.singular_values(feasible)  # before there is a dual matrix: it copies
+    dual = torch.sub(feasible, points).addr_(means, constraints.scales).mul_(problem.penalty)
+    dual = certificate.repaired(dual, constraints)
+    norm, value = certificate.spectral_norm(dual), certificate.off_support(dual, constraints)
+    shrink = 1 / max(1.0, norm)
+    margins, scales = constraints.margins[:, None], constraints.scales
     return _Found(
-        (feasible / scales).T.numpy(),
-        (dual / scales).T.numpy(),
+        feasible.div_(margins).div_(scales).T.numpy(),
+        dual.div_(margins).div_(scales).mul_(shrink).T.numpy(),
         float(values.sum()),
-        certificate.dual_value(dual, constraints),
+        shrink * value,
         problem.iterations,
         values.numpy(),
     )
@@ -271,16 +273,6 @@ def _only(groups: Groups, columns: Bool[np.ndarray, " C"]) -> Groups:
         support=groups.support[:, columns],
         column_counts=groups.column_counts[columns],
     )
-
-
-@contextlib.contextmanager
-def _products(device: torch.device) -> Iterator[None]:
-    """Float32 products on the CPU by the faster library, where it is exact."""
-    if device.type == "cpu":
-        with exact_float32():
-            yield
-    else:
-        yield
 
 
 def _checked(support: Shaped[np.ndarray, "V M"], vocab_size: int | None) -> Bool[np.ndarray, "V M"]:
@@ -332,12 +324,18 @@ def _check_options(gap: float, max_iter: int, dtype: torch.dtype) -> None:
 
 
 def needed_memory(rows: int, columns: int, dtype: torch.dtype = torch.float64) -> int:
-    """Bytes that `solve_svm` takes for so many distinct tokens and contexts, at its peak."""
+    """Bytes that `solve_svm` takes for so many distinct tokens and contexts, at its peak.
+
+    On one device; with an accelerator it is an upper estimate for each side.
+    """
     entries, order = rows * columns, min(rows, columns)
     size = 8 if dtype == torch.float64 else 4
-    state = size + 4 + 8 * HISTORY + 1 + (size if columns < rows else 0)  # an entry
-    blocks = 4 * size * min(entries, BLOCK + rows)
-    return entries * state + blocks + 6 * size * order**2
+    # An entry of the state: Y, its residual, the history, two masks, 2 L - Y where it is kept.
+    state = size + 4 + 8 * HISTORY + 2 + (size if columns < rows else 0)
+    # The answer in float64, the dual matrix, their temporaries; large ones take the history's room.
+    answer = 8 * 4 if entries < LARGE else 0
+    blocks = 5 * size * min(entries, BLOCK + rows)
+    return entries * (state + answer) + blocks + 8 * 8 * order**2 + BUFFERS
 
 
 def _check_memory(
