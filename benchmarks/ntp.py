@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ntp_proxy import proxy_svd
 from ntp_svm import SVM_ROWS, svm_row
 from ntp_table import TOKENS, table
 from rich.console import Console
@@ -33,6 +34,7 @@ from tightframe.files import write_text
 
 ROWS: dict[str, Callable[[bool], dict[str, Any]]] = {
     **{name: lambda quick, name=name: svm_row(name, quick=quick) for name in SVM_ROWS},
+    "proxy_svd": lambda quick: proxy_svd(300, 1_000, 5_000) if quick else proxy_svd(),
     "table": lambda quick: table(20_000 if quick else TOKENS),
 }
 

@@ -18,17 +18,19 @@ TOKENS, CONTEXTS, ENTRIES, RANK = 10_000, 100_000, 800_000, 32
 SECONDS, GIGABYTES, RESIDUAL = 20, 2, 1e-3
 
 
-def proxy_svd() -> dict[str, Any]:
+def proxy_svd(
+    tokens: int = TOKENS, contexts: int = CONTEXTS, entries: int = ENTRIES
+) -> dict[str, Any]:
     """The row `proxy_svd`: seconds, largest relative residual and peak memory of this process."""
     from tightframe.ntp.proxies import proxy_triplets
 
     row: dict[str, Any] = {
         "row": "proxy_svd",
-        "problem": f"{TOKENS} x {CONTEXTS}, {ENTRIES} entries, k = {RANK}",
+        "work": f"proxy's triplets: {tokens:,} x {contexts:,}, {entries:,} entries, k = {RANK}",
         "target": f"{SECONDS} s, {GIGABYTES} GB, residual {RESIDUAL:g}",
     }
     for name, exponent in (("uniform", 0.0), ("zipf", 1.0)):
-        support = draw(exponent)
+        support = draw(exponent, tokens, contexts, entries)
         wall, cpu = time.perf_counter(), time.process_time()
         triplets = proxy_triplets(support, RANK)
         row[name] = {
@@ -46,20 +48,20 @@ def proxy_svd() -> dict[str, Any]:
     return row
 
 
-def draw(exponent: float) -> sp.csc_array:
-    """A support matrix with ENTRIES ones, tokens by rank**-exponent, no context left empty."""
+def draw(exponent: float, tokens: int, contexts: int, entries: int) -> sp.csc_array:
+    """A support matrix with so many ones, tokens by rank**-exponent, no context left empty."""
     rng = np.random.default_rng(0)
-    shares = np.arange(1, TOKENS + 1) ** -exponent
+    shares = np.arange(1, tokens + 1) ** -exponent
     shares /= shares.sum()
-    every = np.arange(CONTEXTS)  # each context has a token before the rest is drawn
-    pairs = every * TOKENS + rng.choice(TOKENS, CONTEXTS, p=shares)
-    while len(pairs) < ENTRIES:
-        missing = ENTRIES - len(pairs)
-        contexts = rng.integers(0, CONTEXTS, missing)
-        pairs = np.union1d(pairs, contexts * TOKENS + rng.choice(TOKENS, missing, p=shares))
-    contexts, tokens = np.divmod(pairs, TOKENS)
+    every = np.arange(contexts)  # each context has a token before the rest is drawn
+    pairs = every * tokens + rng.choice(tokens, contexts, p=shares)
+    while len(pairs) < entries:
+        missing = entries - len(pairs)
+        columns = rng.integers(0, contexts, missing)
+        pairs = np.union1d(pairs, columns * tokens + rng.choice(tokens, missing, p=shares))
+    columns, rows = np.divmod(pairs, tokens)
     ones = np.ones(len(pairs), dtype=bool)
-    return sp.csc_array((ones, (tokens, contexts)), shape=(TOKENS, CONTEXTS))
+    return sp.csc_array((ones, (rows, columns)), shape=(tokens, contexts))
 
 
 if __name__ == "__main__":

@@ -340,3 +340,10 @@ def test_names_are_unique_and_say_what_they_compare_with():
     for measure in MEASURES:
         for reference, end in ends.items():
             assert (measure.reference == reference) == measure.name.endswith(end), measure.name
+
+
+def test_tokens_that_a_random_support_leaves_out_are_no_warning():
+    # Four tokens of a hundred can be drawn: the others follow nothing. Warnings are errors here.
+    counts = np.zeros((100, 2), dtype=int)
+    counts[[0, 1], 0] = counts[[2, 3], 1] = 1
+    assert len(shuffled_proxies(SoftLabels.from_counts(counts), 2)) == 2

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -306,3 +307,16 @@ def test_a_model_in_memory_is_compared(run, folder):
     assert path.parent.name == "mine"
     assert values(path) == pytest.approx(values(own), nan_ok=True)
     assert dataclasses.asdict(read_rows(path)[0])["step"] == 0
+
+
+def test_what_is_true_of_every_checkpoint_is_said_once(run, folder, monkeypatch):
+    original = study.compare
+
+    def warning(*given, **options):
+        warnings.warn("too few dimensions", UserWarning, stacklevel=2)
+        return original(*given, **options)
+
+    monkeypatch.setattr(study, "compare", warning)
+    told = []
+    assert len(compare_run(run, folder, shuffles=1, say=told.append)) > 1
+    assert told.count("too few dimensions") == 1

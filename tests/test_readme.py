@@ -7,6 +7,7 @@ from pathlib import Path
 from tightframe import cli
 from tightframe.collapse import MEASURES, measure_table
 from tightframe.collapse.measures import DEFAULT
+from tightframe.ntp.catalogue import measure_table as theory_table
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -22,6 +23,7 @@ def _block(language, containing):
 def test_the_table_of_measures_is_the_code_s():
     assert measure_table(DEFAULT) in README.read_text()
     assert measure_table() in (ROOT / "docs" / "measures.md").read_text()
+    assert theory_table() in (ROOT / "docs" / "measures.md").read_text()
     assert f"all {len(MEASURES)} measures" in README.read_text()
 
 

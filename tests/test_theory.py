@@ -5,6 +5,7 @@ import pytest
 
 from test_counting import draw_documents, write_shards
 from tightframe import cli
+from tightframe.commands import theory
 from tightframe.ntp import context_table, load_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(occur, and such|single token)")
@@ -80,3 +81,31 @@ def test_an_existing_folder_and_missing_tokens_are_refused(shards, tmp_path, cap
     assert "already exists" in refused(["ntp", "table", tokens, "--out", tokens], capsys)
     missing = ["ntp", "table", str(tmp_path / "no"), "--out", str(tmp_path / "x")]
     assert "no such folder" in refused(missing, capsys)
+
+
+def test_only_followers_are_kept_where_asked(shards, tmp_path, capsys):
+    options = f"ntp table {shards.path} -c 3 --min-context 3 --out".split()
+    cli.main([*options, str(tmp_path / "all")])
+    cli.main([*options, str(tmp_path / "some"), "--followers-only"])
+    whole, some = load_table(tmp_path / "all"), load_table(tmp_path / "some")
+    used = np.unique(whole.counts.indices)
+    assert len(used) < whole.vocab_size
+    assert np.array_equal(some.tokens, whole.tokens[used])
+    assert np.array_equal(some.counts.toarray(), whole.counts.toarray()[:, used])
+
+
+def test_a_long_solve_is_announced_and_one_that_cannot_be_held_refused(
+    shards, tmp_path, capsys, monkeypatch
+):
+    folder = tmp_path / "x"
+    cli.main(f"ntp table {shards.path} -c 1 --out {folder}".split())
+    table = load_table(folder)
+    monkeypatch.setattr(theory, "LARGE", table.n_supports - 1)
+    capsys.readouterr()
+    cli.main(["ntp", "solve", str(folder), "--gap", "0.5"])
+    assert f"{table.n_supports:,} distinct supports" in capsys.readouterr().err
+    bytes_needed = table.vocab_size * table.n_contexts
+    monkeypatch.setattr("tightframe.lm.hardware.free_memory", lambda device: bytes_needed - 1)
+    message = refused(["ntp", "solve", str(folder), "--gap", "0.4"], capsys)
+    assert f"takes {bytes_needed:,} bytes, {bytes_needed - 1:,} are free" in message
+    assert "--from proxy --rank 32" in message

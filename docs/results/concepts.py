@@ -20,7 +20,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 import tightframe as tf
 from tightframe.corpus.stories import Grammar
 from tightframe.ntp import context_table, proxy
-from tightframe.ntp.concepts import (
+from tightframe.ntp.concept_axes import (
     cluster_labels,
     concepts,
     orthant_clusters,

@@ -17,7 +17,7 @@ _PUBLIC: dict[str, str] = {
     "CollapseCallback": "tightframe.collapse.callback",
     "UserError": "tightframe.errors",
 }
-_MODULES = ("analysis", "collapse", "corpus", "lm", "moments", "report", "results")
+_MODULES = ("analysis", "collapse", "corpus", "lm", "moments", "ntp", "report", "results")
 
 __all__ = ["__version__", *_MODULES, *_PUBLIC]
 

@@ -1,5 +1,6 @@
 """Commands on many runs: a sweep planned, run and looked at, and the page of it."""
 
+import warnings
 from pathlib import Path
 
 from tightframe.commands.console import Json, done, say
@@ -73,5 +74,9 @@ def report(
     """
     from tightframe.report import report as write_report
 
-    page = write_report(path, out=out, theories=theory or ())
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", UserWarning)
+        page = write_report(path, out=out, theories=theory or ())
+    for message in dict.fromkeys(str(warning.message) for warning in noted):
+        say(message)
     done(f"open {page}", json, page=str(page))

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Json, done, dumps, say
+from tightframe.commands.console import Flag, Json, done, dumps, say
 from tightframe.errors import UserError
 
 if TYPE_CHECKING:
-    pass
+    from tightframe.ntp.table import ContextTable
+
+LARGE = 5000  # distinct supports above which solving is announced as long
 
 
 def table(
@@ -25,6 +27,7 @@ def table(
     max_contexts: int | None = None,
     sample_seed: int | None = None,
     max_length: int | None = None,
+    followers_only: Flag = False,
     json: Json = False,
 ) -> None:
     """Count which tokens follow each context of a text.
@@ -49,13 +52,15 @@ def table(
         With --max-contexts: keep a random sample of the contexts instead, drawn by this seed.
     max_length
         With --context all: no longer beginnings.
+    followers_only
+        Leave out tokens that follow none of the contexts: a smaller matrix, of another geometry
+        than that of the whole vocabulary.
     json
         Print one JSON object on standard output.
     """
-    import warnings
+    import numpy as np
 
     from tightframe.corpus.tokens import TokenShards
-    from tightframe.errors import UserError
     from tightframe.ntp.counting import context_table
     from tightframe.ntp.storage import save_table
 
@@ -81,6 +86,8 @@ def table(
             raise UserError(f"{error}; see `tightframe ntp table --help`") from None
     for warning in caught:
         say(f"{out}: {warning.message}")
+    if followers_only:
+        counted = counted.of_tokens(np.unique(counted.counts.indices))
     save_table(out, counted)
     numbers = counted.report()
     dropped = counted.source["dropped_pairs"]
@@ -140,6 +147,7 @@ def solve(
         solution = load_solution(path)
         say(f"{path}: already solved")
     else:
+        _announce(folder, table)
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
             try:
@@ -263,3 +271,25 @@ def predict(
             + (bounds if report["rank"] >= 0 else "")
         )
     done("\n".join(lines), json, prediction=str(path), **facts)
+
+
+def _announce(folder: Path, table: "ContextTable") -> None:
+    """Refuse a matrix that can't be held, and say before the work that it is long."""
+    import torch
+
+    from tightframe.lm.hardware import free_memory
+
+    needed, free = table.vocab_size * table.n_contexts, free_memory(torch.device("cpu"))
+    if free is not None and needed > free:
+        raise UserError(
+            f"{folder}: the support matrix of {table.vocab_size:,} tokens x {table.n_contexts:,} "
+            f"contexts takes {needed:,} bytes, {free:,} are free; make a smaller table "
+            f"(`tightframe ntp table --help`), or `tightframe ntp predict {folder} --from proxy "
+            "--rank 32`"
+        )
+    if table.n_supports > LARGE:
+        say(
+            f"{folder}: {table.n_supports:,} distinct supports over {table.vocab_size:,} tokens, "
+            f"this may take hours; `tightframe ntp predict {folder} --from proxy --rank 32` is a "
+            "prediction without a certificate"
+        )

@@ -173,3 +173,12 @@ MEASURES: tuple[Measure, ...] = (
             "the fourth of them", "[0, 1]", "low", ZHAO),
 )
 # fmt: on
+
+
+def measure_table() -> str:
+    """Every measure as a Markdown table, as docs/measures.md has it."""
+    lines = ["| name | formula | range | direction | source |", "|" + "---|" * 5]
+    for m in MEASURES:
+        formula = m.formula.replace("|", "\\|")  # a bar would end the cell
+        lines.append(f"| `{m.name}` | `{formula}` | {m.range} | {m.direction} | {m.source} |")
+    return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from tightframe.ntp.concepts import Concepts
+from tightframe.ntp.concept_axes import Concepts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -26,8 +26,7 @@ from tightframe.files import fingerprint, whole_folder
 from tightframe.lm.hub import load_model
 from tightframe.lm.runs import Run
 from tightframe.lm.vocabulary import check_words
-from tightframe.ntp.concept_strength import align
-from tightframe.ntp.concepts import (
+from tightframe.ntp.concept_axes import (
     Cluster,
     Concepts,
     cluster_labels,
@@ -36,8 +35,9 @@ from tightframe.ntp.concepts import (
     sides,
     spectral_clusters,
 )
+from tightframe.ntp.concept_strength import align
 from tightframe.ntp.embeddings import collect
-from tightframe.ntp.learning_order import LearningOrder, order_of
+from tightframe.ntp.learning import LearningOrder, order_of
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.ntp.table import ContextTable

@@ -81,6 +81,7 @@ def compare_run(
         UserError: Model and table don't fit, or the checkpoint was compared with a solution that
             is no longer the newest.
     """
+    tell = None if say is None else _once(say)
     folder = Path(table)
     context_table = load_table(folder)
     subject = _Subject(model, device, trust_remote_code)
@@ -89,10 +90,7 @@ def compare_run(
         check_words(model, context_table.tokens.tolist(), context_table.words, what=str(folder))
         first = beginning_of_sequence(model) if bos == "auto" else None
     steps = subject.steps(step)
-    first = (
-        beginning_of_sequence(model) if bos == "auto" and isinstance(model, str | Path) else None
-    )
-    with _saying(say):
+    with _saying(tell):
         references = References.read(
             folder,
             context_table.soft_labels,
@@ -108,7 +106,7 @@ def compare_run(
             if progress is not None:
                 progress(f"step {each}", done / len(steps), 0)
             work = _Work(subject, each, folder, context_table, references, how, place)
-            paths.append(work.done or work.do(first, batch_tokens, say))
+            paths.append(work.done or work.do(first, batch_tokens, tell))
     return paths
 
 
@@ -341,3 +339,15 @@ def _saying(say: Callable[[str], None] | None) -> Iterator[None]:
         yield
     for line in dict.fromkeys(str(warning.message) for warning in caught):
         say(line)
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """What is true of every checkpoint is said of the first."""
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            say(line)
+
+    return tell

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tightframe.ntp.concepts import concepts
-from tightframe.ntp.learning_order import (
+from tightframe.ntp.concept_axes import concepts
+from tightframe.ntp.learning import (
     learned_share,
     learning_order,
     learning_times,

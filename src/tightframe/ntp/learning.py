@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy.stats import spearmanr
 
+from tightframe.ntp.concept_axes import Concepts
 from tightframe.ntp.concept_strength import concept_strengths
-from tightframe.ntp.concepts import Concepts
 
 STEP = 0.05  # of the simulation, over 1 / largest singular value
 
