@@ -9,11 +9,11 @@
     getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const number = (value) => `${Number(value.toPrecision(4))}`.replace("-", "\u2212");
   const LOOKS = {
-    measured: { dash: "solid", width: 1.75, opacity: 1 },
-    second: { dash: "6px,4px", width: 1.5, opacity: 1 },
-    third: { dash: "8px,3px,2px,3px", width: 1.5, opacity: 1 },
-    predicted: { dash: "2px,3px", width: 2.25, opacity: 1 },
-    baseline: { dash: "6px,4px", width: 1, opacity: 0.55 },
+    measured: { dash: "solid", width: 1.75, opacity: 1, symbol: "circle" },
+    second: { dash: "6px,4px", width: 1.5, opacity: 1, symbol: "square-open" },
+    third: { dash: "8px,3px,2px,3px", width: 1.5, opacity: 1, symbol: "diamond-open" },
+    predicted: { dash: "2px,3px", width: 2.25, opacity: 1, symbol: "cross" },
+    baseline: { dash: "6px,4px", width: 1, opacity: 0.55, symbol: "x" },
   };
 
   function look() {
@@ -47,30 +47,46 @@
 
   function drawCourse(plot, course) {
     const own = look();
-    // Step 0 has no place on a logarithmic axis.
+    // Steps are on a logarithmic axis; 0 (before training, or a model from elsewhere) stands left of it.
+    const steps = course.lines.flatMap((line) => line.x);
+    const positive = steps.filter((step) => step > 0);
+    const first = positive.length ? Math.min(...positive) : 1;
+    const zero = first / 4;
+    const decades = positive.length
+      ? Array.from({ length: 12 }, (_, i) => 10 ** i).filter((d) => d >= first && d <= Math.max(...steps))
+      : [];
+    const ticks = [...(steps.includes(0) ? [zero] : []), ...(decades.length ? decades : positive.slice(0, 1))];
     const traces = course.lines.map((line) => {
-      const kept = line.x.map((_, i) => i).filter((i) => line.x[i] > 0);
+      const kept = line.x.map((_, i) => i);
       const style = LOOKS[line.look];
       return {
-        x: kept.map((i) => line.x[i]), y: kept.map((i) => line.y[i]),
-        mode: line.look === "measured" ? "lines+markers" : "lines", showlegend: false,
+        x: kept.map((i) => line.x[i] || zero), y: line.y,
+        // A single checkpoint has no line: its points differ by their shapes.
+        mode: line.look === "measured" || kept.length === 1 ? "lines+markers" : "lines",
+        showlegend: false,
         opacity: style.opacity, hoverinfo: "text",
         hovertext: kept.map((i) =>
           `<b>${line.model}</b>, ${line.label}${line.look === "predicted" ? ", predicted" : ""}` +
           `<br>step ${line.x[i].toLocaleString("en")}: <b>${number(line.y[i])}</b>`),
         line: { color: colour(line.place), width: style.width, dash: style.dash },
-        marker: { size: 5, color: colour(line.place) },
+        marker: {
+          size: kept.length === 1 ? 9 : 5, color: colour(line.place),
+          symbol: kept.length === 1 ? style.symbol : "circle",
+        },
       };
     });
     window.Plotly.react(
       plot,
       traces,
       layout(own, {
-        xaxis: { ...axis(own, "step"), type: "log", dtick: 1 },
+        xaxis: {
+          ...axis(own, "step"), type: "log", tickvals: ticks,
+          ticktext: ticks.map((tick) => (tick === zero ? "0" : tick.toLocaleString("en"))),
+        },
         yaxis: {
           ...axis(own, course.axis),
           ...(course.ticks.length && {
-            type: "log", tickvals: course.ticks, ticktext: course.ticks.map((tick) => `${tick}`),
+            type: "log", tickvals: course.ticks, ticktext: course.ticks.map((tick) => `${Number(tick.toPrecision(4))}`),
           }),
         },
       }),
