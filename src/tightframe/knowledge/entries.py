@@ -1,0 +1,154 @@
+"""What stands in a data file, a record at a time, with its place: JSON, JSON lines or Parquet."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tightframe.errors import UserError
+from tightframe.files import read_text
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One record as it stands in a file, or why there is none."""
+
+    place: str  # "line 12" where its text begins, "row 12" of a Parquet file; both from 1
+    value: Any = None
+    problem: str = ""  # what makes the file unreadable here
+    part: str = ""  # the list that holds it, in a file of several: "dev"
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The records of a file; its kind is read from its content, not from its name.
+
+    JSON may be a list of records, one record, or an object of lists ({"dev": [...]}); anything
+    else that is text is taken as JSON lines.
+    """
+    if _is_parquet(path):
+        return _rows(path)
+    text = read_text(path).removeprefix("\ufeff")
+    scan = _Scan(text)
+    scan.skip_blanks()
+    if scan.at("["):
+        return list(scan.items())
+    try:
+        whole = _Scan(text).value()
+    except ValueError:  # not one value: lines, of which one may be broken
+        whole = None
+    if not isinstance(whole, dict):
+        return list(_lines(text))
+    if whole and all(isinstance(value, list) for value in whole.values()):
+        return list(scan.parts())
+    return [Entry(f"line {scan.line}", whole)]
+
+
+def _lines(text: str) -> Iterator[Entry]:
+    # Not splitlines: it also breaks at characters that may stand inside JSON strings.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield Entry(f"line {number}", _Scan(line).value())
+            except ValueError as error:
+                yield Entry(f"line {number}", problem=f"not JSON ({error})")
+
+
+class _Scan:
+    """Reads JSON from left to right and knows the line, which `json.loads` forgets."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.position = 0
+        self.line = 1
+        self._decoder = json.JSONDecoder()
+
+    def at(self, character: str) -> bool:
+        return self.text.startswith(character, self.position)
+
+    def skip_blanks(self) -> None:
+        end = _BLANK.match(self.text, self.position).end()  # type: ignore[union-attr]
+        self._move(end)
+
+    def value(self) -> Any:
+        """The only value of the text; ValueError if it is broken or something follows it."""
+        value = self._next()
+        if self.position < len(self.text):
+            raise ValueError(f"{self.text[self.position]!r} after its end")
+        return value
+
+    def items(self, part: str = "") -> Iterator[Entry]:
+        """The members of the list that begins here."""
+        self._move(self.position + 1)
+        self.skip_blanks()
+        while not self.at("]"):
+            line = self.line
+            try:
+                yield Entry(f"line {line}", self._next(), part=part)
+                self._separator("]")
+            except ValueError as error:
+                yield Entry(f"line {self.line}", problem=f"not JSON ({error})", part=part)
+                self._move(len(self.text))
+                return
+        self._move(self.position + 1)
+        self.skip_blanks()
+        if not part and self.position < len(self.text):
+            yield Entry(f"line {self.line}", problem="not JSON (something follows the list)")
+
+    def parts(self) -> Iterator[Entry]:
+        """The members of every list of the object that begins here, known to be sound."""
+        self._move(self.position + 1)
+        self.skip_blanks()
+        while not self.at("}"):
+            part = self._next()
+            self._move(self.position + 1)  # the colon
+            self.skip_blanks()
+            yield from self.items(part)
+            self._separator("}")
+
+    def _next(self) -> Any:
+        self.skip_blanks()
+        try:
+            value, end = self._decoder.raw_decode(self.text, self.position)
+        except json.JSONDecodeError as error:
+            self._move(error.pos)
+            raise ValueError(error.msg) from None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        self._move(end)
+        self.skip_blanks()
+        return value
+
+    def _separator(self, end: str) -> None:
+        if self.at(","):
+            self._move(self.position + 1)
+            self.skip_blanks()
+        elif not self.at(end):
+            raise ValueError(f"expected , or {end}")
+
+    def _move(self, position: int) -> None:
+        self.line += self.text.count("\n", self.position, position)
+        self.position = position
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False  # `read_text` says what is wrong
+
+
+def _rows(path: Path) -> list[Entry]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        records = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a sound Parquet file ({reason}); make it again") from None
+    return [Entry(f"row {number}", record) for number, record in enumerate(records, start=1)]

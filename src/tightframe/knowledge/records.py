@@ -1,0 +1,120 @@
+"""Facts, questions and outputs: what the lines of this study's files hold.
+
+All files are JSON lines, UTF-8, a record a line, keys in the order of the fields below.
+"""
+
+import dataclasses
+import hashlib
+from typing import Any, Literal, TypeAlias
+
+Type: TypeAlias = Literal[
+    "reliability",
+    "generality",
+    "paraphrase",
+    "portability",
+    "factual",
+    "counterfactual",
+    "locality",
+]
+TYPES: tuple[Type, ...] = (
+    "reliability",
+    "generality",
+    "paraphrase",
+    "portability",
+    "factual",
+    "counterfactual",
+    "locality",
+)
+MASK = "[MASK]"  # stands once in a cloze, where the answer belongs
+LICENSE = "CC BY-SA"
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A link to another article."""
+
+    title: str
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """An article that a hook is about: its bold link."""
+
+    title: str
+    label: str
+    start: int  # offsets of the label in the fact, [start, end)
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Something that is asked of a model about a fact."""
+
+    id: str  # "<fact id>:<type>", ":2" for a second one
+    type: Type
+    format: Literal["question", "cloze", "boolean"]
+    prompt: str
+    cloze: str | None  # the prompt with one MASK
+    answers: tuple[str, ...]  # aliases, at least one
+    generator: str  # "rules", "llm:<model>", "file"
+    checks: tuple[str, ...] = ()  # names of warnings
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """A sentence to inject, and what is asked about it."""
+
+    id: str  # see `fact_id`
+    date: str | None  # ISO; None where the file has none
+    set_time: str | None  # ISO date and time of the set, UTC
+    year: int | None
+    month: int | None
+    fact: str  # the training text: without a leading "that " and the final "?"
+    hook: str  # with both
+    hook_raw: str  # as the page has it
+    targets: tuple[Target, ...] = ()
+    links: tuple[Link, ...] = ()
+    source_page: str = ""
+    revision: int | None = None
+    license: str = LICENSE
+    questions: tuple[Question, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, keys in the order of the fields."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Fact":
+        """The inverse of `to_dict`; KeyError or TypeError where the record is something else."""
+        return cls(
+            **record
+            | {
+                "targets": tuple(Target(**one) for one in record["targets"]),
+                "links": tuple(Link(**one) for one in record["links"]),
+                "questions": tuple(
+                    Question(
+                        **one | {"answers": tuple(one["answers"]), "checks": tuple(one["checks"])}
+                    )
+                    for one in record["questions"]
+                ),
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a model said."""
+
+    question_id: str
+    fact_id: str
+    type: Type
+    model: str
+    text: str  # raw, uncut
+    seconds: float
+    finish: Literal["end", "length"]
+
+
+def fact_id(date: str | None, fact: str) -> str:
+    """ "dyk-" and twelve hexadecimal digits of the SHA-256 of `date|fact`."""
+    return "dyk-" + hashlib.sha256(f"{date or ''}|{fact}".encode()).hexdigest()[:12]
