@@ -44,3 +44,15 @@ def test_the_benchmark_of_the_theory_solves_what_it_compares_to_equal_objectives
     assert all(found[name]["difference"] <= 1e-6 for name in ("svm", "svm_repeated"))
     assert found["zipf512"]["ours"]["gap"] <= 1e-3
     assert found["zipf1000"]["ours"]["gap"] <= 1e-2
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_scores_reads_writes_and_compares():
+    # Intervals that do not hold their value end it with a traceback.
+    command = [sys.executable, str(BENCHMARKS / "knowledge_score.py")]
+    options = ["--facts", "50", "--questions", "310"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["work"] == "310 outputs on 50 facts"
+    assert 0 < row["seconds"] < 30

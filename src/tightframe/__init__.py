@@ -17,7 +17,17 @@ _PUBLIC: dict[str, str] = {
     "CollapseCallback": "tightframe.collapse.callback",
     "UserError": "tightframe.errors",
 }
-_MODULES = ("analysis", "collapse", "corpus", "lm", "moments", "ntp", "report", "results")
+_MODULES = (
+    "analysis",
+    "collapse",
+    "corpus",
+    "knowledge",
+    "lm",
+    "moments",
+    "ntp",
+    "report",
+    "results",
+)
 
 __all__ = ["__version__", *_MODULES, *_PUBLIC]
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
-from tightframe.commands import comparing, making, measuring, sweeping, theory
+from tightframe.commands import (
+    benchmarks,
+    clusters,
+    comparing,
+    facts,
+    making,
+    measuring,
+    questions,
+    scores,
+    sweeping,
+    theory,
+)
 from tightframe.commands.console import stop
 from tightframe.errors import PartlyDoneError, UserError
 
@@ -26,9 +37,11 @@ app = App(
 corpus = App(name="corpus", help="Text to token shards.")
 sweep = App(name="sweep", help="A grid of settings to trained and measured models.")
 ntp = App(name="ntp", help="The geometry that a text predicts, and how near models have come.")
+knowledge = App(name="knowledge", help="Facts injected into models, and what they answer for them.")
 app.command(corpus)
 app.command(sweep)
 app.command(ntp)
+app.command(knowledge)
 
 app.command(making.demo)
 corpus.command(making.build)
@@ -46,6 +59,14 @@ ntp.command(theory.path)
 ntp.command(theory.predict)
 ntp.command(comparing.compare)
 ntp.command(comparing.concepts)
+knowledge.command(facts.parse)
+knowledge.command(questions.questions)
+knowledge.command(benchmarks.validate)
+knowledge.command(benchmarks.masks)
+knowledge.command(scores.score)
+knowledge.command(clusters.cluster)
+knowledge.command(clusters.scope)
+knowledge.command(clusters.ensemble)
 
 
 def main(arguments: "Sequence[str] | None" = None) -> None:

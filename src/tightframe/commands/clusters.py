@@ -1,0 +1,233 @@
+"""Commands of ensembles: divide facts among models, route questions, join what the models said."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from tightframe.commands.console import Flag, Json, done, dumps, say
+from tightframe.errors import UserError
+
+
+def cluster(
+    facts: Path,
+    /,
+    *,
+    k: int,
+    out: Path,
+    by: Literal["semantic", "time"] = "semantic",
+    whole_days: Flag = False,
+    embedder: str = "tf-idf",
+    seed: int = 0,
+    strict: Flag = False,
+    json: Json = False,
+) -> None:
+    """Divide facts into K clusters, each to be learned by a model of its own.
+
+    Parameters
+    ----------
+    facts
+        Facts in any known format.
+    k
+        How many clusters.
+    out
+        The new folder: assignments.jsonl, clusters.json, and the facts of each cluster in facts/.
+    by
+        What they are about, or when they appeared.
+    whole_days
+        By time: no day is divided, so that sizes may differ.
+    embedder
+        What facts look alike to: tf-idf, or a sentence-transformers model by folder or name.
+    seed
+        Of the mixture.
+    strict
+        Refuse facts with any fault.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.cluster_files import save_clusters
+    from tightframe.knowledge.clusters import semantic_clusters, temporal_clusters
+
+    _new(out)
+    if whole_days and by != "time":
+        raise UserError("--whole-days: needs --by time; semantic clusters know no days")
+    loaded = load_benchmark(facts, strict=strict)
+    if by == "time":
+        found = temporal_clusters(loaded, k, whole_days=whole_days, embedder=embedder, seed=seed)
+    else:
+        found = semantic_clusters(loaded, k, embedder=embedder, seed=seed)
+    written = save_clusters(out, found)
+    silhouette = found.reason or f"{found.silhouette:.4f}"
+    done(
+        f"{out}: {len(found.facts):,} facts in {k} clusters of "
+        f"{', '.join(f'{size:,}' for size in found.sizes)}; silhouette: {silhouette}",
+        json,
+        clusters=str(out),
+        **written,
+    )
+
+
+def scope(
+    clusters: Path,
+    /,
+    *,
+    negatives: Path,
+    out: Path,
+    outside: Path | None = None,
+    rule: Literal["most-probable", "lowest-index", "oracle"] = "most-probable",
+    threshold: float | None = None,
+    calibrate: float = 0.0,
+    false_accepts: float | None = None,
+    seed: int = 0,
+    json: Json = False,
+) -> None:
+    """Learn to tell which cluster, if any, a question is about, and route every question.
+
+    Parameters
+    ----------
+    clusters
+        A folder of `tightframe knowledge cluster`.
+    negatives
+        Facts that were not injected, to learn what is out of scope.
+    out
+        The new folder: scope.safetensors, routing.jsonl, scope.json.
+    outside
+        Other facts that were not injected: their questions are routed too, to count false accepts.
+    rule
+        Which positive cluster answers; lowest-index is the published rule, oracle the upper bound.
+    threshold
+        Probability above which a cluster is positive; 0.5 by default.
+    calibrate
+        Share of facts and negatives to calibrate probabilities on; the report leaves them out.
+    false_accepts
+        With --calibrate: the lowest threshold that accepts at most this share of negatives.
+    seed
+        Of the choice of what to calibrate on.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.cluster_files import load_clusters
+    from tightframe.knowledge.scoping import save_scoped, scope_clusters
+
+    _new(out)
+    scoped = scope_clusters(
+        load_clusters(clusters),
+        load_benchmark(negatives),
+        load_benchmark(outside) if outside else (),
+        rule=rule,
+        threshold=threshold,
+        calibrate=calibrate,
+        false_accepts=false_accepts,
+        seed=seed,
+    )
+    save_scoped(out, scoped)
+    if dropped := scoped.report["negatives"]["injected_left_out"]:
+        say(f"{negatives}: {dropped:,} facts are injected ones, not used as negatives")
+    if json:
+        print(dumps({"scope": str(out)} | scoped.report))
+        return
+    print(
+        f"{out}: {len(scoped.routings):,} questions routed, threshold {scoped.scope.threshold:.3g}"
+    )
+    for name in ("questions", "statements"):
+        print(_routed(name, scoped.report[name]))
+    print(_matrix(scoped.report["questions"]["confusion"]))
+
+
+def ensemble(
+    scope: Path,
+    /,
+    *,
+    clusters: Path,
+    outputs: Annotated[list[Path], Parameter(negative="", consume_multiple=True)],
+    out: Path,
+    fallback: Path | None = None,
+    rule: Literal["most-probable", "lowest-index", "oracle"] = "most-probable",
+    threshold: float | None = None,
+    json: Json = False,
+) -> None:
+    """Join the outputs of the clusters' models into one answer a question.
+
+    Which outputs are of which cluster is told by the facts that their model was trained on.
+
+    Parameters
+    ----------
+    scope
+        A folder of `tightframe knowledge scope`.
+    clusters
+        The clusters' folder that it was made of.
+    outputs
+        Files of outputs, one a cluster, in any order.
+    out
+        The new folder: answers.jsonl, provenance.jsonl, report.json.
+    fallback
+        Outputs of the model that answers what is routed to no cluster.
+    rule
+        Which positive cluster answers.
+    threshold
+        Probability above which a cluster is positive; the scope's by default.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.knowledge.cluster_files import load_clusters
+    from tightframe.knowledge.ensembles import assemble, save_ensemble
+    from tightframe.knowledge.output_files import load_answers
+    from tightframe.knowledge.routing import reroute
+    from tightframe.knowledge.scoping import load_routings
+
+    _new(out)
+    divided = load_clusters(clusters)
+    routings, own_threshold = load_routings(scope, divided)
+    threshold = own_threshold if threshold is None else threshold
+    routings = reroute(routings, threshold=threshold, rule=rule)
+    answers = [load_answers(path) for path in outputs]
+    rest = load_answers(fallback) if fallback else None
+    found = assemble(routings, divided, answers, rest)
+    report: dict[str, Any] = {"rule": rule, "threshold": threshold} | found.report
+    save_ensemble(out, found._replace(report=report))
+    if json:
+        print(dumps({"ensemble": str(out)} | report))
+        return
+    if "oracle_reason" in report:
+        say(f"no upper bound: {report['oracle_reason']}")
+    print(
+        f"{out}: {len(found.answers):,} answers; match_norm {report['score']:.2f} over "
+        f"{report['n_scored']:,} questions, {report['oracle_score']:.2f} if routed perfectly"
+    )
+    for one in report["sources"]:
+        print(
+            f"{one['source']:<12} {one['n']:>7,} answers {one['share']:>8.1%}  "
+            f"match_norm {one['score']:>6.2f}  {one['model'] or '(none)'}"
+        )
+    print(_routed("questions", report["routing"]))
+    print(_matrix(report["routing"]["confusion"]))
+
+
+def _new(out: Path) -> None:
+    """Said before the work, not after it."""
+    if out.exists():
+        raise UserError(f"{out}: already exists; remove it or choose another name")
+
+
+def _routed(name: str, report: dict[str, Any]) -> str:
+    inside = report["in_scope"]
+    parts = [
+        f"{inside['n']:,} in scope: {inside['routed']:.1%} routed, {inside['right']:.1%} right"
+    ]
+    for kind in ("locality", "outside"):
+        if report[kind]["n"]:
+            parts.append(f"{report[kind]['n']:,} {kind}: {report[kind]['accepted']:.1%} accepted")
+    return f"{name}: " + "; ".join(parts)
+
+
+def _matrix(confusion: list[list[int]]) -> str:
+    """True clusters down, chosen ones across; the last of each is none."""
+    names = [*map(str, range(len(confusion) - 1)), "none"]
+    lines = ["true \\ chosen" + "".join(f"{name:>8}" for name in names)]
+    lines += [
+        f"{name:>13}" + "".join(f"{n:>8,}" for n in row)
+        for name, row in zip(names, confusion, strict=True)
+    ]
+    return "\n".join(lines)
