@@ -60,8 +60,9 @@ class Benchmark:
             )
 
 
-def read_benchmark(path: Path) -> Benchmark:
+def read_benchmark(path: str | Path) -> Benchmark:
     """The facts of a file and its faults; UserError only where nothing can be made of it."""
+    path = Path(path)
     entries = read_entries(path)
     names = (format_of(entry.value) for entry in entries)
     name = next((name for name in names if name is not None), None)
@@ -81,7 +82,7 @@ def read_benchmark(path: Path) -> Benchmark:
     return Benchmark(path, name, tuple(reading.facts), tuple(reading.faults))
 
 
-def load_benchmark(path: Path, *, strict: bool = False) -> list[Fact]:
+def load_benchmark(path: str | Path, *, strict: bool = False) -> list[Fact]:
     """The facts of a file in any of the formats; UserError where a fault is fatal.
 
     Fatal are what is no record of the format, empty answers and questions without answers; with
@@ -93,7 +94,7 @@ def load_benchmark(path: Path, *, strict: bool = False) -> list[Fact]:
     return list(benchmark.facts)
 
 
-def read_facts(path: Path) -> list[Fact]:
+def read_facts(path: str | Path) -> list[Fact]:
     """The facts of a file that `write_facts` wrote; other formats are refused."""
     benchmark = read_benchmark(path)
     if benchmark.format != "tightframe":
@@ -105,9 +106,12 @@ def read_facts(path: Path) -> list[Fact]:
     return list(benchmark.facts)
 
 
-def write_facts(path: Path, facts: Iterable[Fact]) -> None:
+def write_facts(path: str | Path, facts: Iterable[Fact]) -> None:
     """Write facts as JSON lines, the file whole or not at all."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        whole_file(Path(path)) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         for fact in facts:
             file.write(json.dumps(fact.to_dict(), ensure_ascii=False) + "\n")
 

@@ -15,8 +15,9 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Output))
 _FINISHES = get_args(get_type_hints(Output)["finish"])
 
 
-def read_outputs(path: Path) -> list[Output]:
+def read_outputs(path: str | Path) -> list[Output]:
     """The outputs in a file, or in a run directory's answers.jsonl; a broken line is named."""
+    path = Path(path)
     path = path / NAME if path.is_dir() else path
     # A text may hold characters that end a line for str.splitlines, but not in JSON lines.
     lines = read_text(path).removesuffix("\n").split("\n")
