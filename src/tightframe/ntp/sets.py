@@ -32,7 +32,7 @@ _SYNTHETIC = {"words": 30, "contexts": 16, "support": 3}
 _CONTINUATIONS = 10  # that a synthetic context has before three of them are kept
 _STORIES = {"words": 104, "contexts": 403, "bases": 45}  # 45 supports, shared by synonyms
 _RARE = 2  # a next word seen less often after its context is removed
-_DRAWS = 100  # of support sizes; most of them can be met, not all
+_DRAWS = 100  # of support sizes; most of them can be met and told again, not all
 _SMALLEST, _LARGEST = 3, 10  # next words kept of a context
 
 Words: TypeAlias = tuple[str, ...]
@@ -66,8 +66,10 @@ def stories_set(seed: int = 0) -> ContextTable:
         (context, [word for word, count in following.most_common() if count >= _RARE])
         for context, following in _contexts(seed)
     ]
-    bases = next(filter(None, (_bases(contexts, rng) for _ in range(_DRAWS))))
-    supports = _with_synonyms(bases, Grammar(seed).lists, rng)
+    lists = Grammar(seed).lists
+    drawn = (_bases(contexts, rng) for _ in range(_DRAWS))
+    told = (_with_synonyms(bases, lists, rng) for bases in drawn if bases)
+    supports = next(found for found in told if found)
     counts = rng.integers(1, 5, sum(len(support) for support in supports.values()))
     return _table(supports, counts, seed, "stories")
 
@@ -144,8 +146,11 @@ def _with_synonyms(
     bases: Mapping[Words, Words],
     lists: Mapping[str, Words],
     rng: np.random.Generator,
-) -> dict[Words, Words]:
-    """Every base context, and retellings in turn until there are 403 contexts."""
+) -> dict[Words, Words] | None:
+    """Every base context, and retellings in turn until there are 403 contexts.
+
+    None where too few words of the contexts have synonyms.
+    """
     supports = dict(bases)
     synonyms = {word: words for words in lists.values() for word in words}
     retellings = {context: _retold(context, synonyms, rng) for context in bases}
@@ -158,7 +163,7 @@ def _with_synonyms(
             supports[retold] = bases[base]
             if len(supports) == _STORIES["contexts"]:
                 return supports
-    raise AssertionError("the contexts have too few synonyms")
+    return None
 
 
 def _retold(
