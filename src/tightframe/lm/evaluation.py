@@ -3,12 +3,16 @@
 Axes: B rows of a batch, T positions, N positions of a batch in one row.
 """
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from tightframe.corpus.tokens import Split
+from tightframe.lm.hardware import exact_float32
 from tightframe.lm.interface import LanguageModel
 from tightframe.lm.loss import score
 from tightframe.lm.objectives import next_token
@@ -52,3 +56,17 @@ def evaluate(model: LanguageModel, split: Split, *, batch_tokens: int = 2**14) -
         total += torch.stack([scores.losses.double().sum(), scores.hits.double().sum()])
     loss, accuracy = (total / split.n_labels).tolist()
     return Evaluation(loss, accuracy, split.n_labels)
+
+
+@contextlib.contextmanager
+def measuring(model: LanguageModel) -> Iterator[None]:
+    """Without dropout and with the faster float32; as before at the end."""
+    training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with exact_float32():
+            yield
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(training)

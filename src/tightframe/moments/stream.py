@@ -13,12 +13,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from tightframe.corpus.groups import Groups
 from tightframe.corpus.tokens import Split
 from tightframe.errors import UserError
-from tightframe.lm.hardware import exact_float32
+from tightframe.lm.evaluation import measuring
 from tightframe.lm.interface import IGNORE, PRENORM, LanguageModel
 from tightframe.moments.ledger import Span
 from tightframe.moments.nearest import Chooser, NearestMeans
@@ -91,7 +91,7 @@ class Stream:
             narrow = dim if self.projection is None else self.projection.dim
             return {layer: narrow if layer in inner else dim for layer in layers}
         probe = self.split.rows([0])[0][:, :1].to(self.model.classifier.device)
-        with _measuring(self.model), torch.no_grad():
+        with measuring(self.model), torch.no_grad():
             found = self.model.embed_layers(probe, inner)
         return dict.fromkeys(layers, dim) | {
             layer: x.shape[-1] for layer, x in zip(inner, found, strict=True)
@@ -109,7 +109,7 @@ class Stream:
         matrices: dict[int, Tensor] = {}
         batches = [batch for span in spans for batch in _batches(span, self.batch_blocks)]
         done = split.n_blocks - sum(end - first for first, end in batches)
-        with _measuring(model):
+        with measuring(model):
             for first, end in batches:
                 rows = reader.rows(range(first, end))
                 batch = rows.batch.to(device)
@@ -213,7 +213,7 @@ def tally(
     decisions = {
         layer: Decisions(state.seen(min_count), stream.n_groups) for layer, state in moments.items()
     }
-    with _measuring(model):
+    with measuring(model):
         chooser = Chooser(
             model.classifier,
             model.bias,
@@ -382,17 +382,3 @@ def _union(spans: Sequence[Span]) -> list[Span]:
         else:
             joined.append((first, end))
     return joined
-
-
-@contextlib.contextmanager
-def _measuring(model: LanguageModel) -> Iterator[None]:
-    """Without dropout and with the faster float32; as before at the end."""
-    training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        with exact_float32():
-            yield
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(training)

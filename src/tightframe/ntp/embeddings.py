@@ -3,17 +3,16 @@
 Axes: M contexts, T tokens of a context, V tokens of the table, D embedding, B contexts of a batch.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from tightframe.errors import UserError
-from tightframe.lm.hardware import exact_float32
+from tightframe.lm.evaluation import measuring
 from tightframe.lm.interface import LanguageModel
 from tightframe.ntp.table import PAD, ContextTable
 
@@ -78,7 +77,7 @@ def collect(
     embeddings = np.empty((table.n_contexts, model.classifier.shape[1]))
     outside = np.zeros(table.n_contexts)
     done = 0
-    with _measuring(model):
+    with measuring(model):
         for contexts, inputs in _batches(sequences, batch_tokens):
             last = model.embed(inputs.to(model.classifier.device))[:, -1]  # (B, D)
             embeddings[contexts] = last.double().cpu().numpy()
@@ -149,7 +148,7 @@ def _finish_of(
     @torch.no_grad()
     def finished(logits: Float[np.ndarray, "B V"]) -> Float[np.ndarray, "B V"]:
         given = torch.from_numpy(logits).to(like.device, like.dtype)
-        with _measuring(model):
+        with measuring(model):
             made: Float[np.ndarray, "B V"] = finish(given).double().cpu().numpy()
         return made
 
@@ -190,17 +189,3 @@ def _check_finite(
                 f"model {model.name}: the {what} {wrong[0]} is not finite; did training diverge, "
                 "or float16 overflow?"
             )
-
-
-@contextlib.contextmanager
-def _measuring(model: LanguageModel) -> Iterator[None]:
-    """Without dropout and with the faster float32; as before at the end."""
-    training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        with exact_float32():
-            yield
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(training)

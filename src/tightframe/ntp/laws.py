@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tightframe.ntp.ridge import RidgePoint
+from tightframe.ntp.similarity import cosine
 from tightframe.ntp.soft_labels import (
     SoftLabels,
     finite_component,
@@ -129,12 +130,6 @@ def alignment(
         cosine(classifier @ classifier.T, (left * values) @ left.T),
         cosine(embeddings @ embeddings.T, (right.T * values) @ right),
     )
-
-
-def cosine(one: Float[np.ndarray, "A B"], other: Float[np.ndarray, "A B"]) -> float:
-    """Of two matrices as vectors; NaN if one is zero."""
-    norms = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(np.vdot(one, other)) / norms if norms else math.nan
 
 
 def _warn_of_rank(dim: int, solution_logits: Float[np.ndarray, "V M"]) -> None:

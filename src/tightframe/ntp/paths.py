@@ -23,7 +23,7 @@ from tightframe.files import fingerprint, whole_file
 from tightframe.ntp.laws import PathLaw, path_laws
 from tightframe.ntp.ridge import RidgePoint, decades, ridge_path
 from tightframe.ntp.soft_labels import SoftLabels
-from tightframe.ntp.solutions import load_solution
+from tightframe.ntp.solutions import load_solution, newest_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.results import Header, Row, read_rows, write_rows
 
@@ -70,7 +70,7 @@ def path_of_table(
     dim = min(labels.vocab_size, labels.n_contexts) if dim is None else dim
     asked = {"table": table_fingerprint(folder), "dim": dim, "down_to": down_to, "seed": seed}
     points_path = folder / "paths" / f"path-{fingerprint(asked)}.safetensors"
-    solution_path = _newest(folder / "solutions")
+    solution_path = newest_solution(folder)
     solution = solution_path.name if solution_path else ""
     path = folder / "results" / f"path-{fingerprint(asked | {'solution': solution})}.jsonl"
     if path.exists():
@@ -199,8 +199,3 @@ def _points(
     save_path(path, points, asked)
     say(f"{path}: written")
     return points
-
-
-def _newest(solutions: Path) -> Path | None:
-    found = solutions.glob("*.safetensors")
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)

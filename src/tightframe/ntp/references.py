@@ -20,7 +20,7 @@ from tightframe.ntp.comparison import shuffled_proxies
 from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.soft_labels import SoftLabels
-from tightframe.ntp.solutions import load_solution
+from tightframe.ntp.solutions import load_solution, newest_solution
 
 DENSE = 4_000_000  # entries of the largest support whose proxy is decomposed whole
 RANK = 64  # triplets of the proxy of a larger one
@@ -59,7 +59,7 @@ class References:
         large = labels.vocab_size * labels.n_contexts > DENSE
         rank = min(RANK, labels.vocab_size, labels.n_contexts) if large else None
         stand_in = proxy(labels.support, rank=rank)
-        path = _newest(folder)
+        path = newest_solution(folder)
         solution, name, digest = None, "", ""
         if path is not None:
             solution = _prediction(path, fingerprint)
@@ -80,11 +80,6 @@ class References:
             warnings.simplefilter("ignore", UserWarning)  # on supports that nobody asked about
             drawn = shuffled_proxies(labels, shuffles, seed=seed, rank=rank)
         return cls(solution, stand_in, drawn, facts)
-
-
-def _newest(folder: Path) -> Path | None:
-    found = (folder / "solutions").glob("*.safetensors")
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
 def _prediction(path: Path, fingerprint: str) -> Prediction:

@@ -65,6 +65,12 @@ def load_solution(path: Path) -> Solution:
     )
 
 
+def newest_solution(folder: Path) -> Path | None:
+    """The last that was written to a table's folder; None if it has none."""
+    found = (folder / "solutions").glob("*.safetensors")
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+
+
 def facts_of(solution: Solution) -> dict[str, Any]:
     """Its numbers, JSON-able: bounds, gap, status, rank, compression, seconds."""
     facts = {name: getattr(solution, name) for name in NUMBERS}

@@ -19,7 +19,7 @@ from tightframe.errors import UserError
 from tightframe.ntp.model_checkpoints import load_model_checkpoints
 from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
-from tightframe.ntp.solutions import load_solution
+from tightframe.ntp.solutions import load_solution, newest_solution
 from tightframe.ntp.storage import load_table
 from tightframe.ntp.table import ContextTable
 from tightframe.report.by_token import readable
@@ -61,7 +61,7 @@ def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said when the table was made
         stand_in = proxy(table.soft_labels.support, rank)
-    solution = _newest(path / "solutions")
+    solution = newest_solution(path)
     limit = stand_in if solution is None else predict_geometry(load_solution(solution))
     rows = _rows(path)
     theory = Theory(
@@ -78,11 +78,6 @@ def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
         **{name: value for name, value in table.source.items() if not isinstance(value, dict)},
     }
     return theory, sources
-
-
-def _newest(folder: Path) -> Path | None:
-    found = folder.glob("*.safetensors")
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
 def _facts(table: ContextTable, limit: Prediction) -> tuple[tuple[str, str, str], ...]:
