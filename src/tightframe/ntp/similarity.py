@@ -78,6 +78,13 @@ def unit_rows(
     return rows * scale[:, None], directed
 
 
+def cosines_of_rows(rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N N"]:
+    """Of every two rows, in [-1, 1]; 0 where one of them is 0."""
+    directions, _ = unit_rows(rows)
+    cosines: Float[np.ndarray, "N N"] = directions @ directions.T
+    return cosines
+
+
 def _structural(covariance: float, first: float, second: float) -> float:
     return (covariance + STABILIZER) / (math.sqrt(first) * math.sqrt(second) + STABILIZER)
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tightframe.ntp.similarity import cosines_of_rows
 from tightframe.report.by_token import readable
 from tightframe.report.panels import log_ticks
 
@@ -292,20 +293,12 @@ def _maps(maps: Maps) -> dict[str, Any]:
         columns.append(
             {
                 "title": readable(one.title),
-                "contexts": _bytes(_cosines(one.embeddings)),
-                "words": _bytes(_cosines(classifier)),
+                "contexts": _bytes(cosines_of_rows(one.embeddings)),
+                "words": _bytes(cosines_of_rows(classifier)),
                 "logits": _bytes(logits / max(float(np.abs(logits).max()), 1e-300)),
             }
         )
     return {"words": maps.words, "contexts": maps.contexts, "columns": columns}
-
-
-def _cosines(rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N N"]:
-    """NaN-free: a row that is 0 has cosine 0 with all."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    directions = rows / np.where(norms > 0, norms, 1.0)
-    cosines: Float[np.ndarray, "N N"] = directions @ directions.T
-    return cosines
 
 
 def _bytes(matrix: Float[np.ndarray, "A B"]) -> str:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
+from tightframe.ntp.similarity import cosines_of_rows
 from tightframe.report.figures import STYLE
 
 COLUMNS = 4  # of panels
@@ -151,7 +152,11 @@ def draw_heat_maps(
             classifier = (column.classifier - column.classifier.mean(axis=0))[words]
             embeddings = column.embeddings[contexts]
             logits = classifier @ embeddings.T
-            shown = _cosines(embeddings), _cosines(classifier), logits / np.abs(logits).max()
+            shown = (
+                cosines_of_rows(embeddings),
+                cosines_of_rows(classifier),
+                logits / np.abs(logits).max(),
+            )
             for axes_, matrix, (_, aspect) in zip(place, shown, rows, strict=True):
                 image = axes_.imshow(
                     matrix, vmin=-1, vmax=1, cmap="RdBu_r", aspect=aspect, interpolation="nearest"
@@ -164,10 +169,3 @@ def draw_heat_maps(
         figure.colorbar(image, ax=axes, aspect=50, shrink=0.6, pad=0.02)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
-
-
-def _cosines(rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N N"]:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-    cosines: Float[np.ndarray, "N N"] = unit @ unit.T
-    return cosines
