@@ -34,3 +34,22 @@ def test_an_absent_number_is_neither_least_nor_greatest_nor_above():
     assert np.isnan(elementwise.least(values))
     assert np.isnan(elementwise.greatest(values))
     assert elementwise.above(values, 0.0).tolist() == [True, False, True]
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300])
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 23, 1000])
+def test_the_sum_of_logarithms_is_that_of_each(n, scale):
+    # Products of eight would over- or underflow at the outer scales.
+    values = torch.from_numpy(np.random.default_rng(n).random(n) + 0.01) * scale
+    expected = np.log(values.numpy()).sum()
+    least = float(values.min()) if n else 0.0
+    found = elementwise.sum_of_logs(values, least, spare=torch.empty_like(values))
+    assert found == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.usefixtures("either")
+def test_the_least_of_the_present_numbers_is_found_among_absent_ones():
+    nan = float("nan")
+    assert elementwise.least_present(torch.tensor([nan, 3.0, 2.0], dtype=torch.float64)) == 2
+    assert np.isnan(elementwise.least_present(torch.tensor([nan, nan], dtype=torch.float64)))

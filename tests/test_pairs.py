@@ -366,3 +366,100 @@ def test_a_kernel_that_overflows_is_summed_by_its_logarithm():
     found = sweep(x, {"unit": (unit, ("riesz",))})["unit"]
     near = 2 - 2 / math.sqrt(1.01)
     assert found.log_riesz == pytest.approx(-1000 * math.log(near), rel=1e-12)
+
+
+@pytest.mark.parametrize("cores", [2, 3])
+def test_the_number_of_cores_changes_no_result(cores, threads, monkeypatch):
+    monkeypatch.setattr(pairs, "KEPT", 0)  # or so few pairs would stay on one
+    monkeypatch.setattr(reductions, "KEPT", 0)
+    x = points(60, 4)
+    x[7] = x[3]
+    asked = requests(x)
+    asked["unit, debiased"] = (units(x[:40], x[0], torch.linspace(0, 9, 40).double()), ALL)
+    threads(1)
+    expected = sweep(x, asked, tile=7)
+    threads(cores)
+    for name, summary in sweep(x, asked, tile=7).items():
+        assert numbers(summary) == pytest.approx(numbers(expected[name]), rel=1e-11, nan_ok=True)
+        if summary.nearest_ids is not None:
+            assert torch.equal(summary.nearest_ids, expected[name].nearest_ids)
+    assert torch.get_num_threads() == cores
+
+
+def test_ties_go_to_the_smallest_index_whatever_core_finds_them(threads, monkeypatch):
+    monkeypatch.setattr(pairs, "KEPT", 0)
+    x = torch.cat([torch.eye(4), -torch.eye(4)]).double()
+    asked = {"unit": (units(x), ("nearest", "largest", "smallest"))}
+    for cores in (2, 3, 4):
+        threads(cores)
+        found = sweep(x, asked, tile=1, extremes=5)["unit"]
+        assert found.nearest_ids.tolist() == [1, 0, 0, 0, 1, 0, 0, 0]
+        assert found.smallest.j.tolist() == [1, 2, 3, 5, 6]
+        assert found.largest.i.tolist() == [0, 1, 2, 3, 0]
+
+
+def test_cores_work_in_inference_mode_and_pass_errors_on(threads, monkeypatch):
+    monkeypatch.setattr(pairs, "KEPT", 0)
+    threads(2)
+    with torch.inference_mode():
+        x = points(20, 3)
+        found = sweep(x, {"unit": (units(x), ("nearest", "rows"))}, tile=4)["unit"]
+    assert found.row_counts.tolist() == [19] * 20
+
+    def broken(*_):
+        raise MemoryError("no tile")
+
+    monkeypatch.setattr(pairs, "_reduce", broken)
+    with pytest.raises(MemoryError, match="no tile"):
+        sweep(x.clone(), {"unit": (units(x), ("rows",))}, tile=4)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_fewer_dimensions_are_the_first_of_the_turned_points():
+    x = points(40, 6)
+    x[:5, 1:] = x[0, 1:]  # near each other in the last axes, apart in the first
+    turned = x @ torch.linalg.qr(torch.from_numpy(np.random.default_rng(2).normal(size=(6, 6))))[0]
+    variances = torch.linspace(1, 2, 40).double()
+    asked = {str(dim): (units(turned[:, :dim]), ("mean_log", "least")) for dim in (4, 2)}
+    asked |= {"6": (units(x), ("logs", "median", "nearest")), "cdnv": (Cdnv(variances), ALL[:6])}
+    found = sweep(x, asked, turned=turned, tile=16)
+    for name, summary in found.items():
+        own = turned[:, : int(name)].contiguous() if name in ("4", "2") else x
+        alone = sweep(own, {name: asked[name]}, tile=16)[name]
+        assert summary.n == alone.n
+        assert summary.logs.mean == pytest.approx(alone.logs.mean, rel=1e-11)
+        assert summary.middle == pytest.approx(alone.middle, rel=1e-11, nan_ok=True)
+        assert summary.least == pytest.approx(alone.least, rel=1e-9)
+
+
+def test_near_points_keep_their_digits_where_they_are_turned():
+    # In other axes, rounding moves points by 1e-16 of their norms: a millionth of this gap.
+    x = torch.tensor([[1.0, 1], [1.0 + 1e-10, 1], [-2.0 - 1e-10, -2]], dtype=torch.float64)
+    turned = x @ torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    asked = {
+        "cdnv": (Cdnv(torch.ones(3, dtype=torch.float64)), ("largest",)),
+        "first": (units(turned[:, :1]), ("largest",)),
+    }
+    largest = sweep(x, asked, turned=turned)["cdnv"].largest
+    exact = float(x[1, 0] - x[0, 0]) ** 2  # what the gap is after rounding
+    assert float(largest.values[0]) == pytest.approx(1 / exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 5, 30])
+def test_a_mean_of_logarithms_needs_no_logarithm_a_pair(k):
+    x = points(k, 4)
+    variances = torch.rand(k, dtype=torch.float64)
+    variances[:2] = 0  # two singletons: their pair has no logarithm
+    for quantity in (Cdnv(variances), Cdnv(variances, 2), units(x)):
+        found = sweep(x, {"": (quantity, ("mean_log",))}, tile=7)[""].logs
+        expected = sweep(x, {"": (quantity, ("logs",))}, tile=7)[""].logs
+        assert found.n == expected.n
+        assert found.mean == pytest.approx(expected.mean, rel=1e-13, nan_ok=True)
+        assert math.isnan(found.variance(ddof=0)) or found.n == 0

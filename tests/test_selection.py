@@ -154,3 +154,22 @@ def test_equal_values_are_counted_and_not_kept():
     assert bracket._members is None
     assert chosen.end_pass()
     assert (chosen.value, chosen.next_value) == (0, 0)
+
+
+@pytest.mark.parametrize("tail", [False, True])
+def test_parts_of_a_stream_in_brackets_are_joined(tail):
+    values = np.random.default_rng(3).random(6000) ** 3
+    whole = largest_hundredth() if tail else median()
+    sample = torch.tensor(values[::6])
+    whole.look_in(Bracket.around(whole._rank_of, sample, n=len(values), tail=tail))
+    parts = [whole.part(), whole.part()]
+    for place, stream in enumerate(np.array_split(values, 7)):
+        [whole, *parts][place % 3].add(torch.tensor(stream))
+    for part in parts:
+        whole.join(part)
+    assert whole.end_pass()
+    ordered = np.sort(values)
+    rank = len(values) - len(values) // 100 if tail else (len(values) - 1) // 2
+    assert (whole.value, whole.next_value) == (ordered[rank], ordered[rank + 1])
+    if tail:
+        assert whole.tail == pytest.approx(ordered[rank:].sum(), rel=1e-13)

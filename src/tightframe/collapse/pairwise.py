@@ -43,7 +43,7 @@ class OfPairs:
             note = f"pairs debiased to distance 0 or less: {infinite}, infinite" if infinite else ""
             left = {"of classes debiased to norm 0 or less": pairs.pairs - pairs.ranked}
             return geometry.of_pairs(value, pairs.ranked, classes=classes, left=left, note=note)
-        n = pairs.logs.n if self.aggregate == "logs" else pairs.n
+        n = pairs.logs.n if self.aggregate in ("logs", "mean_log") else pairs.n
         left = {self._lacking: without, "of classes without any spread": pairs.n - n}
         note = ""
         if self.aggregate in ("tail", "tail001") and value > 0.5:

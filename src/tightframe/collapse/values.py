@@ -170,7 +170,9 @@ class Geometry:
             requests = {name: (self.quantity(name), self._planned[name]) for name in mine}
             classes, reason = self.view(swept_with(quantity))
             assert classes is not None, reason
-            self._pairs |= sweep(classes.means, requests)
+            turned = any(view_of(name).startswith("pc") for name in mine)
+            axes = classes.principal_means if turned else None
+            self._pairs |= sweep(classes.means, requests, turned=axes)
         return self._pairs[quantity]
 
     def quantity(self, name: str) -> Quantity:
@@ -258,11 +260,10 @@ def view_of(quantity: str) -> str:
 def swept_with(quantity: str) -> str:
     """The view whose sweep serves a quantity.
 
-    All principal dimensions but the first are those of "pc1", and the other views in "pc" are made
-    of the first of its dimensions.
+    Those in "pc" are made of the first principal dimensions of the plain one.
     """
     view = view_of(quantity)
-    return "pc1" if view.startswith("pc") else view
+    return "" if view.startswith("pc") else view
 
 
 def std(values: Float64[Tensor, " N"]) -> float:

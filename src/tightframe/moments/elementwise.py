@@ -8,11 +8,14 @@ devices, torch's are used.
 Axes: n numbers that were picked.
 """
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+FACTOR = 1e-37  # eight numbers above it multiply to one that keeps all digits
 CORES = 4  # up to which one core by NumPy is faster than all by torch
 
 
@@ -27,6 +30,22 @@ def log(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Ten
         np.log(values.numpy(), out=out.numpy())
         return out
     return torch.log(values, out=out)
+
+
+def sum_of_logs(values: Float[Tensor, " n"], least: float, *, spare: Float[Tensor, " n"]) -> float:
+    """Sum of the natural logarithms of positive numbers, by those of products of eight."""
+    parts = values.numel() // 8
+    if parts and least > FACTOR:
+        half = 4 * parts
+        products = torch.mul(values[:half], values[half : 2 * half], out=spare[:half])
+        while half > parts:
+            half //= 2
+            products = products[:half].mul_(products[half:])
+        total = float(log(products, out=products).sum())
+        if total < math.inf:
+            rest = values[8 * parts :]
+            return total + float(log(rest, out=spare[: rest.numel()]).sum())
+    return float(log(values, out=spare).sum())
 
 
 def exp(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -48,6 +67,13 @@ def sqrt(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Te
 def least(values: Float[Tensor, "..."]) -> float:
     """The smallest number; NaN if one is."""
     return float(values.numpy().min() if by_numpy(values) else values.min())
+
+
+def least_present(values: Float[Tensor, "..."]) -> float:
+    """The smallest number that is not NaN; NaN if none is."""
+    if by_numpy(values):
+        return float(np.fmin.reduce(values.numpy(), axis=None))
+    return float(values[~values.isnan()].amin()) if not values.isnan().all() else math.nan
 
 
 def greatest(values: Float[Tensor, "..."]) -> float:

@@ -2,13 +2,13 @@ r"""One sweep over the pairs of classes, in tiles of the upper triangle, with ma
 
 Every quantity of a pair comes from one matrix product a tile, the squared distance
 :math:`d_{ij}^2 = \lVert m_i - m_j \rVert^2`. The vectors are centred beforehand, which removes most
-of the cancellation; pairs for which that is not enough are done again from the vectors. Memory
-is O(K D + tile^2), whatever the reductions.
+of the cancellation. Memory is O(K D + tile^2) a core, whatever the reductions.
 
 Axes: K classes, k the first k of them, D embedding, I and J rows and columns of a tile, N pairs.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
@@ -17,22 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tightframe.moments import elementwise
-from tightframe.moments.geometry import squared_norms
-from tightframe.moments.reductions import Aggregate, Pairs, PairSummary, Reduction
+from tightframe.moments import cores, distances, elementwise
+from tightframe.moments.distances import Space
+from tightframe.moments.extremes import Pairs
+from tightframe.moments.reductions import KEPT, Aggregate, PairSummary, Reduction
 
 __all__ = ["Aggregate", "Cdnv", "PairSummary", "Pairs", "Quantity", "UnitDistance", "sweep"]
 
 TILE = 512
-# A squared distance below this share of the squared norms is taken from the vectors: there, the
-# product of matrices has lost five of its sixteen digits. It is the rare case.
-NEAR = 1e-5
-# Points closer than this share of their norms are one point: the means are not known better.
-SAME = 1e-12
-# Classes of a group, all pairs in which are sampled.
-GROUP = 128
-# A debiased distance below this share of the plain one is 0.
-ROUNDING = 1e-10
+# Classes of a group, of which those of one half are sampled with those of the other.
+GROUP = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,10 +83,30 @@ Quantity: TypeAlias = Cdnv | UnitDistance
 Wanted: TypeAlias = tuple[Quantity, Reduction]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Group:
+    """Quantities of one space that are taken from the same distances."""
+
+    k: int
+    noise: Float[Tensor, " k"] | None
+    members: list[Wanted]
+
+    def takes(self, quantity: Quantity) -> bool:
+        """Whether a quantity belongs here."""
+        mine, its = self.noise, quantity.noise
+        if self.k != quantity.k or (mine is None) != (its is None):
+            return False
+        return mine is None or its is None or torch.equal(mine, its)
+
+
+_Plan: TypeAlias = list[tuple[Space, list[_Group]]]
+
+
 def sweep(
     points: Float[Tensor, "K D"],
     requests: Mapping[str, tuple[Quantity, Collection[Aggregate]]],
     *,
+    turned: Float[Tensor, "K D"] | None = None,
     tile: int = TILE,
     extremes: int = 20,
 ) -> dict[str, PairSummary]:
@@ -103,7 +117,9 @@ def sweep(
         requests: By a name of the caller's: the quantity, and what is wanted of it. "median",
             "tail" and "tail001" are exact; where a sample misleads about where they are, they need
             further sweeps over their quantity only.
-        tile: Pairs held at once are tile * tile; memory only, never the result.
+        turned: The same points in other orthogonal axes: what is asked of fewer than D dimensions
+            is then about the first of these.
+        tile: Pairs held at once by a core are tile * tile; memory only, never the result.
         extremes: How many pairs "largest" and "smallest" keep.
     """
     if points.dtype != torch.float64:
@@ -125,17 +141,66 @@ def sweep(
         )
         for name, (quantity, aggregates) in requests.items()
     }
-    _sample(points, [(quantity, it) for quantity, it in wanted.values() if it.wants_sample])
-    pending = list(wanted.values())
-    while pending:
-        spaces = _spaces(points, pending, tile)
-        for rows, columns in _upper_tiles(len(points), tile):
-            for space, here in spaces:
-                distances = _squared_distances(space, rows, columns)
-                for quantity, reduction in here:
-                    _reduce(reduction, quantity, space, distances, rows, columns)
-        pending = [(quantity, it) for quantity, it in pending if not it.end_pass()]
+    with cores.apart(points.device) as n_cores:
+        if len(points) * (len(points) - 1) // 2 <= KEPT:
+            n_cores = 1
+        sampled = [(quantity, it) for quantity, it in wanted.values() if it.wants_sample]
+        _sample(points, turned, sampled)
+        pending = list(wanted.values())
+        while pending:
+            _pass(points, turned, pending, tile, n_cores)
+            pending = [(quantity, it) for quantity, it in pending if not it.end_pass()]
+            n_cores = 1  # a pass that a misleading sample costs is a rare one
     return {name: reduction.summary for name, (_, reduction) in wanted.items()}
+
+
+def _pass(
+    points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted], tile: int, n_cores: int
+) -> None:
+    """Show the reductions all tiles, those of each core to parts of them that are then joined."""
+    tiles = list(_upper_tiles(len(points), tile))
+    own = _plan(points, turned, wanted, tile)
+    plans, parts = [own], []
+    for _ in range(n_cores - 1):
+        memory = torch.empty_like(own[0][0].memory)
+        part: dict[int, Reduction] = {id(it): it.part() for _, it in wanted}
+        groups = [
+            (
+                space.beside(memory),
+                [
+                    dataclasses.replace(g, members=[(q, part[id(it)]) for q, it in g.members])
+                    for g in here
+                ],
+            )
+            for space, here in own
+        ]
+        plans.append(groups)
+        parts.append(part)
+
+    def work(first: int) -> None:
+        for rows, columns in tiles[first::n_cores]:
+            for space, groups in plans[first]:
+                squared, least = distances.squared_distances(space, rows, columns)
+                for group in groups:
+                    _reduce(group, space, squared, least, rows, columns)
+
+    cores.side_by_side([functools.partial(work, first) for first in range(n_cores)])
+    for part in parts:
+        for _, reduction in wanted:
+            reduction.join(part[id(reduction)])
+
+
+def _plan(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted], tile: int) -> _Plan:
+    """The spaces that the quantities live in, each in the next, with those that do."""
+    by_dim: dict[int, list[_Group]] = {}
+    for quantity, reduction in wanted:
+        groups = by_dim.setdefault(_dim(quantity, points), [])
+        group = next((group for group in groups if group.takes(quantity)), None)
+        if group is None:
+            groups.append(group := _Group(quantity.k, quantity.noise, []))
+        group.members.append((quantity, reduction))
+    found = distances.spaces(points, turned, set(by_dim), tile)
+    return [(space, by_dim[dim]) for dim, space in found.items()]
 
 
 def _dim(quantity: Quantity, points: Tensor) -> int:
@@ -143,22 +208,28 @@ def _dim(quantity: Quantity, points: Tensor) -> int:
     return points.shape[1] if isinstance(quantity, Cdnv) else len(quantity.origin)
 
 
-def _sample(points: Tensor, wanted: Sequence[Wanted]) -> None:
-    """Show the reductions all pairs in random groups of classes.
+def _sample(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted]) -> None:
+    """Show the reductions the pairs of both halves of random groups of classes.
 
     Every class is in one group of nearly one size, so that a few unlike classes don't mislead.
     """
     generator = torch.Generator().manual_seed(0)
-    for k in {quantity.k for quantity, _ in wanted}:
+    for k in sorted({quantity.k for quantity, _ in wanted}):
         mine = [(quantity, reduction) for quantity, reduction in wanted if quantity.k == k]
         for ids in torch.randperm(k, generator=generator).tensor_split(-(-k // GROUP)):
-            ids, whole = ids.to(points.device), slice(0, len(ids))
-            for space, here in _spaces(points[ids], mine, len(ids)):
-                distances = _squared_distances(space, whole, whole)
-                for quantity, reduction in here:
-                    part = _part(quantity, ids)
-                    values, base = _values(part, space, distances, whole, whole)
-                    reduction.sample(values, base, len(ids) * (len(ids) - 1) // 2)
+            ids, half = ids.to(points.device), len(ids) // 2
+            if half == 0:
+                continue
+            rows, columns = slice(0, half), slice(half, len(ids))
+            parts = [(_part(quantity, ids), reduction) for quantity, reduction in mine]
+            here = None if turned is None else turned[ids]
+            for space, groups in _plan(points[ids], here, parts, len(ids)):
+                squared, least = distances.squared_distances(space, rows, columns)
+                for group in groups:
+                    base, least_base = _base(group, space, squared, least, rows, columns)
+                    for part, reduction in group.members:
+                        values, its, found = _values(part, space, base, least_base, rows, columns)
+                        reduction.sample(values, its, least=found)
     for _, reduction in wanted:
         reduction.end_sample()
 
@@ -177,178 +248,95 @@ def _upper_tiles(n_points: int, tile: int) -> Iterator[tuple[slice, slice]]:
             yield slice(i, min(i + tile, n_points)), slice(j, min(j + tile, n_points))
 
 
-class _Space:
-    """The points in their first dimensions, and the memory that all tiles share.
-
-    Fresh pages cost more than the sums. Squared distances grow from space to space: `inner` is the
-    space of fewer dimensions whose distances of the same tile are in the shared memory before.
-    """
-
-    def __init__(self, points: Tensor, memory: Tensor, inner: "_Space | None" = None) -> None:
-        self.points = points
-        self.grown = inner is not None
-        self.added = points if inner is None else points[:, inner.points.shape[1] :]
-        self.added_norms = squared_norms(self.added)  # (K,)
-        self.squared_norms = self.added_norms
-        if inner is not None:
-            self.squared_norms = inner.squared_norms + self.added_norms
-        self.memory = memory
-
-    def distances(self, rows: slice, columns: slice) -> Tensor:
-        return self._view(0, rows, columns)
-
-    def values(self, rows: slice, columns: slice) -> Tensor:
-        return self._view(1, rows, columns)
-
-    def spare(self, rows: slice, columns: slice, index: int = 0) -> Tensor:
-        return self._view(2 + index, rows, columns)
-
-    def scale(self, rows: slice, columns: slice, norms: Tensor) -> Tensor:
-        """Sum of squared norms (I, J), in the second spare memory."""
-        return torch.add(norms[rows, None], norms[columns], out=self.spare(rows, columns, 1))
-
-    def _view(self, index: int, rows: slice, columns: slice) -> Tensor:
-        n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
-        return self.memory[index, : n_rows * n_columns].view(n_rows, n_columns)
-
-
-def _spaces(
-    points: Tensor, wanted: Sequence[Wanted], tile: int
-) -> list[tuple[_Space, list[Wanted]]]:
-    """The spaces that the quantities live in, each in the next, with those that do."""
-    memory = points.new_empty(4, min(tile, len(points)) ** 2)
-    dims = [_dim(quantity, points) for quantity, _ in wanted]
-    spaces: list[tuple[_Space, list[Wanted]]] = []
-    for dim in sorted(set(dims)):
-        space = _Space(points[:, :dim], memory, spaces[-1][0] if spaces else None)
-        spaces.append((space, [one for one, its in zip(wanted, dims, strict=True) if its == dim]))
-    return spaces
-
-
-def _squared_distances(space: _Space, rows: slice, columns: slice) -> Tensor:
-    """Squared distances of a tile (I, J); NaN on and below the diagonal of all pairs."""
-    left, right, norms = space.points[rows], space.points[columns], space.squared_norms
-    squared = space.distances(rows, columns)
-    start = space.scale(rows, columns, space.added_norms)
-    if space.grown:
-        start = squared.add_(start)
-    torch.addmm(start, space.added[rows], space.added[columns].T, alpha=-2, out=squared)
-    if rows == columns:
-        squared.masked_fill_(torch.ones_like(squared, dtype=torch.bool).tril_(), math.nan)
-    # NaN compares as False: tiles with absent pairs are looked at in full.
-    largest = float(norms[rows].max() + norms[columns].max())
-    if not elementwise.least(squared) >= NEAR * largest:
-        scale = space.scale(rows, columns, norms)
-        near = squared < scale.mul_(NEAR)
-        if bool(near.any()):
-            i, j = near.nonzero(as_tuple=True)
-            squared[i, j] = _gaps(left, right, i, j, scale[i, j] / NEAR)
-    return squared
-
-
-def _gaps(left: Tensor, right: Tensor, i: Tensor, j: Tensor, scale: Tensor) -> Tensor:
-    """Squared distances of some pairs, from the vectors; 0 where they are the same to float64."""
-    parts = max(1, i.numel() * left.shape[1] >> 20)  # of 8 MiB
-    gaps = [
-        (left[part_i] - right[part_j]).square_().sum(1)
-        for part_i, part_j in zip(i.tensor_split(parts), j.tensor_split(parts), strict=True)
-    ]
-    squared = torch.cat(gaps)
-    return squared.masked_fill_(squared <= SAME**2 * scale, 0)
-
-
 def _reduce(
-    reduction: Reduction,
-    quantity: Quantity,
-    space: _Space,
-    distances: Tensor,
-    rows: slice,
-    columns: slice,
+    group: _Group, space: Space, squared: Tensor, least: float, rows: slice, columns: slice
 ) -> None:
-    """Give a reduction what a tile (I, J) of squared distances holds of its quantity."""
-    rows, columns = (slice(part.start, min(part.stop, reduction.k)) for part in (rows, columns))
-    if rows.start >= rows.stop or columns.start >= columns.stop:
+    """Give the reductions what a tile (I, J) of squared distances holds of their quantities."""
+    cut = [slice(part.start, min(part.stop, group.k)) for part in (rows, columns)]
+    if any(part.start >= part.stop for part in cut):
         return
-    distances = distances[: rows.stop - rows.start, : columns.stop - columns.start]
-    values, base = _values(quantity, space, distances, rows, columns)
+    if cut != [rows, columns]:
+        rows, columns = cut
+        squared = squared[: rows.stop - rows.start, : columns.stop - columns.start]
+        least = elementwise.least(squared)
+    base, least = _base(group, space, squared, least, rows, columns)
     spares = (space.spare(rows, columns), space.spare(rows, columns, 1))
-    reduction.add(values, base, rows, columns, spares)
+    for quantity, reduction in group.members:
+        values, its, least_value = _values(quantity, space, base, least, rows, columns)
+        reduction.add(values, its, rows, columns, spares, least=least_value)
+
+
+def _base(
+    group: _Group, space: Space, squared: Tensor, least: float, rows: slice, columns: slice
+) -> tuple[Tensor, float]:
+    """The distances of a tile (I, J) that the quantities of a group are taken from; the least."""
+    if group.noise is None:
+        return squared, least
+    out = space.debiased(rows, columns)
+    torch.add(group.noise[rows, None], group.noise[columns], out=out)
+    torch.sub(squared, out, out=out)
+    distances.without_rounding(out, squared)
+    return out, elementwise.least(out)
 
 
 def _values(
-    quantity: Quantity, space: _Space, distances: Tensor, rows: slice, columns: slice
-) -> tuple[Tensor, Tensor]:
-    """The values of a tile (I, J), and what is positive where a pair has one."""
+    quantity: Quantity, space: Space, base: Tensor, least: float, rows: slice, columns: slice
+) -> tuple[Tensor, Tensor, float]:
+    """The values of a tile (I, J), what is positive where a pair has one, and its least."""
     if isinstance(quantity, Cdnv):
-        return _cdnv(quantity, space, distances, rows, columns)
-    values = _unit_distances(quantity, space, distances, rows, columns)
-    return values, values
-
-
-def _cdnv(
-    quantity: Cdnv, space: _Space, distances: Tensor, rows: slice, columns: slice
-) -> tuple[Tensor, Tensor]:
-    """The ratios of a tile (I, J), and the distances in them."""
-    distances = _debiased(quantity.noise, space, distances, rows, columns)
-    half = quantity.variances / 2
-    values = torch.add(half[rows, None], half[columns], out=space.values(rows, columns))
-    for _ in range(quantity.power):
-        values.div_(distances)
-    return values, distances
+        half = quantity.variances / 2
+        values = torch.add(half[rows, None], half[columns], out=space.values(rows, columns))
+        for _ in range(quantity.power):
+            values.div_(base)
+        return values, base, least
+    values, least = _unit_distances(quantity, space, base, rows, columns)
+    return values, values, least
 
 
 def _unit_distances(
-    quantity: UnitDistance, space: _Space, distances: Tensor, rows: slice, columns: slice
-) -> Tensor:
+    quantity: UnitDistance, space: Space, base: Tensor, rows: slice, columns: slice
+) -> tuple[Tensor, float]:
     """Squared distances of the directions of a tile (I, J); NaN where one has no direction."""
     left, right = quantity.norms[rows], quantity.norms[columns]
-    distances = _debiased(quantity.noise, space, distances, rows, columns)
     values = torch.sub(left[:, None], right, out=space.values(rows, columns))
-    torch.addcmul(distances, values, values, value=-1, out=values)
-    if quantity.noise is None:
-        _repair(quantity, space, values, rows, columns)
-    else:
-        _without_rounding(values, distances)
-    inverse_left, inverse_right = left.reciprocal(), right.reciprocal()
-    return values.mul_(inverse_left[:, None]).mul_(inverse_right)
+    torch.addcmul(base, values, values, value=-1, out=values)
+    if quantity.noise is not None:
+        distances.without_rounding(values, base)
+    values.mul_(left.reciprocal()[:, None]).mul_(right.reciprocal())
+    least = elementwise.least(values)
+    if quantity.noise is None and _repair(quantity, space, values, least, rows, columns):
+        least = elementwise.least(values)
+    return values, least
 
 
 def _repair(
-    quantity: UnitDistance, space: _Space, values: Tensor, rows: slice, columns: slice
-) -> None:
-    """Take near directions from the vectors; the values are not divided by the norms yet."""
+    quantity: UnitDistance,
+    space: Space,
+    values: Tensor,
+    least: float,
+    rows: slice,
+    columns: slice,
+) -> bool:
+    """Take near directions from the vectors; False if there are none."""
     left, right, norms = quantity.norms[rows], quantity.norms[columns], space.squared_norms
     # The size of what was subtracted: the distances' own parts, and the gap of the norms.
-    both = torch.cat([left, right]).square()
-    lost = norms[rows].max() + norms[columns].max() + both.max() - both.min()
-    if elementwise.least(values) >= NEAR * float(lost):
-        return
+    (low, high), (first, last) = left.aminmax(), right.aminmax()
+    gap = torch.maximum(high, last).square() - torch.minimum(low, first).square()
+    lost = float(norms[rows].max() + norms[columns].max() + gap)
+    if math.isnan(least):
+        least = elementwise.least_present(values)
+    if least * float(low * first) >= distances.NEAR * lost:
+        return False
     scale = space.scale(rows, columns, norms)
     scale += (left.square()[:, None] - right.square()).abs_()
-    near = values < scale.mul_(NEAR)
+    scale.div_(left[:, None]).div_(right)
+    near = values < scale.mul_(distances.NEAR)
     if not bool(near.any()):
-        return
+        return False
     i, j = near.nonzero(as_tuple=True)
     from_left, from_right = (
         (space.points[part] - quantity.origin) / quantity.norms[part, None]
         for part in (rows, columns)
     )
-    gaps = _gaps(from_left, from_right, i, j, torch.full_like(left[i], 2.0))
-    values[i, j] = gaps.mul_(left[i]).mul_(right[j])
-
-
-def _debiased(
-    noise: Tensor | None, space: _Space, distances: Tensor, rows: slice, columns: slice
-) -> Tensor:
-    if noise is None:
-        return distances
-    out = space.spare(rows, columns)
-    torch.sub(distances, torch.add(noise[rows, None], noise[columns], out=out), out=out)
-    return _without_rounding(out, distances)
-
-
-def _without_rounding(differences: Tensor, minuends: Tensor) -> Tensor:
-    """Set differences to 0 of which nothing is left but rounding."""
-    if not elementwise.least(differences) > ROUNDING * elementwise.greatest(minuends):
-        differences.masked_fill_(differences <= ROUNDING * minuends, 0)
-    return differences
+    values[i, j] = distances.gaps(from_left, from_right, i, j, torch.full_like(left[i], 2.0))
+    return True

@@ -1,10 +1,10 @@
 """What tiles of pairs add up to: moments, order statistics, rows, nearest classes, extreme pairs.
 
 A `Reduction` takes the values of one quantity a tile at a time and keeps O(k) numbers of them. The
-tiles never change a result: sums are joined by Chan's formula, ranks are exact, and ties go to the
-smallest index.
+tiles never change a result, nor how they are dealt to parts that are joined: sums are joined by
+Chan's formula, ranks are exact, and ties go to the smallest index.
 
-Axes: k classes, I and J rows and columns of a tile, N pairs of a tile, m extreme pairs.
+Axes: k classes, I and J rows and columns of a tile, N pairs of a tile.
 """
 
 import dataclasses
@@ -14,15 +14,17 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tightframe.moments import elementwise
+from tightframe.moments.extremes import Extremes, Pairs
 from tightframe.moments.selection import Bracket, Selection
 
 Aggregate: TypeAlias = Literal[
     "moments",
     "logs",
+    "mean_log",
     "roots",
     "median",
     "tail",
@@ -45,7 +47,7 @@ RANKS: dict[str, Callable[[int], int]] = {
 # Fewer pairs are kept for their median and tails; of more, a sample says which ones.
 KEPT = 1 << 17
 # A sum of squares keeps its digits where this share of it, at least, is about the mean.
-SPREAD = 1e-3
+SPREAD = 1e-4
 # Where the largest power's logarithm is no larger, nothing that counts over- or underflows.
 SAFE_LOG = 600
 
@@ -60,7 +62,7 @@ class Moments:
 
     def take(self, values: Float[Tensor, " N"]) -> None:
         """Join a part by Chan's formula; its memory may be used up for the deviations."""
-        if (n := len(values)) == 0:
+        if (n := values.numel()) == 0:
             return
         mean = float(values.sum()) / n
         square = float(values @ values)
@@ -68,29 +70,22 @@ class Moments:
         if not spread > SPREAD * square:
             deviations = values.sub_(mean)
             spread = float(deviations @ deviations)
-        if self.n == 0:
-            self.n, self.mean, self.spread = n, mean, spread
+        self.join(Moments(n, mean, spread))
+
+    def join(self, part: "Moments") -> None:
+        """Join another stream."""
+        if self.n == 0 or part.n == 0:
+            if self.n == 0:
+                self.n, self.mean, self.spread = part.n, part.mean, part.spread
             return
-        shift, before = mean - self.mean, self.n
-        self.n += n
-        self.mean += shift * (n / self.n)
-        self.spread += spread + shift * shift * (before * n / self.n)
+        shift, before = part.mean - self.mean, self.n
+        self.n += part.n
+        self.mean += shift * (part.n / self.n)
+        self.spread += part.spread + shift * shift * (before * part.n / self.n)
 
     def variance(self, *, ddof: int) -> float:
         """Spread over n - ddof; NaN where that is not positive."""
         return self.spread / (self.n - ddof) if self.n > ddof else math.nan
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pairs:
-    """Some pairs i < j of classes with their values."""
-
-    i: Int64[Tensor, " m"]
-    j: Int64[Tensor, " m"]
-    values: Float64[Tensor, " m"]
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 @dataclasses.dataclass
@@ -101,7 +96,8 @@ class PairSummary:
     n: int = 0  # those that have one
     ranked: int = 0  # those that a median is over: also the ones that are debiased to 0 or less
     values: Moments = dataclasses.field(default_factory=Moments)
-    logs: Moments = dataclasses.field(default_factory=Moments)  # of the positive ones
+    # Of the positive ones; of "mean_log" alone, the spread is NaN.
+    logs: Moments = dataclasses.field(default_factory=Moments)
     roots: Moments = dataclasses.field(default_factory=Moments)
     middle: tuple[float, float] = (math.nan, math.nan)  # whose mean is the median
     tail_share: float = math.nan  # of the sum, held by the largest 1 % of the values
@@ -151,14 +147,16 @@ class Reduction:
         self._wanted = set(wanted)
         self._dim = dim
         self._debiased = debiased
+        self._device = device
         if "nearest" in wanted:
             summary.nearest = torch.full((k,), math.inf, dtype=torch.float64, device=device)
             summary.nearest_ids = torch.full((k,), -1, device=device)
         if "rows" in wanted:
             summary.row_sums = torch.zeros(k, dtype=torch.float64, device=device)
             summary.row_counts = torch.zeros(k, dtype=torch.int64, device=device)
+        self._n_extremes = extremes
         self._extremes = {
-            name: _Extremes(extremes, largest=name == "largest")
+            name: Extremes(extremes, largest=name == "largest")
             for name in ("largest", "smallest")
             if name in wanted
         }
@@ -174,10 +172,14 @@ class Reduction:
         """Whether pairs at random, given before the first pass, would save further ones."""
         return bool(self._selections) and self.summary.pairs > KEPT
 
-    def sample(self, values: Float[Tensor, "I J"], base: Float[Tensor, "I J"], pairs: int) -> None:
+    def sample(
+        self, values: Float[Tensor, "I J"], base: Float[Tensor, "I J"], *, least: float
+    ) -> None:
         """Take a tile of some pairs at random, as in `add`; they count for nothing else."""
-        _, valid, ranked = self._counted(values, base)
-        infinite = pairs - len(valid) if self._debiased == "infinite" else 0
+        kept, valid, ranked = self._counted(values, base, least)
+        if kept is None:  # the memory of all tiles
+            valid = ranked = valid.clone()
+        infinite = values.numel() - len(valid) if self._debiased == "infinite" else 0
         if infinite:
             ranked = torch.cat([ranked, ranked.new_full((infinite,), math.inf)])
         self._sample.append((ranked, valid))
@@ -191,6 +193,45 @@ class Reduction:
             )
         self._sample.clear()
 
+    def part(self) -> "Reduction":
+        """One that takes some tiles of the first pass, to be joined at its end."""
+        part = Reduction(
+            self.k,
+            self._wanted,
+            dim=self._dim,
+            debiased=self._debiased,
+            extremes=self._n_extremes,
+            device=self._device,
+        )
+        part._selections = {name: it.part() for name, it in self._selections.items()}
+        return part
+
+    def join(self, part: "Reduction") -> None:
+        """Take what a part has of its tiles."""
+        mine, its = self.summary, part.summary
+        mine.n += its.n
+        mine.ranked += its.ranked
+        mine.least = min(mine.least, its.least)
+        mine.log_riesz = float(np.logaddexp(mine.log_riesz, its.log_riesz))
+        for name in ("values", "logs", "roots"):
+            getattr(mine, name).join(getattr(its, name))
+        if mine.row_sums is not None and mine.row_counts is not None:
+            assert its.row_sums is not None
+            assert its.row_counts is not None
+            mine.row_sums += its.row_sums
+            mine.row_counts += its.row_counts
+        if mine.nearest is not None and mine.nearest_ids is not None:
+            assert its.nearest is not None
+            assert its.nearest_ids is not None
+            first = (its.nearest == mine.nearest) & (its.nearest_ids < mine.nearest_ids)
+            nearer = (its.nearest < mine.nearest) | first
+            mine.nearest = its.nearest.where(nearer, mine.nearest)
+            mine.nearest_ids = its.nearest_ids.where(nearer, mine.nearest_ids)
+        for name, extremes in self._extremes.items():
+            extremes.join(part._extremes[name])
+        for name, selection in self._selections.items():
+            selection.join(part._selections[name])
+
     def add(
         self,
         values: Float[Tensor, "I J"],
@@ -198,6 +239,8 @@ class Reduction:
         rows: slice,
         columns: slice,
         spares: tuple[Float[Tensor, "I J"], Float[Tensor, "I J"]],
+        *,
+        least: float,
     ) -> None:
         """Take a tile of values, which are used up.
 
@@ -206,30 +249,36 @@ class Reduction:
             base: Positive where the pair has a value; else it is absent (NaN), its classes
                 coincide (0) or are debiased below 0.
             rows, columns: Which classes they are of.
-            spares: Memory to work in; `base` may lie there.
+            spares: Memory to work in.
+            least: Of the base; NaN if pairs are absent.
         """
-        kept, valid, ranked = self._counted(values, base)
+        kept, valid, ranked = self._counted(values, base, least)
         for name, selection in self._selections.items():
             if not selection.done:
                 selection.add(ranked if name == "median" else valid)
         if not self._wanted:
             return
-        self.summary.ranked += len(ranked)
+        self.summary.ranked += ranked.numel()
         self._lower(values, kept, rows, columns)
         self._credit(values, kept, rows, columns)
         for extremes in self._extremes.values():
             extremes.add(values, kept, valid, rows.start, columns.start)
-        self._reduce(valid, *(spare.flatten()[: len(valid)] for spare in spares))
+        known = least if values is base and kept is None else None
+        spare, other = (spare.flatten()[: valid.numel()] for spare in spares)
+        self._reduce(valid, spare, other, known)
 
-    def _counted(self, values: Tensor, base: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _counted(
+        self, values: Tensor, base: Tensor, least: float
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Which pairs have a value (None: all), those values, and those that a median is over."""
-        if elementwise.least(base) > 0:
+        if least > 0:
             return None, (valid := values.flatten()), valid
         kept = elementwise.above(base, 0.0)
         valid = elementwise.picked(values, kept)
         if self._debiased != "zero":
             return kept, valid, valid
-        return kept, valid, values[~values.isnan()].clamp_(min=0)
+        present = elementwise.from_on(values, -math.inf)
+        return kept, valid, elementwise.picked(values, present).clamp_(min=0)
 
     def end_pass(self) -> bool:
         """All tiles are through; True when nothing more is needed of them."""
@@ -255,26 +304,48 @@ class Reduction:
                 setattr(summary, f"{name}_share", share)
         return True
 
-    def _reduce(self, values: Tensor, spare: Tensor, other: Tensor) -> None:
+    def _reduce(self, values: Tensor, spare: Tensor, other: Tensor, least: float | None) -> None:
         """First pass: sums and extremes of the values (N,), which they use up."""
         summary, wanted = self.summary, self._wanted
-        if len(values) == 0:
+        if values.numel() == 0:
             return
-        summary.n += len(values)
-        least = elementwise.least(values)
+        summary.n += values.numel()
+        if least is None:
+            least = elementwise.least(values)
         summary.least = min(summary.least, least)
-        if "roots" in wanted:
-            summary.roots.take(elementwise.sqrt(values, out=spare))
-        if "logs" in wanted or "riesz" in wanted:
-            # Two singletons have a CDNV of 0.
-            positive = values if least > 0 else values[values > 0]
-            logs = elementwise.log(positive, out=spare[: len(positive)])
-            if "riesz" in wanted and len(logs):
-                part = _log_sum_power(logs, -(self._dim - 2) / 2, other[: len(logs)])
-                summary.log_riesz = float(np.logaddexp(summary.log_riesz, part))
-            summary.logs.take(logs)
+        if wanted & {"logs", "mean_log", "roots", "riesz"}:
+            self._reduce_logs(values, spare, other, least)
         if wanted & {"moments", "tail", "tail001", "largest"}:
             summary.values.take(values)
+
+    def _reduce_logs(self, values: Tensor, spare: Tensor, other: Tensor, least: float) -> None:
+        summary, wanted = self.summary, self._wanted
+        if not wanted & {"logs", "riesz"}:
+            if "roots" in wanted:
+                summary.roots.take(elementwise.sqrt(values, out=other))
+            if "mean_log" in wanted:
+                positive = _positive(values, least)
+                n = positive.numel()
+                if not least > 0 and n:
+                    least = elementwise.least(positive)
+                total = elementwise.sum_of_logs(positive, least, spare=spare[:n])
+                summary.logs.join(Moments(n, total / n if n else math.nan, math.nan))
+            return
+        positive = _positive(values, least)
+        n = positive.numel()
+        logs = elementwise.log(positive, out=spare[:n])
+        other_logs = other[:n]
+        if "riesz" in wanted and n:
+            part = _log_sum_power(logs, -(self._dim - 2) / 2, other_logs, least)
+            summary.log_riesz = float(np.logaddexp(summary.log_riesz, part))
+        if "roots" in wanted:
+            if least > 0:  # the exponential is the faster one
+                roots = torch.mul(logs, 0.5, out=other_logs)
+                elementwise.exp(roots, out=roots)
+            else:
+                roots = elementwise.sqrt(values, out=other)
+            summary.roots.take(roots)
+        summary.logs.take(logs)
 
     def _lower(self, values: Tensor, kept: Tensor | None, rows: slice, columns: slice) -> None:
         """Credit the least values of a tile (I, J) to both classes of each pair."""
@@ -304,59 +375,16 @@ class Reduction:
             counts[part] += values.shape[dim] if kept is None else kept.sum(dim)
 
 
-def _log_sum_power(logs: Tensor, exponent: float, spare: Tensor) -> float:
+def _positive(values: Tensor, least: float) -> Tensor:
+    """The positive ones; two singletons have a CDNV of 0."""
+    return values if least > 0 else elementwise.picked(values, elementwise.above(values, 0.0))
+
+
+def _log_sum_power(logs: Tensor, exponent: float, spare: Tensor, least: float) -> float:
     """ln of the sum of e^(exponent * logs), of numbers (N,) that are given by their logarithms."""
     powers = torch.mul(logs, exponent, out=spare)
-    if not abs(elementwise.greatest(powers)) < SAFE_LOG:
+    known = exponent < 0 < least
+    largest = exponent * math.log(least) if known else elementwise.greatest(powers)
+    if not abs(largest) < SAFE_LOG:
         return float(powers.logsumexp(0))
     return math.log(float(elementwise.exp(powers, out=powers).sum()))
-
-
-class _Extremes:
-    """The m largest or smallest values of a stream of tiles, and where they are."""
-
-    def __init__(self, m: int, *, largest: bool) -> None:
-        self._m = m
-        self._sign = 1 if largest else -1
-        # Of the pairs so far, in their order: sign * value, i, j.
-        self._values = np.empty(0)
-        self._places = np.empty((2, 0), dtype=np.int64)
-
-    def add(
-        self,
-        values: Float[Tensor, "I J"],
-        kept: Bool[Tensor, "I J"] | None,
-        valid: Float[Tensor, " N"],
-        row: int,
-        column: int,
-    ) -> None:
-        """Take a tile whose first pair is (row, column); `valid` are its values that count."""
-        if len(valid) == 0:
-            return
-        full = len(self._values) == self._m
-        best = elementwise.greatest(valid) if self._sign > 0 else -elementwise.least(valid)
-        if full and best < self._values[-1]:  # the rule, once a few tiles are through
-            return
-        signed = (values if self._sign > 0 else -values).flatten()
-        if kept is not None:
-            signed = signed.where(kept.flatten(), -math.inf)
-        bound = float(self._values[-1]) if full else -math.inf
-        if len(valid) > self._m:
-            bound = max(bound, float(signed.topk(self._m).values[-1]))
-        # In a tile, places ascend as (i, j) do: of those that tie at the bound, the first ones.
-        above = (signed > bound).nonzero().flatten()
-        ties = (signed == bound).nonzero().flatten()[: self._m]
-        if bound == -math.inf:  # no bound yet: those are not kept
-            ties = ties[:0]
-        places = torch.cat([above, ties])
-        at = places.cpu().numpy()
-        i, j = at // values.shape[1] + row, at % values.shape[1] + column
-        found = np.concatenate([self._values, signed[places].cpu().numpy()])
-        all_places = np.concatenate([self._places, np.stack([i, j])], axis=1)
-        order = np.lexsort((all_places[1], all_places[0], -found))[: self._m]
-        self._values, self._places = found[order], all_places[:, order]
-
-    def pairs(self) -> Pairs:
-        """Those that were found, in order."""
-        i, j = torch.from_numpy(self._places)
-        return Pairs(i, j, torch.from_numpy(self._sign * self._values))

@@ -23,6 +23,8 @@ _END = 0x7FF << 52  # the bits of infinity
 ERRORS = 6
 # A bracket that holds this many times what the sample says, and CAPACITY, is given up.
 OVERFULL = 4
+# Where fewer than one in so many reach a bracket, they are picked out first.
+FEW = 8
 
 
 class Selection:
@@ -66,6 +68,18 @@ class Selection:
     def look_in(self, bracket: "Bracket") -> None:
         """Before the first pass: the rank is likely there."""
         self._bracket = bracket
+
+    def part(self) -> "Selection":
+        """One that takes a part of the stream's first pass by the same bracket, to be joined."""
+        assert self._bracket is not None, "there is no bracket"
+        bracket = self._bracket.part()
+        return Selection(self._rank_of, tail=self._wants_tail, bracket=bracket)
+
+    def join(self, part: "Selection") -> None:
+        """Take what a part has seen."""
+        assert self._bracket is not None, "the pass is over"
+        assert part._bracket is not None, "the pass is over"
+        self._bracket.join(part._bracket)
 
     def add(self, values: Float[Tensor, " N"]) -> None:
         """Take a part of the stream: finite values, none negative."""
@@ -207,12 +221,37 @@ class Bracket:
             capacity=max(CAPACITY, OVERFULL * math.ceil(n * 2 * margin / n_sample)),
         )
 
+    def part(self) -> "Bracket":
+        """An empty one with the same ends."""
+        return Bracket(self._low, self._high, tail=self._wants_tail, capacity=self._capacity)
+
+    def join(self, part: "Bracket") -> None:
+        """Take what a part of the stream had in another bracket with the same ends (used up)."""
+        n, more = self._n_members, part._n_members
+        self._below += part._below
+        self._above += part._above
+        self._sum_above += part._sum_above
+        self._n_members += more
+        if part._members is None or self._n_members > self._capacity:
+            return
+        if self._members is None:
+            self._members = part._members
+        else:
+            self._members[n : n + more] = part._members[:more]
+        part._members = None  # its memory is free before the next one is joined
+
     def add(self, values: Float[Tensor, " N"]) -> None:
         """Take a part of the stream."""
+        n = values.numel()
+        from_low = elementwise.from_on(values, self._low)
+        n_from_low = elementwise.count(from_low)
+        self._below += n - n_from_low
+        if n_from_low < n // FEW:  # of a tail, the rest is about a few
+            values = elementwise.picked(values, from_low)
+            from_low = elementwise.from_on(values, self._low)
         above = elementwise.above(values, self._high)
-        inside = elementwise.from_on(values, self._low).logical_xor_(above)
-        n_above, n_inside = elementwise.count(above), elementwise.count(inside)
-        self._below += len(values) - n_above - n_inside
+        n_above = elementwise.count(above)
+        n_inside = n_from_low - n_above
         self._above += n_above
         self._n_members += n_inside
         if self._wants_tail and n_above:
@@ -221,8 +260,9 @@ class Bracket:
             return
         if self._members is None:
             self._members = values.new_empty(self._capacity)
-        if self._n_members <= self._capacity:
+        if n_inside and self._n_members <= self._capacity:
             place = self._n_members - n_inside
+            inside = from_low.logical_xor_(above)
             self._members[place : self._n_members] = elementwise.picked(values, inside)
 
     def find(self, rank_of: Callable[[int], int], infinite: int) -> bool:
