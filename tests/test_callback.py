@@ -125,7 +125,7 @@ def test_its_time_is_not_the_training_s(tiny, monkeypatch):
         nonlocal now
         now += 1.0
 
-    monkeypatch.setattr("tightframe.lm.training.time.perf_counter", lambda: now)
+    monkeypatch.setattr("tightframe.lm.loop.time.perf_counter", lambda: now)
     monkeypatch.setattr("tightframe.lm.training.next_token", one_batch)
     run = train(tiny, step_hooks=[slow])
     # Records at steps 2, 4, 6, 8 and 9, an eighth of a second each.

@@ -48,7 +48,7 @@ def outcome(out):
     """What must not depend on interruptions: every checkpoint's bytes, the log but its timings."""
     run = Run.open(out)
     assert run.finished
-    timings = ("seconds", "tokens_per_second")
+    timings = ("seconds", "cpu_seconds", "tokens_per_second")
     log = [{name: r[name] for name in r if name not in timings} for r in run.log]
     weights = [(run.checkpoint(step) / "model.safetensors").read_bytes() for step in run.steps]
     return run.steps, log, weights

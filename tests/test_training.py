@@ -51,7 +51,7 @@ def equal(ours, theirs):
 
 
 def without_timings(records):
-    timings = ("seconds", "tokens_per_second")
+    timings = ("seconds", "cpu_seconds", "tokens_per_second")
     return [{k: v for k, v in record.items() if k not in timings} for record in records]
 
 

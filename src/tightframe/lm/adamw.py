@@ -15,7 +15,7 @@ class AdamW:
     """Decoupled weight decay on matrices and embeddings, as `Trainer`: not on biases and norms.
 
     Args:
-        model: Its parameters are updated in place, from their gradients.
+        model: Its parameters that require gradients are updated in place, from them.
         betas: Decay of the running means of gradients and of their squares.
         eps: Added to the root of the second mean.
         weight_decay: A step takes `learning_rate * weight_decay` of a weight away.
@@ -27,15 +27,16 @@ class AdamW:
         self.betas = betas
         self.eps = eps
         self.weight_decay = weight_decay
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.first = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.second = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.steps = {name: p.new_zeros(()) for name, p in self.parameters.items()}
 
     def update(self, learning_rate: float) -> None:
-        """Take one step along the gradients, then drop them."""
-        decayed = [name for name, parameter in self.parameters.items() if parameter.ndim >= 2]
-        others = [name for name, parameter in self.parameters.items() if parameter.ndim < 2]
+        """Take one step along the gradients, then drop them; a parameter without one stays."""
+        given = {n: p for n, p in self.parameters.items() if p.grad is not None}
+        decayed = [name for name, parameter in given.items() if parameter.ndim >= 2]
+        others = [name for name, parameter in given.items() if parameter.ndim < 2]
         for names, weight_decay in ((decayed, self.weight_decay), (others, 0.0)):
             gradients = [self.parameters[name].grad for name in names]
             with torch.no_grad():

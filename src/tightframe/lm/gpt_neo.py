@@ -22,8 +22,8 @@ from tightframe.lm.transformer import (
     Transformer,
     TransformerConfig,
     from_tensors,
-    read_tensors,
 )
+from tightframe.lm.weights import read_tensors
 
 # What a config.json that leaves something out means, and what ours says to have the same.
 DEFAULTS: dict[str, Any] = {

@@ -5,33 +5,54 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from tightframe.errors import UserError
-from tightframe.lm.recipes import TrainSettings
 
 CHOICES = {"device": "auto", "precision": "auto", "threads": 0}  # what asks for a choice
 
 
-def choose(settings: TrainSettings, recorded: TrainSettings | None = None) -> TrainSettings:
+@runtime_checkable
+class MachineSettings(Protocol):
+    """The settings that depend on the machine, in a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+    @property
+    def threads(self) -> int: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=MachineSettings)
+
+
+def choose(settings: S, recorded: S | None = None) -> S:
     """The settings with every "auto" replaced: as `recorded` has it, or as suits this machine."""
     if recorded is not None:
         again = {
             n: getattr(recorded, n) for n, auto in CHOICES.items() if getattr(settings, n) == auto
         }
         settings = dataclasses.replace(settings, **again)
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is 'cuda', but torch finds no GPU here; set device=cpu")
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_named(settings.device)
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
     threads = settings.threads or torch.get_num_threads()
     return dataclasses.replace(settings, device=device, precision=precision, threads=threads)
+
+
+def device_named(device: str) -> str:
+    """The device that is asked for; "auto" is a GPU where there is one."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is 'cuda', but torch finds no GPU here; set device=cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 @contextlib.contextmanager

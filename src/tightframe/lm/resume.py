@@ -13,13 +13,14 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from tightframe.errors import UserError
 from tightframe.files import sha256, whole_file
 from tightframe.lm.adamw import AdamW
 
 DIGITS = 16  # of the SHA-256 in a file's name
+NUMBERS = ("step", "tokens", "seconds", "cpu_seconds")  # of the progress
 
 
 @dataclasses.dataclass
@@ -30,12 +31,13 @@ class Progress:
     step: int = 0  # batches seen
     tokens: int = 0  # labelled positions trained on
     seconds: float = 0.0  # of training, without validation and saving
+    cpu_seconds: float = 0.0  # of this process' threads in the same time
 
 
-def save_state(folder: Path, model: nn.Module, optimizer: AdamW, progress: Progress) -> None:
-    """Write a state, then remove the earlier ones."""
-    weights = {f"weight.{name}": value.detach() for name, value in model.named_parameters()}
-    numbers = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds}
+def save_state(folder: Path, optimizer: AdamW, progress: Progress) -> None:
+    """Write a state of what is trained, then remove the earlier ones."""
+    weights = {f"weight.{name}": value.detach() for name, value in optimizer.parameters.items()}
+    numbers = {name: getattr(progress, name) for name in NUMBERS}
     content = safetensors.torch.save(
         weights | optimizer.state() | {"sums": progress.sums},
         metadata={"progress": json.dumps(numbers)},
@@ -50,8 +52,8 @@ def save_state(folder: Path, model: nn.Module, optimizer: AdamW, progress: Progr
             state.unlink()
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: AdamW, progress: Progress) -> bool:
-    """Put the newest state into model, optimizer and progress; False if there is none.
+def load_state(folder: Path, optimizer: AdamW, progress: Progress) -> bool:
+    """Put the newest state into the parameters, optimizer and progress; False if there is none.
 
     The tensors are copied: those of a file are unaligned, and bits may depend on alignment.
     """
@@ -68,12 +70,12 @@ def load_state(folder: Path, model: nn.Module, optimizer: AdamW, progress: Progr
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         numbers = json.loads(file.metadata()["progress"])
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in optimizer.parameters.items():
             parameter.copy_(tensors[f"weight.{name}"])
     optimizer.restore(tensors)
     progress.sums.copy_(tensors["sums"])
-    progress.step, progress.tokens = numbers["step"], numbers["tokens"]
-    progress.seconds = numbers["seconds"]
+    for name in NUMBERS:
+        setattr(progress, name, numbers[name])
     return True
 
 

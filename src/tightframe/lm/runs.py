@@ -15,43 +15,52 @@ import json
 import shutil
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from tightframe.errors import UserError
 from tightframe.files import append_line, read_text, write_text
 from tightframe.lm.recipes import TrainSettings
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
-PLACES = ("tokens", "out")  # where things lie, not what the run is
+S = TypeVar("S")
+R = TypeVar("R", bound="RunFolder[Any]")
 
 
-class Run:
-    """A run directory that exists; `Run.open` finds one, `Run.claim` makes one or goes on."""
+class RunFolder(Generic[S]):
+    """A run directory that exists; `open` finds one, `claim` makes one or goes on.
+
+    A subclass says which settings its runs have, and what they are made from.
+    """
+
+    SETTINGS: ClassVar[type]  # what config.toml holds
+    MADE_BY: ClassVar[str]  # the command that makes one
+    MADE_FROM: ClassVar[str]  # the setting that says where the data lie; the fact of their
+    # fingerprint has the same name
 
     def __init__(self, path: Path):
         self.path = path
         self.name = path.resolve().name
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls: type[R], path: str | Path) -> R:
         """The run in a directory, finished or not."""
         path = Path(path)
         if not path.is_dir():
-            raise UserError(f"{path}: no such run directory; train one with `tightframe train`")
+            raise UserError(f"{path}: no such run directory; train one with `{cls.MADE_BY}`")
         if not (path / "config.toml").is_file():
             raise UserError(f"{path}: holds no config.toml, so it is no run directory")
         return cls(path)
 
     @classmethod
-    def claim(cls, settings: TrainSettings, facts: dict[str, Any]) -> "Run":
+    def claim(cls: type[R], settings: Any, facts: dict[str, Any]) -> R:
         """The run of these settings: a new directory, or the one that belongs to them already.
 
         Args:
-            settings: Resolved, nothing "auto".
-            facts: The first line of the log; its `tokens` (a fingerprint) must not change, and
-                its `steps` are those of the whole run.
+            settings: Resolved, nothing "auto"; their `out` is the directory.
+            facts: The first line of the log; the fingerprint of what the run is made from must not
+                change, and its `steps` are those of the whole run.
         """
-        path = settings.out
+        path: Path = settings.out
         run = cls(path)
         if (path / "config.toml").exists():
             run._refuse_other(settings, facts)
@@ -64,10 +73,11 @@ class Run:
         return run
 
     @cached_property
-    def settings(self) -> TrainSettings:
+    def settings(self) -> S:
         """The resolved settings."""
         path = self.path / "config.toml"
-        return resolve(TrainSettings, read_toml(path), source=str(path))
+        settings: S = resolve(self.SETTINGS, read_toml(path), source=str(path))
+        return settings
 
     @property
     def log_path(self) -> Path:
@@ -135,18 +145,20 @@ class Run:
         for later in (later for later in self.steps if later > step):
             shutil.rmtree(self.checkpoint(later))
 
-    def _refuse_other(self, settings: TrainSettings, facts: dict[str, Any]) -> None:
+    def _refuse_other(self, settings: S, facts: dict[str, Any]) -> None:
         recorded, wanted = as_dict(self.settings), as_dict(settings)
         differing = [name for name in wanted if wanted[name] != recorded[name]]
-        for name in (name for name in differing if name not in PLACES):
+        places = (self.MADE_FROM, "out")  # where things lie, not what the run is
+        for name in (name for name in differing if name not in places):
             raise UserError(
                 f"{self.path}: belongs to a run with {name} = {recorded[name]}, not "
                 f"{wanted[name]}; choose another `out`, or remove the folder"
             )
-        if self.log_path.exists() and self.facts["tokens"] != facts["tokens"]:
+        source = self.MADE_FROM
+        if self.log_path.exists() and self.facts[source] != facts[source]:
             raise UserError(
-                f"{self.path}: was trained on tokens {self.facts['tokens']}, but "
-                f"{settings.tokens} holds {facts['tokens']}; choose another `out`"
+                f"{self.path}: was trained on {source} {self.facts[source]}, but "
+                f"{getattr(settings, source)} holds {facts[source]}; choose another `out`"
             )
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -159,3 +171,11 @@ class Run:
         except (IndexError, KeyError, TypeError, ValueError):
             raise UserError(f"{self.log_path}: altered or damaged; train again elsewhere") from None
         return parsed
+
+
+class Run(RunFolder[TrainSettings]):
+    """A training on the tokens of a corpus."""
+
+    SETTINGS = TrainSettings
+    MADE_BY = "tightframe train"
+    MADE_FROM = "tokens"

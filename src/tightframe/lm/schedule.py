@@ -6,12 +6,51 @@ Everything is a function of the settings and the step, so that nothing of it has
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from tightframe.errors import UserError
 from tightframe.lm.recipes import TrainSettings
+
+
+@runtime_checkable
+class RateSettings(Protocol):
+    """The settings of a learning rate; `lm.recipes.TrainSettings` says what each is."""
+
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def schedule(self) -> str: ...  # noqa: D102
+    @property
+    def warmup(self) -> float: ...  # noqa: D102
+    @property
+    def final_rate(self) -> float: ...  # noqa: D102
+
+
+def warmup_steps(settings: RateSettings, steps: int) -> int:
+    """Steps before the peak of the learning rate, in a run of so many."""
+    return round(settings.warmup * steps if settings.warmup < 1 else settings.warmup)
+
+
+def learning_rate(settings: RateSettings, step: int, *, steps: int) -> float:
+    """The rate of the update that follows `step` of `steps` updates.
+
+    It climbs to the peak in equal parts, (step + 1) / (warmup_steps + 1), then decays from 1 at
+    the end of the warm-up to `final_rate` at the end of the run, which no update reaches: without
+    warm-up, `linear` is transformers' rule.
+    """
+    peak, floor, warmup = settings.learning_rate, settings.final_rate, warmup_steps(settings, steps)
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, steps - warmup)
+    left = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": 0.5 + 0.5 * math.cos(math.pi * done),
+    }[settings.schedule]
+    return peak * (floor + (1 - floor) * left)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +81,7 @@ class Schedule:
     @property
     def warmup_steps(self) -> int:
         """Steps before the peak of the learning rate."""
-        warmup = self.settings.warmup
-        return round(warmup * self.steps if warmup < 1 else warmup)
+        return warmup_steps(self.settings, self.steps)
 
     @property
     def checkpoints(self) -> frozenset[int]:
@@ -56,22 +94,8 @@ class Schedule:
         return step / self.epoch_steps
 
     def learning_rate(self, step: int) -> float:
-        """The rate of the update that follows `step` updates.
-
-        It climbs to the peak in equal parts, (step + 1) / (warmup_steps + 1), then decays from 1
-        at the end of the warm-up to `final_rate` at the end of the run, which no update reaches:
-        without warm-up, `linear` is transformers' rule.
-        """
-        peak, floor = self.settings.learning_rate, self.settings.final_rate
-        if step < self.warmup_steps:
-            return peak * (step + 1) / (self.warmup_steps + 1)
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        left = {
-            "constant": 1.0,
-            "linear": 1 - done,
-            "cosine": 0.5 + 0.5 * math.cos(math.pi * done),
-        }[self.settings.schedule]
-        return peak * (floor + (1 - floor) * left)
+        """The rate of the update that follows `step` updates."""
+        return learning_rate(self.settings, step, steps=self.steps)
 
     def order(self, epoch: int) -> Int[np.ndarray, " rows"]:
         """The permutation of the rows in one epoch (from 0); each has its own generator."""

@@ -9,21 +9,25 @@ P positions that the model knows.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, read_json, sha256, whole_folder
 from tightframe.lm.attention import Visible, attend
 from tightframe.lm.interface import PRENORM, Batch, check_layers
+from tightframe.lm.weights import (
+    CONFIG,
+    WEIGHTS,
+    fill,
+    load_content,
+    read_tensors,
+    save_weights,
+)
 from tightframe.settings import resolve
 
 FORMAT = "tightframe-transformer-1"  # what config.json of a checkpoint folder says
@@ -81,7 +85,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.output = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, width))
         if not self.token_embedding.is_meta:
-            self._draw_weights(torch.Generator().manual_seed(seed))
+            draw_weights(self, config.init_std, torch.Generator().manual_seed(seed))
 
     @property
     def classifier(self) -> Float[Tensor, "V D"]:
@@ -125,7 +129,7 @@ class Transformer(nn.Module):
         nothing.
         """
         batch = self._checked(batch)
-        embeddings: Tensor = self(batch.inputs, _visible(batch))
+        embeddings: Tensor = self(batch.inputs, visible_keys(batch))
         return embeddings
 
     def embed_layers(
@@ -139,7 +143,7 @@ class Transformer(nn.Module):
         """
         check_layers(layers, self.depth)
         batch = self._checked(batch)
-        visible = _visible(batch)
+        visible = visible_keys(batch)
         stream = self._embed_inputs(batch.inputs)
         found = {0: stream} if 0 in layers else {}
         for i, block in enumerate(self.blocks, start=1):
@@ -187,20 +191,14 @@ class Transformer(nn.Module):
         tokens = F.embedding(inputs, self.token_embedding)
         return tokens + self.position_embedding[: inputs.shape[1]]
 
-    def _draw_weights(self, generator: torch.Generator) -> None:
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:
-                nn.init.normal_(parameter, std=self.config.init_std, generator=generator)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-
 
 class Block(nn.Module):
     """Attention and an MLP, each added to the residual stream, each behind its own norm."""
 
-    def __init__(self, config: TransformerConfig, *, window: int):
+    def __init__(self, config: TransformerConfig, *, window: int, hidden: int | None = None):
         super().__init__()
         width = config.width
+        hidden = hidden or MLP_RATIO * width
         self.window = window
         self.heads = config.heads
         self.scale = (width // config.heads) ** -0.5 if config.scale_attention else 1.0
@@ -208,11 +206,15 @@ class Block(nn.Module):
         self.query_key_value = Linear(width, 3 * width, bias=config.attention_bias)
         self.attention_out = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp_in = Linear(width, MLP_RATIO * width)
-        self.mlp_out = Linear(MLP_RATIO * width, width)
+        self.mlp_in = Linear(width, hidden)
+        self.mlp_out = Linear(hidden, width)
 
     def forward(self, stream: Float[Tensor, "B T D"], visible: Visible) -> Float[Tensor, "B T D"]:
         """The residual stream after this block."""
+        return self.transformed(self.attended(stream, visible))
+
+    def attended(self, stream: Float[Tensor, "B T D"], visible: Visible) -> Float[Tensor, "B T D"]:
+        """The residual stream after attention."""
         attended = attend(
             self.query_key_value(self.attention_norm(stream)),
             visible,
@@ -220,7 +222,11 @@ class Block(nn.Module):
             scale=self.scale,
             window=self.window,
         )
-        stream = stream + self.attention_out(attended)
+        added: Tensor = self.attention_out(attended)
+        return stream + added
+
+    def transformed(self, stream: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """The residual stream after the MLP."""
         hidden = F.gelu(self.mlp_in(self.mlp_norm(stream)), approximate="tanh")
         added: Tensor = self.mlp_out(hidden)
         return stream + added
@@ -233,7 +239,16 @@ class Linear(nn.Linear):
         """Leave the weights empty."""
 
 
-def _visible(batch: Batch) -> Visible:
+def draw_weights(model: nn.Module, std: float, generator: torch.Generator) -> None:
+    """Embeddings and matrices from a normal distribution, biases at 0; norms stay as they are."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            nn.init.normal_(parameter, std=std, generator=generator)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+def visible_keys(batch: Batch) -> Visible:
     """Which keys the queries see; None if the batch is causal.
 
     A causal batch needs no mask for its padding, which comes after every real query.
@@ -250,63 +265,23 @@ def _visible(batch: Batch) -> Visible:
 
 def save_checkpoint(model: Transformer, folder: Path) -> None:
     """Write a new folder with the weights (safetensors) and what they are (config.json)."""
-    with whole_folder(folder) as temporary:
-        weights = temporary / "model.safetensors"
-        tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-        # Bytes through Python: a full disk is then an OSError, which whole_folder names.
-        weights.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
-        content = {
-            "format": FORMAT,
-            "name": model.name,
-            "transformer": dataclasses.asdict(model.config),
-            "sha256": sha256(weights),
-        }
-        content["fingerprint"] = fingerprint(content)
-        (temporary / "config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    config = dataclasses.asdict(model.config)
+    save_weights(folder, model, {"format": FORMAT, "name": model.name, "transformer": config})
 
 
 def load_checkpoint(folder: Path) -> Transformer:
     """The model of a folder that `save_checkpoint` wrote; a damaged or altered one is refused."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such checkpoint folder")
-    path = folder / "config.json"
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: not a checkpoint of tightframe; expected format {FORMAT}")
-    if content.pop("fingerprint", None) != fingerprint(content):
-        raise UserError(f"{path}: altered since it was written; use another checkpoint")
-    config = resolve(TransformerConfig, content["transformer"], source=str(path))
-    tensors = read_tensors(folder / "model.safetensors", digest=content["sha256"])
+    content = load_content(folder, format=FORMAT)
+    config = resolve(TransformerConfig, content["transformer"], source=str(folder / CONFIG))
+    tensors = read_tensors(folder / WEIGHTS, digest=content["sha256"])
     return from_tensors(config, tensors, name=content["name"], source=folder)
 
 
 def from_tensors(
     config: TransformerConfig, tensors: dict[str, Tensor], *, name: str, source: Path | str
 ) -> Transformer:
-    """A Transformer with a copy of these weights; `source` is named in errors.
-
-    Tensors of a mapped file are aligned otherwise than torch's own, which changes the last bits
-    of products; the copy gives the bits of the model that was saved.
-    """
+    """A Transformer with a copy of these weights; `source` is named in errors."""
     with torch.device("meta"):
         model = Transformer(config, name=name)
-    copies = {name: value.clone() for name, value in tensors.items()}
-    try:
-        model.load_state_dict(copies, assign=True)
-    except RuntimeError as error:
-        reason = str(error).split("\n\t")[1]  # the first line says only that there is one
-        raise UserError(f"{source}: the weights don't fit config.json: {reason}") from None
+    fill(model, tensors, source=source)
     return model
-
-
-def read_tensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, whose SHA-256 must be `digest` if one is given."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; the checkpoint is incomplete")
-    if digest is not None and sha256(path) != digest:
-        raise UserError(f"{path}: truncated or altered (sha256 differs); use another checkpoint")
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
-    return tensors

@@ -21,7 +21,7 @@ def check_tokenizer(source: str | Path, shards: TokenShards) -> None:
         source: As `load_model` takes it: a run, a folder, or a name on the hub.
         shards: What the model is to be measured on.
     """
-    own = _own_tokenizer(source)
+    own = own_tokenizer(source)
     if own is None or _is_file_of(own, shards):
         return
     try:
@@ -52,7 +52,7 @@ def check_words(
         words: What each of them is, as the tokenizer writes it or as text; none if unknown.
         what: What holds them, for the message.
     """
-    own = _own_tokenizer(source)
+    own = own_tokenizer(source)
     if own is None or not words:
         return
     try:
@@ -72,7 +72,7 @@ def check_words(
 
 def beginning_of_sequence(source: str | Path) -> int | None:
     """Id of the token that the model's own tokenizer puts before a text; None if it puts none."""
-    own = _own_tokenizer(source)
+    own = own_tokenizer(source)
     if own is None:
         return None
     try:
@@ -83,7 +83,7 @@ def beginning_of_sequence(source: str | Path) -> int | None:
         return None  # the hub has no tokenizer of this name, or can't be asked
 
 
-def _own_tokenizer(source: str | Path) -> Path | str | None:
+def own_tokenizer(source: str | Path) -> Path | str | None:
     """The file beside the weights, or of the tokens that a run was trained on; a hub name."""
     folder = Path(source).expanduser()
     if (folder / "config.toml").is_file():

@@ -1,0 +1,279 @@
+"""The one training loop, whatever is trained on whatever: it updates, logs, saves and resumes.
+
+Axes: B rows of a batch.
+"""
+
+import contextlib
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from tightframe.errors import UserError
+from tightframe.lm import resume
+from tightframe.lm.adamw import AdamW
+from tightframe.lm.interface import IGNORE, Batch
+from tightframe.lm.runs import RunFolder
+
+# Called with the step, the model and the record whenever one has been written to the log.
+Hook = Callable[[int, Any, Mapping[str, Any]], None]
+
+# Called with the model and the step after each step, and before the first; it leaves the model as
+# it is, and its time is not that of the training.
+StepHook = Callable[[Any, int], None]
+
+
+@runtime_checkable
+class LoopSettings(Protocol):
+    """What the loop reads of a run's settings; `lm.recipes.TrainSettings` says what each is."""
+
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
+    @property
+    def betas(self) -> tuple[float, float]: ...  # noqa: D102
+    @property
+    def eps(self) -> float: ...  # noqa: D102
+    @property
+    def clip(self) -> float: ...  # noqa: D102
+    @property
+    def log_every(self) -> int: ...  # noqa: D102
+    @property
+    def save_every(self) -> int: ...  # noqa: D102
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+    @property
+    def device(self) -> str: ...  # noqa: D102
+
+
+@runtime_checkable
+class Course(Protocol):
+    """What is trained, on what and when: everything is a function of the step."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Its parameters that require gradients are trained."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Optimizer updates of the whole run."""
+        ...
+
+    @property
+    def checkpoints(self) -> frozenset[int]:
+        """Steps after which the model is kept; the last step is one of them."""
+        ...
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the update that follows `step` updates."""
+        ...
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """What each update that follows `step` updates learns from, to the end of the run."""
+        ...
+
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
+        """Mean over the labelled positions, nats per token; `step` counts this update."""
+        ...
+
+    def keep(self, folder: Path) -> dict[str, Any]:
+        """Write a checkpoint folder; what the log is to say of it."""
+        ...
+
+    def place(self, step: int) -> dict[str, Any]:
+        """What a record says besides of where it stands."""
+        ...
+
+
+def made_by() -> dict[str, Any]:
+    """What the first line of a log says of the machine and its software."""
+    return {
+        "version": version("tightframe"),
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+class Loop:
+    """A run between its start and its end; `finish` goes there from wherever it is.
+
+    On a CPU an interrupted run ends with the bits of an uninterrupted one.
+
+    Args:
+        run: Where its log, checkpoints and states lie.
+        settings: Of the run.
+        course: What is trained.
+        hooks: Called with each record of the log.
+        step_hooks: Called at each step.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder[Any],
+        settings: LoopSettings,
+        course: Course,
+        *,
+        hooks: Sequence[Hook] = (),
+        step_hooks: Sequence[StepHook] = (),
+    ):
+        self.run = run
+        self.settings = settings
+        self.course = course
+        self.hooks = hooks
+        self.step_hooks = step_hooks
+        self.optimizer = AdamW(
+            course.module,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+        sums = torch.zeros(3, dtype=torch.float64, device=settings.device)
+        self.progress = resume.Progress(sums)
+        self.recorded = 0, 0.0  # tokens and seconds at the last record
+        self.clock = 0.0  # when it was last read, in seconds
+        self.cpu_clock = 0.0
+
+    def finish(self) -> None:
+        """Train from the newest state, or from the start, to the end."""
+        run, progress, steps = self.run, self.progress, self.course.steps
+        resumed = resume.load_state(run.resume_folder, self.optimizer, progress)
+        run.rewind(progress.step if resumed else -1)
+        self.recorded = progress.tokens, progress.seconds
+        self._start_clock()
+        if resumed:
+            say(f"{run.path}: resumes at step {progress.step} of {steps}")
+        elif 0 in self.course.checkpoints:
+            self._keep_checkpoint()
+        self._show_step()
+        with _bar(steps, progress.step) as show:
+            for batch in self.course.batches(progress.step):
+                self._update(batch)
+                if progress.step % self.settings.log_every == 0 or progress.step == steps:
+                    self._record_training(show)
+                kept = progress.step in self.course.checkpoints
+                if kept:
+                    self._keep_checkpoint()
+                if progress.step < steps and (
+                    kept or progress.step % self.settings.save_every == 0
+                ):
+                    self._save_state()
+                self._show_step()
+
+    def _update(self, batch: Batch) -> None:
+        """One step of the optimizer."""
+        settings, progress = self.settings, self.progress
+        progress.step += 1
+        n_labels = int((batch.targets != IGNORE).sum())
+        if n_labels == 0:  # a last batch may be a row of one token
+            return
+        batch = batch.to(settings.device)
+        with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):
+            loss = self.course.loss(batch, progress.step)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(
+            self.optimizer.parameters.values(), settings.clip or math.inf
+        )
+        self.optimizer.update(self.course.learning_rate(progress.step - 1))
+        progress.sums += torch.stack([loss.detach(), norm, torch.ones_like(norm)])
+        progress.tokens += n_labels
+
+    def _show_step(self) -> None:
+        if self.step_hooks:
+            with self._clock_stopped():
+                for hook in self.step_hooks:
+                    hook(self.course.module, self.progress.step)
+
+    def _record_training(self, show: Hook) -> None:
+        """Log and show the means since the last record, if there was an update."""
+        progress = self.progress
+        loss_sum, norm_sum, n_updates = progress.sums.tolist()
+        progress.sums.zero_()
+        if n_updates == 0:
+            return
+        self._read_clock()
+        tokens, seconds = progress.tokens - self.recorded[0], progress.seconds - self.recorded[1]
+        self.recorded = progress.tokens, progress.seconds
+        record = {
+            "kind": "train",
+            **self._place(),
+            "loss": loss_sum / n_updates,
+            "learning_rate": self.course.learning_rate(progress.step - 1),
+            "gradient_norm": norm_sum / n_updates,
+            "tokens_per_second": round(tokens / seconds, 1),
+            "seconds": round(progress.seconds, 3),
+            "cpu_seconds": round(progress.cpu_seconds, 3),
+        }
+        self._log(record)
+        show(progress.step, self.course.module, record)
+
+    def _keep_checkpoint(self) -> None:
+        with self._clock_stopped():
+            found = self.course.keep(self.run.checkpoint(self.progress.step))
+            self._log({"kind": "checkpoint", **self._place(), **found})
+
+    def _save_state(self) -> None:
+        with self._clock_stopped():
+            resume.save_state(self.run.resume_folder, self.optimizer, self.progress)
+
+    def _place(self) -> dict[str, Any]:
+        step = self.progress.step
+        return {"step": step, **self.course.place(step), "tokens": self.progress.tokens}
+
+    def _log(self, record: dict[str, Any]) -> None:
+        for name, value in record.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(
+                    f"{self.run.path}: {name} is {value} at step {record['step']}; train again in "
+                    f"another folder with a learning_rate below {self.settings.learning_rate:g}"
+                )
+        self.run.add_record(record)
+        for hook in self.hooks:
+            hook(record["step"], self.course.module, record)
+
+    def _start_clock(self) -> None:
+        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
+
+    def _read_clock(self) -> None:
+        self.progress.seconds += time.perf_counter() - self.clock
+        self.progress.cpu_seconds += time.process_time() - self.cpu_clock
+        self._start_clock()
+
+    @contextlib.contextmanager
+    def _clock_stopped(self) -> Iterator[None]:
+        self._read_clock()
+        yield
+        self._start_clock()
+
+
+def say(line: str) -> None:
+    """A message to whoever watches, beside what a command prints."""
+    print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _bar(steps: int, step: int) -> Iterator[Hook]:
+    """A progress bar, on a terminal only; yields what shows a record of the training."""
+    columns = (
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}, {task.fields[speed]:,.0f} tokens/s, time left"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=steps, completed=step, loss=math.nan, speed=math.nan)
+        yield lambda step, model, record: bar.update(
+            task, completed=step, loss=record["loss"], speed=record["tokens_per_second"]
+        )
