@@ -49,6 +49,26 @@ def test_both_ways_are_the_naive_one_with_its_gradient(monkeypatch, short, n_pos
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("short", [0, 512], ids=["sdpa", "chunks"])
+@pytest.mark.parametrize("window", [0, 30])
+def test_a_mask_hides_what_it_says_in_both_ways(monkeypatch, short, window):
+    # A prefix of 90 keys in one row and of 10 in the other, over two chunks of queries.
+    monkeypatch.setattr(attention, "SHORT", short)
+    projected = projections(100)
+    place = torch.arange(100)
+    prefix = torch.tensor([90, 10])[:, None, None]
+    visible = ((place <= place[:, None]) | (place < prefix))[:, None]
+    query, key, value = projected.view(2, 100, 3, 2, -1).permute(2, 0, 3, 1, 4)
+    near = (place - place[:, None]).abs() < (window or 100)
+    logits = (0.7 * query @ key.mT).masked_fill(~(visible & near), -torch.inf)
+    expected = (logits.softmax(-1) @ value).transpose(1, 2).reshape(2, 100, 8)
+    found = attend(projected, visible, heads=2, scale=0.7, window=window)
+    (expected_gradient,) = torch.autograd.grad(expected.sin().sum(), projected)
+    (gradient,) = torch.autograd.grad(found.sin().sum(), projected)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("window", [0, 20])
 def test_bfloat16_is_float64_up_to_its_rounding(window):
     # bfloat16 keeps 8 bits: logits of about 2 are off by 0.4 %, hence weights by about 1 %.

@@ -1,9 +1,10 @@
 """Attention: which keys a query sees, and the fastest way there on this device.
 
-torch's `scaled_dot_product_attention` everywhere but for causal batches on a CPU whose queries see
-at most `SHORT` keys. There it multiplies by MKL, whichever library torch's other products use; its
-backward pass in bfloat16 takes longer than in float32; and with a window it computes what is
-hidden, too. Products over chunks of queries take 0.3 to 0.8 of its time (`benchmarks/parts.py`).
+torch's `scaled_dot_product_attention` everywhere but on a CPU whose queries see at most `SHORT`
+keys. There it multiplies by MKL, whichever library torch's other products use; its backward pass
+in bfloat16 takes longer than in float32; with a window it computes what is hidden, too; and with a
+mask it takes many times as long where `exact_float32` is on. Products over chunks of queries take
+0.3 to 0.8 of its time (`benchmarks/parts.py`).
 
 Axes: B rows, T positions, D embedding, H heads, N = B * H, Q queries of a chunk, K its keys.
 """
@@ -38,17 +39,19 @@ def attend(
     """
     rows, n_positions, _ = projected.shape
     window = window if window < n_positions else 0
-    if visible is None and projected.device.type == "cpu" and (window or n_positions) <= SHORT:
-        with torch.autocast("cpu", enabled=False):  # every product in the dtype it is given
-            attended: Tensor = _ChunkedCausal.apply(  # type: ignore[no-untyped-call]
-                projected, heads, scale, window
-            )
-        return attended
-    if window:
+    n_keys = window if window and visible is None else n_positions  # that a query sees, at most
+    chunked = projected.device.type == "cpu" and n_keys <= SHORT
+    if window and not (chunked and visible is None):
         place = torch.arange(n_positions, device=projected.device)
         ahead = place - place[:, None]  # (T, T), of the key
         near = ahead.abs() < window
         visible = near & (ahead <= 0 if visible is None else visible)
+    if chunked:
+        with torch.autocast("cpu", enabled=False):  # every product in the dtype it is given
+            attended: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
+                projected, visible, heads, scale, window
+            )
+        return attended
     by_head = projected.view(rows, n_positions, 3, heads, -1).transpose(1, 3)
     query, key, value = by_head.unbind(2)  # each (B, H, T, D / H)
     attended = F.scaled_dot_product_attention(
@@ -57,11 +60,13 @@ def attend(
     return attended.transpose(1, 2).flatten(2)
 
 
-class _ChunkedCausal(torch.autograd.Function):
-    """Causal attention, a chunk of queries at a time, that keeps its weights."""
+class _Chunked(torch.autograd.Function):
+    """Attention, a chunk of queries at a time, that keeps its weights; causal without a mask."""
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, heads: int, scale: float, window: int) -> Tensor:
+    def forward(
+        ctx: Any, projected: Tensor, visible: Visible, heads: int, scale: float, window: int
+    ) -> Tensor:
         rows, n_positions, _ = projected.shape
         by_head = projected.view(rows, n_positions, 3, heads, -1).permute(2, 0, 3, 1, 4)
         stacked = by_head.contiguous().flatten(1, 2)  # (3, N, T, D / H)
@@ -70,19 +75,25 @@ class _ChunkedCausal(torch.autograd.Function):
             query.mul_(scale)
         attended = torch.empty_like(query)
         kept = []
-        for first, start, stop in _chunks(n_positions, window):
-            logits = query[:, start:stop] @ key[:, first:stop].transpose(1, 2)  # (N, Q, K)
-            _hide(logits, first, start, window)
+        hidden = None if visible is None else ~visible
+        chunks = list(_chunks(n_positions, window, causal=visible is None))
+        for queries, keys in chunks:
+            logits = query[:, queries] @ key[:, keys].transpose(1, 2)  # (N, Q, K)
+            if hidden is None:
+                _hide(logits, keys.start, queries.start, window)
+            else:
+                by_row = logits.view(rows, heads, *logits.shape[1:])
+                by_row.masked_fill_(hidden[:, :, queries], -math.inf)
             weights = logits.softmax(-1)
-            attended[:, start:stop] = weights @ value[:, first:stop]
+            attended[:, queries] = weights @ value[:, keys]
             kept.append(weights)
         ctx.save_for_backward(stacked, attended, *kept)
-        ctx.shape, ctx.scale, ctx.window = (rows, heads, n_positions, -1), scale, window
+        ctx.shape, ctx.scale, ctx.chunks = (rows, heads, n_positions, -1), scale, chunks
         return attended.view(ctx.shape).transpose(1, 2).flatten(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         stacked, attended, *kept = ctx.saved_tensors
         query, key, value = stacked.unbind(0)
         rows, heads, n_positions, _ = ctx.shape
@@ -93,9 +104,7 @@ class _ChunkedCausal(torch.autograd.Function):
         shared = (d_attended * attended).sum(-1, keepdim=True)  # (N, T, 1)
         d_stacked = torch.zeros_like(stacked)
         d_query, d_key, d_value = d_stacked.unbind(0)
-        chunks = _chunks(n_positions, ctx.window)
-        for weights, (first, start, stop) in zip(kept, chunks, strict=True):
-            queries, keys = slice(start, stop), slice(first, stop)
+        for weights, (queries, keys) in zip(kept, ctx.chunks, strict=True):
             d_chunk = d_attended[:, queries]
             d_value[:, keys].baddbmm_(weights.transpose(1, 2), d_chunk)
             d_logits = d_chunk @ value[:, keys].transpose(1, 2)
@@ -105,14 +114,15 @@ class _ChunkedCausal(torch.autograd.Function):
         if ctx.scale != 1:
             d_query.mul_(ctx.scale)
         d_stacked = d_stacked.view(3, *ctx.shape)  # (3, B, H, T, D / H)
-        return d_stacked.permute(1, 3, 0, 2, 4).flatten(2), None, None, None
+        return d_stacked.permute(1, 3, 0, 2, 4).flatten(2), None, None, None, None
 
 
-def _chunks(n_positions: int, window: int) -> Iterator[tuple[int, int, int]]:
-    """First visible key, first query and end of each chunk of queries."""
+def _chunks(n_positions: int, window: int, *, causal: bool) -> Iterator[tuple[slice, slice]]:
+    """The queries of each chunk, and the keys that they may see."""
     for start in range(0, n_positions, CHUNK):
-        first = max(0, start - window + 1) // CHUNK * CHUNK if window else 0
-        yield first, start, min(start + CHUNK, n_positions)
+        stop = min(start + CHUNK, n_positions)
+        first = max(0, start - window + 1) // CHUNK * CHUNK if window and causal else 0
+        yield slice(start, stop), slice(first, stop if causal else n_positions)
 
 
 def _hide(logits: Tensor, first: int, start: int, window: int) -> None:
