@@ -17,30 +17,40 @@ _END_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[S
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    special_tokens: Sequence[str] = (END_OF_TEXT,),
+    at_most: bool = False,
+) -> Tokenizer:
     """Train a byte-level BPE, as GPT-2's but of any size; id 0 is end-of-text.
 
     Args:
         texts: Training texts, read once, one after the other.
-        vocab_size: Tokens, end-of-text and the 256 bytes included.
+        vocab_size: Tokens, special ones and the 256 bytes included.
+        special_tokens: Tokens that are no text; they take the first ids.
+        at_most: Take fewer tokens from a text that does not support so many, instead of refusing.
     """
-    if vocab_size < N_BYTES + 1:
+    smallest = N_BYTES + len(special_tokens)
+    if vocab_size < smallest:
+        special = "end-of-text" if tuple(special_tokens) == (END_OF_TEXT,) else "special tokens"
         raise UserError(
             f"a vocabulary of {vocab_size:,} is too small; "
-            f"the smallest is {N_BYTES + 1}: the bytes and end-of-text"
+            f"the smallest is {smallest}: the bytes and {special}"
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=list(special_tokens),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(iter(texts), trainer)
     largest = tokenizer.get_vocab_size()
-    if largest < vocab_size:
+    if largest < vocab_size and not at_most:
         raise UserError(
             f"a vocabulary of {vocab_size:,} is larger than this text supports; "
             f"the largest possible is {largest:,}"
