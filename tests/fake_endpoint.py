@@ -47,7 +47,11 @@ class Endpoint:
                 self.end_headers()
                 self.wfile.write(text.encode())
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request, address):
+                pass  # a client that stops at a refusal hangs up on requests under way
+
+        server = Server(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")

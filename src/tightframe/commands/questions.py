@@ -1,10 +1,16 @@
-"""The command that writes questions about facts."""
+"""Commands that write with facts: questions about them, and other wordings to train on."""
 
+import contextlib
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tightframe.commands.console import Flag, Json, Names, console, done, say
 from tightframe.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tightframe.knowledge.records import Type
 
 
 def questions(
@@ -14,6 +20,7 @@ def questions(
     out: Path,
     backend: Literal["rules", "llm"] = "rules",
     types: Names = None,
+    cloze_only: Flag = False,
     known: Path | None = None,
     seed: int = 0,
     strict: Flag = False,
@@ -34,6 +41,9 @@ def questions(
     types
         What to ask, e.g. reliability,paraphrase; all seven types otherwise. Those that a fact has
         already are kept.
+    cloze_only
+        Write no questions; give those that there are and have none a cloze: the question with its
+        wh-phrase as the mask, or a statement that the endpoint makes of it.
     known
         With rules: JSON lines of prompt and answers, older knowledge for locality questions.
     seed
@@ -44,11 +54,6 @@ def questions(
     json
         Print one JSON object on standard output.
     """
-    import dataclasses
-
-    from rich.progress import Progress
-
-    from tightframe.knowledge.question_files import write_questions
     from tightframe.knowledge.records import TYPES
 
     names = [name for given in types or TYPES for name in given.split(",") if name]
@@ -60,27 +65,143 @@ def questions(
             )
     if not names:
         raise UserError(f"--types: names no type; expected some of {', '.join(TYPES)}")
-    if backend == "rules" and "locality" in names and known is None:
+    chosen = [type_ for type_ in TYPES if type_ in names]
+    if cloze_only:
+        if known:
+            raise UserError("--known is for new questions; leave it out with --cloze-only")
+        _write_clozes(facts, out, backend, chosen, strict, json)
+    else:
+        _write_questions(facts, out, backend, chosen, known, seed, strict, json)
+
+
+def reword(
+    facts: Path,
+    /,
+    *,
+    out: Path,
+    reordered: Flag = False,
+    paraphrases: int = 0,
+    generated_qas: Flag = False,
+    strict: Flag = False,
+    json: Json = False,
+) -> None:
+    """Write facts with other wordings of them, to train on: reordered by rule, others by a model.
+
+    Parameters
+    ----------
+    facts
+        A file of facts in any format. Wordings of a kind that a fact has already are kept.
+    out
+        The new file, facts with their wordings. What was dropped is beside it, and why.
+    reordered
+        The fact with its answer at the end, after all its clues; offline.
+    paraphrases
+        How many paraphrases to ask for, of an endpoint as for `questions --backend llm`.
+    generated_qas
+        Ask the endpoint for question-answer pairs, other than those that the fact is asked.
+    strict
+        Refuse a file with blemishes.
+    json
+        Print one JSON object on standard output.
+    """
+    import dataclasses
+
+    from tightframe.knowledge.rewording import reword as write_wordings
+
+    if paraphrases < 0:
+        raise UserError(f"--paraphrases {paraphrases}: expected a number from 1 on")
+    if not (reordered or paraphrases or generated_qas):
+        raise UserError("expected --reordered, --paraphrases N or --generated-qas, or several")
+    with _progress("requests", shown=bool(paraphrases or generated_qas)) as progress:
+        written = write_wordings(
+            facts,
+            out,
+            reordered=reordered,
+            paraphrases=paraphrases,
+            generated_qas=generated_qas,
+            strict=strict,
+            progress=progress,
+        )
+    counts = ", ".join(f"{name} {n:,}" for name, n in written.wordings.items() if n)
+    lines = [f"{out}: {written.facts:,} facts; wordings: {counts or 'none'}"]
+    lines += _counted("dropped", written.dropped)
+    if written.without_answer:
+        lines.append(f"{written.without_answer:,} facts do not hold their answer: not reordered")
+    done("\n".join(lines), json, out=str(out), **dataclasses.asdict(written))
+
+
+def _write_questions(
+    facts: Path,
+    out: Path,
+    backend: Literal["rules", "llm"],
+    types: "Sequence[Type]",
+    known: Path | None,
+    seed: int,
+    strict: bool,
+    json: bool,
+) -> None:
+    import dataclasses
+
+    from tightframe.knowledge.question_files import write_questions
+
+    if backend == "rules" and "locality" in types and known is None:
         say("no locality questions: --known FILE gives the older knowledge to ask for")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("facts", visible=backend == "llm")
+    with _progress("facts", shown=backend == "llm") as progress:
         written = write_questions(
             facts,
             out,
             backend=backend,
-            types=[type_ for type_ in TYPES if type_ in names],
+            types=types,
             known=known,
             seed=seed,
             strict=strict,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
     counts = ", ".join(f"{name} {count:,}" for name, count in written.questions.items())
     lines = [f"{out}: {written.facts:,} facts; questions: {counts or 'none'}"]
-    for what, by_name in (("dropped", written.dropped), ("warnings", written.warnings)):
-        if by_name:
-            lines.append(f"{what}: {', '.join(f'{name} {n:,}' for name, n in by_name.items())}")
+    lines += _counted("dropped", written.dropped) + _counted("warnings", written.warnings)
     if backend == "rules" and written.without_target:
         lines.append(
             f"{written.without_target:,} facts have no target, hence no questions by rules"
         )
     done("\n".join(lines), json, out=str(out), **dataclasses.asdict(written))
+
+
+def _write_clozes(
+    facts: Path,
+    out: Path,
+    backend: Literal["rules", "llm"],
+    types: "Sequence[Type]",
+    strict: bool,
+    json: bool,
+) -> None:
+    import dataclasses
+
+    from tightframe.knowledge.cloze_files import write_clozes
+
+    with _progress("questions", shown=backend == "llm") as progress:
+        written = write_clozes(
+            facts, out, backend=backend, types=types, strict=strict, progress=progress
+        )
+    lines = [
+        f"{out}: {written.facts:,} facts; {written.clozes:,} of {written.questions:,} questions"
+        f" have clozes, {written.new:,} new"
+    ]
+    lines += _counted("no cloze", written.dropped)
+    done("\n".join(lines), json, out=str(out), **dataclasses.asdict(written))
+
+
+def _counted(what: str, by_name: dict[str, int]) -> list[str]:
+    """A line of counts by name, where there are any."""
+    counts = ", ".join(f"{name} {n:,}" for name, n in by_name.items())
+    return [f"{what}: {counts}"] if by_name else []
+
+
+@contextlib.contextmanager
+def _progress(of: str, *, shown: bool) -> "Iterator[Callable[[int, int], None]]":
+    """A progress bar of what an endpoint has answered; nothing off a terminal."""
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(of, visible=shown)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -47,6 +47,12 @@ def items(record: Record, key: str) -> list[Any]:
     return list(value or ())
 
 
+def texts(record: Record, key: str) -> tuple[str, ...]:
+    """The texts in the list at `key`, none of them blank; none where there is no list."""
+    listed = {f"{key}[{n}]": one for n, one in enumerate(items(record, key))}
+    return tuple(text(listed, place) for place in listed)
+
+
 def text(record: Record, key: str, *, empty: bool = False) -> str:
     """The text at `key`; it must hold more than blanks unless `empty`."""
     value = record.get(key)

@@ -6,6 +6,7 @@ qa           `input`, `output`    reliability questions only
 qa-clean     `question`, `answer` the same, with facts that are cleaned already
 """
 
+import dataclasses
 import datetime
 import json
 import re
@@ -25,6 +26,7 @@ from tightframe.knowledge.fields import (
     objects,
     shown,
     text,
+    texts,
     whole,
 )
 from tightframe.knowledge.records import (
@@ -34,6 +36,7 @@ from tightframe.knowledge.records import (
     Fact,
     Link,
     Question,
+    QuestionAnswer,
     Target,
     fact_id,
 )
@@ -126,16 +129,17 @@ def _ours(record: Record, note: Note) -> Fact:
         None if revision is None else whole(revision, "revision"),
         text(record, "license", empty=True) if "license" in record else LICENSE,
         tuple(make.made),
+        texts(record, "paraphrases"),
+        texts(record, "reordered"),
+        tuple(
+            QuestionAnswer(text(one, "question"), text(one, "answer"))
+            for one in objects(record, "generated_qas", QuestionAnswer, "a generated question")
+        ),
     )
 
 
 def _wikidyk(record: Record, note: Note) -> Fact:
-    asked = record["eval"]
-    if isinstance(asked, str):
-        try:
-            asked = json.loads(asked)
-        except (ValueError, RecursionError) as error:
-            raise RecordError("schema", f"'eval' is text that is not JSON ({error})") from None
+    asked = _unpacked(record, "eval")
     if not isinstance(asked, dict):
         raise RecordError("schema", f"'eval' is {shown(asked)}, expected an object of types")
     rows = []
@@ -145,7 +149,46 @@ def _wikidyk(record: Record, note: Note) -> Fact:
         if not isinstance(one, dict):
             raise RecordError("schema", f"eval.{type} is {shown(one)}, expected an object")
         rows.append((type, text(one, "prompt"), one.get("answer"), one.get("masked_prompt")))
-    return _plain(record, training_text(text(record, "fact")), rows, note)
+    return dataclasses.replace(
+        _plain(record, training_text(text(record, "fact")), rows, note),
+        paraphrases=_variants(record, "paraphrases", "paraphrased_fact"),
+        reordered=_variants(record, "reordered_facts", "reordered_fact"),
+        generated_qas=tuple(
+            QuestionAnswer(text(one, "question"), text(one, "answer"))
+            for one in _parts(record, "generated_qas")
+        ),
+    )
+
+
+def _unpacked(record: Record, key: str) -> Any:
+    """The value at `key`; on the hub, nested values may be text that holds JSON."""
+    value = record.get(key)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise RecordError("schema", f"{key!r} is text that is not JSON ({error})") from None
+
+
+def _parts(record: Record, key: str) -> list[Record]:
+    """The objects in the list at `key`, whatever else they hold; none where there is no list."""
+    parts = items({key: _unpacked(record, key)}, key)
+    for part in parts:
+        if not isinstance(part, dict):
+            raise RecordError("schema", f"{key!r} holds {shown(part)}, expected objects")
+    return parts
+
+
+def _variants(record: Record, key: str, field: str) -> tuple[str, ...]:
+    """Wordings of the fact, each a sentence to train on, as the fact itself is."""
+    found = []
+    for part in _parts(record, key):
+        sentence = training_text(text(part, field))
+        if not sentence.strip():
+            raise RecordError("schema", f"{field!r} holds no words, expected a sentence")
+        found.append(sentence)
+    return tuple(found)
 
 
 def _qa(record: Record, note: Note) -> Fact:

@@ -1,7 +1,7 @@
 """Records of this study's files, a line each (one that is none is named), and reports."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,16 +36,16 @@ def read_records(path: Path, make: Callable[[dict[str, Any]], T], *, what: str) 
     return found
 
 
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Write one JSON object for people and programs, whole or not at all; NaN is null."""
-    text = json.dumps(_without_nan(dict(report)), indent=1, ensure_ascii=False, allow_nan=False)
+def write_report(path: Path, report: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Write JSON for people and programs, an object or a list, whole or not at all; NaN is null."""
+    text = json.dumps(_without_nan(report), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and value != value else value
 

@@ -1,29 +1,22 @@
-"""From a file of facts to a file of facts with questions, beside it what was dropped and left.
+"""From a file of facts to a file of facts with questions, see `unfinished` for what is beside it.
 
-OUT.jsonl           facts with their questions
-OUT.dropped.jsonl   questions that failed a check, with the reason
-OUT.left.jsonl      facts that an endpoint gave no questions for; gone once there are none
-replies/            what the endpoint said, beside OUT
+What an endpoint said is kept in replies/, beside the file.
 """
 
 import collections
 import dataclasses
-import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tightframe.errors import PartlyDoneError, UserError
-from tightframe.files import write_text
-from tightframe.knowledge.benchmark import load_benchmark, write_facts
+from tightframe.errors import UserError
+from tightframe.knowledge.benchmark import load_benchmark
 from tightframe.knowledge.entries import read_entries
 from tightframe.knowledge.kinds import found_targets
 from tightframe.knowledge.questions import Asked, ask, checked
 from tightframe.knowledge.records import TYPES, Fact, Type
 from tightframe.knowledge.rules import Known
-
-_SHOWN = 5  # of a list, in one line
+from tightframe.knowledge.unfinished import refuse_finished, save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +59,7 @@ def write_questions(
     Raises:
         PartlyDoneError: The endpoint gave no questions for some facts; all others are written.
     """
-    left_file = out.with_suffix(".left.jsonl")
-    if out.exists() and not left_file.exists():
-        raise UserError(f"{out}: already exists; remove it or choose another name")
+    refuse_finished(out)
     read = load_benchmark(facts, strict=strict)
     left: dict[int, str] = {}
     requests = 0
@@ -83,27 +74,11 @@ def write_questions(
         asked, left, requests = _ask_endpoint(
             read, out, types, strict, wait, lambda done: progress(done, total)
         )
-    done = [fact for index, fact in enumerate(asked.facts) if index not in left]
     dropped = [
         {"fact_id": one.fact_id, **dataclasses.asdict(one.question), "reason": one.reason}
         for one in asked.dropped
     ]
-    if left:  # before the questions: they are known to be incomplete from the start
-        _write(
-            left_file,
-            ({"fact_id": read[index].id, "reason": reason} for index, reason in left.items()),
-        )
-    _write(out.with_suffix(".dropped.jsonl"), dropped)
-    write_facts(out, done)
-    if left:
-        ids = [read[index].id for index in left]
-        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-        raise PartlyDoneError(
-            f"{len(done)} of {len(read)} facts have their questions in {out}; left:"
-            f" {', '.join(ids[:_SHOWN])}{more} ({next(iter(left.values()))}); all are in"
-            f" {left_file}; run again to go on"
-        )
-    left_file.unlink(missing_ok=True)
+    save(out, asked.facts, left, dropped, what="questions")
     return _written(asked, requests)
 
 
@@ -171,7 +146,3 @@ def _written(asked: Asked, requests: int) -> Written:
         warnings=dict(sorted(collections.Counter(n for q in questions for n in q.checks).items())),
         requests=requests,
     )
-
-
-def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records))

@@ -27,6 +27,7 @@ TYPES: tuple[Type, ...] = (
 )
 MASK = "[MASK]"  # stands once in a cloze, where the answer belongs
 LICENSE = "CC BY-SA"
+WORDINGS = ("paraphrases", "reordered", "generated_qas")  # what a fact may be trained on besides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,14 @@ class Question:
 
 
 @dataclasses.dataclass(frozen=True)
+class QuestionAnswer:
+    """A question and its answer to train on; nobody is asked it."""
+
+    question: str
+    answer: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Fact:
     """A sentence to inject, and what is asked about it."""
 
@@ -79,10 +88,14 @@ class Fact:
     revision: int | None = None
     license: str = LICENSE
     questions: tuple[Question, ...] = ()
+    paraphrases: tuple[str, ...] = ()  # the fact in other words
+    reordered: tuple[str, ...] = ()  # the fact with its answer at the end
+    generated_qas: tuple[QuestionAnswer, ...] = ()  # to train on, not to ask
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, keys in the order of the fields."""
-        return dataclasses.asdict(self)
+        """JSON-able, keys in the order of the fields; other wordings only where there are some."""
+        record = dataclasses.asdict(self)
+        return {key: value for key, value in record.items() if value or key not in WORDINGS}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Fact":
@@ -97,6 +110,11 @@ class Fact:
                         **one | {"answers": tuple(one["answers"]), "checks": tuple(one["checks"])}
                     )
                     for one in record["questions"]
+                ),
+                "paraphrases": tuple(record.get("paraphrases", ())),
+                "reordered": tuple(record.get("reordered", ())),
+                "generated_qas": tuple(
+                    QuestionAnswer(**one) for one in record.get("generated_qas", ())
                 ),
             }
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tightframe.knowledge.formats import MAX_ANSWER_WORDS
-from tightframe.knowledge.records import TYPES, Fact, Question
+from tightframe.knowledge.records import TYPES, WORDINGS, Fact, Question
 
 ELIGIBLE_ANSWER_WORDS = 4
 ELIGIBLE_FACT_WORDS = 24
@@ -33,6 +33,14 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True)
+class Wordings:
+    """How much there is to train on besides the facts, of one kind."""
+
+    texts: int
+    facts: int  # with at least one of them
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     """A benchmark in numbers."""
 
@@ -40,6 +48,7 @@ class Summary:
     by_year: dict[str, Counts]  # "none" for facts without a year
     by_type: dict[str, Counts]  # facts are those with a question of the type
     duplicates: int  # facts equal to an earlier one but for case, blanks and punctuation
+    wordings: dict[str, Wordings]  # by name, see `records.WORDINGS`; those that there are
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, keys in the order of the fields."""
@@ -51,11 +60,11 @@ class Summary:
         width = max(map(len, groups))
         heads = ("facts", "questions", "words", "longest", "answer", "> 8", "verbatim", "eligible")
         yield " " * width + "".join(f"{head:>10}" for head in heads)
-        for name, one in groups.items():
+        for name, counts in groups.items():
             cells = (
-                *(f"{one.facts:,}", f"{one.questions:,}", f"{one.fact_words:.2f}"),
-                *(f"{one.longest_fact}", f"{one.answer_words:.2f}", f"{one.long_answers:,}"),
-                *(f"{one.verbatim:,}", f"{one.eligible:,}"),
+                *(f"{counts.facts:,}", f"{counts.questions:,}", f"{counts.fact_words:.2f}"),
+                *(f"{counts.longest_fact}", f"{counts.answer_words:.2f}"),
+                *(f"{counts.long_answers:,}", f"{counts.verbatim:,}", f"{counts.eligible:,}"),
             )
             yield f"{name:{width}}" + "".join(f"{cell:>10}" for cell in cells)
         yield "answers start in tenth 1 to 10 of the fact: " + ", ".join(
@@ -65,6 +74,8 @@ class Summary:
             f"facts that repeat an earlier one: {self.duplicates:,}; "
             f"questions that contain their answer: {self.all.in_prompt:,}"
         )
+        for name, one in self.wordings.items():
+            yield f"{name}: {one.texts:,} of {one.facts:,} facts"
 
 
 def summarize(facts: Sequence[Fact]) -> Summary:
@@ -72,6 +83,7 @@ def summarize(facts: Sequence[Fact]) -> Summary:
     years = sorted({fact.year for fact in facts}, key=lambda year: (year is None, year or 0))
     present = {one.type for fact in facts for one in fact.questions}
     normalised = {normalise(fact.fact) for fact in facts}
+    reworded = {name: [len(getattr(fact, name)) for fact in facts] for name in WORDINGS}
     return Summary(
         all=_counts((fact, fact.questions) for fact in facts),
         by_year={
@@ -90,6 +102,11 @@ def summarize(facts: Sequence[Fact]) -> Summary:
             if type in present
         },
         duplicates=len(facts) - len(normalised),
+        wordings={
+            name: Wordings(sum(counts), sum(map(bool, counts)))
+            for name, counts in reworded.items()
+            if any(counts)
+        },
     )
 
 
