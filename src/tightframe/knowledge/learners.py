@@ -1,0 +1,125 @@
+"""What injection trains and questions are put to: one interface for our networks and others'.
+
+Text goes in and comes out; tokens are the learner's own business. An objective decides what a
+lesson is, the learner how it reads one.
+
+Axes: N prompts, C candidates of a prompt, D embedding.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tightframe.lm.interface import Batch
+from tightframe.lm.objectives import Example
+
+# ntp: the whole sentence, token by token. sp: the words that a mask hides. qa: the answer to a
+# question. mlm: tokens drawn and hidden by the learner itself (encoder-only models of the hub).
+Objective: TypeAlias = Literal["ntp", "sp", "qa", "mlm"]
+
+# cloze: a sentence with one MASK where the answer belongs. question: a question in words.
+# continuation: the words before the answer.
+Form: TypeAlias = Literal["cloze", "question", "continuation"]
+
+MAX_NEW_TOKENS = 32  # of an answer, unless a gold answer is longer
+
+
+class Lesson(NamedTuple):
+    """One thing to learn, shown once."""
+
+    fact_id: str
+    objective: Objective
+    prompt: str  # sp: the sentence with one MASK; qa: the question; ntp and mlm: empty
+    target: str  # sp: the words behind the MASK; qa: the answer; ntp and mlm: the sentence
+    draw: int = 0  # which exposure of the fact this is; what is random in a lesson depends on it
+
+
+class Prompt(NamedTuple):
+    """What is put to a learner."""
+
+    form: Form
+    text: str
+
+
+class Said(NamedTuple):
+    """What a learner answered."""
+
+    text: str  # special tokens removed
+    finish: Literal["end", "length"]
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A model that facts are injected into and that is asked for them."""
+
+    name: str
+
+    @property
+    def objective(self) -> Objective:
+        """What it has learnt by, which decides how it is asked."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained: those of its parameters that require gradients."""
+        ...
+
+    @property
+    def pad(self) -> int:
+        """The id that stands in padding."""
+        ...
+
+    def encode(self, lesson: Lesson) -> Example:
+        """What the learner reads and predicts; one too long for it is refused, never cut."""
+        ...
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Mean cross-entropy over the labelled positions, nats per token; differentiable."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a new folder, whole, that the loader of this kind of learner reads."""
+        ...
+
+    @torch.no_grad()
+    def answer(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int = MAX_NEW_TOKENS
+    ) -> list[Said]:
+        """Greedy answers, in the order of the prompts; batching never changes one."""
+        ...
+
+    @torch.no_grad()
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """How likely each candidate is as the answer to its prompt, nats; higher is likelier.
+
+        A cloze or question: the sum over the candidate's tokens and the end. An `ntp` learner:
+        log P(the sentence filled with the candidate) - log P(candidate after the beginning), both
+        without an end, since short candidates would win otherwise; scores of the two kinds are
+        never compared.
+        """
+        ...
+
+
+@runtime_checkable
+class EmbeddingLearner(Learner, Protocol):
+    """A learner whose embeddings can be looked at: our own networks."""
+
+    @torch.no_grad()
+    def answer_embeddings(self, prompts: Sequence[Prompt]) -> Float[Tensor, "N D"]:
+        """What the classifier multiplies where the first token of the answer is predicted."""
+        ...
+
+    @property
+    def classifier(self) -> Float[Tensor, "V D"]:
+        """The output matrix, a row a token."""
+        ...
+
+    def first_token(self, answer: str) -> int:
+        """Id of the first token of an answer, as the learner would say it."""
+        ...

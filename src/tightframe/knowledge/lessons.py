@@ -1,0 +1,163 @@
+"""The stream of lessons: what is shown of each fact how often, and in which order.
+
+It depends on the facts, the objective and the seed, never on who learns: two arms with one
+objective see the same lessons in the same order, and `Stream.digest` shows it.
+
+Axes: L distinct lessons, N lessons shown.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from tightframe.errors import UserError
+from tightframe.knowledge.learners import Lesson, Objective
+from tightframe.knowledge.records import Fact
+from tightframe.knowledge.spans import MAX_SPAN, exposures_of, fact_generator, spans
+
+POOL = 64  # batches that are sorted by length together
+# Characters that count as one length. All lessons of a fact have nearly the same length: sorted
+# exactly, batches would be of one fact each, and little would be learnt.
+STEP = 32
+
+
+class Wordings(NamedTuple):
+    """Which texts of a fact share its exposures; the fact itself always does."""
+
+    paraphrases: bool = False
+    reordered: bool = False
+
+    def of(self, fact: Fact) -> tuple[str, ...]:
+        """The texts of one fact, the fact first."""
+        chosen = (fact.paraphrases if self.paraphrases else ()) + (
+            fact.reordered if self.reordered else ()
+        )
+        return (fact.fact, *chosen)
+
+
+class Stream:
+    """The lessons of one run.
+
+    Args:
+        facts: What is taught.
+        exposures: How often each fact is shown.
+        objective: What a lesson is. With "qa" a fact's question-answer pairs come on top of its
+            exposures as plain sentences.
+        seed: Of the spans and of the order.
+        max_span: Words of the longest masked run.
+        wordings: Texts that share a fact's exposures.
+        qa_ratio: Share of question-answer pairs among all lessons, in (0, 1); -1: as many as there
+            are exposures.
+    """
+
+    def __init__(
+        self,
+        facts: Sequence[Fact],
+        exposures: int,
+        *,
+        objective: Objective,
+        seed: int,
+        max_span: int = MAX_SPAN,
+        wordings: Wordings = Wordings(),  # noqa: B008  (it is frozen)
+        qa_ratio: float = -1.0,
+    ):
+        self.seed = seed
+        self.distinct: list[Lesson] = []  # (L,)
+        shown: list[np.ndarray] = []
+        for fact in facts:
+            lessons, order = _lessons(fact, exposures, objective, seed, max_span, wordings)
+            shown.append(order + len(self.distinct))
+            self.distinct += lessons
+        if objective == "qa":
+            shown.append(self._add_questions(facts, exposures, qa_ratio))
+        self.shown: Int[np.ndarray, " N"] = np.concatenate(shown)
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 (16 digits) of all lessons in the order in which they are shown."""
+        digest = hashlib.sha256(json.dumps(self.distinct, ensure_ascii=False).encode())
+        digest.update(self._shuffled().astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+    def n_batches(self, batch: int) -> int:
+        """How many batches of so many lessons there are; the last may be smaller."""
+        return math.ceil(len(self) / batch)
+
+    def batches(self, batch: int, *, first: int = 0) -> Iterator[list[Lesson]]:
+        """All lessons once, in batches of similar length, from the batch `first` on."""
+        order = self._shuffled()
+        lengths = np.array([(len(one.prompt) + len(one.target)) // STEP for one in self.distinct])
+        n_batches = self.n_batches(batch)
+        for pool in range(first // POOL, math.ceil(n_batches / POOL)):
+            held = order[pool * POOL * batch :][: POOL * batch]
+            held = held[np.argsort(lengths[held], kind="stable")]
+            n_held = math.ceil(len(held) / batch)
+            places = np.random.default_rng([self.seed, 1, pool]).permutation(n_held)
+            for place in places[max(0, first - pool * POOL) :]:
+                yield [self.distinct[i] for i in held[place * batch :][:batch]]
+
+    def _shuffled(self) -> Int[np.ndarray, " N"]:
+        return np.random.default_rng([self.seed, 0]).permutation(self.shown)
+
+    def _add_questions(
+        self, facts: Sequence[Fact], exposures: int, ratio: float
+    ) -> Int[np.ndarray, " Q"]:
+        """Question-answer lessons, each fact's list cycled; which of the lessons are shown."""
+        if not any(fact.generated_qas for fact in facts):
+            raise UserError(
+                "no fact has question-answer pairs (generated_qas) to train on; make them first, "
+                "or choose the objective ntp or sp"
+            )
+        shown = []
+        for fact in facts:
+            start, n_pairs = len(self.distinct), len(fact.generated_qas)
+            self.distinct += [
+                Lesson(fact.id, "qa", one.question, one.answer) for one in fact.generated_qas
+            ]
+            if n_pairs:
+                shown.append(start + np.arange(exposures) % n_pairs)
+        every = np.concatenate(shown)
+        if ratio == -1:
+            return every
+        wanted = round(len(facts) * exposures * ratio / (1 - ratio))
+        chosen: np.ndarray = np.random.default_rng([self.seed, 2]).permutation(every)
+        return chosen[:wanted]
+
+
+def _lessons(
+    fact: Fact,
+    exposures: int,
+    objective: Objective,
+    seed: int,
+    max_span: int,
+    wordings: Wordings,
+) -> tuple[list[Lesson], Int[np.ndarray, " s"]]:
+    """The distinct lessons of a fact, and which of them is shown at each of its exposures."""
+    texts = wordings.of(fact)
+    lessons: list[Lesson] = []
+    shown = []
+    for i, text in enumerate(texts):
+        share = exposures // len(texts) + (i < exposures % len(texts))
+        if share == 0:
+            continue
+        start = len(lessons)
+        if objective == "sp":
+            variants = spans(text, max_span)
+            lessons += [Lesson(fact.id, "sp", one.cloze, one.span.strip()) for one in variants]
+            generator = fact_generator(seed, fact.id if i == 0 else f"{fact.id}|{i}")
+            shown.append(start + exposures_of(len(variants), share, generator))
+        elif objective == "mlm":
+            lessons += [Lesson(fact.id, "mlm", "", text, draw) for draw in range(share)]
+            shown.append(start + np.arange(share))
+        else:
+            lessons.append(Lesson(fact.id, "ntp", "", text))
+            shown.append(np.full(share, start))
+    return lessons, np.concatenate(shown)
