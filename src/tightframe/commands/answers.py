@@ -1,0 +1,197 @@
+"""Commands that put questions to a model that facts were injected into."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from tightframe.commands.console import Flag, Json, done, dumps, say
+from tightframe.errors import UserError
+
+Types = Annotated[
+    list[
+        Literal[
+            "reliability",
+            "generality",
+            "paraphrase",
+            "portability",
+            "factual",
+            "counterfactual",
+            "locality",
+        ]
+    ]
+    | None,
+    Parameter(negative="", consume_multiple=True),
+]
+Form = Literal["cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"]
+
+
+def answer(
+    run: Path,
+    /,
+    *,
+    data: Path,
+    form: Form | None = None,
+    types: Types = None,
+    cloze: Flag = False,
+    reordered: Flag = False,
+    out: Path | None = None,
+    max_new_tokens: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    json: Json = False,
+) -> None:
+    """Ask a model, closed book, for the facts of a benchmark; greedy answers, one a question.
+
+    cloze_seen masks the answer in the fact; cloze_question masks the wh-phrase of its question;
+    raw_question puts a mask after the question; left_context gives the words before the answer.
+    These four ask reliability questions. question puts all questions in their own words, cloze
+    their clozes where they have one.
+
+    Parameters
+    ----------
+    run
+        A run directory of `tightframe knowledge inject`, or a model of transformers as it is (a
+        folder or a name on the hub), which needs --out.
+    data
+        The benchmark: facts with questions, in any known format.
+    form
+        How to ask; question by default.
+    types
+        Types of questions to ask; all by default.
+    cloze
+        The same as --form cloze.
+    reordered
+        Ask by the fact's reordered wording: cloze_seen and left_context.
+    out
+        The new file; RUN/answers/FORM.jsonl by default.
+    max_new_tokens
+        Cut longer answers. By default 32, or the longest gold answer and 4 more; 64 for models of
+        the hub.
+    device
+        cpu, cuda, or auto.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.knowledge.answering import check_new, write_answers
+    from tightframe.knowledge.asking import OF_THE_FACT, left_out, prompts
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.records import TYPES
+
+    if cloze and form not in (None, "cloze"):
+        raise UserError(f"--cloze: is --form cloze, but --form is {form}; give one of them")
+    form = "cloze" if cloze else form or "question"
+    if reordered and form not in OF_THE_FACT:
+        raise UserError(f"--reordered: needs --form {' or '.join(OF_THE_FACT)}, not {form}")
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise UserError(f"--max-new-tokens: is {max_new_tokens}, expected at least 1")
+    name = f"{form}_reordered" if reordered else form
+    out = _place(run, out, f"answers/{name}.jsonl")
+    check_new(out)
+    facts = load_benchmark(data)
+    chosen: dict[str, Any] = {"types": types or TYPES, "reordered": reordered}
+    asked = prompts(facts, form, **chosen)
+    excluded = left_out(facts, form, **chosen)
+    for reason, n in excluded.items():
+        say(f"{data}: {n:,} questions not asked: {reason}")
+    learner, trained_on = _loaded(run, device)
+    written = write_answers(
+        out, learner, asked, trained_on=trained_on, max_new_tokens=max_new_tokens
+    )
+    cut = sum(output.finish == "length" for output in written.outputs.values())
+    done(
+        f"{out}: {len(asked):,} answers of {written.model} ({form}), {cut:,} cut; "
+        f"score them with `tightframe knowledge score {out} --data {data}`",
+        json,
+        answers=str(out),
+        model=written.model,
+        trained_on=trained_on,
+        form=form,
+        questions=len(asked),
+        left_out=excluded,
+        cut=cut,
+    )
+
+
+def rank(
+    run: Path,
+    /,
+    *,
+    data: Path,
+    candidates: int = 20,
+    seed: int = 0,
+    out: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    json: Json = False,
+) -> None:
+    """Rank the answer to each reliability question among other facts' answers.
+
+    No decoding, so that it asks only what a model knows. Models that fill masks and models that
+    continue sentences score candidates by different rules: don't compare their ranks.
+
+    Parameters
+    ----------
+    run
+        A run directory of `tightframe knowledge inject`, or a model of transformers as it is (a
+        folder or a name on the hub), which needs --out.
+    data
+        The benchmark: facts with reliability questions, whose answers are the candidates.
+    candidates
+        Answers to rank for a question, the right one included.
+    seed
+        With a question's id, what its candidates depend on.
+    out
+        The new file; RUN/ranks.jsonl by default, with ranks.json beside it.
+    device
+        cpu, cuda, or auto.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.knowledge.answering import check_new
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.ranking import rank_questions, save_ranks
+
+    if candidates < 2:
+        raise UserError(f"--candidates: is {candidates}, expected at least 2")
+    out = _place(run, out, "ranks.jsonl")
+    check_new(out)
+    facts = load_benchmark(data)
+    learner, trained_on = _loaded(run, device)
+    ranks = rank_questions(learner, facts, n=candidates, seed=seed)
+    found = save_ranks(out, ranks, model=learner.name, trained_on=trained_on, seed=seed)
+    if json:
+        print(dumps({"ranks": str(out)} | dict(found)))
+        return
+    print(
+        f"{out}: {len(ranks):,} questions of {learner.name}, rule {found['rule']}, "
+        f"{' or '.join(map(str, found['candidates']))} candidates"
+    )
+    for title, name in (
+        ("first, percent", "top1"),
+        ("mean of 1 / rank", "reciprocal_rank"),
+        ("mean rank", "rank"),
+    ):
+        one = found[name]
+        interval = f" [{one['low']:.3g}, {one['high']:.3g}]" if one["low"] < one["high"] else ""
+        print(f"{title:<17} {one['value']:.3g}{interval}, by chance {found[f'chance_{name}']:.3g}")
+
+
+def _place(model: Path, out: Path | None, name: str) -> Path:
+    """Where results go: into the run, unless told."""
+    if out is None and not (model / "config.toml").is_file():
+        raise UserError(f"{model}: is no run directory to write into; say --out FILE")
+    return out or model / name
+
+
+def _loaded(model: Path, device: str) -> tuple[Any, str | None]:
+    """The learner of a finished run, or a model as it is; and what facts it was trained on."""
+    from tightframe.knowledge.injection import InjectionRun, load_learner, load_untouched
+
+    if not (model / "config.toml").is_file():
+        return load_untouched(model, device=device), None
+    opened = InjectionRun.open(model)
+    if not opened.finished:
+        raise UserError(
+            f"{model}: its injection has not come to its end; go on with it by "
+            f"`{InjectionRun.MADE_BY}`, then ask"
+        )
+    return load_learner(model, device=device), opened.facts["data"]

@@ -1,0 +1,202 @@
+"""`knowledge ask`: runs and ensembles from disk, asked one question."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import transformers
+
+from themed_examples import outside_facts, themed_facts
+from tightframe import cli
+from tightframe.commands.console import printable
+from tightframe.errors import UserError
+from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.cluster_files import save_clusters
+from tightframe.knowledge.clusters import semantic_clusters
+from tightframe.knowledge.injection import InjectSettings, inject, load_learner
+from tightframe.knowledge.learners import Prompt
+from tightframe.knowledge.respondents import open_model
+from tightframe.knowledge.scoping import save_scoped, scope_clusters
+from tiny_encoders import save_encoder
+
+SMALL = {
+    "vocab_size": 300, "width": 32, "depth": 1, "heads": 2, "positions": 160, "exposures": 20,
+    "warmup": 10, "batch": 8, "learning_rate": 4e-3, "device": "cpu", "threads": 1,
+}  # fmt: skip
+
+
+def learned(data, out, arm="bilm_sp", **settings):
+    inject(InjectSettings(data=data, out=out, arm=arm, **SMALL | settings))
+    return out
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Clusters of a few facts, a run of each, one of all, and a scope."""
+    folder = tmp_path_factory.mktemp("study")
+    facts, _ = themed_facts(2)
+    clusters = semantic_clusters(facts, 2)
+    save_clusters(folder / "clusters", clusters)
+    save_scoped(folder / "scope", scope_clusters(clusters, outside_facts(20)))
+    for cluster in range(2):
+        data = folder / "clusters" / "facts" / f"{cluster}.jsonl"
+        learned(data, folder / f"run {cluster}")
+    write_facts(folder / "facts.jsonl", facts)
+    learned(folder / "facts.jsonl", folder / "all", "clm_ntp", exposures=5)
+    manifest = 'scope = "scope"\nruns = ["run 1", "run 0"]\nfallback = "all"\n'
+    (folder / "ensemble.toml").write_text(manifest)
+    return folder, clusters
+
+
+def ask(capsys, *words):
+    cli.main(["knowledge", "ask", *map(str, words)])
+    return capsys.readouterr().out
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["knowledge", "ask", *map(str, words)])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_a_run_answers_with_its_own_probability(study, capsys):
+    folder, clusters = study
+    run = folder / "run 0"
+    fact = clusters.members(0)[0]
+    name = fact.questions[0].answers[0]
+    cloze = fact.fact.replace(name, "[MASK]")
+    found = json.loads(ask(capsys, run, cloze, "--json", "--device", "cpu"))
+    learner = load_learner(run, device="cpu")
+    prompt = Prompt("cloze", cloze)
+    assert found["answer"] == learner.answer([prompt])[0].text
+    ((expected,),) = learner.log_probabilities([prompt], [[found["answer"]]])
+    assert found["probability"] == pytest.approx(np.exp(expected), rel=1e-12)
+    assert found["nearest_fact"]["fact_id"] == fact.id
+    assert (found["model"], found["routing"], found["others"]) == (str(run), None, [])
+
+
+def test_an_ensemble_asks_the_run_that_learned_the_fact(study, capsys):
+    folder, clusters = study
+    for cluster in range(2):
+        fact = clusters.members(cluster)[0]
+        found = json.loads(ask(capsys, folder, fact.fact, "--json"))
+        assert found["routing"]["cluster"] == found["cluster"] == cluster
+        assert found["model"] == str(folder / f"run {cluster}")
+        assert found["nearest_fact"]["fact_id"] == fact.id
+        assert found["asked"]["form"] == "cloze"
+    everything = json.loads(ask(capsys, folder / "ensemble.toml", fact.fact, "--all", "--json"))
+    names = [one["model"] for one in everything["others"]]
+    assert names == [str(folder / "run 0"), str(folder / "all")]
+    assert everything["others"][1]["asked"]["form"] == "continuation"
+    assert everything["others"][1]["probability"] is None
+    assert everything["others"][1]["reason"] == "it was trained on next tokens alone"
+
+
+def test_a_model_of_transformers_is_asked_the_question_itself(study, capsys, tmp_path):
+    folder, clusters = study
+    texts = [fact.fact for fact in clusters.facts]
+    words = save_encoder(tmp_path / "bert", texts, "bert", positions=60)
+    config = transformers.BertConfig.from_pretrained(words)
+    transformers.BertForMaskedLM(config).save_pretrained(words)
+    learned(folder / "facts.jsonl", tmp_path / "run", arm="", model=str(words), exposures=2)
+    question = "Which painter sold a watercolour?"
+    found = json.loads(ask(capsys, tmp_path / "run", question, "--json", "--device", "cpu"))
+    assert found["asked"] == {"form": "question", "text": question}
+    assert 0 < found["probability"] <= 1 or found["reason"]
+    # The same model before any injection, as a fallback.
+    (folder / "hub.toml").write_text(
+        f'scope = "scope"\nruns = ["run 1", "run 0"]\nfallback = "{words}"\nthreshold = 1.0\n'
+    )
+    found = json.loads(ask(capsys, folder / "hub.toml", question, "--json", "--device", "cpu"))
+    assert (found["model"], found["cluster"]) == (str(words), None)
+    assert found["asked"] == {"form": "question", "text": question}
+    assert found["nearest_fact"] is None
+    mask = "the painter [MASK] sold a watercolour"
+    found = json.loads(ask(capsys, tmp_path / "run", mask, "--json", "--device", "cpu"))
+    assert found["asked"] == {"form": "cloze", "text": mask}
+
+
+def test_the_lines_for_readers(study, capsys):
+    folder, clusters = study
+    fact = clusters.members(1)[0]
+    shown = ask(capsys, folder, fact.questions[0].prompt, "--all").splitlines()
+    assert [line[:14].strip() for line in shown[:6]] == [
+        "answer", "model", "how sure", "asked as", "nearest fact", "clusters",
+    ]  # fmt: skip
+    assert shown[1].endswith("run 1, cluster 1")
+    assert "that it says exactly this" in shown[2] or "no probability" in shown[2]
+    assert shown[2].endswith("that its cluster knows")
+    assert "[MASK]" in shown[3]
+    assert shown[4].endswith(f"{fact.id}: {fact.fact}")
+    assert shown[5].endswith("above 0.5 counts, most-probable")
+    assert shown[6] == ""
+    assert shown[-4].endswith("all, the fallback")
+
+
+def test_no_stranger_s_text_reaches_a_terminal_raw(study, capsys, tmp_path):
+    assert printable("a\x1b[31mb\u202ec\né") == "a\\x1b[31mb\\u202ec\\né"
+    folder, _ = study
+    shutil.copytree(folder / "run 0", tmp_path / "run")
+    facts = tmp_path / "run" / "facts.jsonl"
+    first, rest = facts.read_text().split("\n", 1)
+    record = json.loads(first)
+    record["fact"] = "\x1b[2J\x1b]0;owned\x07 the zebra"
+    facts.write_text(json.dumps(record) + "\n" + rest)
+    shown = ask(capsys, tmp_path / "run", "Where is the \x1b[31m zebra?")
+    assert "zebra" in shown
+    assert "\\x1b[2J" in shown
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "\x1b" not in ask(capsys, tmp_path / "run", "Where is the zebra?", "--json")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ('scope = "scope"\nruns = ["run 0"]\n', "no model of cluster 1; each of the 2 clusters"),
+        ('scope = "scope"\nruns = ["run 0", "run 0"]\n', "are both of cluster 0; name one"),
+        ('scope = "scope"\nruns = ["run 0", "all"]\n', "which are no cluster's"),
+        ('scope = "scope"\nruns = ["run 0", "none"]\n', "none: no such run directory"),
+        (
+            'scope = "scope"\nruns = ["run 0", "run 1"]\nfallback = "./x"\n',
+            "expected a run or a model as fallback",
+        ),
+        ('scope = "clusters"\nruns = []\n', "holds neither scope.safetensors nor encoder/"),
+        ('scope = "scope"\nrun = []\n', "unknown setting 'run'; did you mean 'runs'?"),
+        ('scope = "scope"\nruns = []\nrule = "oracle"\n', "setting 'rule' is 'oracle'"),
+        ("scope = ", "not TOML"),
+    ],
+)
+def test_an_ensemble_that_does_not_fit_is_one_line(study, capsys, manifest, message):
+    folder, _ = study
+    (folder / "other.toml").write_text(manifest)
+    error = refused(capsys, folder / "other.toml", "Who?")
+    assert message in error
+    assert "other.toml" in error or "clusters" in error
+
+
+def test_a_gpu_that_is_not_there_is_one_line(study, capsys, monkeypatch):
+    folder, _ = study
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "device cuda: there is no such GPU" in refused(
+        capsys, folder / "run 0", "Who?", "--device", "cuda"
+    )
+
+
+def test_what_is_no_model_is_one_line(study, capsys, tmp_path):
+    assert "no such file or folder; expected a run" in refused(capsys, tmp_path / "x", "Who?")
+    assert "is neither; expected a run" in refused(capsys, tmp_path, "Who?")
+    folder, _ = study
+    assert "the question is empty" in refused(capsys, folder / "run 0", " ")
+    assert "has 2 [MASK]" in refused(capsys, folder / "run 0", "[MASK] and [MASK]")
+    shutil.copytree(folder / "run 0", tmp_path / "half")
+    log = (tmp_path / "half" / "log.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "half" / "log.jsonl").write_text("".join(log[:-1]))
+    assert "has not come to its end" in refused(capsys, tmp_path / "half", "Who?")
+    (tmp_path / "config.toml").write_text('tokens = "t"\nout = "o"\n')
+    with pytest.raises(UserError, match="unknown setting 'tokens'"):
+        open_model(tmp_path)

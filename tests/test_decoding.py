@@ -1,0 +1,175 @@
+import pytest
+import torch
+
+from reference import decoding as reference
+from spelling_networks import EOS, LAYOUTS, Speller, network
+from tightframe.errors import UserError
+from tightframe.knowledge import decoding
+from tightframe.knowledge.decoding import answer_embeddings, greedy, log_probabilities
+from tightframe.knowledge.learners import Prompt
+
+WORDS = ("a", "the bridge of Oak", "Ada Quill painted it", "in 1921, it fell", "x?")
+CLOZES = [Prompt("cloze", f"{one}[MASK] {other}") for one in WORDS for other in WORDS[::2]]
+OPENINGS = [Prompt("continuation", f"{one} and {other}") for one in WORDS for other in WORDS[::2]]
+KINDS = [(layout, "sp", CLOZES) for layout in LAYOUTS] + [("causal", "ntp", OPENINGS)]
+CANDIDATES = ("Oak", "a", "Ada Quill", "1921")
+
+
+class Always:
+    """Logits of a model that says one token whatever it is asked."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def __call__(self, embeddings):
+        logits = torch.zeros(len(embeddings), Speller.vocab_size)
+        logits[:, self.token] = 1
+        return logits
+
+
+def ids(net, prompt):
+    coder = net.coder
+    return coder.opening(prompt.text) if net.objective == "ntp" else coder.prompt(prompt.text)
+
+
+@pytest.mark.parametrize(("layout", "objective", "prompts"), KINDS)
+def test_answers_are_those_of_one_row_at_a_time(layout, objective, prompts):
+    net = network(layout, objective)
+    expected = [reference.greedy(net, ids(net, prompt), 9) for prompt in prompts]
+    found = greedy(net, prompts, max_new_tokens=9)
+    assert [one.text for one in found] == [net.coder.text(said) for said, _ in expected]
+    assert [one.finish == "end" for one in found] == [ended for _, ended in expected]
+    assert len({one.text for one in found}) > 3  # they depend on the prompt
+
+
+@pytest.mark.parametrize(("layout", "objective", "prompts"), KINDS)
+def test_what_else_is_asked_and_how_much_is_held_changes_no_answer(
+    monkeypatch, layout, objective, prompts
+):
+    net = network(layout, objective)
+    together = greedy(net, prompts, max_new_tokens=9)
+    assert greedy(net, prompts[::-1], max_new_tokens=9) == together[::-1]
+    alone = [greedy(net, [prompt], max_new_tokens=9)[0] for prompt in prompts]
+    assert alone == together
+    monkeypatch.setattr(decoding, "TOKENS", 100)
+    assert greedy(net, prompts, max_new_tokens=9) == together
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_answer_ends_at_eos_and_says_so(monkeypatch, layout):
+    net = network(layout)
+    for token, expected in ((EOS, ("", "end")), (Speller().letters("b")[0], ("bbbbb", "length"))):
+        monkeypatch.setattr(net.model, "head", Always(token))
+        assert greedy(net, CLOZES[:2], max_new_tokens=5) == [expected] * 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_log_probabilities_are_those_of_one_row_at_a_time(monkeypatch, layout):
+    net = network(layout)
+    monkeypatch.setattr(decoding, "TOKENS", 150)  # several batches
+    found = log_probabilities(net, CLOZES, [CANDIDATES] * len(CLOZES))
+    for prompt, own in zip(CLOZES, found, strict=True):
+        expected = [
+            reference.log_probability(net, ids(net, prompt), net.coder.target(text))
+            for text in CANDIDATES
+        ]
+        assert own == pytest.approx(expected, abs=1e-4)  # float32 sums of up to ten tokens
+
+
+def test_a_model_that_continues_sentences_is_paid_for_what_the_prompt_adds():
+    net = network("causal", "ntp")
+    (found,) = log_probabilities(net, [Prompt("cloze", "[MASK] fell.")], [CANDIDATES])
+
+    def sentence(text):
+        return reference.log_probability(net, [net.coder.bos], net.coder.target(text)[:-1])
+
+    expected = [sentence(f"{text} fell.") - sentence(text) for text in CANDIDATES]
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_probabilities_of_all_answers_of_one_token_and_no_other_sum_to_less_than_one():
+    # P("x" EOS) summed over all letters x, and P(EOS), are of different answers.
+    net = network("prefix")
+    letters = [net.coder.text([token]) for token in range(6, Speller.vocab_size)]
+    (found,) = log_probabilities(net, CLOZES[:1], [["", *letters]])
+    total = sum(torch.tensor(found).double().exp())
+    assert 0 < total < 1
+
+
+def test_candidates_of_different_number_stay_with_their_prompts():
+    net = network("causal")
+    together = log_probabilities(net, CLOZES[:3], [["a", "b"], [], ["c"]])
+    assert [len(own) for own in together] == [2, 0, 1]
+    assert together[2] == pytest.approx(log_probabilities(net, CLOZES[2:3], [["c"]])[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(("layout", "objective", "prompts"), KINDS)
+def test_the_embedding_is_what_the_first_token_is_read_off(layout, objective, prompts):
+    net = network(layout, objective)
+    embeddings = answer_embeddings(net, prompts)
+    assert embeddings.shape == (len(prompts), 16)
+    for prompt, embedding in zip(prompts, embeddings, strict=True):
+        expected = reference.logits(net, ids(net, prompt), [])[0]
+        torch.testing.assert_close(net.model.head(embedding), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_continues_reads_a_cloze_up_to_its_mask():
+    net = network("causal", "ntp")
+    found = answer_embeddings(net, [Prompt("cloze", "the bridge of [MASK] fell")])
+    assert torch.equal(found, answer_embeddings(net, [Prompt("continuation", "the bridge of")]))
+
+
+def test_a_question_is_asked_with_a_mask_after_it():
+    net = network("prefix")
+    found = answer_embeddings(net, [Prompt("question", "Who fell?")])
+    assert torch.equal(found, answer_embeddings(net, [Prompt("cloze", "Who fell? [MASK]")]))
+
+
+# What the longest row holds: BOS, 20 letters, MASK, SEP are 23 tokens; the last of 8 is not read.
+@pytest.mark.parametrize(
+    ("layout", "fits"), [("causal", 30), ("prefix", 30), ("slots", 35), ("encoder-decoder", 23)]
+)
+def test_a_prompt_that_leaves_no_room_is_named_and_never_cut(layout, fits):
+    prompt = Prompt("cloze", "[MASK]" + "b" * 20)
+    greedy(network(layout, positions=fits), [prompt], max_new_tokens=8)
+    with pytest.raises(UserError, match=r"speller: '\[MASK\]bbb.* has 23 tokens and needs"):
+        greedy(network(layout, positions=fits - 1), [prompt], max_new_tokens=8)
+
+
+def test_no_answer_is_given_where_one_prompt_is_too_long(monkeypatch):
+    net = network("causal")
+    monkeypatch.setattr(net.model, "embed", pytest.fail)
+    with pytest.raises(UserError, match="the model knows 96"):
+        greedy(net, [*CLOZES, Prompt("cloze", "[MASK]" + "b" * 90)], max_new_tokens=9)
+
+
+def test_a_candidate_longer_than_the_slots_is_refused():
+    message = r"candidate 'aaaaaaaaaaaa' has 13 tokens with its end, more than the model's 12 slots"
+    with pytest.raises(UserError, match=message):
+        log_probabilities(network("slots"), CLOZES[:1], [["a" * 12]])
+    (found,) = log_probabilities(network("slots"), CLOZES[:1], [["a" * 11]])
+    assert found[0] < 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "prompt", "message"),
+    [
+        ("ntp", CLOZES[0], "fills no masks.*ask for the words after a left context"),
+        ("sp", OPENINGS[0], "continues no sentences.*ask clozes or questions"),
+    ],
+)
+def test_what_an_objective_cannot_be_asked_is_refused(objective, prompt, message):
+    with pytest.raises(UserError, match=message):
+        greedy(network("causal", objective), [prompt], max_new_tokens=9)
+
+
+def test_at_least_one_token_is_asked_for():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        greedy(network("causal"), CLOZES, max_new_tokens=0)
+    with pytest.raises(ValueError, match="expected prompts, got none"):
+        answer_embeddings(network("causal"), [])
+
+
+def test_nothing_asked_is_nothing_said():
+    assert greedy(network("causal"), [], max_new_tokens=9) == []
+    assert log_probabilities(network("causal"), [], []) == []
