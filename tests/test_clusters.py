@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from tightframe.knowledge.text_embeddings import (
     WeightedWords,
     dimensions,
     lexical_embeddings,
-    model_embeddings,
 )
 
 
@@ -181,34 +178,6 @@ def test_two_facts_of_one_id_are_refused():
     facts, _ = themed_facts()
     with pytest.raises(UserError, match="two facts have one id"):
         semantic_clusters([*facts, facts[0]], 2)
-
-
-def test_an_embedder_is_used_by_name(monkeypatch):
-    facts, themes = themed_facts()
-    theme_of = {fact.fact: theme for fact, theme in zip(facts, themes, strict=True)}
-
-    class SentenceTransformer:
-        def __init__(self, name):
-            if name != "known":
-                raise OSError(f"no model {name}\nsecond line")
-
-        def encode(self, texts, **_):
-            noise = np.random.default_rng(0).normal(scale=0.01, size=(len(texts), 3))
-            return np.eye(3, dtype=np.float32)[[theme_of[text] for text in texts]] + noise
-
-    fake = types.SimpleNamespace(SentenceTransformer=SentenceTransformer)
-    monkeypatch.setitem(sys.modules, "sentence_transformers", fake)
-    clusters = semantic_clusters(facts, 3, embedder="known")
-    assert len(set(zip(clusters.assignments, themes, strict=True))) == 3
-    assert clusters.settings == {"embedder": "known", "seed": 0}
-    with pytest.raises(UserError, match=r"embedder other: cannot be loaded \(no model other\)"):
-        semantic_clusters(facts, 3, embedder="other")
-
-
-def test_an_embedder_without_its_library_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(UserError, match="needs sentence-transformers, which is not installed"):
-        model_embeddings(["x"], "bge")
 
 
 def test_the_fingerprint_tells_facts_and_not_their_order():

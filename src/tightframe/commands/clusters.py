@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from tightframe.commands.console import Flag, Json, done, dumps, say
+from tightframe.commands.making import Assignments
 from tightframe.errors import UserError
 
 
@@ -37,7 +38,8 @@ def cluster(
     whole_days
         By time: no day is divided, so that sizes may differ.
     embedder
-        What facts look alike to: tf-idf, or a sentence-transformers model by folder or name.
+        What facts look alike to: tf-idf, or an encoder by folder or hub name, as of
+        sentence-transformers.
     seed
         Of the mixture.
     strict
@@ -80,6 +82,8 @@ def scope(
     calibrate: float = 0.0,
     false_accepts: float | None = None,
     seed: int = 0,
+    encoder: str | None = None,
+    set_: Assignments = None,
     json: Json = False,
 ) -> None:
     """Learn to tell which cluster, if any, a question is about, and route every question.
@@ -103,7 +107,12 @@ def scope(
     false_accepts
         With --calibrate: the lowest threshold that accepts at most this share of negatives.
     seed
-        Of the choice of what to calibrate on.
+        Of the choice of what to calibrate on, and of the fine-tuning.
+    encoder
+        Fine-tune this encoder of transformers (a folder or hub name), instead of a linear
+        classifier on weighted words.
+    set_
+        With --encoder: learning_rate=2e-5, batch=128, epochs=10, clip=1.0, device=cpu.
     json
         Print one JSON object on standard output.
     """
@@ -112,6 +121,7 @@ def scope(
     from tightframe.knowledge.scoping import save_scoped, scope_clusters
 
     _new(out)
+    tuned = _tuned(encoder, set_, seed)
     scoped = scope_clusters(
         load_clusters(clusters),
         load_benchmark(negatives),
@@ -121,6 +131,7 @@ def scope(
         calibrate=calibrate,
         false_accepts=false_accepts,
         seed=seed,
+        encoder=tuned,
     )
     save_scoped(out, scoped)
     if dropped := scoped.report["negatives"]["injected_left_out"]:
@@ -209,6 +220,18 @@ def _new(out: Path) -> None:
     """Said before the work, not after it."""
     if out.exists():
         raise UserError(f"{out}: already exists; remove it or choose another name")
+
+
+def _tuned(encoder: str | None, assignments: list[str] | None, seed: int) -> Any:
+    if encoder is None:
+        if assignments:
+            raise UserError("--set: these are settings of --encoder; name one")
+        return None
+    from tightframe.knowledge.scope_encoder import EncoderSettings
+    from tightframe.settings import overrides, resolve
+
+    values = {"encoder": encoder, "seed": seed} | overrides(assignments or [])
+    return resolve(EncoderSettings, values, source="--set")
 
 
 def _routed(name: str, report: dict[str, Any]) -> str:

@@ -74,6 +74,11 @@ def done(line: str, as_json: bool, **fields: Any) -> None:
     print(dumps(fields) if as_json else line)
 
 
+def printable(text: str) -> str:
+    """A stranger's text for a terminal: what would not be seen, or would act, is spelled out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def dumps(value: Any) -> str:
     """As JSON; NaN and infinities are null."""
     return json.dumps(_finite(value), default=str)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.knowledge.records import Fact
-from tightframe.knowledge.text_embeddings import dimensions, lexical_embeddings, model_embeddings
+from tightframe.knowledge.text_embeddings import dimensions, lexical_embeddings
 
 LEXICAL = "tf-idf"  # the embedder that needs no model
 
@@ -62,7 +62,8 @@ def semantic_clusters(
     Args:
         facts: What to divide.
         k: How many clusters; 1 divides nothing.
-        embedder: `tf-idf` (no model needed), or a sentence-transformers model by folder or name.
+        embedder: `tf-idf` (no model needed), or an encoder by folder or hub name (see
+            `text_encoders.model_embeddings`).
         seed: Of the singular directions and of the mixture's start.
 
     Raises:
@@ -140,6 +141,8 @@ def _embeddings(facts: Sequence[Fact], k: int, embedder: str, seed: int) -> Any:
     texts = [fact.fact for fact in facts]
     if embedder == LEXICAL:
         return lexical_embeddings(texts, dim=dimensions(len(texts), k), seed=seed)
+    from tightframe.knowledge.text_encoders import model_embeddings  # imports torch
+
     return model_embeddings(texts, embedder)
 
 

@@ -1,6 +1,7 @@
 """Which cluster's model, if any, has learned what a question asks about.
 
-K independent linear classifiers on weighted words, trained on statements and used on questions.
+K independent classifiers, trained on statements and used on questions: linear ones on weighted
+words, or an encoder (see `scope_encoder`).
 Axes: N texts, K clusters, V words and word pairs.
 """
 
@@ -8,11 +9,12 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from scipy.special import expit
 
@@ -26,6 +28,28 @@ SCHEMA = 1
 WEAKNESS = 1000.0  # of the penalty: scikit-learn's C
 
 
+@runtime_checkable
+class Classifier(Protocol):
+    """What tells the clusters apart."""
+
+    def logits(self, texts: Sequence[str]) -> Float[np.ndarray, "N K"]:
+        """Of each text and cluster; above zero where the text is likelier inside than not."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearClassifier:
+    """K linear classifiers on weighted words."""
+
+    words: WeightedWords
+    weights: Float[np.ndarray, "K V"]
+    intercepts: Float[np.ndarray, " K"]
+
+    def logits(self, texts: Sequence[str]) -> Float[np.ndarray, "N K"]:
+        """Linear in the weighted words."""
+        return np.asarray(self.words(texts) @ self.weights.T + self.intercepts)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scope:
     """How likely each cluster holds the fact that a text is about.
@@ -33,9 +57,7 @@ class Scope:
     The probabilities are independent: they need not sum to one, and all may be small.
     """
 
-    words: WeightedWords
-    weights: Float[np.ndarray, "K V"]
-    intercepts: Float[np.ndarray, " K"]
+    classifier: Classifier
     clusters: tuple[str, ...]  # fingerprint of each cluster's facts
     threshold: float = 0.5  # a cluster is positive above it
     scale: float = 1.0  # of the logits, and their shift: 1 and 0 as trained
@@ -43,10 +65,7 @@ class Scope:
 
     def probabilities(self, texts: Sequence[str]) -> Float[np.ndarray, "N K"]:
         """For each text the probability of each cluster."""
-        return np.asarray(expit(self.scale * self._logits(texts) + self.shift))
-
-    def _logits(self, texts: Sequence[str]) -> Float[np.ndarray, "N K"]:
-        return np.asarray(self.words(texts) @ self.weights.T + self.intercepts)
+        return np.asarray(expit(self.scale * self.classifier.logits(texts) + self.shift))
 
 
 def outside_of(negatives: Sequence[Fact], clusters: Clusters) -> list[Fact]:
@@ -56,16 +75,14 @@ def outside_of(negatives: Sequence[Fact], clusters: Clusters) -> list[Fact]:
     return [fact for fact in negatives if fact.id not in ids and fact.fact not in texts]
 
 
-def fit_scope(clusters: Clusters, negatives: Sequence[Fact]) -> Scope:
-    """Train on the facts, and on negatives that belong to no cluster.
-
-    Each class weighs the same, however few facts a cluster has.
+def statements(
+    clusters: Clusters, negatives: Sequence[Fact]
+) -> tuple[list[str], Int[np.ndarray, " N"]]:
+    """What a scope classifier is trained on: facts and their clusters, negatives with -1.
 
     Raises:
         UserError: There are no negatives, or one of them is an injected fact.
     """
-    from sklearn.linear_model import LogisticRegression
-
     if not negatives:
         raise UserError(
             "no facts outside the injected ones are left as negatives; without any, every "
@@ -74,7 +91,20 @@ def fit_scope(clusters: Clusters, negatives: Sequence[Fact]) -> Scope:
     if len(outside_of(negatives, clusters)) < len(negatives):
         raise UserError("a negative is one of the injected facts; leave it out")
     texts = [fact.fact for fact in (*clusters.facts, *negatives)]
-    labels = np.array([*clusters.assignments, *[-1] * len(negatives)])
+    return texts, np.array([*clusters.assignments, *[-1] * len(negatives)])
+
+
+def fit_scope(clusters: Clusters, negatives: Sequence[Fact]) -> Scope:
+    """Train linear classifiers on the facts, and on negatives that belong to no cluster.
+
+    Each class weighs the same, however few facts a cluster has.
+
+    Raises:
+        UserError: See `statements`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    texts, labels = statements(clusters, negatives)
     words = WeightedWords.fit(texts)
     weighted = words(texts)
     classifiers = [
@@ -83,12 +113,12 @@ def fit_scope(clusters: Clusters, negatives: Sequence[Fact]) -> Scope:
         )
         for cluster in range(clusters.k)
     ]
-    return Scope(
+    linear = LinearClassifier(
         words,
         np.concatenate([one.coef_ for one in classifiers]),
         np.concatenate([one.intercept_ for one in classifiers]),
-        clusters.fingerprints,
     )
+    return Scope(linear, clusters.fingerprints)
 
 
 def calibrate_scope(scope: Scope, texts: Sequence[str], clusters: Sequence[int | None]) -> Scope:
@@ -107,9 +137,8 @@ def calibrate_scope(scope: Scope, texts: Sequence[str], clusters: Sequence[int |
     )
     if inside.all() or not inside.any():
         raise UserError("calibration needs questions in scope and out of it")
-    plain = dataclasses.replace(scope, scale=1.0, shift=0.0)
     fitted = LogisticRegression(max_iter=10_000).fit(
-        plain._logits(texts).reshape(-1, 1), inside.reshape(-1)
+        scope.classifier.logits(texts).reshape(-1, 1), inside.reshape(-1)
     )
     return dataclasses.replace(
         scope, scale=float(fitted.coef_[0, 0]), shift=float(fitted.intercept_[0])
@@ -136,19 +165,21 @@ def brier(scope: Scope, texts: Sequence[str], clusters: Sequence[int | None]) ->
 
 
 def save_scope(path: str | Path, scope: Scope) -> None:
-    """Write a scope classifier: weights and words, no code."""
+    """Write a scope whose classifier is linear: weights and words, no code."""
+    linear = scope.classifier
+    assert isinstance(linear, LinearClassifier)
     facts = {
         "schema": SCHEMA,
-        "words": scope.words.words,
+        "words": linear.words.words,
         "clusters": scope.clusters,
         "threshold": scope.threshold,
         "scale": scope.scale,
         "shift": scope.shift,
     }
     arrays = {
-        "intercepts": scope.intercepts,
-        "rarity": np.ascontiguousarray(scope.words.rarity),
-        "weights": np.ascontiguousarray(scope.weights),
+        "intercepts": linear.intercepts,
+        "rarity": np.ascontiguousarray(linear.words.rarity),
+        "weights": np.ascontiguousarray(linear.weights),
     }
     # One key: more would be written in no fixed order.
     content = safetensors.numpy.save(arrays, {"scope": json.dumps(facts, ensure_ascii=False)})
@@ -172,10 +203,9 @@ def load_scope(path: str | Path) -> Scope:
     facts = json.loads(metadata["scope"])
     if facts["schema"] != SCHEMA:
         raise UserError(f"{path}: schema {facts['schema']}, expected {SCHEMA}; make it again")
+    words = WeightedWords(tuple(facts["words"]), arrays["rarity"])
     return Scope(
-        WeightedWords(tuple(facts["words"]), arrays["rarity"]),
-        arrays["weights"],
-        arrays["intercepts"],
+        LinearClassifier(words, arrays["weights"], arrays["intercepts"]),
         tuple(facts["clusters"]),
         facts["threshold"],
         facts["scale"],

@@ -1,6 +1,7 @@
 """From clusters to a folder with their scope classifier and the routing of every question.
 
-scope.safetensors   the classifier, see `scope`
+scope.safetensors   the classifier, see `scope`; or
+encoder/            a fine-tuned one, see `scope_encoder`
 routing.jsonl       a `Routing` a question
 scope.json          what it was made of, and how well it routes
 """
@@ -8,7 +9,7 @@ scope.json          what it was made of, and how well it routes
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,17 +27,24 @@ from tightframe.knowledge.routing import (
     routing_report,
 )
 from tightframe.knowledge.scope import (
+    LinearClassifier,
     Scope,
     brier,
     calibrate_scope,
     fit_scope,
+    load_scope,
     outside_of,
     save_scope,
     threshold_for,
 )
+from tightframe.settings import as_dict
+
+if TYPE_CHECKING:
+    from tightframe.knowledge.scope_encoder import EncoderSettings
 
 SCHEMA = 1
 _CLASSIFIER, _ROUTING, _REPORT = "scope.safetensors", "routing.jsonl", "scope.json"
+_ENCODER = "encoder"
 
 
 class Scoped(NamedTuple):
@@ -57,6 +65,7 @@ def scope_clusters(
     calibrate: float = 0.0,
     false_accepts: float | None = None,
     seed: int = 0,
+    encoder: "EncoderSettings | None" = None,
 ) -> Scoped:
     """Train a scope classifier on statements, and route the questions of facts and of `outside`.
 
@@ -72,6 +81,7 @@ def scope_clusters(
         false_accepts: Calibrate the threshold too: the lowest that accepts at most this share of
             the negatives set apart.
         seed: Of the choice of what is set apart.
+        encoder: Fine-tune this encoder, instead of training a linear classifier.
 
     Returns:
         report: `questions` and `statements`, each a `routing_report`; questions that served the
@@ -86,7 +96,7 @@ def scope_clusters(
     facts_apart = _apart(generator, clusters.facts, calibrate)
     negatives_apart = _apart(generator, used, calibrate)
     trained = [fact for fact in used if fact.id not in negatives_apart]
-    scope = fit_scope(clusters, trained)
+    scope, how = _fit(clusters, trained, encoder)
     own = {
         question.id: fact.id for fact in (*clusters.facts, *outside) for question in fact.questions
     }
@@ -110,6 +120,7 @@ def scope_clusters(
     report = {
         "k": clusters.k,
         "clusters": list(clusters.fingerprints),
+        "classifier": how,
         "rule": rule,
         "threshold": scope.threshold,
         "scale": scope.scale,
@@ -128,9 +139,29 @@ def scope_clusters(
 def save_scoped(path: str | Path, scoped: Scoped) -> None:
     """Write the folder, whole or not at all; one that exists is refused."""
     with whole_folder(Path(path)) as folder:
-        save_scope(folder / _CLASSIFIER, scoped.scope)
+        if isinstance(scoped.scope.classifier, LinearClassifier):
+            save_scope(folder / _CLASSIFIER, scoped.scope)
+        else:
+            from tightframe.knowledge.scope_encoder import save_scope_encoder
+
+            save_scope_encoder(folder / _ENCODER, scoped.scope)
         write_records(folder / _ROUTING, (one.to_dict() for one in scoped.routings))
         write_report(folder / _REPORT, {"schema": SCHEMA} | scoped.report)
+
+
+def load_scoped(path: str | Path) -> Scope:
+    """The classifier of a folder, whichever it is."""
+    path = Path(path)
+    if (path / _ENCODER).is_dir():
+        from tightframe.knowledge.scope_encoder import load_scope_encoder
+
+        return load_scope_encoder(path / _ENCODER)
+    if not (path / _CLASSIFIER).is_file():
+        raise UserError(
+            f"{path}: holds neither {_CLASSIFIER} nor {_ENCODER}/; make a scope classifier with "
+            "`tightframe knowledge scope`"
+        )
+    return load_scope(path / _CLASSIFIER)
 
 
 def load_routings(path: str | Path, clusters: Clusters) -> tuple[list[Routing], float]:
@@ -166,6 +197,23 @@ def load_routings(path: str | Path, clusters: Clusters) -> tuple[list[Routing], 
             f"{path / _ROUTING}: empty, or a question occurs twice; make the scope classifier again"
         )
     return routings, report["threshold"]
+
+
+def _fit(
+    clusters: Clusters, negatives: Sequence[Fact], encoder: "EncoderSettings | None"
+) -> tuple[Scope, dict[str, Any]]:
+    """A classifier, and what it is."""
+    if encoder is None:
+        return fit_scope(clusters, negatives), {"kind": "linear"}
+    from tightframe.knowledge.scope_encoder import EncoderClassifier, fit_scope_encoder
+
+    scope = fit_scope_encoder(clusters, negatives, encoder)
+    assert isinstance(scope.classifier, EncoderClassifier)
+    return scope, {
+        "kind": "encoder",
+        **as_dict(encoder),
+        "losses": list(scope.classifier.losses),
+    }
 
 
 def _check(threshold: float | None, calibrate: float, false_accepts: float | None) -> None:

@@ -4,7 +4,6 @@ Axes: N texts, V words and word pairs, D embedding.
 """
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,29 +78,3 @@ def lexical_embeddings(
         with np.errstate(divide="ignore", invalid="ignore"):
             reduced = TruncatedSVD(dim, random_state=seed).fit_transform(weighted)
     return np.asarray(normalize(reduced), dtype=np.float64)
-
-
-def model_embeddings(texts: Sequence[str], name: str) -> Float[np.ndarray, "N D"]:
-    """What a sentence-transformers model (a folder or a hub name) makes of the texts, unit length.
-
-    Raises:
-        UserError: sentence-transformers is not installed, or knows no such model.
-    """
-    try:
-        library = importlib.import_module("sentence_transformers")
-    except ImportError:
-        raise UserError(
-            f"embedder {name}: needs sentence-transformers, which is not installed; "
-            "`pip install sentence-transformers`, or leave the embedder out for weighted words"
-        ) from None
-    try:
-        model = library.SentenceTransformer(name)
-    except (OSError, ValueError) as error:
-        first = str(error).split("\n", 1)[0]
-        raise UserError(
-            f"embedder {name}: cannot be loaded ({first}); give a local folder or a name of the hub"
-        ) from None
-    embeddings = model.encode(
-        list(texts), normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
-    )
-    return np.asarray(embeddings, dtype=np.float64)

@@ -1,0 +1,92 @@
+"""The command that puts a typed question to a model, or to the one of several that should know."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from tightframe.commands.console import Flag, Json, dumps, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tightframe.knowledge.inquiry import Inquiry, Reply
+
+
+def ask(
+    model: Path,
+    question: str,
+    /,
+    *,
+    all_: Annotated[Flag, Parameter(name="--all")] = False,
+    embedder: str = "tf-idf",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    json: Json = False,
+) -> None:
+    """Answer a question, and show which model said it, how sure, and the nearest injected fact.
+
+    Parameters
+    ----------
+    model
+        A run of `tightframe knowledge inject`, or an ensemble: a folder with ensemble.toml, which
+        names a scope, a run a cluster, and perhaps a fallback.
+    question
+        In words, or with one [MASK] where the answer belongs.
+    all_
+        Ask every model of an ensemble, and show what each says.
+    embedder
+        What makes a fact near: tf-idf, or an encoder by folder or hub name.
+    device
+        cpu, cuda, or auto.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.knowledge.inquiry import inquire
+    from tightframe.knowledge.respondents import open_model
+
+    found = inquire(question, open_model(model, device=device), ask_all=all_, embedder=embedder)
+    if json:
+        print(dumps(found.to_dict()))
+        return
+    print("\n".join(_shown(found)))
+
+
+def _shown(found: "Inquiry") -> "Iterator[str]":
+    """Models, facts and questions are strangers' words: nothing of them reaches a terminal raw."""
+    yield from _lines(found.reply, found)
+    if found.routed is not None:
+        rows = ", ".join(f"{c}: {p:.3f}" for c, p in enumerate(found.routed.probabilities))
+        yield f"clusters      {rows}; above {found.routed.threshold:g} counts, {found.routed.rule}"
+    for reply in found.others:
+        yield ""
+        yield from _lines(reply, found)
+
+
+def _lines(reply: "Reply", found: "Inquiry") -> "Iterator[str]":
+    cut = "" if reply.finish == "end" else "  (cut at the limit)"
+    yield f"answer        {printable(reply.text) or '(nothing)'}{cut}"
+    yield f"model         {printable(reply.model)}{_place(reply, found)}"
+    yield f"how sure      {_sure(reply, found)}"
+    yield f"asked as      {reply.prompt.form}: {printable(reply.prompt.text)}"
+    if reply.evidence is None:
+        yield "nearest fact  (none: nothing was injected that shares a word with the question)"
+    else:
+        fact = reply.evidence
+        yield f"nearest fact  {fact.cosine:.3f}  {printable(fact.fact_id)}: {printable(fact.fact)}"
+
+
+def _place(reply: "Reply", found: "Inquiry") -> str:
+    if found.routed is None:
+        return ""
+    return ", the fallback" if reply.cluster is None else f", cluster {reply.cluster}"
+
+
+def _sure(reply: "Reply", found: "Inquiry") -> str:
+    says = f"{reply.probability:.3f} that it says exactly this"
+    if reply.reason:
+        says = f"no probability: {reply.reason}"
+    if found.routed is None:
+        return says
+    if reply.cluster is None:
+        return f"{says}; {max(found.routed.probabilities):.3f} at most that a cluster knows"
+    return f"{says}; {found.routed.probabilities[reply.cluster]:.3f} that its cluster knows"
