@@ -146,7 +146,9 @@ def test_a_sweep_without_workers_is_refused(tmp_path, tokens):
 
 def test_the_number_of_workers_reaches_the_executor(tmp_path, tokens, monkeypatch):
     asked = []
-    monkeypatch.setattr(sweep, "run_local", lambda jobs, *, workers, **_: asked.append(workers))
+    monkeypatch.setattr(
+        sweep, "run_and_say", lambda jobs, *, workers, say: asked.append(workers) or []
+    )
     file = _file(tmp_path, tokens)
     monkeypatch.setattr(sweep, "_cores", lambda: 2)
     sweep.run(file)

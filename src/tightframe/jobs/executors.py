@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -19,21 +19,60 @@ class Job:
     log: Path
 
 
+def run_and_say(
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    say: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """Run `jobs`, a line for each that starts, ends or fails; returns those that failed."""
+    failed: list[Job] = []
+    ended, since = 0, time.monotonic()
+
+    def note(job: Job, status: int, seconds: float) -> None:
+        nonlocal ended
+        ended += 1
+        outcome = f"done in {seconds:.0f} s" if status == 0 else f"FAILED: {last_line(job.log)}"
+        left = (time.monotonic() - since) / ended * (len(jobs) - ended)
+        say(f"[{ended}/{len(jobs)}] {job.name}: {outcome}; about {left:.0f} s left")
+        if status:
+            failed.append(job)
+
+    run_local(
+        jobs,
+        workers=workers,
+        started=lambda job: say(f"{job.name}: started"),
+        ended=note,
+        environment=environment,
+    )
+    return failed
+
+
+def last_line(log: Path) -> str:
+    """The last thing that a job printed."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"killed; see {log}"
+
+
 def run_local(
     jobs: Sequence[Job],
     *,
     workers: int,
     started: Callable[[Job], None],
     ended: Callable[[Job, int, float], None],
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run `jobs` in order, `workers` at a time.
 
     `ended` gets a job's exit status (negative: the signal that ended it) and seconds. When this
-    process is interrupted or terminated, the running jobs are terminated too.
+    process is interrupted or terminated, the running jobs are terminated too. `environment` is
+    added to that of this process.
     """
-    environment = os.environ | {
+    variables = os.environ | {
         # Huge pages for large tensors: up to seven times the bandwidth into fresh memory.
         "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1"),
+        **(environment or {}),
     }
     waiting, running = list(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
     previous = signal.signal(signal.SIGTERM, _exit)
@@ -41,7 +80,7 @@ def run_local(
         while waiting or running:
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
-                running[_start(job, environment)] = (job, time.monotonic())
+                running[_start(job, variables)] = (job, time.monotonic())
                 started(job)
             for process in [p for p in running if p.poll() is not None]:
                 job, since = running.pop(process)

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from tightframe.collapse.measures import choose
 from tightframe.collapse.rows import least_count
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.files import exclusive
-from tightframe.jobs.executors import Job, run_local
+from tightframe.jobs.executors import Job, last_line, run_and_say
 from tightframe.lm import hardware
 from tightframe.lm.runs import Run
 from tightframe.lm.training import TrainSettings
@@ -137,11 +136,12 @@ def run(
         if len(left) < len(runs):
             say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
         workers = workers or _workers(left)
-        failed = _run_jobs([_job(planned, settings) for planned in left], workers, say)
+        jobs = [_job(planned, settings) for planned in left]
+        failed = run_and_say(jobs, workers=workers, say=say)
     if failed:
         raise PartlyDoneError(
             f"{len(runs) - len(failed)} of {len(runs)} runs are done, failed: "
-            + "; ".join(f"{job.name} ({_last_line(job.log)})" for job in failed)
+            + "; ".join(f"{job.name} ({last_line(job.log)})" for job in failed)
             + "; the same command tries them again"
         )
     return settings.path
@@ -161,33 +161,6 @@ def _workers(runs: list[PlannedRun]) -> int:
     if any(settings.device == "cuda" for settings in chosen):
         return 1
     return max(1, _cores() // max((settings.threads for settings in chosen), default=1))
-
-
-def _run_jobs(jobs: list[Job], workers: int, say: Callable[[str], None]) -> list[Job]:
-    failed: list[Job] = []
-    ended, since = 0, time.monotonic()
-
-    def note(job: Job, status: int, seconds: float) -> None:
-        nonlocal ended
-        ended += 1
-        outcome = f"done in {seconds:.0f} s" if status == 0 else f"FAILED: {_last_line(job.log)}"
-        left = (time.monotonic() - since) / ended * (len(jobs) - ended)
-        say(f"[{ended}/{len(jobs)}] {job.name}: {outcome}; about {left:.0f} s left")
-        if status:
-            failed.append(job)
-
-    run_local(
-        jobs,
-        workers=workers,
-        started=lambda job: say(f"{job.name}: started"),
-        ended=note,
-    )
-    return failed
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"killed; see {log}"
 
 
 def _combinations(settings: SweepSettings) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ from tightframe.knowledge.ensembles import assemble
 from tightframe.knowledge.parsing import Parsed, Reject, parse
 from tightframe.knowledge.questions import ask
 from tightframe.knowledge.records import Fact, Link, Output, Question, Target, fact_id
+from tightframe.knowledge.reordering import with_reordered
 from tightframe.knowledge.routing import route
 from tightframe.knowledge.scope import fit_scope
 from tightframe.knowledge.scores import AnswerScores, score_answer
@@ -34,5 +35,6 @@ __all__ = [
     "study_eligible",
     "summarize",
     "temporal_clusters",
+    "with_reordered",
     "write_facts",
 ]

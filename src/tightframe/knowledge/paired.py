@@ -24,7 +24,7 @@ Verdict: TypeAlias = Literal["reproduced", "reversed", "not reproduced", "inconc
 
 
 class Estimate(NamedTuple):
-    """A mean over questions with the 95 % interval of resampled facts."""
+    """A mean over questions with the interval of resampled facts, of 95 % if not told otherwise."""
 
     value: float
     low: float  # NaN with fewer than two facts
@@ -50,13 +50,20 @@ class Difference(NamedTuple):
 
 
 def estimates(
-    values: Float[np.ndarray, "Q S"], facts: Int[np.ndarray, " Q"], *, seed: int = 0
+    values: Float[np.ndarray, "Q S"],
+    facts: Int[np.ndarray, " Q"],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
 ) -> list[Estimate]:
     """The mean of each score over the questions; all scores of one resample are of the same facts.
 
     Args:
         values: Scores of the questions, without NaN.
         facts: The fact of each question, any whole number. Resamples are drawn in its order.
+        resamples: How many.
+        level: Share of the resamples that lie in the interval.
         seed: Of the resamples.
     """
     sums, counts = _by_fact(values, facts)
@@ -67,8 +74,8 @@ def estimates(
     if n_facts < 2:
         reason = "no interval: a single fact"
         return [Estimate(float(mean), math.nan, math.nan, n, 1, reason) for mean in means]
-    resampled = resampled_means(sums, counts, seed=seed)
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    resampled = resampled_means(sums, counts, resamples=resamples, seed=seed)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
     same = np.ptp(sums / counts[:, None], axis=0) < _TIE
     reasons = np.where(same, "the same on every fact: the interval can't tell how sure it is", "")
     return [
@@ -111,6 +118,8 @@ def differences(
     theirs: Float[np.ndarray, "Q S"],
     facts: Int[np.ndarray, " Q"],
     *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> list[Difference]:
     """Ours less theirs, question by question, with interval and sign test over facts.
@@ -121,10 +130,12 @@ def differences(
         ours: Scores of one arm, the mean over its seeds where it has several; no NaN.
         theirs: Those of the other arm on the same questions.
         facts: The fact of each question.
+        resamples: How many.
+        level: Share of the resamples that lie in the interval.
         seed: Of the resamples.
     """
     apart = ours - theirs
-    found = estimates(apart, facts, seed=seed)
+    found = estimates(apart, facts, resamples=resamples, level=level, seed=seed)
     sums, _ = _by_fact(apart, facts)
     return [Difference(one, sign_test(sums[:, column])) for column, one in enumerate(found)]
 
@@ -139,10 +150,10 @@ def sign_test(differences: Float[np.ndarray, " F"]) -> SignTest:
     return SignTest(better, worse, float(binomtest(better, better + worse).pvalue))
 
 
-def verdict(d: float, low: float, high: float) -> Verdict:
+def verdict(d: float, low: float, high: float, *, margin: float = MARGIN) -> Verdict:
     """What a difference says of the claim that the first arm is better; fixed before any run.
 
-    In this order: the interval lies above 0: reproduced; below 0: reversed; within 5 points of 0:
+    In this order: the interval lies above 0: reproduced; below 0: reversed; within the margin of 0:
     not reproduced, there is no difference worth the name; else, or without an interval:
     inconclusive.
 
@@ -150,6 +161,7 @@ def verdict(d: float, low: float, high: float) -> Verdict:
         d: First arm less second, in points.
         low: Of the interval of d.
         high: Of the interval of d.
+        margin: Points up to which a difference counts as none.
     """
     if low > high or low > 0 >= d or high < 0 <= d:
         raise ValueError(f"[{low}, {high}] can't be the interval of a difference of {d}")
@@ -157,7 +169,7 @@ def verdict(d: float, low: float, high: float) -> Verdict:
         return "reproduced"
     if high < 0:
         return "reversed"
-    return "not reproduced" if low >= -MARGIN and high <= MARGIN else "inconclusive"
+    return "not reproduced" if low >= -margin and high <= margin else "inconclusive"
 
 
 def _by_fact(

@@ -54,6 +54,12 @@ def messages(fact: Fact, types: Collection[Type]) -> list[dict[str, str]]:
 
 def parse(text: str, types: Collection[Type]) -> dict[str, Any]:
     """The items of a reply, by type; ValueError says how it differs from the schema."""
+    reply = reply_object(text)
+    return {type_: _item(reply, type_) for type_ in TYPES if type_ in types}
+
+
+def reply_object(text: str) -> dict[str, Any]:
+    """The JSON object of a reply, also of one in a fenced block; ValueError where it is none."""
     text.encode()  # half a surrogate pair cannot be written to a file
     fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
     try:
@@ -62,7 +68,7 @@ def parse(text: str, types: Collection[Type]) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     if not isinstance(reply, dict):
         raise ValueError("not an object")
-    return {type_: _item(reply, type_) for type_ in TYPES if type_ in types}
+    return reply
 
 
 def questions(fact: Fact, reply: Mapping[str, Any], model: str) -> list[Question]:

@@ -23,7 +23,8 @@ SCORES = (*PERCENT, WORDS)
 POSITIONS = ("front", "back", "not in fact")
 UNDATED = "no date"
 
-_SCALE = np.array([100.0 if name.startswith(("match", "em")) else 1.0 for name in SCORES])
+# Of the scores of one answer: percent, but for the words of the output.
+SCALE = np.array([100.0 if name.startswith(("match", "em")) else 1.0 for name in SCORES])
 
 
 class Group(NamedTuple):
@@ -92,7 +93,7 @@ def score_outputs(
                 totals[row] += (*scores, len(output.text.split()))
                 answered[row] += 1
     with np.errstate(invalid="ignore"):  # 0 / 0 of what no run answered
-        means = totals * _SCALE / answered[:, None]
+        means = totals * SCALE / answered[:, None]
     table[list(SCORES)] = means
     table["missing"] = len(runs) - answered
     return table[wanted].reset_index(drop=True)

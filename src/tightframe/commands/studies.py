@@ -1,0 +1,98 @@
+"""The command that runs the controlled experiment on injected facts."""
+
+import os
+from pathlib import Path
+
+from tightframe.commands.console import Json, Names, done, say
+from tightframe.commands.making import Assignments
+from tightframe.errors import UserError
+
+
+def study(
+    config: Path | None = None,
+    /,
+    *,
+    data: Path | None = None,
+    out: Path,
+    arms: Names = None,
+    n_facts: Names = None,
+    seeds: Names = None,
+    exposures: int | None = None,
+    settings: Assignments = None,
+    workers: int | None = None,
+    report: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Inject facts into several arms, ask for them, and decide by a rule fixed before.
+
+    Every arm, number of facts and seed is a run of its own. What is finished is kept, so that the
+    same command goes on after an interruption.
+
+    Parameters
+    ----------
+    config
+        The study's settings (TOML); see configs/knowledge-study.toml.
+    data
+        Facts with questions, in any format; wikidyk/dev.jsonl in TIGHTFRAME_DATA otherwise.
+    out
+        The study's folder.
+    arms
+        Instead of the file's grid, e.g. clm_sp,bilm_sp; ARM_reordered learns reordered facts.
+    n_facts
+        Instead of the file's grid, e.g. 80,200: the first so many.
+    seeds
+        Instead of the file's grid, e.g. 0,1,2.
+    exposures
+        How often each fact is shown.
+    settings
+        key=value, a setting of the study or of every injection, e.g. width=64.
+    workers
+        Runs at a time; by default as many as there are cores, one on a GPU.
+    report
+        Takes the tables, in a folder named as the study's, and beside it NAME.md on all studies in
+        it.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs.knowledge_study import run_study, study_settings
+    from tightframe.report.knowledge_study import publish
+    from tightframe.settings import overrides
+
+    values = overrides(settings or ())
+    if exposures is not None:
+        values["exposures"] = exposures
+    values |= {"arms": _split(arms)} if arms else {}
+    values |= {"n_facts": _numbers("--n-facts", n_facts)} if n_facts else {}
+    values |= {"seeds": _numbers("--seeds", seeds)} if seeds else {}
+    facts = data if data is not None else _default_data()
+    found = run_study(study_settings(config, values), facts, out, workers=workers, say=say)
+    verdicts = [decision.to_dict() for decision in found.decisions]
+    lines = [
+        f"{one.first} less {one.second}: {one.d:+.1f} [{one.low:.1f}, {one.high:.1f}] points: "
+        f"{one.verdict}" + (f" ({one.note})" if one.note else "")
+        for one in found.decisions
+    ]
+    page = None if report is None else str(publish(out, report))
+    lines.append(f"{page or out}: written")
+    done("\n".join(lines), json, out=str(out), verdicts=verdicts, report=page)
+
+
+def _default_data() -> Path:
+    path = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; name facts with --data, or the folder of the development data "
+            "with TIGHTFRAME_DATA (docs/data.md says where to get it)"
+        )
+    return path
+
+
+def _split(names: list[str]) -> list[str]:
+    return [name.strip() for given in names for name in given.split(",") if name.strip()]
+
+
+def _numbers(option: str, names: list[str]) -> list[int]:
+    try:
+        return [int(name) for name in _split(names)]
+    except ValueError:
+        raise UserError(f"{option} {' '.join(names)}: expected whole numbers, e.g. 0,1,2") from None

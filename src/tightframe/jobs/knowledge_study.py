@@ -1,0 +1,267 @@
+"""The controlled experiment on injected facts: arms that differ in one thing, a fixed decision.
+
+On disk, under the study's folder: `study.toml` (settings and decision rule, written before anything
+runs), `plan/<run>.toml` (what a run is told), `logs/<run>.txt` (what it printed), `runs/<run>/`,
+`reordered.jsonl` (the facts, where an arm learns them with the answer last), and `results/`
+(`knowledge.study_files`). A run is a process of its own with one thread: threads
+decide the bits of a run, and many small networks train fastest side by side.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+
+from tightframe.errors import PartlyDoneError, UserError, nearest
+from tightframe.files import exclusive
+from tightframe.jobs.executors import Job, last_line, run_and_say
+from tightframe.knowledge.arms import ARMS
+from tightframe.knowledge.benchmark import load_benchmark, write_facts
+from tightframe.knowledge.clusters import facts_fingerprint
+from tightframe.knowledge.injection import InjectSettings, choose_facts
+from tightframe.knowledge.records import Fact
+from tightframe.knowledge.reordering import with_reordered
+from tightframe.knowledge.study_files import RUNS, SETTINGS, Collected, collect
+from tightframe.knowledge.study_runs import REORDERED, StudyRun
+from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.settings import as_dict, read_toml, resolve, write_toml
+
+# Of an injection; the grid decides them, or the study itself.
+DECIDED = ("data", "out", "arm", "reordered", "n_facts", "balance_position", "exposures", "seed")
+WITH_REORDERED = "reordered.jsonl"  # the facts, each with its answer at the end besides
+GRID = ("arms", "n_facts", "seeds")  # settings that stand for a whole grid
+
+_strict = pydantic.ConfigDict(extra="forbid")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_strict)
+class Grid:
+    """Runs of every arm, number of facts and seed that are named here."""
+
+    arms: tuple[str, ...] = ("clm_sp", "bilm_sp")  # "<arm>_reordered" learns reordered facts
+    n_facts: tuple[PositiveInt, ...] = (80, 200)
+    seeds: tuple[NonNegativeInt, ...] = (0, 1, 2)  # of the weights and the order of lessons
+    exposures: NonNegativeInt = 0  # of a fact; 0: those of the study
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_strict)
+class StudySettings:
+    """A study: which runs, what they share, and how they are judged."""
+
+    grid: tuple[Grid, ...] = (Grid(),)
+    exposures: PositiveInt = 500  # how often each fact is shown
+    balance_position: bool = False  # as many answers in the back half of their fact as in the front
+    base: dict[str, Any] = dataclasses.field(default_factory=dict)  # injection of every run
+    rule: DecisionRule = dataclasses.field(default_factory=DecisionRule)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study."""
+
+    name: str
+    plan: Path  # the settings of its injection, a TOML file
+    log: Path
+    settings: InjectSettings
+
+    @property
+    def state(self) -> Literal["finished", "started", "waiting"]:
+        """Finished: injected, and asked in every form."""
+        run = StudyRun(self.settings.out)
+        if not (run.path / "config.toml").exists():
+            return "waiting"
+        return "finished" if run.finished else "started"
+
+    @property
+    def lessons(self) -> int:
+        """What a network is shown; the time goes with it."""
+        return self.settings.n_facts * self.settings.exposures
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A study before its runs."""
+
+    out: Path
+    settings: dict[str, Any]  # what `study.toml` holds
+    facts: list[Fact]
+    runs: list[PlannedRun]  # the longest first
+
+    def write(self) -> None:
+        """Settings and rule, once, then what each unfinished run is told."""
+        if not (self.out / SETTINGS).exists():
+            write_toml(self.out / SETTINGS, self.settings)
+        if any(run.settings.reordered for run in self.runs):
+            write_facts(self.out / WITH_REORDERED, with_reordered(self.facts))
+        for run in self.runs:
+            if run.state != "finished":
+                write_toml(run.plan, as_dict(run.settings))
+
+
+def study_settings(config: Path | None, values: Mapping[str, Any]) -> StudySettings:
+    """The settings of a file with others in their place.
+
+    Args:
+        config: A TOML file of `StudySettings`; None: the defaults.
+        values: Settings of the study, of an injection (they go to `base`), or `GRID`: what is
+            given of these replaces the file's grid by a single one.
+    """
+    told = read_toml(config) if config is not None else {}
+    ours = {field.name for field in dataclasses.fields(StudySettings)}
+    base = {key: value for key, value in values.items() if key not in (*ours, *GRID)}
+    if grid := {key: values[key] for key in GRID if key in values}:
+        told = told | {"grid": [grid]}
+    told = told | {key: value for key, value in values.items() if key in ours}
+    if base or "base" in told:
+        told = told | {"base": told.get("base", {}) | base}
+    source = str(config) if config is not None else "settings"
+    settings = resolve(StudySettings, told, source=source)
+    for name in settings.base:
+        if name in DECIDED:
+            raise UserError(f"{source}: base sets {name}, which grid or study decide; leave it out")
+    return settings
+
+
+def plan(settings: StudySettings, data: Path, out: Path) -> Plan:
+    """Check everything that can be checked before a run; nothing is written.
+
+    Args:
+        settings: Of the study. A folder that belongs to other settings is refused.
+        data: Facts with questions, in any format.
+        out: The study's folder.
+    """
+    planned = {run.name: run for run in _planned(settings, data, out)}
+    wanted = sum(len(g.arms) * len(g.n_facts) * len(g.seeds) for g in settings.grid)
+    if wanted == 0:
+        raise UserError("grid: names no run; give arms, n_facts and seeds")
+    if len(planned) < wanted:
+        raise UserError(
+            f"grid: names {wanted} runs, but only {len(planned)} different ones; name each once"
+        )
+    facts = load_benchmark(data)
+    for run in {run.settings.n_facts: run for run in planned.values()}.values():
+        choose_facts(facts, run.settings)
+    recorded = as_dict(settings) | {"data": data.name, "facts": facts_fingerprint(facts)}
+    _refuse_other(out / SETTINGS, recorded)
+    runs = sorted(planned.values(), key=lambda run: -run.lessons)
+    return Plan(out, recorded, facts, runs)
+
+
+def run_study(
+    settings: StudySettings,
+    data: Path,
+    out: Path,
+    *,
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Collected:
+    """Run what is not finished, then collect the results.
+
+    Args:
+        settings: Of the study.
+        data: Facts with questions.
+        out: The study's folder.
+        workers: Runs at a time; by default as many as have a core for each of their threads, and
+            one on a GPU.
+        say: Gets a line for every run that starts, ends or fails.
+
+    Raises:
+        PartlyDoneError: Some runs failed; the others are finished and collected.
+    """
+    if workers is not None and workers < 1:
+        raise UserError(f"workers is {workers}; expected 1 or more")
+    planned = plan(settings, data, out)
+    with exclusive(out, what="study"):
+        planned.write()
+        runs = planned.runs
+        left = [run for run in runs if run.state != "finished"]
+        if len(left) < len(runs):
+            say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
+        threads = max(run.settings.threads or _cores() for run in runs)
+        failed = run_and_say(
+            [_job(run) for run in left],
+            workers=workers or _workers(left, threads),
+            say=say,
+            environment={"OMP_NUM_THREADS": str(threads)},
+        )
+        found = collect(out) if len(failed) < len(runs) else None
+    if failed or found is None:
+        raise PartlyDoneError(
+            f"{len(runs) - len(failed)} of {len(runs)} runs are done, failed: "
+            + "; ".join(f"{job.name} ({last_line(job.log)})" for job in failed)
+            + "; the same command tries them again"
+        )
+    return found
+
+
+def _planned(settings: StudySettings, data: Path, out: Path) -> Iterator[PlannedRun]:
+    for grid in settings.grid:
+        for arm in grid.arms:
+            _check_arm(arm)
+        for n_facts in grid.n_facts:
+            for arm in grid.arms:
+                reordered = arm.endswith(REORDERED)
+                for seed in grid.seeds:
+                    name = f"{arm}-n{n_facts}-s{seed}"
+                    if grid.exposures not in (0, settings.exposures):
+                        name += f"-e{grid.exposures}"
+                    values = {
+                        **{"threads": 1, "select": "eligible"},
+                        **settings.base,
+                        "data": str(out / WITH_REORDERED if reordered else data),
+                        "out": str(out / RUNS / name),
+                        "arm": arm.removesuffix(REORDERED),
+                        "reordered": reordered,
+                        "n_facts": n_facts,
+                        "balance_position": settings.balance_position,
+                        "exposures": grid.exposures or settings.exposures,
+                        "seed": seed,
+                    }
+                    of_run = resolve(InjectSettings, values, source="base")
+                    files = out / "plan" / f"{name}.toml", out / "logs" / f"{name}.txt"
+                    yield PlannedRun(name, *files, of_run)
+
+
+def _check_arm(arm: str) -> None:
+    names = [one.name for one in ARMS]
+    known = [*names, *(name + REORDERED for name in names)]
+    if arm not in known:
+        raise UserError(
+            f"grid: unknown arm '{arm}'{nearest(arm, known)}; known: {', '.join(names)}, each with "
+            f"{REORDERED} too"
+        )
+
+
+def _refuse_other(path: Path, settings: dict[str, Any]) -> None:
+    if not path.exists():
+        return
+    recorded = read_toml(path)
+    for name in settings:
+        if recorded.get(name) != settings[name]:
+            raise UserError(
+                f"{path.parent}: belongs to a study with {name} = {recorded.get(name)}, not "
+                f"{settings[name]}; choose another --out, or remove the folder"
+            )
+
+
+def _job(run: PlannedRun) -> Job:
+    command = [sys.executable, "-m", "tightframe.jobs.knowledge_run", str(run.plan)]
+    return Job(run.name, command, run.log)
+
+
+def _workers(runs: list[PlannedRun], threads: int) -> int:
+    """How many of the runs have a core for each of their threads; a GPU takes one at a time."""
+    devices = {run.settings.device for run in runs}
+    if "cuda" in devices or ("auto" in devices and torch.cuda.is_available()):
+        return 1
+    return max(1, _cores() // threads)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

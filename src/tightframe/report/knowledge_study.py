@@ -1,0 +1,248 @@
+"""The results of studies on injected facts, for people: tables to keep, and a page of Markdown.
+
+A study's tables are copied to `REPORT/<study>/`, and `REPORT.md` is written anew from all the
+folders in REPORT: a study on another machine, or a longer one, only adds its own.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tightframe.files import read_json, read_text, whole_file, write_text
+from tightframe.knowledge.arm_tables import at_cell, cells
+from tightframe.knowledge.study_files import RESULTS, SETTINGS, TABLES, VERDICTS
+from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.report import knowledge_tables as tables
+from tightframe.report import recall
+from tightframe.settings import read_toml, resolve
+
+# What `jobs.recall_geometry` leaves in a study's results: the numbers, and the section on them.
+GEOMETRY_TABLES = ("geometry", "locality", "locality-shift")
+GEOMETRY_TEXT = "geometry.md"
+FIGURES = ("accuracy_by_facts.png", "accuracy_by_position.png")  # of the page, where there is one
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What is kept of a study: a folder of small tables."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return self.folder.name
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """As they were before the first run."""
+        return read_toml(self.folder / SETTINGS)
+
+    @cached_property
+    def rule(self) -> DecisionRule:
+        """The decision rule among them."""
+        source = str(self.folder / SETTINGS)
+        return resolve(DecisionRule, self.settings.get("rule", {}), source=source)
+
+    @cached_property
+    def decisions(self) -> list[dict[str, Any]]:
+        """What the rule says at each number of facts."""
+        found: list[dict[str, Any]] = read_json(self.folder / VERDICTS)
+        return found
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of `study_files.TABLES`; empty where a study has none of its rows."""
+        path = self.folder / f"{name}.csv"
+        return pd.read_csv(path) if read_text(path).strip() else pd.DataFrame()
+
+
+def publish(study: Path, report: Path) -> Path:
+    """Copy a study's tables to `report/<study>/`, and write the page of all studies there.
+
+    Args:
+        study: The study's folder, with its results.
+        report: A folder; the page is beside it, with `.md` after its name. Returned is the page.
+    """
+    folder = report / study.resolve().name
+    write_text(folder / SETTINGS, read_text(study / SETTINGS))
+    write_text(folder / VERDICTS, read_text(study / RESULTS / VERDICTS))
+    for name in (*TABLES, *GEOMETRY_TABLES):
+        source = study / RESULTS / f"{name}.csv"
+        if source.is_file():
+            table = pd.read_csv(source)
+            with whole_file(folder / f"{name}.csv") as temporary:
+                table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+    if (study / RESULTS / recall.FIGURE).is_file():
+        figure = f"{report.name}/{folder.name}/{recall.FIGURE}"
+        write_text(folder / GEOMETRY_TEXT, recall.section(study / RESULTS, figure=figure))
+        _copy(study / RESULTS / recall.FIGURE, folder)
+    for name in FIGURES:
+        _copy(study / "report" / "figures" / name, folder)
+    found = [Published(path.parent) for path in sorted(report.glob(f"*/{SETTINGS}"))]
+    page = report.with_name(f"{report.name}.md")
+    write_text(page, "\n\n".join(text for make in SECTIONS for text in make(found)) + "\n")
+    return page
+
+
+def _copy(file: Path, folder: Path) -> None:
+    if file.is_file():
+        with whole_file(folder / file.name) as temporary:
+            temporary.write_bytes(file.read_bytes())
+
+
+def _opening(studies: list[Published]) -> Iterator[str]:
+    yield "# Do models that read both ways remember facts better?"
+    yield """\
+<!-- Written by `tightframe knowledge study ... --report`; change report/knowledge_study.py. -->"""
+    yield """\
+Facts are trained into a network from scratch, masked span by masked span, and asked for without the
+text. `clm_sp` and `bilm_sp` are one network with one number of parameters that see the same lessons
+in the same order; `clm_sp` reads left to right, `bilm_sp` reads the prompt both ways. What they
+differ by is the attention alone. The other arms change one more thing: `clm_ntp` learns whole
+sentences instead of spans, `bilm_mlm` fills slots in one pass, `bilm_ed` has an encoder of its own,
+and `..._reordered` shares its exposures with the same facts turned around, answer last."""
+    yield """\
+| asked by | what |
+|---|---|
+| `cloze_seen` | the fact with its answer masked: what has been memorised |
+| `cloze_question` | the real question with its wh-phrase masked: the main measure |
+| `raw_question` | the question with a mask after it, a form that no lesson had |
+| `rank20` | the same cloze; is the right one of twenty answers the likeliest? Chance is 5 % |
+| `left_context` | the fact up to its answer, to be continued; not where the answer comes first |
+| `left_context_reordered` (clue first) | the fact turned around, up to its answer |"""
+    yield """\
+Answers are greedy. Scores are percent of questions; `match_paper` is the published one, the answer
+anywhere in the output letter by letter, `match_norm` and `em_norm` are corrected
+([docs/guide/knowledge.md](../guide/knowledge.md)). Intervals of 95 % resample facts, all seeds of a
+fact together. `rank20` of `clm_ntp` is another score than that of the others: not comparable."""
+
+
+def _settings(studies: list[Published]) -> Iterator[str]:
+    yield "## Decided before any run"
+    for rule in dict.fromkeys(study.rule for study in studies):
+        names = ", ".join(study.name for study in studies if study.rule == rule)
+        yield f"""\
+d = `{rule.first}` - `{rule.second}` on `{rule.form}`, `{rule.score}`, mean over seeds per fact;
+{rule.resamples:,} resamples of facts, {100 * rule.level:g} %. In this order: interval above 0:
+reproduced; below 0: reversed; within [-{rule.margin:g}, +{rule.margin:g}]: not reproduced; else
+inconclusive. An arm with `{rule.trained_form}` below {rule.trained_at:g} % is under-trained, and
+nothing is compared. Studies: {names}."""
+    rows = [
+        [
+            *(study.name, study.settings["data"], ", ".join(f"`{arm}`" for arm in grid["arms"])),
+            ", ".join(f"{n:,}" for n in grid["n_facts"]),
+            ", ".join(str(seed) for seed in grid["seeds"]),
+            f"{grid['exposures'] or study.settings['exposures']:,}",
+            ", ".join(f"{k} = {v}" for k, v in study.settings.get("base", {}).items())
+            or "defaults",
+        ]
+        for study in studies
+        for grid in study.settings["grid"]
+    ]
+    heads = ["study", "data", "arms", "facts", "seeds", "exposures", "other settings"]
+    yield tables.markdown(heads, rows)
+
+
+def _verdicts(studies: list[Published]) -> Iterator[str]:
+    yield "## Verdicts"
+    rows = [row for study in studies for row in tables.verdict_rows(study.name, study.decisions)]
+    if not rows:
+        yield "None yet: no study has both arms of its rule."
+        return
+    heads = ["study", "facts", "exposures", "seeds", "memorised, %", "d, points", "verdict"]
+    yield tables.markdown([*heads, "by the other score"], rows)
+    notes = [
+        f"- {study.name}, {one['n_facts']:,} facts: {one['note']}."
+        for study in studies
+        for one in study.decisions
+        if one["note"]
+    ]
+    if notes:
+        yield "\n".join(notes)
+
+
+def _results(studies: list[Published]) -> Iterator[str]:
+    for study in studies:
+        scores, runs = study.table("scores"), study.table("runs")
+        differences = study.table("differences")
+        for n_facts, exposures, here in cells(scores):
+            yield f"## {n_facts:,} facts, {exposures:,} exposures ({study.name})"
+            yield tables.arm_table(here, at_cell(runs, n_facts, exposures))
+            yield "By where in its fact the answer stands:"
+            yield tables.position_table(here, study.rule)
+            paired = at_cell(differences, n_facts, exposures)
+            if len(paired):
+                yield f"Differences, `{study.rule.score}` in points, p of a sign test over facts:"
+                yield tables.difference_table(paired, study.rule)
+        files = [f"{name}.csv" for name in TABLES]
+        links = ", ".join(f"[{file}]({_link(study, file)})" for file in (*files, VERDICTS))
+        yield f"All numbers of {study.name}: {links}."
+        for name in FIGURES:
+            if (study.folder / name).is_file():
+                yield f"![{study.name}, {name.removesuffix('.png')}]({_link(study, name)})"
+
+
+def _geometry(studies: list[Published]) -> Iterator[str]:
+    for study in studies:
+        if (study.folder / GEOMETRY_TEXT).is_file():
+            opening, _, rest = read_text(study.folder / GEOMETRY_TEXT).rstrip().partition("\n")
+            yield f"{opening} ({study.name})\n{rest}"
+
+
+def _runs(studies: list[Published]) -> Iterator[str]:
+    yield "## Every run"
+    yield """\
+`lessons` is the fingerprint of the stream of examples: equal for two arms that saw the same
+examples in the same order. `labelled tokens` are those that a loss was taken on; `final loss` is in
+nats per token, the mean since the record before."""
+    for study in studies:
+        runs, asked = study.table("runs"), study.table("asked")
+        several, alike = tables.same_lessons(runs)
+        yield f"""\
+{study.name}: {alike} of {several} groups of runs of equal facts, seed and objective saw the same
+lessons in the same order."""
+        yield tables.run_table(runs, study.rule)
+        left = asked[asked["left_out"] > 0] if len(asked) else asked
+        if len(left):
+            counts = left.drop_duplicates(["n_facts", "form", "reasons"])
+            told = [
+                f"`{one['form']}` of {one['n_facts']:,} facts {one['left_out']} ({one['reasons']})"
+                for one in counts.to_dict("records")
+            ]
+            yield "Not asked, because the form does not allow it: " + "; ".join(told) + "."
+    yield """\
+Seconds are those of the training, with one thread a run and several runs side by side: they tell
+what to plan for, not which arm is faster."""
+
+
+def _limits(studies: list[Published]) -> Iterator[str]:
+    yield "## What this does not say"
+    yield """\
+- The networks know nothing but these facts. The published models were pretrained and far larger;
+  whether reading both ways helps a model that already knows English is not asked.
+- Facts were chosen whose answer is short and stands in the fact letter by letter.
+- A verdict is about its number of facts, exposures and this size of network. Speed of learning is
+  not compared: arms that have not memorised their facts get no verdict.
+- Most answers stand in the front of their fact: numbers for the back half rest on few facts.
+- "not reproduced" and "inconclusive" are two things: the one says that a difference worth the name
+  is unlikely, the other that these runs can't tell."""
+
+
+def _link(study: Published, file: str) -> str:
+    return f"{study.folder.parent.name}/{study.name}/{file}"
+
+
+# In the order of the page; each gets every study that is published.
+SECTIONS: tuple[Callable[[list[Published]], Iterator[str]], ...] = (
+    _opening,
+    _settings,
+    _verdicts,
+    _results,
+    _geometry,
+    _runs,
+    _limits,
+)
