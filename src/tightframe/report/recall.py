@@ -1,0 +1,207 @@
+"""What the geometry of facts says of recall, as Markdown and a figure; every number from the files.
+
+Reads what `jobs.recall_geometry` writes into a study's results.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from tightframe.analysis.fact_geometry import FEATURES
+from tightframe.analysis.recall import BASELINES, BLOCKS, CELL
+from tightframe.errors import UserError
+from tightframe.report.figures import STYLE
+
+TABLES = ("geometry.parquet", "geometry.csv")
+FIGURE = "geometry.png"
+PANELS = (  # column, label, logarithmic axis
+    ("log_probability", "log-probability of the answer (nats)", False),
+    ("cdnv_nearest", "CDNV with the nearest fact", True),
+    ("rank", "rank of the fact's mean by distance to its question", True),
+    ("margin", "margin of the question to its fact's mean", False),
+)
+BINS = 5
+LEVEL = 0.05  # what p, and q of the features one by one, are compared with
+_COLOURS = ("#41329b", "#b3500f", "#0b7a62", "#8c2d5a", "#6b6f78")
+_MARKERS = "osD^v"
+
+
+def section(results: Path, *, figure: str = "") -> str:
+    """The section on geometry of a study's page, without what has not been measured.
+
+    Args:
+        results: A study's folder of results.
+        figure: Where a link to the figure points; empty: there is none.
+    """
+    for name in TABLES:
+        if not (results / name).is_file():
+            raise UserError(
+                f"{results / name}: missing; run `python -m tightframe.jobs.recall_geometry` on "
+                "the study first"
+            )
+    facts = pd.read_parquet(results / "geometry.parquet")
+    statistics = pd.read_csv(results / "geometry.csv")
+    runs = facts.groupby("run")["n_facts"].first()
+    parts = [
+        "## Does the geometry of a fact tell whether it is recalled?",
+        "A fact is a class; its samples are the embeddings where the first token of its answer is "
+        "predicted, one for each mask over the answer. Its question is the test. Geometry gets the "
+        "credit only for what it adds, out of fold, to the model's own outputs.",
+        f"{len(facts):,} of {int(runs.sum()):,} facts (of {len(runs)} runs) have the eight masks "
+        f"that a variance needs, and a question; on average {facts['n_variants'].mean():.1f}, "
+        f"{100 * facts['longer'].sum() / facts['n_variants'].sum():.0f} % of them with longer "
+        f"spans than training shows. {100 * facts['verbatim'].mean():.0f} % of the questions are "
+        "the masked sentence word for word; that mask is then no sample of the class.",
+        _gains(statistics),
+        _verdict(statistics),
+        _features(statistics),
+    ]
+    if figure:
+        parts.insert(3, f"![facts recalled against their geometry]({figure})")
+    if (results / "locality.csv").is_file():
+        parts += _locality(results)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def draw(facts: pd.DataFrame) -> Figure:
+    """Share recalled (vertical) by fifths of the log-probability and of three features.
+
+    Args:
+        facts: A line a run and fact; the seeds of a cell are taken together.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 6.4), dpi=200, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(2, 2, sharey=True)
+        for place, (column, label, log) in zip(axes.flat, PANELS, strict=True):
+            for i, (key, cell) in enumerate(facts.groupby(list(CELL), sort=False)):
+                _draw_cell(place, cell, column, i, _name(key))
+            if log:
+                place.set_xscale("log")
+                place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                place.xaxis.set_minor_locator(NullLocator())
+            place.set_xlabel(label)
+            place.set_ylim(-3, 103)
+        for place in axes[:, 0]:
+            place.set_ylabel("recalled (%)")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _draw_cell(place: Axes, cell: pd.DataFrame, column: str, i: int, name: str) -> None:
+    known = cell[np.isfinite(cell[column])]
+    bins = pd.qcut(known[column], BINS, labels=False, duplicates="drop")  # ties share a bin
+    parts = known.groupby(bins)
+    place.plot(
+        parts[column].median().to_numpy(),
+        100 * parts["recalled"].mean().to_numpy(),
+        color=_COLOURS[i % len(_COLOURS)],
+        marker=_MARKERS[i // len(_COLOURS) % len(_MARKERS)],
+        markersize=4,
+        linewidth=1,
+        label=name,
+    )
+
+
+def _gains(statistics: pd.DataFrame) -> str:
+    rows = statistics[(statistics["position"] == "all") & (statistics["geometry"] == "all")]
+    lines = []
+    for _, one in rows.iterrows():
+        cell = [_name(tuple(one[name] for name in CELL)), one["baseline"]]
+        cell += [f"{one['n_facts_used']} x {one['seeds']}", f"{100 * one['recalled']:.1f}"]
+        if np.isfinite(one["gain"]):
+            cell += [f"{one[f'auc_{name}']:.3f}" for name in ("baseline", "geometry", "both")]
+            cell += [_interval(one["gain"], one["low"], one["high"], 3), f"{one['p']:.3f}"]
+        else:
+            cell += ["", "", "", str(one["reason"]), ""]
+        lines.append(cell)
+    head = ["arm, facts x exposures", "known", "facts x seeds", "recalled %", "AUC known"]
+    head += ["AUC geometry", "AUC both", "gain, nats an answer", "p"]
+    return _table(head, lines)
+
+
+def _verdict(statistics: pd.DataFrame) -> str:
+    """How often each block of geometry adds something, in words."""
+    told = statistics[np.isfinite(statistics["gain"]) & (statistics["position"] == "all")]
+    if told.empty:
+        return "No cell can be judged: nearly all of its facts are recalled, or nearly none."
+    sentences = []
+    for baseline in BASELINES:
+        for block in BLOCKS:
+            rows = told[(told["baseline"] == baseline) & (told["geometry"] == block)]
+            adds = (rows["p"] <= LEVEL) & (rows["gain"] > 0)
+            name = {"all": "all geometry", "collapse": "collapse alone"}.get(block)
+            sentences.append(
+                f"{name or 'the place of the question'} adds to {baseline} in {int(adds.sum())} of "
+                f"{len(rows)}"
+            )
+    return f"Of the cells that can be judged (p at most {LEVEL}): " + "; ".join(sentences) + "."
+
+
+def _features(statistics: pd.DataFrame) -> str:
+    lines = []
+    for feature in FEATURES:
+        rows = statistics[(statistics["geometry"] == feature.name) & statistics["gain"].notna()]
+        if len(rows):
+            adds = (rows["q"] <= LEVEL) & (rows["gain"] > 0)
+            cell = [f"`{feature.name}`", feature.meaning, f"{rows['auc_geometry'].median():.3f}"]
+            lines.append([*cell, f"{rows['gain'].median():+.3f}", f"{adds.sum()} of {len(rows)}"])
+    if not lines:
+        return ""
+    added = f"adds to the log-probability (q at most {LEVEL})"
+    head = ("feature", "what it is", "AUC alone, median", "gain, median", added)
+    return "One by one, over the cells:\n\n" + _table(head, lines)
+
+
+def _locality(results: Path) -> Iterable[str]:
+    changed = pd.read_csv(results / "locality.csv")
+    moved = pd.read_csv(results / "locality-shift.csv")
+    yield "## Does injection move what should stay?"
+    first = changed.iloc[0]
+    yield (
+        f"A model is trained on {first['n_kept']} facts, then on {first['n_new']} others only. "
+        "What becomes of the first:"
+    )
+    lines = [
+        [one["arm"], one["quantity"]]
+        + [
+            _interval(one[name], one[f"{name}_low"], one[f"{name}_high"], 2)
+            for name in ("before", "after", "change")
+        ]
+        + [f"{one['p']:.3f}"]
+        for _, one in changed.iterrows()
+    ]
+    yield _table(("arm", "mean over facts", "before", "after", "change", "p (signs)"), lines)
+    yield (
+        "How far their embeddings have moved, in units of their spread, beside what is noise "
+        "(class means of two halves of the masks) and what is unrelated (two seeds):"
+    )
+    lines = [
+        [one["arm"], one["compared"], one["points"]]
+        + [f"{one[name]:.3f}" for name in ("cka", "displacement", "aligned")]
+        for _, one in moved.iterrows()
+    ]
+    yield _table(("arm", "compared", "points", "CKA", "displacement", "after alignment"), lines)
+
+
+def _name(key: tuple[object, ...]) -> str:
+    arm, n_facts, exposures = key
+    return f"{arm}, {n_facts} x {exposures}"
+
+
+def _interval(value: float, low: float, high: float, digits: int) -> str:
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
