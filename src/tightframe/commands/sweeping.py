@@ -59,12 +59,14 @@ def status(file: Path, /, *, json: Json = False) -> None:
 def report(
     path: Path, /, *, theory: list[Path] | None = None, out: Path | None = None, json: Json = False
 ) -> None:
-    """Make the page, the figures and the tables of a sweep or a run; of a context table, the page.
+    """Make the page, the figures and the tables of a sweep, a run or a knowledge study.
+
+    Of a context table, the page alone.
 
     Parameters
     ----------
     path
-        A sweep's or a run's folder, or that of a context table (ntp/NAME).
+        The folder of a sweep, a run or a knowledge study, or of a context table (ntp/NAME).
     theory
         The folder of a context table, whose prediction the page shows too; give it again for more.
     out

@@ -10,7 +10,17 @@ from tightframe.analysis.checkpoints import checkpoints
 from tightframe.collapse.compat import PREFIXES
 from tightframe.errors import UserError
 from tightframe.files import whole_file, write_text
-from tightframe.report import by_token, figures, page, profiles, tables
+from tightframe.report import (
+    by_token,
+    figures,
+    knowledge,
+    knowledge_figures,
+    knowledge_page,
+    page,
+    profiles,
+    tables,
+)
+from tightframe.report.knowledge_folder import STUDY, is_study, read_study
 from tightframe.report.theory_folder import is_theory, read_theory
 from tightframe.results import gather, read_rows
 
@@ -18,7 +28,8 @@ from tightframe.results import gather, read_rows
 def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()) -> Path:
     """Make the page, the figures and the tables of a sweep or a run from its results files.
 
-    Of the folder of a context table (`ntp/<name>`), the page alone.
+    Of the folder of a context table (`ntp/<name>`), the page alone; of a knowledge study's (it has
+    a `study.toml`), page, figures and tables in `path/report`.
 
     Each file is written whole or not at all: `results.parquet` (all rows), `report/index.html`,
     `report/figures/*.{pdf,png}`, `report/tables/*.csv`. Where all rows were measured while
@@ -36,6 +47,8 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
     """
     if is_theory(path):
         return _report_theory(path, path / "report" if out is None else out)
+    if is_study(path):
+        return _report_study(path, path / "report" if out is None else out)
     predicted = [read_theory(folder)[0] for folder in theories]
     files = _results_files(path)
     rows = gather(files)
@@ -91,6 +104,25 @@ def _report_theory(path: Path, folder: Path) -> Path:
         f"tightframe report {shown}",
     ]
     write_text(folder / "index.html", page.render_theory(theory, sources, commands))
+    return folder / "index.html"
+
+
+def _report_study(path: Path, folder: Path) -> Path:
+    study = read_study(path)
+    types = knowledge.by_type(study.questions)
+    bins = knowledge.recall_by_feature(study.recall)
+    written = {"scores": study.scores, "differences": study.differences, "runs": study.runs}
+    for name, table in (written | {"types": types, "recall": bins}).items():
+        if len(table):
+            tables.write_csv(folder / "tables" / f"{name}.csv", table)
+    knowledge_figures.draw_study(study, bins, folder / "figures")
+    shown = Path(path.resolve().parent.name) / study.name
+    commands = [
+        f"tightframe knowledge study CONFIG.toml --data FACTS --out {shown}  # kept: {STUDY}",
+        f"tightframe report {shown}",
+    ]
+    text = knowledge_page.render_study(study, types, bins, commands)
+    write_text(folder / "index.html", text)
     return folder / "index.html"
 
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// Draws the panels of the chosen view, and sorts the tables. The data is in the page, as JSON.
+// Draws the panels of the chosen view. The data is in the page, as JSON.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const figures = [...document.querySelectorAll("#figures .panel")];
@@ -209,23 +209,6 @@
     });
   }
 
-  function sort(button) {
-    const heading = button.closest("th");
-    const body = heading.closest("table").tBodies[0];
-    const down = heading.getAttribute("aria-sort") === "ascending";
-    for (const other of heading.parentElement.children) other.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const value = (row) => row.cells[heading.cellIndex].dataset.sort;
-    const numbers = heading.dataset.kind === "number";
-    const rows = [...body.rows].sort((a, b) => {
-      const [left, right] = [value(a), value(b)];
-      if (left === "" || right === "") return (left === "") - (right === ""); // unknown: at the end
-      const order = numbers ? left - right : left.localeCompare(right, "en", { numeric: true });
-      return down ? -order : order;
-    });
-    body.append(...rows);
-  }
-
   draw();
   for (const input of document.querySelectorAll(".switches input")) {
     input.addEventListener("change", draw);
@@ -235,8 +218,5 @@
     const plot = figure.querySelector(".plot");
     plot.on("plotly_hover", (event) => ring(event.points[0].pointNumber));
     plot.on("plotly_unhover", () => ring(null));
-  }
-  for (const button of document.querySelectorAll("th button")) {
-    button.addEventListener("click", () => sort(button));
   }
 })();

@@ -59,7 +59,7 @@ def render(
     """
     courses = pd.DataFrame() if courses is None else courses
     everything = pd.concat([table, courses], ignore_index=True)
-    scripts = ["page.js"]
+    scripts = ["page.js", "sorting.js"]
     scripts += ["profiles.js"] if shown else []
     scripts += ["by_token.js"] if classes is not None else []
     scripts += ["theory.js"] if theories else []

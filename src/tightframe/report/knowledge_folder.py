@@ -1,0 +1,223 @@
+"""The folder of a knowledge study -> its tables, checked.
+
+::
+
+    STUDY/   study.toml  runs/<arm>-n<facts>-s<seed>/
+             results/{scores,runs,asked,differences}.csv, verdicts.json, questions.parquet
+             results/{geometry.parquet, geometry.csv, locality.csv, locality-shift.csv}
+             ensemble/{report.json, answers.jsonl}, or ensemble/NAME/ with the same
+
+Only scores.csv has to be there. What else is missing is an empty table here, and `missing` says
+which command makes it.
+"""
+
+import dataclasses
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tightframe.errors import UserError
+from tightframe.files import read_json, read_text
+from tightframe.knowledge.outputs import read_outputs
+
+STUDY = "study.toml"
+_STUDY = "tightframe knowledge study"
+_ARM = ("n_facts", "exposures")
+_INTERVAL = ("value", "low", "high")
+_OF_GEOMETRY = ("geometry.csv", "locality.csv", "locality-shift.csv")  # shown as they are
+_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # words, then numbers
+    "scores.csv": (("arm", "form", "subset", "score"), (*_ARM, *_INTERVAL, "n")),
+    "runs.csv": (("arm", "run"), (*_ARM, "seed", "parameters", "tokens", "final_loss", "seconds")),
+    "differences.csv": (
+        ("form", "subset", "score", "first", "second"),
+        (*_ARM, "d", "low", "high", "better", "worse", "p", "n"),
+    ),
+    "questions.parquet": (
+        ("arm", "run", "form", "question_id", "fact_id", "type", "position", "text", "gold"),
+        (*_ARM, "seed", "match_paper", "match_norm"),
+    ),
+    "geometry.parquet": (("run", "fact_id"), ("recalled",)),
+    "asked.csv": (("form", "reasons"), ("n_facts", "asked", "left_out")),
+    **dict.fromkeys(_OF_GEOMETRY, ((), ())),
+}
+_MADE_BY = {
+    "scores.csv": _STUDY,
+    "runs.csv": _STUDY,
+    "asked.csv": _STUDY,
+    "differences.csv": _STUDY,
+    "questions.parquet": _STUDY,
+    "verdicts.json": _STUDY,
+    "geometry.parquet": "python -m tightframe.jobs.recall_geometry STUDY",
+    "geometry.csv": "python -m tightframe.jobs.recall_geometry STUDY",
+    "ensemble": "tightframe knowledge ensemble",
+}
+_JUDGED = {"score", "d", "low", "high", "verdict"}
+_VERDICT = {"first", "second", "form", *_JUDGED, *_ARM}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Several models with a router, as `tightframe knowledge ensemble` judged them."""
+
+    name: str
+    report: dict[str, Any]  # see `knowledge.ensembles.assemble`
+    asked: frozenset[str]  # ids of the questions that it answered
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """All that a study's folder holds; see `docs/guide/knowledge.md` for the columns."""
+
+    name: str
+    settings: dict[str, Any]
+    scores: pd.DataFrame
+    runs: pd.DataFrame
+    asked: pd.DataFrame  # how many questions of each form there were, and how many were left out
+    differences: pd.DataFrame
+    questions: pd.DataFrame
+    verdicts: tuple[dict[str, Any], ...]
+    recall: pd.DataFrame  # a line a run and fact: geometry, and whether it was recalled
+    geometry: dict[str, pd.DataFrame]  # the statistics of it, by file
+    ensembles: tuple[Ensemble, ...]
+    missing: dict[str, str]  # a file or folder that isn't there, and the command that makes it
+
+
+def is_study(path: Path) -> bool:
+    """Whether this is the folder of a knowledge study."""
+    return (path / STUDY).is_file()
+
+
+def read_study(path: Path) -> Study:
+    """What a study has found; a damaged file is named in one line."""
+    if not is_study(path):
+        raise UserError(f"{path}: no {STUDY}; expected the folder of `{_STUDY}`")
+    results = path / "results"
+    if not (results / "scores.csv").is_file():
+        raise UserError(f"{path}: this study has no results yet; run `{_STUDY}` first")
+    try:
+        settings = tomllib.loads(read_text(path / STUDY))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path / STUDY}: not TOML ({error})") from None
+    scores = _table(results / "scores.csv")
+    if scores.empty:
+        raise UserError(f"{results / 'scores.csv'}: has no lines; run `{_STUDY}` again")
+    ensembles = _ensembles(path / "ensemble")
+    there = {name: (results / name).is_file() for name in _MADE_BY if name != "ensemble"}
+    there["ensemble"] = bool(ensembles)
+    recall = _with_arm(_table(results / "geometry.parquet"), results / "geometry.parquet")
+    return Study(
+        path.resolve().name,
+        settings,
+        scores,
+        _table(results / "runs.csv"),
+        _table(results / "asked.csv"),
+        _table(results / "differences.csv"),
+        _table(results / "questions.parquet"),
+        _verdicts(results / "verdicts.json"),
+        recall,
+        {name: _table(results / name) for name in _OF_GEOMETRY},
+        ensembles,
+        {name: _MADE_BY[name] for name, found in there.items() if not found},
+    )
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A table with its columns checked; without lines and columns where there is no file."""
+    texts, numbers = _COLUMNS[path.name]
+    if not path.is_file():
+        return pd.DataFrame()
+    again = f"make it again with `{_MADE_BY.get(path.name, _MADE_BY['geometry.csv'])}`"
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), encoding="utf-8")
+        if absent := [name for name in (*texts, *numbers) if name not in table]:
+            raise UserError(f"{path}: has no column {', '.join(absent)}; {again}")
+        words = {name: table[name].fillna("").astype(str) for name in texts}
+        counted = {name: pd.to_numeric(table[name]) for name in numbers}
+    except pd.errors.EmptyDataError:  # a table that had no lines was written without columns
+        return pd.DataFrame()
+    except (OSError, ValueError, TypeError) as error:
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        raise UserError(f"{path}: not a table, or damaged ({first}); {again}") from None
+    table = table.assign(**words, **counted)
+    for name in set(_ARM) & set(numbers):
+        if not np.isfinite(table[name]).all():
+            raise UserError(f"{path}: a line has no {name}; {again}")
+        table[name] = table[name].astype(int)
+    return table
+
+
+def _with_arm(recall: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The geometry of facts; numbers of facts and exposures are of no use if they are not said."""
+    if recall.empty:
+        return recall
+    if "arm" not in recall or "n_facts" not in recall:
+        raise UserError(f"{path}: has no column arm or n_facts; make it again")
+    if not recall["recalled"].isin((0.0, 1.0)).all():
+        raise UserError(f"{path}: recalled must be 0 or 1; make it again")
+    words, whole, yes = recall["arm"].astype(str), recall["n_facts"], recall["recalled"]
+    return recall.assign(arm=words, n_facts=whole.astype(int), recalled=yes.astype(float))
+
+
+def _verdicts(path: Path) -> tuple[dict[str, Any], ...]:
+    if not path.is_file():
+        return ()
+    found = read_json(path)
+    if not isinstance(found, list):
+        raise UserError(f"{path}: expected a list of verdicts; make it again with `{_STUDY}`")
+    return tuple(_judged(path, one, _VERDICT) for one in found)
+
+
+def _judged(path: Path, one: Any, names: set[str]) -> dict[str, Any]:
+    """A verdict, or what another score says; numbers that are unknown become NaN."""
+    again = f"make it again with `{_STUDY}`"
+    if not isinstance(one, dict) or (absent := sorted(names - one.keys())):
+        lacking = f"a verdict has no {', '.join(absent)}" if isinstance(one, dict) else "no verdict"
+        raise UserError(f"{path}: {lacking}; {again}")
+    numbers = {name: math.nan if one[name] is None else one[name] for name in ("d", "low", "high")}
+    if not all(isinstance(number, int | float) for number in numbers.values()):
+        raise UserError(f"{path}: d, low and high must be numbers; {again}")
+    beside = one.get("beside")
+    if beside is not None:
+        beside = _judged(path, beside, _JUDGED)
+    usual: dict[str, Any] = {"under_trained": [], "note": "", "seeds": None}
+    return usual | one | {"beside": beside} | numbers
+
+
+def _ensembles(folder: Path) -> tuple[Ensemble, ...]:
+    """Of the folder itself, or of the folders in it."""
+    files = [folder / "report.json", *sorted(folder.glob("*/report.json"))]
+    return tuple(_ensemble(file) for file in files if file.is_file())
+
+
+def _ensemble(file: Path) -> Ensemble:
+    report = read_json(file)
+    try:
+        for source in report["sources"]:
+            _ = source["source"], source["model"]
+            _ = float(source["n"]), float(source["share"]), _number(source["score"])
+        confusion = np.array(report["routing"]["confusion"], dtype=np.int64)
+        asked = [report["routing"][name]["n"] for name in ("in_scope", "locality", "outside")]
+        _ = _number(report["score"]), _number(report["oracle_score"]), sum(asked)
+        k = len(report["sources"])
+        wrong = confusion.shape != (k, k) or report["n_scored"] < 0
+    except (KeyError, TypeError, ValueError):
+        wrong = True
+    if wrong:
+        raise UserError(
+            f"{file}: not the report of an ensemble, or damaged; make the folder again with "
+            f"`{_MADE_BY['ensemble']}`"
+        )
+    answers = file.with_name("answers.jsonl")
+    outputs = read_outputs(answers) if answers.is_file() else []
+    return Ensemble(file.parent.name, report, frozenset(one.question_id for one in outputs))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,168 @@
+"""The page of a knowledge study: verdicts, accuracy, answers, runs, ensembles, geometry.
+
+Answers, facts and names are strangers' text: jinja2 escapes them in the page (`rendering.py`), and
+what the script gets is put into the page as text only (`knowledge.js`).
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from tightframe.knowledge.paired import MARGIN
+from tightframe.report import knowledge
+from tightframe.report.knowledge_folder import Study
+from tightframe.report.page import facts
+from tightframe.report.rendering import number, render_template
+
+MOST_DIFFERENCES = 600
+_SHOWN_SCORES = ("match_paper", "match_norm", "correct")
+_RUNS = (  # key, heading, kind
+    ("run", "run", "text"),
+    ("arm", "arm", "text"),
+    ("n_facts", "facts", "number"),
+    ("exposures", "exposures", "number"),
+    ("seed", "seed", "number"),
+    ("parameters", "parameters", "number"),
+    ("tokens", "tokens", "number"),
+    ("final_loss", "final loss", "number"),
+    ("seconds", "seconds", "number"),
+    ("cloze_seen", "cloze seen, %", "number"),
+    ("cloze_question", "cloze question, %", "number"),
+    ("device", "device", "text"),
+    ("stream", "stream", "text"),
+    ("finished", "finished", "text"),
+)
+_GEOMETRY = {  # tables of the bridge that are shown as they are
+    "geometry.csv": (
+        "What geometry adds",
+        "How well facts that are recalled are told from others, out of fold, by the baseline, by "
+        "geometry, and by both; gain is in nats an answer, above 0 where geometry adds something.",
+    ),
+    "locality.csv": (
+        "What a second training does to the first facts",
+        "Facts of a first training, before and after a second one on other facts alone.",
+    ),
+    "locality-shift.csv": (
+        "How far their embeddings move",
+        "Displacement as it is and after the best rotation; CKA is 1 where they were only turned, "
+        "shifted and scaled.",
+    ),
+}
+
+
+def render_study(
+    study: Study, types: pd.DataFrame, bins: pd.DataFrame, commands: Sequence[str]
+) -> str:
+    """The page as HTML.
+
+    Args:
+        study: What its folder holds.
+        types: See `knowledge.by_type`.
+        bins: See `knowledge.recall_by_feature`.
+        commands: What makes the results and this page.
+    """
+    drawn = knowledge.payload(study, types, bins)
+    differences = _differences(study)
+    return render_template(
+        "knowledge_page.html",
+        ["knowledge.js", "sorting.js"],
+        name=study.name,
+        view="",
+        first_section="facts",
+        study=study,
+        tiles=_tiles(study, len(drawn["arms"])),
+        cards=[knowledge.Card(one) for one in study.verdicts],
+        rule={"margin": MARGIN, "trained_at": 90.0} | study.settings.get("rule", {}),
+        arms=drawn["arms"],
+        has_types=len(types) > 0,
+        differences=differences,
+        n_differences=len(study.differences),
+        answered={name: drawn["answers"][name] for name in ("n", "shown")},
+        run_columns=[
+            {"key": key, "label": label, "kind": kind}
+            for key, label, kind in _RUNS
+            if key in study.runs
+        ],
+        runs=_plain(study.runs),
+        streams=knowledge.streams(study),
+        judged=knowledge.judged(study),
+        features=list(drawn["features"].items()),
+        tables=_geometry_tables(study),
+        forms=[(form, words) for form, words in knowledge.FORMS.items() if _has(study, form)],
+        scores=list(knowledge.SCORES.items()),
+        left_out=_left_out(study),
+        settings=facts([_numbered(study.settings)]),
+        commands=commands,
+        payload=drawn,
+    )
+
+
+def _has(study: Study, form: str) -> bool:
+    return bool((study.scores["form"] == form).any())
+
+
+def _tiles(study: Study, n_arms: int) -> list[tuple[str, str, str]]:
+    scores, runs = study.scores, study.runs
+    counts = sorted(set(scores["n_facts"]))
+    exposures = sorted(set(scores["exposures"]))
+    found = [
+        ("Arms", f"{n_arms}", "ways to read and to train"),
+        ("Facts", " · ".join(map(number, counts)), "that each run was given"),
+        ("Exposures", " · ".join(map(number, exposures)), "of each fact in a run"),
+    ]
+    if len(runs):
+        seeds = runs["seed"].nunique()
+        found.append(("Runs", number(len(runs)), f"of {seeds} seed{'s' if seeds > 1 else ''}"))
+    if len(study.questions):
+        asked = study.questions["question_id"].nunique()
+        found.append(("Answers", number(len(study.questions)), f"to {number(asked)} questions"))
+    return found
+
+
+def _differences(study: Study) -> list[dict[Hashable, Any]]:
+    table = study.differences
+    if table.empty:
+        return []
+    shown = table[table["score"].isin(_SHOWN_SCORES)].head(MOST_DIFFERENCES)
+    return shown.to_dict("records")
+
+
+def _geometry_tables(study: Study) -> list[tuple[str, str, list[str], list[list[Any]]]]:
+    found = [
+        (title, words, *knowledge.as_it_is(study.geometry[name]))
+        for name, (title, words) in _GEOMETRY.items()
+    ]
+    return [table for table in found if table[-1]]
+
+
+def _left_out(study: Study) -> list[dict[Hashable, Any]]:
+    """What a form can't ask for, a line a form and number of facts."""
+    table = study.asked
+    if table.empty:
+        return []
+    names = ["n_facts", "form", "asked", "left_out", "reasons"]
+    return table.loc[table["left_out"] > 0, names].drop_duplicates().to_dict("records")
+
+
+def _numbered(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose lists of tables are tables by number, which a list of facts can show."""
+    return {
+        name: {str(i): one for i, one in enumerate(value, 1)}
+        if isinstance(value, list) and all(isinstance(one, dict) for one in value)
+        else value
+        for name, value in settings.items()
+    }
+
+
+def _plain(runs: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    lines = runs.to_dict("records")
+    return [{key: _value(value) for key, value in line.items()} for line in lines]
+
+
+def _value(value: Any) -> Any:
+    """A cell: unknown is None, a truth value a word."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return ("yes" if value else "no") if isinstance(value, bool) else value
