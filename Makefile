@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp test test-slow check lint types layers fix bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-knowledge study-knowledge-long test test-slow check lint types layers fix bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -53,6 +53,20 @@ bench-ntp: $(INSTALLED)
 # The published experiment on two small sets; about a quarter of an hour of one core.
 study-ntp: $(INSTALLED)
 	$(BIN)/python -m tightframe.jobs.small_sets configs/ntp-*.toml --report docs/results/ntp
+
+# Do models that read both ways remember facts better, and does the geometry of a fact tell whether it
+# is recalled? About half an hour on two cores; interrupted, it goes on. The long one asks at 1,000
+# facts. Both read wikidyk/dev.jsonl in TIGHTFRAME_DATA.
+study-knowledge: STUDY := knowledge/study
+study-knowledge: CONFIG := configs/knowledge-study.toml
+study-knowledge-long: STUDY := knowledge/study-long
+study-knowledge-long: CONFIG := configs/knowledge-study-long.toml
+study-knowledge-long: LOCALITY := --no-locality
+study-knowledge study-knowledge-long: $(INSTALLED)
+	$(BIN)/tightframe knowledge study $(CONFIG) --out $(STUDY)
+	$(BIN)/python -m tightframe.jobs.recall_geometry $(STUDY) $(LOCALITY)
+	$(BIN)/tightframe report $(STUDY)
+	$(BIN)/tightframe knowledge study $(CONFIG) --out $(STUDY) --report docs/results/knowledge
 
 clean:
 	rm -rf .venv

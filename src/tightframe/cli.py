@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError
 
 from tightframe.commands import (
+    answers,
+    asking,
     benchmarks,
     clusters,
     comparing,
     facts,
+    injecting,
     making,
     measuring,
     questions,
     scores,
+    studies,
     sweeping,
     theory,
 )
@@ -61,12 +65,18 @@ ntp.command(comparing.compare)
 ntp.command(comparing.concepts)
 knowledge.command(facts.parse)
 knowledge.command(questions.questions)
+knowledge.command(questions.reword)
 knowledge.command(benchmarks.validate)
 knowledge.command(benchmarks.masks)
+knowledge.command(injecting.inject)
+knowledge.command(answers.answer)
+knowledge.command(answers.rank)
 knowledge.command(scores.score)
 knowledge.command(clusters.cluster)
 knowledge.command(clusters.scope)
 knowledge.command(clusters.ensemble)
+knowledge.command(studies.study)
+knowledge.command(asking.ask)
 
 
 def main(arguments: "Sequence[str] | None" = None) -> None:
