@@ -44,7 +44,7 @@ def save_clusters(path: str | Path, clusters: Clusters) -> dict[str, Any]:
         )
         for cluster in range(clusters.k):
             members = (fact.to_dict() for fact in clusters.members(cluster))
-            write_records(folder / _FACTS / f"{cluster}.jsonl", members)
+            write_records(facts_of(folder, cluster), members)
         write_report(folder / _MANIFEST, content)
     return content
 
@@ -65,7 +65,7 @@ def load_clusters(path: str | Path) -> Clusters:
         fact.id: fact
         for cluster in range(content["k"])
         for fact in read_records(
-            path / _FACTS / f"{cluster}.jsonl", Fact.from_dict, what="a fact of a cluster"
+            facts_of(path, cluster), Fact.from_dict, what="a fact of a cluster"
         )
     }
     pairs = read_records(
@@ -89,6 +89,11 @@ def load_clusters(path: str | Path) -> Clusters:
             "models of the clusters that changed"
         )
     return clusters
+
+
+def facts_of(path: str | Path, cluster: int) -> Path:
+    """The file of a cluster's facts: what its model is to be trained on."""
+    return Path(path) / _FACTS / f"{cluster}.jsonl"
 
 
 def _content(clusters: Clusters) -> str:
