@@ -106,7 +106,8 @@ def test_what_cannot_be_asked_is_said_in_one_line(capsys, injected, tmp_path, ar
 
 def test_a_run_that_is_missing_or_unfinished_is_refused(capsys, injected, tmp_path):
     data = injected / "facts.jsonl"
-    assert "no such run directory" in _fails(capsys, "answer", tmp_path / "x", "--data", data)
+    error = _fails(capsys, "answer", tmp_path / "x", "--data", data)
+    assert "x: is no run directory to write into; say --out FILE" in error
     assert "expected at least 2" in _fails(
         capsys, "rank", injected / "bilm_sp", "--data", data, "--candidates", 1
     )

@@ -278,13 +278,15 @@ def load_huggingface(
     their_logging.set_verbosity(
         logging.ERROR
     )  # tensors that are missing are told of below, in one line
+    silent = not Path(path_or_name).exists() and hub.unreachable()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path_or_name,
             dtype=dtype or "auto",
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
-            local_files_only=not Path(path_or_name).exists() and hub.unreachable(),
+            local_files_only=silent,
+            adapter_kwargs={"local_files_only": silent},  # asked for first where peft is installed
             output_loading_info=True,
         )
     except Exception as error:  # whatever the network, the hub, the files or their code may raise

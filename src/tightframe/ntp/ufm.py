@@ -217,7 +217,7 @@ def _adaptive(
     factors: list[Tensor], slope: _Slope, weight_decay: float
 ) -> Callable[[float, int], None]:
     """AdamW without decay is Adam; the ridge, if there is one, is in the slopes."""
-    parameters = nn.ParameterList(nn.Parameter(f, requires_grad=False) for f in factors)
+    parameters = nn.ParameterList(nn.Parameter(f) for f in factors)
     adamw = AdamW(parameters, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay)
 
     def descend(rate: float, step: int) -> None:
