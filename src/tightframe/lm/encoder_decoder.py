@@ -21,6 +21,7 @@ from tightframe.lm.transformer import (
     MLP_RATIO,
     NORM_EPS,
     Block,
+    Embedder,
     Linear,
     TransformerConfig,
     draw_weights,
@@ -78,7 +79,7 @@ class EncoderDecoderConfig:
         return tables + output + encoder + decoder + 2 * norm
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Embedder):
     """A language model behind the interface of `tightframe.lm.interface.LanguageModel`.
 
     Its batches have a source; layers are those of the decoder.
@@ -112,16 +113,6 @@ class EncoderDecoder(nn.Module):
             draw_weights(self, base.init_std, torch.Generator().manual_seed(seed))
 
     @property
-    def classifier(self) -> Float[Tensor, "V D"]:
-        """The output matrix, a row a token; the parameter itself."""
-        return self.token_embedding if self.output is None else self.output
-
-    @property
-    def bias(self) -> None:
-        """None: the logits have no bias."""
-        return None
-
-    @property
     def depth(self) -> int:
         """The number of blocks of the decoder."""
         return self.config.decoder_depth
@@ -130,11 +121,6 @@ class EncoderDecoder(nn.Module):
     def positions(self) -> int:
         """How many positions it knows, of the source and of the target."""
         return self.config.base.positions
-
-    @property
-    def n_parameters(self) -> int:
-        """Numbers that are trained; a tied classifier counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The vectors that the classifier multiplies, after the final norm."""
@@ -160,10 +146,6 @@ class EncoderDecoder(nn.Module):
             found[i] = stream
         found |= {PRENORM: stream, self.depth: self.norm(stream)}
         return [found[layer] for layer in layers]
-
-    def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Logits: the inner products with the rows of the classifier."""
-        return F.linear(embeddings, self.classifier)
 
     def _read(self, source: Batch) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B 1 1 S"]]:
         """What the encoder makes of the source, and which of it is no padding."""

@@ -63,7 +63,33 @@ class TransformerConfig:
             )
 
 
-class Transformer(nn.Module):
+class Embedder(nn.Module):
+    """What reads tokens and writes logits with one vocabulary, perhaps with one matrix for both."""
+
+    token_embedding: nn.Parameter  # (V, D)
+    output: nn.Parameter | None  # (V, D); None: the classifier is the token embedding
+
+    @property
+    def classifier(self) -> Float[Tensor, "V D"]:
+        """The output matrix, a row a token; the parameter itself."""
+        return self.token_embedding if self.output is None else self.output
+
+    @property
+    def bias(self) -> None:
+        """None: the logits have no bias."""
+        return None
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that are trained; a tied classifier counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """Logits: the inner products with the rows of the classifier."""
+        return F.linear(embeddings, self.classifier)
+
+
+class Transformer(Embedder):
     """A language model behind the interface of `tightframe.lm.interface.LanguageModel`.
 
     Args:
@@ -88,16 +114,6 @@ class Transformer(nn.Module):
             draw_weights(self, config.init_std, torch.Generator().manual_seed(seed))
 
     @property
-    def classifier(self) -> Float[Tensor, "V D"]:
-        """The output matrix, a row a token; the parameter itself."""
-        return self.token_embedding if self.output is None else self.output
-
-    @property
-    def bias(self) -> None:
-        """None: the logits have no bias."""
-        return None
-
-    @property
     def depth(self) -> int:
         """The number of blocks, and of the layer that the classifier multiplies."""
         return self.config.depth
@@ -116,11 +132,6 @@ class Transformer(nn.Module):
     def tied(self) -> bool:
         """Whether the classifier is the token embedding."""
         return self.config.tied
-
-    @property
-    def n_parameters(self) -> int:
-        """Numbers that are trained; a tied classifier counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The vectors that the classifier multiplies, after the final norm.
@@ -155,10 +166,6 @@ class Transformer(nn.Module):
         if self.depth in layers:
             found[self.depth] = self.norm(stream)
         return [found[layer] for layer in layers]
-
-    def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Logits: the inner products with the rows of the classifier."""
-        return F.linear(embeddings, self.classifier)
 
     def forward(
         self, inputs: Int[Tensor, "B T"], visible: Visible = None
