@@ -138,13 +138,15 @@
     }), config);
   }
 
+  const SHORT = { left_context_reordered: "clue first" };  // names too long for a tick
+
   // Bars of the arms beside each other in every group.
   function drawBars(plot, rows, key, groups, yTitle, beside = () => "") {
     const own = look();
     const arms = data.arms.filter((arm) => rows.some((row) => row.arm === arm.name));
     const counts = Object.fromEntries(groups.map((group) =>
       [group, unique(rows.filter((row) => row[key] === group).map((row) => row.n))]));
-    const ticks = groups.map((group) => plain(group).replace(/_/g, " ") + beside(group) +
+    const ticks = groups.map((group) => (SHORT[group] ?? plain(group).replace(/_/g, " ")) + beside(group) +
       (counts[group].length === 1 ? `<br>n = ${whole(counts[group][0])}` : ""));
     const traces = arms.map((arm) => {
       const bars = rows.filter((row) => row.arm === arm.name && row.value !== null && groups.includes(row[key]));

@@ -125,7 +125,10 @@ def _differences(study: Study) -> list[dict[Hashable, Any]]:
     table = study.differences
     if table.empty:
         return []
-    shown = table[table["score"].isin(_SHOWN_SCORES)].head(MOST_DIFFERENCES)
+    rule = study.settings.get("rule", {})
+    others = (table["first"] != rule.get("first")) | (table["second"] != rule.get("second"))
+    first = table.assign(others=others).sort_values("others", kind="stable").drop(columns="others")
+    shown = first[first["score"].isin(_SHOWN_SCORES)].head(MOST_DIFFERENCES)
     return shown.to_dict("records")
 
 
