@@ -120,3 +120,9 @@ def test_a_fact_s_questions_are_cycled():
 def test_questions_to_train_on_must_be_there():
     with pytest.raises(UserError, match="no fact has question-answer pairs"):
         Stream(FACTS, 10, objective="qa", seed=0)
+
+
+@pytest.mark.parametrize("name", ["paraphrases", "reordered"])
+def test_wordings_to_train_on_must_be_there(name):
+    with pytest.raises(UserError, match=f"no fact has {name} wordings .* knowledge reword"):
+        Stream(FACTS, 10, objective="ntp", seed=0, wordings=Wordings(**{name: True}))

@@ -66,6 +66,12 @@ class Stream:
         wordings: Wordings = Wordings(),  # noqa: B008  (it is frozen)
         qa_ratio: float = -1.0,
     ):
+        for name in (name for name, wanted in wordings._asdict().items() if wanted):
+            if not any(getattr(fact, name) for fact in facts):
+                raise UserError(
+                    f"no fact has {name} wordings to train on; make them with `tightframe knowledge "
+                    f"reword`, or leave the setting {name} out"
+                )
         self.seed = seed
         self.distinct: list[Lesson] = []  # (L,)
         shown: list[np.ndarray] = []
