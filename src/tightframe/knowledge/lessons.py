@@ -69,8 +69,8 @@ class Stream:
         for name in (name for name, wanted in wordings._asdict().items() if wanted):
             if not any(getattr(fact, name) for fact in facts):
                 raise UserError(
-                    f"no fact has {name} wordings to train on; make them with `tightframe knowledge "
-                    f"reword`, or leave the setting {name} out"
+                    f"no fact has {name} wordings to train on; make them with `tightframe "
+                    f"knowledge reword`, or leave the setting {name} out"
                 )
         self.seed = seed
         self.distinct: list[Lesson] = []  # (L,)
