@@ -191,6 +191,8 @@ def test_facts_are_chosen_in_the_order_of_their_file(data, tmp_path):
     [
         ({"arm": ""}, "neither arm nor model is given"),
         ({"arm": "bilm"}, "no arm is called 'bilm'"),
+        ({"objective": "mlm"}, "objective mlm is for encoder-only models of transformers"),
+        ({"arm": "bilm_mlm", "objective": "ntp"}, "arm bilm_mlm reads its answers off slots"),
         ({"exposures": 0}, "setting 'exposures' is 0"),
         ({"max_span": 0}, "setting 'max_span' is 0"),
         ({"qa_ratio": 1.5}, r"qa_ratio is 1.5, expected -1 or a share in \(0, 1\)"),

@@ -103,7 +103,17 @@ class InjectSettings:
         if not self.arm and not self.model:
             raise ValueError("neither arm nor model is given; name an arm, e.g. arm=bilm_sp")
         if self.arm:
-            find_arm(self.arm)
+            arm = find_arm(self.arm)
+            if self.objective == "mlm":
+                raise ValueError(
+                    "objective mlm is for encoder-only models of transformers; arm bilm_mlm learns "
+                    "spans in slots"
+                )
+            if arm.layout == "slots" and self.objective not in ("auto", "sp"):
+                raise ValueError(
+                    f"arm {arm.name} reads its answers off slots, so it can't learn objective "
+                    f"{self.objective}; choose another arm, or sp"
+                )
         if self.qa_ratio != -1 and not 0 < self.qa_ratio < 1:
             raise ValueError(f"qa_ratio is {self.qa_ratio:g}, expected -1 or a share in (0, 1)")
         late = [exposures for exposures in self.checkpoints if exposures > self.exposures]
