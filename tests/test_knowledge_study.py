@@ -194,8 +194,8 @@ def test_the_committed_studies_are_those_of_the_specification():
     assert first == Grid(("clm_sp", "bilm_sp"), (80, 200), (0, 1, 2))
     assert (others.n_facts, others.seeds) == ((80,), (0,))
     assert study.exposures == 500
-    assert long.grid == (Grid(("clm_sp", "bilm_sp"), (1000,), (0, 1)),)
-    assert long.exposures == 500
+    assert long.grid == (Grid(("clm_sp", "bilm_sp"), (1000,), (0,)),)
+    assert long.exposures == 1000
     assert gpu.grid[0].n_facts == (100, 300, 1000, 3000)
 
 
