@@ -59,14 +59,14 @@ study-ntp: $(INSTALLED)
 # facts. Both read wikidyk/dev.jsonl in TIGHTFRAME_DATA.
 study-knowledge: STUDY := knowledge/study
 study-knowledge: CONFIG := configs/knowledge-study.toml
+study-knowledge: ENSEMBLES := yes
 study-knowledge-long: STUDY := knowledge/study-long
 study-knowledge-long: CONFIG := configs/knowledge-study-long.toml
 study-knowledge-long: LOCALITY := --no-locality
-study-knowledge-long: ENSEMBLES := --run bilm_sp-n1000-s0 --k 3 10
 study-knowledge study-knowledge-long: $(INSTALLED)
 	$(BIN)/tightframe knowledge study $(CONFIG) --out $(STUDY)
 	$(BIN)/python -m tightframe.jobs.recall_geometry $(STUDY) $(LOCALITY)
-	$(BIN)/python -m tightframe.jobs.knowledge_ensembles $(STUDY) $(ENSEMBLES)
+	$(if $(ENSEMBLES),$(BIN)/python -m tightframe.jobs.knowledge_ensembles $(STUDY))
 	$(BIN)/tightframe report $(STUDY)
 	$(BIN)/tightframe knowledge study $(CONFIG) --out $(STUDY) --report docs/results/knowledge
 
