@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from tightframe.analysis import fact_geometry
 from tightframe.knowledge.paired import estimates
 from tightframe.knowledge.scoring import WORDS
 from tightframe.report.knowledge_folder import Ensemble, Study
@@ -50,14 +51,7 @@ FEATURES = {  # of the geometry of a fact, in words for an axis
     "log_probability": "log-probability of the answer after the question, nats",
     "log_probability_seen": "log-probability of the answer as trained, nats",
     "logit_margin": "logit of the answer less the largest other, nats",
-    "variance": "variance within the fact over that between facts",
-    "cdnv_mean": "CDNV with another fact, mean",
-    "cdnv_nearest": "CDNV with the nearest fact",
-    "cosine_nearest": "largest cosine with another fact",
-    "cosine_classifier": "cosine with the answer's row of the classifier",
-    "rank": "rank of its mean by distance to the question",
-    "rank_cosine": "rank of its mean by cosine with the question",
-    "margin": "how much nearer its mean is than any other",
+    **{one.name: one.meaning for one in fact_geometry.FEATURES},
     "answer_start": "words before the answer, share of the fact",
     "answer_words": "words of the answer",
 }
@@ -76,6 +70,8 @@ _OF_RECALL = {
     "recalled",
     "n_variants",
     "longer",
+    "seen",
+    "verbatim",
 }
 
 
