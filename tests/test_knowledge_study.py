@@ -213,6 +213,7 @@ def test_the_page_is_made_of_the_tables_of_all_studies(finished, tmp_path):
     assert "## 6 facts, 4 exposures (other)" in text
     assert "1 of 1 groups of runs of equal facts, seed and objective saw the same" in text
     assert "[scores.csv](knowledge/mini/scores.csv)" in text
+    assert "At 6 facts (mini), 6 facts (other) both arms have one seed" in text
     kept = {path.name for path in (report / "mini").iterdir()}
     assert kept == {
         *("study.toml", "verdicts.json"),

@@ -230,6 +230,17 @@ def _limits(studies: list[Published]) -> Iterator[str]:
 - Most answers stand in the front of their fact: numbers for the back half rest on few facts.
 - "not reproduced" and "inconclusive" are two things: the one says that a difference worth the name
   is unlikely, the other that these runs can't tell."""
+    lone = [
+        f"{one['n_facts']:,} facts ({study.name})"
+        for study in studies
+        for one in study.decisions
+        if one["seeds"] == 1
+    ]
+    if lone:
+        yield f"""\
+**Intervals resample facts, not seeds.** At {", ".join(lone)} both arms have one seed: what
+another draw of the weights and of the order would change is not in the interval there, and where
+learning is slow it can be much."""
 
 
 def _link(study: Published, file: str) -> str:
