@@ -6,6 +6,7 @@ import json
 import pytest
 
 from example_facts import example_facts, question, write_facts
+from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.jobs.knowledge_ensembles import run_ensembles
 from tightframe.knowledge.cluster_files import load_clusters
@@ -71,6 +72,12 @@ def test_every_question_has_an_answer_inside_and_outside(study, made):
     assert sources == ["cluster 0", "cluster 1", "fallback"]
     assert len((study / "ensembles" / "single.jsonl").read_text().splitlines()) == N_INJECTED + 8
     assert said[0].startswith("semantic-2: match_norm ")
+
+
+def test_the_ensemble_can_be_asked(study, made, capsys):
+    folder = study / "ensembles" / "semantic-2"
+    main(["knowledge", "ask", str(folder), "Who painted the bridge of village number 0 twice?"])
+    assert "nearest fact" in capsys.readouterr().out
 
 
 def test_a_second_call_makes_nothing_again(study, made):

@@ -6,7 +6,8 @@ learns from the facts and from others of the same file which model a question be
 the answers. In STUDY:
 
     ensemble/semantic-K/            the joined answers and their report: what the page shows
-    ensembles/semantic-K/           clusters, scope classifier, and the runs of the models
+    ensembles/semantic-K/           clusters, scope classifier, the runs of the models, and
+                                    ensemble.toml, for `tightframe knowledge ask`
     ensembles/single.jsonl          what the model of all facts says to the same questions
 
 The questions of facts that nobody was trained on are asked, too: how many are accepted all the
@@ -15,6 +16,7 @@ same. The model of all facts answers what is routed to no cluster.
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,9 +33,11 @@ from tightframe.knowledge.ensembles import assemble, save_ensemble
 from tightframe.knowledge.injection import InjectionRun, inject, load_learner
 from tightframe.knowledge.output_files import Answers, load_answers
 from tightframe.knowledge.records import Fact
+from tightframe.knowledge.respondents import MANIFEST
 from tightframe.knowledge.scoping import save_scoped, scope_clusters
 from tightframe.knowledge.summary import study_eligible
 from tightframe.lm import hardware
+from tightframe.settings import write_toml
 
 FORM: Asking = "cloze_question"
 N_NEGATIVES = 1000  # facts that nobody was trained on, to learn what is out of scope
@@ -74,6 +78,7 @@ def run_ensembles(study: Path, *, run: str, ks: Sequence[int], say: Say) -> list
             scoped = scope_clusters(clusters, negatives, outside)
             if not (work / name / "scope").exists():
                 save_scoped(work / name / "scope", scoped)
+            _write_manifest(work / name, k, single)
             found = assemble(scoped.routings, clusters, answers, fallback)
             report = {"rule": "most-probable", "threshold": scoped.scope.threshold} | found.report
             save_ensemble(folder, found._replace(report=report))
@@ -119,6 +124,13 @@ def _trained(single: InjectionRun, folder: Path, cluster: int) -> InjectionRun:
             checkpoints=(),
         )
     )
+
+
+def _write_manifest(folder: Path, k: int, single: InjectionRun) -> None:
+    """What `tightframe knowledge ask` needs to put a question to the ensemble."""
+    runs = [f"run-{cluster}" for cluster in range(k)]
+    fallback = os.path.relpath(single.path, folder)
+    write_toml(folder / MANIFEST, {"scope": "scope", "runs": runs, "fallback": fallback})
 
 
 def _answered(run: InjectionRun, facts: Sequence[Fact], path: Path) -> Answers:
