@@ -63,7 +63,10 @@ def main() -> None:
         print(f"{name}: {rows[-1].get('times', 'done')}", file=sys.stderr, flush=True)
     show(rows, options)
     path = options.out or Path(__file__).parent / "results" / f"engine-{machine_slug()}.json"
-    write_text(path, json.dumps({"about": about(options), "rows": rows}, indent=2) + "\n")
+    now = about(options)
+    kept = [*earlier_rows(path, rows), *({**row, "date": now["date"]} for row in rows)]
+    kept.sort(key=lambda row: list(SIZES).index(row["row"]))
+    write_text(path, json.dumps({"about": now, "rows": kept}, indent=2) + "\n")
     print(f"written to {path}")
 
 
@@ -178,6 +181,16 @@ def peak(*, reset: bool = False) -> float:
 def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     """The largest, as a share of the largest number."""
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def earlier_rows(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the same file that were not run now, each with the date of its run."""
+    if not path.exists():
+        return []
+    earlier = json.loads(path.read_text())
+    again = {row["row"] for row in rows}
+    date = earlier["about"]["date"]
+    return [{"date": date} | row for row in earlier["rows"] if row["row"] not in again]
 
 
 def show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
