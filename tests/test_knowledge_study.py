@@ -242,6 +242,28 @@ def test_figures_and_geometry_of_a_study_are_shown_where_there_are_some(finished
     assert "geometry.parquet" not in kept  # a line a fact
 
 
+def test_ensembles_of_a_study_stand_beside_the_model_of_all_facts(finished, tmp_path):
+    study = tmp_path / "mini"
+    shutil.copytree(finished, study)
+    asked = pd.read_parquet(study / "results" / "questions.parquet")
+    cloze = asked[asked["form"] == "cloze_question"]
+    run = cloze["run"].iloc[0]
+    single = cloze.loc[cloze["run"] == run, "match_norm"].mean()
+    report = {
+        "score": 41.25,
+        "oracle_score": 43.75,
+        "n_scored": 80,
+        "sources": [{"source": "cluster 0", "model": "a"}, {"source": "fallback", "model": run}],
+        "routing": {"in_scope": {"right": 0.9}, "outside": {"n": 300, "accepted": 0.02}},
+    }
+    folder = study / "ensemble" / "semantic-3"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(report))
+    text = publish(study, tmp_path / "knowledge").read_text()
+    row = f"| semantic-3 | 80 | 41.2 | 43.8 | {single:.1f} | 90.0 | 2.0 of 300 |"
+    assert row in text
+
+
 def test_the_command_runs_a_study_and_says_its_verdict(facts, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(knowledge_study, "run_and_say", here)
     words = ["knowledge", "study", "--data", str(facts), "--out", str(tmp_path / "x"), "--json"]

@@ -23,6 +23,7 @@ from tightframe.settings import read_toml, resolve
 # What `jobs.recall_geometry` leaves in a study's results: the numbers, and the section on them.
 GEOMETRY_TABLES = ("geometry", "locality", "locality-shift")
 GEOMETRY_TEXT = "geometry.md"
+ENSEMBLES = "ensembles"  # a table of those that `jobs.knowledge_ensembles` has made
 FIGURES = ("accuracy_by_facts.png", "accuracy_by_position.png")  # of the page, where there is one
 
 
@@ -80,6 +81,9 @@ def publish(study: Path, report: Path) -> Path:
         figure = f"{report.name}/{folder.name}/{recall.FIGURE}"
         write_text(folder / GEOMETRY_TEXT, recall.section(study / RESULTS, figure=figure))
         _copy(study / RESULTS / recall.FIGURE, folder)
+    if joined := _ensembles_of(study):
+        with whole_file(folder / f"{ENSEMBLES}.csv") as temporary:
+            pd.DataFrame(joined).to_csv(temporary, index=False, lineterminator="\n")
     for name in FIGURES:
         _copy(study / "report" / "figures" / name, folder)
     found = [Published(path.parent) for path in sorted(report.glob(f"*/{SETTINGS}"))]
@@ -92,6 +96,33 @@ def _copy(file: Path, folder: Path) -> None:
     if file.is_file():
         with whole_file(folder / file.name) as temporary:
             temporary.write_bytes(file.read_bytes())
+
+
+def _ensembles_of(study: Path) -> list[dict[str, Any]]:
+    """Each ensemble of a study beside the model of all facts, which is its fallback; percent."""
+    found = []
+    for file in sorted(study.glob("ensemble/*/report.json")):
+        report = read_json(file)
+        *_, fallback = report["sources"]
+        asked = pd.read_parquet(
+            study / RESULTS / "questions.parquet", columns=["run", "form", "match_norm"]
+        )
+        own = asked[(asked["run"] == fallback["model"]) & (asked["form"] == "cloze_question")]
+        inside, outside = report["routing"]["in_scope"], report["routing"]["outside"]
+        found.append(
+            {
+                "ensemble": file.parent.name,
+                "single": fallback["model"],
+                "n": report["n_scored"],
+                "match_norm": report["score"],
+                "match_norm_oracle": report["oracle_score"],
+                "match_norm_single": float(own["match_norm"].mean()),
+                "routed_right": 100 * inside["right"],
+                "n_outside": outside["n"],
+                "accepted_outside": 100 * outside["accepted"],
+            }
+        )
+    return found
 
 
 def _opening(studies: list[Published]) -> Iterator[str]:
@@ -186,6 +217,30 @@ def _results(studies: list[Published]) -> Iterator[str]:
                 yield f"![{study.name}, {name.removesuffix('.png')}]({_link(study, name)})"
 
 
+def _ensembles(studies: list[Published]) -> Iterator[str]:
+    for study in studies:
+        if not (study.folder / f"{ENSEMBLES}.csv").is_file():
+            continue
+        yield f"## Several models with a router ({study.name})"
+        yield """\
+The facts of one run are divided by what they are about (TF-IDF, Gaussian mixture), each model is
+trained on its share with the settings of the single model, and a linear classifier sends each
+question to the likeliest model, or to the single one where it seems to be about none. Scores are
+`match_norm` on `cloze_question`, percent; one seed, so that small differences mean nothing."""
+        heads = ["ensemble", "questions", "routed", "routed perfectly", "one model of all facts"]
+        heads += ["sent to the right model, %", "facts outside accepted, %"]
+        rows = [
+            [
+                *(one["ensemble"], f"{one['n']:,}"),
+                *(f"{one[f'match_norm{which}']:.1f}" for which in ("", "_oracle", "_single")),
+                f"{one['routed_right']:.1f}",
+                f"{one['accepted_outside']:.1f} of {one['n_outside']:,}",
+            ]
+            for one in study.table(ENSEMBLES).to_dict("records")
+        ]
+        yield tables.markdown(heads, rows)
+
+
 def _geometry(studies: list[Published]) -> Iterator[str]:
     for study in studies:
         if (study.folder / GEOMETRY_TEXT).is_file():
@@ -253,6 +308,7 @@ SECTIONS: tuple[Callable[[list[Published]], Iterator[str]], ...] = (
     _settings,
     _verdicts,
     _results,
+    _ensembles,
     _geometry,
     _runs,
     _limits,
