@@ -37,7 +37,7 @@ FEATURES = (
     Feature("cosine_nearest", "collapse", False, "largest cosine of its centred mean with another"),
     Feature("cosine_classifier", "collapse", False, "cosine of its centred mean with its token's"),
     Feature("rank", "question", True, "rank of its mean by distance to its question, 1 is nearest"),
-    Feature("rank_cosine", "question", True, "the same by centred cosine"),
+    Feature("rank_cosine", "question", True, "rank of its mean by centred cosine"),
     Feature("margin", "question", False, "how much nearer its mean is than the nearest other"),
 )
 

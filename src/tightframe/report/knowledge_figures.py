@@ -88,7 +88,7 @@ def draw_by_position(scores: pd.DataFrame, arms: Sequence[str]) -> Figure:
         for axes, (form, score, exposures, rows) in zip(places, forms, strict=True):
             n_facts = _busiest(rows)
             rows = rows[rows["n_facts"] == n_facts]
-            _titles(axes, form, f"{score}, percent", exposures, f"{n_facts:,} facts, ")
+            _titles(axes, form, f"{score}, percent", exposures, f"{n_facts:,} facts x ")
             groups = knowledge.ordered(rows["subset"].tolist(), knowledge.POSITIONS)
             there = [arm for arm in arms if arm in set(rows["arm"])]
             width = 0.8 / len(there)
@@ -184,21 +184,28 @@ def _panels(n: int, arms: Sequence[str]) -> tuple[Figure, list[Axes]]:
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for place in axes[n:]:
         place.remove()
-    keys = [Line2D([], [], label=arm, **_look(arm, arms)) for arm in arms]
+    keys = [Line2D([], [], label=arm, **arm_look(arm, arms)) for arm in arms]
     figure.legend(handles=keys, loc="outside lower center", ncols=min(6, len(arms)), frameon=False)
     return figure, axes[:n]
 
 
 def _titles(axes: Axes, form: str, score: str, exposures: int, before: str = "") -> None:
     axes.set_title(form, loc="left", fontsize=9, weight="bold")
-    axes.set_title(f"{before}{exposures:,} exposures", loc="right", fontsize=6.5, color=_SOFT)
+    axes.set_title(
+        f"{before}{exposures:,}" if before else f"{exposures:,} exposures",
+        loc="right",
+        fontsize=6.5,
+        color=_SOFT,
+    )
     axes.set_ylabel(score)
 
 
 def _intervals(
     axes: Axes, x: "pd.Series[float]", rows: pd.DataFrame, arm: str, arms: Sequence[str]
 ) -> None:
-    axes.errorbar(x, rows["value"], _errors(rows), elinewidth=0.9, capsize=1.5, **_look(arm, arms))
+    axes.errorbar(
+        x, rows["value"], _errors(rows), elinewidth=0.9, capsize=1.5, **arm_look(arm, arms)
+    )
 
 
 def _errors(rows: pd.DataFrame) -> Float[np.ndarray, "2 _"]:
@@ -210,7 +217,8 @@ def _errors(rows: pd.DataFrame) -> Float[np.ndarray, "2 _"]:
     return ends
 
 
-def _look(arm: str, arms: Sequence[str]) -> dict[str, Any]:
+def arm_look(arm: str, arms: Sequence[str]) -> dict[str, Any]:
+    """How an arm's line is drawn: one colour and mark on every figure, open where reordered."""
     place, reordered = knowledge.look_of(arm, arms)
     colour = COLOURS[place % len(COLOURS)]
     return {

@@ -3,8 +3,9 @@
 Reads what `jobs.recall_geometry` writes into a study's results.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +19,7 @@ from tightframe.analysis.fact_geometry import FEATURES
 from tightframe.analysis.recall import BASELINES, BLOCKS, CELL
 from tightframe.errors import UserError
 from tightframe.report.figures import STYLE
+from tightframe.report.knowledge_figures import arm_look
 
 TABLES = ("geometry.parquet", "geometry.csv")
 FIGURE = "geometry.png"
@@ -29,8 +31,7 @@ PANELS = (  # column, label, logarithmic axis
 )
 BINS = 5
 LEVEL = 0.05  # what p, and q of the features one by one, are compared with
-_COLOURS = ("#41329b", "#b3500f", "#0b7a62", "#8c2d5a", "#6b6f78")
-_MARKERS = "osD^v"
+_LINES = ("-", ":", "-.", "--")  # by number of facts
 
 
 def section(results: Path, *, figure: str = "") -> str:
@@ -76,13 +77,19 @@ def draw(facts: pd.DataFrame) -> Figure:
     Args:
         facts: A line a run and fact; the seeds of a cell are taken together.
     """
+    arms, sizes = facts["arm"].unique().tolist(), sorted(facts["n_facts"].unique())
+    looks = {}
+    for key, cell in facts.groupby(list(CELL), sort=False):
+        arm, n_facts = cell["arm"].iloc[0], cell["n_facts"].iloc[0]
+        line = _LINES[sizes.index(n_facts) % len(_LINES)]
+        looks[key] = arm_look(arm, arms) | ({"linestyle": line} if len(sizes) > 1 else {})
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 6.4), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(2, 2, sharey=True)
         for place, (column, label, log) in zip(axes.flat, PANELS, strict=True):
-            for i, (key, cell) in enumerate(facts.groupby(list(CELL), sort=False)):
-                _draw_cell(place, cell, column, i, _name(key))
+            for key, cell in facts.groupby(list(CELL), sort=False):
+                _draw_cell(place, cell, column, _name(key), looks[key])
             if log:
                 place.set_xscale("log")
                 place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -97,18 +104,17 @@ def draw(facts: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_cell(place: Axes, cell: pd.DataFrame, column: str, i: int, name: str) -> None:
+def _draw_cell(
+    place: Axes, cell: pd.DataFrame, column: str, name: str, look: Mapping[str, Any]
+) -> None:
     known = cell[np.isfinite(cell[column])]
     bins = pd.qcut(known[column], BINS, labels=False, duplicates="drop")  # ties share a bin
     parts = known.groupby(bins)
     place.plot(
         parts[column].median().to_numpy(),
         100 * parts["recalled"].mean().to_numpy(),
-        color=_COLOURS[i % len(_COLOURS)],
-        marker=_MARKERS[i // len(_COLOURS) % len(_MARKERS)],
-        markersize=4,
-        linewidth=1,
         label=name,
+        **look,
     )
 
 
