@@ -107,7 +107,7 @@ def answer_embeddings(network: Decodable, prompts: Sequence[Prompt]) -> Float[Te
     _check_room(network, [prompt.text for prompt in prompts], read, [1] * len(read))
     found: dict[int, Tensor] = {}
     for rows in _batches([*map(len, read)]):
-        batch = _batch(network, [_example(network, read[row], []) for row in rows])
+        batch = _batch(network, [laid_out(network, read[row], []) for row in rows])
         first = (batch.targets != IGNORE).int().argmax(1)  # of equal ones, the first
         embeddings = _at(network.model.embed(batch), first).cpu()
         found |= dict(zip(rows, embeddings, strict=True))
@@ -121,7 +121,7 @@ def _continuations(
     said: list[list[int]] = [[] for _ in read]
     left = list(range(len(read)))
     for _ in range(max_new_tokens):
-        batch = _batch(network, [_example(network, read[row], said[row]) for row in left])
+        batch = _batch(network, [laid_out(network, read[row], said[row]) for row in left])
         last = _at(network.model.embed(batch), batch.lengths - 1)
         for row, token in zip(left, network.model.head(last).argmax(-1).tolist(), strict=True):
             said[row].append(token)
@@ -133,7 +133,7 @@ def _continuations(
 
 def _slots_filled(network: Decodable, read: Sequence[list[int]]) -> list[list[int]]:
     """The likeliest token of each slot."""
-    batch = _batch(network, [_example(network, ids, []) for ids in read])
+    batch = _batch(network, [laid_out(network, ids, []) for ids in read])
     embeddings = network.model.embed(batch)[batch.targets != IGNORE]  # row by row
     filled: list[list[int]] = network.model.head(embeddings).argmax(-1).view(len(read), -1).tolist()
     return filled
@@ -165,8 +165,8 @@ def _summed(
     found: dict[int, float] = {}
     n_classes = len(network.model.classifier)
     for rows in _batches([len(read[row]) + len(targets[row]) for row in range(len(read))]):
-        # The last token of a target is EOS, which `_example` adds.
-        examples = [_example(network, read[row], targets[row][:-1]) for row in rows]
+        # The last token of a target is EOS, which `laid_out` adds.
+        examples = [laid_out(network, read[row], targets[row][:-1]) for row in rows]
         batch = _batch(network, examples)
         embeddings = network.model.embed(batch).flatten(0, 1)
         losses = score(
@@ -179,8 +179,8 @@ def _summed(
     return [found[row] for row in range(len(read))]
 
 
-def _example(network: Decodable, prompt: list[int], said: list[int]) -> Example:
-    """A prompt and an answer with its EOS as this layout reads and predicts them."""
+def laid_out(network: Decodable, prompt: list[int], said: list[int]) -> Example:
+    """A prompt and an answer, with EOS after it, as this layout reads and predicts them."""
     target = [*said, network.coder.eos]
     if network.layout == "slots":
         coder = network.coder

@@ -29,7 +29,7 @@ from tightframe.lm.encoder_decoder import (
 )
 from tightframe.lm.interface import Batch
 from tightframe.lm.loss import cross_entropy
-from tightframe.lm.objectives import Example, continued, slotted, translated
+from tightframe.lm.objectives import Example
 from tightframe.lm.transformer import (
     Transformer,
     TransformerConfig,
@@ -134,12 +134,7 @@ class Network:
         coder = self.coder
         target = coder.target(lesson.target)
         prompt = [coder.bos] if lesson.objective == "ntp" else coder.prompt(lesson.prompt)
-        if self.layout == "slots":
-            example = slotted(prompt, target, slot=coder.slot, n_slots=self.n_slots, end=coder.eos)
-        elif self.layout == "encoder-decoder":
-            example = translated(prompt, target, start=coder.bos)
-        else:
-            example = continued(prompt, target, bidirectional=self.layout == "prefix")
+        example = decoding.laid_out(self, prompt, target[:-1])
         longest = max(len(example.inputs), len(example.source))
         if longest > self.model.positions:
             raise UserError(
