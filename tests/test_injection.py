@@ -123,6 +123,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(data, tmp_path):
     assert first != other
 
 
+def test_a_run_that_ends_within_its_warm_up_says_so(data, tmp_path, capsys):
+    inject(tiny(data, tmp_path / "short", warmup=9))  # of 9 steps
+    assert "its 9 steps end within the 9 of the warm-up" in capsys.readouterr().err
+    inject(tiny(data, tmp_path / "long", warmup=8))
+    assert "warm-up" not in capsys.readouterr().err
+
+
 def test_the_loss_falls(data, tmp_path):
     run = inject(tiny(data, tmp_path / "run", exposures=40, learning_rate=1e-2))
     losses = [record["loss"] for record in run.log if record["kind"] == "train"]

@@ -26,7 +26,7 @@ from tightframe.lm import hardware, resume
 from tightframe.lm.interface import Batch
 from tightframe.lm.loop import Hook, Loop, made_by, say
 from tightframe.lm.objectives import Example, collate
-from tightframe.lm.schedule import learning_rate
+from tightframe.lm.schedule import learning_rate, warmup_steps
 
 __all__ = [
     "InjectSettings",
@@ -59,9 +59,15 @@ def inject(settings: InjectSettings, *, hooks: Sequence[Hook] = ()) -> Injection
         run = InjectionRun.claim(settings, course.facts())
         if not (run.path / FACTS).exists():
             write_facts(run.path / FACTS, facts)
+        warmup = warmup_steps(settings, course.steps)
         if run.finished:
             say(f"{run.path}: is finished already")
         else:
+            if course.steps <= warmup:
+                say(
+                    f"{run.path}: its {course.steps:,} steps end within the {warmup:,} of the "
+                    "warm-up, so that little is learnt; give more exposures, or warmup=0.1"
+                )
             Loop(run, settings, course, hooks=hooks).finish()
         resume.clear(run.resume_folder)
     return run
