@@ -4,9 +4,14 @@ Every row is one piece of work, done by us and by something else on equal inputs
 must agree to 1e-6 in the same run: the library rhubarbwu/neural-collapse (where a copy is given;
 none of it is part of this package), faiss, or a bare forward pass. Each side is a process of its
 own, which has its inputs and is warm before the clock starts; the sides take turns, step by step,
-so that a machine that others use, too, slows both. The reference's pairs are timed at fewer classes
-and scaled by their square, since all of them take it a quarter of an hour; with the tiles that its
-guide takes (64), and in a row of its own with tiles too large for the cache.
+so that a machine that others use, too, slows both. Where a row has rounds, each is made of fresh
+processes, and the row holds the medians.
+
+The reference's pairs are timed at fewer classes and scaled by their square, since all of them take
+it a quarter of an hour. Most of that is the kernel's: its tiles of differences are given back to
+the system and faulted in again, page by page, and whether they are depends on the state of the
+heap. So it has three rows: as it comes with the tiles that its guide takes (64), with tiles of 512,
+and with an allocator that is told to keep its memory, which it was not written to ask for.
 
     python benchmarks/engine.py --reference neural-collapse      all rows
     PYTHONPATH=faiss python benchmarks/engine.py --rows nearest  faiss-cpu in a folder of its own
@@ -19,6 +24,7 @@ import os
 import platform
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,6 +54,8 @@ from rich.table import Table
 from tightframe.files import write_text
 
 TOLERANCE = 1e-6  # relative, between our results and the other side's
+# What tells glibc's allocator never to give memory back before the process ends.
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 << 40)}
 
 
 def main() -> None:
@@ -76,7 +84,11 @@ def compare(folder: Path, name: str, options: argparse.Namespace) -> dict[str, A
     row.make(folder, name, size)
     has = {"reference": options.reference, "faiss": find_spec("faiss"), "forward pass": True}
     sides = ["ours", "theirs"] if has.get(row.other) else ["ours"]
-    spent = take_turns({side: start(folder, name, side, options) for side in sides})
+    rounds = [
+        take_turns({side: start(folder, name, side, options) for side in sides})
+        for _ in range(size.get("rounds", 1))
+    ]
+    spent = {side: median([each[side] for each in rounds]) for side in sides}
     found: dict[str, Any] = {"row": name, "work": row.title, "size": size, "target": row.target}
     found |= spent
     results = [dict(np.load(folder / f"{side}.npz")) for side in sides]
@@ -87,10 +99,14 @@ def compare(folder: Path, name: str, options: argparse.Namespace) -> dict[str, A
     found["against"] = row.other
     if "compared" in size:  # pairs grow with the square of the classes
         scale = (size["classes"] / size["compared"]) ** 2
-        spent["theirs"]["cpu_seconds"] *= scale
-        spent["theirs"]["wall_seconds"] *= scale
+        for theirs in [spent["theirs"], *(each["theirs"] for each in rounds)]:
+            theirs["cpu_seconds"] *= scale
+            theirs["wall_seconds"] *= scale
         found["against"] = f"{row.other}, scaled from K={size['compared']:,}"
-    found["times"] = round(spent["theirs"]["cpu_seconds"] / spent["ours"]["cpu_seconds"], 3)
+    found["times"] = ratio(spent)
+    if len(rounds) > 1:
+        found["rounds"] = rounds
+        found["times of each"] = sorted(map(ratio, rounds))
     if name == "nearest":  # of float32 distances, some are those of another mean
         found["unequal"] = float((results[0]["nearest"] != results[1]["nearest"]).mean())
         return found
@@ -102,17 +118,28 @@ def compare(folder: Path, name: str, options: argparse.Namespace) -> dict[str, A
     return found
 
 
+def median(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Of what a side has used in each round, number by number."""
+    return {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
+
+
+def ratio(spent: dict[str, dict[str, float]]) -> float:
+    """How many times our CPU seconds the other side has used."""
+    return round(spent["theirs"]["cpu_seconds"] / spent["ours"]["cpu_seconds"], 3)
+
+
 def start(folder: Path, name: str, side: str, options: argparse.Namespace) -> subprocess.Popen[str]:
     """A side in a process of its own, set up and waiting for its first turn."""
     command = [sys.executable, __file__, "--rows", name, "--side", side, "--folder", str(folder)]
     command += ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
     paths = [str(options.reference or ""), os.environ.get("PYTHONPATH", "")]
+    keep = KEEP_MEMORY if sizes(options)[name].get("keep") else {}
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=os.environ | keep | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     listen(process)
     return process
@@ -203,9 +230,9 @@ def show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
         table.add_row(
             f"{row['work']}: {where}",
             f"{ours['cpu_seconds']:.2f} (clock {ours['wall_seconds']:.2f})",
-            f"{ours['memory_mib']:,}",
+            f"{ours['memory_mib']:,.0f}",
             *([row["against"], f"{theirs['cpu_seconds']:.2f}"] if theirs else ["", ""]),
-            f"{theirs['memory_mib']:,}" if theirs else "",
+            f"{theirs['memory_mib']:,.0f}" if theirs else "",
             times(row) if theirs else "",
             row["target"],
         )
@@ -218,7 +245,8 @@ def times(row: dict[str, Any]) -> str:
     """How many times the other side's CPU seconds are ours; or what share ours are of it."""
     if row["against"] == "forward pass":
         return f"{1 / row['times']:.3f} of it"
-    return f"{row['times']:.2f}"
+    each = row.get("times of each")
+    return f"{row['times']:.1f}" + (f" ({each[0]:.0f} to {each[-1]:.0f})" if each else "")
 
 
 def about(options: argparse.Namespace) -> dict[str, Any]:

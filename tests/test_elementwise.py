@@ -53,3 +53,24 @@ def test_the_least_of_the_present_numbers_is_found_among_absent_ones():
     nan = float("nan")
     assert elementwise.least_present(torch.tensor([nan, 3.0, 2.0], dtype=torch.float64)) == 2
     assert np.isnan(elementwise.least_present(torch.tensor([nan, nan], dtype=torch.float64)))
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.97, 1.0])
+def test_what_a_mask_picks_does_not_depend_on_its_share(share):
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.random((20, 30)))
+    mask = torch.from_numpy(rng.random((20, 30)) < share)
+    assert torch.equal(elementwise.picked(values, mask), values[mask])
+
+
+@pytest.mark.usefixtures("either")
+def test_the_least_along_a_dimension_and_its_first_place():
+    values = torch.from_numpy(np.random.default_rng(0).integers(0, 3, size=(7, 9)).astype(float))
+    for dim in (0, 1):
+        least = elementwise.least_along(values, dim)
+        assert torch.equal(least, values.amin(dim))
+        some = torch.tensor([0, 2, 5])
+        places = elementwise.places_of_least(values, dim, some)
+        by_class = values.T if dim == 0 else values
+        assert places.tolist() == [by_class[i].tolist().index(least[i]) for i in some]

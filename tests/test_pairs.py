@@ -463,3 +463,18 @@ def test_a_mean_of_logarithms_needs_no_logarithm_a_pair(k):
         assert found.n == expected.n
         assert found.mean == pytest.approx(expected.mean, rel=1e-13, nan_ok=True)
         assert math.isnan(found.variance(ddof=0)) or found.n == 0
+
+
+@pytest.mark.parametrize("spoil", ["near", "equal", "absent", "nothing"])
+def test_a_mean_of_logarithms_alone_minds_pairs_that_are_near_or_absent(spoil):
+    x = points(30, 4)
+    far = {"near": x[2] * 3 * (1 + 1e-9), "equal": x[2] * 3}.get(spoil, x[20])
+    x[20] = far + (1e-9 if spoil == "near" else 0)  # a pair of two tiles
+    quantity = units(x)
+    if spoil == "absent":
+        quantity.norms[20] = math.nan
+    found = sweep(x, {"": (quantity, ("mean_log",))}, tile=7)[""]
+    expected = sweep(x, {"": (quantity, ("logs",))}, tile=7)[""]
+    absent = {"absent": 29, "equal": 1}.get(spoil, 0)
+    assert found.logs.n == expected.logs.n == found.n == 435 - absent
+    assert found.logs.mean == pytest.approx(expected.logs.mean, rel=1e-13)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from tightframe.moments import cores
 from tightframe.moments.dimensions import DimensionMoments
 from tightframe.moments.geometry import ClassSet, select, standardised, without_principal
 from tightframe.moments.pairs import Aggregate, Cdnv, PairSummary, Quantity, UnitDistance, sweep
@@ -167,11 +168,12 @@ class Geometry:
         if quantity not in self._pairs or aggregate not in self._planned[quantity]:
             self.plan(quantity, aggregate)
             mine = [name for name in self._planned if swept_with(name) == swept_with(quantity)]
-            requests = {name: (self.quantity(name), self._planned[name]) for name in mine}
             classes, reason = self.view(swept_with(quantity))
             assert classes is not None, reason
             turned = any(view_of(name).startswith("pc") for name in mine)
             axes = classes.principal_means if turned else None
+            with cores.apart(classes.means.device):
+                requests = {name: (self.quantity(name), self._planned[name]) for name in mine}
             self._pairs |= sweep(classes.means, requests, turned=axes)
         return self._pairs[quantity]
 
@@ -179,7 +181,6 @@ class Geometry:
         """What `name` says of a pair of classes; those in `_db` are about `classes.repeated`."""
         classes, reason = self.view(view_of(name))
         assert classes is not None, reason
-        repeated = classes.repeated
         here = torch.zeros_like(classes.global_mean)
         if name.removesuffix(f"_{view_of(name)}") == "unit":
             norms = classes.norms.where(classes.directed, math.nan)
@@ -187,6 +188,9 @@ class Geometry:
         if name == "unit_unc":
             norms = classes.raw_norms.where(classes.raw_norms > 0, math.nan)
             return UnitDistance(norms, -classes.global_mean)
+        if not name.endswith("_db"):
+            return Cdnv(classes.variances, 2 if "_p2" in name else 1)
+        repeated = classes.repeated
         if name == "unit_db":
             squared = repeated.debiased_squared_norms
             norms = squared.where(squared > 0, math.nan).sqrt()
@@ -195,10 +199,7 @@ class Geometry:
             squared = repeated.raw_norms.square() - repeated.noise
             norms = squared.where(squared > 0, math.nan).sqrt()
             return UnitDistance(norms, -classes.global_mean, repeated.noise)
-        power = 2 if "_p2" in name else 1
-        if name.endswith("_db"):
-            return Cdnv(repeated.unbiased_variances, power, repeated.noise)
-        return Cdnv(classes.variances, power)
+        return Cdnv(repeated.unbiased_variances, 2 if "_p2" in name else 1, repeated.noise)
 
     def undefined(self, reason: str, *, pairs: bool = False) -> Value:
         """No value over the classes, or their pairs, and why."""

@@ -16,7 +16,15 @@ from torch import Tensor
 from tightframe.moments import elementwise
 from tightframe.moments.geometry import squared_norms
 
-__all__ = ["NEAR", "Space", "gaps", "spaces", "squared_distances", "without_rounding"]
+__all__ = [
+    "NEAR",
+    "Ranges",
+    "Space",
+    "gaps",
+    "spaces",
+    "squared_distances",
+    "without_rounding",
+]
 
 # A squared distance below this share of the squared norms is taken from the vectors: there, the
 # product of matrices has lost five of its sixteen digits. It is the rare case.
@@ -26,6 +34,25 @@ SAME = 1e-12
 # A debiased distance below this share of the plain one is 0.
 ROUNDING = 1e-10
 BUFFERS = 5
+
+
+class Ranges:
+    """The least and the largest of stretches of some numbers, looked for once in each.
+
+    All tiles ask for those of the same few stretches; NaN if one of the numbers is.
+    """
+
+    def __init__(self, numbers: Float[Tensor, " K"]) -> None:
+        self._numbers = numbers
+        self._found: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def __call__(self, part: slice) -> tuple[float, float]:
+        """Of one stretch."""
+        ends = part.start, part.stop
+        if ends not in self._found:
+            low, high = self._numbers[part].aminmax()
+            self._found[ends] = float(low), float(high)
+        return self._found[ends]
 
 
 class Space:
@@ -57,6 +84,7 @@ class Space:
             ones, norms = torch.ones_like(added_norms)[:, None], added_norms[:, None]
             self.left = torch.cat([-2 * added, norms, ones], 1)
             self.right = torch.cat([added, ones, norms], 1)
+        self.ranges = Ranges(self.squared_norms)
         self.memory = memory
 
     def beside(self, memory: Float[Tensor, "buffers n"]) -> "Space":
@@ -120,7 +148,7 @@ def squared_distances(
     space: Space, rows: slice, columns: slice
 ) -> tuple[Float[Tensor, "I J"], float]:
     """Squared distances of a tile and the least; NaN on and below the diagonal of all pairs."""
-    left, right, norms = space.points[rows], space.points[columns], space.squared_norms
+    norms = space.squared_norms
     squared = space.distances(rows, columns)
     if space.grown:
         squared.addmm_(space.left[rows], space.right[columns].T)
@@ -130,7 +158,7 @@ def squared_distances(
     if rows == columns:
         squared.masked_fill_(torch.ones_like(squared, dtype=torch.bool).tril_(), math.nan)
     # NaN compares as False: a tile without pairs is looked at in full.
-    largest = float(norms[rows].max() + norms[columns].max())
+    largest = space.ranges(rows)[1] + space.ranges(columns)[1]
     least = elementwise.least(squared)
     present = elementwise.least_present(squared) if math.isnan(least) else least
     if not present >= NEAR * largest:
@@ -138,6 +166,7 @@ def squared_distances(
         near = squared < scale.mul_(NEAR)
         if bool(near.any()):
             i, j = near.nonzero(as_tuple=True)
+            left, right = space.points[rows], space.points[columns]
             squared[i, j] = gaps(left, right, i, j, scale[i, j] / NEAR)
             least = elementwise.least(squared)
     return squared, least

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tightframe.moments import cores, distances, elementwise
-from tightframe.moments.distances import Space
+from tightframe.moments.distances import NEAR, Ranges, Space
 from tightframe.moments.extremes import Pairs
 from tightframe.moments.reductions import KEPT, Aggregate, PairSummary, Reduction
 
@@ -77,6 +77,11 @@ class UnitDistance:
     def debiased(self) -> Literal["zero"] | None:
         """What pairs debiased to distance 0 or less count as to a median."""
         return None if self.noise is None else "zero"
+
+    @functools.cached_property
+    def ranges(self) -> Ranges:
+        """Of the norms."""
+        return Ranges(self.norms)
 
 
 Quantity: TypeAlias = Cdnv | UnitDistance
@@ -262,6 +267,11 @@ def _reduce(
     base, least = _base(group, space, squared, least, rows, columns)
     spares = (space.spare(rows, columns), space.spare(rows, columns, 1))
     for quantity, reduction in group.members:
+        if reduction.only_mean_log and isinstance(quantity, UnitDistance):
+            total = _sum_of_logs(quantity, space, base, rows, columns)
+            if total is not None:
+                reduction.add_sum_of_logs(total, squared.numel())
+                continue
         values, its, least_value = _values(quantity, space, base, least, rows, columns)
         reduction.add(values, its, rows, columns, spares, least=least_value)
 
@@ -297,46 +307,72 @@ def _unit_distances(
     quantity: UnitDistance, space: Space, base: Tensor, rows: slice, columns: slice
 ) -> tuple[Tensor, float]:
     """Squared distances of the directions of a tile (I, J); NaN where one has no direction."""
-    left, right = quantity.norms[rows], quantity.norms[columns]
-    values = torch.sub(left[:, None], right, out=space.values(rows, columns))
-    torch.addcmul(base, values, values, value=-1, out=values)
+    values = _times_norms(quantity, space, base, rows, columns)
     if quantity.noise is not None:
         distances.without_rounding(values, base)
+    left, right = quantity.norms[rows], quantity.norms[columns]
     values.mul_(left.reciprocal()[:, None]).mul_(right.reciprocal())
     least = elementwise.least(values)
-    if quantity.noise is None and _repair(quantity, space, values, least, rows, columns):
-        least = elementwise.least(values)
+    if quantity.noise is not None:
+        return values, least
+    present = elementwise.least_present(values) if math.isnan(least) else least
+    smallest = present * quantity.ranges(rows)[0] * quantity.ranges(columns)[0]
+    if not smallest >= _near(quantity, space, rows, columns):
+        least = _repair(quantity, space, values, rows, columns)
     return values, least
 
 
-def _repair(
-    quantity: UnitDistance,
-    space: Space,
-    values: Tensor,
-    least: float,
-    rows: slice,
-    columns: slice,
-) -> bool:
-    """Take near directions from the vectors; False if there are none."""
-    left, right, norms = quantity.norms[rows], quantity.norms[columns], space.squared_norms
+def _sum_of_logs(
+    quantity: UnitDistance, space: Space, base: Tensor, rows: slice, columns: slice
+) -> float | None:
+    """That of the squared distances of directions; None where they have to be looked at.
+
+    The norms, which all pairs of a class share, are divided by in the end.
+    """
+    if quantity.noise is not None:
+        return None
+    values = _times_norms(quantity, space, base, rows, columns)
+    least = elementwise.least(values)
+    if not least >= _near(quantity, space, rows, columns):
+        return None
+    total = elementwise.sum_of_logs(
+        values.flatten(), least, spare=space.spare(rows, columns).flatten()
+    )
+    left, right = (float(quantity.norms[part].log().sum()) for part in (rows, columns))
+    return total - left * values.shape[1] - right * values.shape[0]
+
+
+def _times_norms(
+    quantity: UnitDistance, space: Space, base: Tensor, rows: slice, columns: slice
+) -> Tensor:
+    """Squared distances of the directions of a tile (I, J), times both norms."""
+    left, right = quantity.norms[rows], quantity.norms[columns]
+    values = torch.sub(left[:, None], right, out=space.values(rows, columns))
+    return torch.addcmul(base, values, values, value=-1, out=values)
+
+
+def _near(quantity: UnitDistance, space: Space, rows: slice, columns: slice) -> float:
+    """Times both norms, what is below it may have lost its digits: NaN without a direction."""
+    (low, high), (first, last) = quantity.ranges(rows), quantity.ranges(columns)
     # The size of what was subtracted: the distances' own parts, and the gap of the norms.
-    (low, high), (first, last) = left.aminmax(), right.aminmax()
-    gap = torch.maximum(high, last).square() - torch.minimum(low, first).square()
-    lost = float(norms[rows].max() + norms[columns].max() + gap)
-    if math.isnan(least):
-        least = elementwise.least_present(values)
-    if least * float(low * first) >= distances.NEAR * lost:
-        return False
-    scale = space.scale(rows, columns, norms)
+    gap = max(high, last) ** 2 - min(low, first) ** 2
+    return NEAR * (space.ranges(rows)[1] + space.ranges(columns)[1] + gap)
+
+
+def _repair(
+    quantity: UnitDistance, space: Space, values: Tensor, rows: slice, columns: slice
+) -> float:
+    """Take near directions from the vectors; the least value."""
+    left, right = quantity.norms[rows], quantity.norms[columns]
+    scale = space.scale(rows, columns, space.squared_norms)
     scale += (left.square()[:, None] - right.square()).abs_()
     scale.div_(left[:, None]).div_(right)
-    near = values < scale.mul_(distances.NEAR)
-    if not bool(near.any()):
-        return False
-    i, j = near.nonzero(as_tuple=True)
-    from_left, from_right = (
-        (space.points[part] - quantity.origin) / quantity.norms[part, None]
-        for part in (rows, columns)
-    )
-    values[i, j] = distances.gaps(from_left, from_right, i, j, torch.full_like(left[i], 2.0))
-    return True
+    near = values < scale.mul_(NEAR)
+    if bool(near.any()):
+        i, j = near.nonzero(as_tuple=True)
+        from_left, from_right = (
+            (space.points[part] - quantity.origin) / quantity.norms[part, None]
+            for part in (rows, columns)
+        )
+        values[i, j] = distances.gaps(from_left, from_right, i, j, torch.full_like(left[i], 2.0))
+    return elementwise.least(values)

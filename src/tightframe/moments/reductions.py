@@ -172,6 +172,11 @@ class Reduction:
         """Whether pairs at random, given before the first pass, would save further ones."""
         return bool(self._selections) and self.summary.pairs > KEPT
 
+    @property
+    def only_mean_log(self) -> bool:
+        """Whether the sum of their logarithms is all that is wanted of the pairs."""
+        return self._wanted == {"mean_log"} and not self._selections
+
     def sample(
         self, values: Float[Tensor, "I J"], base: Float[Tensor, "I J"], *, least: float
     ) -> None:
@@ -186,12 +191,13 @@ class Reduction:
 
     def end_sample(self) -> None:
         """All of the sample is given: say where the ranks are to be looked for."""
-        for name, selection in self._selections.items():
-            part = torch.cat([tiles[0 if name == "median" else 1] for tiles in self._sample])
-            selection.look_in(
-                Bracket.around(RANKS[name], part, n=self.summary.pairs, tail=name != "median")
-            )
+        ranked, valid = (torch.cat(tiles) for tiles in zip(*self._sample, strict=True))
         self._sample.clear()
+        for name, selection in self._selections.items():
+            sample = ranked if name == "median" else valid
+            selection.look_in(
+                Bracket.around(RANKS[name], sample, n=self.summary.pairs, tail=name != "median")
+            )
 
     def part(self) -> "Reduction":
         """One that takes some tiles of the first pass, to be joined at its end."""
@@ -253,9 +259,7 @@ class Reduction:
             least: Of the base; NaN if pairs are absent.
         """
         kept, valid, ranked = self._counted(values, base, least)
-        for name, selection in self._selections.items():
-            if not selection.done:
-                selection.add(ranked if name == "median" else valid)
+        self._rank(valid, ranked)
         if not self._wanted:
             return
         self.summary.ranked += ranked.numel()
@@ -266,6 +270,25 @@ class Reduction:
         known = least if values is base and kept is None else None
         spare, other = (spare.flatten()[: valid.numel()] for spare in spares)
         self._reduce(valid, spare, other, known)
+
+    def add_sum_of_logs(self, total: float, n: int) -> None:
+        """Take a tile of n positive values of which only the mean logarithm is wanted."""
+        self.summary.n += n
+        self.summary.ranked += n
+        self.summary.logs.join(Moments(n, total / n, math.nan))
+
+    def _rank(self, valid: Tensor, ranked: Tensor) -> None:
+        """Look for the median, and for the tails among the few values that may be in one."""
+        going = {name: it for name, it in self._selections.items() if not it.done}
+        if (median := going.pop("median", None)) is not None:
+            median.add(ranked)
+        if not going:
+            return
+        n, floor = valid.numel(), min(tail.floor for tail in going.values())
+        if floor > 0:
+            valid = elementwise.picked(valid, elementwise.from_on(valid, floor))
+        for tail in going.values():
+            tail.add(valid, below=n - valid.numel())
 
     def _counted(
         self, values: Tensor, base: Tensor, least: float
@@ -356,10 +379,10 @@ class Reduction:
         # Every class meets the others in the order of their indices, as a column first: whoever
         # comes later must be strictly nearer. Few are, so indices are looked for where it pays.
         for dim, part, others in ((0, columns, rows), (1, rows, columns)):
-            least = filled.amin(dim)
+            least = elementwise.least_along(filled, dim)
             lower = (least < nearest[part]).nonzero().flatten()
             if len(lower):
-                places = filled.index_select(1 - dim, lower).argmin(dim)
+                places = elementwise.places_of_least(filled, dim, lower)
                 nearest[part.start + lower] = least[lower]
                 ids[part.start + lower] = others.start + places
 

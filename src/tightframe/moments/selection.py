@@ -23,8 +23,6 @@ _END = 0x7FF << 52  # the bits of infinity
 ERRORS = 6
 # A bracket that holds this many times what the sample says, and CAPACITY, is given up.
 OVERFULL = 4
-# Where fewer than one in so many reach a bracket, they are picked out first.
-FEW = 8
 
 
 class Selection:
@@ -81,10 +79,15 @@ class Selection:
         assert part._bracket is not None, "the pass is over"
         self._bracket.join(part._bracket)
 
-    def add(self, values: Float[Tensor, " N"]) -> None:
-        """Take a part of the stream: finite values, none negative."""
+    @property
+    def floor(self) -> float:
+        """Of values below it, `add` needs no more than their number."""
+        return 0.0 if self._bracket is None else self._bracket.low
+
+    def add(self, values: Float[Tensor, " N"], *, below: int = 0) -> None:
+        """Take a part of the stream: finite values, none negative; and some below the floor."""
         if self._bracket is not None:
-            self._bracket.add(values)
+            self._bracket.add(values, below)
             return
         bits = values.view(torch.int64)
         if self._members is not None:
@@ -170,6 +173,7 @@ class Bracket:
     """Where a rank lies as a random sample has it: [low, high]; its members, and what is beyond.
 
     Attributes:
+        low, high: Its ends.
         value, next_value, tail: As in `Selection`, once `find` has found them.
     """
 
@@ -183,7 +187,7 @@ class Bracket:
     ) -> None:
         """With `tail`, the sum of what is above is kept, too; by default, all is inside."""
         self.value = self.next_value = self.tail = math.nan
-        self._low, self._high = low, high
+        self.low, self.high = low, high
         self._wants_tail = tail
         self._capacity = capacity
         self._below = self._above = self._n_members = 0
@@ -223,7 +227,7 @@ class Bracket:
 
     def part(self) -> "Bracket":
         """An empty one with the same ends."""
-        return Bracket(self._low, self._high, tail=self._wants_tail, capacity=self._capacity)
+        return Bracket(self.low, self.high, tail=self._wants_tail, capacity=self._capacity)
 
     def join(self, part: "Bracket") -> None:
         """Take what a part of the stream had in another bracket with the same ends (used up)."""
@@ -240,23 +244,19 @@ class Bracket:
             self._members[n : n + more] = part._members[:more]
         part._members = None  # its memory is free before the next one is joined
 
-    def add(self, values: Float[Tensor, " N"]) -> None:
-        """Take a part of the stream."""
-        n = values.numel()
-        from_low = elementwise.from_on(values, self._low)
+    def add(self, values: Float[Tensor, " N"], below: int = 0) -> None:
+        """Take a part of the stream, and the number of other values of it, below the low end."""
+        from_low = elementwise.from_on(values, self.low)
         n_from_low = elementwise.count(from_low)
-        self._below += n - n_from_low
-        if n_from_low < n // FEW:  # of a tail, the rest is about a few
-            values = elementwise.picked(values, from_low)
-            from_low = elementwise.from_on(values, self._low)
-        above = elementwise.above(values, self._high)
+        self._below += below + values.numel() - n_from_low
+        above = elementwise.above(values, self.high)
         n_above = elementwise.count(above)
         n_inside = n_from_low - n_above
         self._above += n_above
         self._n_members += n_inside
         if self._wants_tail and n_above:
             self._sum_above += float(elementwise.picked(values, above).sum())
-        if self._low == self._high:  # all members are equal: their number is enough
+        if self.low == self.high:  # all members are equal: their number is enough
             return
         if self._members is None:
             self._members = values.new_empty(self._capacity)
@@ -276,10 +276,10 @@ class Bracket:
         last = place == self._n_members - 1
         if not 0 <= place < self._n_members or (last and self._above):
             return False
-        if self._low == self._high:
-            self.value = self._low
-            self.next_value = math.inf if last else self._low
-            self.tail = self._sum_above + (self._n_members - place) * self._low
+        if self.low == self.high:
+            self.value = self.low
+            self.next_value = math.inf if last else self.low
+            self.tail = self._sum_above + (self._n_members - place) * self.low
             return True
         if self._members is None or self._n_members > self._capacity:
             return False
