@@ -291,7 +291,7 @@ def test_numbers_that_are_none_are_told(facts, tmp_path, capsys):
         cli.main(
             ["knowledge", "study", "--data", str(facts), "--out", str(tmp_path), "--seeds", "x"]
         )
-    assert "--seeds x: expected whole numbers" in capsys.readouterr().err
+    assert 'Invalid value for --seeds: unable to convert "x" into int' in capsys.readouterr().err
 
 
 def test_workers_below_one_are_refused(facts, tmp_path):

@@ -313,7 +313,7 @@ def test_broken_older_knowledge_is_named_by_its_line(tmp_path, line):
     ("options", "said"),
     [
         ("--types relability", "did you mean 'reliability'?"),
-        ("--types ,", "names no type; expected some of reliability, generality"),
+        ("--types ,", "--types: names nothing; expected words, set apart by commas or spaces"),
         ("--out {facts}", "already exists"),
         ("--backend llm --known {facts}", "--known is for --backend rules"),
         ("--known {facts}.none", "no such file"),

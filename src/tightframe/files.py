@@ -14,6 +14,12 @@ from typing import Any
 from tightframe.errors import UserError
 
 
+def check_new(path: Path) -> None:
+    """Refuse a path that is taken. Whoever works long for one asks before the work, not after."""
+    if path.exists():
+        raise UserError(f"{path}: already exists; remove it or choose another name")
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
@@ -35,8 +41,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; on success it is renamed to `path`, which must not exist."""
-    if path.exists():
-        raise UserError(f"{path}: already exists; remove it or choose another name")
+    check_new(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with _disk_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)

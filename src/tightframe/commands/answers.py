@@ -1,28 +1,12 @@
 """Commands that put questions to a model that facts were injected into."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from cyclopts import Parameter
-
-from tightframe.commands.console import Flag, Json, done, dumps, say
+from tightframe.commands.console import Flag, Json, Names, done, dumps, say
+from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
 
-Types = Annotated[
-    list[
-        Literal[
-            "reliability",
-            "generality",
-            "paraphrase",
-            "portability",
-            "factual",
-            "counterfactual",
-            "locality",
-        ]
-    ]
-    | None,
-    Parameter(negative="", consume_multiple=True),
-]
 Form = Literal["cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"]
 
 
@@ -32,7 +16,7 @@ def answer(
     *,
     data: Path,
     form: Form | None = None,
-    types: Types = None,
+    types: Names = None,
     cloze: Flag = False,
     reordered: Flag = False,
     out: Path | None = None,
@@ -57,7 +41,7 @@ def answer(
     form
         How to ask; question by default.
     types
-        Types of questions to ask; all by default.
+        Types of questions to ask, e.g. reliability,paraphrase; all seven by default.
     cloze
         The same as --form cloze.
     reordered
@@ -75,7 +59,6 @@ def answer(
     from tightframe.knowledge.answering import check_new, write_answers
     from tightframe.knowledge.asking import OF_THE_FACT, left_out, prompts
     from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.records import TYPES
 
     if cloze and form not in (None, "cloze"):
         raise UserError(f"--cloze: is --form cloze, but --form is {form}; give one of them")
@@ -88,7 +71,7 @@ def answer(
     out = _place(run, out, f"answers/{name}.jsonl")
     check_new(out)
     facts = load_benchmark(data)
-    chosen: dict[str, Any] = {"types": types or TYPES, "reordered": reordered}
+    chosen: dict[str, Any] = {"types": question_types(types), "reordered": reordered}
     asked = prompts(facts, form, **chosen)
     excluded = left_out(facts, form, **chosen)
     for reason, n in excluded.items():

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Flag, Json, done, dumps, say
-from tightframe.commands.making import Assignments
+from tightframe.commands.console import Assignments, Flag, Json, done, dumps, say
 from tightframe.errors import UserError
+from tightframe.files import check_new
 
 
 def cluster(
@@ -51,7 +51,7 @@ def cluster(
     from tightframe.knowledge.cluster_files import save_clusters
     from tightframe.knowledge.clusters import semantic_clusters, temporal_clusters
 
-    _new(out)
+    check_new(out)
     if whole_days and by != "time":
         raise UserError("--whole-days: needs --by time; semantic clusters know no days")
     loaded = load_benchmark(facts, strict=strict)
@@ -120,7 +120,7 @@ def scope(
     from tightframe.knowledge.cluster_files import load_clusters
     from tightframe.knowledge.scoping import save_scoped, scope_clusters
 
-    _new(out)
+    check_new(out)
     tuned = _tuned(encoder, set_, seed)
     scoped = scope_clusters(
         load_clusters(clusters),
@@ -188,7 +188,7 @@ def ensemble(
     from tightframe.knowledge.routing import reroute
     from tightframe.knowledge.scoping import load_routings
 
-    _new(out)
+    check_new(out)
     divided = load_clusters(clusters)
     routings, own_threshold = load_routings(scope, divided)
     threshold = own_threshold if threshold is None else threshold
@@ -214,12 +214,6 @@ def ensemble(
         )
     print(_routed("questions", report["routing"]))
     print(_matrix(report["routing"]["confusion"]))
-
-
-def _new(out: Path) -> None:
-    """Said before the work, not after it."""
-    if out.exists():
-        raise UserError(f"{out}: already exists; remove it or choose another name")
 
 
 def _tuned(encoder: str | None, assignments: list[str] | None, seed: int) -> Any:

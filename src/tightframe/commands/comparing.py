@@ -1,10 +1,9 @@
 """Commands that hold models against what a text predicts, and that read its concepts."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tightframe.commands.console import Flag, Json, bar, done, dumps, say
+from tightframe.commands.console import Flag, Json, bar, done, dumps, say, warnings_said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,11 +123,8 @@ def concepts(
     from tightframe.files import read_json
     from tightframe.ntp.concept_study import Asked, readable, study_concepts
 
-    with warnings.catch_warnings(record=True) as noted:
-        warnings.simplefilter("always")
+    with warnings_said(folder):
         out = study_concepts(folder, Asked(n, clusters, words, model, seed), say=say)
-    for warning in noted:
-        say(f"{folder}: {warning.message}")
     facts = read_json(out / "concepts.json")
     lines = readable(pd.DataFrame(facts["concepts"]))
     done("\n".join(lines), json, results=str(out), **facts)

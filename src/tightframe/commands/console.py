@@ -7,9 +7,10 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token, convert
 from rich.console import Console
 
 if TYPE_CHECKING:
@@ -19,9 +20,31 @@ if TYPE_CHECKING:
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+
+def _apart(kind: Any, tokens: "Sequence[Token]") -> Any:
+    """The words of an option, each checked by cyclopts as if it had been given by itself."""
+    words = [
+        Token(keyword=token.keyword, value=word, source=token.source)
+        for token in tokens
+        for word in token.value.split(",")
+        if word
+    ]
+    if not words:
+        raise ValueError("names nothing; expected words, set apart by commas or spaces")
+    return convert(kind, words)
+
+
+# Of an option that takes several words: `--types a,b`, `--types a b` and `--types a --types b`.
+SEVERAL = Parameter(negative="", consume_multiple=True, converter=_apart)
+
 Json = Annotated[bool, Parameter(name="--json", negative="")]
-Names = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 Flag = Annotated[bool, Parameter(negative="")]
+Names = Annotated[list[str] | None, SEVERAL]
+Numbers = Annotated[list[int] | None, SEVERAL]
+# A value may hold commas and spaces, so each has its own --set.
+Assignments = Annotated[
+    list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)
+]
 
 
 @contextlib.contextmanager
@@ -67,6 +90,16 @@ def first_process() -> bool:
 def say(line: str) -> None:
     """A line on what is going on."""
     console.print(line, markup=False)
+
+
+@contextlib.contextmanager
+def warnings_said(of: object = "") -> "Iterator[None]":
+    """What the package warns of inside is a line each, after what it is of; never twice."""
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in noted):
+        say(f"{of}: {message}" if of else message)
 
 
 def done(line: str, as_json: bool, **fields: Any) -> None:

@@ -1,13 +1,9 @@
 """The command that trains a model on facts."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
-from tightframe.commands.console import Flag, Json, done, say
-
-Assignments = Annotated[list[str] | None, Parameter(name="--set", negative="")]
+from tightframe.commands.console import Assignments, Flag, Json, done, say
 
 
 def inject(

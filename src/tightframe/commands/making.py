@@ -6,11 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from tightframe.commands.console import Flag, Json, Names, bar, done, say
-
-Assignments = Annotated[
-    list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)
-]
+from tightframe.commands.console import Assignments, Flag, Json, Names, bar, done, say
 
 
 def demo(*, out: Path = Path(), json: Json = False) -> None:

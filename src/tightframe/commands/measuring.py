@@ -235,12 +235,11 @@ def classes(
     from tightframe.collapse.classes import measure_classes, readable, records
 
     given = _given(tokens, text, context, bos, max_tokens, validation)
-    names = [word for part in words or [] for word in part.split(",") if word]
     with bar() as progress:
         made = measure_classes(
             model,
             tokens=given,
-            names=names,
+            names=words or [],
             step=step,
             min_count=min_count,
             out=out,

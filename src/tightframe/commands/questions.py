@@ -54,18 +54,7 @@ def questions(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.records import TYPES
-
-    names = [name for given in types or TYPES for name in given.split(",") if name]
-    for name in names:
-        if name not in TYPES:
-            raise UserError(
-                f"--types {name}: unknown{nearest(name, TYPES)}; expected some of"
-                f" {', '.join(TYPES)}"
-            )
-    if not names:
-        raise UserError(f"--types: names no type; expected some of {', '.join(TYPES)}")
-    chosen = [type_ for type_ in TYPES if type_ in names]
+    chosen = question_types(types)
     if cloze_only:
         if known:
             raise UserError("--known is for new questions; leave it out with --cloze-only")
@@ -128,6 +117,19 @@ def reword(
     if written.without_answer:
         lines.append(f"{written.without_answer:,} facts do not hold their answer: not reordered")
     done("\n".join(lines), json, out=str(out), **dataclasses.asdict(written))
+
+
+def question_types(names: "Sequence[str] | None") -> "list[Type]":
+    """The types that --types names, in their usual order; all if it isn't given."""
+    from tightframe.knowledge.records import TYPES
+
+    for name in names or ():
+        if name not in TYPES:
+            raise UserError(
+                f"--types {name}: unknown{nearest(name, TYPES)}; expected some of"
+                f" {', '.join(TYPES)}"
+            )
+    return [one for one in TYPES if names is None or one in names]
 
 
 def _write_questions(

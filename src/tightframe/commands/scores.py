@@ -5,14 +5,12 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Flag, Json, dumps, say
+from tightframe.commands.console import SEVERAL, Flag, Json, dumps, say
 from tightframe.errors import UserError
+from tightframe.files import check_new
 
 Files = Annotated[list[Path] | None, Parameter(negative="", consume_multiple=True)]
-Divisions = Annotated[
-    list[Literal["type", "year", "month", "day", "position"]] | None,
-    Parameter(negative="", consume_multiple=True),
-]
+Divisions = Annotated[list[Literal["type", "year", "month", "day", "position"]] | None, SEVERAL]
 
 
 def score(
@@ -58,8 +56,8 @@ def score(
 
     if not outputs:
         raise UserError("no outputs to score; name at least one file")
-    if out is not None and out.exists():  # said before the work, not after it
-        raise UserError(f"{out}: already exists; remove it or choose another name")
+    if out is not None:
+        check_new(out)
     report = score_report(
         load_benchmark(data),
         data,

@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from tightframe.commands.console import Json, Names, done, say
-from tightframe.commands.making import Assignments
+from tightframe.commands.console import Assignments, Json, Names, Numbers, done, say
 from tightframe.errors import UserError
 
 
@@ -15,10 +14,10 @@ def study(
     data: Path | None = None,
     out: Path,
     arms: Names = None,
-    n_facts: Names = None,
-    seeds: Names = None,
+    n_facts: Numbers = None,
+    seeds: Numbers = None,
     exposures: int | None = None,
-    settings: Assignments = None,
+    set_: Assignments = None,
     workers: int | None = None,
     report: Path | None = None,
     json: Json = False,
@@ -44,7 +43,7 @@ def study(
         Instead of the file's grid, e.g. 0,1,2.
     exposures
         How often each fact is shown.
-    settings
+    set_
         key=value, a setting of the study or of every injection, e.g. width=64.
     workers
         Runs at a time; by default as many as there are cores, one on a GPU.
@@ -58,12 +57,8 @@ def study(
     from tightframe.report.knowledge_study import publish
     from tightframe.settings import overrides
 
-    values = overrides(settings or ())
-    if exposures is not None:
-        values["exposures"] = exposures
-    values |= {"arms": _split(arms)} if arms else {}
-    values |= {"n_facts": _numbers("--n-facts", n_facts)} if n_facts else {}
-    values |= {"seeds": _numbers("--seeds", seeds)} if seeds else {}
+    given = {"arms": arms, "n_facts": n_facts, "seeds": seeds, "exposures": exposures}
+    values = overrides(set_ or ()) | {k: value for k, value in given.items() if value is not None}
     facts = data if data is not None else _default_data()
     found = run_study(study_settings(config, values), facts, out, workers=workers, say=say)
     verdicts = [decision.to_dict() for decision in found.decisions]
@@ -85,14 +80,3 @@ def _default_data() -> Path:
             "with TIGHTFRAME_DATA (docs/data.md says where to get it)"
         )
     return path
-
-
-def _split(names: list[str]) -> list[str]:
-    return [name.strip() for given in names for name in given.split(",") if name.strip()]
-
-
-def _numbers(option: str, names: list[str]) -> list[int]:
-    try:
-        return [int(name) for name in _split(names)]
-    except ValueError:
-        raise UserError(f"{option} {' '.join(names)}: expected whole numbers, e.g. 0,1,2") from None

@@ -1,9 +1,8 @@
 """Commands on many runs: a sweep planned, run and looked at, and the page of it."""
 
-import warnings
 from pathlib import Path
 
-from tightframe.commands.console import Json, done, say
+from tightframe.commands.console import Json, done, say, warnings_said
 
 
 def plan(file: Path, /, *, json: Json = False) -> None:
@@ -76,9 +75,6 @@ def report(
     """
     from tightframe.report import report as write_report
 
-    with warnings.catch_warnings(record=True) as noted:
-        warnings.simplefilter("always", UserWarning)
+    with warnings_said():
         page = write_report(path, out=out, theories=theory or ())
-    for message in dict.fromkeys(str(warning.message) for warning in noted):
-        say(message)
     done(f"open {page}", json, page=str(page))

@@ -1,13 +1,13 @@
 """Commands of the theory: from a text to the geometry that it predicts."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Flag, Json, done, dumps, say
+from tightframe.commands.console import Flag, Json, done, dumps, say, warnings_said
 from tightframe.errors import UserError
+from tightframe.files import check_new
 
 if TYPE_CHECKING:
     from tightframe.ntp.table import ContextTable
@@ -66,11 +66,9 @@ def table(
 
     if context != "all" and not (context.isdecimal() and int(context) > 0):
         raise UserError(f"--context {context}: expected a number of tokens from 1 on, or all")
-    if out.exists():  # said before the work, not after it
-        raise UserError(f"{out}: already exists; remove it or choose another name")
+    check_new(out)
     shards = TokenShards.open(tokens)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with warnings_said(out):
         try:
             counted = context_table(
                 shards,
@@ -84,8 +82,6 @@ def table(
             )
         except ValueError as error:  # of the options: their names are those of the arguments
             raise UserError(f"{error}; see `tightframe ntp table --help`") from None
-    for warning in caught:
-        say(f"{out}: {warning.message}")
     if followers_only:
         counted = counted.of_tokens(np.unique(counted.counts.indices))
     save_table(out, counted)
@@ -148,8 +144,7 @@ def solve(
         say(f"{path}: already solved")
     else:
         _announce(folder, table)
-        with warnings.catch_warnings(record=True) as noted:
-            warnings.simplefilter("always")
+        with warnings_said(folder):
             try:
                 solution = solve_svm(
                     table.matrix,
@@ -161,8 +156,6 @@ def solve(
                 )
             except (ValueError, MemoryError) as error:  # the options', or the size of the table
                 raise UserError(f"{folder}: {error}") from None
-        for warning in noted:
-            say(f"{folder}: {warning.message}")
         save_solution(path, solution, asked)
         say(f"{path}: written")
     facts = facts_of(solution)
@@ -253,11 +246,8 @@ def predict(
     """
     from tightframe.ntp.predicting import predict_table
 
-    with warnings.catch_warnings(record=True) as noted:
-        warnings.simplefilter("always")
+    with warnings_said(folder):
         path, facts = predict_table(folder, source, rank, say=say)
-    for message in dict.fromkeys(str(warning.message) for warning in noted):
-        say(f"{folder}: {message}")
     values = facts["singular_values"]
     gap = f" (gap {facts['gap']:.1e})" if facts["kind"] == "certified" else ""
     lines = [
