@@ -117,7 +117,7 @@ def test_a_study_without_runs_is_the_users_mistake(tmp_path, capsys):
         recall_geometry.main([str(tmp_path)])
     assert left.value.code == 2
     assert capsys.readouterr().err == (
-        f"recall_geometry: {tmp_path}: has no finished run of a span arm; "
+        f"tightframe: {tmp_path}: has no finished run of a span arm; "
         "run `tightframe knowledge study` first\n"
     )
 

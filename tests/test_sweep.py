@@ -105,7 +105,7 @@ def test_rows_of_another_way_of_reading_finish_no_run(tmp_path, tokens):
 
 def _workers(folder, tokens, monkeypatch, *, cores, base="", grid="width = [8, 12, 16, 20]"):
     """How many runs of a planned sweep would go at a time on a machine of so many cores."""
-    monkeypatch.setattr(sweep, "_cores", lambda: cores)
+    monkeypatch.setattr(sweep, "cores", lambda: cores)
     file = _file(folder, tokens, grid=grid)
     file.write_text(file.read_text().replace("[grid]", f"{base}\n[grid]"))
     return sweep._workers(sweep.plan(file))
@@ -150,7 +150,7 @@ def test_the_number_of_workers_reaches_the_executor(tmp_path, tokens, monkeypatc
         sweep, "run_and_say", lambda jobs, *, workers, say: asked.append(workers) or []
     )
     file = _file(tmp_path, tokens)
-    monkeypatch.setattr(sweep, "_cores", lambda: 2)
+    monkeypatch.setattr(sweep, "cores", lambda: 2)
     sweep.run(file)
     sweep.run(file, workers=7)
     assert asked == [2, 7]

@@ -8,7 +8,6 @@ stay in the runs' `states/`, so that a second call makes no pass.
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tightframe.collapse import states
 from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
+from tightframe.jobs.programs import mistakes_in_one_line, say
 from tightframe.lm.evaluation import evaluate
 from tightframe.moments.state import ClassMoments
 from tightframe.ntp import ContextTable
@@ -199,18 +199,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--min-count", type=int, default=MIN_COUNT)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
+    with mistakes_in_one_line():
         out = run_bridge(
             options.sweep,
             options.tokens,
             options.out,
             lengths=options.lengths,
             min_count=options.min_count,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=say,
         )
-    except UserError as error:
-        print(f"bridge: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     print(out)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from tightframe.errors import PartlyDoneError, UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -17,6 +19,26 @@ class Job:
     name: str
     command: Sequence[str]
     log: Path
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of jobs at a time below one; None leaves it to the program."""
+    if workers is not None and workers < 1:
+        raise UserError(f"workers is {workers}; expected 1 or more")
+
+
+def partly_done(failed: Sequence[Job], *, n_runs: int) -> PartlyDoneError:
+    """What is said where some of the runs failed: how many are done, and why the others are not."""
+    return PartlyDoneError(
+        f"{n_runs - len(failed)} of {n_runs} runs are done, failed: "
+        + "; ".join(f"{job.name} ({last_line(job.log)})" for job in failed)
+        + "; the same command tries them again"
+    )
 
 
 def run_and_say(

@@ -17,13 +17,13 @@ same. The model of all facts answers what is routed to no cluster.
 import argparse
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from tightframe.errors import UserError
+from tightframe.jobs.programs import mistakes_in_one_line, say
 from tightframe.knowledge.answering import write_answers
 from tightframe.knowledge.asking import Asking, prompts
 from tightframe.knowledge.benchmark import load_benchmark
@@ -152,16 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--k", type=int, nargs="+", default=[3, 5])
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
-        made = run_ensembles(
-            options.study,
-            run=options.run,
-            ks=options.k,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-    except UserError as error:
-        print(f"knowledge_ensembles: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    with mistakes_in_one_line():
+        made = run_ensembles(options.study, run=options.run, ks=options.k, say=say)
     for folder in made:
         print(folder)
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from tightframe.errors import UserError
+from tightframe.jobs.programs import mistakes_in_one_line
 from tightframe.knowledge.answering import write_answers
 from tightframe.knowledge.arm_tables import RANKED
 from tightframe.knowledge.asking import Asking, left_out, prompts
@@ -70,11 +70,8 @@ def _ask(run: StudyRun, learner: Learner, form: str) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Run one plan."""
     (plan,) = arguments
-    try:
+    with mistakes_in_one_line():
         run_one(resolve(InjectSettings, read_toml(Path(plan)), source=plan))
-    except UserError as error:
-        print(f"tightframe: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

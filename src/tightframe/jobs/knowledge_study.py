@@ -8,7 +8,6 @@ decide the bits of a run, and many small networks train fastest side by side.
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,9 +17,9 @@ import pydantic
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from tightframe.errors import PartlyDoneError, UserError, nearest
+from tightframe.errors import UserError, nearest
 from tightframe.files import exclusive
-from tightframe.jobs.executors import Job, last_line, run_and_say
+from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.knowledge.arms import ARMS
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clusters import facts_fingerprint
@@ -174,8 +173,7 @@ def run_study(
     Raises:
         PartlyDoneError: Some runs failed; the others are finished and collected.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"workers is {workers}; expected 1 or more")
+    check_workers(workers)
     planned = plan(settings, data, out)
     with exclusive(out, what="study"):
         planned.write()
@@ -183,7 +181,7 @@ def run_study(
         left = [run for run in runs if run.state != "finished"]
         if len(left) < len(runs):
             say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
-        threads = max(run.settings.threads or _cores() for run in runs)
+        threads = max(run.settings.threads or cores() for run in runs)
         failed = run_and_say(
             [_job(run) for run in left],
             workers=workers or _workers(left, threads),
@@ -192,11 +190,7 @@ def run_study(
         )
         found = collect(out) if len(failed) < len(runs) else None
     if failed or found is None:
-        raise PartlyDoneError(
-            f"{len(runs) - len(failed)} of {len(runs)} runs are done, failed: "
-            + "; ".join(f"{job.name} ({last_line(job.log)})" for job in failed)
-            + "; the same command tries them again"
-        )
+        raise partly_done(failed, n_runs=len(runs))
     return found
 
 
@@ -260,8 +254,4 @@ def _workers(runs: list[PlannedRun], threads: int) -> int:
     devices = {run.settings.device for run in runs}
     if "cuda" in devices or ("auto" in devices and torch.cuda.is_available()):
         return 1
-    return max(1, _cores() // threads)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return max(1, cores() // threads)

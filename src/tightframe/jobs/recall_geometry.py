@@ -15,7 +15,6 @@ the arm's smallest run, then the same one on the other half only. Finished ones 
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from tightframe.analysis.locality import Shift, changes, half_split, shift_rows,
 from tightframe.analysis.recall import recall_statistics
 from tightframe.errors import UserError
 from tightframe.files import whole_file
+from tightframe.jobs.programs import mistakes_in_one_line, say
 from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.injection import InjectionRun, InjectSettings, inject, load_learner
 from tightframe.knowledge.learners import EmbeddingLearner
@@ -138,7 +138,10 @@ def run_locality(
         rows = shift_rows(compared)
         moved.append(rows.assign(arm=arm)[["arm", *rows]])
     if not changed:
-        raise UserError(f"{study}: has no finished run of {' or '.join(ARMS)} to start from")
+        raise UserError(
+            f"{study}: has no finished run of {' or '.join(ARMS)} to start from; go on with the "
+            "study, or leave locality out with --no-locality"
+        )
     return pd.concat(changed, ignore_index=True), pd.concat(moved, ignore_index=True)
 
 
@@ -213,17 +216,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
+    with mistakes_in_one_line():
         out = run_recall_geometry(
             options.study,
             permutations=options.permutations,
             train=not options.no_locality,
             device=options.device,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=say,
         )
-    except UserError as error:
-        print(f"recall_geometry: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     print(out)
 
 

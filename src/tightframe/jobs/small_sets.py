@@ -12,7 +12,6 @@ and embeddings of every kept checkpoint) and `results/<name>.jsonl`, names being
 import argparse
 import dataclasses
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from tightframe.errors import UserError
 from tightframe.files import one_at_a_time
+from tightframe.jobs.programs import mistakes_in_one_line, say
 from tightframe.ntp.baselines import shuffled_groups
 from tightframe.ntp.comparison import compare
 from tightframe.ntp.model_checkpoints import (
@@ -294,7 +294,7 @@ def _rows(place: Place, run: str, point: Point) -> Iterator[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the configurations in order, then draw what all sets have."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG.toml")
     parser.add_argument("--out", type=Path, default=Path("ntp"), help="takes a folder for each set")
     parser.add_argument(
@@ -303,17 +303,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="takes figures and tables; the report folder of each set by default",
     )
     given = parser.parse_args(arguments)
-    try:
-        folders = [study(config, out=given.out, say=_say) for config in given.configs]
+    with mistakes_in_one_line():
+        folders = [study(config, out=given.out, say=say) for config in given.configs]
         for folder in dict.fromkeys(folders):
             for path in report_study(folder, given.report or folder / "report"):
                 print(path)
-    except UserError as error:
-        parser.exit(2, f"tightframe: {error}\n")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ decide how many runs go at a time: as many as have a core for each of their thre
 
 import dataclasses
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +18,9 @@ import pydantic
 from tightframe.collapse.asked import Asked
 from tightframe.collapse.measures import choose
 from tightframe.collapse.rows import least_count
-from tightframe.errors import PartlyDoneError, UserError
+from tightframe.errors import UserError
 from tightframe.files import exclusive
-from tightframe.jobs.executors import Job, last_line, run_and_say
+from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.lm import hardware
 from tightframe.lm.runs import Run
 from tightframe.lm.training import TrainSettings
@@ -95,7 +94,7 @@ def plan(file: Path) -> list[PlannedRun]:
         )
     asked = Asked.of(settings.measures or None, min_count=settings.min_count)
     combinations = list(_combinations(settings))
-    threads = 1 if len(combinations) >= _cores() else max(1, _cores() // len(combinations))
+    threads = 1 if len(combinations) >= cores() else max(1, cores() // len(combinations))
     planned: dict[str, tuple[PlannedRun, dict[str, Any]]] = {}
     for varied in combinations:
         name = "-".join(f"{key}{_short(value)}" for key, value in varied.items()) or "run"
@@ -127,8 +126,7 @@ def run(
     Raises:
         PartlyDoneError: Some runs failed; the others are finished. The message lists them.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"workers is {workers}; expected 1 or more")
+    check_workers(workers)
     runs = plan(file)
     settings = resolve(SweepSettings, {"name": file.stem, **read_toml(file)}, source=str(file))
     with exclusive(settings.path, what="sweep"):
@@ -139,11 +137,7 @@ def run(
         jobs = [_job(planned, settings) for planned in left]
         failed = run_and_say(jobs, workers=workers, say=say)
     if failed:
-        raise PartlyDoneError(
-            f"{len(runs) - len(failed)} of {len(runs)} runs are done, failed: "
-            + "; ".join(f"{job.name} ({last_line(job.log)})" for job in failed)
-            + "; the same command tries them again"
-        )
+        raise partly_done(failed, n_runs=len(runs))
     return settings.path
 
 
@@ -160,7 +154,7 @@ def _workers(runs: list[PlannedRun]) -> int:
     chosen = [hardware.choose(settings) for settings in plans]
     if any(settings.device == "cuda" for settings in chosen):
         return 1
-    return max(1, _cores() // max((settings.threads for settings in chosen), default=1))
+    return max(1, cores() // max((settings.threads for settings in chosen), default=1))
 
 
 def _combinations(settings: SweepSettings) -> Iterator[dict[str, Any]]:
@@ -172,7 +166,3 @@ def _combinations(settings: SweepSettings) -> Iterator[dict[str, Any]]:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
