@@ -14,7 +14,7 @@ from tightframe.analysis.checkpoints import checkpoints
 from tightframe.collapse import measures
 from tightframe.errors import UserError
 from tightframe.files import write_text
-from tightframe.report import figures, panels, report, tables
+from tightframe.report import canvas, figures, panels, report, tables
 from tightframe.report.views import PUBLISHED, ROBUST, VIEWS, arrow
 from tightframe.results import gather
 
@@ -193,7 +193,7 @@ def test_the_same_rows_give_the_same_figures_to_the_byte(table, found, tmp_path,
     assert {path.name for path in tmp_path.iterdir()} == names
     again = figures.draw(table, found, ROBUST.more, log=True)
     for kind in ("pdf", "png"):
-        figures.save(again, tmp_path / f"again.{kind}")
+        canvas.save(again, tmp_path / f"again.{kind}")
         first = (tmp_path / f"robust_nc2_nc3_log.{kind}").read_bytes()
         assert len(first) > 10_000
         assert (tmp_path / f"again.{kind}").read_bytes() == first

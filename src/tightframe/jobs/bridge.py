@@ -31,7 +31,7 @@ from tightframe.moments.state import ClassMoments
 from tightframe.ntp import ContextTable
 from tightframe.ntp.table import PAD
 from tightframe.report import bridge as drawing
-from tightframe.report.figures import save
+from tightframe.report.canvas import save
 from tightframe.report.tables import write_csv
 
 LENGTHS = (1, 2, 3, 5)  # tokens of a context

@@ -34,7 +34,7 @@ from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.injection import InjectionRun, InjectSettings, inject, load_learner
 from tightframe.knowledge.learners import EmbeddingLearner
 from tightframe.knowledge.records import Fact
-from tightframe.report.figures import save
+from tightframe.report.canvas import save
 from tightframe.report.recall import FIGURE, draw
 from tightframe.report.tables import write_csv
 

@@ -6,11 +6,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from tightframe.report.figures import STYLE
+from tightframe.report.canvas import STYLE, blank, round_log_ticks
 
 PANELS = (
     ("nc1_cdnv_med_db", "NC1: variability within classes"),
@@ -32,21 +30,16 @@ def draw(values: pd.DataFrame, classes: pd.DataFrame) -> Figure:
     lengths = sorted(int(length) for length in values["length"].unique())
     colours = {length: _COLOURS[i % len(_COLOURS)] for i, length in enumerate(lengths)}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 6.8), dpi=200, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = blank(8.4, 6.8)
         axes = figure.subplots(2, 2)
         for place, (measure, title) in zip(axes.flat, PANELS, strict=False):
             place.set_title(title)
             _draw_measure(place, values[values["measure"] == measure], colours)
             if _spans(values[values["measure"] == measure]):
-                for axis, scale in (
-                    (place.xaxis, place.set_xscale),
-                    (place.yaxis, place.set_yscale),
-                ):
-                    scale("log")
-                    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                    axis.set_minor_locator(NullLocator())
+                place.set_xscale("log")
+                place.set_yscale("log")
+                round_log_ticks(place.xaxis)
+                round_log_ticks(place.yaxis)
             place.set_xlabel(f"predicted {measure}")
             place.set_ylabel(f"measured {measure}")
         place = axes[1, 1]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from tightframe.errors import UserError
 from tightframe.report.panels import log_ticks
+from tightframe.report.rendering import json_numbers
 
 FILE = "classes.parquet"
 MOST = 5_000  # classes on the page, the commonest: each is a mark that the browser draws
@@ -94,7 +95,7 @@ def payload(classes: pd.DataFrame) -> dict[str, Any]:
     shown = classes.sort_values("count", ascending=False, kind="stable").head(MOST)
     return {
         "count": shown["count"].astype(int).tolist(),
-        **{name: _numbers(shown[name]) for name in _NUMBERS},
+        **{name: json_numbers(shown[name], digits=5) for name in _NUMBERS},
         "token": [readable(token) for token in shown["token"]],
         "nearest": [
             None if pd.isna(token) else readable(token) for token in shown["nearest_token"]
@@ -139,7 +140,3 @@ def _log_ticks(values: "pd.Series[float]", panel: Panel) -> tuple[float, ...] | 
     """The ticks of a logarithmic axis; None where it is linear, as with a value that is 0."""
     positive = values.min() > 0
     return log_ticks(values.min(), values.max()) if panel.log and positive else None
-
-
-def _numbers(values: "pd.Series[float]") -> list[float | None]:
-    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]

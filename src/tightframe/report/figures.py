@@ -8,14 +8,21 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from tightframe.files import whole_file
+from tightframe.report.canvas import (
+    INK,
+    SOFT,
+    STYLE,
+    blank,
+    save_for_print,
+    settle,
+    small_panels,
+)
 from tightframe.report.panels import (
     ON_LIGHT,
     Fit,
@@ -29,29 +36,11 @@ from tightframe.report.panels import (
 from tightframe.report.profiles import Line, Profile, key_name
 from tightframe.report.views import VIEWS, Panel, arrow
 
-_INK, _SOFT, _THREAD, _GRID, _FLOOR = "#1d1e22", "#595c64", "#cbc8c0", "#eeece7", "#0b7a62"
+_THREAD, _FLOOR = "#cbc8c0", "#0b7a62"
 OF_LABELS = {  # colour and marker
     "next": ("#41329b", "o"),
     "current": ("#b3500f", "s"),
     "shuffled": ("#6b6f78", "D"),
-}
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
-    "font.size": 8,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "axes.edgecolor": _SOFT,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-    "pdf.fonttype": 42,  # letters stay text, so that they can be searched and edited
 }
 _COLOURS = LinearSegmentedColormap.from_list("size", ON_LIGHT)
 
@@ -68,8 +57,7 @@ def draw_all(table: pd.DataFrame, found: pd.DataFrame, folder: Path) -> None:
         for part, panels in (("", view.main), ("_nc2_nc3", view.more)):
             for log in (False, True):
                 figure = draw(table, found, panels, log=log)
-                for kind in ("pdf", "png"):
-                    save(figure, folder / f"{view.name}{part}{'_log' if log else ''}.{kind}")
+                save_for_print(figure, folder, f"{view.name}{part}{'_log' if log else ''}")
 
 
 def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, log: bool) -> Figure:
@@ -77,8 +65,7 @@ def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, l
     columns = 2 if len(panels) == 4 else len(panels)
     lines = len(panels) // columns
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.2 * lines), dpi=200, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = blank(8.4, 3.2 * lines)
         axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
         sizes = SizeScale.of(table)
         norm = LogNorm(sizes.low, sizes.high)
@@ -101,8 +88,7 @@ def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, l
         bar.set_label("parameters")
         bar.set_ticks(list(sizes.ticks), labels=[parameters(tick) for tick in sizes.ticks])
         bar.ax.minorticks_off()
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is settled: don't compute it for every file
+    settle(figure)
     return figure
 
 
@@ -116,8 +102,7 @@ def draw_courses(courses: pd.DataFrame, folder: Path) -> None:
     for view in VIEWS:
         if any(course(courses, panel.metric) for panel in view.panels):
             figure = draw_course(courses, view.panels)
-            for kind in ("pdf", "png"):
-                save(figure, folder / f"training_{view.name}.{kind}")
+            save_for_print(figure, folder, f"training_{view.name}")
 
 
 def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
@@ -126,17 +111,11 @@ def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
     Step 0 is left out, and measures that are not positive everywhere have a linear axis.
     """
     measured = [panel for panel in panels if course(courses, panel.metric) is not None]
-    columns = min(3, len(measured))
-    lines = -(-len(measured) // columns)
     sizes = SizeScale.of(courses)
     norm = LogNorm(sizes.low, sizes.high)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * columns, 2.6 * lines), dpi=200, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(lines, columns, squeeze=False)
-        for place in axes.flat[len(measured) :]:
-            place.remove()
-        for place, panel in zip(axes.flat, measured, strict=False):
+        figure, places = small_panels(len(measured))
+        for place, panel in zip(places, measured, strict=True):
             drawn = course(courses, panel.metric)
             assert drawn is not None
             _draw_titles(place, panel)
@@ -154,8 +133,7 @@ def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
                 _set_ticks(place.yaxis, drawn.value_ticks)
             else:
                 place.yaxis.set_major_formatter(FuncFormatter(_number))
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    settle(figure)
     return figure
 
 
@@ -166,15 +144,9 @@ def draw_profile(profile: Profile, folder: Path) -> None:
         profile: With at least one panel.
         folder: Takes `layers.{pdf,png}` or `frequency.{pdf,png}`.
     """
-    columns = min(3, len(profile.smalls))
-    lines = -(-len(profile.smalls) // columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * columns, 2.6 * lines + 0.4), dpi=200, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(lines, columns, squeeze=False)
-        for place in axes.flat[len(profile.smalls) :]:
-            place.remove()
-        for place, small in zip(axes.flat, profile.smalls, strict=False):
+        figure, panels = small_panels(len(profile.smalls), legend=0.4)
+        for place, small in zip(panels, profile.smalls, strict=True):
             metric = small.panel.metric
             _draw_titles(place, small.panel)
             place.set_xlabel(profile.axis)
@@ -191,10 +163,8 @@ def draw_profile(profile: Profile, folder: Path) -> None:
                 place.yaxis.set_major_formatter(FuncFormatter(_number))
         keys = [_draw_key(*key) for key in profile.keys]
         figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    for kind in ("pdf", "png"):
-        save(figure, folder / f"{profile.kind}.{kind}")
+    settle(figure)
+    save_for_print(figure, folder, profile.kind)
 
 
 def _draw_line(axes: Axes, line: Line) -> None:
@@ -256,7 +226,7 @@ def _draw_points(axes: Axes, table: pd.DataFrame, metric: str, norm: LogNorm) ->
 
 def _draw_fit(axes: Axes, drawn: Fit) -> None:
     if drawn.x is not None and drawn.y is not None:
-        axes.plot(drawn.x, drawn.y, color=_INK, linewidth=1.1, alpha=0.75, zorder=2)
+        axes.plot(drawn.x, drawn.y, color=INK, linewidth=1.1, alpha=0.75, zorder=2)
     _write(axes, drawn.free_corner, drawn.headline, drawn.detail)
     if drawn.ticks is not None:
         axes.set_xscale("log")
@@ -289,11 +259,4 @@ def _write(axes: Axes, corner: str, headline: str, detail: str) -> None:
     x, align = (0.02, "left") if corner == "left" else (0.98, "right")
     place: dict[str, Any] = {"transform": axes.transAxes, "ha": align, "va": "top", "zorder": 4}
     axes.text(x, 0.985, headline, fontsize=10, weight="bold", **place)
-    axes.text(x, 0.895, detail, fontsize=6.5, color=_SOFT, **place)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all; its bytes hold no date and no name of a program."""
-    stamp = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-    with mpl.rc_context(STYLE), whole_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], metadata=stamp)
+    axes.text(x, 0.895, detail, fontsize=6.5, color=SOFT, **place)

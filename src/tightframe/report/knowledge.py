@@ -15,6 +15,7 @@ import pandas as pd
 from tightframe.analysis import fact_geometry
 from tightframe.knowledge.paired import estimates
 from tightframe.knowledge.scoring import WORDS
+from tightframe.knowledge.study_runs import REORDERED
 from tightframe.report.knowledge_folder import Ensemble, Study
 
 ARMS = {  # in the order shown, with what they are
@@ -24,7 +25,6 @@ ARMS = {  # in the order shown, with what they are
     "bilm_mlm": "encoder only, masked spans in one pass",
     "bilm_ed": "encoder-decoder, masked spans",
 }
-REORDERED = "_reordered"  # ends the name of an arm that learned its facts in another order
 FORMS = {
     "cloze_question": "The question with its wh-phrase masked: the main measure.",
     "cloze_seen": "The injected sentence with its answer masked, as in training: what could be "

@@ -13,19 +13,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from tightframe.report import knowledge
-from tightframe.report.figures import STYLE, save
+from tightframe.report.canvas import INK, SOFT, STYLE, blank, save_for_print, settle, small_panels
 from tightframe.report.knowledge_folder import Ensemble, Study
 
 COLOURS = ("#6b6f78", "#b3500f", "#41329b", "#0b7a62", "#1d76b3", "#857000")  # as in page.css
 MARKERS = ("X", "s", "o", "D", "^", "P")
-_INK, _SOFT = "#1d1e22", "#595c64"
-_COLUMNS = 3  # of panels
 
 
 def draw_study(study: Study, bins: pd.DataFrame, folder: Path) -> list[Path]:
@@ -48,12 +45,8 @@ def draw_study(study: Study, bins: pd.DataFrame, folder: Path) -> list[Path]:
         figures["geometry"] = draw_recall(bins, arms)
     files = []
     for name, figure in figures.items():
-        with mpl.rc_context(STYLE):
-            figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is settled: don't compute it for every file
-        for kind in ("pdf", "png"):
-            files.append(folder / f"{name}.{kind}")
-            save(figure, files[-1])
+        settle(figure)
+        files += save_for_print(figure, folder, name)
     return files
 
 
@@ -101,7 +94,7 @@ def draw_by_position(scores: pd.DataFrame, arms: Sequence[str]) -> Figure:
                 look: dict[str, Any] = filled if reordered else {"color": colour}
                 axes.bar(left, own["value"], 0.92 * width, **look)
                 axes.errorbar(
-                    left, own["value"], _errors(own), fmt="none", ecolor=_INK, elinewidth=0.8
+                    left, own["value"], _errors(own), fmt="none", ecolor=INK, elinewidth=0.8
                 )
             axes.set_xticks(range(len(groups)), labels=groups)
             axes.grid(visible=False, axis="x")
@@ -116,12 +109,11 @@ def draw_routing(ensemble: Ensemble) -> Figure:
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 0.62 * len(names) + 1.4
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(side + 0.6, side), dpi=200, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = blank(side + 0.6, side)
         axes = figure.subplots()
         axes.imshow(shares, cmap="Purples", vmin=0, vmax=1.2)
         for row, column in np.ndindex(*matrix.shape):
-            ink = "white" if shares[row, column] > 0.6 else _INK
+            ink = "white" if shares[row, column] > 0.6 else INK
             axes.text(
                 column, row, f"{matrix[row, column]:,.0f}", ha="center", va="center", color=ink
             )
@@ -177,16 +169,10 @@ def _forms(scores: pd.DataFrame) -> Iterator[tuple[str, str, int, pd.DataFrame]]
 
 
 def _panels(n: int, arms: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    columns = min(_COLUMNS, n)
-    lines = -(-n // columns)
-    figure = Figure(figsize=(2.9 * columns, 2.6 * lines + 0.4), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for place in axes[n:]:
-        place.remove()
+    figure, places = small_panels(n, legend=0.4)
     keys = [Line2D([], [], label=arm, **arm_look(arm, arms)) for arm in arms]
     figure.legend(handles=keys, loc="outside lower center", ncols=min(6, len(arms)), frameon=False)
-    return figure, axes[:n]
+    return figure, places
 
 
 def _titles(axes: Axes, form: str, score: str, exposures: int, before: str = "") -> None:
@@ -195,7 +181,7 @@ def _titles(axes: Axes, form: str, score: str, exposures: int, before: str = "")
         f"{before}{exposures:,}" if before else f"{exposures:,} exposures",
         loc="right",
         fontsize=6.5,
-        color=_SOFT,
+        color=SOFT,
     )
     axes.set_ylabel(score)
 

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from tightframe.knowledge.arm_tables import CELL, CORRECT, RANKED
+from tightframe.knowledge.arms import ARMS
 from tightframe.knowledge.scoring import POSITIONS
+from tightframe.knowledge.study_runs import REORDERED
 from tightframe.knowledge.verdicts import DecisionRule
 
-ORDER = ("clm_ntp", "clm_sp", "bilm_sp", "bilm_mlm", "bilm_ed")  # arms, as people read them
 # Columns of the table of arms: form, score, heading; intervals where the verdict needs them.
 SHOWN = (
     ("cloze_seen", "match_paper", "`cloze_seen`"),
@@ -134,14 +135,16 @@ def run_table(runs: pd.DataFrame, rule: DecisionRule) -> str:
 
 def in_order(arms: Iterable[str]) -> list[str]:
     """Each arm once: those of one network first, then whatever else there is."""
-    place = {arm: i for i, arm in enumerate(ORDER)}
+    place = {arm.name: i for i, arm in enumerate(ARMS)}
     return sorted(set(arms), key=lambda arm: (place.get(arm, len(place)), arm))
 
 
 def same_lessons(runs: pd.DataFrame) -> tuple[int, int]:
     """Of the cells of facts, seed and objective with several arms: how many, and how many alike."""
-    objective = runs["arm"].str.contains("ntp").map({True: "ntp", False: "sp"})
-    reordered = runs["arm"].str.endswith("_reordered")
+    reordered = runs["arm"].str.endswith(REORDERED)
+    objective = (
+        runs["arm"].str.removesuffix(REORDERED).map({arm.name: arm.objective for arm in ARMS})
+    )
     grouped = runs.groupby([*CELL, "seed", objective, reordered])["stream"]
     several = grouped.nunique()[grouped.size() > 1]
     return len(several), int((several == 1).sum())

@@ -25,7 +25,7 @@ from tightframe.report.panels import (
     loss_range,
     parameters,
 )
-from tightframe.report.rendering import render_template
+from tightframe.report.rendering import json_numbers, render_template
 from tightframe.report.views import VIEWS, Panel, View, arrow, measure
 from tightframe.results import Header
 
@@ -146,14 +146,14 @@ def _points(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
     for panel in dict.fromkeys(panel for view in VIEWS for panel in view.panels):
         if panel.metric in table:
             panels[panel.metric] = {
-                "x": _finite(table[panel.metric]),
+                "x": json_numbers(table[panel.metric], digits=7),
                 "linear": dataclasses.asdict(fit(table, found, panel.metric, log=False)),
                 "log": dataclasses.asdict(fit(table, found, panel.metric, log=True)),
             }
     return {
-        "loss": _finite(table["val_loss"]),
+        "loss": json_numbers(table["val_loss"], digits=7),
         "lossRange": loss_range(table),
-        "size": _finite(np.log10(table["model_n_parameters"].astype(float))),
+        "size": json_numbers(np.log10(table["model_n_parameters"].astype(float)), digits=7),
         "floors": [{"value": value, "label": label} for value, label in floors(table)],
         "threads": [[int(place) for place in run.index] for _, run in runs],
         "hover": _hover(table),
@@ -189,7 +189,7 @@ def _courses(courses: pd.DataFrame) -> dict[str, Any]:
                         "run": _escape(run),
                         "size": math.log10(size),
                         "x": steps,
-                        "y": _finite(values),
+                        "y": json_numbers(values, digits=7),
                     }
                     for run, size, steps, values in lines
                 ],
@@ -360,7 +360,3 @@ def _size_ticks(table: pd.DataFrame) -> list[tuple[float, str]]:
     sizes = SizeScale.of(table)
     length = math.log(sizes.high / sizes.low)
     return [(100 * math.log(t / sizes.low) / length, parameters(t)) for t in sizes.ticks]
-
-
-def _finite(values: Iterable[float]) -> list[float | None]:
-    return [float(f"{value:.7g}") if math.isfinite(value) else None for value in values]

@@ -14,6 +14,7 @@ import pandas as pd
 from tightframe.analysis.profiles import LABELS, by_frequency, by_layer, stratum_start
 from tightframe.lm.interface import PRENORM
 from tightframe.report.panels import log_ticks
+from tightframe.report.rendering import json_numbers
 from tightframe.report.views import ROBUST, Panel, arrow
 
 NAMES = {"next": "next token", "current": "current token", "shuffled": "shuffled labels"}
@@ -143,7 +144,10 @@ def payload(profile: Profile) -> dict[str, Any]:
                         "labels": line.labels,
                         "twin": line.twin,
                         "x": line.x,
-                        **{name: _json(getattr(line, name)) for name in ("y", "low", "high")},
+                        **{
+                            name: json_numbers(getattr(line, name), digits=6)
+                            for name in ("y", "low", "high")
+                        },
                         "hover": line.hover,
                     }
                     for line in small.lines
@@ -299,7 +303,3 @@ def _why_not(value: float, n: int, *, log: bool) -> str:
 
 def _four(value: float) -> str:
     return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
-
-
-def _json(values: tuple[float, ...]) -> list[float | None]:
-    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]

@@ -3,7 +3,7 @@
 Reads what `jobs.recall_geometry` writes into a study's results.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,14 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tightframe.analysis.fact_geometry import FEATURES
 from tightframe.analysis.recall import BASELINES, BLOCKS, CELL
 from tightframe.errors import UserError
-from tightframe.report.figures import STYLE
+from tightframe.report.canvas import STYLE, blank, round_log_ticks
 from tightframe.report.knowledge_figures import arm_look
+from tightframe.report.knowledge_tables import markdown
 
 TABLES = ("geometry.parquet", "geometry.csv")
 FIGURE = "geometry.png"
@@ -84,17 +83,14 @@ def draw(facts: pd.DataFrame) -> Figure:
         line = _LINES[sizes.index(n_facts) % len(_LINES)]
         looks[key] = arm_look(arm, arms) | ({"linestyle": line} if len(sizes) > 1 else {})
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 6.4), dpi=200, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = blank(8.4, 6.4)
         axes = figure.subplots(2, 2, sharey=True)
         for place, (column, label, log) in zip(axes.flat, PANELS, strict=True):
             for key, cell in facts.groupby(list(CELL), sort=False):
                 _draw_cell(place, cell, column, _name(key), looks[key])
             if log:
                 place.set_xscale("log")
-                place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                place.xaxis.set_minor_locator(NullLocator())
+                round_log_ticks(place.xaxis)
             place.set_xlabel(label)
             place.set_ylim(-3, 103)
         for place in axes[:, 0]:
@@ -132,7 +128,7 @@ def _gains(statistics: pd.DataFrame) -> str:
         lines.append(cell)
     head = ["arm, facts x exposures", "known", "facts x seeds", "recalled %", "AUC known"]
     head += ["AUC geometry", "AUC both", "gain, nats an answer", "p"]
-    return _table(head, lines)
+    return markdown(head, lines)
 
 
 def _verdict(statistics: pd.DataFrame) -> str:
@@ -165,7 +161,7 @@ def _features(statistics: pd.DataFrame) -> str:
         return ""
     added = f"adds to the log-probability (q at most {LEVEL})"
     head = ("feature", "what it is", "AUC alone, median", "gain, median", added)
-    return "One by one, over the cells:\n\n" + _table(head, lines)
+    return "One by one, over the cells:\n\n" + markdown(head, lines)
 
 
 def _locality(results: Path) -> Iterable[str]:
@@ -186,7 +182,7 @@ def _locality(results: Path) -> Iterable[str]:
         + [f"{one['p']:.3f}"]
         for _, one in changed.iterrows()
     ]
-    yield _table(("arm", "mean over facts", "before", "after", "change", "p (signs)"), lines)
+    yield markdown(("arm", "mean over facts", "before", "after", "change", "p (signs)"), lines)
     yield (
         "How far their embeddings have moved, in units of their spread, beside what is noise "
         "(class means of two halves of the masks) and what is unrelated (two seeds):"
@@ -196,7 +192,7 @@ def _locality(results: Path) -> Iterable[str]:
         + [f"{one[name]:.3f}" for name in ("cka", "displacement", "aligned")]
         for _, one in moved.iterrows()
     ]
-    yield _table(("arm", "compared", "points", "CKA", "displacement", "after alignment"), lines)
+    yield markdown(("arm", "compared", "points", "CKA", "displacement", "after alignment"), lines)
 
 
 def _name(key: tuple[object, ...]) -> str:
@@ -206,8 +202,3 @@ def _name(key: tuple[object, ...]) -> str:
 
 def _interval(value: float, low: float, high: float, digits: int) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)

@@ -7,7 +7,8 @@ strangers' words: jinja2 escapes them.
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -43,6 +44,11 @@ def number(value: Any, digits: int = 4) -> str:
     else:
         text = f"{value:#.{digits}g}".rstrip(".")
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def json_numbers(values: Iterable[float], *, digits: int) -> list[float | None]:
+    """Numbers for a script, to so many significant digits; null for what is not finite."""
+    return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in values]
 
 
 def _policy(*scripts: str) -> str:

@@ -18,7 +18,7 @@ from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import load_solution
 from tightframe.ntp.storage import load_table
-from tightframe.report.figures import save
+from tightframe.report.canvas import save
 from tightframe.report.tables import write_csv
 from tightframe.report.theory_figures import (
     CoursePanel,

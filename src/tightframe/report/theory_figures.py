@@ -14,16 +14,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
 from tightframe.ntp.similarity import cosines_of_rows
-from tightframe.report.figures import STYLE
+from tightframe.report.canvas import INK, STYLE, blank
 
 COLUMNS = 4  # of panels
-INK = "#1d1e22"
 PREDICTED: dict[str, Any] = {"linestyle": ":", "linewidth": 1.8}
 BASELINE: dict[str, Any] = {"linestyle": (0, (6, 3)), "linewidth": 0.7}
 LINE_COLOURS = ("#41329b", "#b3500f", "#0b7a62", "#6b6f78")  # of the lines of a panel, in order
@@ -67,9 +65,7 @@ def draw_course(course: pd.DataFrame, panels: Sequence[CoursePanel], *, title: s
     drawn = [panel for panel in (_defined(panel, course) for panel in panels) if panel.lines]
     lines = -(-len(drawn) // COLUMNS)
     with mpl.rc_context(STYLE):
-        size = (2.6 * COLUMNS, 2.35 * lines + 0.6)
-        figure = Figure(figsize=size, dpi=130, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = blank(2.6 * COLUMNS, 2.35 * lines + 0.6, dpi=130)
         axes = figure.subplots(lines, COLUMNS, squeeze=False)
         for place in axes.flat[len(drawn) :]:
             place.remove()
@@ -144,9 +140,7 @@ def draw_heat_maps(
         ("logits over their largest", "auto"),
     )
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        size = (2.2 * len(columns) + 0.9, 7.2)
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = blank(2.2 * len(columns) + 0.9, 7.2, dpi=150)
         axes = figure.subplots(3, len(columns), squeeze=False)
         for place, column in zip(axes.T, columns, strict=True):
             classifier = (column.classifier - column.classifier.mean(axis=0))[words]

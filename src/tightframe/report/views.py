@@ -23,7 +23,10 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is drawn together: the four panels of the published Figure 1, then NC2 and NC3."""
+    """What is drawn together: the four panels of the published Figure 1, then NC2 and NC3.
+
+    All views have as many panels: a place on the page shows one of each, whichever is chosen.
+    """
 
     name: str
     main: tuple[Panel, ...]
