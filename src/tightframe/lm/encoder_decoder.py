@@ -23,6 +23,7 @@ from tightframe.lm.transformer import (
     Block,
     Embedder,
     Linear,
+    Transformer,
     TransformerConfig,
     draw_weights,
     visible_keys,
@@ -117,11 +118,6 @@ class EncoderDecoder(Embedder):
         """The number of blocks of the decoder."""
         return self.config.decoder_depth
 
-    @property
-    def positions(self) -> int:
-        """How many positions it knows, of the source and of the target."""
-        return self.config.base.positions
-
     def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The vectors that the classifier multiplies, after the final norm."""
         return self.embed_layers(batch, [self.depth])[0]
@@ -155,15 +151,6 @@ class EncoderDecoder(Embedder):
             stream = block(stream, visible)
         place = torch.arange(source.inputs.shape[1], device=source.inputs.device)
         return self.encoder_norm(stream), (place < source.lengths[:, None])[:, None, None]
-
-    def _embed_inputs(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        if inputs.shape[1] > self.positions:
-            raise UserError(
-                f"rows of {inputs.shape[1]} positions are longer than the {self.positions} of "
-                f"model {self.name}; cut the text into shorter blocks"
-            )
-        tokens = F.embedding(inputs, self.token_embedding)
-        return tokens + self.position_embedding[: inputs.shape[1]]
 
 
 class DecoderBlock(Block):
@@ -199,8 +186,6 @@ class DecoderBlock(Block):
 
 
 def _n_parameters(config: TransformerConfig) -> int:
-    from tightframe.lm.transformer import Transformer
-
     with torch.device("meta"):
         return Transformer(config).n_parameters
 

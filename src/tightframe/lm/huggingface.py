@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
-from tightframe.lm.interface import PRENORM, Batch, check_layers
+from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
 
 PROBE = 4  # tokens of the probe; any model has seen as many
 
@@ -198,12 +198,7 @@ class HuggingFaceModel(nn.Module):
             batch = Batch.causal(batch)
         if batch.source is not None or bool((batch.prefix > 1).any()):
             raise ValueError(f"{self.name} is causal; expected a batch without prefix and source")
-        known = self.positions
-        if known is not None and batch.inputs.shape[1] > known:
-            raise UserError(
-                f"rows of {batch.inputs.shape[1]} positions are longer than the {known} of model "
-                f"{self.name}; cut the text into shorter blocks"
-            )
+        check_positions(batch.inputs.shape[1], self.positions, name=self.name)
         return batch
 
     @torch.no_grad()
@@ -275,9 +270,8 @@ def load_huggingface(
             f"{path_or_name}: needs transformers; run `pip install 'tightframe[hf]'`"
         ) from None
     verbosity = their_logging.get_verbosity()
-    their_logging.set_verbosity(
-        logging.ERROR
-    )  # tensors that are missing are told of below, in one line
+    # Tensors that are missing are told of below, in one line.
+    their_logging.set_verbosity(logging.ERROR)
     silent = not Path(path_or_name).exists() and hub.unreachable()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(

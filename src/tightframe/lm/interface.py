@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tightframe.errors import UserError
+
 IGNORE = -100  # the target where nothing is predicted
 PRENORM = -1  # the layer after the last block and before the final norm
 
@@ -90,6 +92,15 @@ class LanguageModel(Protocol):
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Logits, with bias, scale and soft-cap as the model has them."""
         ...
+
+
+def check_positions(n: int, known: int | None, *, name: str) -> None:
+    """Refuse rows of `n` positions where the model `name` knows fewer; None is any number."""
+    if known is not None and n > known:
+        raise UserError(
+            f"rows of {n} positions are longer than the {known} of model {name}; cut the text "
+            "into shorter blocks"
+        )
 
 
 def check_layers(layers: Sequence[int], depth: int) -> None:

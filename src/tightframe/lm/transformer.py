@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tightframe.errors import UserError
 from tightframe.lm.attention import Visible, attend
-from tightframe.lm.interface import PRENORM, Batch, check_layers
+from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
 from tightframe.lm.weights import (
     CONFIG,
     WEIGHTS,
@@ -66,7 +66,9 @@ class TransformerConfig:
 class Embedder(nn.Module):
     """What reads tokens and writes logits with one vocabulary, perhaps with one matrix for both."""
 
+    name: str  # what results call it
     token_embedding: nn.Parameter  # (V, D)
+    position_embedding: nn.Parameter  # (P, D)
     output: nn.Parameter | None  # (V, D); None: the classifier is the token embedding
 
     @property
@@ -80,6 +82,11 @@ class Embedder(nn.Module):
         return None
 
     @property
+    def positions(self) -> int:
+        """P: how many positions it knows, of each of its inputs."""
+        return len(self.position_embedding)
+
+    @property
     def n_parameters(self) -> int:
         """Numbers that are trained; a tied classifier counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -87,6 +94,12 @@ class Embedder(nn.Module):
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Logits: the inner products with the rows of the classifier."""
         return F.linear(embeddings, self.classifier)
+
+    def _embed_inputs(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """What goes into the first block; rows that are longer than its positions are refused."""
+        check_positions(inputs.shape[1], self.positions, name=self.name)
+        tokens = F.embedding(inputs, self.token_embedding)
+        return tokens + self.position_embedding[: inputs.shape[1]]
 
 
 class Transformer(Embedder):
@@ -124,11 +137,6 @@ class Transformer(Embedder):
         return "Transformer"
 
     @property
-    def positions(self) -> int:
-        """How many positions it knows."""
-        return self.config.positions
-
-    @property
     def tied(self) -> bool:
         """Whether the classifier is the token embedding."""
         return self.config.tied
@@ -154,8 +162,8 @@ class Transformer(Embedder):
         """
         check_layers(layers, self.depth)
         batch = self._checked(batch)
-        visible = visible_keys(batch)
         stream = self._embed_inputs(batch.inputs)
+        visible = visible_keys(batch)
         found = {0: stream} if 0 in layers else {}
         for i, block in enumerate(self.blocks, start=1):
             stream = block(stream, visible)
@@ -187,16 +195,7 @@ class Transformer(Embedder):
             batch = Batch.causal(batch)
         if batch.source is not None:
             raise ValueError(f"{self.name} has no encoder; expected a batch without a source")
-        if batch.inputs.shape[1] > self.config.positions:
-            raise UserError(
-                f"rows of {batch.inputs.shape[1]} positions are longer than the "
-                f"{self.config.positions} of model {self.name}; cut the text into shorter blocks"
-            )
         return batch
-
-    def _embed_inputs(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        tokens = F.embedding(inputs, self.token_embedding)
-        return tokens + self.position_embedding[: inputs.shape[1]]
 
 
 class Block(nn.Module):
