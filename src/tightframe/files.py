@@ -69,7 +69,9 @@ def exclusive(folder: Path, *, what: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another process is at work on this {what}") from None
+            raise UserError(
+                f"{folder}: another process is at work on this {what}; let it end"
+            ) from None
         for left in folder.glob(".*.part"):
             if not _alive(left.suffixes[-2].removeprefix(".")):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
@@ -156,7 +158,9 @@ def _disk_errors(path: Path) -> Iterator[None]:
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise UserError(f"{path}: cannot be written; check its permissions") from None
         if isinstance(error, FileExistsError | NotADirectoryError):
-            raise UserError(f"{path}: a file stands where a folder is needed") from None
+            raise UserError(
+                f"{path}: a file stands where a folder is needed; name another place"
+            ) from None
         raise
 
 

@@ -48,7 +48,10 @@ class RunFolder(Generic[S]):
         if not path.is_dir():
             raise UserError(f"{path}: no such run directory; train one with `{cls.MADE_BY}`")
         if not (path / "config.toml").is_file():
-            raise UserError(f"{path}: holds no config.toml, so it is no run directory")
+            raise UserError(
+                f"{path}: holds no config.toml, so it is no run directory; train one with "
+                f"`{cls.MADE_BY}`"
+            )
         return cls(path)
 
     @classmethod

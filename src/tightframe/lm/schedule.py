@@ -65,7 +65,8 @@ class Schedule:
         if late:
             raise UserError(
                 f"checkpoint_steps holds {late[0]}, but the run has {self.steps} steps "
-                f"({self.settings.epochs:g} epochs of {self.epoch_steps})"
+                f"({self.settings.epochs:g} epochs of {self.epoch_steps}); leave it out, or train "
+                "longer"
             )
 
     @property

@@ -67,5 +67,7 @@ def read_tensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+        raise UserError(
+            f"{path}: not a whole safetensors file ({error}); copy or make it again"
+        ) from None
     return tensors
