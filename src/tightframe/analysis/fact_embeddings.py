@@ -44,6 +44,14 @@ class FactEmbeddings:
     excluded: Mapping[str, str]  # facts that have too few variants, with the reason
 
 
+class _Sample(NamedTuple):
+    """A variant as the learner reads it, and where it predicts the answer's first token."""
+
+    variant: Variant
+    example: Example
+    place: int
+
+
 def embed_facts(
     learner: EmbeddingLearner,
     facts: Sequence[AskedFact],
@@ -71,19 +79,15 @@ def embed_facts(
     kept: list[AskedFact] = []
     excluded: dict[str, str] = {}
     for fact in facts:
-        variants = answer_variants(
-            fact.answer, without=fact.question.text, max_span=max_span, least=least
-        )
         token = _first_token(learner, fact)
-        located = [(one, _located(learner, fact, one, max_span)) for one in variants]
-        found = [(one, *at) for one, at in located if at and at[0].targets[at[1]] == token]
-        if len(found) < least:
-            excluded[fact.fact_id] = f"{len(found)} variants, fewer than {least}"
+        samples = _samples(learner, fact, token, max_span=max_span, least=least)
+        if len(samples) < least:
+            excluded[fact.fact_id] = f"{len(samples)} variants, fewer than {least}"
             continue
-        examples += [example for _, example, _ in found]
-        places += [place for _, _, place in found]
-        labels += [len(kept)] * len(found)
-        longer.append(sum(one.n_words > max_span for one, _, _ in found))
+        examples += [one.example for one in samples]
+        places += [one.place for one in samples]
+        labels += [len(kept)] * len(samples)
+        longer.append(sum(one.variant.n_words > max_span for one in samples))
         tokens.append(token)
         kept.append(fact)
     if len(kept) < 2:
@@ -126,10 +130,21 @@ def _first_token(learner: EmbeddingLearner, fact: AskedFact) -> int:
     return example.targets[_labelled(example)[0]]
 
 
+def _samples(
+    learner: EmbeddingLearner, fact: AskedFact, token: int, *, max_span: int, least: int
+) -> list[_Sample]:
+    """The variants of a fact that predict `token` where its answer begins."""
+    variants = answer_variants(
+        fact.answer, without=fact.question.text, max_span=max_span, least=least
+    )
+    located = (_located(learner, fact, one, max_span) for one in variants)
+    return [one for one in located if one and one.example.targets[one.place] == token]
+
+
 def _located(
     learner: EmbeddingLearner, fact: AskedFact, variant: Variant, max_span: int
-) -> tuple[Example, int] | None:
-    """A variant as the learner reads it, and the position that predicts the answer's first token.
+) -> _Sample | None:
+    """A variant with the position that predicts the answer's first token.
 
     That is the first one whose target differs where the words before the answer are all that is
     predicted: the end stands there. None for a span that is longer than those of training and
@@ -143,12 +158,12 @@ def _located(
         return None
     labelled = _labelled(whole)
     if not variant.before:
-        return whole, labelled[0]
+        return _Sample(variant, whole, labelled[0])
     part = learner.encode(Lesson(fact.fact_id, "sp", variant.cloze, variant.before))
     ours = (whole.targets[place] for place in labelled)
     theirs = (part.targets[place] for place in _labelled(part))
     same = [one == other for one, other in zip(ours, theirs, strict=False)]
-    return whole, labelled[same.index(False)]
+    return _Sample(variant, whole, labelled[same.index(False)])
 
 
 def _labelled(example: Example) -> list[int]:

@@ -8,7 +8,7 @@ Axes: N rows, F facts, S seeds, d and e predictors of the baseline and beyond it
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -93,20 +93,12 @@ def recall_gain(
     gains = losses - _losses(together, y)
     interval = estimates(gains[:, None], facts, seed=seed)[0]
 
-    line = np.hstack([np.ones((len(y), 1)), known])
-    fitted = line @ np.linalg.lstsq(line, more, rcond=None)[0]
-    left = (more - fitted).reshape(n_facts, n_seeds, -1)
-    generator = np.random.default_rng(seed)
-    width = known.shape[1] + more.shape[1]
-    step = max(1, HELD // (len(y) * width))
-    reached = 0
-    for start in range(0, permutations, step):
-        orders = [generator.permutation(n_facts) for _ in range(min(step, permutations - start))]
-        dealt = np.stack([fitted + left[order].reshape(more.shape) for order in orders])
-        same = np.broadcast_to(known, (len(orders), *known.shape))
-        found = out_of_fold(np.concatenate([same, dealt], axis=2), y, parts)  # (P, N)
-        by_chance = losses.mean() - _losses(found, y).mean(-1)
-        reached += int((by_chance >= gains.mean() - 1e-12).sum())
+    reached = sum(
+        int((losses.mean() - by_chance >= gains.mean() - 1e-12).sum())
+        for by_chance in _losses_by_chance(
+            known, more, y, parts, n_facts=n_facts, permutations=permutations, seed=seed
+        )
+    )
     return Gain(
         *sizes,
         baseline=_fit(alone, y),
@@ -129,10 +121,33 @@ def out_of_fold(
         centre, scale = held.mean(1, keepdims=True), held.std(1, keepdims=True)
         scale[scale == 0] = 1.0
         weights, intercepts = fit_logistic((held - centre) / scale, y[train])
-        odds[:, test] = ((others - centre) / scale @ weights[:, :, None])[..., 0] + intercepts[
-            :, None
-        ]
+        sloped = ((others - centre) / scale @ weights[:, :, None])[..., 0]
+        odds[:, test] = sloped + intercepts[:, None]
     return odds
+
+
+def _losses_by_chance(
+    known: Float[np.ndarray, "N d"],
+    more: Float[np.ndarray, "N e"],
+    y: Bool[np.ndarray, " N"],
+    parts: Sequence[Fold],
+    *,
+    n_facts: int,
+    permutations: int,
+    seed: int,
+) -> Iterator[Float[np.ndarray, " P"]]:
+    """Mean loss of both kinds of predictors in each permutation, as many at once as are held."""
+    line = np.hstack([np.ones((len(y), 1)), known])
+    fitted = line @ np.linalg.lstsq(line, more, rcond=None)[0]
+    left = (more - fitted).reshape(n_facts, -1, more.shape[1])  # (F, S, e)
+    generator = np.random.default_rng(seed)
+    step = max(1, HELD // (len(y) * (known.shape[1] + more.shape[1])))
+    for start in range(0, permutations, step):
+        orders = [generator.permutation(n_facts) for _ in range(min(step, permutations - start))]
+        dealt = np.stack([fitted + left[order].reshape(more.shape) for order in orders])
+        same = np.broadcast_to(known, (len(orders), *known.shape))
+        found = out_of_fold(np.concatenate([same, dealt], axis=2), y, parts)  # (P, N)
+        yield _losses(found, y).mean(-1)
 
 
 def _losses(

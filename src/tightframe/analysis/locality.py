@@ -1,4 +1,4 @@
-r"""What training on new facts does to the geometry of others: how far embeddings move.
+"""What training on new facts does to the geometry of others: how far embeddings move.
 
 Axes: N points (questions, or class means), D and E embeddings before and after, F facts.
 """

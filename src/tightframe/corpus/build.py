@@ -119,37 +119,20 @@ def build(
         if generated:
             n_tokens = tokens or STORIES_TOKENS
             text = splits.generated(usual_grammar(), n_tokens, validation_share, seed)
+        elif validation is None:
+            text = splits.made(_open(source, documents, field), validation_share, seed)
         else:
             train = _open(source, documents, field)
-            if validation is None:
-                text = splits.made(train, validation_share, seed)
-            else:
-                text = splits.given(train, _open(validation, documents, field))
-
+            text = splits.given(train, _open(validation, documents, field))
         kind, encoder = _tokenizer(text, vocab_size, tokenizer, max_tokens, progress)
         tokenizers.save(encoder, folder / "tokenizer.json")
-        end, first = tokenizers.end_of_text(encoder), None
-        if tokenizer is not None:
-            end = special_tokens.end_of_text(tokenizer, encoder)
-        if tokenizer is not None and bos == "auto":
-            first = special_tokens.beginning_of_sequence(tokenizer, encoder)
+        end, first = _ends(tokenizer, encoder, bos)
         makers = _makers(folder, text, layout, block, shards, end, first)
         _tokenize(text, encoder, makers, _room(max_tokens, validation_share), progress)
         line = block - (first is not None)  # tokens of the text in a block
         entries = {split: _finish(text.name, split, makers[split], block, line) for split in SPLITS}
-
-        how = {
-            name: value if isinstance(value, int) else str(value)
-            for name, value in given.items()
-            if name in ("max_tokens", "shards", "tokenizer")
-        }
-        if layout == "packed" and end is None:
-            how["separator"] = "none: the tokenizer has no end-of-text"
-        floor = None
-        if generated and layout == "whole":
-            floor = entropy_floor(text, entries["val"]["labels"])
-        elif generated:
-            how["entropy_floor"] = f"unknown: blocks='{layout}' cuts stories and so their contexts"
+        known_floor = generated and layout == "whole"
+        how = _how(given, layout, generated=generated, ended=end is not None)
         manifest = {
             "name": out.name,
             "source": text.description | how,
@@ -160,7 +143,7 @@ def build(
             "bos": first,
             "tokenizer": {"kind": kind, "sha256": sha256(folder / "tokenizer.json")},
             "splits": entries,
-            "entropy_floor": floor,
+            "entropy_floor": entropy_floor(text, entries["val"]["labels"]) if known_floor else None,
         }
         write_manifest(folder, manifest)
     return TokenShards.open(out)
@@ -221,6 +204,34 @@ def _tokenizer(
         training = _training_texts(text, max_tokens, progress)
         return "bpe", tokenizers.train_bpe(training, vocab_size)
     return "word", tokenizers.word_level(usual_grammar().words)
+
+
+def _ends(
+    tokenizer: str | Path | None, encoder: Tokenizer, bos: Bos
+) -> tuple[int | None, int | None]:
+    """Ids of what ends a document, and of what begins a block; of ours, nothing begins one."""
+    if tokenizer is None:
+        return tokenizers.end_of_text(encoder), None
+    end = special_tokens.end_of_text(tokenizer, encoder)
+    if bos == "never":
+        return end, None
+    return end, special_tokens.beginning_of_sequence(tokenizer, encoder)
+
+
+def _how(
+    given: Mapping[str, Any], layout: str, *, generated: bool, ended: bool
+) -> dict[str, int | str]:
+    """What the manifest says of the way from the text to tokens, beside the text itself."""
+    how = {
+        name: value if isinstance(value, int) else str(value)
+        for name, value in given.items()
+        if name in ("max_tokens", "shards", "tokenizer")
+    }
+    if layout == "packed" and not ended:
+        how["separator"] = "none: the tokenizer has no end-of-text"
+    if generated and layout != "whole":
+        how["entropy_floor"] = f"unknown: blocks='{layout}' cuts stories and so their contexts"
+    return how
 
 
 def _training_texts(
