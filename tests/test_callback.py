@@ -19,6 +19,7 @@ from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, TransformerConfig, load_checkpoint
 from tightframe.moments import stream
 from tightframe.results import gather, read_rows
+from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens
 
 BLOCK, ROWS = 9, 22
@@ -32,22 +33,7 @@ def tokens(tmp_path_factory):
 
 @pytest.fixture
 def tiny(tokens, tmp_path):
-    """Settings of a run of 9 steps: 3 epochs of 22 rows in batches of 8."""
-    return TrainSettings(
-        tokens=tokens,
-        out=tmp_path / "run",
-        width=8,
-        depth=2,
-        heads=2,
-        window=4,
-        batch=8,
-        epochs=3,
-        precision="fp32",
-        threads=1,
-        log_every=2,
-        save_every=2,
-        device="cpu",
-    )
+    return tiny_settings(tokens, tmp_path / "run", save_every=2)
 
 
 def callback(settings, **options):

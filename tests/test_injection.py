@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from example_facts import example_facts, write_facts
-from tightframe import files
 from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.knowledge.clusters import facts_fingerprint
@@ -22,6 +21,7 @@ from tightframe.knowledge.injection import (
 from tightframe.knowledge.learners import Prompt
 from tightframe.knowledge.networks import Network
 from tightframe.lm.training import TrainSettings, train
+from tiny_runs import killed_at_write
 
 
 @pytest.fixture(scope="module")
@@ -87,27 +87,10 @@ def test_resume_from_any_write_gives_the_same_bits(data, tmp_path, monkeypatch):
     # One run is stopped at its first write to the disk, another at its second, and so on.
     values = {"n_facts": 3, "exposures": 4, "checkpoints": (2,), "save_every": 2}
     whole = outcome(inject(tiny(data, tmp_path / "run", **values)))
-    flush = files._flush
-
-    class Killed(BaseException):
-        pass
-
     for stop_at in itertools.count(1):
-        flushes = itertools.count(1)
-
-        def killed(path, stop_at=stop_at, flushes=flushes):
-            if next(flushes) == stop_at:
-                raise Killed
-            flush(path)
-
         settings = tiny(data, tmp_path / f"{stop_at}" / "run", **values)
-        with monkeypatch.context() as patched:
-            patched.setattr(files, "_flush", killed)
-            try:
-                inject(settings)
-                stopped = False
-            except Killed:
-                stopped = True
+        with killed_at_write(monkeypatch, stop_at) as stopped:
+            inject(settings)
         assert outcome(inject(settings)) == whole, f"stopped at write {stop_at}"
         if not stopped:
             break

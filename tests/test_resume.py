@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from tightframe import files
 from tightframe.lm.runs import Run
 from tightframe.lm.training import TrainSettings, train
 from tightframe.settings import as_dict
+from tiny_runs import Killed, killed_at, killed_at_write
 from tiny_tokens import write_tokens
 
 COMMAND = """
@@ -102,27 +102,10 @@ def test_resume_from_any_write_gives_the_same_bits(tokens, tmp_path, monkeypatch
     # One run is stopped at its first write to the disk, another at its second, and so on.
     values = {"epochs": 1, "checkpoints": (0.0, 0.5), "log_every": 2}
     whole = outcome(train(tiny(tokens, tmp_path / "whole", **values)).path)
-    flush = files._flush
-
-    class Killed(BaseException):
-        pass
-
     for stop_at in itertools.count(1):
-        flushes = itertools.count(1)
-
-        def killed(path, stop_at=stop_at, flushes=flushes):
-            if next(flushes) == stop_at:
-                raise Killed
-            flush(path)
-
         settings = tiny(tokens, tmp_path / f"stopped-{stop_at}", **values)
-        with monkeypatch.context() as patched:
-            patched.setattr(files, "_flush", killed)
-            try:
-                train(settings)
-                stopped = False
-            except Killed:
-                stopped = True
+        with killed_at_write(monkeypatch, stop_at) as stopped:
+            train(settings)
         train(settings)
         assert outcome(settings.out) == whole, f"stopped at write {stop_at}"
         if not stopped:
@@ -133,16 +116,8 @@ def test_resume_from_any_write_gives_the_same_bits(tokens, tmp_path, monkeypatch
 def test_resume_drops_what_a_kill_left_half(tokens, tmp_path):
     settings = tiny(tokens, tmp_path / "run", epochs=4)
     whole = outcome(train(dataclasses.replace(settings, out=tmp_path / "whole")).path)
-
-    class Killed(BaseException):
-        pass
-
-    def stop(step, model, record):
-        if step == 15:
-            raise Killed
-
     with pytest.raises(Killed):
-        train(settings, hooks=[stop])
+        train(settings, hooks=[killed_at(15)])
     run = Run.open(settings.out)
     with run.log_path.open("a") as log:
         log.write('{"kind": "train", "st')  # a line cut short
@@ -157,16 +132,8 @@ def test_resume_drops_what_a_kill_left_half(tokens, tmp_path):
 
 def test_resume_is_said_on_standard_error(tokens, tmp_path, capsys):
     settings = tiny(tokens, tmp_path / "run", epochs=2)
-
-    class Killed(BaseException):
-        pass
-
-    def stop(step, model, record):
-        if step == 10:
-            raise Killed
-
     with pytest.raises(Killed):
-        train(settings, hooks=[stop])
+        train(settings, hooks=[killed_at(10)])
     train(settings)
     captured = capsys.readouterr()
     assert captured.err == f"{settings.out}: resumes at step 9 of 12\n"

@@ -5,8 +5,9 @@ import pytest
 from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.lm.runs import Run
-from tightframe.lm.training import TrainSettings, train
+from tightframe.lm.training import train
 from tightframe.lm.transformer import load_checkpoint
+from tiny_runs import Killed, killed_at, tiny_settings
 from tiny_tokens import write_tokens
 
 
@@ -21,37 +22,13 @@ def tokens(tmp_path_factory):
 
 @pytest.fixture
 def tiny(tokens, tmp_path):
-    return TrainSettings(
-        tokens=tokens,
-        out=tmp_path / "run",
-        width=8,
-        depth=1,
-        heads=2,
-        batch=8,
-        epochs=3,
-        precision="fp32",
-        threads=1,
-        save_every=2,
-        checkpoint_steps=(4,),
-    )
-
-
-class Killed(BaseException):
-    pass
-
-
-def interrupt_at(step):
-    def hook(reached, model, record):
-        if reached == step:
-            raise Killed
-
-    return hook
+    return tiny_settings(tokens, tmp_path / "run", save_every=2, checkpoint_steps=(4,))
 
 
 def interrupted(settings, step):
     """A run that stopped after the record of `step`; its newest state is the one before."""
     with pytest.raises(Killed):
-        train(dataclasses.replace(settings, log_every=1), hooks=[interrupt_at(step)])
+        train(dataclasses.replace(settings, log_every=1), hooks=[killed_at(step)])
     return Run.open(settings.out)
 
 

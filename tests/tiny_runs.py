@@ -1,0 +1,58 @@
+"""A training of a moment, and the ways to cut one short."""
+
+import contextlib
+import itertools
+from pathlib import Path
+
+from tightframe import files
+from tightframe.lm.training import TrainSettings
+
+
+def tiny_settings(tokens: Path, out: Path, **changes):
+    """Settings of a run of 9 steps: 3 epochs of 22 rows of `write_tokens` in batches of 8."""
+    usual = {
+        "width": 8,
+        "depth": 2,
+        "heads": 2,
+        "window": 4,
+        "batch": 8,
+        "epochs": 3,
+        "precision": "fp32",
+        "threads": 1,
+        "log_every": 2,
+        "device": "cpu",
+    }
+    return TrainSettings(tokens=tokens, out=out, **usual | changes)
+
+
+class Killed(BaseException):
+    """As a signal, it is no error that anybody could catch by mistake."""
+
+
+def killed_at(step: int):
+    """A hook that kills a training with the record of `step`, before its state is saved."""
+
+    def hook(reached, model, record):
+        if reached == step:
+            raise Killed
+
+    return hook
+
+
+@contextlib.contextmanager
+def killed_at_write(monkeypatch, number: int):
+    """What is inside dies at its write to the disk of this number, if it comes so far.
+
+    Yields a list, which holds something once that has happened.
+    """
+    flush, writes, died = files._flush, itertools.count(1), []
+
+    def failing(path):
+        if next(writes) == number:
+            died.append(path)
+            raise Killed
+        flush(path)
+
+    with monkeypatch.context() as patched, contextlib.suppress(Killed):
+        patched.setattr(files, "_flush", failing)
+        yield died
