@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from tightframe.commands.console import Flag, Json, Names, done, dumps, say
+from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, say
 from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
 
@@ -21,7 +21,7 @@ def answer(
     reordered: Flag = False,
     out: Path | None = None,
     max_new_tokens: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Ask a model, closed book, for the facts of a benchmark; greedy answers, one a question.
@@ -103,7 +103,7 @@ def rank(
     candidates: int = 20,
     seed: int = 0,
     out: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Rank the answer to each reliability question among other facts' answers.

@@ -1,11 +1,11 @@
 """The command that puts a typed question to a model, or to the one of several that should know."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Flag, Json, dumps, printable
+from tightframe.commands.console import Device, Flag, Json, dumps, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ def ask(
     *,
     all_: Annotated[Flag, Parameter(name="--all")] = False,
     embedder: str = "tf-idf",
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Answer a question, and show which model said it, how sure, and the nearest injected fact.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tightframe.commands.console import Flag, Json, bar, done, dumps, say, warnings_said
+from tightframe.commands.console import Device, Flag, Json, bar, done, dumps, say, warnings_said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def compare(
     bos: Literal["auto", "never"] = "auto",
     shuffles: int = 5,
     seed: int = 0,
-    device: str | None = None,
+    device: Device = "auto",
     batch_tokens: int = 8192,
     trust_remote_code: Flag = False,
     out: Path | None = None,
@@ -46,7 +46,7 @@ def compare(
     seed
         Of these.
     device
-        Where the model should lie; the GPU if there is one.
+        Where the model should lie: cpu, cuda, or auto, the GPU if there is one.
     batch_tokens
         Tokens of a forward pass: fewer take less memory.
     trust_remote_code
@@ -56,6 +56,7 @@ def compare(
     json
         Print one JSON object on standard output.
     """
+    from tightframe.lm.hardware import device_named
     from tightframe.ntp.study import compare_run, rows_at
 
     with bar() as progress:
@@ -66,7 +67,7 @@ def compare(
             bos=bos,
             shuffles=shuffles,
             seed=seed,
-            device=device,
+            device=device_named(device),
             batch_tokens=batch_tokens,
             trust_remote_code=trust_remote_code,
             out=out,

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, Token, convert
 from rich.console import Console
@@ -39,6 +39,7 @@ SEVERAL = Parameter(negative="", consume_multiple=True, converter=_apart)
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
+Device = Literal["auto", "cpu", "cuda"]  # `lm.hardware.device_named` says which it is here
 Names = Annotated[list[str] | None, SEVERAL]
 Numbers = Annotated[list[int] | None, SEVERAL]
 # A value may hold commas and spaces, so each has its own --set.

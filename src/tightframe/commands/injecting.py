@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from tightframe.commands.console import Assignments, Flag, Json, done, say
+from tightframe.commands.console import Assignments, Device, Flag, Json, done, say
 
 
 def inject(
@@ -18,7 +18,7 @@ def inject(
     n_facts: int | None = None,
     preset: str | None = None,
     seed: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] | None = None,
+    device: Device | None = None,
     bf16: Flag = False,
     set_: Assignments = None,
     strict: Flag = False,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Flag, Json, done, dumps, say, warnings_said
+from tightframe.commands.console import Device, Flag, Json, done, dumps, say, warnings_said
 from tightframe.errors import UserError
 from tightframe.files import check_new
 
@@ -108,7 +108,7 @@ def solve(
     *,
     gap: float = 1e-4,
     max_iter: int = 2000,
-    device: str = "cpu",
+    device: Device = "cpu",
     dtype: Literal["float64", "float32"] = "float64",
     json: Json = False,
 ) -> None:
@@ -123,7 +123,7 @@ def solve(
     max_iter
         Steps after which the answer is written as it is; its status says so.
     device
-        Of the iteration: cpu or cuda. The certificate is computed on the CPU.
+        Of the iteration: cpu, cuda or auto. The certificate is computed on the CPU.
     dtype
         Of the iteration; the certificate is float64.
     json
@@ -132,6 +132,7 @@ def solve(
     import torch
 
     from tightframe.files import fingerprint
+    from tightframe.lm.hardware import device_named
     from tightframe.ntp import load_solution, save_solution, solve_svm
     from tightframe.ntp.solutions import facts_of
     from tightframe.ntp.storage import load_table, table_fingerprint
@@ -150,7 +151,7 @@ def solve(
                     table.matrix,
                     gap,
                     max_iter=max_iter,
-                    device=device,
+                    device=device_named(device),
                     dtype=getattr(torch, dtype),
                     vocab_size=table.vocab_size,
                 )
