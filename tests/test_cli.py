@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from cyclopts import App
 
 from tightframe import cli
 from tightframe.commands import console
@@ -64,3 +65,32 @@ def test_numbers_that_json_cannot_hold_become_null():
     assert json.loads(console.dumps({"a": [float("nan"), float("inf"), 1.5]})) == {
         "a": [None, None, 1.5]
     }
+
+
+@pytest.mark.parametrize("given", ["a,b,c", "a b c", "a,b --names c", "a --names b,c"])
+def test_words_of_an_option_are_set_apart_by_commas_or_spaces(given):
+    found = []
+    app = App(result_action="return_none")
+
+    @app.default
+    def command(*, names: console.Names = None, n: console.Numbers = None):
+        found.append((names, n))
+
+    app(["--names", *given.split(), "--n", "1,2"])
+    assert found == [(["a", "b", "c"], [1, 2])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("ntp solve x --device tpu", 'Invalid value "tpu" for --device'),
+        ("ntp compare x --table y --device gpu", 'Invalid value "gpu" for --device'),
+        ("knowledge study --out x --seeds 0,y", 'Invalid value for --seeds: unable to convert "y"'),
+        ("measure x --measures ,", "Invalid value for --measures: names nothing"),
+    ],
+)
+def test_values_that_an_option_cannot_have_are_one_line(capsys, arguments, said):
+    assert _status(arguments.split()) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
