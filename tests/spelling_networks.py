@@ -91,8 +91,8 @@ class Spelling(Untrainable):
     name: str = "speller"
     coder: Speller = dataclasses.field(default_factory=Speller)
 
-    def answer(self, prompts, *, max_new_tokens=32):
-        return decoding.greedy(self, prompts, max_new_tokens=max_new_tokens)
+    def answer(self, prompts, *, max_new_tokens=32, draws=None):
+        return decoding.answers(self, prompts, max_new_tokens=max_new_tokens, draws=draws)
 
     def log_probabilities(self, prompts, candidates):
         return decoding.log_probabilities(self, prompts, candidates)

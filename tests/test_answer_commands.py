@@ -61,8 +61,19 @@ def test_types_and_clozes_are_chosen(capsys, injected, tmp_path):
     printed = _run(
         capsys, "answer", *shared, "--cloze", "--out", out, "--max-new-tokens", 3, "--device", "cpu"
     )
-    assert f"{out}: 6 answers of bilm_sp (cloze)" in printed.out
+    assert f"{out}: 6 answers of bilm_sp (cloze, greedy)" in printed.out
     assert {one.type for one in load_answers(out).outputs.values()} == {"locality"}
+
+
+def test_answers_as_published_have_a_file_of_their_own_and_say_so(capsys, injected):
+    shared = (injected / "clm_ntp", "--data", injected / "facts.jsonl", "--form", "left_context")
+    printed = _run(capsys, "answer", *shared, "--paper-decoding", "--seed", 5, "--json")
+    made = json.loads(printed.out)
+    path = injected / "clm_ntp" / "answers" / "left_context_paper.jsonl"
+    assert (made["answers"], made["decoding"]) == (str(path), "paper")
+    assert {one.decoding for one in load_answers(path).outputs.values()} == {"paper"}
+    error = _fails(capsys, "answer", *shared, "--paper-decoding", "--seed", -1)
+    assert "--seed: is -1, expected a number from 0 on" in error
 
 
 def test_ranks_stand_beside_chance(capsys, injected):

@@ -17,7 +17,7 @@ class Parrot(Untrainable):
 
     name = "parrot"
 
-    def answer(self, prompts, *, max_new_tokens=32):
+    def answer(self, prompts, *, max_new_tokens=32, draws=None):
         self.limit = max_new_tokens
         return [Said(prompt.text, "length" if "3" in prompt.text else "end") for prompt in prompts]
 

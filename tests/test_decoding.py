@@ -5,7 +5,7 @@ from reference import decoding as reference
 from spelling_networks import EOS, LAYOUTS, Speller, network
 from tightframe.errors import UserError
 from tightframe.knowledge import decoding
-from tightframe.knowledge.decoding import answer_embeddings, greedy, log_probabilities
+from tightframe.knowledge.decoding import answer_embeddings, answers, log_probabilities
 from tightframe.knowledge.learners import Prompt
 
 WORDS = ("a", "the bridge of Oak", "Ada Quill painted it", "in 1921, it fell", "x?")
@@ -36,7 +36,7 @@ def ids(net, prompt):
 def test_answers_are_those_of_one_row_at_a_time(layout, objective, prompts):
     net = network(layout, objective)
     expected = [reference.greedy(net, ids(net, prompt), 9) for prompt in prompts]
-    found = greedy(net, prompts, max_new_tokens=9)
+    found = answers(net, prompts, max_new_tokens=9)
     assert [one.text for one in found] == [net.coder.text(said) for said, _ in expected]
     assert [one.finish == "end" for one in found] == [ended for _, ended in expected]
     assert len({one.text for one in found}) > 3  # they depend on the prompt
@@ -47,12 +47,12 @@ def test_what_else_is_asked_and_how_much_is_held_changes_no_answer(
     monkeypatch, layout, objective, prompts
 ):
     net = network(layout, objective)
-    together = greedy(net, prompts, max_new_tokens=9)
-    assert greedy(net, prompts[::-1], max_new_tokens=9) == together[::-1]
-    alone = [greedy(net, [prompt], max_new_tokens=9)[0] for prompt in prompts]
+    together = answers(net, prompts, max_new_tokens=9)
+    assert answers(net, prompts[::-1], max_new_tokens=9) == together[::-1]
+    alone = [answers(net, [prompt], max_new_tokens=9)[0] for prompt in prompts]
     assert alone == together
     monkeypatch.setattr(decoding, "TOKENS", 100)
-    assert greedy(net, prompts, max_new_tokens=9) == together
+    assert answers(net, prompts, max_new_tokens=9) == together
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -60,7 +60,7 @@ def test_an_answer_ends_at_eos_and_says_so(monkeypatch, layout):
     net = network(layout)
     for token, expected in ((EOS, ("", "end")), (Speller().letters("b")[0], ("bbbbb", "length"))):
         monkeypatch.setattr(net.model, "head", Always(token))
-        assert greedy(net, CLOZES[:2], max_new_tokens=5) == [expected] * 2
+        assert answers(net, CLOZES[:2], max_new_tokens=5) == [expected] * 2
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -131,16 +131,16 @@ def test_a_question_is_asked_with_a_mask_after_it():
 )
 def test_a_prompt_that_leaves_no_room_is_named_and_never_cut(layout, fits):
     prompt = Prompt("cloze", "[MASK]" + "b" * 20)
-    greedy(network(layout, positions=fits), [prompt], max_new_tokens=8)
+    answers(network(layout, positions=fits), [prompt], max_new_tokens=8)
     with pytest.raises(UserError, match=r"speller: '\[MASK\]bbb.* has 23 tokens and needs"):
-        greedy(network(layout, positions=fits - 1), [prompt], max_new_tokens=8)
+        answers(network(layout, positions=fits - 1), [prompt], max_new_tokens=8)
 
 
 def test_no_answer_is_given_where_one_prompt_is_too_long(monkeypatch):
     net = network("causal")
     monkeypatch.setattr(net.model, "embed", pytest.fail)
     with pytest.raises(UserError, match="the model knows 96"):
-        greedy(net, [*CLOZES, Prompt("cloze", "[MASK]" + "b" * 90)], max_new_tokens=9)
+        answers(net, [*CLOZES, Prompt("cloze", "[MASK]" + "b" * 90)], max_new_tokens=9)
 
 
 def test_a_candidate_longer_than_the_slots_is_refused():
@@ -160,16 +160,16 @@ def test_a_candidate_longer_than_the_slots_is_refused():
 )
 def test_what_an_objective_cannot_be_asked_is_refused(objective, prompt, message):
     with pytest.raises(UserError, match=message):
-        greedy(network("causal", objective), [prompt], max_new_tokens=9)
+        answers(network("causal", objective), [prompt], max_new_tokens=9)
 
 
 def test_at_least_one_token_is_asked_for():
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        greedy(network("causal"), CLOZES, max_new_tokens=0)
+        answers(network("causal"), CLOZES, max_new_tokens=0)
     with pytest.raises(ValueError, match="expected prompts, got none"):
         answer_embeddings(network("causal"), [])
 
 
 def test_nothing_asked_is_nothing_said():
-    assert greedy(network("causal"), [], max_new_tokens=9) == []
+    assert answers(network("causal"), [], max_new_tokens=9) == []
     assert log_probabilities(network("causal"), [], []) == []

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -221,6 +222,28 @@ def test_a_learner_learns_and_says_the_same_after_loading(taught, name, objectiv
         assert 0 < n_adapters < loaded.n_parameters / 4
         size = (folder / "adapter_model.safetensors").stat().st_size
         assert 4 * n_adapters <= size < 4 * loaded.n_parameters
+
+
+def test_a_causal_model_draws_its_tokens_where_told_and_others_do_not(folders):
+    def drawn(learner, prompts):
+        draws = [np.random.default_rng(PROMPTS.index(one)) for one in prompts]
+        return learner.answer(prompts, max_new_tokens=6, draws=draws)
+
+    learner = load_hub_learner(folders["llama"], objective="sp")
+    together = drawn(learner, PROMPTS)
+    assert together == drawn(learner, PROMPTS[::-1])[::-1]
+    assert together == [drawn(learner, [prompt])[0] for prompt in PROMPTS]
+    assert together != learner.answer(PROMPTS, max_new_tokens=6)
+    # The first token: its share of the softmax holds the generator's first number.
+    ids = torch.tensor([[1, *learner._ids(learner._put(PROMPTS[0]))]])
+    with torch.no_grad():
+        shares = learner.module(input_ids=ids).logits[0, -1].double().softmax(-1).cumsum(-1)
+    first = int((shares <= np.random.default_rng(0).random()).sum())
+    one = learner.answer(PROMPTS[:1], max_new_tokens=1, draws=[np.random.default_rng(0)])[0]
+    assert one.text == learner._text([first])
+    for name in ("t5", "roberta"):
+        learner = load_hub_learner(folders[name])
+        assert drawn(learner, PROMPTS) == learner.answer(PROMPTS, max_new_tokens=6)
 
 
 @pytest.mark.parametrize(("name", "objective"), [*MAIN, ("llama", "ntp")])

@@ -48,7 +48,7 @@ class Parrot:
         self.loaded += 1
         return self, self.objective
 
-    def answer(self, prompts, *, max_new_tokens=32):
+    def answer(self, prompts, *, max_new_tokens=32, draws=None):
         self.prompts += prompts
         return [Said(self.text, self.finish) for _ in prompts]
 

@@ -131,7 +131,7 @@ class Told:
     def __getattr__(self, name):
         return getattr(self.network, name)
 
-    def answer(self, prompts, *, max_new_tokens=32):
+    def answer(self, prompts, *, max_new_tokens=32, draws=None):
         said = self.network.answer(prompts, max_new_tokens=1)
         return [
             one._replace(text=self.answers.get(prompt.text, ""))

@@ -21,10 +21,12 @@ def answer(
     reordered: Flag = False,
     out: Path | None = None,
     max_new_tokens: int | None = None,
+    paper_decoding: Flag = False,
+    seed: int = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Ask a model, closed book, for the facts of a benchmark; greedy answers, one a question.
+    """Ask a model, closed book, for the facts of a benchmark; one answer a question, greedily.
 
     cloze_seen masks the answer in the fact; cloze_question masks the wh-phrase of its question;
     raw_question puts a mask after the question; left_context gives the words before the answer.
@@ -51,6 +53,12 @@ def answer(
     max_new_tokens
         Cut longer answers. By default 32, or the longest gold answer and 4 more; 64 for models of
         the hub.
+    paper_decoding
+        As published, for comparison only: models that read left to right draw their tokens at
+        temperature 1, up to 256; others stay greedy, up to 266 (networks of ours: as many as their
+        positions leave). Every answer says so.
+    seed
+        With a question's id, what is drawn for it.
     device
         cpu, cuda, or auto.
     json
@@ -65,9 +73,12 @@ def answer(
     form = "cloze" if cloze else form or "question"
     if reordered and form not in OF_THE_FACT:
         raise UserError(f"--reordered: needs --form {' or '.join(OF_THE_FACT)}, not {form}")
+    if seed < 0:
+        raise UserError(f"--seed: is {seed}, expected a number from 0 on")
     if max_new_tokens is not None and max_new_tokens < 1:
         raise UserError(f"--max-new-tokens: is {max_new_tokens}, expected at least 1")
     name = f"{form}_reordered" if reordered else form
+    name += "_paper" if paper_decoding else ""
     out = _place(run, out, f"answers/{name}.jsonl")
     check_new(out)
     facts = load_benchmark(data)
@@ -77,18 +88,26 @@ def answer(
     for reason, n in excluded.items():
         say(f"{data}: {n:,} questions not asked: {reason}")
     learner, trained_on = _loaded(run, device)
+    decoding: Literal["greedy", "paper"] = "paper" if paper_decoding else "greedy"
     written = write_answers(
-        out, learner, asked, trained_on=trained_on, max_new_tokens=max_new_tokens
+        out,
+        learner,
+        asked,
+        trained_on=trained_on,
+        max_new_tokens=max_new_tokens,
+        decoding=decoding,
+        seed=seed,
     )
     cut = sum(output.finish == "length" for output in written.outputs.values())
     done(
-        f"{out}: {len(asked):,} answers of {written.model} ({form}), {cut:,} cut; "
+        f"{out}: {len(asked):,} answers of {written.model} ({form}, {decoding}), {cut:,} cut; "
         f"score them with `tightframe knowledge score {out} --data {data}`",
         json,
         answers=str(out),
         model=written.model,
         trained_on=trained_on,
         form=form,
+        decoding=decoding,
         questions=len(asked),
         left_out=excluded,
         cut=cut,

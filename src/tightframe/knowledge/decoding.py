@@ -1,4 +1,4 @@
-"""What our own networks say: greedy answers, log-probabilities, and the embeddings behind them.
+"""What our own networks say: answers, log-probabilities, and the embeddings behind them.
 
 Nothing here depends on what else is in a batch: rows are padded on the right and no position sees
 padding. A step reads its row anew, so that every layout is asked in the same way.
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tightframe.errors import UserError
 from tightframe.knowledge.decodable import Decodable
-from tightframe.knowledge.learners import Prompt, Said
+from tightframe.knowledge.learners import Draws, Prompt, Said
 from tightframe.knowledge.records import MASK
+from tightframe.knowledge.sampling import next_tokens
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.loss import score
 from tightframe.lm.objectives import Example, collate, continued, slotted, translated
@@ -25,7 +26,13 @@ SHOWN = 60  # characters of a text in a message
 
 
 @torch.no_grad()
-def greedy(network: Decodable, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[Said]:
+def answers(
+    network: Decodable,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    draws: Draws | None = None,
+) -> list[Said]:
     """The likeliest token at each step up to EOS, in the order of the prompts.
 
     Slots are filled in one pass and cut at the first EOS.
@@ -34,9 +41,13 @@ def greedy(network: Decodable, prompts: Sequence[Prompt], *, max_new_tokens: int
         network: What is asked.
         prompts: All are checked before any is answered.
         max_new_tokens: At most so many, EOS among them; `finish` tells whether EOS was said.
+        draws: A generator a prompt: a causal network draws its tokens instead. The others read
+            both ways, and stay as they are.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if network.layout != "causal":
+        draws = None
     read = [_read(network, prompt) for prompt in prompts]
     texts = [prompt.text for prompt in prompts]
     _check_room(network, texts, read, [max_new_tokens] * len(read))
@@ -47,12 +58,21 @@ def greedy(network: Decodable, prompts: Sequence[Prompt], *, max_new_tokens: int
         if network.layout == "slots":
             tokens = [ids[:max_new_tokens] for ids in _slots_filled(network, chosen)]
         else:
-            tokens = _continuations(network, chosen, max_new_tokens)
+            own = None if draws is None else [draws[row] for row in rows]
+            tokens = _continuations(network, chosen, max_new_tokens, own)
         for row, ids in zip(rows, tokens, strict=True):
             ended = end in ids
             kept = ids[: ids.index(end)] if ended else ids
             said[row] = Said(network.coder.text(kept), "end" if ended else "length")
     return [said[row] for row in range(len(read))]
+
+
+def room(network: Decodable, prompts: Sequence[Prompt]) -> int:
+    """How many new tokens the longest of the prompts leaves positions for; at least 1."""
+    known = network.model.positions
+    if network.layout == "encoder-decoder":
+        return known
+    return max(1, known - max(len(_read(network, prompt)) for prompt in prompts) + 1)
 
 
 @torch.no_grad()
@@ -115,7 +135,7 @@ def answer_embeddings(network: Decodable, prompts: Sequence[Prompt]) -> Float[Te
 
 
 def _continuations(
-    network: Decodable, read: Sequence[list[int]], max_new_tokens: int
+    network: Decodable, read: Sequence[list[int]], max_new_tokens: int, draws: Draws | None
 ) -> list[list[int]]:
     """What follows each prompt, up to and with EOS; rows that have ended are read no more."""
     said: list[list[int]] = [[] for _ in read]
@@ -123,7 +143,9 @@ def _continuations(
     for _ in range(max_new_tokens):
         batch = _batch(network, [laid_out(network, read[row], said[row]) for row in left])
         last = _at(network.model.embed(batch), batch.lengths - 1)
-        for row, token in zip(left, network.model.head(last).argmax(-1).tolist(), strict=True):
+        own = None if draws is None else [draws[row] for row in left]
+        chosen = next_tokens(network.model.head(last), own).tolist()
+        for row, token in zip(left, chosen, strict=True):
             said[row].append(token)
         left = [row for row in left if said[row][-1] != network.coder.eos]
         if not left:

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from tightframe.errors import UserError
 from tightframe.files import whole_folder, write_text
-from tightframe.knowledge.learners import Lesson, Objective, Prompt, Said
+from tightframe.knowledge.learners import Draws, Lesson, Objective, Prompt, Said
 from tightframe.knowledge.records import MASK
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import Example, collate
@@ -117,9 +117,13 @@ class HubLearner(abc.ABC):
 
     @abc.abstractmethod
     def answer(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int = HUB_NEW_TOKENS
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = HUB_NEW_TOKENS,
+        draws: Draws | None = None,
     ) -> list[Said]:
-        """Greedy answers, in the order of the prompts; batching never changes one."""
+        """Answers, in the order of the prompts; see `Learner`."""
 
     @abc.abstractmethod
     def log_probabilities(

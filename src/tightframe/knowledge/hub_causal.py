@@ -15,8 +15,8 @@ from tightframe.knowledge.hub_base import (
     of_fact,
     of_prompt,
 )
-from tightframe.knowledge.hub_decoding import greedy
-from tightframe.knowledge.learners import Lesson, Prompt, Said
+from tightframe.knowledge.hub_decoding import continued_rows
+from tightframe.knowledge.learners import Draws, Lesson, Prompt, Said
 from tightframe.knowledge.records import MASK
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import Example, continued
@@ -63,9 +63,13 @@ class CausalLearner(HubLearner):
         return self._fitting(example, whose)
 
     def answer(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int = HUB_NEW_TOKENS
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = HUB_NEW_TOKENS,
+        draws: Draws | None = None,
     ) -> list[Said]:
-        """What the model goes on with after each prompt, greedily, up to its end."""
+        """What the model goes on with after each prompt, up to its end; drawn, where told."""
         examples = []
         for prompt in prompts:
             ids = (self._begin, *self._ids(self._put(prompt)))
@@ -74,8 +78,12 @@ class CausalLearner(HubLearner):
         said = [Said("", "end")] * len(prompts)
         with self._asked():
             for rows, batch in self._equal_lengths(examples):
-                made = greedy(
-                    self._step, batch.inputs, ends=self._ends, max_new_tokens=max_new_tokens
+                made = continued_rows(
+                    self._step,
+                    batch.inputs,
+                    ends=self._ends,
+                    max_new_tokens=max_new_tokens,
+                    draws=None if draws is None else [draws[row] for row in rows],
                 )
                 for row, one in zip(rows, made, strict=True):
                     said[row] = Said(self._text(one.ids), one.finish)

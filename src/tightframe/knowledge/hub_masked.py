@@ -14,7 +14,7 @@ from tightframe.knowledge.hub_base import (
     of_fact,
     of_prompt,
 )
-from tightframe.knowledge.learners import Lesson, Prompt, Said
+from tightframe.knowledge.learners import Draws, Lesson, Prompt, Said
 from tightframe.knowledge.spans import fact_generator
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.objectives import Example
@@ -75,11 +75,16 @@ class MaskedLearner(HubLearner):
         return self._fitting(example, whose)
 
     def answer(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int = HUB_NEW_TOKENS
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = HUB_NEW_TOKENS,
+        draws: Draws | None = None,
     ) -> list[Said]:
         """The likeliest token at each of `n_masks` masks, in one pass; special ones dropped.
 
-        At most `max_new_tokens` masks. It has no end of its own, so every answer is finished.
+        At most `max_new_tokens` masks. It has no end of its own, so every answer is finished,
+        and nothing is drawn.
         """
         n = min(self.record.n_masks, max_new_tokens)
         examples = [self._asking(prompt, [0] * n) for prompt in prompts]

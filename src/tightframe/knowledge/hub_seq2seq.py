@@ -17,8 +17,8 @@ from tightframe.knowledge.hub_base import (
     real,
 )
 from tightframe.knowledge.hub_causal import ANSWER, end_tokens, last
-from tightframe.knowledge.hub_decoding import greedy
-from tightframe.knowledge.learners import Lesson, Prompt, Said
+from tightframe.knowledge.hub_decoding import continued_rows
+from tightframe.knowledge.learners import Draws, Lesson, Prompt, Said
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import Example, translated
 
@@ -59,9 +59,16 @@ class Seq2SeqLearner(HubLearner):
         return self._fitting(example, whose)
 
     def answer(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int = HUB_NEW_TOKENS
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = HUB_NEW_TOKENS,
+        draws: Draws | None = None,
     ) -> list[Said]:
-        """What the decoder says to each prompt, greedily, up to its end; sentinels removed."""
+        """What the decoder says to each prompt, greedily, up to its end; sentinels removed.
+
+        It is published to be greedy: nothing is drawn.
+        """
         examples = []
         for prompt in prompts:
             read = (*self._ids(self._put(prompt)), self._end)
@@ -117,7 +124,7 @@ class Seq2SeqLearner(HubLearner):
             )
             return logits, output.past_key_values
 
-        made = greedy(step, batch.inputs, ends=self._ends, max_new_tokens=max_new_tokens)
+        made = continued_rows(step, batch.inputs, ends=self._ends, max_new_tokens=max_new_tokens)
         return [Said(self._text(one.ids), one.finish) for one in made]
 
     def _text(self, ids: Sequence[int]) -> str:

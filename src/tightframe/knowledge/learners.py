@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ Objective: TypeAlias = Literal["ntp", "sp", "qa", "mlm"]
 Form: TypeAlias = Literal["cloze", "question", "continuation"]
 
 MAX_NEW_TOKENS = 32  # of an answer, unless a gold answer is longer
+
+Draws: TypeAlias = Sequence[np.random.Generator]  # one a prompt
 
 
 class Lesson(NamedTuple):
@@ -87,9 +90,21 @@ class Learner(Protocol):
 
     @torch.no_grad()
     def answer(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int = MAX_NEW_TOKENS
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        draws: Draws | None = None,
     ) -> list[Said]:
-        """Greedy answers, in the order of the prompts; batching never changes one."""
+        """Answers, in the order of the prompts; batching never changes one.
+
+        Args:
+            prompts: All are checked before any is answered.
+            max_new_tokens: Where an answer that does not end is cut.
+            draws: A generator a prompt, to draw each token of its answer where the model reads
+                left to right (temperature 1). One that reads both ways stays greedy, as published.
+                None: the likeliest token.
+        """
         ...
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from tightframe.errors import UserError
 from tightframe.files import read_json, whole_folder
 from tightframe.knowledge import decoding
 from tightframe.knowledge.arms import Arm, Layout
-from tightframe.knowledge.learners import MAX_NEW_TOKENS, Lesson, Objective, Prompt, Said
+from tightframe.knowledge.learners import MAX_NEW_TOKENS, Draws, Lesson, Objective, Prompt, Said
 from tightframe.knowledge.word_pieces import Coder
 from tightframe.lm.encoder_decoder import (
     EncoderDecoder,
@@ -150,10 +150,14 @@ class Network:
         return cross_entropy(embeddings, self.classifier, self.model.bias, batch.targets.flatten())
 
     def answer(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int = MAX_NEW_TOKENS
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        draws: Draws | None = None,
     ) -> list[Said]:
-        """Greedy answers, in the order of the prompts."""
-        return decoding.greedy(self, prompts, max_new_tokens=max_new_tokens)
+        """Answers, in the order of the prompts; see `Learner`."""
+        return decoding.answers(self, prompts, max_new_tokens=max_new_tokens, draws=draws)
 
     def log_probabilities(
         self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]

@@ -7,12 +7,13 @@ from typing import Any, get_args, get_type_hints
 
 from tightframe.errors import UserError
 from tightframe.files import read_text
-from tightframe.knowledge.records import TYPES, Output
+from tightframe.knowledge.records import TYPES, Decoding, Output
 
 NAME = "answers.jsonl"  # of the outputs in a run directory
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Output))
 _FINISHES = get_args(get_type_hints(Output)["finish"])
+_WRITTEN = {"decoding": "greedy"}  # by files that do not say it
 
 
 def read_outputs(path: str | Path) -> list[Output]:
@@ -32,13 +33,14 @@ def _output(where: str, line: str) -> Output:
         record: Any = json.loads(line)
     except ValueError:
         raise UserError(f"{where}: not JSON, expected an output; {again}") from None
-    if not isinstance(record, dict) or set(record) != set(_FIELDS):
+    if not isinstance(record, dict) or set(_WRITTEN | record) != set(_FIELDS):
         found = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
         raise UserError(f"{where}: found {found}, expected {', '.join(_FIELDS)}; {again}")
     for name in ("question_id", "fact_id", "model", "text"):
         if not isinstance(record[name], str):
             raise UserError(f"{where}: {name} is {record[name]!r}, expected text; {again}")
-    for name, known in (("type", TYPES), ("finish", _FINISHES)):
+    record = _WRITTEN | record
+    for name, known in (("type", TYPES), ("finish", _FINISHES), ("decoding", get_args(Decoding))):
         if record[name] not in known:
             expected = ", ".join(known)
             raise UserError(f"{where}: {name} is {record[name]!r}, expected {expected}; {again}")

@@ -30,6 +30,10 @@ LICENSE = "CC BY-SA"
 WORDINGS = ("paraphrases", "reordered", "generated_qas")  # what a fact may be trained on besides
 
 
+# greedy: the likeliest token, up to the end. paper: as published, causal models sampled, long.
+Decoding: TypeAlias = Literal["greedy", "paper"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Link:
     """A link to another article."""
@@ -131,6 +135,7 @@ class Output:
     text: str  # raw, uncut
     seconds: float
     finish: Literal["end", "length"]
+    decoding: Decoding = "greedy"
 
 
 def fact_id(date: str | None, fact: str) -> str:

@@ -123,6 +123,7 @@ def score_report(
             "outputs": [path.name for path in outputs],
             "against": [path.name for path in against],
             "untouched": [path.name for path in untouched],
+            "decoding": _decoding(runs),
             "allow_missing": allow_missing,
             "by": list(by),
             "resamples": RESAMPLES,
@@ -202,6 +203,17 @@ def _read(paths: Sequence[Path]) -> dict[str, list[Output]]:
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError(f"{paths[0]} and others: a file stands twice; name each run's once")
     return {str(path): read_outputs(path) for path in paths}
+
+
+def _decoding(runs: Mapping[str, Sequence[Output]]) -> str:
+    """How the tokens of an arm's answers were chosen; answers of two kinds are refused."""
+    found = {output.decoding: path for path, outputs in runs.items() for output in outputs}
+    if len(found) > 1:
+        raise UserError(
+            f"{found['paper']}: answers by --paper-decoding beside greedy ones of {found['greedy']}"
+            " in one arm; score them apart, and compare them with --against"
+        )
+    return next(iter(found))
 
 
 def _name(runs: Mapping[str, Sequence[Output]]) -> str:
