@@ -12,6 +12,7 @@ from tightframe.knowledge.asking import (
     prompts,
 )
 from tightframe.knowledge.clozes import cloze_of_fact, cloze_of_question
+from tightframe.knowledge.learners import Prompt
 from tightframe.knowledge.records import Fact, Question
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
@@ -81,7 +82,7 @@ def test_every_form_has_its_prompt():
         asks("Did it fall?", "Yes", type="locality", cloze="It [MASK]"),
     )
     asked = {
-        form: [(found.type, *found.prompt) for found in prompts([one], form)] for form in FORMS
+        form: [(found.type, *found.prompt[:2]) for found in prompts([one], form)] for form in FORMS
     }
     rest = [("generality", "cloze", "In [MASK], it rose")]
     assert asked == {
@@ -138,7 +139,7 @@ def test_a_reordered_wording_is_asked_instead_of_the_fact():
         fact("Oak is new", asks("What is new?"), id="other"),
     ]
     (found,) = prompts(facts, "left_context", reordered=True)
-    assert found.prompt == ("continuation", "what is old is")
+    assert found.prompt == Prompt("continuation", "what is old is")
     assert found.position == "front"  # where it stands in the fact itself
     assert left_out(facts, "left_context", reordered=True) == {"no reordered wording": 1}
     with pytest.raises(ValueError, match="only the fact's are reordered"):

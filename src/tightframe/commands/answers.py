@@ -19,6 +19,10 @@ def answer(
     types: Names = None,
     cloze: Flag = False,
     reordered: Flag = False,
+    context: Literal["facts", "articles"] | None = None,
+    top: int = 3,
+    among: Path | None = None,
+    embedder: str = "tf-idf",
     out: Path | None = None,
     max_new_tokens: int | None = None,
     paper_decoding: Flag = False,
@@ -48,6 +52,15 @@ def answer(
         The same as --form cloze.
     reordered
         Ask by the fact's reordered wording: cloze_seen and left_context.
+    context
+        The baseline of retrieval: put the nearest facts, or articles of facts, in front of each
+        question; their first words are cut where the model has no room for all.
+    top
+        How many of them.
+    among
+        With --context: facts to retrieve from; those of --data by default.
+    embedder
+        With --context: what is near; tf-idf, or an encoder by folder or hub name.
     out
         The new file; RUN/answers/FORM.jsonl by default.
     max_new_tokens
@@ -67,7 +80,10 @@ def answer(
     from tightframe.knowledge.answering import check_new, write_answers
     from tightframe.knowledge.asking import OF_THE_FACT, left_out, prompts
     from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.retrieval import with_context
 
+    if among and not context:
+        raise UserError("--among: needs --context, what to retrieve of these facts")
     if cloze and form not in (None, "cloze"):
         raise UserError(f"--cloze: is --form cloze, but --form is {form}; give one of them")
     form = "cloze" if cloze else form or "question"
@@ -78,6 +94,7 @@ def answer(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise UserError(f"--max-new-tokens: is {max_new_tokens}, expected at least 1")
     name = f"{form}_reordered" if reordered else form
+    name += f"_with_{context}" if context else ""
     name += "_paper" if paper_decoding else ""
     out = _place(run, out, f"answers/{name}.jsonl")
     check_new(out)
@@ -87,6 +104,11 @@ def answer(
     excluded = left_out(facts, form, **chosen)
     for reason, n in excluded.items():
         say(f"{data}: {n:,} questions not asked: {reason}")
+    retrieved = None
+    if context:
+        passages = load_benchmark(among) if among else facts
+        retrieved = with_context(asked, passages, passages=context, top=top, embedder=embedder)
+        asked = retrieved.asked
     learner, trained_on = _loaded(run, device)
     decoding: Literal["greedy", "paper"] = "paper" if paper_decoding else "greedy"
     written = write_answers(
@@ -97,10 +119,17 @@ def answer(
         max_new_tokens=max_new_tokens,
         decoding=decoding,
         seed=seed,
+        name=f"{learner.name} with {context}" if context else None,
     )
     cut = sum(output.finish == "length" for output in written.outputs.values())
+    found = ""
+    if retrieved:
+        found = (
+            f"{context} before each question, at most {top}: its own fact's among them for "
+            f"{retrieved.own:.1f} %, an answer in them for {retrieved.answered:.1f} %\n"
+        )
     done(
-        f"{out}: {len(asked):,} answers of {written.model} ({form}, {decoding}), {cut:,} cut; "
+        f"{found}{out}: {len(asked):,} answers of {written.model} ({form}, {decoding}), {cut:,} cut; "
         f"score them with `tightframe knowledge score {out} --data {data}`",
         json,
         answers=str(out),
@@ -111,6 +140,7 @@ def answer(
         questions=len(asked),
         left_out=excluded,
         cut=cut,
+        **({"own_fact": retrieved.own, "answer_there": retrieved.answered} if retrieved else {}),
     )
 
 

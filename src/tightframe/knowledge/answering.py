@@ -25,6 +25,7 @@ def answer_questions(
     max_new_tokens: int | None = None,
     decoding: Decoding = "greedy",
     seed: int = 0,
+    name: str | None = None,
 ) -> list[Output]:
     """What the learner says, in the order of what it is asked.
 
@@ -35,6 +36,7 @@ def answer_questions(
         decoding: greedy: the likeliest tokens. paper: a model that reads left to right draws them
             at temperature 1, others stay greedy; both go on for longer.
         seed: With a question's id, what is drawn for it.
+        name: What the outputs call the model, where not by its own name: it was shown something.
 
     Returns:
         Outputs; their `seconds` are the time of the whole over the number of questions, since
@@ -58,7 +60,7 @@ def answer_questions(
             one.question_id,
             one.fact_id,
             one.type,
-            learner.name,
+            name or learner.name,
             found.text,
             seconds,
             found.finish,
@@ -73,9 +75,10 @@ def token_limit(learner: Learner, asked: Sequence[Asked], *, decoding: Decoding 
 
     A network of ours gets 32, or 4 more than the longest alias with its end if that is more; other
     models get 64. As published, models that read left to right get 256, others 266; a network of
-    ours fewer, where the longest prompt leaves fewer positions.
+    ours fewer, where the longest prompt leaves fewer positions (before a context: as many as else).
     """
-    if decoding == "paper":
+    ours = isinstance(learner, Decodable)
+    if decoding == "paper" and not (ours and any(one.prompt.context for one in asked)):
         if not isinstance(learner, Decodable):
             kind = getattr(learner, "kind", "causal")
             return PAPER_TOKENS if kind == "causal" else PAPER_TOKENS_BOTH_WAYS
@@ -96,6 +99,7 @@ def write_answers(
     max_new_tokens: int | None = None,
     decoding: Decoding = "greedy",
     seed: int = 0,
+    name: str | None = None,
 ) -> Answers:
     """Answer the questions into a new file, written whole; one that exists is refused.
 
@@ -107,13 +111,14 @@ def write_answers(
         max_new_tokens: See `answer_questions`, also for what follows.
         decoding: How tokens are chosen.
         seed: Of what is drawn.
+        name: What the outputs call the model.
     """
     path = Path(path)
     check_new(path)
     outputs = answer_questions(
-        learner, asked, max_new_tokens=max_new_tokens, decoding=decoding, seed=seed
+        learner, asked, max_new_tokens=max_new_tokens, decoding=decoding, seed=seed, name=name
     )
-    answers = Answers(str(path), learner.name, trained_on, by_question(str(path), outputs))
+    answers = Answers(str(path), name or learner.name, trained_on, by_question(str(path), outputs))
     save_answers(path, answers)
     return answers
 

@@ -48,7 +48,7 @@ def answers(
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if network.layout != "causal":
         draws = None
-    read = [_read(network, prompt) for prompt in prompts]
+    read = [_read(network, prompt, max_new_tokens) for prompt in prompts]
     texts = [prompt.text for prompt in prompts]
     _check_room(network, texts, read, [max_new_tokens] * len(read))
     end = network.coder.eos
@@ -72,7 +72,7 @@ def room(network: Decodable, prompts: Sequence[Prompt]) -> int:
     known = network.model.positions
     if network.layout == "encoder-decoder":
         return known
-    return max(1, known - max(len(_read(network, prompt)) for prompt in prompts) + 1)
+    return max(1, known - max(len(_read(network, prompt, 1)) for prompt in prompts) + 1)
 
 
 @torch.no_grad()
@@ -98,8 +98,9 @@ def log_probabilities(
             for (_, text), total in zip(pairs, summed[len(alone) :], strict=True)
         ]
     else:
-        asked = {prompt: _read(network, prompt) for prompt in prompts}
         targets = [network.coder.target(text) for _, text in pairs]
+        longest = max(map(len, targets), default=1)
+        asked = {prompt: _read(network, prompt, longest) for prompt in prompts}
         read = [asked[prompt] for prompt, _ in pairs]
         _check_room(network, [prompt.text for prompt, _ in pairs], read, [*map(len, targets)])
         for (_, text), target in zip(pairs, targets, strict=True):
@@ -123,7 +124,7 @@ def answer_embeddings(network: Decodable, prompts: Sequence[Prompt]) -> Float[Te
     if not prompts:
         raise ValueError("expected prompts, got none")
     prompts = [_up_to_mask(prompt) if network.objective == "ntp" else prompt for prompt in prompts]
-    read = [_read(network, prompt) for prompt in prompts]
+    read = [_read(network, prompt, 1) for prompt in prompts]
     _check_room(network, [prompt.text for prompt in prompts], read, [1] * len(read))
     found: dict[int, Tensor] = {}
     for rows in _batches([*map(len, read)]):
@@ -212,7 +213,17 @@ def laid_out(network: Decodable, prompt: list[int], said: list[int]) -> Example:
     return continued(prompt, target, bidirectional=network.layout == "prefix")
 
 
-def _read(network: Decodable, prompt: Prompt) -> list[int]:
+def _read(network: Decodable, prompt: Prompt, n_new: int) -> list[int]:
+    """The tokens of a prompt after as many of its context's last as leave room for the answer."""
+    begin, *ids = _asked(network, prompt)
+    context = network.coder.opening(prompt.context)[1:] if prompt.context else []
+    n_read = 1 + len(ids)
+    decoder_apart = network.layout == "encoder-decoder"
+    left = network.model.positions - (n_read if decoder_apart else _needed(network, n_read, n_new))
+    return [begin, *context[max(0, len(context) - max(0, left)) :], *ids]
+
+
+def _asked(network: Decodable, prompt: Prompt) -> list[int]:
     """The tokens of a prompt; one that this objective cannot be asked is refused."""
     if network.objective == "ntp":
         if prompt.form == "cloze":
@@ -241,7 +252,7 @@ def _up_to_mask(prompt: Prompt) -> Prompt:
     """The words before the mask of a cloze, to be continued; another prompt as it is."""
     if prompt.form != "cloze":
         return prompt
-    return Prompt("continuation", prompt.text.partition(MASK)[0].rstrip())
+    return prompt._replace(form="continuation", text=prompt.text.partition(MASK)[0].rstrip())
 
 
 def _check_room(
@@ -249,16 +260,22 @@ def _check_room(
 ) -> None:
     """Refuse what is longer than the model's positions; nothing is ever cut."""
     for text, ids, n_new in zip(texts, read, new, strict=True):
-        needed = {
-            "slots": len(ids) + network.n_slots,
-            "encoder-decoder": max(len(ids), n_new),
-        }.get(network.layout, len(ids) + n_new - 1)  # the last token is said, not read
+        needed = _needed(network, len(ids), n_new)
         if needed > network.model.positions:
             raise UserError(
                 f"{network.name}: {_shown(text)} has {len(ids)} tokens and needs {needed} "
                 f"positions to be answered, the model knows {network.model.positions}; "
                 "leave it out, ask for fewer new tokens, or train with more positions"
             )
+
+
+def _needed(network: Decodable, n_read: int, n_new: int) -> int:
+    """Positions that a prompt of so many tokens takes with its answer."""
+    if network.layout == "slots":
+        return n_read + network.n_slots
+    if network.layout == "encoder-decoder":
+        return max(n_read, n_new)
+    return n_read + n_new - 1  # the last token is said, not read
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

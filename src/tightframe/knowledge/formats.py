@@ -135,6 +135,7 @@ def _ours(record: Record, note: Note) -> Fact:
             QuestionAnswer(text(one, "question"), text(one, "answer"))
             for one in objects(record, "generated_qas", QuestionAnswer, "a generated question")
         ),
+        text(record, "article") if "article" in record else "",
     )
 
 
@@ -157,6 +158,7 @@ def _wikidyk(record: Record, note: Note) -> Fact:
             QuestionAnswer(text(one, "question"), text(one, "answer"))
             for one in _parts(record, "generated_qas")
         ),
+        article=_article(record),
     )
 
 
@@ -178,6 +180,14 @@ def _parts(record: Record, key: str) -> list[Record]:
         if not isinstance(part, dict):
             raise RecordError("schema", f"{key!r} holds {shown(part)}, expected objects")
     return parts
+
+
+def _article(record: Record) -> str:
+    """The page of the fact's target; nothing where the record has none."""
+    page = _unpacked(record, "bold_entity_page")
+    if not isinstance(page, dict) or page.get("content") is None:
+        return ""
+    return text(page, "content", empty=True).strip()
 
 
 def _variants(record: Record, key: str, field: str) -> tuple[str, ...]:

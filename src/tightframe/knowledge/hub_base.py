@@ -232,6 +232,23 @@ class HubLearner(abc.ABC):
             )
         return example
 
+    def _with_context(self, ids: Sequence[int], prompt: Prompt, *, more: int) -> tuple[int, ...]:
+        """Tokens of a prompt after its context, of which the first are cut where there is no room.
+
+        Args:
+            ids: Of the prompt.
+            prompt: Whose context stands before it, with an empty line between.
+            more: Tokens that the model needs besides, those of the answer among them.
+        """
+        if not prompt.context:
+            return tuple(ids)
+        context = self._ids(self._plain(prompt.context, "the context of " + of_prompt(prompt)))
+        break_ = self._ids("\n\n")
+        if self._longest is not None:
+            left = self._longest - len(ids) - len(break_) - more
+            context = context[max(0, len(context) - max(0, left)) :]
+        return (*context, *break_, *ids)
+
     def _text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 

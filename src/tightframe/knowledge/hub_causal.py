@@ -23,6 +23,7 @@ from tightframe.lm.objectives import Example, continued
 
 MASKED_WORDS = "Predict the masked words in the following sentence: {}\nMasked words:\n"
 ANSWER = "{}\nAnswer:"
+BY_CONTEXT = "Based on the above contexts, answer the following question:{}\nAnswer:"
 
 
 class CausalLearner(HubLearner):
@@ -72,7 +73,8 @@ class CausalLearner(HubLearner):
         """What the model goes on with after each prompt, up to its end; drawn, where told."""
         examples = []
         for prompt in prompts:
-            ids = (self._begin, *self._ids(self._put(prompt)))
+            put = self._ids(self._put(prompt))
+            ids = (self._begin, *self._with_context(put, prompt, more=1 + max_new_tokens))
             example = Example(ids, (IGNORE,) * len(ids))
             examples.append(self._fitting(example, of_prompt(prompt), more=max_new_tokens))
         said = [Said("", "end")] * len(prompts)
@@ -124,7 +126,7 @@ class CausalLearner(HubLearner):
             asked = {"question": f"{text}\nAnswer: {MASK}", "continuation": f"{text} {MASK}"}
             return MASKED_WORDS.format(asked.get(prompt.form, text))
         if prompt.form == "question":
-            return ANSWER.format(text)
+            return (BY_CONTEXT if prompt.context else ANSWER).format(text)
         return text.partition(MASK)[0].rstrip()  # a blank at the end would be a token of its own
 
     def _candidate(self, prompt: Prompt, candidate: str) -> Example:

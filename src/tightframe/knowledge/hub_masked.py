@@ -116,7 +116,9 @@ class MaskedLearner(HubLearner):
         """The prompt with a mask for each token of the answer, which is what is predicted."""
         whose = of_prompt(prompt)
         before, after = self._around(prompt)
-        left, right = self._ids(before.rstrip()), self._ids(after)
+        right = self._ids(after)
+        more = len(answer) + len(right) + len(self._begin) + len(self._end)
+        left = self._with_context(self._ids(before.rstrip()), prompt, more=more)
         seen = (*left, *[self._mask] * len(answer), *right)
         wanted = (*[IGNORE] * len(left), *answer, *[IGNORE] * len(right))
         return self._fitting(self._wrapped(seen, wanted), whose)

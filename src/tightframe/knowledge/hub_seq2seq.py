@@ -16,7 +16,7 @@ from tightframe.knowledge.hub_base import (
     of_prompt,
     real,
 )
-from tightframe.knowledge.hub_causal import ANSWER, end_tokens, last
+from tightframe.knowledge.hub_causal import ANSWER, BY_CONTEXT, end_tokens, last
 from tightframe.knowledge.hub_decoding import continued_rows
 from tightframe.knowledge.learners import Draws, Lesson, Prompt, Said
 from tightframe.lm.interface import IGNORE, Batch
@@ -71,7 +71,8 @@ class Seq2SeqLearner(HubLearner):
         """
         examples = []
         for prompt in prompts:
-            read = (*self._ids(self._put(prompt)), self._end)
+            put = self._ids(self._put(prompt))
+            read = (*self._with_context(put, prompt, more=1), self._end)
             example = Example((self._start,), (IGNORE,), source=read)
             examples.append(self._fitting(example, of_prompt(prompt), more=max_new_tokens))
         said = [Said("", "end")] * len(prompts)
@@ -105,7 +106,8 @@ class Seq2SeqLearner(HubLearner):
         if prompt.form == "cloze":
             return OPEN.join(self._one_mask(prompt.text, whose))
         text = self._plain(prompt.text, whose)
-        return f"{ANSWER.format(text)}{OPEN}" if prompt.form == "question" else f"{text} {OPEN}"
+        asked = (BY_CONTEXT if prompt.context else ANSWER).format(text)
+        return f"{asked}{OPEN}" if prompt.form == "question" else f"{text} {OPEN}"
 
     def _decoded(self, batch: Batch, max_new_tokens: int) -> list[Said]:
         assert batch.source is not None

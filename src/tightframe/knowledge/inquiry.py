@@ -249,6 +249,6 @@ def _reply(reply: Reply) -> dict[str, Any]:
         "probability": reply.probability,
         "reason": reply.reason,
         "finish": reply.finish,
-        "asked": reply.prompt._asdict(),
+        "asked": {"form": reply.prompt.form, "text": reply.prompt.text},
         "nearest_fact": None if reply.evidence is None else reply.evidence._asdict(),
     }

@@ -46,6 +46,7 @@ class Prompt(NamedTuple):
 
     form: Form
     text: str
+    context: str = ""  # to read before it; cut from its beginning where there is no room for all
 
 
 class Said(NamedTuple):

@@ -18,11 +18,11 @@ from tightframe.files import exclusive, read_text, whole_file
 from tightframe.knowledge import wiki
 from tightframe.knowledge.cleaning import clean
 from tightframe.knowledge.hooks import HookLine, hook_lines
-from tightframe.knowledge.records import WORDINGS, Fact, fact_id
+from tightframe.knowledge.records import PERHAPS, Fact, fact_id
 
 HOOKS, REJECTS = "hooks.jsonl", "rejects.jsonl"
 SUFFIXES = (".mediawiki", ".txt", ".wiki", ".wikitext")  # of pages in a folder
-_FIELDS = [field.name for field in dataclasses.fields(Fact) if field.name not in WORDINGS]
+_FIELDS = [field.name for field in dataclasses.fields(Fact) if field.name not in PERHAPS]
 
 
 @dataclasses.dataclass(frozen=True)

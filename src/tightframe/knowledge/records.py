@@ -28,6 +28,7 @@ TYPES: tuple[Type, ...] = (
 MASK = "[MASK]"  # stands once in a cloze, where the answer belongs
 LICENSE = "CC BY-SA"
 WORDINGS = ("paraphrases", "reordered", "generated_qas")  # what a fact may be trained on besides
+PERHAPS = (*WORDINGS, "article")  # fields of a fact that are written only where there is something
 
 
 # greedy: the likeliest token, up to the end. paper: as published, causal models sampled, long.
@@ -95,11 +96,12 @@ class Fact:
     paraphrases: tuple[str, ...] = ()  # the fact in other words
     reordered: tuple[str, ...] = ()  # the fact with its answer at the end
     generated_qas: tuple[QuestionAnswer, ...] = ()  # to train on, not to ask
+    article: str = ""  # the text of its target's page, to retrieve or train on
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, keys in the order of the fields; other wordings only where there are some."""
+        """JSON-able, keys in the order of the fields; `PERHAPS` only where there is something."""
         record = dataclasses.asdict(self)
-        return {key: value for key, value in record.items() if value or key not in WORDINGS}
+        return {key: value for key, value in record.items() if value or key not in PERHAPS}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Fact":
