@@ -158,8 +158,9 @@ def test_a_language_model_of_ours_goes_on_with_facts(data, tmp_path):
     assert learner.coder.vocab_size == 280 + 4  # the tokens that the corpus had none of
     assert learner.model.config.positions == 64
     assert learner.answer([Prompt("cloze", "Ada [MASK]")], max_new_tokens=2)
-    with pytest.raises(UserError, match="can't be trained as arm bilm_ed"):
+    with pytest.raises(UserError, match="can't go on as arm bilm_ed: a language model has one"):
         inject(tiny(data, tmp_path / "other", **{**values, "arm": "bilm_ed"}))
+    assert not (tmp_path / "other" / "config.toml").exists()
 
 
 def test_facts_are_chosen_in_the_order_of_their_file(data, tmp_path):

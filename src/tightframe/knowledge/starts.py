@@ -95,11 +95,17 @@ def _language_model(source: str, arm: Arm, *, seed: int) -> Network:
     from tightframe.lm.hub import load_model
     from tightframe.lm.vocabulary import own_tokenizer
 
+    if arm.layout == "encoder-decoder":
+        raise UserError(
+            f"{source}: can't go on as arm {arm.name}: a language model has one stack of blocks, "
+            "and no weights for a second one and its attention to the first; choose another arm, "
+            f"or train {arm.name} from scratch (without a model) and go on from that run"
+        )
     model = load_model(source)
-    if not isinstance(model, Transformer) or arm.layout == "encoder-decoder":
+    if not isinstance(model, Transformer):
         raise UserError(
             f"{source}: can't be trained as arm {arm.name}, which is for Transformers of ours; "
-            "leave arm out, or choose another one"
+            "leave arm out"
         )
     own = own_tokenizer(source)
     if own is None:
@@ -119,8 +125,9 @@ def _retrain(
     if arm is not None:
         if (arm.layout == "encoder-decoder") != (network.layout == "encoder-decoder"):
             raise UserError(
-                f"{settings.model}: is {network.layout}, which can't become arm {arm.name}; "
-                "an encoder-decoder has other weights"
+                f"{settings.model}: is {network.layout}, which can't become arm {arm.name}: an "
+                "encoder-decoder has a second stack of blocks and attention to the first, which "
+                "the others lack; choose an arm of its kind, or leave arm out"
             )
         network.layout, network.objective = arm.layout, arm.objective
     if network.layout == "slots":
