@@ -13,11 +13,12 @@ from tightframe.commands.console import printable
 from tightframe.errors import UserError
 from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.cluster_files import save_clusters
-from tightframe.knowledge.clusters import semantic_clusters
+from tightframe.knowledge.clusters import facts_fingerprint, semantic_clusters
 from tightframe.knowledge.injection import InjectSettings, inject, load_learner
 from tightframe.knowledge.learners import Prompt
 from tightframe.knowledge.respondents import open_model
 from tightframe.knowledge.scoping import save_scoped, scope_clusters
+from tightframe.settings import read_toml
 from tiny_encoders import save_encoder
 
 SMALL = {
@@ -94,6 +95,66 @@ def test_an_ensemble_asks_the_run_that_learned_the_fact(study, capsys):
     assert everything["others"][1]["asked"]["form"] == "continuation"
     assert everything["others"][1]["probability"] is None
     assert everything["others"][1]["reason"] == "it was trained on next tokens alone"
+
+
+def test_a_panel_is_written_from_a_scope_and_runs_and_can_be_moved_with_them(
+    study, capsys, tmp_path, monkeypatch
+):
+    folder, clusters = study
+    whole = tmp_path / "a" / "whole"
+    shutil.copytree(folder, whole)
+    monkeypatch.chdir(whole)
+    command = ["knowledge", "panel", "scope", "--out", "panel", "--fallback", "all", "--json"]
+    command += ["--rule", "lowest-index", "--threshold", "0.4", "--runs", "run 1", "run 0"]
+    cli.main(command)
+    path = whole / "panel" / "ensemble.toml"
+    assert json.loads(capsys.readouterr().out)["ensemble"] == "panel/ensemble.toml"
+    assert read_toml(path) == {
+        "scope": "../scope",
+        "runs": ["../run 1", "../run 0"],
+        "fallback": "../all",
+        "rule": "lowest-index",
+        "threshold": 0.4,
+    }
+    monkeypatch.chdir(tmp_path)
+    whole.rename(tmp_path / "moved")
+    panel = open_model(tmp_path / "moved" / "panel")
+    assert panel.fallback.name.endswith("all")
+    for cluster in range(2):
+        assert facts_fingerprint(panel.models[cluster].facts) == clusters.fingerprints[cluster]
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (["run 0"], "no model of cluster 1; each of the 2 clusters needs one"),
+        (["run 0", "run 0"], "are both of cluster 0; name one"),
+        (["run 0", "all"], "which are no cluster's"),
+        (["run 0", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_panel_of_what_does_not_belong_together_is_not_written(
+    study, capsys, tmp_path, runs, message
+):
+    folder, _ = study
+    paths = [str(folder / run) for run in runs]
+    command = ["knowledge", "panel", str(folder / "scope"), "--out", str(tmp_path / "p")]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--runs", *paths])
+    error = capsys.readouterr().err
+    assert (ended.value.code, error.count("\n")) == (2, 1)
+    assert message in error
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_panel_that_exists_is_kept(study, capsys):
+    folder, _ = study
+    before = (folder / "ensemble.toml").read_bytes()
+    command = ["knowledge", "panel", str(folder / "scope"), "--out", str(folder), "--runs"]
+    with pytest.raises(SystemExit):
+        cli.main([*command, str(folder / "run 0"), str(folder / "run 1")])
+    assert "ensemble.toml: already exists; remove it or choose" in capsys.readouterr().err
+    assert (folder / "ensemble.toml").read_bytes() == before
 
 
 def test_a_model_of_transformers_is_asked_the_question_itself(study, capsys, tmp_path):

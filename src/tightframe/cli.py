@@ -76,6 +76,7 @@ knowledge.command(clusters.cluster)
 knowledge.command(clusters.scope)
 knowledge.command(clusters.ensemble)
 knowledge.command(studies.study)
+knowledge.command(asking.panel)
 knowledge.command(asking.ask)
 
 

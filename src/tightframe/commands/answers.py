@@ -129,8 +129,8 @@ def answer(
             f"{retrieved.own:.1f} %, an answer in them for {retrieved.answered:.1f} %\n"
         )
     done(
-        f"{found}{out}: {len(asked):,} answers of {written.model} ({form}, {decoding}), {cut:,} cut; "
-        f"score them with `tightframe knowledge score {out} --data {data}`",
+        f"{found}{out}: {len(asked):,} answers of {written.model} ({form}, {decoding}), "
+        f"{cut:,} cut; score them with `tightframe knowledge score {out} --data {data}`",
         json,
         answers=str(out),
         model=written.model,

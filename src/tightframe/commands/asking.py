@@ -1,11 +1,11 @@
-"""The command that puts a typed question to a model, or to the one of several that should know."""
+"""Commands that put a typed question to a model, or to the one of several that should know."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Device, Flag, Json, dumps, printable
+from tightframe.commands.console import Device, Flag, Json, done, dumps, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,51 @@ def ask(
         print(dumps(found.to_dict()))
         return
     print("\n".join(_shown(found)))
+
+
+def panel(
+    scope: Path,
+    /,
+    *,
+    runs: Annotated[list[Path], Parameter(negative="", consume_multiple=True)],
+    out: Path,
+    fallback: str = "",
+    rule: Literal["most-probable", "lowest-index"] = "most-probable",
+    threshold: float | None = None,
+    json: Json = False,
+) -> None:
+    """Write the ensemble.toml that `ask` needs to put a question to the models of clusters.
+
+    Parameters
+    ----------
+    scope
+        A folder of `tightframe knowledge scope`.
+    runs
+        A run of `tightframe knowledge inject` a cluster, in any order: the facts that each was
+        trained on say whose it is.
+    out
+        The folder for ensemble.toml.
+    fallback
+        What answers what is about no cluster: a run, or a model of transformers by folder or name.
+    rule
+        Which positive cluster answers; lowest-index is the published rule.
+    threshold
+        Probability above which a cluster is positive; the scope's by default.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.knowledge.respondents import EnsembleSettings, write_panel
+
+    settings = EnsembleSettings(scope, tuple(runs), fallback, rule, threshold)
+    path = write_panel(out, settings)
+    done(
+        f"{path}: a model for each of {len(runs)} clusters, fallback: {fallback or 'none'}; ask it "
+        f'with `tightframe knowledge ask {out} "..."`',
+        json,
+        ensemble=str(path),
+        runs=[str(run) for run in runs],
+        fallback=fallback or None,
+    )
 
 
 def _shown(found: "Inquiry") -> "Iterator[str]":

@@ -16,7 +16,6 @@ same. The model of all facts answers what is routed to no cluster.
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,11 +32,10 @@ from tightframe.knowledge.ensembles import assemble, save_ensemble
 from tightframe.knowledge.injection import InjectionRun, inject, load_learner
 from tightframe.knowledge.output_files import Answers, load_answers
 from tightframe.knowledge.records import Fact
-from tightframe.knowledge.respondents import MANIFEST
+from tightframe.knowledge.respondents import MANIFEST, EnsembleSettings, write_panel
 from tightframe.knowledge.scoping import save_scoped, scope_clusters
 from tightframe.knowledge.summary import study_eligible
 from tightframe.lm import hardware
-from tightframe.settings import write_toml
 
 FORM: Asking = "cloze_question"
 N_NEGATIVES = 1000  # facts that nobody was trained on, to learn what is out of scope
@@ -128,9 +126,9 @@ def _trained(single: InjectionRun, folder: Path, cluster: int) -> InjectionRun:
 
 def _write_manifest(folder: Path, k: int, single: InjectionRun) -> None:
     """What `tightframe knowledge ask` needs to put a question to the ensemble."""
-    runs = [f"run-{cluster}" for cluster in range(k)]
-    fallback = os.path.relpath(single.path, folder)
-    write_toml(folder / MANIFEST, {"scope": "scope", "runs": runs, "fallback": fallback})
+    if not (folder / MANIFEST).exists():
+        runs = tuple(folder / f"run-{cluster}" for cluster in range(k))
+        write_panel(folder, EnsembleSettings(folder / "scope", runs, str(single.path)))
 
 
 def _answered(run: InjectionRun, facts: Sequence[Fact], path: Path) -> Answers:

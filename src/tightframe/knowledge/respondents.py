@@ -1,7 +1,7 @@
 """Whom a typed question can be put to, from disk: the run of an injection, or an ensemble of runs.
 
-An ensemble is a TOML file, or a folder with one called ensemble.toml; paths in it are as seen from
-its folder:
+An ensemble is a TOML file, or a folder with one called ensemble.toml, as `write_panel` makes it;
+paths in it are as seen from its folder:
 
     scope = "scope"                          # a folder of `tightframe knowledge scope`
     runs = ["../runs/c0", "../runs/c1"]      # a run a cluster, in any order
@@ -13,6 +13,7 @@ its folder:
 Which run is of which cluster is told by the facts that were injected, never by a path.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,7 @@ from tightframe.knowledge.clusters import facts_fingerprint
 from tightframe.knowledge.inquiry import Panel, Respondent
 from tightframe.knowledge.learners import Form, Learner, Objective
 from tightframe.knowledge.scoping import load_scoped
-from tightframe.settings import read_toml, resolve
+from tightframe.settings import read_toml, resolve, write_toml
 
 MANIFEST = "ensemble.toml"
 
@@ -100,20 +101,55 @@ def open_panel(path: str | Path, *, device: str = "auto") -> Panel:
     """The ensemble of a manifest; runs of other facts than its clusters' are refused by name."""
     path = Path(path)
     settings = resolve(EnsembleSettings, read_toml(path), source=str(path))
-    scope = load_scoped(path.parent / settings.scope)
     try:
-        return Panel(
-            scope,
-            _by_cluster(
-                [open_respondent(path.parent / run, device=device) for run in settings.runs],
-                scope.clusters,
-            ),
-            _fallback(settings.fallback, path.parent, device),
-            settings.threshold,
-            settings.rule,
-        )
+        return _panel(settings, path.parent, device)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def write_panel(folder: str | Path, settings: EnsembleSettings) -> Path:
+    """Check an ensemble, and write its manifest; one that exists is refused.
+
+    Args:
+        folder: Where ensemble.toml goes; paths in it are as seen from there, so that all may be
+            moved together.
+        settings: With paths as seen from where the program runs.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if path.exists():
+        raise UserError(f"{path}: already exists; remove it or choose another folder")
+    _panel(settings, Path(), "cpu")
+    there = folder.resolve()
+
+    def seen(one: str | Path) -> str:
+        return os.path.relpath(Path(one).expanduser().resolve(), there)
+
+    fallback = settings.fallback
+    values = {
+        "scope": seen(settings.scope),
+        "runs": [seen(run) for run in settings.runs],
+        "fallback": seen(fallback)
+        if fallback and Path(fallback).expanduser().exists()
+        else fallback,
+        "rule": settings.rule,
+        "threshold": settings.threshold,
+    }
+    write_toml(path, {key: value for key, value in values.items() if value not in ("", None)})
+    return path
+
+
+def _panel(settings: EnsembleSettings, folder: Path, device: str) -> Panel:
+    """The ensemble whose paths are as seen from a folder."""
+    scope = load_scoped(folder / settings.scope)
+    runs = [open_respondent(folder / run, device=device) for run in settings.runs]
+    return Panel(
+        scope,
+        _by_cluster(runs, scope.clusters),
+        _fallback(settings.fallback, folder, device),
+        settings.threshold,
+        settings.rule,
+    )
 
 
 def _fallback(source: str, folder: Path, device: str) -> Respondent | None:
