@@ -4,14 +4,10 @@
 // are strangers': they reach the page as text nodes, and plotly escaped.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const touch = window.matchMedia("(pointer: coarse)");
+  const { axis, config, css, dark, layout, look, number } = plots;
   const at = (id) => document.getElementById(id);
-  const css = (name) =>
-    getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const plain = (text) =>
     `${text}`.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const number = (value) => `${Number(value.toPrecision(4))}`.replace("-", "\u2212");
   const whole = (value) => value.toLocaleString("en");
   // A title of an axis in lines that fit under a small panel.
   const folded = (text) => text.replace(/(.{24,36}?) /g, "$1<br>");
@@ -27,11 +23,6 @@
   const SYMBOLS = ["x", "square", "circle", "diamond", "triangle-up", "cross"];
   const PAGE = 50; // lines of answers shown at first, and more each time
 
-  function look() {
-    const names = ["card", "ink", "soft", "rule", "grid", "sans"];
-    return Object.fromEntries(names.map((name) => [name, css(name)]));
-  }
-
   const colour = (arm) => css(`arm-${arm.place % 6}`);
   const symbol = (arm) => `${SYMBOLS[arm.place % 6]}${arm.reordered ? "-open" : ""}`;
   const dash = (arm) => (arm.reordered ? "6px,4px" : "solid");
@@ -43,28 +34,6 @@
     const values = choices.map(([value]) => `${value}`);
     select.value = values.includes(before) ? before : values[0] ?? "";
     select.closest("label").hidden = choices.length < 2;
-  }
-
-  function layout(own, more) {
-    return {
-      font: { family: own.sans, color: own.ink }, paper_bgcolor: own.card, plot_bgcolor: own.card,
-      margin: { l: 52, r: 12, t: 8, b: 50 }, hovermode: "closest", showlegend: false,
-      dragmode: touch.matches ? false : "zoom",
-      hoverlabel: {
-        align: "left", bgcolor: own.card, bordercolor: own.soft,
-        font: { family: own.sans, color: own.ink, size: 12.5 },
-      },
-      ...more,
-    };
-  }
-
-  function axis(own, text) {
-    return {
-      gridcolor: own.grid, linecolor: own.rule, tickcolor: own.rule, zeroline: false,
-      ticks: "outside", ticklen: 4, automargin: true, nticks: 6,
-      tickfont: { color: own.soft, size: 12 },
-      title: { text, standoff: 8, font: { color: own.ink, size: 12.5 } },
-    };
   }
 
   const percent = (rows) => rows.every((row) => row.score !== "output_words");
@@ -88,8 +57,6 @@
     array: rows.map((row) => (row.high === null ? 0 : row.high - row.value)),
     arrayminus: rows.map((row) => (row.low === null ? 0 : row.value - row.low)),
   });
-
-  const config = { displayModeBar: false, responsive: true };
 
   // Lines of the arms over a logarithmic axis, each named at its right end.
   function drawLines(plot, rows, key, words, yTitle) {

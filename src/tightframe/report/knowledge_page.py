@@ -67,7 +67,7 @@ def render_study(
     differences = _differences(study)
     return render_template(
         "knowledge_page.html",
-        ["knowledge.js", "sorting.js"],
+        ["plots.js", "knowledge.js", "sorting.js"],
         name=study.name,
         view="",
         first_section="facts",

@@ -62,7 +62,7 @@ def render(
     scripts = ["page.js", "sorting.js"]
     scripts += ["profiles.js"] if shown else []
     scripts += ["by_token.js"] if classes is not None else []
-    scripts += ["theory.js"] if theories else []
+    scripts += ["plots.js", "theory.js"] if theories else []
     return render_template(
         "template.html",
         scripts,
@@ -115,7 +115,7 @@ def render_theory(one: theory.Theory, sources: Mapping[str, Any], commands: Sequ
     """
     return render_template(
         "theory_page.html",
-        ["theory.js"],
+        ["plots.js", "theory.js"],
         name=one.name,
         view="",
         first_section="theory-0",

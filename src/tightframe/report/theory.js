@@ -3,11 +3,7 @@
 // Draws what a text predicts: courses of models, heat maps, spectra. Words are escaped in the data.
 (() => {
   const theories = JSON.parse(document.getElementById("theories").textContent);
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const touch = window.matchMedia("(pointer: coarse)");
-  const css = (name) =>
-    getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  const number = (value) => `${Number(value.toPrecision(4))}`.replace("-", "\u2212");
+  const { axis, config, css, dark, layout, look, number } = plots;
   const LOOKS = {
     measured: { dash: "solid", width: 1.75, opacity: 1, symbol: "circle" },
     second: { dash: "6px,4px", width: 1.5, opacity: 1, symbol: "square-open" },
@@ -16,34 +12,7 @@
     baseline: { dash: "6px,4px", width: 1, opacity: 0.55, symbol: "x" },
   };
 
-  function look() {
-    const names = ["card", "ink", "soft", "rule", "grid", "sans"];
-    return Object.fromEntries(names.map((name) => [name, css(name)]));
-  }
-
   const colour = (place) => css(`model-${place % 4}`);
-
-  function layout(own, more) {
-    return {
-      font: { family: own.sans, color: own.ink }, paper_bgcolor: own.card, plot_bgcolor: own.card,
-      margin: { l: 52, r: 10, t: 6, b: 46 }, hovermode: "closest",
-      dragmode: touch.matches ? false : "zoom",
-      hoverlabel: {
-        align: "left", bgcolor: own.card, bordercolor: own.soft,
-        font: { family: own.sans, color: own.ink, size: 12.5 },
-      },
-      ...more,
-    };
-  }
-
-  function axis(own, text) {
-    return {
-      gridcolor: own.grid, linecolor: own.rule, tickcolor: own.rule, zeroline: false,
-      ticks: "outside", ticklen: 4, automargin: true, nticks: 6,
-      tickfont: { color: own.soft, size: 12 }, exponentformat: "power",
-      title: { text, standoff: 8, font: { color: own.ink, size: 12.5 } },
-    };
-  }
 
   function drawCourse(plot, course) {
     const own = look();
@@ -90,7 +59,7 @@
           }),
         },
       }),
-      { displayModeBar: false, responsive: true },
+      config,
     );
   }
 
@@ -123,7 +92,7 @@
           ...(kind !== "logits" && { scaleanchor: "x", constrain: "domain" }),
         },
       }),
-      { displayModeBar: false, responsive: true },
+      config,
     );
   }
 
@@ -143,7 +112,7 @@
         xaxis: axis(own, "number"),
         yaxis: { ...axis(own, "singular value over the largest"), rangemode: "tozero" },
       }),
-      { displayModeBar: false, responsive: true },
+      config,
     );
   }
 
