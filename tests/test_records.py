@@ -1,5 +1,10 @@
 import json
+import subprocess
+import sys
 
+import pytest
+
+from tightframe import knowledge
 from tightframe.knowledge.records import Fact, Link, Question, Target, fact_id
 
 
@@ -24,3 +29,20 @@ def test_the_id_is_of_the_date_and_the_text():
     # printf '2022-01-02|a' | sha256sum begins with these digits.
     assert fact_id("2022-01-02", "a") == "dyk-ee9ca941e9cf"
     assert fact_id("2022-01-03", "a") != fact_id("2022-01-02", "a")
+
+
+def test_the_types_of_questions_cost_the_command_line_no_library():
+    code = "import sys, tightframe.commands.answers as a; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "tightframe.knowledge.records" in loaded.stdout.split()
+    assert not {"torch", "numpy", "pandas", "sklearn"} & set(loaded.stdout.split())
+
+
+def test_every_public_name_is_found_and_others_are_not():
+    for name in knowledge.__all__:
+        assert getattr(knowledge, name).__module__.startswith("tightframe.knowledge.")
+    assert dir(knowledge) == sorted(knowledge.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = knowledge.nothing

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, say
 from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
+from tightframe.knowledge.records import Decoding
 
 Form = Literal["cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"]
 
@@ -110,7 +111,7 @@ def answer(
         retrieved = with_context(asked, passages, passages=context, top=top, embedder=embedder)
         asked = retrieved.asked
     learner, trained_on = _loaded(run, device)
-    decoding: Literal["greedy", "paper"] = "paper" if paper_decoding else "greedy"
+    decoding: Decoding = "paper" if paper_decoding else "greedy"
     written = write_answers(
         out,
         learner,

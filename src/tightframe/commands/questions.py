@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from tightframe.commands.console import Flag, Json, Names, console, done, say
 from tightframe.errors import UserError, nearest
+from tightframe.knowledge.records import TYPES, Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from tightframe.knowledge.records import Type
 
 
 def questions(
@@ -119,9 +118,8 @@ def reword(
     done("\n".join(lines), json, out=str(out), **dataclasses.asdict(written))
 
 
-def question_types(names: "Sequence[str] | None") -> "list[Type]":
+def question_types(names: "Sequence[str] | None") -> list[Type]:
     """The types that --types names, in their usual order; all if it isn't given."""
-    from tightframe.knowledge.records import TYPES
 
     for name in names or ():
         if name not in TYPES:
