@@ -19,7 +19,7 @@ from tightframe.knowledge.injection_runs import (
     choose_facts,
 )
 from tightframe.knowledge.learners import Learner, Lesson
-from tightframe.knowledge.lessons import Stream, Wordings
+from tightframe.knowledge.lessons import Stream
 from tightframe.knowledge.records import Fact
 from tightframe.knowledge.starts import load, start
 from tightframe.lm import hardware, resume
@@ -115,7 +115,7 @@ class _Injection:
             objective=self.objective,
             seed=settings.seed,
             max_span=settings.max_span,
-            wordings=Wordings(settings.paraphrases, settings.reordered),
+            wordings=settings.wordings,
             qa_ratio=settings.qa_ratio,
         )
         self.encode = lru_cache(ENCODED)(self.learner.encode)

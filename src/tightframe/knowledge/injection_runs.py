@@ -18,6 +18,7 @@ from pydantic_core import ArgsKwargs
 from tightframe.errors import UserError
 from tightframe.knowledge.arms import Arm, find_arm
 from tightframe.knowledge.benchmark import read_facts
+from tightframe.knowledge.lessons import Wordings
 from tightframe.knowledge.presets import preset
 from tightframe.knowledge.records import Fact
 from tightframe.knowledge.scoring import position
@@ -60,6 +61,7 @@ class InjectSettings:
     max_span: PositiveInt = 5  # words of the longest masked span
     paraphrases: bool = False  # share a fact's exposures with it
     reordered: bool = False  # share a fact's exposures with it
+    articles: bool = False  # instead of a fact its article, where it has one
     qa_ratio: float = -1.0  # share of question-answer lessons in "qa"; -1: one for each exposure
 
     # Our own networks, from scratch.
@@ -114,6 +116,11 @@ class InjectSettings:
                     f"arm {arm.name} reads its answers off slots, so it can't learn objective "
                     f"{self.objective}; choose another arm, or sp"
                 )
+        if self.articles and (self.paraphrases or self.reordered or self.objective == "qa"):
+            raise ValueError(
+                "articles stand in the place of facts, which paraphrases, reordered and objective "
+                "qa go with; leave one of the two out"
+            )
         if self.qa_ratio != -1 and not 0 < self.qa_ratio < 1:
             raise ValueError(f"qa_ratio is {self.qa_ratio:g}, expected -1 or a share in (0, 1)")
         late = [exposures for exposures in self.checkpoints if exposures > self.exposures]
@@ -123,6 +130,11 @@ class InjectSettings:
                 "`checkpoints` or `exposures`"
             )
         return self
+
+    @property
+    def wordings(self) -> Wordings:
+        """Which texts of a fact are shown."""
+        return Wordings(self.paraphrases, self.reordered, self.articles)
 
     @property
     def asked_arm(self) -> Arm | None:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tightframe.errors import UserError
+from tightframe.knowledge.articles import passages
 from tightframe.knowledge.learners import Lesson, Objective
 from tightframe.knowledge.records import Fact
 from tightframe.knowledge.spans import MAX_SPAN, exposures_of, fact_generator, spans
@@ -27,13 +28,17 @@ STEP = 32
 
 
 class Wordings(NamedTuple):
-    """Which texts of a fact share its exposures; the fact itself always does."""
+    """Which texts of a fact share its exposures; the fact itself does, unless its article stands
+    in its place: then each passage is shown as often as the fact would have been."""
 
     paraphrases: bool = False
     reordered: bool = False
+    articles: bool = False
 
     def of(self, fact: Fact) -> tuple[str, ...]:
-        """The texts of one fact, the fact first."""
+        """The texts of one fact, the fact first; or the passages of its article, if it has one."""
+        if self.articles and fact.article:
+            return tuple(passages(fact.article))
         chosen = (fact.paraphrases if self.paraphrases else ()) + (
             fact.reordered if self.reordered else ()
         )
@@ -66,8 +71,13 @@ class Stream:
         wordings: Wordings = Wordings(),  # noqa: B008  (it is frozen)
         qa_ratio: float = -1.0,
     ):
-        for name in (name for name, wanted in wordings._asdict().items() if wanted):
-            if not any(getattr(fact, name) for fact in facts):
+        if wordings.articles and not any(fact.article for fact in facts):
+            raise UserError(
+                "no fact has an article to train on; put the text of its target's page under the "
+                "key article, or leave the setting articles out"
+            )
+        for name in ("paraphrases", "reordered"):
+            if getattr(wordings, name) and not any(getattr(fact, name) for fact in facts):
                 raise UserError(
                     f"no fact has {name} wordings to train on; make them with `tightframe "
                     f"knowledge reword`, or leave the setting {name} out"
@@ -148,10 +158,11 @@ def _lessons(
 ) -> tuple[list[Lesson], Int[np.ndarray, " s"]]:
     """The distinct lessons of a fact, and which of them is shown at each of its exposures."""
     texts = wordings.of(fact)
+    whole = wordings.articles and bool(fact.article)  # every passage, each as often as a fact
     lessons: list[Lesson] = []
     shown = []
     for i, text in enumerate(texts):
-        share = exposures // len(texts) + (i < exposures % len(texts))
+        share = exposures if whole else exposures // len(texts) + (i < exposures % len(texts))
         if share == 0:
             continue
         start = len(lessons)

@@ -12,6 +12,7 @@ from tightframe.errors import UserError
 from tightframe.knowledge.arms import Arm
 from tightframe.knowledge.injection_runs import InjectionRun, InjectSettings
 from tightframe.knowledge.learners import Learner, Objective
+from tightframe.knowledge.lessons import Wordings
 from tightframe.knowledge.networks import (
     ABOUT,
     Network,
@@ -22,6 +23,8 @@ from tightframe.knowledge.spans import spans
 from tightframe.knowledge.word_pieces import Coder
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.settings import read_toml
+
+EVERY_WORDING = Wordings(paraphrases=True, reordered=True)
 
 
 def start(settings: InjectSettings, facts: Sequence[Fact]) -> tuple[Learner, Objective]:
@@ -59,10 +62,13 @@ def load(folder: Path) -> Learner:
     return load_hub_learner(folder)
 
 
-def texts_in_use(facts: Sequence[Fact]) -> Iterator[str]:
-    """What a new vocabulary is made from: facts in all wordings, questions and answers."""
+def texts_in_use(facts: Sequence[Fact], wordings: Wordings = EVERY_WORDING) -> Iterator[str]:
+    """What a new vocabulary is made from: facts in all wordings, questions and answers.
+
+    Articles are among the wordings only where they are trained on.
+    """
     for fact in facts:
-        yield from _shown(fact)
+        yield from wordings.of(fact)
         for pair in fact.generated_qas:
             yield from (pair.question, pair.answer)
         for question in fact.questions:
@@ -70,7 +76,7 @@ def texts_in_use(facts: Sequence[Fact]) -> Iterator[str]:
 
 
 def _new(settings: InjectSettings, arm: Arm, facts: Sequence[Fact], name: str) -> Network:
-    coder = Coder.train(texts_in_use(facts), settings.vocab_size)
+    coder = Coder.train(texts_in_use(facts, _every(settings)), settings.vocab_size)
     config = TransformerConfig(
         vocab_size=coder.vocab_size,
         width=settings.width,
@@ -81,7 +87,7 @@ def _new(settings: InjectSettings, arm: Arm, facts: Sequence[Fact], name: str) -
         attention_bias=True,
         scale_attention=True,
     )
-    n_slots = _n_slots(coder, facts, settings.max_span) if arm.layout == "slots" else 0
+    n_slots = _n_slots(coder, facts, settings) if arm.layout == "slots" else 0
     return Network.new(arm, coder, config, seed=settings.seed, n_slots=n_slots, name=name)
 
 
@@ -131,21 +137,23 @@ def _retrain(
             )
         network.layout, network.objective = arm.layout, arm.objective
     if network.layout == "slots":
-        needed = _n_slots(network.coder, facts, settings.max_span)
+        needed = _n_slots(network.coder, facts, settings)
         network.n_slots = max(network.n_slots, needed)
 
 
-def _n_slots(coder: Coder, facts: Sequence[Fact], max_span: int) -> int:
+def _n_slots(coder: Coder, facts: Sequence[Fact], settings: InjectSettings) -> int:
     """Tokens of the longest span or answer, its end included."""
-    masked = (one.span for fact in facts for text in _shown(fact) for one in spans(text, max_span))
+    texts = (text for fact in facts for text in _every(settings).of(fact))
+    masked = (one.span for text in texts for one in spans(text, settings.max_span))
     answers = (
         answer for fact in facts for question in fact.questions for answer in question.answers
     )
     return max(len(coder.target(text)) for text in {*masked, *answers})
 
 
-def _shown(fact: Fact) -> tuple[str, ...]:
-    return (fact.fact, *fact.paraphrases, *fact.reordered)
+def _every(settings: InjectSettings) -> Wordings:
+    """All wordings, so that runs that show others of them have the same vocabulary."""
+    return EVERY_WORDING._replace(articles=settings.articles)
 
 
 def _hub(settings: InjectSettings, facts: Sequence[Fact], name: str) -> tuple[Learner, Objective]:
