@@ -147,6 +147,24 @@ def test_a_run_goes_on_from_another(data, tmp_path):
         inject(tiny(data, tmp_path / "fifth", arm="bilm_ed", **values))
 
 
+def test_batches_of_tokens_are_the_same_after_an_interruption(data, tmp_path):
+    values = {"batch_tokens": 150, "save_every": 2}
+    whole = inject(tiny(data, tmp_path / "whole", **values))
+    per_step = [record["step"] for record in whole.log if record["kind"] == "train"]
+    assert per_step[-1] == whole.facts["steps"]
+    assert whole.facts["steps"] != inject(tiny(data, tmp_path / "lessons")).facts["steps"]
+
+    def stopped(step, module, record):
+        if record["kind"] == "train" and step >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inject(tiny(data, tmp_path / "again", **values), hooks=[stopped])
+    again = inject(tiny(data, tmp_path / "again", **values))
+    ours, theirs = (load_learner(run.path).module.state_dict() for run in (whole, again))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_a_language_model_of_ours_goes_on_with_facts(data, tmp_path):
     (tmp_path / "text.txt").write_text("\n\n".join(fact.fact for fact in example_facts(60)))
     build = "corpus build {0}/text.txt --out {0}/tokens --vocab-size 280 --block 64"

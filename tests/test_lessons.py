@@ -1,13 +1,14 @@
 import dataclasses
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from example_facts import example_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.lessons import POOL, Stream, Wordings
+from tightframe.knowledge.lessons import POOL, Budget, Stream, Wordings
 from tightframe.knowledge.records import QuestionAnswer
 from tightframe.knowledge.spans import sample_spans
 
@@ -52,6 +53,40 @@ def test_pools_are_left_and_entered_anywhere():
     assert len(every) > 2 * POOL
     for first in (POOL - 1, POOL, POOL + 1):
         assert list(stream.batches(2, first=first)) == every[first:]
+
+
+SIZES = np.random.default_rng(0).integers(3, 40, len(FACTS))
+
+
+@given(st.integers(1, 30), st.integers(3, 200), st.data())
+def test_batches_of_tokens_hold_every_lesson_once_and_go_on_from_any(exposures, tokens, data):
+    stream = Stream(FACTS, exposures, objective="ntp", seed=1)
+    budget = Budget(tokens, SIZES)
+    every = list(stream.batches(budget))
+    assert Counter(one.target for lessons in every for one in lessons) == {
+        fact.fact: exposures for fact in FACTS
+    }
+    size = {fact.fact: int(n) for fact, n in zip(FACTS, SIZES, strict=True)}
+    for lessons in every:
+        padded = len(lessons) * max(size[one.target] for one in lessons)
+        assert padded <= tokens or len(lessons) == 1
+    assert len(every) == stream.n_batches(budget)
+    first = data.draw(st.integers(0, len(every)))
+    assert list(stream.batches(budget, first=first)) == every[first:]
+
+
+def test_batches_of_tokens_are_full_and_of_like_lengths():
+    budget = Budget(400, SIZES)
+    every = list(Stream(FACTS, 300, objective="ntp", seed=0).batches(budget))
+    size = {fact.fact: int(n) for fact, n in zip(FACTS, SIZES, strict=True)}
+    shown = 300 * int(SIZES.sum())
+    padded = sum(len(one) * max(size[lesson.target] for lesson in one) for one in every)
+    # Lengths that count as one differ by less than 8 tokens: padding is a share of the longest.
+    assert shown <= padded <= 1.35 * shown
+    assert len(every) <= 1.1 * padded / 400 + 5  # and few batches are far from full
+    # Not the short ones first: the order of batches is shuffled in each pool.
+    firsts = [size[one[0].target] for one in every[:64]]
+    assert firsts != sorted(firsts)
 
 
 def test_a_batch_mixes_facts():

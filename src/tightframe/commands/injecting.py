@@ -20,6 +20,7 @@ def inject(
     seed: int | None = None,
     device: Device | None = None,
     bf16: Flag = False,
+    batch_tokens: int | None = None,
     set_: Assignments = None,
     strict: Flag = False,
     json: Json = False,
@@ -52,6 +53,8 @@ def inject(
         Where to train.
     bf16
         Multiply in bfloat16, over float32 weights.
+    batch_tokens
+        Tokens in a step, padding included, instead of 16 lessons.
     set_
         Any other setting as key=value, e.g. --set width=384; may be given again.
     strict
@@ -75,6 +78,7 @@ def inject(
         "seed": seed,
         "device": device,
         "precision": "bf16" if bf16 else None,
+        "batch_tokens": batch_tokens,
     }
     values = {key: value for key, value in given.items() if value is not None}
     values |= {"data": data, "out": out} | overrides(set_ or [])

@@ -120,7 +120,6 @@ def reword(
 
 def question_types(names: "Sequence[str] | None") -> list[Type]:
     """The types that --types names, in their usual order; all if it isn't given."""
-
     for name in names or ():
         if name not in TYPES:
             raise UserError(

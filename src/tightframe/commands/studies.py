@@ -17,6 +17,7 @@ def study(
     n_facts: Numbers = None,
     seeds: Numbers = None,
     exposures: int | None = None,
+    batch_tokens: int | None = None,
     set_: Assignments = None,
     workers: int | None = None,
     report: Path | None = None,
@@ -43,6 +44,9 @@ def study(
         Instead of the file's grid, e.g. 0,1,2.
     exposures
         How often each fact is shown.
+    batch_tokens
+        Tokens in a step, padding included, instead of 16 lessons. Arms that take as many tokens
+        for a lesson (clm_sp and bilm_sp do) still see the same batches.
     set_
         key=value, a setting of the study or of every injection, e.g. width=64.
     workers
@@ -58,6 +62,7 @@ def study(
     from tightframe.settings import overrides
 
     given = {"arms": arms, "n_facts": n_facts, "seeds": seeds, "exposures": exposures}
+    given |= {"batch_tokens": batch_tokens}
     values = overrides(set_ or ()) | {k: value for k, value in given.items() if value is not None}
     facts = data if data is not None else _default_data()
     found = run_study(study_settings(config, values), facts, out, workers=workers, say=say)

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from tightframe.knowledge.injection_runs import (
     choose_facts,
 )
 from tightframe.knowledge.learners import Learner, Lesson
-from tightframe.knowledge.lessons import Stream
+from tightframe.knowledge.lessons import Budget, Stream
 from tightframe.knowledge.records import Fact
 from tightframe.knowledge.starts import load, start
 from tightframe.lm import hardware, resume
@@ -119,9 +120,12 @@ class _Injection:
             qa_ratio=settings.qa_ratio,
         )
         self.encode = lru_cache(ENCODED)(self.learner.encode)
-        for lesson in self.stream.distinct:  # one that is too long is refused before any training
-            self.encode(lesson)
-        self.steps = self.stream.n_batches(settings.batch)
+        # One that is too long is refused before any training.
+        sizes = [_size(self._encoded(lesson)) for lesson in self.stream.distinct]
+        self.batch: int | Budget = settings.batch
+        if settings.batch_tokens:
+            self.batch = Budget(settings.batch_tokens, np.array(sizes))
+        self.steps = self.stream.n_batches(self.batch)
         self.checkpoints = frozenset(
             {self._step(exposures) for exposures in settings.checkpoints} | {self.steps}
         )
@@ -149,7 +153,7 @@ class _Injection:
         return learning_rate(self.settings, step, steps=self.steps)
 
     def batches(self, step: int) -> Iterator[Batch]:
-        for lessons in self.stream.batches(self.settings.batch, first=step):
+        for lessons in self.stream.batches(self.batch, first=step):
             yield collate([self._encoded(lesson) for lesson in lessons], pad=self.learner.pad)
 
     def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
@@ -172,3 +176,8 @@ class _Injection:
 
     def _step(self, exposures: int) -> int:
         return max(1, round(self.steps * exposures / self.settings.exposures))
+
+
+def _size(example: Example) -> int:
+    """Tokens of a row, those of an encoder's among them."""
+    return len(example.inputs) + len(example.source)

@@ -73,6 +73,7 @@ class InjectSettings:
 
     # The course of the training: one pass over all lessons.
     batch: PositiveInt = 16  # lessons in a step
+    batch_tokens: NonNegativeInt = 0  # instead: tokens in a step, padding included; 0: lessons
     learning_rate: PositiveFloat = 2e-3  # its peak
     schedule: Literal["linear", "cosine", "constant"] = "cosine"  # decay after the warm-up
     warmup: NonNegativeFloat = 200  # below 1 a share of all steps, else steps

@@ -25,6 +25,14 @@ POOL = 64  # batches that are sorted by length together
 # Characters that count as one length. All lessons of a fact have nearly the same length: sorted
 # exactly, batches would be of one fact each, and little would be learnt.
 STEP = 32
+STEP_TOKENS = 8  # the same, where lengths are counted in tokens
+
+
+class Budget(NamedTuple):
+    """How large a batch is in tokens, padding included; a longer lesson is a batch by itself."""
+
+    tokens: int
+    sizes: Int[np.ndarray, " L"]  # tokens of each distinct lesson
 
 
 class Wordings(NamedTuple):
@@ -103,12 +111,17 @@ class Stream:
         digest.update(self._shuffled().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
 
-    def n_batches(self, batch: int) -> int:
-        """How many batches of so many lessons there are; the last may be smaller."""
+    def n_batches(self, batch: int | Budget) -> int:
+        """How many batches there are, of so many lessons (the last may be smaller) or tokens."""
+        if isinstance(batch, Budget):
+            return sum(map(len, self._pools(batch)))
         return math.ceil(len(self) / batch)
 
-    def batches(self, batch: int, *, first: int = 0) -> Iterator[list[Lesson]]:
+    def batches(self, batch: int | Budget, *, first: int = 0) -> Iterator[list[Lesson]]:
         """All lessons once, in batches of similar length, from the batch `first` on."""
+        if isinstance(batch, Budget):
+            yield from self._batches_within(batch, first)
+            return
         order = self._shuffled()
         lengths = np.array([(len(one.prompt) + len(one.target)) // STEP for one in self.distinct])
         n_batches = self.n_batches(batch)
@@ -119,6 +132,29 @@ class Stream:
             places = np.random.default_rng([self.seed, 1, pool]).permutation(n_held)
             for place in places[max(0, first - pool * POOL) :]:
                 yield [self.distinct[i] for i in held[place * batch :][:batch]]
+
+    def _batches_within(self, budget: Budget, first: int) -> Iterator[list[Lesson]]:
+        for pool, held in enumerate(self._pools(budget)):
+            places = np.random.default_rng([self.seed, 1, pool]).permutation(len(held))
+            for place in places[max(0, first) :]:
+                yield [self.distinct[i] for i in held[place]]
+            first -= len(held)
+
+    def _pools(self, budget: Budget) -> Iterator[list[list[int]]]:
+        """The batches of each pool, shorter lessons first; they are shown in another order."""
+        usual = max(1, budget.tokens // max(1, round(float(budget.sizes[self.shown].mean()))))
+        order = self._shuffled()
+        for start in range(0, len(order), POOL * usual):
+            held = order[start : start + POOL * usual]
+            rounded = budget.sizes[held] // STEP_TOKENS
+            batches, longest = list[list[int]](), 0
+            for i in held[np.argsort(rounded, kind="stable")].tolist():
+                longest = max(longest, int(budget.sizes[i]))
+                if not batches or (len(batches[-1]) + 1) * longest > budget.tokens:
+                    batches.append([])
+                    longest = int(budget.sizes[i])
+                batches[-1].append(i)
+            yield batches
 
     def _shuffled(self) -> Int[np.ndarray, " N"]:
         return np.random.default_rng([self.seed, 0]).permutation(self.shown)
