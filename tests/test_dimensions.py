@@ -82,6 +82,22 @@ def test_batches_and_merges_change_nothing(seed):
     check(whole, x)
 
 
+def test_states_of_any_number_of_embeddings_are_joined():
+    # Each part is there 2^34 times, 1.7e12 and 3.4e12 embeddings: products of four such counts are
+    # no 64-bit integers. Ratios of sums don't know how often the parts are there.
+    x = embeddings(offset=9.0)
+    states = [moments(x[:100]), moments(x[100:])]
+    for state in states:
+        for _ in range(34):
+            state.merge(DimensionMoments.from_tensors(state.tensors()))
+    whole = states[0]
+    whole.merge(states[1])
+    assert whole.n == 300 * 2**34
+    for name, value in naive(x).items():
+        expected = value.astype(float) * (2.0**34 if name == "cubes" else 1)
+        assert getattr(whole, name).numpy() == pytest.approx(expected, rel=1e-10), name
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_embeddings_of_any_float_type_are_widened_first(dtype):
     x = torch.from_numpy(embeddings(offset=9.0)).to(dtype).requires_grad_()

@@ -115,23 +115,24 @@ class DimensionMoments:
         """Pebay's formulas for two groups."""
         if other.n == 0:
             return
-        n, m, total = self.n, other.n, self.n + other.n
+        total = self.n + other.n
+        # Shares, not counts: products of four counts are beyond 64 bits from 10^5 embeddings on.
+        a, b = self.n / total, other.n / total
         theirs = {name: getattr(other, name).to(self.means) for name in self._SUMS}
         gap = theirs["means"] - self.means  # (D,)
-        share = gap / total
         self.fourths += (
             theirs["fourths"]
-            + gap * share**3 * (n * m * (n * n - n * m + m * m))
-            + 6 * share**2 * (n * n * theirs["squares"] + m * m * self.squares)
-            + 4 * share * (n * theirs["cubes"] - m * self.cubes)
+            + gap**4 * (total * a * b * (a * a - a * b + b * b))
+            + 6 * gap**2 * (a * a * theirs["squares"] + b * b * self.squares)
+            + 4 * gap * (a * theirs["cubes"] - b * self.cubes)
         )
         self.cubes += (
             theirs["cubes"]
-            + gap * share**2 * (n * m * (n - m))
-            + 3 * share * (n * theirs["squares"] - m * self.squares)
+            + gap**3 * (total * a * b * (a - b))
+            + 3 * gap * (a * theirs["squares"] - b * self.squares)
         )
-        self.squares += theirs["squares"] + gap * share * (n * m)
-        self.means += share * m
+        self.squares += theirs["squares"] + gap**2 * (total * a * b)
+        self.means += gap * b
         self.n = total
         self.n_directed += other.n_directed
         if other.n_directed:
