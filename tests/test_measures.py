@@ -379,6 +379,19 @@ def test_pairs_debiased_to_nothing_are_said_to_be_many():
     assert found["nc1_cdnv_med_db"].reason == "pairs debiased to distance 0 or less: 1, infinite"
 
 
+def test_ratios_whose_denominator_is_debiased_to_nothing_are_undefined_and_say_so():
+    # Three samples of every class, of one distribution: the distances are all noise, and in this
+    # draw debiased to less than 0 on average.
+    rng = np.random.default_rng(0)
+    data = Sample(rng.normal(size=(18, 20)), np.tile(np.arange(6), 3), rng.normal(size=(6, 20)))
+    found = data.all()
+    for name in ("nc1_cdnv_rom_db", "nc1_cdnv_rom_db_fw", "nc1_quotient_db"):
+        assert math.isnan(found[name].value), name
+        assert found[name].reason == "the mean squared distance is debiased to 0 or less", name
+    assert found["nc1_cdnv_p2_db"].value > 0
+    assert math.isnan(found["nc1_cdnv_p2_sf_db"].value)
+
+
 def test_a_few_pairs_that_decide_a_mean_are_pointed_out():
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(60, 4))

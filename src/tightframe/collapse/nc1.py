@@ -17,7 +17,8 @@ def quotient(geometry: Geometry) -> Value:
 def quotient_debiased(geometry: Geometry) -> Value:
     """The same of unbiased variances and norms."""
     classes = geometry.classes.repeated
-    return geometry.of_classes(_quotient_debiased(classes), classes.k, classes=classes)
+    value = _quotient_debiased(classes)
+    return geometry.of_classes(value, classes.k, classes=classes, note=_why_none(value, classes))
 
 
 def cdnv_ratio_of_means(geometry: Geometry) -> Value:
@@ -31,7 +32,8 @@ def cdnv_ratio_of_means_debiased(geometry: Geometry) -> Value:
     """The same of unbiased variances and distances."""
     classes = geometry.classes.repeated
     value = _quotient_debiased(classes) * (classes.k - 1) / (2 * max(1, classes.k))
-    return geometry.of_pairs(value, classes.n_pairs, classes=classes)
+    note = _why_none(value, classes)
+    return geometry.of_pairs(value, classes.n_pairs, classes=classes, note=note)
 
 
 def cdnv_ratio_of_means_weighted(geometry: Geometry) -> Value:
@@ -47,7 +49,8 @@ def cdnv_ratio_of_means_debiased_weighted(geometry: Geometry) -> Value:
     shares = _shares(classes)
     noise = float((shares * (1 - shares)) @ classes.noise)
     value = _weighted_ratio(classes, classes.unbiased_variances, noise)
-    return geometry.of_pairs(value, classes.n_pairs, classes=classes)
+    note = _why_none(value, classes)
+    return geometry.of_pairs(value, classes.n_pairs, classes=classes, note=note)
 
 
 def quotient_tokens(geometry: Geometry) -> Value:
@@ -81,6 +84,12 @@ def _quotient_debiased(classes: ClassSet) -> float:
     between = float(classes.debiased_squared_norms.mean())
     within = float(classes.unbiased_variances.mean())
     return coefficient(within, between) if between > 0 else math.nan
+
+
+def _why_none(value: float, classes: ClassSet) -> str:
+    """Why a debiased ratio of means has no value although there are pairs."""
+    lost = math.isnan(value) and classes.n_pairs > 0
+    return "the mean squared distance is debiased to 0 or less" if lost else ""
 
 
 def _shares(classes: ClassSet) -> Float64[Tensor, " K"]:

@@ -105,8 +105,9 @@ def scale_free(pairs: PairSummary, classes: ClassSet) -> float:
 
 
 def scale_free_debiased(pairs: PairSummary, classes: ClassSet) -> float:
-    """The same, of debiased norms."""
-    return pairs.values.mean * float(classes.repeated.debiased_squared_norms.mean())
+    """The same, of debiased norms; undefined where nothing is left of them."""
+    between = float(classes.repeated.debiased_squared_norms.mean())
+    return pairs.values.mean * between if between > 0 else math.nan
 
 
 # The log kernel is -ln |u - v|: minus half the logarithm of the squared distance that is swept.
