@@ -179,6 +179,18 @@ def test_without_all_their_directions_nothing_is_left_of_the_means():
         assert (found[name].n, found[name].excluded) == (0, 6), name
 
 
+@pytest.mark.parametrize(("n_classes", "dim"), [(3, 15), (5, 6), (12, 30), (9, 2)])
+def test_the_log_kernel_on_a_line_is_undefined(n_classes, dim):
+    # Means that fill n + 1 dimensions lie on a line without n of them: what tells two of one
+    # direction apart is rounding.
+    left = min(n_classes - 1, dim) - 1
+    means = np.random.default_rng(0).normal(size=(n_classes, dim))
+    found = Sample(means, np.arange(n_classes), means).all()
+    for name in (f"gnc2_log_kernel_mean_pc{left}", f"gnc2_log_kernel_excess_pc{left}"):
+        assert math.isnan(found[name].value), name
+        assert found[name].reason == "fewer than two dimensions of the means are left", name
+
+
 def test_weights_say_nothing_where_all_classes_are_equally_frequent():
     data = collapsed(6, 9, variance=0.3)
     data.classifier[:, 0] += np.arange(6)

@@ -343,14 +343,14 @@ def _views(c: _Classes) -> dict[str, float]:
         u = [x / math.sqrt(x @ x) for x in left if math.sqrt(x @ x) > 1e-12]
         cosines = [float(x @ y) for x, y in itertools.combinations(u, 2)]
         distances = _unit_distances(list(left))
+        line = name != "stdz" and min(dim, c.k - 1) - (dim - n_dims) < 2
         if len(cosines) > 1:
             out[f"nc2_equiang_mean_{name}"] = statistics.mean(cosines)
             out[f"nc2_equiang_std_{name}"] = statistics.stdev(cosines)
-        if distances:
+        if distances and not line:
             mean = statistics.mean(-math.log(distance) for distance in distances)
             out[f"gnc2_log_kernel_mean_{name}"] = mean
-            if n_dims > 1:
-                out[f"gnc2_log_kernel_excess_{name}"] = mean - _sphere_mean(n_dims)
+            out[f"gnc2_log_kernel_excess_{name}"] = mean - _sphere_mean(n_dims)
     return out
 
 

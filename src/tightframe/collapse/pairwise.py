@@ -27,9 +27,14 @@ class OfPairs:
 
     def __call__(self, geometry: Geometry) -> Value:
         """Read it off the sweep, which takes place at the first call."""
-        classes, reason = geometry.view(view_of(self.quantity))
+        view = view_of(self.quantity)
+        classes, reason = geometry.view(view)
         if classes is None:
             return geometry.undefined(reason, pairs=True)
+        removed = geometry.classes.dim - classes.dim
+        if view.startswith("pc") and min(geometry.classes.dim, classes.k - 1) - removed < 2:
+            # On a line directions are alike or opposite; which ones are alike is up to rounding.
+            return geometry.undefined("fewer than two dimensions of the means are left", pairs=True)
         pairs = geometry.pairs(self.quantity, self.aggregate)
         value = self.read(pairs, classes)
         if pairs.nearest is not None and self.aggregate == "nearest":
