@@ -174,6 +174,27 @@ def test_nc5_needs_another_text(model, tokens, tmp_path):
     assert 0 <= row.value <= 1
 
 
+def test_nc5_is_taken_at_every_layer(model, tokens, tmp_path):
+    other = write_tokens(tmp_path / "other", vocab_size=VOCAB, block=BLOCK, seed=9)
+    asked = {"measures": ["nc5_orthodev"], "out": tmp_path / "out", "layers": "all"}
+    found = rows_of(measure_run(model, tokens, ood=other, **asked))
+
+    def embeddings(shards, layer):
+        split = shards.split("train")
+        ids, lengths = split.rows(range(split.n_blocks))
+        real = torch.arange(1, BLOCK) < lengths[:, None]  # labels that are no padding
+        with torch.no_grad():
+            return model.embed_layers(ids[:, :-1], [layer])[0][real].double(), ids[:, 1:][real]
+
+    for layer in (0, 1, PRENORM, 2):
+        h, labels = embeddings(tokens, layer)
+        away = embeddings(TokenShards.open(other), layer)[0].mean(0)
+        means = torch.stack([h[labels == c].mean(0) for c in labels.unique()])
+        expected = torch.cosine_similarity(means, away[None]).abs().mean()
+        row = found[layer, "all", "nc5_orthodev"]
+        assert row.value == pytest.approx(float(expected), rel=1e-6), layer
+
+
 def test_ranks_and_dimensions_are_kept_where_a_measure_asks(model, tokens, tmp_path):
     asked = ["nc4_rate", "nc4_top5_head", "dim_anisotropy", "rank_pr_total"]
     rows = rows_of(measure_run(model, tokens, out=tmp_path, measures=asked))

@@ -241,10 +241,11 @@ def _measure(
     if how.world.rank > 0:
         return header, []
     rows = []
+    others = _ood(model, asked, wanted, how)
     for place, (layer, state) in enumerate(moments.items()):
         if how.progress is not None:
             how.progress(f"measures of layer {stream.layer_name(layer)}", place / len(moments), 0)
-        ood = _ood(model, asked, how) if layer == last else None
+        ood = others.get(layer)
         rows += rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer], ood)
     rows += published(header, asked, model, moments[last], decisions[last])
     if asked.labels == "next":
@@ -260,18 +261,21 @@ def _measure(
     return header, rows
 
 
-def _ood(model: Model, asked: Asked, how: How) -> ClassMoments | None:
-    """Moments of another kind of text; every process makes them, since they need be few."""
+def _ood(model: Model, asked: Asked, wanted: states.Pass, how: How) -> dict[int, ClassMoments]:
+    """Moments of another kind of text, by layer; every process makes them, they need be few."""
     if how.ood is None:
-        return None
-    return stream.measure(
+        return {}
+    text = stream.Stream(
         model,
         how.ood.split("train"),
-        reading=asked.reading,
+        asked.reading,
+        projection=wanted.projection,
         precision=asked.precision,
         batch_tokens=how.batch_tokens,
-        progress=how.stage("out-of-distribution text", how.ood),
     )
+    moments = stream.new_moments(text, wanted.layers)
+    stream.collect(text, moments, progress=how.stage("out-of-distribution text", how.ood))
+    return moments
 
 
 def _check_classes(shards: TokenShards, asked: Asked) -> None:
