@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import json
 import math
 
@@ -258,8 +259,7 @@ def test_threads_are_those_of_the_run_and_as_before_afterwards(run):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_model_of_transformers_is_described_in_the_same_words(tied, tokens):
+def gpt2(tied):
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
         vocab_size=32,  # the tokens have 23
@@ -271,7 +271,26 @@ def test_a_model_of_transformers_is_described_in_the_same_words(tied, tokens):
         eos_token_id=None,
         tie_word_embeddings=tied,
     )
-    foreign = HuggingFaceModel(transformers.GPT2LMHeadModel(config), name="foreign")
+    return transformers.GPT2LMHeadModel(config)
+
+
+def test_weights_stored_in_16_bits_make_no_forward_pass_in_16_bits_unasked(tokens, tmp_path):
+    stored = gpt2(tied=True).bfloat16()
+    stored.save_pretrained(tmp_path / "half")
+    wide = HuggingFaceModel(copy.deepcopy(stored).float().eval(), name="half")
+    exact = values(measure_run(wide, tokens, out=tmp_path / "wide"))
+    path = measure_run(tmp_path / "half", tokens, out=tmp_path / "fp32")
+    assert values(path) == pytest.approx(exact, rel=1e-6)
+    assert read_rows(path)[0].model["dtype"] == "float32"
+    asked = {"precision": "bf16", "out": tmp_path / "bf16"}
+    rounded = measure_run(tmp_path / "half", tokens, **asked)
+    assert values(rounded)["nc1_quotient"] != pytest.approx(exact["nc1_quotient"], rel=1e-6)
+    assert read_rows(rounded)[0].model["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_of_transformers_is_described_in_the_same_words(tied, tokens):
+    foreign = HuggingFaceModel(gpt2(tied), name="foreign")
     facts = model_facts(foreign.to(torch.bfloat16), TokenShards.open(tokens))
     assert facts == {
         "architecture": "GPT2LMHeadModel",

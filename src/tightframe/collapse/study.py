@@ -100,7 +100,9 @@ def measure_run(
         by_frequency: Every measure also over the classes of each frequency stratum.
         skip_positions: First positions of each block that are left out.
         project: Dimensions to which every layer but the last is projected at random.
-        precision: Of the forward passes.
+        precision: Of the forward passes. For "fp32" weights that are stored in 16 bits are widened
+            (twice their memory), but those of a model that is given as such; "bf16" takes weights
+            as they are.
         random_weights: Measure a twin instead: the same architecture with weights drawn anew
             from this seed. Its results go to the folder `random-SEED` beside the model's.
         ood: Tokens of another kind of text, whose training split NC5 compares with.
@@ -142,7 +144,12 @@ def measure_run(
         matched=matched,
     )
     subject = Subject.of(
-        model, step, out, random_weights=random_weights, trust_remote_code=trust_remote_code
+        model,
+        step,
+        out,
+        random_weights=random_weights,
+        trust_remote_code=trust_remote_code,
+        precision=precision,
     )
     shards = subject.tokens(tokens, progress)
     _check_classes(shards, asked)
@@ -180,7 +187,12 @@ def measure_part(
         raise UserError(f"part is '{part}'; expected I/N with I from 1 to N")
     whole = Asked.of(asked.pop("measures", None), **asked)
     subject = Subject.of(
-        model, step, out, random_weights=random_weights, trust_remote_code=trust_remote_code
+        model,
+        step,
+        out,
+        random_weights=random_weights,
+        trust_remote_code=trust_remote_code,
+        precision=whole.precision,
     )
     shards = subject.tokens(tokens, progress)
     _check_classes(shards, whole)

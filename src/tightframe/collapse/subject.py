@@ -18,10 +18,12 @@ from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
 from tightframe.lm.vocabulary import check_tokenizer
 from tightframe.moments.distributed import World
+from tightframe.moments.stream import Precision
 from tightframe.settings import as_dict
 
 Model = Transformer | HuggingFaceModel
 
+HALF = (torch.bfloat16, torch.float16)
 CONTEXT = 1024  # tokens of a block of text, or as many as the model has positions
 
 
@@ -56,6 +58,7 @@ class Subject:
     run: Run | None
     random_weights: int | None = None  # the seed of a twin with weights drawn anew
     trust_remote_code: bool = False
+    precision: Precision = "fp32"  # of the forward passes that it will make
 
     @classmethod
     def of(
@@ -66,6 +69,7 @@ class Subject:
         *,
         random_weights: int | None = None,
         trust_remote_code: bool = False,
+        precision: Precision = "fp32",
     ) -> "Subject":
         """Find a run, or take a model as it comes, whose results go to `runs/NAME` unless told."""
         run = None
@@ -81,7 +85,7 @@ class Subject:
         name = run.name if run else name
         if random_weights is not None:
             name, folder = f"{name}-random", folder / f"random-{random_weights}"
-        return cls(source, name, step, folder, run, random_weights, trust_remote_code)
+        return cls(source, name, step, folder, run, random_weights, trust_remote_code, precision)
 
     def tokens(
         self,
@@ -130,7 +134,11 @@ class Subject:
 
     @cached_property
     def model(self) -> Model:
-        """Loaded once: on the GPU if there is one and the run was not told to use the CPU."""
+        """Loaded once: on the GPU if there is one and the run was not told to use the CPU.
+
+        Most weights of the hub are stored in 16 bits, and would make the forward pass in them: in
+        "fp32" they are widened. A model that was given as it is stays so.
+        """
         if isinstance(self.source, str | Path):
             wanted = self.run.settings.device if self.run else "auto"
             model = load_model(
@@ -139,6 +147,8 @@ class Subject:
                 device="cpu" if wanted == "cpu" else World().device,
                 trust_remote_code=self.trust_remote_code,
             )
+            if self.precision == "fp32" and any(x.dtype in HALF for x in model.parameters()):
+                model = model.float()
         else:
             model = self.source
         if self.random_weights is not None:

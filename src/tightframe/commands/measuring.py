@@ -93,7 +93,8 @@ def measure(
     project
         Project every layer but the last to so many dimensions, at random.
     precision
-        Of the forward passes; the statistics are float64 in any case.
+        Of the forward passes: for fp32, weights stored in 16 bits are widened. The statistics are
+        float64 in any case.
     random_weights
         Measure a twin with weights drawn anew from this seed.
     ood
