@@ -165,6 +165,13 @@ def test_published_columns_are_rows(model, tokens, tmp_path):
         measure_run(model, tokens, out=tmp_path, compat=["lc-2024-06"])
 
 
+@pytest.mark.parametrize("other", [{"min_count": 2}, {"labels": "current"}])
+def test_published_columns_of_other_classes_are_refused(model, tokens, tmp_path, other):
+    # NC4 would be over the classes asked for, in a row that says it is over all.
+    with pytest.raises(UserError, match="compat: the published tables are of next tokens and of e"):
+        measure_run(model, tokens, out=tmp_path, compat=["lc-2024-05"], **other)
+
+
 def test_nc5_needs_another_text(model, tokens, tmp_path):
     other = write_tokens(tmp_path / "other", vocab_size=VOCAB, block=BLOCK, seed=9)
     asked = {"measures": ["nc5_orthodev"], "out": tmp_path / "out"}

@@ -50,6 +50,11 @@ class Asked:
                 raise UserError(f"{name} is {value}; expected at least {least}")
         for table in self.compat:
             columns(table)  # an unknown one is refused before any pass
+        if self.compat and (self.min_count > 1 or self.labels != "next"):
+            raise UserError(
+                "compat: the published tables are of next tokens and of every class that occurs, "
+                f"not of labels '{self.labels}' and min_count {self.min_count}; ask for them apart"
+            )
 
     @classmethod
     def of(cls, measures: Sequence[str] | None, **settings: Any) -> "Asked":
