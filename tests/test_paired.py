@@ -167,6 +167,24 @@ def test_an_interval_of_another_difference_is_refused(d, low, high):
         verdict(float(d), float(low), float(high))
 
 
+def test_arms_that_are_equal_but_for_rounding_get_no_verdict_of_their_sign():
+    # Three seeds on two questions: right with 1 against 0, then with 2 against 3. Equal on every
+    # fact, but in floats (100/3 - 0) + (200/3 - 100) is 7e-15, which is above 0.
+    ours = np.tile([[100 / 3], [200 / 3]], (40, 1))
+    theirs = np.tile([[0.0], [100.0]], (40, 1))
+    assert (ours - theirs)[:2].sum() > 0
+    (found,) = differences(ours, theirs, np.repeat(np.arange(40), 2))
+    assert found.estimate[:3] == (0, 0, 0)
+    assert verdict(*found.estimate[:3]) == "not reproduced"
+    (swapped,) = differences(theirs, ours, np.repeat(np.arange(40), 2))
+    assert verdict(*swapped.estimate[:3]) == "not reproduced"
+
+
+def test_an_interval_that_ends_at_the_margin_but_for_rounding_lies_within_it():
+    assert verdict(0.0, -5 - 1e-14, 5 + 1e-14) == "not reproduced"
+    assert verdict(0.0, -5 - 1e-6, 5.0) == "inconclusive"
+
+
 @pytest.mark.slow
 def test_95_of_100_intervals_hold_the_truth():
     # Facts of unequal ease with 1 to 7 questions; the truth is the ratio that many facts tend to:
