@@ -52,6 +52,31 @@ def test_a_run_answers_a_benchmark_which_is_then_scored(capsys, injected):
     _run(capsys, "answer", injected / "bilm_sp", "--data", data)
     again = injected / "bilm_sp" / "answers" / "question.jsonl"
     assert "reliability" in _run(capsys, "score", again, "--data", data).out
+    # Scoring is told as it works: what was not asked in this form has no output.
+    assert (
+        "--allow-missing"
+        not in _run(
+            capsys,
+            "answer",
+            injected / "bilm_sp",
+            "--data",
+            data,
+            *("--form", "question", "--out", injected / "all.jsonl"),
+        ).out
+    )
+    some = _run(
+        capsys,
+        "answer",
+        injected / "bilm_sp",
+        "--data",
+        data,
+        *("--form", "cloze_seen", "--out", injected / "some.jsonl"),
+    ).out
+    assert some.endswith(f"some.jsonl --data {data} --allow-missing`\n")
+    assert (
+        "reliability"
+        in _run(capsys, "score", injected / "some.jsonl", "--data", data, "--allow-missing").out
+    )
     assert "already exists" in _fails(capsys, "answer", injected / "bilm_sp", "--data", data)
 
 

@@ -219,6 +219,10 @@ def test_ids_that_occur_twice_are_listed_and_every_fact_keeps_its_own(tmp_path):
         ("line 2", "duplicate_id"),  # the file's own id
         ("line 3", "duplicate_id"),  # the same text and date, hence the same fact id
     ]
+    assert [fault.found.split(", expected")[0] for fault in benchmark.faults] == [
+        "the same id as on line 1",
+        "the same date and fact as on line 1",  # its own id differs
+    ]
     first, second, third = benchmark.facts
     assert third.id == f"{first.id}-2"
     assert len({fact.questions[0].id for fact in (first, second, third)}) == 3
@@ -328,6 +332,7 @@ def test_twenty_faults_are_named_the_fatal_first_and_all_are_counted(tmp_path, c
     ]
     assert counted == f"{path}: 31 faults in all (answer_length 30, empty_answer 1)"
     assert last.startswith(f"tightframe: {path}: line 31: empty reliability answer")
+    assert last.endswith("; mend the file")  # not "validate lists what is wrong": it just did
 
 
 def test_validate_says_what_there_is_and_strict_refuses_it(tmp_path, capsys):

@@ -69,6 +69,8 @@ def test_each_answer_is_of_the_model_that_learned_the_fact():
     assert [one["n"] for one in table] == [12, 12, 12, 6]
     assert sum(one["share"] for one in table) == pytest.approx(1)
     assert [one["score"] for one in table] == [100, 100, 100, 100]
+    # The fallback answers 6, of which 5 are of facts outside and have no gold here.
+    assert [one["n_scored"] for one in table] == [12, 12, 12, 1]
     assert table[3]["model"] == "fallback"
 
 
@@ -146,7 +148,9 @@ def test_a_cluster_of_which_nothing_was_given_is_named():
     clusters, routings, models, fallback = themed_ensemble()
     with pytest.raises(UserError, match="routed to cluster 0, of which no outputs were given"):
         assemble(routings, clusters, models[:2], fallback)
-    with pytest.raises(UserError, match="routed to the fallback model, of which no outputs"):
+    with pytest.raises(
+        UserError, match="of which no outputs were given; give them with --fallback"
+    ):
         assemble(routings, clusters, models, None)
 
 

@@ -159,5 +159,7 @@ def test_questions_to_train_on_must_be_there():
 
 @pytest.mark.parametrize("name", ["paraphrases", "reordered"])
 def test_wordings_to_train_on_must_be_there(name):
-    with pytest.raises(UserError, match=f"no fact has {name} wordings .* knowledge reword"):
+    with pytest.raises(
+        UserError, match=rf"no fact has other wordings \({name}\) .* knowledge reword"
+    ):
         Stream(FACTS, 10, objective="ntp", seed=0, wordings=Wordings(**{name: True}))

@@ -143,6 +143,11 @@ def test_portability_joins_two_facts():
     assert hop[0].answers == ("Blue Tower",)
     assert hop[0].checks == ("two_injected",)
     assert not [question for question in asked["Low Park"] if question.type == "portability"]
+    links = [("low Park", "Low Park")]
+    over = _fact("Blue Tower leans over the Low Park", "Blue Tower", links=links)
+    again = rules.portability(over, rules.by_title([park]))
+    assert again.prompt == hop[0].prompt  # "the one that" has an article of its own
+    assert again.cloze == hop[0].cloze
     gate = _fact("Low Park's gate was sold", "Low Park")
     assert "the one whose gate was sold?" in rules.portability(tower, rules.by_title([gate])).prompt
 

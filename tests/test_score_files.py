@@ -153,6 +153,27 @@ def test_a_run_directory_is_read_by_its_answers(made):
     assert read_outputs(made / "run") == read_outputs(path) == example_outputs(FACTS, right)
 
 
+def test_a_run_that_was_asked_in_forms_names_their_files(made, capsys):
+    (made / "run").mkdir()
+    error = refused(made, capsys, str(made / "run"))
+    assert error == (
+        "tightframe: run: holds no answers.jsonl; ask the model first, with `tightframe knowledge "
+        "answer`\n"
+    )
+    (made / "run" / "answers").mkdir()
+    for form in ("question", "cloze"):
+        write_outputs(made / "run" / "answers" / f"{form}.jsonl", example_outputs(FACTS, right))
+    error = refused(made, capsys, str(made / "run"))
+    assert error.endswith(
+        "name the file of one: run/answers/cloze.jsonl, run/answers/question.jsonl\n"
+    )
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_output(made):
+    (made / "marked.jsonl").write_bytes(b"\xef\xbb\xbf" + (made / "half.jsonl").read_bytes())
+    assert read_outputs(made / "marked.jsonl") == read_outputs(made / "half.jsonl")
+
+
 def test_a_text_may_hold_what_ends_a_line_elsewhere(tmp_path):
     said = "one\u2028two\x85three\x0bfour"
     output = example_outputs(FACTS, lambda i, question: said)[0]

@@ -121,9 +121,17 @@ def test_masks_writes_the_examples_of_every_fact(file, tmp_path, capsys):
     assert [record["cloze"] for record in records[9:]] == [
         one.cloze for one in sample_spans(facts[1], 9, seed=3)
     ]
-    written = out.read_bytes()
-    cli.main(typed.split())
-    assert out.read_bytes() == written
+    cli.main(typed.replace("spans.jsonl", "again.jsonl").split())
+    assert (tmp_path / "again.jsonl").read_bytes() == out.read_bytes()
+
+
+def test_masks_leaves_a_file_that_is_there(file, tmp_path, capsys):
+    (tmp_path / "kept.jsonl").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(f"knowledge masks {file} --exposures 9 --out {tmp_path}/kept.jsonl".split())
+    assert stop.value.code == 2
+    assert "kept.jsonl: already exists; remove it or choose another" in capsys.readouterr().err
+    assert (tmp_path / "kept.jsonl").read_text() == "mine"
 
 
 def test_masks_counts_without_writing_and_notes_long_spans(file, tmp_path, capsys):

@@ -48,11 +48,12 @@ def answer(
     form
         How to ask; question by default.
     types
-        Types of questions to ask, e.g. reliability,paraphrase; all seven by default.
+        Types of questions, see `tightframe knowledge questions --help`; all by default.
     cloze
         The same as --form cloze.
     reordered
-        Ask by the fact's reordered wording: cloze_seen and left_context.
+        Ask by the fact's reordered wording (its answer at the end, see `tightframe knowledge
+        reword`): cloze_seen and left_context.
     context
         The baseline of retrieval: put the nearest facts, or articles of facts, in front of each
         question; their first words are cut where the model has no room for all.
@@ -65,8 +66,8 @@ def answer(
     out
         The new file; RUN/answers/FORM.jsonl by default.
     max_new_tokens
-        Cut longer answers. By default 32, or the longest gold answer and 4 more; 64 for models of
-        the hub.
+        Tokens after which an answer is cut. By default 32, or the longest gold answer and 4 more;
+        64 for models of the hub.
     paper_decoding
         As published, for comparison only: models that read left to right draw their tokens at
         temperature 1, up to 256; others stay greedy, up to 266 (networks of ours: as many as their
@@ -100,6 +101,7 @@ def answer(
     out = _place(run, out, f"answers/{name}.jsonl")
     check_new(out)
     facts = load_benchmark(data)
+    n_questions = sum(len(fact.questions) for fact in facts)
     chosen: dict[str, Any] = {"types": question_types(types), "reordered": reordered}
     asked = prompts(facts, form, **chosen)
     excluded = left_out(facts, form, **chosen)
@@ -131,7 +133,8 @@ def answer(
         )
     done(
         f"{found}{out}: {len(asked):,} answers of {written.model} ({form}, {decoding}), "
-        f"{cut:,} cut; score them with `tightframe knowledge score {out} --data {data}`",
+        f"{cut:,} cut; score them with `tightframe knowledge score {out} --data {data}"
+        f"{' --allow-missing' if len(asked) < n_questions else ''}`",
         json,
         answers=str(out),
         model=written.model,
@@ -169,7 +172,7 @@ def rank(
     data
         The benchmark: facts with reliability questions, whose answers are the candidates.
     candidates
-        Answers to rank for a question, the right one included.
+        Answers to rank for a question, the right one included; fewer where there are not so many.
     seed
         With a question's id, what its candidates depend on.
     out

@@ -10,10 +10,15 @@ from tightframe.errors import UserError
 def validate(file: Path, /, *, strict: Flag = False, json: Json = False) -> None:
     """Check a file of facts and questions, and say what it holds by type and year.
 
+    The columns: facts, questions, mean and largest number of words of a fact, mean number of words
+    of an answer, answers over 8 words, answers that stand in the fact letter for letter, and facts
+    that a study can use (eligible: such an answer of at most 4 words, at most 24 words in all).
+
     Parameters
     ----------
     file
-        Facts of ours, the paper's file, or question-answer records; JSON, JSON lines or Parquet.
+        Facts of ours, the paper's file (WikiDYK), or question-answer records; JSON, JSON lines or
+        Parquet.
     strict
         Also refuse answers over 8 words, unreadable years and dates, and ids that occur twice.
     json
@@ -25,7 +30,7 @@ def validate(file: Path, /, *, strict: Flag = False, json: Json = False) -> None
     benchmark = read_benchmark(file)
     for line in benchmark.listed():
         say(line)
-    benchmark.refuse(strict=strict)
+    benchmark.refuse(strict=strict, listed=True)
     summary = summarize(benchmark.facts)
     if json:
         fields = {"file": str(file), "format": benchmark.format, "faults": benchmark.counts()}
@@ -51,6 +56,9 @@ def masks(
 ) -> None:
     """Write the examples of span prediction: each fact, with runs of its words masked.
 
+    `tightframe knowledge inject` makes them by itself; this is to look at them, or to use them
+    elsewhere.
+
     Parameters
     ----------
     file
@@ -58,9 +66,9 @@ def masks(
     exposures
         Examples of each fact; its variants are shown equally often, or once more.
     out
-        The file to write, JSON lines.
+        The new file, JSON lines of fact_id, cloze and span.
     max_span
-        Words of the longest masked run.
+        Words of the longest masked run; up to 5 in the published objective.
     seed
         Of the order; a fact's examples depend on nothing else.
     count
@@ -83,6 +91,8 @@ def masks(
         raise UserError(f"--seed {seed}: expected a number from 0 on")
     if (out is None) != count:
         raise UserError("expected --out FILE to write the examples, or --count to count them")
+    if out is not None and out.exists():  # said before the work, not after it
+        raise UserError(f"{out}: already exists; remove it or choose another name")
     if max_span > MAX_SPAN:
         say(f"--max-span {max_span}: longer than the {MAX_SPAN} words of the published objective")
     facts = load_benchmark(file, strict=strict)

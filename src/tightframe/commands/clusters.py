@@ -25,6 +25,9 @@ def cluster(
 ) -> None:
     """Divide facts into K clusters, each to be learned by a model of its own.
 
+    By content: a Gaussian mixture over their embeddings. Next come a model for each file in
+    OUT/facts (`tightframe knowledge inject`), and who is asked what (`tightframe knowledge scope`).
+
     Parameters
     ----------
     facts
@@ -34,14 +37,14 @@ def cluster(
     out
         The new folder: assignments.jsonl, clusters.json, and the facts of each cluster in facts/.
     by
-        What they are about, or when they appeared.
+        semantic: what they are about; time: when they appeared, in K runs of equal size.
     whole_days
         By time: no day is divided, so that sizes may differ.
     embedder
-        What facts look alike to: tf-idf, or an encoder by folder or hub name, as of
-        sentence-transformers.
+        What embeds the facts: tf-idf (words and pairs of words, weighted), or an encoder of
+        sentence-transformers by folder or hub name.
     seed
-        Of the mixture.
+        Of the mixture's start.
     strict
         Refuse facts with any fault.
     json
@@ -88,22 +91,28 @@ def scope(
 ) -> None:
     """Learn to tell which cluster, if any, a question is about, and route every question.
 
+    A classifier with an output a cluster, trained on the facts and on negatives, used on questions.
+    Printed are the shares of questions on injected facts that some cluster takes (routed) and that
+    the right one does, and of other questions that a cluster takes wrongly (accepted).
+
     Parameters
     ----------
     clusters
         A folder of `tightframe knowledge cluster`.
     negatives
-        Facts that were not injected, to learn what is out of scope.
+        A file of facts that were not injected, to learn what is out of scope.
     out
         The new folder: scope.safetensors, routing.jsonl, scope.json.
     outside
         Other facts that were not injected: their questions are routed too, to count false accepts.
     rule
-        Which positive cluster answers; lowest-index is the published rule, oracle the upper bound.
+        Which of the clusters above the threshold answers: the likeliest, the one of the lowest
+        number (as published), or, as an upper bound, the true one whatever its probability.
     threshold
-        Probability above which a cluster is positive; 0.5 by default.
+        Probability above which a cluster takes a question; 0.5 by default.
     calibrate
-        Share of facts and negatives to calibrate probabilities on; the report leaves them out.
+        Share of facts and negatives, from 0 to 1, to calibrate probabilities on; they are not
+        trained on, and the report leaves them out.
     false_accepts
         With --calibrate: the lowest threshold that accepts at most this share of negatives.
     seed
@@ -170,15 +179,16 @@ def ensemble(
     clusters
         The clusters' folder that it was made of.
     outputs
-        Files of outputs, one a cluster, in any order.
+        Files of outputs of `tightframe knowledge answer`, one a cluster, in any order.
     out
         The new folder: answers.jsonl, provenance.jsonl, report.json.
     fallback
         Outputs of the model that answers what is routed to no cluster.
     rule
-        Which positive cluster answers.
+        Which of the clusters above the threshold answers: the likeliest, the one of the lowest
+        number (as published), or, as an upper bound, the true one whatever its probability.
     threshold
-        Probability above which a cluster is positive; the scope's by default.
+        Probability above which a cluster takes a question; the scope's by default.
     json
         Print one JSON object on standard output.
     """
@@ -209,8 +219,8 @@ def ensemble(
     )
     for one in report["sources"]:
         print(
-            f"{one['source']:<12} {one['n']:>7,} answers {one['share']:>8.1%}  "
-            f"match_norm {one['score']:>6.2f}  {one['model'] or '(none)'}"
+            f"{one['source']:<12} {one['n']:>7,} answers {one['share']:>8.1%}  match_norm "
+            f"{one['score']:>6.2f} over {one['n_scored']:>7,}  {one['model'] or '(none)'}"
         )
     print(_routed("questions", report["routing"]))
     print(_matrix(report["routing"]["confusion"]))

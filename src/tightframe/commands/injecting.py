@@ -34,7 +34,9 @@ def inject(
     out
         The run directory.
     arm
-        A network of ours: clm_ntp, clm_sp, bilm_sp, bilm_mlm or bilm_ed.
+        A network of ours, by how it reads and what it learns. clm_ntp: left to right, whole
+        sentences; clm_sp: left to right, masked words; bilm_sp: the sentence both ways, masked
+        words; bilm_mlm: the same, all words at once; bilm_ed: the same, an encoder and a decoder.
     model
         What to go on from: a run or checkpoint of ours (with an arm, or as it was), or a model of
         transformers, as a folder or a name on the hub.
@@ -42,9 +44,9 @@ def inject(
         What is learnt: whole sentences (ntp), masked words (sp), answers to questions (qa), masked
         tokens (mlm); by default that of the arm, or what suits the model.
     exposures
-        How often each fact is shown.
+        How often each fact is shown; 500, if no preset says otherwise.
     n_facts
-        Only the first so many.
+        Only the first so many; 0: all of them, as by default.
     preset
         Published settings by name, e.g. paper-t5-large; explicit settings win.
     seed
@@ -56,7 +58,8 @@ def inject(
     batch_tokens
         Tokens in a step, padding included, instead of 16 lessons.
     set_
-        Any other setting as key=value, e.g. --set width=384; may be given again.
+        Any other setting as key=value, e.g. --set width=384; may be given again. One that is not
+        known is answered with all that are.
     strict
         Refuse facts with any fault.
     json

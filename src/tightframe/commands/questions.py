@@ -38,8 +38,10 @@ def questions(
         at TIGHTFRAME_LLM_BASE_URL, with TIGHTFRAME_LLM_MODEL and TIGHTFRAME_LLM_KEY from the
         environment; replies are kept beside OUT, and never asked for twice.
     types
-        What to ask, e.g. reliability,paraphrase; all seven types otherwise. Those that a fact has
-        already are kept.
+        What to ask, of reliability (the fact's subject), generality (another part of it),
+        paraphrase (the first in other words), portability (two facts at once), factual and
+        counterfactual (true or false), locality (older knowledge); all seven otherwise. Those
+        that a fact has already are kept.
     cloze_only
         Write no questions; give those that there are and have none a cloze: the question with its
         wh-phrase as the mask, or a statement that the endpoint makes of it.

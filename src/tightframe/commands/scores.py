@@ -26,22 +26,27 @@ def score(
 ) -> None:
     """Score outputs on a benchmark: as published and corrected, with intervals over facts.
 
-    match_paper counts an answer anywhere in the raw text, so that long outputs gain; their mean
-    length in words stands beside it.
+    In percent. match_paper: a gold answer stands in the raw text, with its case; long outputs
+    gain, so that their mean length in words (output_words) stands beside it. f1_paper: words that
+    the raw text shares with the first gold answer. The others cut a text to its first line and 32
+    words, and ignore case, punctuation and articles. match_norm: a gold answer stands in it, word
+    by word. em_norm: it is a gold answer. f1_max: words shared with the nearest gold answer.
 
     Parameters
     ----------
     outputs
-        Files of outputs (or run directories with an answers.jsonl) of one arm: one a seed.
+        Files of outputs of one arm (what `tightframe knowledge answer` writes), one a seed; a
+        folder stands for its answers.jsonl.
     data
         The benchmark that they answer.
     by
-        Divide all questions and each type: by year, month, day, position (where in the fact the
-        answer stands).
+        Divide all questions and each type: by year, month, day, or position (whether the answer
+        starts in the front half of its fact, in the back half, or is not in it).
     against
-        Outputs of another arm on the same questions: differences with interval and sign test.
+        Outputs of another arm on the same questions: differences, question by question, with
+        interval and an exact sign test over facts.
     untouched
-        Outputs of the model before injection: locality as the change against them.
+        Outputs of the model before injection: locality (what it knew already) as the change.
     allow_missing
         Leave out and count questions without output, instead of refusing.
     seed

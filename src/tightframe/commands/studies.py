@@ -25,6 +25,8 @@ def study(
 ) -> None:
     """Inject facts into several arms, ask for them, and decide by a rule fixed before.
 
+    An arm is a way of reading and what it learns, see `tightframe knowledge inject --help`: by
+    default the same network on the same examples, left to right (clm_sp) and both ways (bilm_sp).
     Every arm, number of facts and seed is a run of its own. What is finished is kept, so that the
     same command goes on after an interruption.
 
@@ -52,8 +54,8 @@ def study(
     workers
         Runs at a time; by default as many as there are cores, one on a GPU.
     report
-        Takes the tables, in a folder named as the study's, and beside it NAME.md on all studies in
-        it.
+        A folder to copy the tables to, into one named as the study; beside it, REPORT.md is
+        written on all studies in it.
     json
         Print one JSON object on standard output.
     """

@@ -48,15 +48,20 @@ class Benchmark:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(self.counts().items()))
             yield f"{self.path}: {len(self.faults):,} faults in all ({kinds})"
 
-    def refuse(self, *, strict: bool) -> None:
-        """UserError where a fault is fatal: all are if `strict`."""
+    def refuse(self, *, strict: bool, listed: bool = False) -> None:
+        """UserError where a fault is fatal: all are if `strict`.
+
+        Args:
+            strict: Whether nothing is to be lived with.
+            listed: Whether the user has been told of all; otherwise the message says how to.
+        """
         fatal = [fault for fault in self.faults if fault.fatal or strict]
         if fatal:
             others = f", and {len(fatal) - 1:,} more" if len(fatal) > 1 else ""
             remedy = "mend the file" if any(f.fatal for f in fatal) else "mend it or be less strict"
+            told = "" if listed else " (`tightframe knowledge validate` lists what is wrong)"
             raise UserError(
-                f"{self.path}: {fatal[0].place}: {fatal[0].found}{others}; {remedy} "
-                f"(`tightframe knowledge validate` lists what is wrong)"
+                f"{self.path}: {fatal[0].place}: {fatal[0].found}{others}; {remedy}{told}"
             )
 
 
@@ -146,15 +151,21 @@ class _Reading:
 
     def _distinct(self, entry: Entry, fact: Fact) -> Fact:
         """The fact under an id that no earlier one has: outputs are joined by ids."""
-        before = self._seen_before(entry, fact)
+        same_id = self._seen_before(entry)
+        same_fact = self._places.get(fact.id, "")
         id, number = fact.id, 1
         while id in self._places:
             number += 1
             id = f"{fact.id}-{number}"
-        if before:
-            kept = f"; kept as {id}" if id != fact.id else ""
+        kept = f"; kept as {id}" if id != fact.id else ""
+        if same_id:
             self._note(
-                "duplicate_id", f"the same id as on {before}, expected ids that differ{kept}"
+                "duplicate_id", f"the same id as on {same_id}, expected ids that differ{kept}"
+            )
+        elif same_fact:
+            self._note(
+                "duplicate_id",
+                f"the same date and fact as on {same_fact}, expected each fact once{kept}",
             )
         fact = _renamed(fact, id)
         for question in fact.questions:
@@ -170,15 +181,15 @@ class _Reading:
     def _note(self, kind: str, found: str) -> None:
         self.faults.append(Fault(self._place, kind, found, fatal=False))
 
-    def _seen_before(self, entry: Entry, fact: Fact) -> str:
-        """The place of an earlier fact with this id, or with this id of the file; or nothing."""
+    def _seen_before(self, entry: Entry) -> str:
+        """The place of an earlier record with the same id of the file's own; or nothing."""
         theirs = entry.value.get("case_id", entry.value.get("id"))
-        place = ""
-        if theirs is not None:
-            key = (entry.part, str(theirs))
-            place = self._theirs.get(key, "")
-            self._theirs.setdefault(key, entry.place)
-        return place or self._places.get(fact.id, "")
+        if theirs is None:
+            return ""
+        key = (entry.part, str(theirs))
+        place = self._theirs.get(key, "")
+        self._theirs.setdefault(key, entry.place)
+        return place
 
 
 def _renamed(fact: Fact, id: str) -> Fact:

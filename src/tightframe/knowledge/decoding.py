@@ -229,13 +229,14 @@ def _asked(network: Decodable, prompt: Prompt) -> list[int]:
         if prompt.form == "cloze":
             raise UserError(
                 f"{network.name}: continues sentences and fills no masks, but was asked "
-                f"{_shown(prompt.text)}; ask for the words after a left context"
+                f"{_shown(prompt.text)}; ask for the words after a left context "
+                "(--form left_context)"
             )
         return network.coder.opening(prompt.text)
     if prompt.form == "continuation":
         raise UserError(
             f"{network.name}: fills masks and continues no sentences, but was asked "
-            f"{_shown(prompt.text)}; ask clozes or questions"
+            f"{_shown(prompt.text)}; ask clozes or questions (--form cloze_seen or question)"
         )
     masked = prompt.text if prompt.form == "cloze" else f"{prompt.text} {MASK}"
     return network.coder.prompt(masked)

@@ -73,11 +73,13 @@ def merge(
         output = answers.outputs.get(one.question_id) if answers else None
         if output is None:
             who = "the fallback model" if one.cluster is None else f"cluster {one.cluster}"
-            where = f" ({answers.name})" if answers else ", of which no outputs were given"
-            raise UserError(
-                f"question {one.question_id} is routed to {who}{where}, which has no output for "
-                "it; every model answers every question once"
+            give = "--fallback" if one.cluster is None else "--outputs"
+            lacks = (
+                f" ({answers.name}), which has no output for it; ask every model every question"
+                if answers
+                else f", of which no outputs were given; give them with {give}"
             )
+            raise UserError(f"question {one.question_id} is routed to {who}{lacks}")
         probability = nan if one.cluster is None else one.probabilities[one.cluster]
         merged.append(Answered(output, one.cluster, probability))
     return merged
@@ -104,7 +106,7 @@ def assemble(
         answers: See `merge`.
         report: `score` and `oracle_score` (and, if NaN, `oracle_reason`) over the `n_scored`
             questions of the clusters' facts; `sources`, for each cluster and the fallback its
-            model, `n` and `share` of all answers, and the score of those that have gold; and
+            model, `n` and `share` of all answers, and the score of the `n_scored` with gold; and
             `routing`, see `routing_report`.
     """
     models = models_of(clusters, answers)
@@ -113,6 +115,7 @@ def assemble(
     sources = []
     for cluster in (*range(clusters.k), None):
         own = [one for one in merged if one.source == cluster]
+        scored = sum(one.output.question_id in gold for one in own)
         model = fallback if cluster is None else models.get(cluster)
         sources.append(
             {
@@ -120,6 +123,7 @@ def assemble(
                 "model": model.model if model else None,
                 "n": len(own),
                 "share": len(own) / len(merged),
+                "n_scored": scored,
                 "score": _score(own, gold),
             }
         )

@@ -87,7 +87,7 @@ class Stream:
         for name in ("paraphrases", "reordered"):
             if getattr(wordings, name) and not any(getattr(fact, name) for fact in facts):
                 raise UserError(
-                    f"no fact has {name} wordings to train on; make them with `tightframe "
+                    f"no fact has other wordings ({name}) to train on; make them with `tightframe "
                     f"knowledge reword`, or leave the setting {name} out"
                 )
         self.seed = seed
@@ -165,8 +165,8 @@ class Stream:
         """Question-answer lessons, each fact's list cycled; which of the lessons are shown."""
         if not any(fact.generated_qas for fact in facts):
             raise UserError(
-                "no fact has question-answer pairs (generated_qas) to train on; make them first, "
-                "or choose the objective ntp or sp"
+                "no fact has question-answer pairs to train on; make them with `tightframe "
+                "knowledge reword --generated-qas`, or choose the objective ntp or sp"
             )
         shown = []
         for fact in facts:

@@ -60,7 +60,8 @@ def load_answers(path: str | Path) -> Answers:
     if not _whose(path).is_file():
         raise UserError(
             f"{_whose(path)}: missing, so nobody can tell which facts the model of {path.name} was "
-            'trained on; write {"schema": 1, "model": NAME, "trained_on": FINGERPRINT or null}'
+            'trained on; write {"schema": 1, "model": NAME, "trained_on": FINGERPRINT}, that of '
+            "its cluster in clusters.json, or null for a model that was trained on no facts"
         )
     whose = read_json(_whose(path))
     if (

@@ -10,6 +10,7 @@ from tightframe.files import read_text
 from tightframe.knowledge.records import TYPES, Decoding, Output
 
 NAME = "answers.jsonl"  # of the outputs in a run directory
+FORMS = "answers"  # its folder of outputs by form of asking
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Output))
 _FINISHES = get_args(get_type_hints(Output)["finish"])
@@ -18,13 +19,27 @@ _WRITTEN = {"decoding": "greedy"}  # by files that do not say it
 
 def read_outputs(path: str | Path) -> list[Output]:
     """The outputs in a file, or in a run directory's answers.jsonl; a broken line is named."""
-    path = Path(path)
-    path = path / NAME if path.is_dir() else path
+    path = _file_of(Path(path))
     # A text may hold characters that end a line for str.splitlines, but not in JSON lines.
-    lines = read_text(path).removesuffix("\n").split("\n")
+    lines = read_text(path).removeprefix("\ufeff").removesuffix("\n").split("\n")
     if lines == [""]:
         raise UserError(f"{path}: empty, expected an output a line; answer the questions first")
     return [_output(f"{path}: line {number}", line) for number, line in enumerate(lines, 1)]
+
+
+def _file_of(path: Path) -> Path:
+    """The file of outputs that a path means; a run that was asked in other forms names them."""
+    if not path.is_dir() or (path / NAME).is_file():
+        return path / NAME if path.is_dir() else path
+    asked = sorted(path.glob(f"{FORMS}/*.jsonl"))
+    if not asked:
+        raise UserError(
+            f"{path}: holds no {NAME}; ask the model first, with `tightframe knowledge answer`"
+        )
+    raise UserError(
+        f"{path}: holds answers in several forms of asking; name the file of one: "
+        + ", ".join(map(str, asked))
+    )
 
 
 def _output(where: str, line: str) -> Output:

@@ -190,7 +190,8 @@ def _question(
 
 
 def _replaced(text: str, mention: str, clause: str) -> str:
-    pattern = rf"(?<!\w){re.escape(mention)}(?!\w)"
+    """The first mention, with an article before it, gives way to a clause with its own."""
+    pattern = rf"(?<!\w)(?:(?:[Tt]he|[Aa]n?) )?{re.escape(mention)}(?!\w)"
     return re.sub(pattern, lambda _: clause, text, count=1)
 
 
