@@ -106,10 +106,15 @@ def test_a_reject_is_a_fact_with_its_reason_file_and_line(tmp_path):
     assert (reject["reason"], reject["file"], reject["line"]) == ("no_bold_link", str(page), 3)
 
 
-def test_hooks_without_a_day_take_the_given_date_or_are_rejected(tmp_path):
+def test_hooks_without_a_day_take_the_given_date_or_are_rejected(tmp_path, capsys):
     page = tmp_path / "a.txt"
     page.write_text(f"* ... that {_hook('A')}?\n==3 May 2022==\n* ... that {_hook('B')}?\n")
     assert parse([page], tmp_path / "x").reasons == {"no_date": 1}
+    main(["knowledge", "parse", str(page), "--out", str(tmp_path / "told")])
+    assert "--date YYYY-MM-DD dates them" in capsys.readouterr().err
+    dated = ["--out", str(tmp_path / "dated"), "--date", "2023-01-02"]
+    main(["knowledge", "parse", str(page), *dated])
+    assert "--date" not in capsys.readouterr().err
     assert _read(tmp_path / "x", "rejects")[0]["date"] is None
     parse([page], tmp_path / "y", date="2021-12-31")
     assert [one["date"] for one in _read(tmp_path / "y")] == ["2021-12-31", "2022-05-03"]

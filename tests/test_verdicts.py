@@ -86,6 +86,14 @@ def test_the_names_of_the_arms_mean_nothing():
     assert (found.d, found.low, found.high) == (ours.d, ours.low, ours.high)
 
 
+def test_arms_that_are_the_same_on_every_fact_get_a_verdict_with_a_warning():
+    # Both arms never right: the interval is [0, 0], however few the facts.
+    never = questions(dict.fromkeys(NAMES, np.zeros(6)))
+    (found,) = decide(pd.concat([never, trained(6)], ignore_index=True), RULE)
+    assert (found.d, found.low, found.high, found.verdict) == (0, 0, 0, "not reproduced at 80")
+    assert found.note == "the same on every fact: the interval can't tell how sure it is"
+
+
 def test_an_arm_that_has_not_memorised_gets_no_comparison():
     weak = trained(200, share=89.5, arms=("clm_sp",))
     table = pd.concat([apart(200, 20), trained(200, arms=("bilm_sp",)), weak])

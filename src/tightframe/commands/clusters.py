@@ -111,8 +111,8 @@ def scope(
     threshold
         Probability above which a cluster takes a question; 0.5 by default.
     calibrate
-        Share of facts and negatives, from 0 to 1, to calibrate probabilities on; they are not
-        trained on, and the report leaves them out.
+        Share, from 0 to 1, of the facts whose questions calibrate the probabilities, and of the
+        negatives that do and are not trained on; the report leaves those questions out.
     false_accepts
         With --calibrate: the lowest threshold that accepts at most this share of negatives.
     seed

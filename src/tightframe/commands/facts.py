@@ -52,6 +52,8 @@ def parse(
     )
     for file in parsed.without_hooks:
         say(f"{file}: no hook found; expected lines like '* ... that ...?'")
+    if parsed.reasons.get("no_date") and date is None:
+        say("hooks under no day and no time stamp are rejected; --date YYYY-MM-DD dates them")
     pages = "1 page" if parsed.n_pages == 1 else f"{parsed.n_pages:,} pages"
     lines = [
         f"{out}: {parsed.n_hooks:,} hooks on {pages}, {parsed.n_facts:,} facts "

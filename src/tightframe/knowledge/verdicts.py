@@ -97,7 +97,14 @@ def decide(questions: pd.DataFrame, rule: DecisionRule) -> list[Decision]:
                 form=rule.form,
                 score=rule.score,
                 **main,
-                note=_note(cell, rule, main["verdict"], beside["verdict"], lacking),
+                note=_note(
+                    cell,
+                    rule,
+                    main["verdict"],
+                    beside["verdict"],
+                    lacking,
+                    found.scores[rule.score].estimate.reason,
+                ),
                 under_trained=lacking,
                 trained=trained,
                 n=found.scores[rule.score].estimate.n_facts,
@@ -123,9 +130,24 @@ def _trained(cell: pd.DataFrame, arm: str, rule: DecisionRule) -> float:
 
 
 def _note(
-    cell: pd.DataFrame, rule: DecisionRule, main: str, beside: str, lacking: tuple[str, ...]
+    cell: pd.DataFrame,
+    rule: DecisionRule,
+    main: str,
+    beside: str,
+    lacking: tuple[str, ...],
+    unsure: str,
 ) -> str:
-    notes = []
+    """What to beware of.
+
+    Args:
+        cell: Questions at one number of facts.
+        rule: As it was fixed.
+        main: Its verdict.
+        beside: The verdict by the other score.
+        lacking: Arms that are under-trained.
+        unsure: Why the interval says little; empty if it doesn't.
+    """
+    notes = [unsure] if unsure else []
     if main != beside:
         notes.append(f"by {rule.beside} the verdict is another: {beside}")
     asked = cell[cell["form"] == rule.trained_form]
