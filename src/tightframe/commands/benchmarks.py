@@ -10,9 +10,11 @@ from tightframe.errors import UserError
 def validate(file: Path, /, *, strict: Flag = False, json: Json = False) -> None:
     """Check a file of facts and questions, and say what it holds by type and year.
 
-    The columns: facts, questions, mean and largest number of words of a fact, mean number of words
-    of an answer, answers over 8 words, answers that stand in the fact letter for letter, and facts
-    that a study can use (eligible: such an answer of at most 4 words, at most 24 words in all).
+    words, longest  mean and largest number of words of a fact
+    answer, > 8     mean number of words of an answer, and answers over 8 words
+    verbatim        answers that stand in their fact letter for letter
+    eligible        facts that a study can use: of at most 24 words, with a
+                    verbatim answer of at most 4
 
     Parameters
     ----------
@@ -56,8 +58,8 @@ def masks(
 ) -> None:
     """Write the examples of span prediction: each fact, with runs of its words masked.
 
-    `tightframe knowledge inject` makes them by itself; this is to look at them, or to use them
-    elsewhere.
+    `tightframe knowledge inject` makes them by itself; this is to look at them,
+    or to use them elsewhere.
 
     Parameters
     ----------

@@ -25,8 +25,9 @@ def cluster(
 ) -> None:
     """Divide facts into K clusters, each to be learned by a model of its own.
 
-    By content: a Gaussian mixture over their embeddings. Next come a model for each file in
-    OUT/facts (`tightframe knowledge inject`), and who is asked what (`tightframe knowledge scope`).
+    By content: a Gaussian mixture over their embeddings. Next, train a model on
+    each file in OUT/facts (`tightframe knowledge inject`), and learn who is asked
+    what (`tightframe knowledge scope`).
 
     Parameters
     ----------
@@ -91,9 +92,10 @@ def scope(
 ) -> None:
     """Learn to tell which cluster, if any, a question is about, and route every question.
 
-    A classifier with an output a cluster, trained on the facts and on negatives, used on questions.
-    Printed are the shares of questions on injected facts that some cluster takes (routed) and that
-    the right one does, and of other questions that a cluster takes wrongly (accepted).
+    A classifier with an output a cluster is trained on the facts and on
+    negatives, and used on questions. Printed are the shares of questions on
+    injected facts that some cluster takes (routed) and that the right one takes,
+    and of other questions, which none should take (accepted).
 
     Parameters
     ----------
@@ -170,7 +172,8 @@ def ensemble(
 ) -> None:
     """Join the outputs of the clusters' models into one answer a question.
 
-    Which outputs are of which cluster is told by the facts that their model was trained on.
+    Which outputs are of which cluster is told by the facts that their model was
+    trained on.
 
     Parameters
     ----------

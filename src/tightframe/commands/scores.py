@@ -26,11 +26,15 @@ def score(
 ) -> None:
     """Score outputs on a benchmark: as published and corrected, with intervals over facts.
 
-    In percent. match_paper: a gold answer stands in the raw text, with its case; long outputs
-    gain, so that their mean length in words (output_words) stands beside it. f1_paper: words that
-    the raw text shares with the first gold answer. The others cut a text to its first line and 32
-    words, and ignore case, punctuation and articles. match_norm: a gold answer stands in it, word
-    by word. em_norm: it is a gold answer. f1_max: words shared with the nearest gold answer.
+    match_paper   a gold answer stands in the raw text, with its case
+    output_words  words of the raw text: long ones gain in match_paper
+    f1_paper      words that the raw text shares with the first gold answer
+    match_norm    a gold answer stands in the text, word by word
+    em_norm       the text is a gold answer
+    f1_max        words that the text shares with the nearest gold answer
+
+    All but output_words are in percent. The last three cut a text to its first
+    line and 32 words, and ignore case, punctuation and articles.
 
     Parameters
     ----------

@@ -25,10 +25,11 @@ def study(
 ) -> None:
     """Inject facts into several arms, ask for them, and decide by a rule fixed before.
 
-    An arm is a way of reading and what it learns, see `tightframe knowledge inject --help`: by
-    default the same network on the same examples, left to right (clm_sp) and both ways (bilm_sp).
-    Every arm, number of facts and seed is a run of its own. What is finished is kept, so that the
-    same command goes on after an interruption.
+    An arm is a way of reading and what it learns, see `tightframe knowledge
+    inject --help`: by default the same network on the same examples, left to
+    right (clm_sp) and both ways (bilm_sp). Every arm, number of facts and seed is
+    a run of its own. What is finished is kept, so that the same command goes on
+    after an interruption.
 
     Parameters
     ----------

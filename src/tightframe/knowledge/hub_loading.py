@@ -72,7 +72,7 @@ def load_pretrained(
             ) from None
         raise UserError(
             f"{source}: transformers can't load this as a model with its tokenizer "
-            f"({hub.reason(error)})"
+            f"({hub.reason(error)}); give a folder of one, or a name that can be fetched"
         ) from None
     if missing := sorted(report["missing_keys"]):
         raise UserError(

@@ -170,9 +170,11 @@ def choose_facts(facts: Sequence[Fact], settings: InjectSettings) -> list[Fact]:
         chosen = _balanced(chosen, wanted)
     if len(chosen) < wanted or not chosen:
         kind = "facts" if settings.select == "all" else "study-eligible facts"
+        after = f" after the first {settings.skip:,}" if settings.skip else ""
+        balance = " or balance_position" if settings.balance_position else ""
         raise UserError(
-            f"{settings.data}: {len(chosen):,} {kind} after the first {settings.skip:,} are left "
-            f"to inject, expected {max(1, wanted):,}; change n_facts, skip or select"
+            f"{settings.data}: {len(chosen):,} {kind}{after} are left to inject, expected "
+            f"{max(1, wanted):,}; change n_facts, skip or select{balance}"
         )
     return chosen[:wanted]
 
