@@ -1,6 +1,7 @@
 """What can be asked of `measure_run`: layers, labels, strata, groups, and how they are written."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tightframe.collapse import common, measure_run
 from tightframe.collapse.common import Common
 from tightframe.collapse.compat import columns
+from tightframe.collapse.subject import Subject
 from tightframe.corpus.build import build
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
@@ -281,3 +283,31 @@ def test_a_quota_takes_the_first_samples_whatever_the_batches(model, tokens):
     # Begun in the midst, as a process of several does.
     assert torch.equal(Reader(split, NEXT, quota=quota).rows(range(60, 90)).labels, whole[60:90])
     assert np.asarray(whole[:60] >= 0).any()
+
+
+def test_a_model_of_the_same_name_is_never_given_another_s_numbers(model, tokens, tmp_path):
+    # Two models called alike, one folder: before weights were compared, the second was told the
+    # first one's measures as its own.
+    other = Transformer(model.config, seed=2, name=model.name)
+    path = measure_run(model, tokens, measures=["nc3_cos_mean"], out=tmp_path)
+    assert measure_run(model, tokens, measures=["nc3_cos_mean"], out=tmp_path) == path
+    for measures in (["nc3_cos_mean"], ["rank_pr"]):
+        with pytest.raises(UserError, match=r"is of other weights .* say with `out` where"):
+            measure_run(other, tokens, measures=measures, out=tmp_path)
+    elsewhere = measure_run(other, tokens, measures=["nc3_cos_mean"], out=tmp_path / "other")
+    assert rows_of(elsewhere) != rows_of(path)
+
+
+def test_a_checkpoint_of_transformers_trainer_is_a_step_of_its_training(tmp_path, monkeypatch):
+    for name in ("mine/checkpoint-50", "yours/checkpoint-50", "final"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    first, second = (Subject.of(f"{name}/checkpoint-50", None, None) for name in ("mine", "yours"))
+    assert (first.name, first.step, first.folder) == ("mine", 50, Path("runs/mine"))
+    assert (second.name, second.step, second.folder) == ("yours", 50, Path("runs/yours"))
+    assert Subject.of("final", None, None).name == "final"
+    assert Subject.of("final", None, "b").folder == Path("b")
+    # A name on the hub is no folder, whatever it is called.
+    assert Subject.of("someone/checkpoint-7", None, None).name == "checkpoint-7"
+    monkeypatch.chdir("mine/checkpoint-50")
+    assert (Subject.of(".", None, None).name, Subject.of(".", None, None).step) == ("mine", 50)

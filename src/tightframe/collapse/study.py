@@ -250,6 +250,7 @@ def _measure(
     )
     last = model.depth
     header = header_of(subject, shards, asked, moments[last])
+    header.measurement["weights"] = subject.weights  # the name may be another model's, too
     if how.world.rank > 0:
         return header, []
     rows = []
@@ -307,6 +308,12 @@ def _earlier(subject: Subject, shards: TokenShards, asked: Asked) -> dict[Key, P
     for path in sorted((subject.folder / "results").glob(f"step-{subject.step}-*.jsonl")):
         header, rows = read_rows(path)
         same = header.run == subject.name
+        if same and header.measurement.get("weights", subject.weights) != subject.weights:
+            raise UserError(
+                f"{path}: is of other weights that go by the name {subject.name} at step "
+                f"{subject.step}; say with `out` where this model's results should go, or rename "
+                "its folder, so that one report can show both"
+            )
         same &= all(header.measurement.get(name) == value for name, value in asked.way.items())
         if same and header.tokens.get("fingerprint") == shards.fingerprint:
             found |= {_key(row): path for row in rows}

@@ -1,6 +1,7 @@
 """What is measured: a checkpoint of a run, or a model from elsewhere, and what is known of it."""
 
 import dataclasses
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,7 @@ class Subject:
 
     source: str | Path | Model
     name: str
-    step: int  # 0 for a model that is not of a run
+    step: int  # 0 where nothing says how long a model was trained
     folder: Path
     run: Run | None
     random_weights: int | None = None  # the seed of a twin with weights drawn anew
@@ -71,18 +72,24 @@ class Subject:
         trust_remote_code: bool = False,
         precision: Precision = "fp32",
     ) -> "Subject":
-        """Find a run, or take a model as it comes, whose results go to `runs/NAME` unless told."""
+        """Find a run, or take a model as it comes, whose results go to `runs/NAME` unless told.
+
+        A folder `checkpoint-N` as transformers' `Trainer` writes them is step N of the folder that
+        it lies in: the name alone would be that of every other training's.
+        """
         run = None
         if isinstance(source, str | Path):
             path = Path(source).expanduser()
             if (path / "config.toml").is_file():
                 run, source, out = Run.open(path), path, out or path
-        name = Path(source).name if isinstance(source, str | Path) else source.name
+        name, trained = _named(source)
         folder = Path("runs") / name if out is None else Path(out)
         if run is None and (folder / "config.toml").exists():
             raise UserError(f"{folder}: belongs to a run; say with `out` where {name} should go")
-        step = run.kept(step) if run else step or 0
-        name = run.name if run else name
+        if run is not None:
+            name, step = run.name, run.kept(step)
+        else:
+            step = trained if step is None else step
         if random_weights is not None:
             name, folder = f"{name}-random", folder / f"random-{random_weights}"
         return cls(source, name, step, folder, run, random_weights, trust_remote_code, precision)
@@ -166,7 +173,13 @@ class Subject:
                 f"{self.name}: a model in memory has no tokenizer; build tokens and give those"
             )
         positions = self.model.positions
-        context = text.context or min(CONTEXT, positions or CONTEXT)
+        context = text.context
+        if context is None:
+            context = min(CONTEXT, positions or CONTEXT)
+        if context < 2:
+            raise UserError(
+                f"context is {context}; expected 2 or more: one token predicts the next"
+            )
         if positions and context > positions + 1:  # the last token of a block is only predicted
             raise UserError(
                 f"context is {context:,}, but model {self.name} has {positions:,} positions; "
@@ -182,6 +195,18 @@ class Subject:
             validation=text.validation,
             progress=progress,
         )
+
+
+def _named(source: str | Path | Model) -> tuple[str, int]:
+    """What results call a model, and the step of its training that its folder tells."""
+    if not isinstance(source, str | Path):
+        return source.name, 0
+    path = Path(source).expanduser()
+    path = path.resolve() if path.is_dir() else path  # "." has a name, too
+    of_trainer = re.fullmatch(r"checkpoint-(\d+)", path.name)
+    if of_trainer is None or not path.is_dir():
+        return path.name, 0
+    return path.parent.name, int(of_trainer[1])
 
 
 def model_facts(model: Model, shards: TokenShards) -> dict[str, Any]:
