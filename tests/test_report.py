@@ -103,8 +103,12 @@ def test_another_folder_takes_everything_and_the_sweep_stays_as_it_was(small, tm
 
 def test_one_run_makes_a_report_too(small):
     text = report(small / "runs" / "w64-d4-e4-s0").read_text(encoding="utf-8")
-    assert "The geometry of 1 language model, measured at\n    2 checkpoints" in text
-    assert "fewer than three points" in text
+    assert "The geometry of 1 language model, measured at\n    2 checkpoints." in text
+    # Two points say nothing of how measures go with the loss: no empty panels, but the numbers.
+    assert 'id="figures"' not in text
+    assert 'id="associations"' not in text
+    assert 'id="runs"' in text
+    assert text.count('name="view"') == 2
 
 
 def test_a_folder_of_results_names_no_command_that_it_cannot_be_made_by(small, tmp_path):
@@ -115,6 +119,12 @@ def test_a_folder_of_results_names_no_command_that_it_cannot_be_made_by(small, t
     assert "tightframe measure MODEL --tokens TOKENS --out" in text
     (small / "runs" / "w64-d1-e1-s0" / "config.toml").touch()
     assert "tightframe train" in report(small / "runs" / "w64-d1-e1-s0").read_text("utf-8")
+
+
+def test_models_that_no_sweep_made_are_said_to_be_measured(small):
+    assert "tightframe measure MODEL --text TEXT" in report(small).read_text(encoding="utf-8")
+    (small / "sweep.toml").touch()
+    assert "tightframe sweep run demo.toml" in report(small).read_text(encoding="utf-8")
 
 
 def test_a_setting_of_two_types_is_kept_as_words(small):

@@ -67,7 +67,8 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
         found = associations(table, tables.measured(table))
         tables.write_csv(folder / "tables" / "runs.csv", tables.runs(table))
         tables.write_csv(folder / "tables" / "associations.csv", found)
-        figures.draw_all(table, found, folder / "figures")
+        if len(table) >= page.FEWEST:
+            figures.draw_all(table, found, folder / "figures")
         shown = profiles.profiles(rows, table.groupby("run")["val_loss"].min(), _twins(path))
     for profile in shown:
         tables.write_csv(folder / "tables" / f"{profile.kind}.csv", profiles.table(profile))
@@ -135,6 +136,12 @@ def _results_files(path: Path) -> list[Path]:
         raise UserError(
             f"{path}: this sweep has no results yet; run `tightframe sweep run SWEEP.toml` first"
         )
+    if not files and any(path.glob("*/results/*.jsonl")):
+        above = path.parent if path.name else path.resolve().parent
+        raise UserError(
+            f"{path}: is a folder of runs; `tightframe report {above}` shows them together"
+            + ("" if path.resolve().name == "runs" else " if it is called `runs`")
+        )
     if not files:
         raise UserError(f"{path}: no results yet; run `tightframe measure {path}` first")
     return files
@@ -160,6 +167,11 @@ def _twins(path: Path) -> dict[str, tuple[int, pd.DataFrame]]:
 def _commands(path: Path) -> list[str]:
     # Parents' names say more about their owner's machine than about the results.
     shown = Path(path.resolve().parent.name) / path.resolve().name
+    if (path / "runs").is_dir() and not (path / "sweep.toml").exists():
+        return [
+            "tightframe measure MODEL --text TEXT  # each of the models",
+            f"tightframe report {shown}",
+        ]
     if (path / "runs").is_dir():
         return [
             f"tightframe sweep run {shown.name}.toml  # kept as {shown / 'sweep.toml'}",

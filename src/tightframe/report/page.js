@@ -166,7 +166,8 @@
     const look = theme();
     document.body.dataset.view = view;
     const bar = document.querySelector(".legend .bar");
-    bar.style.background = `linear-gradient(to right, ${colourScale().map((c) => c[1]).join(", ")})`;
+    const colours = colourScale().map((c) => c[1]);
+    if (bar) bar.style.background = `linear-gradient(to right, ${colours.join(", ")})`;
     for (const figure of courses) {
       // A hidden one has no size to be drawn at.
       if (figure.closest("[data-views]").dataset.views === view) drawCourse(figure, look);

@@ -29,6 +29,7 @@ from tightframe.report.rendering import json_numbers, render_template
 from tightframe.report.views import VIEWS, Panel, View, arrow, measure
 from tightframe.results import Header
 
+FEWEST = 3  # checkpoints: fewer have no association with the loss, and no figure of one
 _KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
 
 
@@ -59,6 +60,7 @@ def render(
     """
     courses = pd.DataFrame() if courses is None else courses
     everything = pd.concat([table, courses], ignore_index=True)
+    few = 0 < len(table) < FEWEST
     scripts = ["page.js", "sorting.js"]
     scripts += ["profiles.js"] if shown else []
     scripts += ["by_token.js"] if classes is not None else []
@@ -68,7 +70,10 @@ def render(
         scripts,
         name=name,
         view=VIEWS[0].name,
-        first_section="training" if table.empty else "figures",
+        few=few,
+        first_section=("training" if len(courses) else "runs")
+        if few
+        else ("training" if table.empty else "figures"),
         theories=theories,
         theory_data=[theory.payload(one) for one in theories],
         payload=payload(table, found, courses),

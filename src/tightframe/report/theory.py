@@ -155,6 +155,11 @@ class Course:
         return log_ticks(min(values), max(values)) if self.log else ()
 
     @property
+    def lone(self) -> bool:
+        """Whether a line is a single point, which is told by its shape and not by its dashes."""
+        return any(len(line.steps) == 1 for line in self.lines)
+
+    @property
     def curves(self) -> tuple[Curve, ...]:
         """Those that have a line, where there are several to tell apart."""
         drawn = {line.label for line in self.lines}

@@ -182,4 +182,6 @@ def _sides(lines: pd.DataFrame) -> tuple[tuple[str, str], ...]:
         of_side = lines[(lines["what"] == what) & (lines["side"] == side)].sort_values("rank")
         return between.join(map(str, of_side["text"]))
 
-    return tuple((listed("token", side, ", "), listed("context", side, " | ")) for side in "+-")
+    return tuple(
+        (listed("token", side, " \N{MIDDLE DOT} "), listed("context", side, " | ")) for side in "+-"
+    )
