@@ -245,6 +245,28 @@ CASES = {
         None,
         r"'nc1_cdvn'; did you mean 'nc1_cdnv'\?",
     ),
+    "a family of measures": (
+        "measure {0}/run --measures nc1",
+        None,
+        r"'nc1'; did you mean nc1_cdnv, nc1_cdnv_std, nc1_cdnv_cov\?",
+    ),
+    "folder of models instead of one": (
+        "measure {0} --tokens {0}/tokens",
+        None,
+        r"neither a run .* nor a model .*has neo, run",
+    ),
+    "model that is not in its folder": (
+        "measure {0}/run/neos --tokens {0}/tokens",
+        None,
+        r"neos: no such folder; expected a run or a model",
+    ),
+    "no context": ("measure {0}/neo --text {0}/text.txt --context 0", None, r"context is 0; .*2"),
+    "unknown option": ("measure {0}/run --txt x", None, r"see `tightframe measure --help`"),
+    "page of a folder of runs": (
+        "report runs",
+        lambda f: shutil.copytree(f / "run", f / "runs" / "run"),
+        r"runs: is a folder of runs; `tightframe report \.` shows them together$",
+    ),
     "no class is common enough": (
         "measure {0}/run --measures nc1_cdnv --min-count 100000",
         None,

@@ -85,7 +85,8 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
     try:
         app(sys.argv[1:] if arguments is None else arguments)
     except CycloptsError as error:
-        stop(" ".join(str(error).split()) + "; see `tightframe --help`", status=2)
+        command = " ".join(["tightframe", *(error.command_chain or ())])
+        stop(" ".join(str(error).split()).rstrip(".") + f"; see `{command} --help`", status=2)
     except UserError as error:
         stop(str(error), status=2)
     except PartlyDoneError as error:

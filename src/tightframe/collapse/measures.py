@@ -95,7 +95,9 @@ def choose(names: Sequence[str] | None) -> tuple[Measure, ...]:
         return MEASURES
     for name in names:
         if name not in known:
-            hint = nearest(name, known) or "; `all` shows every one"
+            begun = [other for other in known if other.startswith(f"{name}_")]
+            family = f"; did you mean {', '.join(begun[:3])}?" if begun else ""
+            hint = family or nearest(name, known) or "; `all` shows every one"
             raise UserError(f"unknown measure '{name}'{hint}")
     return tuple(measure for measure in MEASURES if measure.name in names)
 

@@ -166,7 +166,12 @@ def measure(
         f"{header.run} on {header.tokens['name']}: {of['n_classes']:,} classes in {of['width']:,} "
         f"dimensions (K/D {of['classes_per_dimension']:.1f})"
     )
-    say(f"{path}: written")
+    if any(row.low == row.low and not row.low <= row.value <= row.high for row in rows):
+        say(
+            "an interval is of the value without its bias by small counts, so that the value may "
+            "lie outside; with a larger --min-count there is less of it"
+        )
+    say(f"{path}: written; `tightframe report {path.parent.parent}` draws what is there")
 
 
 def merge(*states: Path, out: Path | None = None, json: Json = False) -> None:

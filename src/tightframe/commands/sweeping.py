@@ -1,8 +1,13 @@
 """Commands on many runs: a sweep planned, run and looked at, and the page of it."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from tightframe.commands.console import Json, done, say, warnings_said
+
+Theories = Annotated[list[Path] | None, Parameter(negative="")]
 
 
 def plan(file: Path, /, *, json: Json = False) -> None:
@@ -56,7 +61,7 @@ def status(file: Path, /, *, json: Json = False) -> None:
 
 
 def report(
-    path: Path, /, *, theory: list[Path] | None = None, out: Path | None = None, json: Json = False
+    path: Path, /, *, theory: Theories = None, out: Path | None = None, json: Json = False
 ) -> None:
     """Make the page, the figures and the tables of a sweep, a run or a knowledge study.
 

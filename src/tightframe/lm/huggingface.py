@@ -9,6 +9,7 @@ Axes: B rows, T positions, D embedding, V vocabulary.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -270,8 +271,11 @@ def load_huggingface(
             f"{path_or_name}: needs transformers; run `pip install 'tightframe[hf]'`"
         ) from None
     verbosity = their_logging.get_verbosity()
-    # Tensors that are missing are told of below, in one line.
+    # Tensors that are missing are told of below, in one line; and no bar off a terminal.
     their_logging.set_verbosity(logging.ERROR)
+    bars = their_logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        their_logging.disable_progress_bar()
     silent = not Path(path_or_name).exists() and hub.unreachable()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -296,6 +300,8 @@ def load_huggingface(
         ) from None
     finally:
         their_logging.set_verbosity(verbosity)
+        if bars:
+            their_logging.enable_progress_bar()
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise UserError(
