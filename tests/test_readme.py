@@ -35,6 +35,29 @@ def test_every_file_of_the_package_is_in_the_tree():
             assert path.name in tree, path
 
 
+def test_the_tree_names_every_file_once_and_none_that_is_not_there():
+    folder, named = ROOT / "src" / "tightframe", []
+    for line in _block("", "src/tightframe/").splitlines()[1:]:
+        name = line.split()[0]
+        deep = len(line) - len(line.lstrip()) > 2
+        if name.endswith("/"):
+            folder = ROOT / "src" / "tightframe" / name
+            assert folder.is_dir(), line
+            continue
+        named.append((folder if deep else ROOT / "src" / "tightframe") / name)
+    assert [path for path in named if not path.is_file()] == []
+    assert len(named) == len(set(named))
+
+
+def test_what_the_documents_link_to_is_there():
+    places = [ROOT / "docs" / name for name in (".", "guide", "results")]
+    pages = [path for place in places for path in place.glob("*.md")]
+    for page in (README, *sorted(pages)):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
 def test_the_five_commands_and_the_five_lines_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "\n\n".join(f"The cat {i % 7} saw dog {i % 5} and ran home again ." for i in range(600))
