@@ -300,3 +300,11 @@ def test_a_prefix_is_refused_by_a_causal_model(tmp_path):
     batch = Batch(ids(1, 5), ids(1, 5), torch.tensor([5]), torch.tensor([5]))
     with pytest.raises(ValueError, match="gpt2 is causal"):
         load_model(tmp_path / "gpt2").embed(batch)
+
+
+def test_loading_a_model_leaves_no_bar_in_a_log(tmp_path, capsys):
+    save("gpt2", tmp_path / "gpt2")
+    capsys.readouterr()
+    load_model(tmp_path / "gpt2")
+    assert capsys.readouterr().err == ""
+    assert transformers.utils.logging.is_progress_bar_enabled()

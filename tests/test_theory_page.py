@@ -170,3 +170,11 @@ def test_courses_maps_and_spectra_are_drawn_without_a_complaint(browser, page): 
     assert opened.evaluate("window.hacked") is None
     assert opened.complaints == []
     assert opened.requests == [page.as_uri()]
+
+
+def test_a_single_point_is_told_by_its_shape():
+    panel = next(panel for panel in theory.PANELS if panel.title == "Words")
+    one = theory.Line("m", panel.curves[0].label, "measured", (5,), (0.5,))
+    assert theory.Course(panel, (one,)).lone
+    several = theory.Line("m", panel.curves[0].label, "measured", (5, 6), (0.5, 0.6))
+    assert not theory.Course(panel, (several,)).lone
