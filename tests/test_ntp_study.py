@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import warnings
 
 import numpy as np
@@ -25,7 +24,7 @@ from tightframe.ntp.catalogue import MEASURES
 from tightframe.ntp.comparison import compare
 from tightframe.ntp.embeddings import collect
 from tightframe.ntp.proxies import proxy
-from tightframe.ntp.solutions import save_solution
+from tightframe.ntp.solutions import load_solution, save_solution
 from tightframe.ntp.storage import load_table, save_table, table_fingerprint
 from tightframe.ntp.study import compare_run, rows_at
 from tightframe.ntp.svm import solve_svm
@@ -182,15 +181,24 @@ def test_a_solution_that_comes_later_adds_its_rows(run, folder):
 
 def test_another_solution_is_refused_until_one_is_removed(run, folder):
     solve(folder)
+    coarse = folder / "solutions" / "a.safetensors"
+    solution = load_solution(coarse)
+    source = {"table": table_fingerprint(folder)}
+    save_solution(coarse, dataclasses.replace(solution, lower=0.9 * solution.upper), source)
     (path,) = compare_run(run, folder, step=4)
-    newer = solve(folder, gap=1e-8, name="b")
-    os.utime(newer, ns=(2**62, 2**62))
-    with pytest.raises(
-        UserError, match=r"compared with a.safetensors, but the newest solution is b"
-    ):
+    solve(folder, name="b")
+    words = r"compared with a.safetensors, but the solution of smallest gap is b"
+    with pytest.raises(UserError, match=words):
         compare_run(run, folder, step=4)
     path.unlink()
     compare_run(run, folder, step=4)
+
+
+def test_the_solution_that_is_compared_with_is_said(run, folder):
+    said = []
+    solve(folder)
+    compare_run(run, folder, step=4, say=said.append)
+    assert f"{folder}: compared with the solution a.safetensors" in said
 
 
 def test_a_solution_of_another_table_is_refused(run, folder, tmp_path):
@@ -274,6 +282,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run, folder, tm
     save_table(tmp_path / "long", table_of(length=12))
     with pytest.raises(UserError, match="a context of the table has 12 tokens, but model run has"):
         compare_run(run, tmp_path / "long")
+    full = table_of()
+    everything = sp.csr_array(np.ones(full.counts.shape, dtype=np.int64))
+    save_table(tmp_path / "full", dataclasses.replace(full, counts=everything))
+    with pytest.raises(UserError, match="full: support: all tokens follow every context; nothing"):
+        compare_run(run, tmp_path / "full")
     assert not list(folder.rglob("*.jsonl"))
     assert not list((tmp_path / "long").rglob("*.jsonl"))
 

@@ -1,7 +1,9 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from tightframe import cli
 from tightframe.errors import UserError
@@ -14,8 +16,6 @@ from tightframe.results import read_rows
 @pytest.fixture
 def table():
     """Six contexts over five tokens, each followed by the next two; a path of milliseconds."""
-    import scipy.sparse as sp
-
     counts = np.zeros((5, 5), dtype=np.int64)
     for context in range(5):
         counts[context, [context, (context + 1) % 5]] = 1, 1 + context % 3
@@ -74,6 +74,33 @@ def test_a_point_without_certificate_is_said_and_written(folder):
     path = path_of_table(folder, dim=1, down_to=1e-2, say=said.append)
     assert any("uncertified, relative duality gap" in line for line in said)
     assert path_table(path)[-1]["reason"].startswith("uncertified: relative duality gap")
+
+
+def test_the_laws_are_those_of_the_solution_of_smallest_gap(folder, table):
+    fine = solve_svm(table.matrix, gap=1e-8)
+    coarse = dataclasses.replace(fine, lower=0.9 * fine.upper)
+    save_solution(folder / "solutions" / "b.safetensors", fine)
+    save_solution(folder / "solutions" / "a.safetensors", coarse)
+    said = []
+    path = path_of_table(folder, down_to=1e-2, say=said.append)
+    assert read_rows(path)[0].measurement["solution"] == "b.safetensors"
+    assert any(line.endswith("b.safetensors: the laws are measured against it") for line in said)
+
+
+def test_where_all_tokens_follow_a_context_there_is_a_path_and_no_law(tmp_path):
+    # One context before all of three tokens: nothing is separated, L_mm is 0, and the optimum
+    # goes to L_in alone.
+    counts = sp.csr_array(np.array([[1, 2, 4]]))
+    table = ContextTable(np.zeros((1, 1), dtype=np.int32), counts, np.arange(3))
+    save_table(tmp_path / "full", table)
+    with pytest.warns(UserWarning, match=r"all tokens follow|100% of it is set"):
+        solution = solve_svm(table.matrix)
+    save_solution(tmp_path / "full" / "solutions" / "svm-x.safetensors", solution)
+    said = []
+    lines = path_table(path_of_table(tmp_path / "full", down_to=1e-4, say=said.append))
+    assert any("svm-x.safetensors: solution_logits: all are 0" in line for line in said)
+    assert lines[-1]["excess"] < 1e-5
+    assert "norm_ratio" not in lines[-1]
 
 
 def test_the_command_prints_a_line_a_point(folder, capsys):

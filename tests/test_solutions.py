@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import warnings
 
@@ -16,6 +17,7 @@ from tightframe.ntp import (
     save_table,
     solve_svm,
 )
+from tightframe.ntp.solutions import best_solution
 
 
 def small_table():
@@ -54,6 +56,29 @@ def test_it_says_what_it_was_solved_for_and_with_which_versions(tmp_path, soluti
     assert content["source"] == {"gap": 1e-9}
     assert set(content["versions"]) == {"tightframe", "torch", "numpy", "scipy"}
     assert (content["contexts"], content["distinct_contexts"]) == (10, 5)
+
+
+def test_of_several_the_one_of_smallest_gap_is_taken_whatever_its_age(tmp_path, solution):
+    fine, coarse = solution, dataclasses.replace(solution, lower=0.9 * solution.upper)
+    assert fine.gap < coarse.gap == pytest.approx(0.1)
+    folder = tmp_path / "solutions"
+    save_solution(folder / "b.safetensors", fine, {"table": "this"})
+    save_solution(folder / "a.safetensors", coarse, {"table": "this"})
+    save_solution(folder / "c.safetensors", coarse)  # does not say of which table
+    assert best_solution(tmp_path, "this") == folder / "b.safetensors"
+
+
+def test_a_solution_of_another_table_is_never_taken(tmp_path, solution):
+    assert best_solution(tmp_path, "this") is None
+    other = tmp_path / "solutions" / "a.safetensors"
+    save_solution(other, solution, {"table": "that"})
+    with pytest.raises(
+        UserError, match=r"a\.safetensors: solved for table that, but .* holds this"
+    ):
+        best_solution(tmp_path, "this")
+    own = tmp_path / "solutions" / "b.safetensors"
+    save_solution(own, solution, {"table": "this"})
+    assert best_solution(tmp_path, "this") == own
 
 
 def test_other_files_are_refused_in_one_line(tmp_path, solution):

@@ -150,6 +150,15 @@ def test_what_is_no_table_is_refused_before_anything_is_written(tmp_path):
     assert not (sweep / "results.parquet").exists()
 
 
+def test_a_table_that_predicts_nothing_is_refused_in_one_line(tmp_path):
+    counts = sp.csr_array(np.array([[1, 2, 4]]))  # all three tokens follow the one context
+    contexts = np.zeros((1, 1), dtype=np.int32)
+    save_table(tmp_path / "full", ContextTable(contexts, counts, np.arange(3)))
+    with pytest.raises(UserError, match="full: support: all tokens follow every context; nothing"):
+        report(tmp_path / "full")
+    assert not (tmp_path / "full" / "report").exists()
+
+
 def test_damaged_concepts_are_named(folder, tmp_path):
     (concepts,) = folder.glob("concepts/*/concepts.csv")
     whole = concepts.read_bytes()

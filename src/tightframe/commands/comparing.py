@@ -28,8 +28,8 @@ def compare(
 ) -> None:
     """Compare a trained model with the geometry that a table predicts, along its checkpoints.
 
-    Checkpoints that were compared before are not read again. The prediction is the newest of the
-    table's solutions; without one, the proxy alone.
+    Checkpoints that were compared before are not read again. The prediction is the table's
+    solution of smallest gap; without one, the proxy alone.
 
     Parameters
     ----------

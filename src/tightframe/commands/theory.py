@@ -179,7 +179,8 @@ def path(
 ) -> None:
     """Follow the optimum of free embeddings as their weight decay falls, each point certified.
 
-    With a solution of the table, the laws by which the path approaches it are measured.
+    With a solution of the table (of several, that of smallest gap), the laws by which the path
+    approaches it are measured.
 
     Parameters
     ----------

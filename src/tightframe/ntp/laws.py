@@ -77,11 +77,17 @@ def path_laws(
         solution_logits: L_mm, of `solve_svm` on `labels.matrix`.
         labels: What the path was computed for.
 
+    Raises:
+        ValueError: `solution_logits` are 0, as where all tokens follow every context: a path tends
+            to no direction.
+
     Warns:
         UserWarning: Embeddings with fewer dimensions than the rank of `L_mm` can't reach it.
     """
     support, finite = labels.matrix, finite_component(labels).toarray()
     norm = float(np.linalg.norm(solution_logits, "nuc"))
+    if norm == 0:
+        raise ValueError("solution_logits: all are 0, they have no direction, so there are no laws")
     laws: list[PathLaw] = []
     before: tuple[Float[np.ndarray, "V M"], PathLaw] | None = None
     if points:

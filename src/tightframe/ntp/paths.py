@@ -23,7 +23,7 @@ from tightframe.files import fingerprint, whole_file
 from tightframe.ntp.laws import PathLaw, path_laws
 from tightframe.ntp.ridge import RidgePoint, decades, ridge_path
 from tightframe.ntp.soft_labels import SoftLabels
-from tightframe.ntp.solutions import load_solution, newest_solution
+from tightframe.ntp.solutions import best_solution, load_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.results import Header, Row, read_rows, write_rows
 
@@ -63,14 +63,16 @@ def path_of_table(
         say: Takes lines on what is going on, warnings among them.
 
     Returns:
-        The results file. Without a solution of the table it holds no law.
+        The results file. Its laws are those against the solution of smallest gap; without a
+        solution of the table it holds none.
     """
     table = load_table(folder)
     labels = table.soft_labels
     dim = min(labels.vocab_size, labels.n_contexts) if dim is None else dim
-    asked = {"table": table_fingerprint(folder), "dim": dim, "down_to": down_to, "seed": seed}
+    of_table = table_fingerprint(folder)
+    asked = {"table": of_table, "dim": dim, "down_to": down_to, "seed": seed}
     points_path = folder / "paths" / f"path-{fingerprint(asked)}.safetensors"
-    solution_path = newest_solution(folder)
+    solution_path = best_solution(folder, of_table)
     solution = solution_path.name if solution_path else ""
     path = folder / "results" / f"path-{fingerprint(asked | {'solution': solution})}.jsonl"
     if path.exists():
@@ -81,8 +83,12 @@ def path_of_table(
         points = _points(folder, points_path, labels, asked, say)
         laws = None
         if solution_path is not None:
-            solution_logits = load_solution(solution_path).logits
-            laws = path_laws(points, solution_logits, labels)
+            limit = load_solution(solution_path).logits
+            say(f"{solution_path}: the laws are measured against it")
+            try:
+                laws = path_laws(points, limit, labels)
+            except ValueError as error:  # nothing is separated: the points are all there is
+                say(f"{solution_path}: {error}")
         else:
             say(f"{folder}: no solution, so no laws; run `tightframe ntp solve {folder}` first")
     for warning in noted:
@@ -92,7 +98,7 @@ def path_of_table(
         run=name,
         step=0,
         model={"name": "free embeddings with a ridge", "width": dim},
-        tokens={"name": name, "fingerprint": asked["table"], "source": table.source},
+        tokens={"name": name, "fingerprint": of_table, "source": table.source},
         settings={},
         measurement={"study": "ntp", **asked, "solution": solution, "dtype": "float64"},
     )

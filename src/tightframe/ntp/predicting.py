@@ -15,7 +15,7 @@ from tightframe.ntp.predict import (
     save_prediction,
 )
 from tightframe.ntp.proxies import proxy, proxy_report
-from tightframe.ntp.solutions import load_solution
+from tightframe.ntp.solutions import best_solution, load_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.ntp.svm import Solution
 from tightframe.ntp.table import ContextTable
@@ -69,13 +69,13 @@ def _source(folder: Path, source: str | None) -> Path | None:
         return None
     if source is not None:
         return Path(source)
-    solutions = sorted((folder / "solutions").glob("*.safetensors"))
-    if not solutions:
+    best = best_solution(folder, table_fingerprint(folder))
+    if best is None:
         raise UserError(
             f"{folder}: holds no solution; run `tightframe ntp solve {folder}` first, or take "
             "`--from proxy`"
         )
-    return min(solutions, key=lambda path: load_solution(path).gap)
+    return best
 
 
 def _of_solution(path: Path, table: ContextTable, rank: int | None) -> Prediction:

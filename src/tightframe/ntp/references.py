@@ -1,4 +1,4 @@
-"""What a table's folder gives to compare models with: its newest solution, proxies, a baseline.
+"""What a table's folder gives to compare models with: its best solution, proxies, a baseline.
 
 ::
 
@@ -7,12 +7,9 @@
 """
 
 import dataclasses
-import json
 import warnings
 from pathlib import Path
 from typing import Any
-
-from safetensors import safe_open
 
 from tightframe.errors import UserError
 from tightframe.files import sha256
@@ -20,7 +17,7 @@ from tightframe.ntp.comparison import shuffled_proxies
 from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.soft_labels import SoftLabels
-from tightframe.ntp.solutions import load_solution, newest_solution
+from tightframe.ntp.solutions import best_solution, load_solution
 
 DENSE = 4_000_000  # entries of the largest support whose proxy is decomposed whole
 RANK = 64  # triplets of the proxy of a larger one
@@ -52,17 +49,23 @@ class References:
         Args:
             folder: Its `solutions/` may be empty or absent.
             labels: Of the table.
-            fingerprint: Of the table; a solution of another one is refused.
+            fingerprint: Of the table; solutions of other ones are passed over.
             shuffles: Draws of the baseline.
             seed: Of these draws.
+
+        Raises:
+            UserError: The table predicts nothing, or has solutions of other tables alone.
         """
         large = labels.vocab_size * labels.n_contexts > DENSE
         rank = min(RANK, labels.vocab_size, labels.n_contexts) if large else None
-        stand_in = proxy(labels.support, rank=rank)
-        path = newest_solution(folder)
+        try:
+            stand_in = proxy(labels.support, rank=rank)
+        except ValueError as error:  # nothing is to be separated
+            raise UserError(f"{folder}: {error}") from None
+        path = best_solution(folder, fingerprint)
         solution, name, digest = None, "", ""
         if path is not None:
-            solution = _prediction(path, fingerprint)
+            solution = predict_geometry(load_solution(path))
             name, digest = path.name, sha256(path)[:12]
         elif stand_in.kind == "exact":
             solution, name, digest = stand_in, "proxy", "exact"
@@ -80,16 +83,3 @@ class References:
             warnings.simplefilter("ignore", UserWarning)  # on supports that nobody asked about
             drawn = shuffled_proxies(labels, shuffles, seed=seed, rank=rank)
         return cls(solution, stand_in, drawn, facts)
-
-
-def _prediction(path: Path, fingerprint: str) -> Prediction:
-    prediction = predict_geometry(load_solution(path))
-    with safe_open(path, framework="numpy") as file:
-        content = json.loads(file.metadata()["tightframe"])
-    solved = content.get("source", {}).get("table", fingerprint)
-    if solved != fingerprint:
-        raise UserError(
-            f"{path}: solved for table {solved}, but {path.parent.parent} holds {fingerprint}; "
-            "remove it, and solve again"
-        )
-    return prediction

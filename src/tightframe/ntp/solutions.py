@@ -44,18 +44,12 @@ def save_solution(path: Path, solution: Solution, source: dict[str, Any] | None 
 
 def load_solution(path: Path) -> Solution:
     """Read a solution; a file that is anything else, or damaged, is refused in one line."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run `tightframe ntp solve` first")
+    content = _content(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            content = json.loads((file.metadata() or {}).get("tightframe", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); it is damaged, solve again") from None
-    if content.get("kind") != KIND:
-        raise UserError(f"{path}: holds {content.get('kind', 'something else')}, expected a {KIND}")
-    if content.get("schema") != SCHEMA:
-        raise UserError(f"{path}: schema {content.get('schema')}, expected {SCHEMA}; solve again")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
     return Solution(
         groups=Groups(*(arrays[name] for name in GROUPED)),
         grouped_logits=arrays["logits"],
@@ -65,10 +59,35 @@ def load_solution(path: Path) -> Solution:
     )
 
 
-def newest_solution(folder: Path) -> Path | None:
-    """The last that was written to a table's folder; None if it has none."""
-    found = (folder / "solutions").glob("*.safetensors")
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+def best_solution(folder: Path, table: str) -> Path | None:
+    """What every command takes from a table's folder: the solution of smallest gap.
+
+    Args:
+        folder: Of the table; its `solutions/` may be absent.
+        table: Fingerprint of the table. A solution of another one is passed over.
+
+    Returns:
+        None if there is no solution. Of equal gaps, the first by name.
+
+    Raises:
+        UserError: All solutions are of other tables, or a file is not a solution.
+    """
+    others: dict[Path, str] = {}
+    gaps: dict[Path, float] = {}
+    for path in sorted((folder / "solutions").glob("*.safetensors")):
+        content = _content(path)
+        solved = content["source"].get("table", table)
+        if solved == table:
+            gaps[path] = content["gap"]
+        else:
+            others[path] = solved
+    if others and not gaps:
+        path, solved = next(iter(others.items()))
+        raise UserError(
+            f"{path}: solved for table {solved}, but {folder} holds {table}; remove it, and solve "
+            "again"
+        )
+    return min(gaps, key=lambda path: (gaps[path], path.name), default=None)
 
 
 def facts_of(solution: Solution) -> dict[str, Any]:
@@ -87,3 +106,23 @@ def facts_of(solution: Solution) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("tightframe", "torch", "numpy", "scipy")}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a solution's file says of itself."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `tightframe ntp solve` first")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            content: dict[str, Any] = json.loads((file.metadata() or {}).get("tightframe", "{}"))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise _damaged(path, error) from None
+    if content.get("kind") != KIND:
+        raise UserError(f"{path}: holds {content.get('kind', 'something else')}, expected a {KIND}")
+    if content.get("schema") != SCHEMA:
+        raise UserError(f"{path}: schema {content.get('schema')}, expected {SCHEMA}; solve again")
+    return content
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be read ({error}); it is damaged, solve again")

@@ -57,7 +57,7 @@ def compare_run(
     """Compare a model with what a table predicts, at every checkpoint if it is a run.
 
     Checkpoints that were compared before are not read again. What it is compared with is the
-    newest of the table's `solutions/`, the proxy, and supports drawn at random.
+    solution of smallest gap in the table's `solutions/`, the proxy, and supports drawn at random.
 
     Args:
         model: A run directory, a checkpoint or Hugging Face folder, a hub name, or a model.
@@ -79,7 +79,7 @@ def compare_run(
 
     Raises:
         UserError: Model and table don't fit, or the checkpoint was compared with a solution that
-            is no longer the newest.
+            is no longer that of smallest gap.
     """
     tell = None if say is None else _once(say)
     folder = Path(table)
@@ -98,6 +98,8 @@ def compare_run(
             shuffles=shuffles,
             seed=seed,
         )
+    if tell is not None and references.facts["solution"]:
+        tell(f"{folder}: compared with the solution {references.facts['solution']}")
     place = folder / "results" / subject.name if out is None else Path(out)
     how = {"study": "ntp", **references.facts, "bos": first}
     paths = []
@@ -271,7 +273,7 @@ class _Work:
             before.get(name) != self.how[name] for name in ("solution", "solution_sha256")
         ):
             raise UserError(
-                f"{path}: compared with {before['solution']}, but the newest solution is "
+                f"{path}: compared with {before['solution']}, but the solution of smallest gap is "
                 f"{self.how['solution']}; remove one of the two, or give `out`"
             )
         for name in ("bos", "seed", "shuffles"):

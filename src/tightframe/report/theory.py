@@ -1,6 +1,6 @@
 """What a text predicts and how near models have come, as small arrays: read, ordered, for the page.
 
-A table's folder (`ntp/<name>/`) holds all of it: the table, its newest solution, the rows of the
+A table's folder (`ntp/<name>/`) holds all of it: the table, its best solution, the rows of the
 models that were compared with it, their classifiers and embeddings where they were kept, and
 concepts. Words are strangers' text: all that the page shows of them is escaped here.
 

@@ -19,8 +19,8 @@ from tightframe.errors import UserError
 from tightframe.ntp.model_checkpoints import load_model_checkpoints
 from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
-from tightframe.ntp.solutions import load_solution, newest_solution
-from tightframe.ntp.storage import load_table
+from tightframe.ntp.solutions import best_solution, load_solution
+from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.ntp.table import ContextTable
 from tightframe.report.by_token import readable
 from tightframe.report.theory import (
@@ -60,8 +60,11 @@ def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
     rank = None if small else min(MOST_TRIPLETS, table.vocab_size, table.n_contexts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said when the table was made
-        stand_in = proxy(table.soft_labels.support, rank)
-    solution = newest_solution(path)
+        try:
+            stand_in = proxy(table.soft_labels.support, rank)
+        except ValueError as error:  # nothing is to be separated
+            raise UserError(f"{path}: {error}") from None
+    solution = best_solution(path, table_fingerprint(path))
     limit = stand_in if solution is None else predict_geometry(load_solution(solution))
     rows = _rows(path)
     theory = Theory(
