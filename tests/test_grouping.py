@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
-from tightframe.ntp.grouping import group
+from tightframe.ntp.grouping import EqualColumns, group
 
 SUPPORT = np.array(
     [
@@ -51,3 +52,17 @@ def test_supports_that_differ_in_one_token_stay_apart(tokens):
     columns = np.zeros((tokens, tokens), dtype=bool)
     columns[np.arange(tokens), np.arange(tokens)] = True
     assert group(columns).support.shape == (tokens, tokens)
+
+
+def test_equal_columns_are_grouped_in_their_order():
+    support = np.array([[1, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
+    for groups in (EqualColumns.of(sp.csc_array(support)), EqualColumns.of_rows(support.T)):
+        assert groups.first.tolist() == [0, 1, 3]
+        assert groups.counts.tolist() == [2, 1, 1]
+        assert groups.members.tolist() == [0, 1, 0, 2]
+
+
+def test_columns_of_equal_support_and_other_values_stay_apart():
+    values = sp.csc_array(np.array([[1.0, 1.0, 2.0, 0.0], [3.0, 3.0, 3.0, 3.0]]))
+    assert EqualColumns.of(values).members.tolist() == [0, 0, 1, 2]
+    assert EqualColumns.of(values.astype(bool)).members.tolist() == [0, 0, 0, 1]

@@ -3,17 +3,9 @@ import pytest
 import scipy.sparse as sp
 
 from reference.supports import random_support
-from tightframe.ntp.merging import EqualColumns, MergedSupport, support_columns
+from tightframe.ntp.merging import MergedSupport, support_columns
 from tightframe.ntp.soft_labels import centred_support
 from tightframe.ntp.spectrum import dense_triplets
-
-
-def test_equal_columns_are_grouped_in_their_order():
-    support = np.array([[1, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
-    groups = EqualColumns.of(support_columns(support))
-    assert groups.first.tolist() == [0, 1, 3]
-    assert groups.counts.tolist() == [2, 1, 1]
-    assert groups.members.tolist() == [0, 1, 0, 2]
 
 
 def test_merged_triplets_expand_to_those_of_the_whole():

@@ -6,7 +6,8 @@ from scipy.optimize import minimize
 from reference import path_sets as reference
 from reference.path_sets import SETS
 from tightframe.ntp import SoftLabels, lambda_max, ridge_gap, ridge_path
-from tightframe.ntp.ridge import _Objective, decades
+from tightframe.ntp.free_embeddings import FreeEmbeddings
+from tightframe.ntp.ridge import decades
 from tightframe.ntp.soft_labels import centred_support, cross_entropy
 
 
@@ -84,6 +85,55 @@ def test_an_independent_solver_finds_the_same_optimum():
     np.testing.assert_allclose(point.logits, logits.value - logits.value.mean(axis=0), atol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def repeating():
+    """Tokens that follow the same contexts as often, or none, and contexts that are alike."""
+    few = np.array([[3, 0, 1], [0, 2, 1], [0, 0, 4], [0, 0, 0]])
+    tokens, contexts = [0, 1, 3, 0, 2, 3, 1, 3], [0, 1, 0, 2, 1, 0]
+    return SoftLabels.from_counts(few[np.ix_(tokens, contexts)])
+
+
+def test_what_occurs_alike_has_equal_embeddings_and_the_whole_is_certified(repeating):
+    problem = FreeEmbeddings(repeating, 8)
+    assert problem.tokens.counts.tolist() == [2, 2, 3, 1]
+    assert problem.contexts.counts.tolist() == [3, 2, 1]
+    assert problem.shape == (7, 3)  # as many columns as a matrix of 4 x 3 can have rank
+    [point] = ridge_path(repeating, [1e-3], dim=8, threshold=1e-6)
+    assert point.status == "certified"
+    assert point.classifier.shape == (8, 8)
+    np.testing.assert_array_equal(point.classifier, point.classifier[[0, 1, 2, 0, 4, 2, 1, 2]])
+    np.testing.assert_array_equal(point.embeddings, point.embeddings[[0, 1, 0, 3, 1, 0]])
+
+
+def test_the_optimum_of_groups_is_that_of_all_tokens_and_contexts(repeating):
+    # The same labels, moved so little that no two rows or columns are equal any more.
+    rng, joint = np.random.default_rng(0), repeating.probabilities.toarray() * repeating.weights
+    moved = SoftLabels.from_counts(joint * (1 + 1e-10 * rng.random(joint.shape)))
+    assert FreeEmbeddings(moved, 8).shape[0] == 8 - 3 + 1 + 6  # unused tokens are still equal
+    lam = 3e-2
+    [once], [each] = (ridge_path(of, [lam], dim=8, threshold=1e-8) for of in (repeating, moved))
+    objectives = [point.excess + lam * point.nuclear_norm for point in (once, each)]
+    assert objectives[0] == pytest.approx(objectives[1], rel=1e-8)
+    np.testing.assert_allclose(once.logits, each.logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("lam", [0.5, 1e-2, 1e-4])
+def test_loss_slope_and_gap_of_groups_are_those_of_all_tokens_and_contexts(repeating, lam):
+    labels = repeating
+    problem, rng = FreeEmbeddings(labels, 3), np.random.default_rng(0)
+    factors, along = rng.normal(size=(2, 7 * 3))
+    each = factors.reshape(7, 3) / np.sqrt([[2], [2], [3], [1], [3], [2], [1]])
+    classifier = each[:4][[0, 1, 2, 0, 3, 2, 1, 2]]
+    embeddings = each[4:][[0, 1, 0, 2, 1, 0]]
+    value, slope = problem(factors, lam)
+    expected = reference.objective(classifier, embeddings, labels, lam) - labels.entropy
+    assert value * lam == pytest.approx(expected, rel=1e-10)
+    change = [problem(factors + h * along, lam)[0] for h in (1e-5, -1e-5)]
+    assert slope @ along == pytest.approx((change[0] - change[1]) / 2e-5, rel=1e-6)
+    expected = reference.ridge_gap(classifier @ embeddings.T, labels, lam)
+    assert problem.gap(factors, lam) == pytest.approx(expected, rel=1e-9)
+
+
 def test_factors_are_balanced_and_reach_the_objective_of_the_logits(narrow, at_a_thousandth):
     point = at_a_thousandth
     grams = [side.T @ side for side in (point.classifier, point.embeddings)]
@@ -116,7 +166,7 @@ def test_a_seed_repeats_a_path_and_another_one_ends_at_the_same_optimum(narrow):
 
 
 def test_the_slope_is_that_of_the_objective(narrow):
-    rng, objective = np.random.default_rng(0), _Objective(narrow)
+    rng, objective = np.random.default_rng(0), FreeEmbeddings(narrow, 3)
     factors, along = rng.normal(size=(2, 40 * 3))
     value, slope = objective(factors, 0.01)
     classifier, embeddings = factors.reshape(40, 3)[:10], factors.reshape(40, 3)[10:]
@@ -132,14 +182,14 @@ def test_a_saddle_of_low_rank_is_told_by_its_gap_and_left(narrow):
     # does not end there.
     lam, n = 1e-3, 40
     trapped = minimize(
-        _Objective(narrow),
+        FreeEmbeddings(narrow, 3),
         np.random.default_rng(0).normal(size=n * 3),
         args=(lam,),
         jac=True,
         options={"maxiter": 5000, "gtol": 1e-8},
     ).x.reshape(n, 3)
-    padded = np.pad(trapped, ((0, 0), (0, 13)))
-    _, slope = _Objective(narrow)(padded.ravel(), lam)
+    padded = np.pad(trapped, ((0, 0), (0, 7)))
+    _, slope = FreeEmbeddings(narrow, 10)(padded.ravel(), lam)
     assert np.abs(slope).max() < 1e-4
     assert ridge_gap(padded[:10] @ padded[10:].T, narrow, lam) > 0.05
     few, point = ridge_path(narrow, [0.9 * lambda_max(narrow), lam], dim=16)

@@ -1,16 +1,74 @@
-"""Equal supports are solved once: unique columns and rows of a support matrix, and how many.
+"""Equal supports are solved once: unique columns and rows of a matrix, and how many there are.
 
 Contexts with equal supports may be assumed to have equal logits at an optimum, and so may tokens
 with equal rows of S: average over permutations inside a group, which stays feasible and never
 raises the norm. What is left is a smaller problem with multiplicities.
 
-Axes: V tokens, M contexts of the whole problem; R distinct rows, C distinct columns.
+Axes: V tokens, M contexts of the whole problem; R distinct rows, C distinct columns; N columns of
+any matrix, U of them distinct, K triplets.
 """
 
 import dataclasses
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EqualColumns:
+    """Which columns of a sparse matrix are equal; groups stand in the order of their first columns.
+
+    Attributes:
+        first: (U,), the first column of each group.
+        counts: (U,), how many columns each group has.
+        members: (N,), the group of each column.
+    """
+
+    first: Int64[np.ndarray, " U"]
+    counts: Int64[np.ndarray, " U"]
+    members: Int64[np.ndarray, " N"]
+
+    @classmethod
+    def of_rows(cls, rows: Bool[np.ndarray, "N n"]) -> "EqualColumns":
+        """Of the transpose of a dense boolean matrix: a few times faster than by its entries."""
+        packed = np.ascontiguousarray(np.packbits(rows, axis=1))
+        as_one = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+        _, first, group_of, counts = np.unique(
+            as_one, return_index=True, return_inverse=True, return_counts=True
+        )
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        return cls(first[order], counts[order], rank[group_of])
+
+    @classmethod
+    def of(cls, columns: sp.csc_array) -> "EqualColumns":
+        """Of a matrix whose indices are sorted: equal in where its entries are, and what they are.
+
+        A boolean matrix is taken to store no zeros, so that it is where they are that decides.
+        """
+        seen: dict[bytes, int] = {}
+        boolean = columns.dtype == bool
+        members = np.empty(columns.shape[1], dtype=np.int64)
+        first: list[int] = []
+        for column in range(columns.shape[1]):
+            stored = slice(columns.indptr[column], columns.indptr[column + 1])
+            key = columns.indices[stored].tobytes()
+            if not boolean:
+                key += columns.data[stored].tobytes()
+            same = seen.setdefault(key, len(seen))
+            if same == len(first):
+                first.append(column)
+            members[column] = same
+        counts = np.bincount(members, minlength=len(first)).astype(np.int64)
+        return cls(np.array(first, dtype=np.int64), counts, members)
+
+    def expand(self, vectors: Float[np.ndarray, "U K"]) -> Float[np.ndarray, "N K"]:
+        """Singular vectors of all columns: each group's entry, spread evenly over its members."""
+        each: Float[np.ndarray, "U K"] = vectors / np.sqrt(self.counts)[:, None]
+        expanded: Float[np.ndarray, "N K"] = each[self.members]
+        return expanded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,25 +131,12 @@ def group(
     if not merge:
         each = np.ones(tokens)
         return Groups(support, np.arange(tokens), np.arange(contexts), each, weights)
-    column_of, columns = _distinct(support.T)
-    row_of, rows = _distinct(support)
+    columns = EqualColumns.of_rows(support.T)
+    rows = EqualColumns.of_rows(support)
     return Groups(
-        support[np.ix_(rows, columns)],
-        row_of,
-        column_of,
-        np.bincount(row_of).astype(np.float64),
-        np.bincount(column_of, weights),
+        support[np.ix_(rows.first, columns.first)],
+        rows.members,
+        columns.members,
+        rows.counts.astype(np.float64),
+        np.bincount(columns.members, weights),
     )
-
-
-def _distinct(
-    lines: Bool[np.ndarray, "n m"],
-) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " distinct"]]:
-    """Of each line, its group; of each group, its first line. Groups in order of appearance."""
-    packed = np.ascontiguousarray(np.packbits(lines, axis=1))
-    as_one = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-    _, first, group_of = np.unique(as_one, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[group_of].astype(np.int64), first[order].astype(np.int64)

@@ -1,56 +1,19 @@
 """Sparse support matrices, checked, with equal rows and columns merged: exact, and a large saving.
 
-Columns of equal support may be taken as equal at an optimum of the nuclear-norm problem, and so may
-token rows that occur after the same contexts: averaging over permutations inside a group keeps a
-point feasible and its norm does not rise. Nothing here is dense, so it serves 10^4 tokens and 10^6
-contexts.
+Why rows and columns may be merged, `grouping` says. Nothing here is dense, so it serves 10^4 tokens
+and 10^6 contexts.
 
-Axes: V tokens, M contexts, N columns, U distinct columns, K triplets.
+Axes: V tokens, M contexts.
 """
 
 import dataclasses
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Shaped
 
+from tightframe.ntp.grouping import EqualColumns
 from tightframe.ntp.spectrum import CentredSupport, Triplets
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EqualColumns:
-    """Which columns are equal; groups stand in the order of their first columns.
-
-    Attributes:
-        first: (U,), the first column of each group.
-        counts: (U,), how many columns each group has.
-        members: (N,), the group of each column.
-    """
-
-    first: Int64[np.ndarray, " U"]
-    counts: Int64[np.ndarray, " U"]
-    members: Int64[np.ndarray, " N"]
-
-    @classmethod
-    def of(cls, columns: sp.csc_array) -> "EqualColumns":
-        """Of a boolean matrix whose indices are sorted."""
-        seen: dict[bytes, int] = {}
-        members = np.empty(columns.shape[1], dtype=np.int64)
-        first: list[int] = []
-        for column in range(columns.shape[1]):
-            tokens = columns.indices[columns.indptr[column] : columns.indptr[column + 1]]
-            group = seen.setdefault(tokens.tobytes(), len(seen))
-            if group == len(first):
-                first.append(column)
-            members[column] = group
-        counts = np.bincount(members, minlength=len(first)).astype(np.int64)
-        return cls(np.array(first, dtype=np.int64), counts, members)
-
-    def expand(self, vectors: Float[np.ndarray, "U K"]) -> Float[np.ndarray, "N K"]:
-        """Singular vectors of all columns: each group's entry, spread evenly over its members."""
-        each: Float[np.ndarray, "U K"] = vectors / np.sqrt(self.counts)[:, None]
-        expanded: Float[np.ndarray, "N K"] = each[self.members]
-        return expanded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from scipy.optimize import OptimizeResult, minimize
 from scipy.special import entr
 
+from tightframe.ntp.free_embeddings import FreeEmbeddings
 from tightframe.ntp.soft_labels import SoftLabels, cross_entropy, excess, gradient
 
 Status = Literal["certified", "uncertified"]
@@ -149,78 +150,39 @@ def ridge_path(
     for lam in asked:
         _check_ridge(lam, "lambdas", largest)
     random = np.random.default_rng(seed)
-    factors = np.zeros((labels.vocab_size + labels.n_contexts) * dim)
+    problem = FreeEmbeddings(labels, dim)
+    factors = np.zeros(math.prod(problem.shape))
     points = []
     for lam in sorted(asked, reverse=True):
-        factors, iterations = _optimum(labels, lam, factors, random, threshold)
-        point = _point(labels, lam, *_split(factors, labels), iterations, threshold)
+        factors, iterations = _optimum(problem, lam, factors, random, threshold)
+        point = _point(labels, lam, problem, factors, dim, iterations, threshold)
         if point.status == "uncertified":
             _warn(point, labels, threshold)
         points.append(point)
     return points
 
 
-class _Objective:
-    """(CE - H) / lambda + half the squared norm of the factors, and its gradient.
-
-    Within a support the loss is `p (expm1(d) - d)` with `d = log q - log p`, and its slope is
-    `p expm1(d)`: both keep their digits where d is 1e-7. Written as `q - p`, the gap of a point
-    at 1e-7 ends at 1e-3 instead of 3e-5.
-    """
-
-    def __init__(self, labels: SoftLabels):
-        p = labels.probabilities
-        self.labels = labels
-        self.log_p = np.log(p.data)
-        self.contexts = np.repeat(np.arange(labels.n_contexts), labels.support_sizes)
-        self.stored = p.indices, self.contexts
-        self.shares = p.data * labels.weights[self.contexts]  # of all pairs
-
-    def __call__(
-        self, factors: Float[np.ndarray, " n"], lam: float
-    ) -> tuple[float, Float[np.ndarray, " n"]]:
-        n_tokens = self.labels.vocab_size
-        both = factors.reshape(n_tokens + self.labels.n_contexts, -1)
-        logits = both[:n_tokens] @ both[n_tokens:].T
-        logits -= logits.max(axis=0)
-        slope = np.exp(logits)
-        totals = slope.sum(axis=0)
-        slope *= self.labels.weights / totals
-        surprise = logits[self.stored] - np.log(totals)[self.contexts] - self.log_p
-        off_by = np.expm1(surprise)
-        slope[self.stored] = 0
-        loss = slope.sum() + self.shares @ (off_by - surprise)  # sum of nonnegative terms
-        slope[self.stored] = self.shares * off_by
-        slope /= lam
-        steepest = both.copy()
-        steepest[:n_tokens] += slope @ both[n_tokens:]
-        steepest[n_tokens:] += slope.T @ both[:n_tokens]
-        return float(loss / lam + 0.5 * (factors @ factors)), steepest.ravel()
-
-
 def _optimum(
-    labels: SoftLabels,
+    problem: FreeEmbeddings,
     lam: float,
     start: Float[np.ndarray, " n"],
     random: np.random.Generator,
     threshold: float,
 ) -> tuple[Float[np.ndarray, " n"], int]:
     """Factors near the optimum, and the iterations taken; begun anew while not certified."""
-    objective, factors, iterations, noise = _Objective(labels), start, 0, NOISE
-
-    def gap(factors: Float[np.ndarray, " n"]) -> float:
-        classifier, embeddings = _split(factors, labels)
-        return ridge_gap(classifier @ embeddings.T, labels, lam)
+    factors, iterations, noise = start, 0, NOISE
 
     def stop_when_certified(intermediate_result: OptimizeResult) -> None:
         nonlocal iterations
         iterations += 1
-        if iterations % CHECKED_EVERY == 0 and gap(intermediate_result.x) <= threshold / 10:
+        if iterations % CHECKED_EVERY:
+            return
+        if problem.gap(intermediate_result.x, lam) <= threshold / 10:
             raise StopIteration
 
     for _ in range(1 + RESTARTS):
         factors = minimize(
-            objective,
+            problem,
             factors + noise * random.standard_normal(len(factors)),
             args=(lam,),
             jac=True,
@@ -234,7 +196,7 @@ def _optimum(
                 "gtol": 1e-8,
             },
         ).x
-        if gap(factors) <= threshold:
+        if problem.gap(factors, lam) <= threshold:
             break
         noise = 5 * NOISE
     return factors, iterations
@@ -243,37 +205,32 @@ def _optimum(
 def _point(
     labels: SoftLabels,
     lam: float,
-    classifier: Float[np.ndarray, "V D"],
-    embeddings: Float[np.ndarray, "M D"],
+    problem: FreeEmbeddings,
+    factors: Float[np.ndarray, " n"],
+    dim: int,
     iterations: int,
     threshold: float,
 ) -> RidgePoint:
-    """Judged by its logits alone; factors balanced, their columns by falling singular value."""
-    left, values, right = np.linalg.svd(classifier @ embeddings.T, full_matrices=False)
-    dim = classifier.shape[1]
+    """Judged by all its logits alone; factors balanced, columns by falling singular value."""
+    left, values, right = np.linalg.svd(problem.product(factors), full_matrices=False)
     spare = max(0, dim - len(values))
     roots = np.sqrt(values[:dim])
-    factors = [np.pad(side[:, :dim] * roots, ((0, 0), (0, spare))) for side in (left, right.T)]
-    logits = factors[0] @ factors[1].T
+    classifier, embeddings = (
+        np.pad(equal.expand(side[:, :dim] * roots), ((0, 0), (0, spare)))
+        for equal, side in ((problem.tokens, left), (problem.contexts, right.T))
+    )
+    logits = classifier @ embeddings.T
     relgap = ridge_gap(logits, labels, lam)
     return RidgePoint(
         lam=lam,
-        classifier=factors[0],
-        embeddings=factors[1],
+        classifier=classifier,
+        embeddings=embeddings,
         excess=excess(logits, labels),
         nuclear_norm=float(values.sum()),
         relgap=relgap,
         status="certified" if relgap <= threshold else "uncertified",
         iterations=iterations,
     )
-
-
-def _split(
-    factors: Float[np.ndarray, " n"], labels: SoftLabels
-) -> tuple[Float[np.ndarray, "V D"], Float[np.ndarray, "M D"]]:
-    """Views of the classifier and the embeddings that lie one after the other in `factors`."""
-    both = factors.reshape(labels.vocab_size + labels.n_contexts, -1)
-    return both[: labels.vocab_size], both[labels.vocab_size :]
 
 
 def _warn(point: RidgePoint, labels: SoftLabels, threshold: float) -> None:

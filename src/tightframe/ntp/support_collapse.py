@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 
 from tightframe.moments.state import ClassMoments
+from tightframe.ntp.grouping import EqualColumns
 from tightframe.ntp.similarity import unit_rows
 from tightframe.ntp.soft_labels import SoftLabels
 
@@ -71,20 +72,17 @@ class Collapse:
 
 def support_groups(labels: SoftLabels, *, most: int = MOST, seed: int = 0) -> SupportGroups:
     """Contexts by their support; of a group larger than `most`, as many are drawn by `seed`."""
-    support = labels.support
-    by_support: dict[bytes, list[int]] = {}
-    for context in range(labels.n_contexts):
-        tokens = support.indices[support.indptr[context] : support.indptr[context + 1]]
-        by_support.setdefault(tokens.tobytes(), []).append(context)
+    equal = EqualColumns.of(labels.support)
+    in_order = np.argsort(equal.members, kind="stable")
     generator = np.random.default_rng(seed)
     members, n_left = [], 0
-    for group in by_support.values():
+    for group in np.split(in_order, np.cumsum(equal.counts)[:-1]):
         if len(group) > most:
             n_left += len(group) - most
-            group = sorted(generator.choice(group, most, replace=False).tolist())
-        members.append(np.array(group))
-    alone = sum(len(group) == 1 for group in members)
-    return SupportGroups(tuple(group for group in members if len(group) > 1), alone, n_left)
+            group = np.sort(generator.choice(group, most, replace=False))
+        if len(group) > 1:
+            members.append(group)
+    return SupportGroups(tuple(members), int((equal.counts == 1).sum()), n_left)
 
 
 def collapse(vectors: Vectors, groups: SupportGroups, *, block: int = 4096) -> Collapse:
