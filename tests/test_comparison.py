@@ -71,6 +71,14 @@ def test_logits_at_the_limit_have_the_values_of_the_theory(labels):
     assert found["ntp_support_groups"] == M / 2
 
 
+def test_zero_logits_have_a_scale_of_zero_and_no_cosine(labels):
+    # R is a coordinate: 0 is its value before a model has learned anything, not a missing one.
+    shape = labels.matrix.shape
+    found = compare(np.zeros((shape[0], 6)), np.ones((shape[1], 6)), labels, predicted(labels))
+    assert found["ntp_rest_scale"].value == 0
+    assert np.isnan(found["ntp_rest_cos"].value)
+
+
 def test_the_predicted_geometry_is_like_itself(labels):
     # L = 5 L_mm alone: both Grams are the predicted ones, and the excess is that of no L_in.
     prediction = predicted(labels)

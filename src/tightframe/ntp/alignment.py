@@ -131,9 +131,7 @@ def rest_cosine(of: Compared, reference: Reference) -> Value:
 
 def rest_scale(of: Compared, reference: Reference) -> Value:
     """<P_perp(L), L_mm> / |L_mm|^2: the R of L ~ L_in + R L_mm."""
-    return _mean_against(
-        of, reference, lambda one: float(one.rest.sum() / one.squared.sum()) or math.nan
-    )
+    return _mean_against(of, reference, lambda one: float(one.rest.sum() / one.squared.sum()))
 
 
 def gram(of: Compared, reference: Reference, *, side: Side) -> Value:
