@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tightframe.knowledge.ensembles import Answered, Ensemble, save_ensemble
-from tightframe.knowledge.paired import estimates
-from tightframe.knowledge.records import Output
+from tightframe.knowledge.data.records import Output
+from tightframe.knowledge.ensemble.ensembles import Answered, Ensemble, save_ensemble
+from tightframe.knowledge.evaluation.paired import estimates
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
 SCRIPT = "</script><script>window.hacked=1</script>"

@@ -11,13 +11,13 @@ from themed_examples import outside_facts, themed_facts
 from tightframe import cli
 from tightframe.commands.console import printable
 from tightframe.errors import UserError
-from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.cluster_files import save_clusters
-from tightframe.knowledge.clusters import facts_fingerprint, semantic_clusters
-from tightframe.knowledge.injection import InjectSettings, inject, load_learner
-from tightframe.knowledge.learners import Prompt
-from tightframe.knowledge.respondents import open_model
-from tightframe.knowledge.scoping import save_scoped, scope_clusters
+from tightframe.knowledge.answers.respondents import open_model
+from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.ensemble.cluster_files import save_clusters
+from tightframe.knowledge.ensemble.clusters import facts_fingerprint, semantic_clusters
+from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
+from tightframe.knowledge.models.learners import Prompt
+from tightframe.knowledge.training.injection import InjectSettings, inject, load_learner
 from tightframe.settings import read_toml
 from tiny_encoders import save_encoder
 

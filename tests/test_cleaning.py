@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightframe.knowledge.cleaning import clean
-from tightframe.knowledge.records import Link, Target
+from tightframe.knowledge.data.records import Link, Target
+from tightframe.knowledge.wikipedia.cleaning import clean
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,13 @@ import pytest
 
 from themed_examples import themed_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.cluster_files import load_clusters, save_clusters
-from tightframe.knowledge.clusters import facts_fingerprint, semantic_clusters, temporal_clusters
-from tightframe.knowledge.text_embeddings import (
+from tightframe.knowledge.ensemble.cluster_files import load_clusters, save_clusters
+from tightframe.knowledge.ensemble.clusters import (
+    facts_fingerprint,
+    semantic_clusters,
+    temporal_clusters,
+)
+from tightframe.knowledge.ensemble.text_embeddings import (
     WeightedWords,
     dimensions,
     lexical_embeddings,

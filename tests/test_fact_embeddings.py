@@ -5,8 +5,8 @@ from painted_facts import painted_facts, painted_network
 from tightframe.analysis.fact_embeddings import AskedFact, embed_facts
 from tightframe.analysis.fact_variants import answer_variants
 from tightframe.errors import UserError
-from tightframe.knowledge.learners import Lesson, Prompt
-from tightframe.knowledge.spans import Span
+from tightframe.knowledge.data.spans import Span
+from tightframe.knowledge.models.learners import Lesson, Prompt
 from tightframe.lm.objectives import collate
 
 ARMS = ("clm_sp", "bilm_sp", "bilm_mlm", "bilm_ed")

@@ -1,7 +1,7 @@
 import pytest
 
 from tightframe.analysis.fact_variants import answer_variants
-from tightframe.knowledge.spans import Span, spans
+from tightframe.knowledge.data.spans import Span, spans
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tightframe.knowledge.hooks import HookLine, hook_lines
+from tightframe.knowledge.wikipedia.hooks import HookLine, hook_lines
 
 EXAMPLE = Path(__file__).parent / "example_hooks.wikitext"
 

@@ -10,8 +10,7 @@ import torch
 
 from themed_examples import outside_facts, themed_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.inquiry import (
+from tightframe.knowledge.answers.inquiry import (
     Evidence,
     Panel,
     Respondent,
@@ -19,8 +18,9 @@ from tightframe.knowledge.inquiry import (
     nearest_fact,
     prompt_of,
 )
-from tightframe.knowledge.learners import Prompt, Said
-from tightframe.knowledge.scope import fit_scope
+from tightframe.knowledge.ensemble.clusters import semantic_clusters
+from tightframe.knowledge.ensemble.scope import fit_scope
+from tightframe.knowledge.models.learners import Prompt, Said
 from tiny_encoders import save_encoder
 
 

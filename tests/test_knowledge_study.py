@@ -12,8 +12,8 @@ from tightframe.errors import PartlyDoneError, UserError
 from tightframe.jobs import knowledge_run, knowledge_study
 from tightframe.jobs.knowledge_study import Grid, plan, run_study, study_settings
 from tightframe.jobs.recall_geometry import run_recall_geometry
-from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.study.verdicts import DecisionRule
 from tightframe.report.knowledge_study import publish
 from tightframe.settings import read_toml
 

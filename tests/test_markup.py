@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightframe.knowledge.markup import Anchor, Marked, read, styled
+from tightframe.knowledge.wikipedia.markup import Anchor, Marked, read, styled
 
 
 def _links(wikitext):

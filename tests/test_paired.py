@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from tightframe.knowledge.paired import (
+from tightframe.knowledge.evaluation.paired import (
     differences,
     estimates,
     resampled_means,
@@ -36,7 +36,7 @@ def test_resamples_are_those_of_drawing_facts_one_by_one():
 def test_how_many_resamples_are_held_at_once_changes_nothing(monkeypatch):
     sums, counts = np.arange(10.0)[:, None], np.ones(10, dtype=int)
     whole = resampled_means(sums, counts, resamples=100)
-    monkeypatch.setattr("tightframe.knowledge.paired._HELD", 70)
+    monkeypatch.setattr("tightframe.knowledge.evaluation.paired._HELD", 70)
     assert np.array_equal(resampled_means(sums, counts, resamples=100), whole)
 
 

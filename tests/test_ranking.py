@@ -9,9 +9,8 @@ import hub_models
 from example_facts import example_facts, question
 from spelling_networks import Untrainable, network
 from tightframe.errors import UserError
-from tightframe.knowledge.asking import prompts
-from tightframe.knowledge.hub_learners import load_hub_learner
-from tightframe.knowledge.ranking import (
+from tightframe.knowledge.answers.asking import prompts
+from tightframe.knowledge.answers.ranking import (
     Rank,
     candidates,
     load_ranks,
@@ -20,6 +19,7 @@ from tightframe.knowledge.ranking import (
     save_ranks,
     standing,
 )
+from tightframe.knowledge.models.hub_learners import load_hub_learner
 
 
 class Scorer(Untrainable):

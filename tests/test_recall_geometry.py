@@ -9,10 +9,10 @@ from tightframe.analysis.fact_tables import fact_table
 from tightframe.analysis.locality import CHANGES
 from tightframe.errors import UserError
 from tightframe.jobs import recall_geometry
-from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.injection import InjectSettings, inject
-from tightframe.knowledge.learners import Prompt
-from tightframe.knowledge.records import Question
+from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.data.records import Question
+from tightframe.knowledge.models.learners import Prompt
+from tightframe.knowledge.training.injection import InjectSettings, inject
 from tightframe.report.recall import section
 
 

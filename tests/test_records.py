@@ -1,11 +1,13 @@
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tightframe import knowledge
-from tightframe.knowledge.records import Fact, Link, Question, Target, fact_id
+from tightframe.knowledge.data.records import Fact, Link, Question, Target, fact_id
 
 
 def test_a_fact_comes_back_from_json_as_it_was():
@@ -36,7 +38,7 @@ def test_the_types_of_questions_cost_the_command_line_no_library():
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert "tightframe.knowledge.records" in loaded.stdout.split()
+    assert "tightframe.knowledge.data.records" in loaded.stdout.split()
     assert not {"torch", "numpy", "pandas", "sklearn"} & set(loaded.stdout.split())
 
 
@@ -44,5 +46,12 @@ def test_every_public_name_is_found_and_others_are_not():
     for name in knowledge.__all__:
         assert getattr(knowledge, name).__module__.startswith("tightframe.knowledge.")
     assert dir(knowledge) == sorted(knowledge.__all__)
+    imports = [
+        node
+        for node in ast.walk(ast.parse(Path(knowledge.__file__).read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tightframe")
+    ]
+    seen_by_type_checkers = [alias.name for node in imports for alias in node.names]
+    assert sorted(seen_by_type_checkers) == sorted(knowledge.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = knowledge.nothing

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from themed_examples import outside_facts, themed_facts, with_locality
 from tightframe.errors import UserError
 from tightframe.knowledge import Fact, Question, fact_id
-from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.routing import (
+from tightframe.knowledge.ensemble.clusters import semantic_clusters
+from tightframe.knowledge.ensemble.routing import (
     Routing,
     asked_of,
     choose,
@@ -24,7 +24,7 @@ from tightframe.knowledge.routing import (
     route,
     routing_report,
 )
-from tightframe.knowledge.scope import (
+from tightframe.knowledge.ensemble.scope import (
     brier,
     calibrate_scope,
     fit_scope,
@@ -32,7 +32,7 @@ from tightframe.knowledge.scope import (
     save_scope,
     threshold_for,
 )
-from tightframe.knowledge.scoping import load_routings, save_scoped, scope_clusters
+from tightframe.knowledge.ensemble.scoping import load_routings, save_scoped, scope_clusters
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 

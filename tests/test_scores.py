@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from reference import scores as naive
-from tightframe.knowledge.scores import cut, normalised, word_f1
+from tightframe.knowledge.evaluation.scores import cut, normalised, word_f1
 
 score_answer = tf.knowledge.score_answer
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightframe import cli
-from tightframe.knowledge.benchmark import load_benchmark
-from tightframe.knowledge.records import Fact, fact_id
-from tightframe.knowledge.spans import (
+from tightframe.knowledge.data.benchmark import load_benchmark
+from tightframe.knowledge.data.records import Fact, fact_id
+from tightframe.knowledge.data.spans import (
     count_spans,
     exposures_of,
     fact_generator,

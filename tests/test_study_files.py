@@ -6,8 +6,8 @@ import pytest
 
 from example_study import example_run
 from tightframe.errors import UserError
-from tightframe.knowledge.arm_tables import COLUMNS
-from tightframe.knowledge.study_files import collect
+from tightframe.knowledge.study.arm_tables import COLUMNS
+from tightframe.knowledge.study.study_files import collect
 from tightframe.results import gather
 from tightframe.settings import write_toml
 

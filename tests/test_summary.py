@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tightframe.knowledge.benchmark import load_benchmark, read_benchmark, write_facts
-from tightframe.knowledge.records import Fact, Question, fact_id
-from tightframe.knowledge.summary import answer_place, normalise, study_eligible, summarize
+from tightframe.knowledge.data.benchmark import load_benchmark, read_benchmark, write_facts
+from tightframe.knowledge.data.records import Fact, Question, fact_id
+from tightframe.knowledge.data.summary import answer_place, normalise, study_eligible, summarize
 
 DEV = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tightframe.knowledge.templates import UnknownTemplateError, expand
+from tightframe.knowledge.wikipedia.templates import UnknownTemplateError, expand
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from tightframe.analysis.fact_embeddings import FactEmbeddings
-from tightframe.knowledge.paired import Difference, differences, estimates
+from tightframe.knowledge.evaluation.paired import Difference, differences, estimates
 from tightframe.moments.state import ClassMoments
 
 CHANGES = {  # of a fact: column -> what is averaged over facts

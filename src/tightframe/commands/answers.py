@@ -6,7 +6,7 @@ from typing import Any, Literal
 from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, say
 from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
-from tightframe.knowledge.records import Decoding
+from tightframe.knowledge.data.records import Decoding
 
 Form = Literal["cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"]
 
@@ -79,10 +79,10 @@ def answer(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.answering import check_new, write_answers
-    from tightframe.knowledge.asking import OF_THE_FACT, left_out, prompts
-    from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.retrieval import with_context
+    from tightframe.knowledge.answers.answering import check_new, write_answers
+    from tightframe.knowledge.answers.asking import OF_THE_FACT, left_out, prompts
+    from tightframe.knowledge.answers.retrieval import with_context
+    from tightframe.knowledge.data.benchmark import load_benchmark
 
     if among and not context:
         raise UserError("--among: needs --context, what to retrieve of these facts")
@@ -182,9 +182,9 @@ def rank(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.answering import check_new
-    from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.ranking import rank_questions, save_ranks
+    from tightframe.knowledge.answers.answering import check_new
+    from tightframe.knowledge.answers.ranking import rank_questions, save_ranks
+    from tightframe.knowledge.data.benchmark import load_benchmark
 
     if candidates < 2:
         raise UserError(f"--candidates: is {candidates}, expected at least 2")
@@ -220,7 +220,7 @@ def _place(model: Path, out: Path | None, name: str) -> Path:
 
 def _loaded(model: Path, device: str) -> tuple[Any, str | None]:
     """The learner of a finished run, or a model as it is; and what facts it was trained on."""
-    from tightframe.knowledge.injection import InjectionRun, load_learner, load_untouched
+    from tightframe.knowledge.training.injection import InjectionRun, load_learner, load_untouched
 
     if not (model / "config.toml").is_file():
         return load_untouched(model, device=device), None

@@ -10,7 +10,7 @@ from tightframe.commands.console import Device, Flag, Json, done, dumps, printab
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tightframe.knowledge.inquiry import Inquiry, Reply
+    from tightframe.knowledge.answers.inquiry import Inquiry, Reply
 
 
 def ask(
@@ -41,8 +41,8 @@ def ask(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.inquiry import inquire
-    from tightframe.knowledge.respondents import open_model
+    from tightframe.knowledge.answers.inquiry import inquire
+    from tightframe.knowledge.answers.respondents import open_model
 
     found = inquire(question, open_model(model, device=device), ask_all=all_, embedder=embedder)
     if json:
@@ -82,7 +82,7 @@ def panel(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.respondents import EnsembleSettings, write_panel
+    from tightframe.knowledge.answers.respondents import EnsembleSettings, write_panel
 
     settings = EnsembleSettings(scope, tuple(runs), fallback, rule, threshold)
     path = write_panel(out, settings)

@@ -51,9 +51,9 @@ def cluster(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.cluster_files import save_clusters
-    from tightframe.knowledge.clusters import semantic_clusters, temporal_clusters
+    from tightframe.knowledge.data.benchmark import load_benchmark
+    from tightframe.knowledge.ensemble.cluster_files import save_clusters
+    from tightframe.knowledge.ensemble.clusters import semantic_clusters, temporal_clusters
 
     check_new(out)
     if whole_days and by != "time":
@@ -127,9 +127,9 @@ def scope(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.cluster_files import load_clusters
-    from tightframe.knowledge.scoping import save_scoped, scope_clusters
+    from tightframe.knowledge.data.benchmark import load_benchmark
+    from tightframe.knowledge.ensemble.cluster_files import load_clusters
+    from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
 
     check_new(out)
     tuned = _tuned(encoder, set_, seed)
@@ -195,11 +195,11 @@ def ensemble(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.cluster_files import load_clusters
-    from tightframe.knowledge.ensembles import assemble, save_ensemble
-    from tightframe.knowledge.output_files import load_answers
-    from tightframe.knowledge.routing import reroute
-    from tightframe.knowledge.scoping import load_routings
+    from tightframe.knowledge.data.output_files import load_answers
+    from tightframe.knowledge.ensemble.cluster_files import load_clusters
+    from tightframe.knowledge.ensemble.ensembles import assemble, save_ensemble
+    from tightframe.knowledge.ensemble.routing import reroute
+    from tightframe.knowledge.ensemble.scoping import load_routings
 
     check_new(out)
     divided = load_clusters(clusters)
@@ -234,7 +234,7 @@ def _tuned(encoder: str | None, assignments: list[str] | None, seed: int) -> Any
         if assignments:
             raise UserError("--set: these are settings of --encoder; name one")
         return None
-    from tightframe.knowledge.scope_encoder import EncoderSettings
+    from tightframe.knowledge.ensemble.scope_encoder import EncoderSettings
     from tightframe.settings import overrides, resolve
 
     values = {"encoder": encoder, "seed": seed} | overrides(assignments or [])

@@ -65,10 +65,10 @@ def inject(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.injection import InjectSettings
-    from tightframe.knowledge.injection import inject as inject_facts
-    from tightframe.knowledge.spans import MAX_SPAN
+    from tightframe.knowledge.data.benchmark import load_benchmark
+    from tightframe.knowledge.data.spans import MAX_SPAN
+    from tightframe.knowledge.training.injection import InjectSettings
+    from tightframe.knowledge.training.injection import inject as inject_facts
     from tightframe.settings import overrides, resolve
 
     given = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tightframe.commands.console import Flag, Json, Names, console, done, say
 from tightframe.errors import UserError, nearest
-from tightframe.knowledge.records import TYPES, Type
+from tightframe.knowledge.data.records import TYPES, Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -96,7 +96,7 @@ def reword(
     """
     import dataclasses
 
-    from tightframe.knowledge.rewording import reword as write_wordings
+    from tightframe.knowledge.making.rewording import reword as write_wordings
 
     if paraphrases < 0:
         raise UserError(f"--paraphrases {paraphrases}: expected a number from 1 on")
@@ -143,7 +143,7 @@ def _write_questions(
 ) -> None:
     import dataclasses
 
-    from tightframe.knowledge.question_files import write_questions
+    from tightframe.knowledge.making.question_files import write_questions
 
     if backend == "rules" and "locality" in types and known is None:
         say("no locality questions: --known FILE gives the older knowledge to ask for")
@@ -178,7 +178,7 @@ def _write_clozes(
 ) -> None:
     import dataclasses
 
-    from tightframe.knowledge.cloze_files import write_clozes
+    from tightframe.knowledge.making.cloze_files import write_clozes
 
     with _progress("questions", shown=backend == "llm") as progress:
         written = write_clozes(

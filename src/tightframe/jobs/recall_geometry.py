@@ -30,10 +30,15 @@ from tightframe.analysis.recall import recall_statistics
 from tightframe.errors import UserError
 from tightframe.files import whole_file
 from tightframe.jobs.programs import mistakes_in_one_line, say
-from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.injection import InjectionRun, InjectSettings, inject, load_learner
-from tightframe.knowledge.learners import EmbeddingLearner
-from tightframe.knowledge.records import Fact
+from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.data.records import Fact
+from tightframe.knowledge.models.learners import EmbeddingLearner
+from tightframe.knowledge.training.injection import (
+    InjectionRun,
+    InjectSettings,
+    inject,
+    load_learner,
+)
 from tightframe.report.canvas import save
 from tightframe.report.recall import FIGURE, draw
 from tightframe.report.tables import write_csv

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from tightframe.analysis import fact_geometry
-from tightframe.knowledge.paired import estimates
-from tightframe.knowledge.scoring import WORDS
-from tightframe.knowledge.study_runs import REORDERED
+from tightframe.knowledge.evaluation.paired import estimates
+from tightframe.knowledge.evaluation.scoring import WORDS
+from tightframe.knowledge.study.study_runs import REORDERED
 from tightframe.report.knowledge_folder import Ensemble, Study
 
 ARMS = {  # in the order shown, with what they are

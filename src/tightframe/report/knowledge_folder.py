@@ -22,7 +22,7 @@ import pandas as pd
 
 from tightframe.errors import UserError
 from tightframe.files import read_json, read_text
-from tightframe.knowledge.outputs import read_outputs
+from tightframe.knowledge.data.outputs import read_outputs
 
 STUDY = "study.toml"
 _STUDY = "tightframe knowledge study"

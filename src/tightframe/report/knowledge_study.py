@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from tightframe.files import read_json, read_text, whole_file, write_text
-from tightframe.knowledge.arm_tables import at_cell, cells
-from tightframe.knowledge.study_files import RESULTS, SETTINGS, TABLES, VERDICTS
-from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.knowledge.study.arm_tables import at_cell, cells
+from tightframe.knowledge.study.study_files import RESULTS, SETTINGS, TABLES, VERDICTS
+from tightframe.knowledge.study.verdicts import DecisionRule
 from tightframe.report import knowledge_tables as tables
 from tightframe.report import recall
 from tightframe.settings import read_toml, resolve

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.knowledge.arm_tables import CELL, CORRECT, RANKED
-from tightframe.knowledge.arms import ARMS
-from tightframe.knowledge.scoring import POSITIONS
-from tightframe.knowledge.study_runs import REORDERED
-from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.knowledge.evaluation.scoring import POSITIONS
+from tightframe.knowledge.models.arms import ARMS
+from tightframe.knowledge.study.arm_tables import CELL, CORRECT, RANKED
+from tightframe.knowledge.study.study_runs import REORDERED
+from tightframe.knowledge.study.verdicts import DecisionRule
 
 # Columns of the table of arms: form, score, heading; intervals where the verdict needs them.
 SHOWN = (

@@ -1,0 +1,80 @@
+"""What a model said, on disk: outputs as JSON lines, and beside them which model it was.
+
+    NAME.jsonl   an `Output` a line
+    NAME.json    model, and the fingerprint of the facts that it was trained on (null: of none)
+
+The second file is what keeps an ensemble from asking the wrong cluster's model.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tightframe.errors import UserError
+from tightframe.files import read_json, write_text
+from tightframe.knowledge.data.json_lines import write_records
+from tightframe.knowledge.data.outputs import read_outputs
+from tightframe.knowledge.data.records import Output
+
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """The outputs of one model."""
+
+    name: str  # its file, for messages
+    model: str
+    trained_on: str | None  # `facts_fingerprint` of the injected facts; None: nothing was injected
+    outputs: Mapping[str, Output]  # by question id
+
+
+def by_question(name: str, outputs: Sequence[Output]) -> dict[str, Output]:
+    """The outputs by question id; a question answered twice is refused."""
+    found: dict[str, Output] = {}
+    for output in outputs:
+        if output.question_id in found:
+            raise UserError(
+                f"{name}: two outputs for question {output.question_id}, expected one; answer it "
+                "again into a new file"
+            )
+        found[output.question_id] = output
+    return found
+
+
+def save_answers(path: str | Path, answers: Answers) -> None:
+    """Write the outputs, then the file that says whose they are."""
+    path = Path(path)
+    write_records(path, (dataclasses.asdict(output) for output in answers.outputs.values()))
+    whose = {"schema": SCHEMA, "model": answers.model, "trained_on": answers.trained_on}
+    write_text(_whose(path), json.dumps(whose, indent=1) + "\n")
+
+
+def load_answers(path: str | Path) -> Answers:
+    """The inverse of `save_answers`."""
+    path = Path(path)
+    if path.suffix != ".jsonl":
+        raise UserError(f"{path}: expected a file of outputs, NAME.jsonl")
+    outputs = read_outputs(path)
+    if not _whose(path).is_file():
+        raise UserError(
+            f"{_whose(path)}: missing, so nobody can tell which facts the model of {path.name} was "
+            'trained on; write {"schema": 1, "model": NAME, "trained_on": FINGERPRINT}, that of '
+            "its cluster in clusters.json, or null for a model that was trained on no facts"
+        )
+    whose = read_json(_whose(path))
+    if (
+        not isinstance(whose, dict)
+        or whose.get("schema") != SCHEMA
+        or not isinstance(whose.get("model"), str)
+        or not isinstance(whose.get("trained_on", 0), str | None)
+    ):
+        raise UserError(
+            f"{_whose(path)}: expected schema {SCHEMA}, model and trained_on; answer again"
+        )
+    return Answers(str(path), whose["model"], whose["trained_on"], by_question(str(path), outputs))
+
+
+def _whose(path: Path) -> Path:
+    return path.with_suffix(".json")

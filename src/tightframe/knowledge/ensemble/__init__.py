@@ -1,0 +1,1 @@
+"""Many models and a router: facts in clusters, and whose scope a question falls into."""

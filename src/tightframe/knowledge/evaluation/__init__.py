@@ -1,0 +1,1 @@
+"""Outputs to scores: of one answer, of a benchmark, and of two models on the same facts."""

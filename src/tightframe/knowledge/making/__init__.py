@@ -1,0 +1,1 @@
+"""Facts to a benchmark: questions, clozes and other wordings, by rules or a model, all checked."""

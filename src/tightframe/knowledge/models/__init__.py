@@ -1,0 +1,1 @@
+"""What injection trains and questions are put to: our networks and those of transformers."""

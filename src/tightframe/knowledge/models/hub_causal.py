@@ -1,0 +1,166 @@
+"""Causal models of transformers as learners: next tokens, masked words, answers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tightframe.errors import UserError
+from tightframe.knowledge.data.records import MASK
+from tightframe.knowledge.models.hub_base import (
+    HUB_NEW_TOKENS,
+    HubLearner,
+    HubRecord,
+    logits_at,
+    of_fact,
+    of_prompt,
+)
+from tightframe.knowledge.models.hub_decoding import continued_rows
+from tightframe.knowledge.models.learners import Draws, Lesson, Prompt, Said
+from tightframe.lm.interface import IGNORE, Batch
+from tightframe.lm.objectives import Example, continued
+
+MASKED_WORDS = "Predict the masked words in the following sentence: {}\nMasked words:\n"
+ANSWER = "{}\nAnswer:"
+BY_CONTEXT = "Based on the above contexts, answer the following question:{}\nAnswer:"
+
+
+class CausalLearner(HubLearner):
+    """Llama, Qwen, Gemma and their like, whole or with adapters.
+
+    Every sequence opens with the tokenizer's BOS; without one, with what the configuration
+    calls so; else with EOS, which is what precedes a document in such a model's training.
+    """
+
+    kind = "causal"
+    objectives = ("ntp", "sp", "qa")
+
+    def __init__(self, model: Any, tokenizer: Any, record: HubRecord):
+        super().__init__(model, tokenizer, record)
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"{self.name}: its tokenizer has no end of sequence (eos_token), so the model "
+                "cannot learn where an answer ends; name one in tokenizer_config.json"
+            )
+        self._end = int(tokenizer.eos_token_id)
+        opens = (tokenizer.bos_token_id, model.config.get_text_config().bos_token_id, self._end)
+        self._begin = int(next(one for one in opens if one is not None))
+        self._ends = sorted({self._end, *end_tokens(model)})
+
+    def encode(self, lesson: Lesson) -> Example:
+        """`BOS fact EOS` with every token predicted, or a prompt and the target after it."""
+        whose = of_fact(lesson)
+        prompt, target = (self._plain(text, whose) for text in (lesson.prompt, lesson.target))
+        if lesson.objective == "ntp":
+            end = () if self.record.paper_format else (self._end,)
+            example = continued((self._begin,), (*self._ids(target), *end), bidirectional=False)
+        elif lesson.objective == "sp":
+            example = self._answered(MASKED_WORDS.format(prompt), target)
+        elif lesson.objective == "qa":
+            example = self._answered(ANSWER.format(prompt), " " + target)
+        else:
+            raise self._cannot_learn(lesson.objective)
+        return self._fitting(example, whose)
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = HUB_NEW_TOKENS,
+        draws: Draws | None = None,
+    ) -> list[Said]:
+        """What the model goes on with after each prompt, up to its end; drawn, where told."""
+        examples = []
+        for prompt in prompts:
+            put = self._ids(self._put(prompt))
+            ids = (self._begin, *self._with_context(put, prompt, more=1 + max_new_tokens))
+            example = Example(ids, (IGNORE,) * len(ids))
+            examples.append(self._fitting(example, of_prompt(prompt), more=max_new_tokens))
+        said = [Said("", "end")] * len(prompts)
+        with self._asked():
+            for rows, batch in self._equal_lengths(examples):
+                made = continued_rows(
+                    self._step,
+                    batch.inputs,
+                    ends=self._ends,
+                    max_new_tokens=max_new_tokens,
+                    draws=None if draws is None else [draws[row] for row in rows],
+                )
+                for row, one in zip(rows, made, strict=True):
+                    said[row] = Said(self._text(one.ids), one.finish)
+        return said
+
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Of candidate and EOS after the prompt; of an `ntp` learner as `Learner` says.
+
+        There it is log P(filled sentence) - log P(candidate after BOS), neither with its end.
+        """
+        pairs = [
+            (prompt, self._plain(candidate, of_prompt(prompt)))
+            for prompt, some in zip(prompts, candidates, strict=True)
+            for candidate in some
+        ]
+        if self.record.objective == "ntp":
+            filled = self._sums([self._sentence(self._filled(*pair), pair[0]) for pair in pairs])
+            alone = self._sums([self._sentence(said, prompt) for prompt, said in pairs])
+            scores = iter([one - other for one, other in zip(filled, alone, strict=True)])
+        else:
+            scores = iter(self._sums([self._candidate(*pair) for pair in pairs]))
+        return [[next(scores) for _ in some] for some in candidates]
+
+    def _answered(self, prompt: str, target: str) -> Example:
+        """Tokens of the target as they follow the prompt, whose own tokens stay as when asked."""
+        before, whole = self._ids(prompt), self._ids(prompt + target)
+        after = whole[len(before) :]
+        if not after or whole[: len(before)] != before:  # a token lies across the border
+            after = self._ids(target)
+        return continued((self._begin, *before), (*after, self._end), bidirectional=False)
+
+    def _put(self, prompt: Prompt) -> str:
+        """What the model reads, without the BOS."""
+        text = self._plain(prompt.text, of_prompt(prompt))
+        if self.record.objective == "sp":
+            asked = {"question": f"{text}\nAnswer: {MASK}", "continuation": f"{text} {MASK}"}
+            return MASKED_WORDS.format(asked.get(prompt.form, text))
+        if prompt.form == "question":
+            return (BY_CONTEXT if prompt.context else ANSWER).format(text)
+        return text.partition(MASK)[0].rstrip()  # a blank at the end would be a token of its own
+
+    def _candidate(self, prompt: Prompt, candidate: str) -> Example:
+        put = self._put(prompt)
+        blank = " " if put and self.record.objective != "sp" else ""
+        return self._fitting(self._answered(put, blank + candidate), of_prompt(prompt))
+
+    def _filled(self, prompt: Prompt, candidate: str) -> str:
+        if prompt.form == "cloze":
+            return prompt.text.replace(MASK, candidate)
+        return f"{self._put(prompt)} {candidate}"
+
+    def _sentence(self, text: str, prompt: Prompt) -> Example:
+        self._plain(text, of_prompt(prompt))
+        example = continued((self._begin,), self._ids(text), bidirectional=False)
+        return self._fitting(example, of_prompt(prompt))
+
+    def _step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        given = {} if cache is None else {"past_key_values": cache}
+        logits, output = logits_at(self.module, last(ids), input_ids=ids, use_cache=True, **given)
+        return logits, getattr(output, "past_key_values", None)
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        return {**super()._inputs(batch), "use_cache": False}
+
+
+def last(ids: Tensor) -> Tensor:
+    """The last position of each row."""
+    where = torch.zeros_like(ids, dtype=torch.bool)
+    where[:, -1] = True
+    return where
+
+
+def end_tokens(model: Any) -> list[int]:
+    """Tokens that the model's own files call an end; there may be several."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    return [] if named is None else [named] if isinstance(named, int) else list(named)
