@@ -442,11 +442,13 @@ def test_what_needs_a_scatter_says_so_without_one():
 
 def decisions():
     """Four labels: 0, 1 seen with 10 and 2 positions, 2 seen but never asked, 3 unseen."""
-    made = Decisions(torch.tensor([True, True, True, False]))
+    made = Decisions(torch.tensor([True, True, True, False]), extras=["cosine", "library"])
     made.counts = torch.tensor([10, 2, 0, 4])
     made.agreements = torch.tensor([6, 2, 0, 0])
     made.agreements_full = torch.tensor([5, 2, 0, 1])
     made.nearest_hits = torch.tensor([4, 1, 0, 0])
+    made.agreements_cosine = torch.tensor([3, 1, 0, 0])
+    made.agreements_library = torch.tensor([4, 1, 0, 2])
     return made
 
 
@@ -458,11 +460,15 @@ def test_agreement_is_counted_over_positions_and_over_labels():
         "nc4_rate": (8 / 12, 12, 4),
         "nc4_rate_fullv": (8 / 16, 16, 0),
         "nc4_rate_macro": ((0.6 + 1) / 2, 2, 1),
+        "nc4_cos_rate": (4 / 12, 12, 4),
+        "nc4_rate_lib": (7 / 16, 16, 0),
         "ncc_accuracy": (5 / 16, 16, 0),
     }
     for name, numbers in expected.items():
         value = found[name]
         assert (value.value, value.n, value.excluded) == pytest.approx(numbers, rel=1e-15), name
+    assert math.isnan(found["nc4_top5_head"].value)
+    assert "not among the `extras` of these decisions" in found["nc4_top5_head"].reason
     assert found["nc4_rate"].reason == "positions whose label has no class mean: 4 left out"
 
 

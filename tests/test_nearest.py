@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference.moments import naive_choices, naive_ranks
+from reference.moments import naive_choices, naive_extras, naive_ranks
 from tightframe.moments import candidates, nearest
-from tightframe.moments.nearest import Chooser
+from tightframe.moments.nearest import Chooser, NearestMeans
 
 
 def problem(n=60, n_classes=90, dim=6, *, padding=0, seed=0, unseen=10, dtype=torch.float32):
@@ -223,7 +223,7 @@ def test_losses_neither_overflow_nor_underflow(monkeypatch, scale):
 
 def assert_naive_ranks(embeddings, labels, classifier, bias, means, seen):
     """Ranks are those of plain float64 loops, and asking for them changes nothing else."""
-    choices = Chooser(classifier, bias, means, seen, ranks=True)(embeddings, labels)
+    choices = Chooser(classifier, bias, means, seen, extras=["ranks"])(embeddings, labels)
     plain = Chooser(classifier, bias, means, seen)(embeddings, labels)
     assert plain.ranks is None
     for asked, unasked in zip(choices[:5], plain[:5], strict=True):
@@ -245,7 +245,7 @@ def test_the_rank_of_the_nearest_mean_among_four_logits():
     # before it; so is 3, which has no mean and doesn't count.
     classifier = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [2.0, 1.0]])
     means = torch.tensor([[9.0, 1.0], [2.0, 3.0], [-9.0, 0.0], [0.0, 0.0]]).double()
-    choose = Chooser(classifier, None, means, torch.tensor([1, 1, 1, 0]).bool(), ranks=True)
+    choose = Chooser(classifier, None, means, torch.tensor([1, 1, 1, 0]).bool(), extras=["ranks"])
     choices = choose(torch.tensor([[2.0, 1.0]]), torch.tensor([1]))
     assert (choices.nearest.item(), choices.ranks.item()) == (1, 1)
 
@@ -311,12 +311,140 @@ def test_ranks_are_the_same_where_tiles_are_float64(monkeypatch):
     assert torch.equal(assert_naive_ranks(*given), expected)
 
 
+def assert_naive_extras(embeddings, labels, classifier, bias, means, seen):
+    """Angles and the library's rule are those of plain float64 loops, and change nothing else."""
+    rest = (classifier, bias, means, seen)
+    choices = Chooser(*rest, extras=["cosine", "library"])(embeddings, labels)
+    plain = Chooser(*rest)(embeddings, labels)
+    assert (plain.cosine, plain.library, choices.ranks) == (None, None, None)
+    for asked, unasked in zip(choices[:4], plain[:4], strict=True):
+        assert torch.equal(asked, unasked)
+    expected = naive_extras(
+        embeddings.double().numpy(),
+        classifier.double().numpy(),
+        None if bias is None else bias.double().numpy(),
+        means.numpy(),
+        seen.numpy(),
+    )
+    for mine, theirs in zip((choices.cosine, *choices.library), expected, strict=True):
+        assert mine.tolist() == theirs.tolist()
+    # The means alone, as at an inner layer, say the same.
+    alone = NearestMeans(means, seen, n_rows=len(classifier), extras=["cosine", "library"])
+    found = alone(embeddings)
+    for mine, theirs in zip(
+        (found.ids, found.cosine, found.with_origin),
+        (choices.nearest, choices.cosine, choices.library[1]),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs)
+    return choices
+
+
+def test_nearest_by_distance_by_angle_and_beside_the_origin():
+    # Means (8, 0), (2, 2), (-1, 1), (3, -1): the global one is (3, 0.5). Seen from there h = (1, 0)
+    # lies at (-2, -0.5), and the means at (5, -0.5), (-1, 1.5), (-4, 0.5), (0, -1.5): cosines
+    # -0.94, 0.34, 0.94, 0.24, so class 2 is chosen by angle. Squared distances are 49, 5, 5, 5: the
+    # first of three is 1. The origin, where the mean of class 4 would be, is at distance 1.
+    means = torch.tensor([[8.0, 0], [2, 2], [-1, 1], [3, -1], [0, 0]]).double()
+    seen = torch.tensor([1, 1, 1, 1, 0]).bool()
+    classifier = torch.tensor([[0.0, 0], [0, 1], [1, 1], [0, 0], [2, 0], [3, 0]])  # 5 is padding
+    choices = assert_naive_extras(
+        torch.tensor([[1.0, 0.0]]), torch.tensor([0]), classifier, None, means, seen
+    )
+    assert (choices.nearest.item(), choices.cosine.item()) == (1, 2)
+    assert (choices.classifier.item(), choices.classifier_seen.item()) == (4, 2)
+    assert [ids.item() for ids in choices.library] == [5, 4]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    n=st.integers(1, 8),
+    n_classes=st.integers(2, 70),
+    dim=st.integers(2, 9),
+    padding=st.sampled_from([0, 1]),
+    seed=st.integers(0, 2**31),
+    unseen=st.sampled_from([0, 1, 70]),
+    with_bias=st.booleans(),
+    scale=st.sampled_from([0.1, 1]),
+)
+def test_angles_and_the_library_s_rule_are_those_of_plain_loops(
+    n, n_classes, dim, padding, seed, unseen, with_bias, scale
+):
+    unseen = min(unseen, n_classes - 1)
+    embeddings, labels, classifier, bias, means, seen = problem(
+        n, n_classes, dim, padding=padding, seed=seed, unseen=unseen
+    )
+    embeddings *= scale  # small ones lie near the origin
+    if int(seen.sum()) == 1:
+        means[seen] = 0.5  # is the global mean, and has no direction, exactly
+    assert_naive_extras(embeddings, labels, classifier, bias if with_bias else None, means, seen)
+
+
+def test_equal_angles_go_to_the_smallest_id():
+    # On a line there are two directions: the first mean on the side of h is chosen. An embedding at
+    # the global mean has no angle, and ties everything.
+    means = torch.tensor([[9.0], [-0.7], [3.3], [-0.3], [0.6], [-3.1]]).double()
+    seen = torch.arange(6) > 0
+    centre = means[seen].mean()
+    embeddings = torch.stack([centre + 5, centre - 5, centre])[:, None]
+    choose = NearestMeans(means, seen, extras=["cosine"])
+    assert choose(embeddings).cosine.tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize("gap", [1e-7, 1e-9])
+@pytest.mark.parametrize("tile", [64, 2048])
+def test_near_ties_of_angles_are_decided_as_float64_does(monkeypatch, gap, tile):
+    # Means come in pairs, 100 ids apart, of other lengths at all but the same angle. They are
+    # centred already, up to that.
+    monkeypatch.setattr(candidates, "TILE", tile)
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(100, 6))
+    base -= base.mean(0)
+    means = np.concatenate([base, 2 * base * (1 + gap * rng.normal(size=base.shape))])
+    embeddings = torch.from_numpy(base[:40] * (1 + 0.01 * rng.normal(size=(40, 6))))
+    classifier = torch.from_numpy(rng.normal(size=(200, 6)))
+    labels, seen = torch.zeros(40, dtype=torch.int64), torch.ones(200, dtype=torch.bool)
+    means = torch.from_numpy(means)
+    choices = assert_naive_extras(embeddings, labels, classifier, None, means, seen)
+    assert len((choices.cosine // 100).unique()) == 2  # each of the twins wins somewhere
+    assert choices.reevaluated >= 40
+
+
+@pytest.mark.parametrize("gap", [1e-7, 1e-9])
+@pytest.mark.parametrize("first", [0, 60])
+def test_near_ties_with_the_origin_are_decided_as_float64_does(gap, first):
+    # Embeddings half way to their own mean, so that the origin is all but as near; the others are
+    # far, in 50 dimensions. It stands for class `first`, or for the padding.
+    rng = np.random.default_rng(0)
+    means = torch.from_numpy(rng.normal(size=(60, 50)))
+    seen = torch.arange(60) != first
+    means[~seen] = 0
+    embeddings = means[1:41] * torch.from_numpy(0.5 + gap * rng.normal(size=(40, 1)))
+    classifier = torch.from_numpy(rng.normal(size=(62, 50)))
+    labels = torch.zeros(40, dtype=torch.int64)
+    choices = assert_naive_extras(embeddings, labels, classifier, None, means, seen)
+    chosen = choices.library[1]
+    assert set(chosen.tolist()) <= {first, *range(1, 41)}
+    assert 5 < (chosen == first).sum() < 35
+    assert choices.reevaluated >= 40
+
+
+def test_angles_and_the_library_s_rule_are_the_same_where_tiles_are_float64(monkeypatch):
+    given = problem(40, 150, padding=2)
+    expected = assert_naive_extras(*given)
+    monkeypatch.setattr(nearest, "_keeps_float32", lambda _: False)
+    choices = assert_naive_extras(*given)
+    assert torch.equal(choices.cosine, expected.cosine)
+    assert torch.equal(choices.library[1], expected.library[1])
+
+
 def test_no_positions_are_no_choices():
     embeddings, labels, *rest = problem()
     choices = Chooser(*rest)(embeddings[:0], labels[:0])
     assert [len(column) for column in choices[:4]] == [0, 0, 0, 0]
     assert choices.reevaluated == 0
-    assert len(Chooser(*rest, ranks=True)(embeddings[:0], labels[:0]).ranks) == 0
+    extras = Chooser(*rest, extras=["ranks", "cosine", "library"])(embeddings[:0], labels[:0])
+    assert [len(extras.ranks), len(extras.cosine), *map(len, extras.library)] == [0, 0, 0, 0]
 
 
 def test_what_cannot_be_chosen_among_is_refused():

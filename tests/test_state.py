@@ -13,6 +13,7 @@ from tightframe.errors import UserError
 from tightframe.moments import segments, storage
 from tightframe.moments.nearest import Choices
 from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.moments.storage import save_state
 
 TIGHT = {"rtol": 1e-10, "atol": 0.0}
 
@@ -405,23 +406,78 @@ def test_decisions_are_counted_by_the_class_of_the_label():
     assert (decisions.reevaluated, decisions.ignored) == (3, 1)
 
 
+EXTRAS = ("ranks", "cosine", "library")
+
+
 def random_decisions(seed, n=50):
     rng = np.random.default_rng(seed)
     ids = (torch.from_numpy(rng.integers(7, size=n)) for _ in range(3))
     labels = torch.from_numpy(rng.integers(7, size=n))
-    return labels, Choices(*ids, torch.from_numpy(rng.random(n)), int(rng.integers(5)))
+    losses, reevaluated = torch.from_numpy(rng.random(n)), int(rng.integers(5))
+    ranks, cosine, *library = (torch.from_numpy(rng.integers(7, size=n)) for _ in range(4))
+    return labels, Choices(*ids, losses, reevaluated, ranks, cosine, tuple(library))
 
 
-def test_decisions_merged_or_saved_are_those_of_one_stream(tmp_path):
+def test_what_is_told_besides_is_counted_by_the_class_of_the_label():
+    # Classes 0 and 1 have a mean, 2 has none. Classes before the nearest mean: 4, 5, 0, 0. By
+    # angle and among the seen: alike at the first, third and fourth, whose label has no mean.
+    decisions = Decisions(torch.tensor([True, True, False]), extras=EXTRAS)
+    found = choices([0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0.0] * 4)
+    found = found._replace(
+        ranks=torch.tensor([4, 5, 0, 0]),
+        cosine=torch.tensor([0, 0, 1, 0]),
+        library=(torch.tensor([3, 1, 2, 2]), torch.tensor([3, 2, 2, 2])),
+    )
+    decisions.update(torch.tensor([0, 0, 1, 2]), found)
+    assert decisions.extras == EXTRAS
+    assert decisions.agreements_top5.tolist() == [1, 1, 0]
+    assert decisions.agreements_cosine.tolist() == [1, 1, 0]
+    assert decisions.agreements_library.tolist() == [1, 1, 1]
+
+
+def test_decisions_tell_all_of_what_they_are_to_tell_or_nothing(tmp_path):
+    seen = torch.ones(7, dtype=torch.bool)
+    bare = Decisions(seen)
+    bare.update(*random_decisions(0))
+    assert (bare.extras, bare.agreements_top5, bare.agreements_cosine) == ((), None, None)
+    labels, told = random_decisions(0)
+    with pytest.raises(ValueError, match="tell nothing of agreements_cosine"):
+        Decisions(seen, extras=["cosine"]).update(labels, told._replace(cosine=None))
+    with pytest.raises(ValueError, match=r"different things: \(\) here, \('cosine',\) there"):
+        bare.merge(Decisions(seen, extras=["cosine"]))
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_decisions_written_before_there_were_extras_are_read(tmp_path, ranks):
+    # They had both sums of the ranks in any case, and 0 positions `ranked` where none was asked.
+    decisions = Decisions(torch.ones(7, dtype=torch.bool), 3, ["ranks"])
+    decisions.update(*random_decisions(0), torch.arange(50) % 3)
+    tensors, facts = decisions.pack()
+    ranked = decisions.counts.clone() * ranks
+    tensors |= {"ranked": ranked, "ranked_by_group": ranked.repeat(3, 1)}
+    save_state(tmp_path / "old.safetensors", "Decisions", tensors, facts)
+    found = Decisions.load(tmp_path / "old.safetensors")
+    assert found.extras == (("ranks",) if ranks else ())
+    assert (found.agreements_top5 is not None) == ranks
+    assert torch.equal(found.without(0).agreements, decisions.without(0).agreements)
+
+
+@pytest.mark.parametrize("extras", [(), ("cosine",), EXTRAS])
+def test_decisions_merged_or_saved_are_those_of_one_stream(tmp_path, extras):
     seen = torch.tensor([True] * 5 + [False] * 2)
-    whole, merged = Decisions(seen), Decisions(seen)
+    whole, merged = (Decisions(seen, extras=extras) for _ in range(2))
     for seed in range(3):
         whole.update(*random_decisions(seed))
-        part = Decisions(seen)
+        part = Decisions(seen, extras=extras)
         part.update(*random_decisions(seed))
         part.save(tmp_path / f"{seed}.safetensors")
         merged.merge(Decisions.load(tmp_path / f"{seed}.safetensors"))
-    for name in ("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"):
+    assert merged.extras == extras
+    names = ["counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"]
+    names += ["agreements_top5"] if "ranks" in extras else []
+    names += ["agreements_cosine"] if extras else []
+    names += ["agreements_library"] if "library" in extras else []
+    for name in names:
         assert torch.equal(getattr(merged, name), getattr(whole, name))
     torch.testing.assert_close(merged.losses, whole.losses, **TIGHT)
     assert merged.reevaluated == whole.reevaluated
@@ -649,27 +705,28 @@ def test_batches_join_a_saved_state_of_forty_million_samples(tmp_path):
 
 def test_decisions_in_groups_are_those_of_one_stream_and_can_be_left_out(tmp_path):
     seen = torch.tensor([True] * 5 + [False] * 2)
-    whole, parts = Decisions(seen, groups=3), []
+    whole, parts = Decisions(seen, 3, EXTRAS), []
     for group in range(3):
         labels, chosen = random_decisions(group)
         labels[7] = -100
         whole.update(labels, chosen, group)
-        parts.append(Decisions(seen))
+        parts.append(Decisions(seen, extras=EXTRAS))
         parts[-1].update(labels, chosen)
-    together = Decisions(seen)
+    together = Decisions(seen, extras=EXTRAS)
     for part in parts:
         together.merge(part)
     whole.save(tmp_path / "state.safetensors")
     loaded = Decisions.load(tmp_path / "state.safetensors")
     assert loaded.n_groups == 3
     assert loaded.counts_by_group.sum(1).tolist() == [49, 49, 49]
-    without = Decisions(seen)
+    without = Decisions(seen, extras=EXTRAS)
     without.merge(parts[0])
     without.merge(parts[2])
-    doubled = Decisions(seen, groups=3)
+    doubled = Decisions(seen, 3, EXTRAS)
     for _ in range(2):
         doubled.merge(loaded)
-    for name in ("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"):
+    names = ["counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"]
+    for name in [*names, "agreements_top5", "agreements_cosine", "agreements_library"]:
         assert torch.equal(getattr(whole, name), getattr(together, name))
         assert torch.equal(getattr(loaded, name), getattr(whole, name))
         assert torch.equal(getattr(loaded.without(1), name), getattr(without, name))

@@ -212,6 +212,22 @@ def test_ranks_and_dimensions_are_kept_where_a_measure_asks(model, tokens, tmp_p
     assert rows[2, "all", "rank_pr_total"].value >= 1
 
 
+def test_other_rules_of_agreement_are_taken_where_a_measure_asks(model, tokens, tmp_path):
+    # At inner layers, too; what was measured before is not measured again.
+    names = ["nc4_rate", "nc4_cos_rate", "nc4_rate_lib"]
+    first = rows_of(measure_run(model, tokens, out=tmp_path, measures=names[:1], groups=3))
+    second = measure_run(model, tokens, out=tmp_path, measures=names, groups=3, layers="all")
+    rows = rows_of(second)
+    assert (2, "all", "nc4_rate") in first
+    assert (2, "all", "nc4_rate") not in rows
+    for layer in (0, 1, 2):
+        for name in names[1:]:
+            row = rows[layer, "all", name]
+            assert 0 <= row.value <= 1
+            assert row.low <= row.high
+        assert rows[layer, "all", "nc4_rate_lib"].n >= rows[layer, "all", "nc4_cos_rate"].n
+
+
 TEXT = "\n\n".join(
     f"the cat {verb} on the {thing} and the dog {verb} on a {thing} near the old {thing}."
     for verb in ("sat", "slept", "stood", "lay", "ate")

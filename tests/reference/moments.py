@@ -44,6 +44,31 @@ def naive_choices(embeddings, labels, classifier, bias, means, seen):
     return tuple(np.array(column) for column in zip(*out, strict=True))
 
 
+def naive_extras(embeddings, classifier, bias, means, seen):
+    """Of each position: mean at the smallest angle, from the global one; and the library's choices.
+
+    The library chooses among all rows of the classifier, and among as many means, 0 if missing.
+    """
+    classifier = np.asarray(classifier, dtype=np.float64)
+    seen = np.flatnonzero(seen)
+    centre = np.mean([means[c] for c in seen], axis=0)
+    padded = np.zeros_like(classifier)
+    padded[seen] = means[seen]
+    out = []
+    for h in np.asarray(embeddings, dtype=np.float64):
+        angles = {}
+        for c in seen:
+            m = means[c] - centre
+            if (norm := np.sqrt((m * m).sum())) > 0:
+                angles[c] = (m * (h - centre)).sum() / norm
+        logits = np.array([(w * h).sum() for w in classifier])
+        if bias is not None:
+            logits += np.asarray(bias, dtype=np.float64)
+        distances = np.array([((h - mean) ** 2).sum() for mean in padded])
+        out.append((max(angles, key=angles.get, default=-1), logits.argmax(), distances.argmin()))
+    return tuple(np.array(column) for column in zip(*out, strict=True))
+
+
 def naive_ranks(embeddings, classifier, bias, nearest, seen):
     """How many seen classes have a larger logit than the nearest mean's; equal ones by their id."""
     ranks = []

@@ -8,11 +8,12 @@ import torch
 
 from tightframe.collapse.common import Common
 from tightframe.collapse.compat import columns
-from tightframe.collapse.measures import Measure, choose
+from tightframe.collapse.measures import Measure, choose, extras_of
 from tightframe.collapse.states import Pass
 from tightframe.collapse.subject import Model
 from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
+from tightframe.moments.nearest import Extra
 from tightframe.moments.projection import Projection
 from tightframe.moments.reading import Labels, Reading
 from tightframe.moments.stream import Precision
@@ -94,9 +95,9 @@ class Asked:
         )
 
     @property
-    def ranks(self) -> bool:
-        """Whether a measure asks how many classes the classifier prefers to the nearest mean's."""
-        return any(measure.needs_ranks for measure in choose(self.measures))
+    def extras(self) -> tuple[Extra, ...]:
+        """What decisions must tell besides what they always do."""
+        return extras_of(choose(self.measures))
 
     def of_layer(self, *, last: bool, dual: bool = True) -> tuple[Measure, ...]:
         """The measures that say something of a layer; `dual` ones compare with the classifier."""

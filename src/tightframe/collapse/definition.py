@@ -7,6 +7,7 @@ from typing import Literal
 from tightframe.collapse.intervals import Question
 from tightframe.collapse.pairwise import OfPairs
 from tightframe.collapse.values import Geometry, Value
+from tightframe.moments.nearest import Extra
 
 PAPYAN = "Papyan, Han & Donoho 2020, arXiv:2008.08186"
 GALANTI = "Galanti, Gyorgy & Hutter 2021, arXiv:2112.15121"
@@ -32,6 +33,12 @@ NO_INTERVAL = {
     "riesz": "a few of the nearest pairs decide it",
     "tail": "a few pairs decide the tail",
     "tail001": "a few pairs decide the tail",
+}
+
+_EXTRAS: dict[str, Extra] = {
+    "nc4_top5_head": "ranks",
+    "nc4_cos_rate": "cosine",
+    "nc4_rate_lib": "library",
 }
 
 WELCH = "[max(0, (K-D)/(D(K-1))), 1]"  # the Welch bound
@@ -77,9 +84,9 @@ class Measure:
         return self.name.startswith("dim_") or self.name.endswith("_stdz")
 
     @property
-    def needs_ranks(self) -> bool:
-        """Whether decisions must tell what the classifier puts before the nearest class mean."""
-        return self.name.startswith("nc4_top")
+    def extra(self) -> Extra | None:
+        """What decisions must tell for it besides what they always do."""
+        return _EXTRAS.get(self.name)
 
     @property
     def question(self) -> Question:

@@ -10,6 +10,7 @@ from tightframe.collapse.catalogue import MEASURES
 from tightframe.collapse.definition import Measure
 from tightframe.collapse.values import Geometry, Value
 from tightframe.errors import UserError, nearest
+from tightframe.moments.nearest import Extra
 from tightframe.moments.state import ClassMoments, Decisions
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ROBUST",
     "Measure",
     "choose",
+    "extras_of",
     "measure_table",
     "metrics",
 ]
@@ -100,6 +102,11 @@ def choose(names: Sequence[str] | None) -> tuple[Measure, ...]:
             hint = family or nearest(name, known) or "; `all` shows every one"
             raise UserError(f"unknown measure '{name}'{hint}")
     return tuple(measure for measure in MEASURES if measure.name in names)
+
+
+def extras_of(measures: Sequence[Measure]) -> tuple[Extra, ...]:
+    """What decisions must tell for these besides what they always do."""
+    return tuple(sorted({measure.extra for measure in measures if measure.extra}))
 
 
 def measure_table(names: Sequence[str] = ("all",)) -> str:

@@ -13,6 +13,8 @@ from torch import Tensor
 from tightframe.collapse.values import Geometry, Value
 from tightframe.moments.state import Decisions
 
+NOT_TOLD = "not among the `extras` of these decisions; ranks are known at the last layer only"
+
 
 def hits(geometry: Geometry) -> Value:
     """How many positions agree, both choosing in S; of positions whose label is in S."""
@@ -31,12 +33,26 @@ def rate_full(geometry: Geometry) -> Value:
 
 def rate_top5(geometry: Geometry) -> Value:
     """Share of positions where the classifier's five best, in S, hold the nearest class mean."""
-    decisions = geometry.decisions
-    if decisions is not None and int(decisions.ranked.sum()) < int(
-        decisions.counts[decisions.seen].sum()
-    ):
-        return Value(math.nan, 0, 0, "the decisions hold no ranks; take them with `ranks`")
     return _of_decisions(geometry, lambda d: d.agreements_top5, seen=True)
+
+
+def rate_cosine(geometry: Geometry) -> Value:
+    """As `rate`, with the mean at the smallest angle to the embedding, both seen from mu_G.
+
+    Nearness without lengths: how much of `rate` is due to directions alone. Classes whose mean is
+    mu_G have no direction and are never chosen.
+    """
+    return _of_decisions(geometry, lambda d: d.agreements_cosine, seen=True)
+
+
+def rate_library(geometry: Geometry) -> Value:
+    """The share of all positions by the reference library's rule, to be compared with its values.
+
+    All rows of the classifier and as many means take part; tokens that have no mean have it at the
+    origin, the smallest id of them standing for all. A spurious centre, which an embedding near
+    the origin chooses and the classifier doesn't.
+    """
+    return _of_decisions(geometry, lambda d: d.agreements_library)
 
 
 def accuracy(geometry: Geometry) -> Value:
@@ -61,7 +77,7 @@ def rate_macro(geometry: Geometry) -> Value:
 
 def _of_decisions(
     geometry: Geometry,
-    hits_of: Callable[[Decisions], Int64[Tensor, " C"]],
+    hits_of: Callable[[Decisions], Int64[Tensor, " C"] | None],
     *,
     seen: bool = False,
     rate: bool = True,
@@ -70,8 +86,11 @@ def _of_decisions(
     decisions = geometry.decisions
     if decisions is None:
         return _without(geometry)
+    found = hits_of(decisions)
+    if found is None:
+        return Value(math.nan, 0, 0, NOT_TOLD)
     labels = geometry.asked & decisions.seen if seen else geometry.asked
-    hits, n = int(hits_of(decisions)[labels].sum()), int(decisions.counts[labels].sum())
+    hits, n = int(found[labels].sum()), int(decisions.counts[labels].sum())
     left_out = int(decisions.counts[geometry.asked].sum()) - n
     reason = f"positions whose label has no class mean: {left_out} left out" if left_out else ""
     if n == 0:

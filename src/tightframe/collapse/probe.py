@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tightframe.collapse.measures import Measure, metrics
+from tightframe.collapse.measures import Measure, extras_of, metrics
 from tightframe.collapse.subject import Model
 from tightframe.collapse.values import Value
 from tightframe.corpus.tokens import Split, TokenShards
@@ -85,7 +85,7 @@ class Probe:
                 self.validation,
                 moments,
                 min_count=self.min_count,
-                ranks=any(measure.needs_ranks for measure in self.measures),
+                extras=extras_of(self.measures),
                 precision=precision,
             )
         values = metrics(

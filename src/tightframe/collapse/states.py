@@ -8,7 +8,7 @@ the whole one, until all are merged.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tightframe.files import fingerprint
 from tightframe.lm.hardware import free_memory
 from tightframe.moments.distributed import World, share, sum_states, wait
 from tightframe.moments.ledger import Ledger, Span
+from tightframe.moments.nearest import Extra
 from tightframe.moments.projection import Projection
 from tightframe.moments.reading import NEXT, Reading
 from tightframe.moments.state import ClassMoments, Decisions
@@ -175,7 +176,7 @@ def decisions(
     means: Mapping[int, ClassMoments],
     *,
     min_count: int,
-    ranks: bool = False,
+    extras: Collection[Extra] = (),
     world: World = ALONE,
     keep: bool = True,
     progress: Progress | None = None,
@@ -187,7 +188,8 @@ def decisions(
     provenance = {
         layer: wanted.provenance(subject, split, layer)
         | {"means": wanted.provenance(subject, train, layer)}
-        | {"min_count": min_count, "ranks": ranks}
+        | {"min_count": min_count, "ranks": "ranks" in extras}
+        | {extra: True for extra in extras if extra != "ranks"}
         for layer in means
     }
     paths = {layer: _path(subject, facts, "-val") for layer, facts in provenance.items()}
@@ -198,7 +200,7 @@ def decisions(
         stream,
         means,
         min_count=min_count,
-        ranks=ranks,
+        extras=extras,
         spans=share([(0, split.n_blocks)], world, multiple=stream.batch_blocks),
         progress=progress,
     )

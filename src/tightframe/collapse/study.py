@@ -243,7 +243,7 @@ def _measure(
         wanted,
         moments,
         min_count=asked.min_count,
-        ranks=asked.ranks,
+        extras=asked.extras,
         world=how.world,
         keep=how.keep_states,
         progress=how.stage("validation split", shards),

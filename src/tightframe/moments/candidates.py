@@ -57,7 +57,9 @@ class Table:
     """Candidates whose score for h is <row - centre, h - centre> + offset.
 
     Without offsets given it is -norm(row - centre)^2 / 2 where there is a centre, so that the
-    largest score is that of the nearest row, and 0 where there is none.
+    largest score is that of the nearest row, and 0 where there is none. With `unit`, rows are
+    scaled to norm 1 once they are centred, and the offset is 0: the largest score is that of the
+    row at the smallest angle, seen from the centre. No row may be the centre then.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class Table:
         *,
         centre: Float64[Tensor, " D"] | None = None,
         offsets: Float64[Tensor, " V"] | None = None,
+        unit: bool = False,
     ) -> None:
         dim, device = source.shape[1], source.device
-        self._source, self._ids, self._centre = source, ids, centre
+        self._source, self._ids, self._centre, self._unit = source, ids, centre, unit
         self._offsets = torch.zeros(len(ids), dtype=torch.float64, device=device)
         if offsets is not None:
             self._offsets = offsets[ids]
@@ -83,7 +86,7 @@ class Table:
             squared = rows.square().sum(1)
             largest = torch.maximum(largest, squared.max())
             self._rows[start : start + len(rows)] = rows
-            if centre is not None:
+            if centre is not None and not unit:
                 self._offsets[start : start + len(rows)] = squared / -2
         self._padded_offsets = self._rows.new_full((n_padded,), -math.inf)
         self._padded_offsets[: len(ids)] = self._offsets
@@ -184,7 +187,9 @@ class Table:
 
     def _exact(self, ids: Int[Tensor, " J"]) -> Float64[Tensor, "J D"]:
         rows = self._source[ids].double()
-        return rows if self._centre is None else rows - self._centre
+        if self._centre is not None:
+            rows = rows - self._centre
+        return rows / rows.square().sum(1, keepdim=True).sqrt() if self._unit else rows
 
     def _centred(self, embeddings: Float64[Tensor, "n D"]) -> Float64[Tensor, "n D"]:
         return embeddings if self._centre is None else embeddings - self._centre

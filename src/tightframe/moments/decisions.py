@@ -3,9 +3,9 @@
 Axes: N labelled positions, C classes, G groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float64, Int, Int64
@@ -21,7 +21,7 @@ from tightframe.moments.labels import (
     kept_groups,
 )
 from tightframe.moments.ledger import Ledger
-from tightframe.moments.nearest import Choices
+from tightframe.moments.nearest import Choices, Extra
 from tightframe.moments.storage import load_state, save_state
 
 
@@ -34,7 +34,9 @@ class Decisions:
     Args:
         seen: The classes that have a mean (S): the candidates of the nearest-mean rule.
         groups: Into how many groups the positions are divided, so that what they come to can be
-            had without one: 64 bytes a class and group.
+            had without one: 48 bytes a class and group, and 8 for each of `extras`.
+        extras: What the choices tell besides; each has agreements of its own, which are None
+            where they don't.
 
     Attributes:
         counts: Positions of each label, whether its class is seen or not.
@@ -44,9 +46,11 @@ class Decisions:
             only where the label is seen (`nc4_rate`).
         agreements_full: The same where the classifier chooses among all ids, at all positions
             (`nc4_rate_fullv`).
-        ranked: Positions where it was found how many seen classes the classifier prefers to the
-            nearest class mean's.
-        agreements_top5: Those where they are fewer than five.
+        agreements_top5: Positions with a seen label where the classifier puts fewer than five
+            seen classes before the nearest mean's ("ranks").
+        agreements_cosine: As `agreements`, with the mean at the smallest angle ("cosine").
+        agreements_library: Positions where both decide the same by the reference library's rule,
+            which knows of all rows and puts missing means at the origin ("library").
         losses: Sum of the cross-entropies, nats.
         reevaluated: Decisions that were too close for float32 and were taken in float64.
         ignored, ledger, provenance: As in `ClassMoments`.
@@ -55,10 +59,17 @@ class Decisions:
 
     _SUMS = (
         *("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"),
-        *("ranked", "agreements_top5", "losses"),
+        "losses",
     )
+    _EXTRAS: ClassVar[dict[Extra, str]] = {
+        "ranks": "agreements_top5",
+        "cosine": "agreements_cosine",
+        "library": "agreements_library",
+    }
 
-    def __init__(self, seen: Bool[Tensor, " C"], groups: int = 1) -> None:
+    def __init__(
+        self, seen: Bool[Tensor, " C"], groups: int = 1, extras: Collection[Extra] = ()
+    ) -> None:
         if groups < 1:
             raise ValueError(f"expected at least 1 group, got {groups}")
         n_classes = len(seen)
@@ -68,8 +79,12 @@ class Decisions:
         self.nearest_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
         self.agreements: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
         self.agreements_full: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.ranked: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.agreements_top5: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.agreements_top5: Int64[Tensor, " C"] | None = None
+        self.agreements_cosine: Int64[Tensor, " C"] | None = None
+        self.agreements_library: Int64[Tensor, " C"] | None = None
+        self._kept = self._SUMS + tuple(self._EXTRAS[extra] for extra in sorted(extras))
+        for name in self._kept[len(self._SUMS) :]:
+            setattr(self, name, torch.zeros(n_classes, dtype=torch.int64))
         self.losses: Float64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.float64)
         self.reevaluated = 0
         self.ignored = 0
@@ -80,8 +95,13 @@ class Decisions:
         if groups > 1:
             self._by_group = {
                 name: torch.zeros(groups, n_classes, dtype=getattr(self, name).dtype)
-                for name in self._SUMS
+                for name in self._kept
             }
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """What it tells besides."""
+        return tuple(extra for extra, name in self._EXTRAS.items() if name in self._kept)
 
     @property
     def counts_by_group(self) -> Int64[Tensor, "G C"]:
@@ -124,12 +144,18 @@ class Decisions:
             "losses": choices.losses.cpu()[kept],
         }
         if choices.ranks is not None:
-            shown = self.seen[labels]
-            added["ranked"] = shown
-            added["agreements_top5"] = (choices.ranks.cpu()[kept] < 5) & shown
-        for name, values in added.items():
+            added["agreements_top5"] = (choices.ranks.cpu()[kept] < 5) & self.seen[labels]
+        if choices.cosine is not None:
+            same = among_seen == choices.cosine.cpu()[kept]
+            added["agreements_cosine"] = same & self.seen[labels]
+        if choices.library is not None:
+            one, other = (ids.cpu()[kept] for ids in choices.library)
+            added["agreements_library"] = one == other
+        for name in self._kept:
+            if name not in added:
+                raise ValueError(f"choices tell nothing of {name}; make them with its extra")
             total: Tensor = getattr(self, name)
-            values = values.to(total.dtype)
+            values = added[name].to(total.dtype)
             total.index_add_(0, labels, values)
             if self._by_group:
                 self._by_group[name].view(-1).index_add_(0, places, values)
@@ -139,7 +165,7 @@ class Decisions:
     def without(self, *groups: int) -> "Decisions":
         """What the others come to: as `ClassMoments.without`, and none is `reevaluated`."""
         kept = kept_groups(groups, self.n_groups)
-        state = Decisions(self.seen)
+        state = Decisions(self.seen, extras=self.extras)
         for name, sums in self._by_group.items():
             setattr(state, name, sums[kept].sum(0))
         state.provenance = dict(self.provenance)
@@ -153,9 +179,13 @@ class Decisions:
                 raise ValueError(f"states of different shape: {mine} {things} here, {theirs} there")
         if not torch.equal(self.seen, other.seen):
             raise ValueError("states whose nearest-mean candidates differ: of different moments?")
+        if self.extras != other.extras:
+            raise ValueError(
+                f"states that tell different things: {self.extras} here, {other.extras} there"
+            )
         check_provenance(self.provenance, other.provenance)
         self.ledger = self.ledger.joined(other.ledger)
-        for name in self._SUMS:
+        for name in self._kept:
             getattr(self, name).add_(getattr(other, name))
         for name, sums in self._by_group.items():
             sums.add_(other._by_group[name])
@@ -164,7 +194,7 @@ class Decisions:
 
     def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
         """All of the state as tensors and JSON-able facts; `unpack` makes it again."""
-        tensors = {name: getattr(self, name) for name in ("seen", *self._SUMS)}
+        tensors = {name: getattr(self, name) for name in ("seen", *self._kept)}
         tensors |= {f"{name}_by_group": sums for name, sums in self._by_group.items()}
         return tensors, [self.reevaluated, self.ignored, self.ledger.spans, self.provenance]
 
@@ -172,8 +202,11 @@ class Decisions:
     def unpack(cls, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> "Decisions":
         """The state that was packed."""
         counts = tensors.get("counts_by_group")
-        state = cls(tensors["seen"], 1 if counts is None else len(counts))
-        for name in cls._SUMS:
+        extras = [extra for extra, name in cls._EXTRAS.items() if name in tensors]
+        if "ranked" in tensors and not tensors["ranked"].any():
+            extras = []  # an older file, which has these sums whether they were asked for or not
+        state = cls(tensors["seen"], 1 if counts is None else len(counts), extras)
+        for name in state._kept:
             setattr(state, name, tensors[name])
         state._by_group = {name: tensors[f"{name}_by_group"] for name in state._by_group}
         state.reevaluated, state.ignored, spans, state.provenance = facts

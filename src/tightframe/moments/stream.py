@@ -8,7 +8,7 @@ Axes: B rows of a batch, T positions, N positions of a batch in one row, D embed
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from tightframe.errors import UserError
 from tightframe.lm.evaluation import measuring
 from tightframe.lm.interface import IGNORE, PRENORM, LanguageModel
 from tightframe.moments.ledger import Span
-from tightframe.moments.nearest import Chooser, NearestMeans
+from tightframe.moments.nearest import Chooser, Extra, NearestMeans
 from tightframe.moments.projection import Projection
 from tightframe.moments.reading import NEXT, Reader, Reading
 from tightframe.moments.segments import NonFiniteError, require_finite
@@ -192,7 +192,7 @@ def tally(
     moments: Mapping[int, ClassMoments],
     *,
     min_count: int = 1,
-    ranks: bool = False,
+    extras: Collection[Extra] = (),
     spans: Sequence[Span] | None = None,
     progress: Progress | None = None,
 ) -> dict[int, Decisions]:
@@ -211,7 +211,13 @@ def tally(
             )
     last = model.depth
     decisions = {
-        layer: Decisions(state.seen(min_count), stream.n_groups) for layer, state in moments.items()
+        layer: Decisions(
+            state.seen(min_count),
+            stream.n_groups,
+            # What comes before the nearest mean is known at the last layer only.
+            [extra for extra in extras if extra != "ranks" or layer == last],
+        )
+        for layer, state in moments.items()
     }
     with measuring(model):
         chooser = Chooser(
@@ -220,11 +226,16 @@ def tally(
             moments[last].means,
             decisions[last].seen,
             finish=getattr(model, "finish", None),
-            ranks=ranks,
+            extras=extras,
         )
         device = model.classifier.device
         nearest = {
-            layer: NearestMeans(state.means.to(device), decisions[layer].seen.to(device))
+            layer: NearestMeans(
+                state.means.to(device),
+                decisions[layer].seen.to(device),
+                n_rows=len(model.classifier),
+                extras=extras,
+            )
             for layer, state in moments.items()
             if layer != last
         }
@@ -239,9 +250,12 @@ def tally(
         choices = chooser(part.embeddings[last][kept], targets)
         decisions[last].update(labels, choices, groups)
         for layer, choose in nearest.items():
-            ids, reevaluated = choose(part.embeddings[layer][kept])
-            # How many seen classes the classifier prefers is known of the last layer's choice only.
-            here = choices._replace(nearest=ids, reevaluated=reevaluated, ranks=None)
+            own = choose(part.embeddings[layer][kept])
+            here = choices._replace(
+                nearest=own.ids, reevaluated=own.reevaluated, ranks=None, cosine=own.cosine
+            )
+            if choices.library is not None and own.with_origin is not None:
+                here = here._replace(library=(choices.library[0], own.with_origin))
             decisions[layer].update(labels, here, groups)
         for tallied in decisions.values():
             tallied.ledger.source = split.fingerprint
@@ -295,7 +309,7 @@ def decide(
     min_count: int = 1,
     groups: int = 1,
     reading: Reading = NEXT,
-    ranks: bool = False,
+    extras: Collection[Extra] = (),
     precision: Precision = "fp32",
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
@@ -309,7 +323,7 @@ def decide(
         min_count: Embeddings that a class needs for its mean to be a candidate.
         groups: Groups of documents that are kept apart; intervals are made of them.
         reading: As the moments were read.
-        ranks: Also find how many classes the classifier prefers to the nearest mean's.
+        extras: What else to find, see `nearest.Extra`.
         precision: Of the forward pass; decisions are those of float64 for its embeddings.
         batch_tokens: Tokens held at once; memory only.
         progress: Called after each batch.
@@ -317,7 +331,7 @@ def decide(
     parts = split.groups(groups) if groups > 1 else None
     stream = Stream(model, split, reading, parts, None, precision, batch_tokens)
     found = tally(
-        stream, {model.depth: moments}, min_count=min_count, ranks=ranks, progress=progress
+        stream, {model.depth: moments}, min_count=min_count, extras=extras, progress=progress
     )
     return found[model.depth]
 
