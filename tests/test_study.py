@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.collapse import common, measure_run
-from tightframe.collapse.common import Common
+from tightframe.collapse import measure_run, shared
 from tightframe.collapse.compat import columns
+from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Subject
 from tightframe.corpus.build import build
 from tightframe.corpus.tokens import TokenShards
@@ -266,7 +266,7 @@ def test_models_with_other_tokenizers_are_measured_on_what_they_share(
         assert subset == f"{'matched to' if matched else 'shared with'} {theirs.name}"
         assert (1, subset, "val_bits_per_byte") not in rows
         subsets.append(rows[1, subset, "nc1_quotient"].n)
-        both = Common.of(ours, theirs, Reading(), matched=matched)
+        both = SharedClasses.of(ours, theirs, Reading(), matched=matched)
         counts = torch.minimum(ours.split("train").label_counts(), both.limits)
         samples.append(sorted(counts[both.classes].tolist()))
     if matched:
@@ -276,9 +276,9 @@ def test_models_with_other_tokenizers_are_measured_on_what_they_share(
 
 def test_tokenizers_without_a_common_string_are_refused(two_tokenizers, tmp_path, monkeypatch):
     none = torch.empty(0, dtype=torch.int64)
-    monkeypatch.setattr(common, "shared_classes", lambda a, b: (none, none))
+    monkeypatch.setattr(shared, "shared_classes", lambda a, b: (none, none))
     with pytest.raises(UserError, match="have 0 tokens in common; expected two or more"):
-        Common.of(*two_tokenizers, Reading(), matched=False)
+        SharedClasses.of(*two_tokenizers, Reading(), matched=False)
     with pytest.raises(UserError, match="say with shared_with"):
         measure_run("nowhere", two_tokenizers[0], matched=True, out=tmp_path / "out")
 

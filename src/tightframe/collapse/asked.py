@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from tightframe.collapse.common import Common
 from tightframe.collapse.compat import columns
 from tightframe.collapse.measures import Measure, choose, extras_of
+from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.states import Pass
 from tightframe.collapse.subject import Model
 from tightframe.errors import UserError
@@ -80,7 +80,7 @@ class Asked:
         """How positions are read."""
         return Reading(self.labels, self.skip_positions)
 
-    def a_pass(self, model: Model, batch_tokens: int, common: Common | None = None) -> Pass:
+    def a_pass(self, model: Model, batch_tokens: int, shared: SharedClasses | None = None) -> Pass:
         """What has to be kept of the model's embeddings."""
         return Pass(
             layers=parse_layers(self.layers, model),
@@ -91,7 +91,7 @@ class Asked:
             projection=None if self.project is None else Projection(self.project),
             precision=self.precision,
             batch_tokens=batch_tokens,
-            common=common,
+            shared=shared,
         )
 
     @property

@@ -60,11 +60,11 @@ def rows_of_layer(
     measures = asked.of_layer(last=layer == model.depth, dual=classifier is not None)
     if classifier is None:
         classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
-    common = wanted.common
-    whole = "all" if common is None else common.subset
-    subsets: dict[str, Tensor | None] = {whole: None if common is None else common.classes}
+    shared = wanted.shared
+    whole = "all" if shared is None else shared.subset
+    subsets: dict[str, Tensor | None] = {whole: None if shared is None else shared.classes}
     if asked.by_frequency:
-        of_them = "" if common is None else f"{whole}, "
+        of_them = "" if shared is None else f"{whole}, "
         subsets |= {f"{of_them}{name}": mask for name, mask in strata(moments.counts).items()}
     rows = []
     for subset, classes in subsets.items():

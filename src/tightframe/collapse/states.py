@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from tightframe.collapse.common import Common
+from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
@@ -54,7 +54,7 @@ class Pass:
     projection: Projection | None = None
     precision: Precision = "fp32"
     batch_tokens: int = BATCH_TOKENS  # names no state
-    common: Common | None = None
+    shared: SharedClasses | None = None
 
     def stream(self, subject: Subject, split: Split) -> Stream:
         """The labelled embeddings of a split."""
@@ -67,7 +67,7 @@ class Pass:
             self.projection,
             self.precision,
             self.batch_tokens,
-            None if self.common is None else self.common.quota(split),
+            None if self.shared is None else self.shared.quota(split),
         )
 
     def provenance(self, subject: Subject, split: Split, layer: int) -> dict[str, Any]:
@@ -85,7 +85,8 @@ class Pass:
             "dimensions": self.dimensions,
             "projection": None if projection is None else dataclasses.asdict(projection),
             "precision": self.precision,
-            "common": None if self.common is None else self.common.fingerprint,
+            # The name that older files have.
+            "common": None if self.shared is None else self.shared.fingerprint,
         }
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from tightframe.collapse import states
 from tightframe.collapse.asked import Asked
-from tightframe.collapse.common import Common
 from tightframe.collapse.rows import (
     header_of,
     least_count,
@@ -17,6 +16,7 @@ from tightframe.collapse.rows import (
     row_of,
     rows_of_layer,
 )
+from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.corpus.tokens import SPLITS, TokenShards
 from tightframe.errors import UserError
@@ -45,7 +45,7 @@ class How:
     progress: Progress | None
     say: Callable[[str], None] | None
     ood: TokenShards | None = None
-    common: Common | None = None
+    shared: SharedClasses | None = None
 
     def stage(self, name: str, shards: TokenShards) -> stream.Progress | None:
         """Where a pass reports to."""
@@ -155,10 +155,10 @@ def measure_run(
     _check_classes(shards, asked)
     world = join_world()
     try:
-        common = None
+        shared = None
         if twin is not None:
-            common = Common.of(shards, twin, asked.reading, matched=matched)
-        how = How(world, keep_states, batch_tokens, progress, say, others, common)
+            shared = SharedClasses.of(shards, twin, asked.reading, matched=matched)
+        how = How(world, keep_states, batch_tokens, progress, say, others, shared)
         return _measured(subject, shards, asked, how)
     finally:
         leave_world()
@@ -227,7 +227,7 @@ def _measure(
     subject: Subject, shards: TokenShards, asked: Asked, how: How
 ) -> tuple[Header, list[Row]]:
     """The two passes and all that is made of them."""
-    model, wanted = subject.model, asked.a_pass(subject.model, how.batch_tokens, how.common)
+    model, wanted = subject.model, asked.a_pass(subject.model, how.batch_tokens, how.shared)
     moments = states.moments(
         subject,
         shards,
@@ -262,8 +262,8 @@ def _measure(
         rows += rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer], ood)
     rows += published(header, asked, model, moments[last], decisions[last])
     if asked.labels == "next":
-        subset = "all" if how.common is None else how.common.subset
-        found = losses(decisions[last], shards, whole=how.common is None)
+        subset = "all" if how.shared is None else how.shared.subset
+        found = losses(decisions[last], shards, whole=how.shared is None)
         rows += [row_of(header, asked, last, "val", subset, 1, *each) for each in found]
     if asked.groups > 1:
         units = {split: shards.split(split).groups(asked.groups).unit for split in SPLITS}

@@ -22,7 +22,7 @@ ALL = 2**62  # a quota that no text exhausts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Common:
+class SharedClasses:
     """The classes of one model that another has, too."""
 
     subset: str  # what rows over them are called
@@ -32,7 +32,7 @@ class Common:
     @classmethod
     def of(
         cls, shards: TokenShards, other: TokenShards, reading: Reading, *, matched: bool
-    ) -> "Common":
+    ) -> "SharedClasses":
         """The classes of `shards` that `other` has, of one text by two tokenizers.
 
         Args:
