@@ -51,6 +51,45 @@ def test_other_layers_labels_subsets_and_published_columns_change_nothing(tmp_pa
     pd.testing.assert_frame_equal(found, alone)
 
 
+def measured(**way):
+    return dataclasses.replace(HEADER, measurement=way)
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+@pytest.mark.parametrize("way", [{"precision": "bf16"}, {"skip_positions": 4}], ids=str)
+def test_a_line_is_of_one_way_of_measuring(tmp_path, way, name):
+    # What was measured in the other way alone is not mixed in.
+    alone = table(tmp_path, main=(HEADER, ROW, LOSS))
+    more = dataclasses.replace(ROW, metric="rank_stable", value=3.0)
+    other = [dataclasses.replace(row, value=99.0) for row in (ROW, LOSS)]
+    found = table(tmp_path, **{name: (measured(**way), *other, more)})
+    pd.testing.assert_frame_equal(found, alone)
+    assert found[["measured_precision", "measured_skip_positions"]].to_numpy().tolist() == [
+        ["fp32", 0]
+    ]
+
+
+def test_each_checkpoint_has_the_plainest_way_it_was_measured_in(tmp_path):
+    # Fewer skipped positions come before the precision; another checkpoint has its own way.
+    later = [dataclasses.replace(row, step=20, value=7.0) for row in (ROW, LOSS)]
+    found = table(
+        tmp_path,
+        a=(measured(skip_positions=4), ROW),
+        b=(measured(skip_positions=1, precision="bf16"), dataclasses.replace(ROW, value=0.6)),
+        c=(measured(skip_positions=1, precision="bf16"), *later),
+        d=(measured(skip_positions=2), *(dataclasses.replace(row, value=8.0) for row in later)),
+    )
+    assert found["rank_pr"].tolist() == [0.6, 7.0]
+    assert found["measured_precision"].tolist() == ["bf16", "bf16"]
+
+
+def test_rows_gathered_before_ways_were_told_apart_are_read(tmp_path):
+    table(tmp_path, main=(HEADER, ROW, LOSS))
+    rows = gather([tmp_path / "main.jsonl"])
+    old = checkpoints(rows.drop(columns=["measured_precision", "measured_skip_positions"]))
+    assert old["rank_pr"].tolist() == [0.5]
+
+
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
 def test_the_facts_are_those_of_the_smallest_minimum_count(tmp_path, names):
     # Losses have no minimum count: their row says 1 in the file of 30 as well.

@@ -61,6 +61,19 @@ def test_a_line_is_of_one_minimum_count_which_most_layers_have(rows):
     assert set(by_layer(pd.concat([thirty, rows]), LOSSES)["min_count"]) == {1, 2}
 
 
+def test_a_line_is_of_one_way_of_measuring_that_has_several_layers(rows):
+    # All layers in bfloat16, or without first positions, are another profile: the plain one is
+    # shown, unless it has the last layer alone.
+    for way in ({"measured_precision": "bf16"}, {"measured_skip_positions": 1}):
+        odd = rows.assign(value=99.0, **way)
+        for both in (pd.concat([rows, odd]), pd.concat([odd, rows])):
+            assert not (by_layer(both, LOSSES)["value"] == 99).any()
+        last = pd.concat([rows[rows["layer"] == 3], odd])
+        assert (by_layer(last, LOSSES)["value"] == 99).all()
+        assert drawn(rows, rows.assign(run="a-random"))["layers"].seed == 7
+        assert drawn(rows, odd.assign(run="a-random"))["layers"].seed is None
+
+
 def test_strata_are_taken_at_the_last_layer_beside_all_classes(rows):
     inner = rows.assign(layer=0)
     found = by_frequency(pd.concat([inner, rows]), LOSSES)

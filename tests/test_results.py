@@ -52,6 +52,21 @@ def test_one_checkpoint_on_two_token_sets_is_two_rows_that_say_which(tmp_path):
         gather([tmp_path / "a.jsonl", tmp_path / "c.jsonl"])
 
 
+def test_one_checkpoint_measured_in_two_ways_is_two_rows_that_say_which(tmp_path):
+    # A header that tells no way, as other studies' and older ones, is of the usual one.
+    ways = {"a": {}, "b": {"precision": "bf16"}, "c": {"skip_positions": 4, "groups": 20}}
+    for name, way in ways.items():
+        header = dataclasses.replace(HEADER, measurement=way)
+        write_rows(tmp_path / f"{name}.jsonl", header, [ROW])
+    frame = gather(sorted(tmp_path.glob("*.jsonl")))
+    assert frame["measured_precision"].tolist() == ["fp32", "bf16", "fp32"]
+    assert frame["measured_skip_positions"].tolist() == [0, 0, 4]
+    told = dataclasses.replace(HEADER, measurement={"precision": "fp32", "skip_positions": 0})
+    write_rows(tmp_path / "d.jsonl", told, [ROW])
+    with pytest.raises(UserError, match=r"d.jsonl: nc1_cdnv of r at step 10 is also in .*a.jsonl"):
+        gather(sorted(tmp_path.glob("*.jsonl")))
+
+
 @pytest.mark.parametrize("text", ["", "{}\n", '{"header": {}}\n', "no json\n"])
 def test_a_damaged_results_file_is_named(tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 KEY = ("run", "step", "split", "layer", "labels", "subset", "metric", "min_count")
+# What of a header's measurement makes another number of a row, and what it is where none is told.
+WAY = {"precision": "fp32", "skip_positions": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +92,12 @@ def read_rows(path: Path) -> tuple[Header, list[Row]]:
 def gather(paths: Iterable[Path]) -> "pd.DataFrame":
     """All rows of several files as one table, a column a field; two rows with one key are refused.
 
-    The key is `KEY` and the tokens' fingerprint: one checkpoint may be measured on several texts.
-    Where the same value was measured twice, with and without groups of documents, the row that has
-    an interval is taken, if one has. The header's settings and the model's facts come as columns
-    `set_*` and `model_*`, the name and the fingerprint of the tokens as `tokens_name` and
-    `tokens_fingerprint`.
+    The key is `KEY`, the tokens' fingerprint and `WAY`: one checkpoint may be measured on several
+    texts, and in several ways. Where the same value was measured twice, with and without groups of
+    documents, the row that has an interval is taken, if one has. The header's settings and the
+    model's facts come as columns `set_*` and `model_*`, the name and the fingerprint of the tokens
+    as `tokens_name` and `tokens_fingerprint`, the way as `measured_precision` and
+    `measured_skip_positions`.
     """
     import pandas as pd
 
@@ -107,8 +110,10 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
         extra = {"tokens_name": tokens[0], "tokens_fingerprint": tokens[1]}
         extra |= {f"set_{name}": _cell(value) for name, value in header.settings.items()}
         extra |= {f"model_{name}": _cell(value) for name, value in header.model.items()}
+        way = {name: header.measurement.get(name, usual) for name, usual in WAY.items()}
+        extra |= {f"measured_{name}": value for name, value in way.items()}
         for row in rows:
-            key = *(getattr(row, name) for name in KEY), tokens[1]
+            key = *(getattr(row, name) for name in KEY), tokens[1], *way.values()
             if key in held:
                 earlier, other, before = held[key]
                 if not _same_value(row, other, regrouped=groups != before):

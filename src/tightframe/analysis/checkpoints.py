@@ -5,9 +5,12 @@ import pandas as pd
 from tightframe.collapse.compat import PREFIXES
 from tightframe.collapse.measures import MEASURES
 from tightframe.errors import UserError
+from tightframe.results import WAY
 
 CHECKPOINT = ["run", "step"]
-FACTS = ("set_", "model_", "tokens_")  # how the columns that are no measures begin
+MEASURED = [f"measured_{name}" for name in WAY]  # the way in which a checkpoint was measured
+# How the columns that are no measures begin.
+FACTS = ("set_", "model_", "tokens_", "measured_")
 
 
 def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> pd.DataFrame:
@@ -18,10 +21,11 @@ def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> pd.DataFrame:
     the validation split only), with the smallest minimum count; so are the facts of the model,
     some of which go with the classes. Columns of published tables are left out: they are our
     measures over again. A checkpoint that was measured on several token sets is refused: its line
-    would mix them.
+    would mix them. Of one that was measured in several ways, the line is of the plainest.
 
     Args:
-        rows: As `results.gather` gives them: the fields of `Row`, `set_*`, `model_*`, `tokens_*`.
+        rows: As `results.gather` gives them: the fields of `Row`, `set_*`, `model_*`, `tokens_*`,
+            `measured_*`.
         subset: "all" classes; "probe" gives what was measured while training, where a line need
             not have its weights kept.
     """
@@ -30,6 +34,7 @@ def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> pd.DataFrame:
     _refuse_mixed_tokens(rows)
     chosen = rows[(rows["labels"] == "next") & (rows["subset"] == subset)]
     chosen = chosen[~chosen["metric"].str.startswith(tuple(f"{p}." for p in PREFIXES.values()))]
+    chosen = plainest(chosen)
     chosen = chosen.sort_values(
         ["layer", "split", "min_count"], ascending=[False, True, True], kind="stable"
     ).drop_duplicates([*CHECKPOINT, "metric"])
@@ -42,6 +47,27 @@ def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> pd.DataFrame:
     facts = facts.drop_duplicates(CHECKPOINT).set_index(CHECKPOINT)
     facts = facts[[name for name in rows.columns if name.startswith(FACTS)]]
     return values.join(facts).sort_index().reset_index()
+
+
+def plainest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each checkpoint that were measured in one way, so that nothing is mixed.
+
+    It is the one that skips the fewest positions, in float32 rather than bfloat16.
+    """
+    if not {*MEASURED} <= {*rows.columns}:  # gathered before these were told apart
+        return rows
+    ways = by_plainness(rows.drop_duplicates([*CHECKPOINT, *MEASURED]))
+    first = ways.drop_duplicates(CHECKPOINT)[[*CHECKPOINT, *MEASURED]]
+    return rows.merge(first, on=[*CHECKPOINT, *MEASURED])
+
+
+def by_plainness(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, those that were measured in the plainest way first."""
+    unusual = rows["measured_precision"] != WAY["precision"]
+    order = rows.assign(unusual=unusual).sort_values(
+        ["measured_skip_positions", "unusual"], kind="stable"
+    )
+    return rows.loc[order.index]
 
 
 def last_of_each_run(table: pd.DataFrame) -> pd.DataFrame:

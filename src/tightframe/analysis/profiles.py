@@ -8,7 +8,7 @@ import re
 
 import pandas as pd
 
-from tightframe.analysis.checkpoints import CHECKPOINT
+from tightframe.analysis.checkpoints import CHECKPOINT, MEASURED, by_plainness
 from tightframe.collapse.measures import MEASURES
 
 LABELS = ("next", "current", "shuffled")  # in the order in which they are shown
@@ -57,15 +57,15 @@ def _measures(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_one_checkpoint(rows: pd.DataFrame, along: str, losses: "pd.Series[float]") -> pd.DataFrame:
-    several = rows.groupby([*CHECKPOINT, "labels"])[along].nunique().groupby(CHECKPOINT).max()
-    found = several[several > 1].index.to_frame(index=False)
+    keys = [*CHECKPOINT, *MEASURED]  # what was measured in two ways is never mixed
+    several = rows.groupby([*keys, "labels"])[along].nunique().groupby(keys).max()
+    found = by_plainness(several[several > 1].index.to_frame(index=False))
     if found.empty:
         return rows.iloc[:0]
     order = found.assign(loss=found["run"].map(losses)).sort_values(
-        ["loss", "run", "step"], ascending=[True, True, False]
+        ["loss", "run", "step"], ascending=[True, True, False], kind="stable"
     )
-    run, step = order.iloc[0][CHECKPOINT]
-    chosen = rows[(rows["run"] == run) & (rows["step"] == step)]
+    chosen = rows.merge(order.iloc[:1][keys], on=keys)
     chosen = chosen[chosen.groupby("labels")[along].transform("nunique") > 1]
     places = chosen.groupby(["labels", "metric", "min_count"])[along].transform("nunique")
     chosen = chosen.assign(places=places).sort_values(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from tightframe.analysis.checkpoints import MEASURED
 from tightframe.analysis.profiles import LABELS, by_frequency, by_layer, stratum_start
 from tightframe.lm.interface import PRENORM
 from tightframe.report.panels import log_ticks
@@ -119,8 +120,11 @@ def profiles(
             continue
         run, step, tokens = own.iloc[0][["run", "step", "tokens_fingerprint"]]
         seed, other = twins.get(run, (None, rows.iloc[:0]))
-        # On another text the twin would be no comparison.
-        twin = choose(other[other["tokens_fingerprint"] == tokens], losses)
+        # On another text, or measured in another way, the twin would be no comparison.
+        other = other[other["tokens_fingerprint"] == tokens]
+        for name in MEASURED:
+            other = other[other[name] == own.iloc[0][name]]
+        twin = choose(other, losses)
         twin = twin[twin["labels"] != "shuffled"]  # a null of a null
         both = pd.concat([own.assign(twin=False), twin.assign(twin=True)], ignore_index=True)
         found.append(_profile(kind, str(run), int(step), None if twin.empty else seed, both))

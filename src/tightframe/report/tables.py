@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tightframe.analysis.checkpoints import CHECKPOINT, FACTS
+from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, plainest
 from tightframe.collapse.compat import PREFIXES, columns
 from tightframe.files import whole_file
 from tightframe.report.views import VIEWS
@@ -41,8 +41,8 @@ def measured(table: pd.DataFrame) -> list[str]:
 
 
 def runs(table: pd.DataFrame) -> pd.DataFrame:
-    """The checkpoints, in reading order: loss, model, tokens, settings, measures."""
-    facts = [name for name in table.columns if name.startswith(("model_", "tokens_"))]
+    """The checkpoints, in reading order: loss, model, tokens, way, settings, measures."""
+    facts = [name for name in table.columns if name.startswith(("model_", "tokens_", "measured_"))]
     settings = [name for name in table.columns if name.startswith("set_")]
     quality = [name for name in QUALITY if name in table]
     return table[["run", "step", *quality, *facts, *settings, *measured(table)]]
@@ -60,6 +60,7 @@ def published(rows: pd.DataFrame, table: str) -> pd.DataFrame:
     """
     prefix = f"{PREFIXES[table]}."
     chosen = rows[rows["metric"].str.startswith(prefix) & (rows["labels"] == "next")]
+    chosen = plainest(chosen)
     values = chosen.pivot(index=CHECKPOINT, columns="metric", values="value")
     lines = values.rename(columns=lambda name: name.removeprefix(prefix)).reset_index()
     lines["model"] = [
