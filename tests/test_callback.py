@@ -204,9 +204,9 @@ def test_the_default_interval_follows_from_counts(tokens):
     model = model_of(tokens)
     probe = Probe(shards, "train", 60, measures=choose(MEASURES), min_count=1, seed=0)
     k, dim = probe.n_classes, 8
-    # A third of a step over the same tokens, and 1500 + 5 D a pair and 10 D^2 a class, in units of
+    # A third of a step over the same tokens, and 1000 + 3 D a pair and 10 D^2 a class, in units of
     # three multiplications a parameter and token.
-    statistics = (k * (k - 1) / 2 * (1500 + 5 * dim) + 10 * k * dim**2) / (3 * model.n_parameters)
+    statistics = (k * (k - 1) / 2 * (1000 + 3 * dim) + 10 * k * dim**2) / (3 * model.n_parameters)
     work = probe.split.n_tokens / 3 + statistics
     for step_tokens in (1, 72, 10**9):
         assert probe.every(model, step_tokens) == max(1, math.ceil(work / OVERHEAD / step_tokens))
