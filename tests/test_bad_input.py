@@ -333,6 +333,8 @@ CASES = {
         None,
         r"'7'; expected .* from 0 .* to 1",
     ),
+    "batch of nothing": ("measure {0}/run --batch-tokens 0", None, r"batch_tokens is 0; expected"),
+    "piece that isn't there": ("merge {0}/none.safetensors", None, r"none.safetensors: no such"),
     "part of nothing": ("measure {0}/run --part 3/2", None, r"part is '3/2'; expected I/N"),
     "unknown table": ("measure {0}/run --compat lc-2024-5", None, r"lc-2024-05"),
     "damaged state": (

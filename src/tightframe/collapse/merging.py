@@ -25,6 +25,9 @@ def merge_states(paths: Sequence[str | Path], out: str | Path | None = None) -> 
     files = [Path(path) for path in paths]
     if not files:
         raise UserError("no state files given; make some with `tightframe measure --part 1/4`")
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file}: no such file; make it with `tightframe measure --part 1/4`")
     if out is None:
         whole = {_PART.sub("", file.stem) for file in files}
         if len(whole) > 1 or whole == {files[0].stem}:

@@ -122,6 +122,7 @@ def measure_run(
         The results file, `results/step-N-<hash>.jsonl`; the hash is of tokens and settings. If
         nothing was left to measure, an earlier one.
     """
+    _check_batch(batch_tokens)
     others, twin = (
         TokenShards.open(given) if isinstance(given, str | Path) else given
         for given in (ood, shared_with)
@@ -185,6 +186,7 @@ def measure_part(
     i, _, n = part.partition("/")
     if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise UserError(f"part is '{part}'; expected I/N with I from 1 to N")
+    _check_batch(batch_tokens)
     whole = Asked.of(asked.pop("measures", None), **asked)
     subject = Subject.of(
         model,
@@ -289,6 +291,11 @@ def _ood(model: Model, asked: Asked, wanted: states.Pass, how: How) -> dict[int,
     moments = stream.new_moments(text, wanted.layers)
     stream.collect(text, moments, progress=how.stage("out-of-distribution text", how.ood))
     return moments
+
+
+def _check_batch(batch_tokens: int) -> None:
+    if batch_tokens < 1:
+        raise UserError(f"batch_tokens is {batch_tokens}; expected at least 1")
 
 
 def _check_classes(shards: TokenShards, asked: Asked) -> None:
