@@ -156,6 +156,19 @@ def test_projected_layers_say_so(model, tokens, tmp_path):
     assert rows[2, "all", "nc1_cdnv"].reason == ""
 
 
+@pytest.mark.parametrize("order", [(4, None), (None, 4)])
+def test_the_last_layer_is_written_once_whether_others_are_projected_or_not(
+    model, tokens, tmp_path, order
+):
+    asked = {"out": tmp_path, "measures": ["rank_pr", "nc4_rate"]}
+    layers = {4: "all", None: "last"}
+    paths = [measure_run(model, tokens, project=p, layers=layers[p], **asked) for p in order]
+    table = gather(set(paths))
+    assert not table.duplicated(["layer", "metric"]).any()
+    assert (table["layer"] == 2).sum() == 2 + 4  # two measures, and the losses
+    assert (table["layer"] == 0).sum() == 2
+
+
 def test_published_columns_are_rows(model, tokens, tmp_path):
     path = measure_run(model, tokens, out=tmp_path, compat=["lc-2024-05"], measures=["nc1_cdnv_p2"])
     rows = rows_of(path)

@@ -321,9 +321,12 @@ def _earlier(subject: Subject, shards: TokenShards, asked: Asked) -> dict[Key, P
                 f"{subject.step}; say with `out` where this model's results should go, or rename "
                 "its folder, so that one report can show both"
             )
-        same &= all(header.measurement.get(name) == value for name, value in asked.way.items())
-        if same and header.tokens.get("fingerprint") == shards.fingerprint:
-            found |= {_key(row): path for row in rows}
+        same &= header.tokens.get("fingerprint") == shards.fingerprint
+        other = {name for name, value in asked.way.items() if header.measurement.get(name) != value}
+        if same and not other - {"project"}:
+            # The last layer is never projected, so its rows are the same either way.
+            depth = subject.model.depth
+            found |= {_key(row): path for row in rows if not other or row.layer == depth}
     return found
 
 
