@@ -36,15 +36,16 @@ def test_every_file_of_the_package_is_in_the_tree():
 
 
 def test_the_tree_names_every_file_once_and_none_that_is_not_there():
-    folder, named = ROOT / "src" / "tightframe", []
+    folders, named = [ROOT / "src" / "tightframe"], []
     for line in _block("", "src/tightframe/").splitlines()[1:]:
         name = line.split()[0]
-        deep = len(line) - len(line.lstrip()) > 2
+        depth = (len(line) - len(line.lstrip())) // 2
+        path = folders[depth - 1] / name
         if name.endswith("/"):
-            folder = ROOT / "src" / "tightframe" / name
-            assert folder.is_dir(), line
-            continue
-        named.append((folder if deep else ROOT / "src" / "tightframe") / name)
+            assert path.is_dir(), line
+            folders[depth:] = [path]
+        else:
+            named.append(path)
     assert [path for path in named if not path.is_file()] == []
     assert len(named) == len(set(named))
 
