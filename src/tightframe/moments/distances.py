@@ -145,9 +145,13 @@ def spaces(
 
 
 def squared_distances(
-    space: Space, rows: slice, columns: slice
+    space: Space, rows: slice, columns: slice, inner_least: float = math.nan
 ) -> tuple[Float[Tensor, "I J"], float]:
-    """Squared distances of a tile and the least; NaN on and below the diagonal of all pairs."""
+    """Squared distances of a tile, and the least or what none of them is below.
+
+    On and below the diagonal of all pairs they are NaN, and the least is, too. Those of the inner
+    space, if there is one, are in the memory before; `inner_least` is what none of them is below.
+    """
     norms = space.squared_norms
     squared = space.distances(rows, columns)
     if space.grown:
@@ -159,6 +163,8 @@ def squared_distances(
         squared.masked_fill_(torch.ones_like(squared, dtype=torch.bool).tril_(), math.nan)
     # NaN compares as False: a tile without pairs is looked at in full.
     largest = space.ranges(rows)[1] + space.ranges(columns)[1]
+    if inner_least >= NEAR * largest:  # more dimensions, larger distances
+        return squared, inner_least
     least = elementwise.least(squared)
     present = elementwise.least_present(squared) if math.isnan(least) else least
     if not present >= NEAR * largest:

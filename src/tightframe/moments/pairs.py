@@ -184,8 +184,9 @@ def _pass(
 
     def work(first: int) -> None:
         for rows, columns in tiles[first::n_cores]:
+            least = math.nan
             for space, groups in plans[first]:
-                squared, least = distances.squared_distances(space, rows, columns)
+                squared, least = distances.squared_distances(space, rows, columns, least)
                 for group in groups:
                     _reduce(group, space, squared, least, rows, columns)
 
@@ -221,15 +222,17 @@ def _sample(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted]) -> 
     generator = torch.Generator().manual_seed(0)
     for k in sorted({quantity.k for quantity, _ in wanted}):
         mine = [(quantity, reduction) for quantity, reduction in wanted if quantity.k == k]
+        whole = all(_dim(quantity, points) == points.shape[1] for quantity, _ in mine)
+        axes = None if whole else turned
         for ids in torch.randperm(k, generator=generator).tensor_split(-(-k // GROUP)):
             ids, half = ids.to(points.device), len(ids) // 2
             if half == 0:
                 continue
             rows, columns = slice(0, half), slice(half, len(ids))
             parts = [(_part(quantity, ids), reduction) for quantity, reduction in mine]
-            here = None if turned is None else turned[ids]
+            here, least = None if axes is None else axes[ids], math.nan
             for space, groups in _plan(points[ids], here, parts, len(ids)):
-                squared, least = distances.squared_distances(space, rows, columns)
+                squared, least = distances.squared_distances(space, rows, columns, least)
                 for group in groups:
                     base, least_base = _base(group, space, squared, least, rows, columns)
                     for part, reduction in group.members:
@@ -279,7 +282,7 @@ def _reduce(
 def _base(
     group: _Group, space: Space, squared: Tensor, least: float, rows: slice, columns: slice
 ) -> tuple[Tensor, float]:
-    """The distances of a tile (I, J) that the quantities of a group are taken from; the least."""
+    """The distances of a tile (I, J) that a group's quantities are taken from; a lower bound."""
     if group.noise is None:
         return squared, least
     out = space.debiased(rows, columns)

@@ -191,7 +191,11 @@ class Reduction:
 
     def end_sample(self) -> None:
         """All of the sample is given: say where the ranks are to be looked for."""
-        ranked, valid = (torch.cat(tiles) for tiles in zip(*self._sample, strict=True))
+        valid = torch.cat([valid for _, valid in self._sample])
+        if all(ranked is valid for ranked, valid in self._sample):
+            ranked = valid
+        else:
+            ranked = torch.cat([ranked for ranked, _ in self._sample])
         self._sample.clear()
         for name, selection in self._selections.items():
             sample = ranked if name == "median" else valid
