@@ -17,7 +17,17 @@ def test_the_engine_benchmark_runs_where_nothing_else_is_installed(tmp_path):
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = {row["row"]: row for row in json.loads(out.read_text())["rows"]}
-    assert list(rows) == ["moments", "pairs", "tiles", "same", "wide", "nearest", "fp32", "bf16"]
+    assert list(rows) == [
+        "moments",
+        "pairs",
+        "tiles",
+        "same",
+        "kept",
+        "wide",
+        "nearest",
+        "fp32",
+        "bf16",
+    ]
     assert all(row["ours"]["cpu_seconds"] > 0 for row in rows.values())
     assert all("theirs" not in rows[name] for name in ("moments", "pairs", "tiles", "wide"))
     assert all(rows[name]["difference"] == 0 for name in ("fp32", "bf16"))  # as many positions
