@@ -7,7 +7,7 @@ import torch
 
 from tightframe.moments import pairs, reductions
 from tightframe.moments.pairs import Cdnv, UnitDistance, sweep
-from tightframe.moments.reductions import Moments
+from tightframe.moments.running import Moments
 
 ALL = (
     *("moments", "logs", "roots", "median", "tail", "tail001", "least", "riesz"),

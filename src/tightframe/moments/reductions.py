@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tightframe.moments import elementwise
 from tightframe.moments.extremes import Extremes, Pairs
+from tightframe.moments.running import Moments
 from tightframe.moments.selection import Bracket, Selection
 
 Aggregate: TypeAlias = Literal[
@@ -46,46 +47,8 @@ RANKS: dict[str, Callable[[int], int]] = {
 }
 # Fewer pairs are kept for their median and tails; of more, a sample says which ones.
 KEPT = 1 << 17
-# A sum of squares keeps its digits where this share of it, at least, is about the mean.
-SPREAD = 1e-4
 # Where the largest power's logarithm is no larger, nothing that counts over- or underflows.
 SAFE_LOG = 600
-
-
-@dataclasses.dataclass
-class Moments:
-    """Count, mean and spread of a stream of numbers."""
-
-    n: int = 0
-    mean: float = math.nan
-    spread: float = 0.0  # sum of squared deviations from the mean
-
-    def take(self, values: Float[Tensor, " N"]) -> None:
-        """Join a part by Chan's formula; its memory may be used up for the deviations."""
-        if (n := values.numel()) == 0:
-            return
-        mean = float(values.sum()) / n
-        square = float(values @ values)
-        spread = square - n * mean * mean
-        if not spread > SPREAD * square:
-            deviations = values.sub_(mean)
-            spread = float(deviations @ deviations)
-        self.join(Moments(n, mean, spread))
-
-    def join(self, part: "Moments") -> None:
-        """Join another stream."""
-        if self.n == 0 or part.n == 0:
-            if self.n == 0:
-                self.n, self.mean, self.spread = part.n, part.mean, part.spread
-            return
-        shift, before = part.mean - self.mean, self.n
-        self.n += part.n
-        self.mean += shift * (part.n / self.n)
-        self.spread += part.spread + shift * shift * (before * part.n / self.n)
-
-    def variance(self, *, ddof: int) -> float:
-        """Spread over n - ddof; NaN where that is not positive."""
-        return self.spread / (self.n - ddof) if self.n > ddof else math.nan
 
 
 @dataclasses.dataclass

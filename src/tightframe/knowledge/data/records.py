@@ -5,7 +5,7 @@ All files are JSON lines, UTF-8, a record a line, keys in the order of the field
 
 import dataclasses
 import hashlib
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 Type: TypeAlias = Literal[
     "reliability",
@@ -16,20 +16,11 @@ Type: TypeAlias = Literal[
     "counterfactual",
     "locality",
 ]
-TYPES: tuple[Type, ...] = (
-    "reliability",
-    "generality",
-    "paraphrase",
-    "portability",
-    "factual",
-    "counterfactual",
-    "locality",
-)
+TYPES: tuple[Type, ...] = get_args(Type)
 MASK = "[MASK]"  # stands once in a cloze, where the answer belongs
 LICENSE = "CC BY-SA"
 WORDINGS = ("paraphrases", "reordered", "generated_qas")  # what a fact may be trained on besides
 PERHAPS = (*WORDINGS, "article")  # fields of a fact that are written only where there is something
-
 
 # greedy: the likeliest token, up to the end. paper: as published, causal models sampled, long.
 Decoding: TypeAlias = Literal["greedy", "paper"]
