@@ -101,7 +101,7 @@
         font: { family: look.sans, color: look.ink, size: 12.5 },
       },
       xaxis: {
-        ...axis, type: fit.log ? "log" : "linear", title: title(`${shown.metric}  (${shown.arrow})`),
+        ...axis, type: fit.log ? "log" : "linear", title: title(`${shown.metric}<br>(${shown.arrow})`),
         ...(fit.ticks && { tickvals: fit.ticks, ticktext: fit.ticks.map((tick) => `${tick}`) }),
       },
       yaxis: { ...axis, range: data.lossRange, title: title("validation loss, nats per token") },
