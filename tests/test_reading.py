@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -37,6 +39,35 @@ def test_a_reading_gives_each_position_its_label(split, labels, skip):
     assert torch.equal(read.batch.targets, targets)
     counts = torch.bincount(expected[expected != IGNORE], minlength=VOCAB)
     assert torch.equal(Reader(split, Reading(labels, skip)).label_counts(), counts)
+
+
+@pytest.mark.parametrize("labels", ["next", "current", "shuffled"])
+def test_positions_after_a_special_token_are_left_out(tmp_path, labels):
+    # The end of text is token 3, and the tokenizer marks token 5 as special and 7 as added only.
+    added = [{"id": 5, "special": True}, {"id": 7, "special": False}]
+    path = write_tokens(
+        tmp_path / "x",
+        vocab_size=VOCAB,
+        block=BLOCK,
+        train=60,
+        end_of_text=3,
+        tokenizer=json.dumps({"added_tokens": added}),
+    )
+    shards = TokenShards.open(path)
+    assert shards.special == (3, 5)
+    split = shards.split("train")
+    reader = Reader(split, Reading(labels, skip_special=True))
+    read = reader.rows(range(len(split)))
+    whole = Reader(split, Reading(labels)).rows(range(len(split)))
+    for block, position, current, after in positions(split):
+        left_out = current in (3, 5)
+        assert read.labels[block, position] == (
+            IGNORE if left_out else whole.labels[block, position]
+        )
+        assert read.batch.targets[block, position] == (IGNORE if left_out else after)
+    counts = torch.bincount(read.labels[read.labels != IGNORE], minlength=VOCAB)
+    assert torch.equal(reader.label_counts(), counts)
+    assert counts.sum() < split.n_labels
 
 
 def test_shuffled_labels_are_the_same_labels_elsewhere(split):

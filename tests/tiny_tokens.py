@@ -10,14 +10,24 @@ from tightframe.files import sha256
 
 
 def write_tokens(
-    path: Path, *, vocab_size=23, block=9, train=22, val=5, length=None, seed=0, documents=True
+    path: Path,
+    *,
+    vocab_size=23,
+    block=9,
+    train=22,
+    val=5,
+    length=None,
+    seed=0,
+    documents=True,
+    end_of_text=None,
+    tokenizer="{}",
 ):
     """A folder of random rows of random lengths, or of one `length` in the training split.
 
     Every row is a document, or without `documents` all of a split is one.
     """
     path.mkdir(parents=True)
-    (path / "tokenizer.json").write_text("{}")
+    (path / "tokenizer.json").write_text(tokenizer)
     rng = np.random.default_rng(seed)
     splits = {}
     for name, rows in (("train", train), ("val", val)):
@@ -35,7 +45,7 @@ def write_tokens(
         "blocks": "packed",
         "block": block,
         "vocab_size": vocab_size,
-        "end_of_text": None,
+        "end_of_text": end_of_text,
         "tokenizer": {"kind": "file", "sha256": sha256(path / "tokenizer.json")},
         "splits": splits,
         "entropy_floor": None,

@@ -31,7 +31,7 @@ from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.manifest import read_manifest, verify
 from tightframe.corpus.tokenizer import load
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, sha256
+from tightframe.files import fingerprint, read_json, sha256
 
 SPLITS = ("train", "val")
 SHARD_TOKENS = 2**24  # 64 MiB of int32
@@ -103,6 +103,14 @@ class TokenShards:
         """The tokenizer that made the tokens."""
         return load(self.path / "tokenizer.json")
 
+    @cached_property
+    def special(self) -> tuple[int, ...]:
+        """Ids of the tokens that stand for no text, such as the end of one, in increasing order."""
+        added = read_json(self.path / "tokenizer.json").get("added_tokens", [])
+        ids = {int(token["id"]) for token in added if token["special"]}
+        ids |= {token for token in (self.end_of_text, self.bos) if token is not None}
+        return tuple(sorted(ids))
+
     def split(self, name: str) -> "Split":
         """The rows of "train" or "val"."""
         if name not in SPLITS:
@@ -137,6 +145,7 @@ class Split:
         self._starts = np.cumsum([0, *(len(tokens) for tokens in self._tokens)])
         self.end_of_text = shards.end_of_text
         self.bos = shards.bos
+        self._shards = shards
         # Whether the text goes on from each block to the next one; not so in a sample.
         self.goes_on = True
         # Whether a block's first token, which nothing predicts, is part of the text.
@@ -144,6 +153,11 @@ class Split:
 
     def __len__(self) -> int:
         return self.n_blocks
+
+    @property
+    def special(self) -> tuple[int, ...]:
+        """Ids of the tokens that stand for no text, such as the end of one, in increasing order."""
+        return self._shards.special
 
     def sample(self, n_labels: int, *, seed: int) -> "Split":
         """About so many labelled positions: whole blocks, drawn by `seed`, held in memory.

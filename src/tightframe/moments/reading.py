@@ -33,11 +33,14 @@ class Reading:
             which embeddings and labels have nothing to do with each other.
         skip: First positions of each block that have no label. In many models they are attention
             sinks, whose embeddings are unlike all others.
+        skip_special: Leave out the positions whose input is a special token of the split's
+            tokenizer, such as the end of a text: these are attention sinks, too.
         seed: Of the order of "shuffled".
     """
 
     labels: Labels = "next"
     skip: int = 0
+    skip_special: bool = False
     seed: int = 0
 
 
@@ -77,6 +80,7 @@ class Reader:
         self.split = split
         self.reading = reading
         self._bounds = None if groups is None else groups.bounds
+        self._special = torch.tensor(split.special if reading.skip_special else ())
         shuffled = reading.labels == "shuffled"
         self._shuffled = ShuffledLabels(split, reading.seed) if shuffled else None
         self._quota = quota
@@ -106,6 +110,8 @@ class Reader:
         tokens, lengths = self.split.rows(indices)
         batch = next_token(tokens, lengths)
         batch.targets[:, : self.reading.skip] = IGNORE
+        if self.reading.skip_special:
+            batch.targets.masked_fill_(torch.isin(batch.inputs, self._special), IGNORE)
         if self.reading.labels == "next":
             labels = batch.targets
         elif self._shuffled is None:
@@ -116,8 +122,8 @@ class Reader:
 
     def _counts(self, start: int, stop: int) -> Int64[Tensor, " C"]:
         """Labels of blocks start, ..., stop - 1, without any quota."""
-        plain = self.reading.labels == "next" and self.reading.skip == 0
-        if plain and (start, stop) == (0, self.split.n_blocks):
+        plain = self.reading.labels == "next" and not self.reading.skip
+        if plain and not self.reading.skip_special and (start, stop) == (0, self.split.n_blocks):
             return self.split.label_counts()
         counts = torch.zeros(self.split.vocab_size, dtype=torch.int64)
         step = max(1, _COUNTED // self.split.block)
