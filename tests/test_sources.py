@@ -1,5 +1,8 @@
+import gzip
 import http.server
 import json
+import shutil
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -10,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from tightframe.corpus import hub, sources
-from tightframe.corpus.sources import open_source
+from tightframe.corpus import hub, readers
+from tightframe.corpus.sources import check_source, open_source
 from tightframe.errors import UserError
+
+TEXT = "".join(f"line {n} é\n\n" for n in range(300))
 
 
 def _texts(source, **options):
@@ -59,15 +64,17 @@ def test_a_file_can_be_one_document(tmp_path):
 
 
 def test_jsonl_gives_the_named_field_of_every_line(tmp_path):
-    path = _jsonl(tmp_path / "a.jsonl", [{"text": "one", "story": "x"}, {"text": "", "story": "y"}])
+    path = _jsonl(
+        tmp_path / "a.jsonl", [{"text": "one", "story": "x"}, {"text": "two", "story": "y"}]
+    )
     path.write_text(path.read_text() + "\n")  # a blank line is no record
-    assert _texts(path) == ["one", ""]
+    assert _texts(path) == ["one", "two"]
     assert _texts(path, field="story") == ["x", "y"]
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_parquet_gives_the_named_column_across_row_groups(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(sources, "_PARQUET_ROWS", 3)
+    monkeypatch.setattr(readers, "_PARQUET_ROWS", 3)
     texts = [f"text {index}" for index in range(10)]
     table = pa.table({"story": pa.array(texts, kind)})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=4)
@@ -80,7 +87,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
     (tmp_path / "e.txt").write_text("4\n\n5")
     _jsonl(tmp_path / "b.jsonl", [{"text": "1"}])
     _parquet(tmp_path / "c" / "a.parquet", ["2"])
-    (tmp_path / "a.md").write_text("not read")
+    (tmp_path / "a.rst").write_text("not read")
     (tmp_path / ".hidden.txt").write_text("not read")
     documents = list(open_source(tmp_path).read())
     assert [document.text for document in documents] == ["1", "2", "3", "4", "5"]
@@ -117,7 +124,7 @@ def test_reading_goes_no_further_than_it_is_asked(tmp_path):
 
 
 def test_a_document_that_has_no_end_is_refused_before_it_is_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_DOCUMENT_BYTES", 100)
+    monkeypatch.setattr(readers, "MAX_DOCUMENT_BYTES", 100)
     path = tmp_path / "a.txt"
     path.write_text("word " * 50)
     with pytest.raises(UserError, match=r"a\.txt: no blank line in"):
@@ -142,7 +149,8 @@ def test_a_document_that_has_no_end_is_refused_before_it_is_read_whole(tmp_path,
         (
             "a.csv",
             b"x,y",
-            "a.csv: not a kind of file that can be read; expected .txt, .jsonl, .parquet",
+            "a.csv: not a kind of file that can be read; expected .txt, .md, .jsonl (each also .gz "
+            "or .zst), .parquet; convert it to one",
         ),
         ("a.jsonl", b"", "a.jsonl: is empty; expected text"),
         ("a.jsonl", b'{"text": "x"}\n{"text": ', "a.jsonl:2: not JSON ("),
@@ -157,6 +165,13 @@ def test_a_document_that_has_no_end_is_refused_before_it_is_read_whole(tmp_path,
         ("a.jsonl", b'{"text": "\xe9"}', "a.jsonl:1: not UTF-8 text (byte 10)"),
         ("a.jsonl", b'{"text": "\x00"}', "a.jsonl:1: binary, or not UTF-8 (NUL at byte 10)"),
         ("a.parquet", b"PAR1 but not really", "a.parquet: not a .parquet file, or damaged ("),
+        ("a.parquet", b"plain", "a.parquet: not a .parquet file, or damaged (its first bytes)"),
+        ("a.TXT.GZ", b"plain", "a.TXT.GZ: not a .GZ file, or damaged (its first bytes)"),
+        ("a.md.zst", b"plain", "a.md.zst: not a .zst file, or damaged (its first bytes)"),
+        ("a.parquet.gz", b"x", "a.parquet.gz: not a kind of file that can be read"),
+        ("a.gz", b"x", "a.gz: not a kind of file that can be read"),
+        ("a.txt.gz", gzip.compress(b"", mtime=0), "a.txt.gz: is empty; expected text"),
+        ("a.jsonl", b'{"text": " \\n"}\n', "a.jsonl: holds no text; remove it or fill it"),
     ],
 )
 def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path, name, content, message):
@@ -166,6 +181,209 @@ def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path, name, conte
         _texts(path)
     assert str(caught.value).startswith(f"{tmp_path}/{message}")
     assert "\n" not in str(caught.value)
+
+
+def _zstd(data):
+    out = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(out, "zstd") as stream:
+        stream.write(data)
+    return out.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.MD", "a.Txt.gz", "a.md.GZ", "a.txt.zst"])
+def test_text_is_the_same_in_every_kind_of_file(tmp_path, name):
+    pack = {".gz": gzip.compress, ".zst": _zstd}.get((tmp_path / name).suffix.lower(), bytes)
+    (tmp_path / name).write_bytes(pack(TEXT.encode()))
+    (tmp_path / "plain.txt").write_text(TEXT, encoding="utf-8")
+    # Places and lengths are those of the text unpacked: the validation split goes by them.
+    assert list(open_source(tmp_path / name).read()) == list(
+        open_source(tmp_path / "plain.txt").read()
+    )
+
+
+def test_members_of_a_compressed_file_follow_one_another(tmp_path):
+    records = [b'{"text": "one"}\n', b'{"text": "two"}\n']
+    for suffix, pack in ((".gz", gzip.compress), (".zst", _zstd)):
+        path = tmp_path / f"a.jsonl{suffix}"
+        path.write_bytes(b"".join(map(pack, records)))
+        assert _texts(path) == ["one", "two"]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, _zstd])
+def test_a_compressed_file_that_is_cut_short_is_one_line(tmp_path, pack):
+    path = tmp_path / ("a.txt.gz" if pack is gzip.compress else "a.txt.zst")
+    path.write_bytes(pack(TEXT.encode() * 50)[:-9])
+    with pytest.raises(UserError, match=r"cannot be read \(.*\); it is damaged or cut short$"):
+        open_source(path)
+
+
+def test_a_file_that_unpacks_to_a_thousand_times_its_size_is_no_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_MAX_RATIO_FROM", 2**20)
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b"a\n\n" * 2**20))
+    with pytest.raises(UserError, match="unpacks to more than 200 times its size"):
+        open_source(path)
+
+
+def test_a_nested_field_is_named_by_its_path(tmp_path):
+    records = [{"meta": {"text": "one", "more": {"x.y": "two"}}, "a.b": "three", "a": {"b": 4}}]
+    path = _jsonl(tmp_path / "a.jsonl", records)
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    for each in (path, tmp_path / "a.parquet"):
+        assert _texts(each, field="meta.text") == ["one"]
+        assert _texts(each, field="a.b") == ["three"]  # the name as it stands comes first
+        with pytest.raises(UserError, match=r"no field 'meta\.txt', but meta\.text, meta\.more"):
+            _texts(each, field="meta.txt")
+        with pytest.raises(UserError, match=r"no field 'meta\.text\.x'"):
+            _texts(each, field="meta.text.x")
+
+
+CHAT = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}]
+
+
+def test_chats_are_joined_or_written_by_a_template(tmp_path):
+    path = _jsonl(tmp_path / "a.jsonl", [{"messages": CHAT}, {"text": "plain"}])
+    source = open_source(path)
+    documents = list(source.read())
+    assert [document.text for document in documents] == ["Who?\n\nI.", "plain"]
+    assert [document.chat for document in documents] == [True, False]
+    assert source.notes() == [
+        f"{path}: chats: 1, their messages joined with blank lines (no chat template)"
+    ]
+
+    def template(chat):
+        return "".join(f"[{message['role']}]{message['content']}" for message in chat)
+
+    source = open_source(path, field="messages", chat_template=template)
+    assert next(source.read()).text == "[user]Who?[assistant]I."
+    assert source.notes() == [f"{path}: chats: 1, written by the tokenizer's chat template"]
+
+
+def test_a_chat_that_cannot_be_written_is_named(tmp_path):
+    path = _jsonl(tmp_path / "a.jsonl", [{"messages": [{"role": "user", "content": None}]}])
+    with pytest.raises(UserError, match=r"a\.jsonl:1: a message of a chat has no text"):
+        _texts(path)
+    path = _jsonl(tmp_path / "a.jsonl", [{"messages": CHAT}])
+
+    def template(chat):
+        raise ValueError("roles must alternate")
+
+    with pytest.raises(UserError, match=r"a\.jsonl:1: .* refuses this chat \(ValueError: roles"):
+        _texts(path, chat_template=template)
+
+
+def test_what_is_passed_over_is_counted(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    for name in ("empty.txt", "b.docx", "c.DOCX", "d.pdf", "README.md"):
+        (tmp_path / name).write_text("")
+    _jsonl(tmp_path / "e.jsonl", [{"text": " \n"}, {"text": "two"}, {"text": ""}])
+    source = open_source(tmp_path)
+    for _ in range(2):  # each reading counts anew
+        assert [document.text for document in source.read()] == ["one", "two"]
+        assert source.notes() == [
+            f"{tmp_path}: other files, not read: 4 (.docx 2, README.md 1, .pdf 1)",
+            f"{tmp_path}: files without text, passed over: 1",
+            f"{tmp_path}: records of white space only, passed over: 2",
+        ]
+
+
+def test_a_folder_of_empty_files_is_refused(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(" \n")
+    with pytest.raises(UserError, match="none of its 2 files holds text"):
+        _texts(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A data set of 2,500 records, and one of two splits, as the package datasets saves them."""
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    folder = tmp_path_factory.mktemp("saved")
+    texts = [f"text {n}" for n in range(2500)]
+    whole = datasets.Dataset.from_dict({"text": texts, "meta": [{"n": "x"}] * len(texts)})
+    whole.save_to_disk(folder / "one", num_shards=2)
+    parts = {"train": whole.select(range(2, 5)), "test": whole.select([7])}
+    datasets.DatasetDict(parts).save_to_disk(folder / "parts")
+    (folder / "one" / "cache-1.arrow").write_text("what the package keeps beside them")
+    return folder
+
+
+def test_a_saved_data_set_is_read_without_its_package(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert _texts(saved / "one") == [f"text {n}" for n in range(2500)]
+    assert set(_texts(saved / "one", field="meta.n")) == {"x"}
+    assert _texts(saved / "parts") == ["text 2", "text 3", "text 4"]
+    assert _texts(saved / "parts" / "test") == ["text 7"]
+    assert _texts(f"hf:{saved / 'parts'}@test") == ["text 7"]
+    assert open_source(saved / "one").notes() == []
+    documents = list(open_source(saved / "one").read())
+    done = [document.done for document in documents]
+    assert done == sorted(done)
+    assert 0 <= done[0] < 0.1
+    with pytest.raises(UserError, match="without a split 'dev', but train, test; use hf:"):
+        _texts(f"hf:{saved / 'parts'}@dev")
+
+
+def test_a_damaged_saved_data_set_is_one_line(saved, tmp_path):
+    shutil.copytree(saved / "one", tmp_path / "one")
+    path = next((tmp_path / "one").glob("data-*.arrow"))
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(UserError, match=r"not a \.arrow file, or damaged|cannot be read"):
+        _texts(tmp_path / "one")
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        _texts(tmp_path / "one")
+    (tmp_path / "one" / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
+    with pytest.raises(UserError, match=r"one/x\.arrow: cannot be read"):  # never outside
+        _texts(tmp_path / "one")
+    (tmp_path / "one" / "state.json").write_text('{"_data_files": [3]}')
+    with pytest.raises(UserError, match="names no data files"):
+        _texts(tmp_path / "one")
+
+
+def test_a_source_is_checked_without_being_read(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub" / "a.txt"
+    # Only the first 64 KiB are looked at; they may end within a character.
+    path.write_bytes("é".encode() * 2**16 + b"\xff")
+    check_source(path)
+    check_source(tmp_path)
+    check_source("hf:someone/set")
+    check_source("stories", generated=True)
+    for wrong, message in {
+        "stories": "is generated, not read",
+        "hf:": "not a data set",
+        str(tmp_path / "b.docx"): "no such file or folder",
+        str(tmp_path / "c.docx"): r"not a kind of file that can be read; expected \.txt, .*convert",
+        str(tmp_path / "d.txt"): "is empty",
+        str(tmp_path / "e.txt"): "binary, or not UTF-8",
+        str(tmp_path / "f.txt"): r"not UTF-8 text \(byte 1\)",
+        str(tmp_path / "none"): r"holds no readable file; expected .*; it holds \.docx 1",
+    }.items():
+        (tmp_path / "c.docx").write_bytes(b"PK")
+        (tmp_path / "d.txt").write_bytes(b"")
+        (tmp_path / "e.txt").write_bytes(b"PK\x00")
+        (tmp_path / "f.txt").write_bytes(b"a\xe9")
+        (tmp_path / "none").mkdir(exist_ok=True)
+        (tmp_path / "none" / "a.docx").write_bytes(b"PK")
+        with pytest.raises(UserError, match=message):
+            check_source(wrong)
+
+
+def test_a_source_is_refused_before_anything_heavy_is_imported(tmp_path):
+    (tmp_path / "a.docx").write_bytes(b"PK")
+    program = (
+        "import sys\n"
+        "from tightframe import cli\n"
+        "try:\n"
+        f"    cli.main(['corpus', 'build', {str(tmp_path / 'a.docx')!r}, '--out', 'x'])\n"
+        "except SystemExit as stopped:\n"
+        "    print(stopped.code, 'torch' in sys.modules, 'transformers' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "2 False False\n"
+    assert "a.docx: not a kind of file" in done.stderr
 
 
 def test_columns_that_are_missing_or_not_text_are_refused(tmp_path):
@@ -181,7 +399,7 @@ def test_columns_that_are_missing_or_not_text_are_refused(tmp_path):
 
 
 def test_paths_without_text_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file or folder; expected 'stories'"):
+    with pytest.raises(UserError, match=r"no such file or folder; expected a file \(\.txt"):
         open_source(tmp_path / "nowhere.txt")
     with pytest.raises(UserError, match="holds no readable file"):
         open_source(tmp_path)

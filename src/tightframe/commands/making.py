@@ -51,7 +51,8 @@ def build(
     Parameters
     ----------
     source
-        stories (the generated corpus), a file (.txt, .jsonl, .parquet), a folder, or hf:NAME.
+        stories (the generated corpus), a file (.txt, .md, .jsonl, also .gz or .zst; .parquet), a
+        folder of these, one that datasets saved, or hf:NAME.
     out
         The new folder for shards, tokenizer and manifest.
     vocab_size
@@ -74,9 +75,9 @@ def build(
     validation_share
         Share of the text that is kept for validation.
     documents
-        In .txt files: a document is a paragraph (split at blank lines) or a whole file.
+        In text files: a document is a paragraph (split at blank lines) or a whole file.
     field
-        The field or column that holds the text, in .jsonl and .parquet.
+        The field or column that holds the text, in records and tables (meta.text for a nested one).
     words
         Of the generated corpus: one word one token (default), or BPE.
     tokens
@@ -88,7 +89,12 @@ def build(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.corpus.build import build as build_shards
+    from tightframe.corpus.sources import check_source
+
+    check_source(source, generated=True)
+    if validation is not None:
+        check_source(validation)
+    from tightframe.corpus.build import build as build_shards  # imports torch
 
     with bar() as progress:
         built = build_shards(
@@ -110,6 +116,8 @@ def build(
             seed=seed,
             progress=progress,
         )
+    for note in built.notes:
+        say(note)
     train, val = (built.manifest["splits"][name] for name in ("train", "val"))
     floor = built.entropy_floor
     known = f", entropy floor {floor['mean_conditional_entropy']:.4f} nats/token" if floor else ""

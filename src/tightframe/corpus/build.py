@@ -15,13 +15,12 @@ from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.blocks import BLOCKS, Packed, Published, Whole
 from tightframe.corpus.encoding import BATCH_DOCUMENTS, encoded
 from tightframe.corpus.manifest import write_manifest
-from tightframe.corpus.sources import DOCUMENTS, Source, open_source
+from tightframe.corpus.sources import DOCUMENTS, STORIES, Source, open_source
 from tightframe.corpus.splits import SplitText
 from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards
 from tightframe.errors import UserError, nearest
 from tightframe.files import sha256, whole_folder
 
-STORIES = "stories"  # the generated corpus, as a source
 STORIES_TOKENS = 1_000_000
 
 WORDS = ("word", "bpe")  # tokens of stories
@@ -133,9 +132,10 @@ def build(
         entries = {split: _finish(text.name, split, makers[split], block, line) for split in SPLITS}
         known_floor = generated and layout == "whole"
         how = _how(given, layout, generated=generated, ended=end is not None)
+        notes = [note for source_ in text.sources for note in source_.notes()]
         manifest = {
             "name": out.name,
-            "source": text.description | how,
+            "source": text.description | how | {"notes": notes},
             "blocks": layout,
             "block": block,
             "vocab_size": tokenizers.vocab_size(encoder),

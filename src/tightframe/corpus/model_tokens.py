@@ -12,9 +12,9 @@ from typing import Any
 
 from tightframe.corpus import special_tokens
 from tightframe.corpus import tokenizer as tokenizers
-from tightframe.corpus.build import STORIES, Bos, Progress, build
+from tightframe.corpus.build import Bos, Progress, build
 from tightframe.corpus.manifest import SCHEMA
-from tightframe.corpus.sources import HUB, Source, open_source
+from tightframe.corpus.sources import HUB, Source, check_source, open_source
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, one_at_a_time, sha256
@@ -58,11 +58,9 @@ def text_tokens(
         raise UserError(
             f"context is {context}; expected 2 tokens or more: one that sees and one it predicts"
         )
-    if str(source) == STORIES:
-        raise UserError(
-            f"{STORIES}: is generated, not read; make its tokens with "
-            f"`tightframe corpus build {STORIES} --tokenizer {tokenizer} --out DIR` and use them"
-        )
+    for each in (source, validation):
+        if each is not None:
+            check_source(each)
     text = open_source(source, documents=documents, field=field, pinned=True)
     held_out = None
     if validation is not None:

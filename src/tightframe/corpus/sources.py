@@ -1,32 +1,31 @@
 """Read text: files, folders and Hugging Face data sets, one document at a time.
 
 A *document* is what is tokenized as a whole. A *unit* is a piece of text that has nothing to do
-with the next one: a .txt file, or a record of a .jsonl file, a .parquet file or a data set. The
+with the next one: a text file, or a record of a .jsonl file, a table or a data set. The
 paragraphs of one file are documents of one unit: neighbours, which `splits` keeps together.
 """
 
-import contextlib
 import dataclasses
-import itertools
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from tightframe.corpus import hub, readers
+from tightframe.corpus.readers import EXPECTED, ChatTemplate
+from tightframe.errors import UserError
+from tightframe.files import read_json
 
-from tightframe.corpus import hub
-from tightframe.errors import UserError, nearest
-
-MAX_DOCUMENT_BYTES = 2**24  # a document is held whole, so it must have an end
-DOCUMENTS = ("paragraphs", "files")  # of a .txt file
-SUFFIXES = (".txt", ".jsonl", ".parquet")
+DOCUMENTS = ("paragraphs", "files")  # of a text file
 HUB = "hf:"
+STORIES = "stories"  # the generated corpus, as a source
 
 _HUB_SOURCE = re.compile(r"hf:(?P<name>[^:@]+)(:(?P<config>[^:@]+))?(@(?P<split>[^:@]+))?")
-_PARQUET_ROWS = 1_000  # read at once
+_SHOWN = 5  # kinds of files that a note names
+
+# What a reading counts, and how a note says it.
+_BLANK_FILES, _BLANK_RECORDS, _CHATS = "blank files", "blank records", "chats"
 
 
 class Document(NamedTuple):
@@ -35,20 +34,81 @@ class Document(NamedTuple):
     text: str
     n_bytes: int  # of the text in UTF-8
     unit: int  # which unit it belongs to, counted from 0
-    unit_bytes: int  # length of that unit on disk
+    unit_bytes: int  # length of that unit, unpacked
     place: float  # share of the unit before the document, in [0, 1)
     done: float | None  # share of the source read when it was yielded; None where unknown
+    chat: bool = False  # made from messages: special tokens in it are tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Documents that can be read any number of times, always in the same order."""
+    """Documents that can be read any number of times, always in the same order.
 
-    name: str  # as the user gave it
-    n_bytes: int | None  # length on disk (.parquet: uncompressed); None where unknown
-    description: dict[str, Any]  # how it is read, for the manifest
-    files: tuple[Path, ...]  # what is read, in order; none of a data set of the hub
+    Attributes:
+        name: As the user gave it.
+        n_bytes: Length, unpacked (.parquet: uncompressed); None where unknown.
+        description: How it is read, for the manifest.
+        files: What is read, in order; none of a data set of the hub.
+        read: Yields the documents.
+        not_read: Files of a folder that are of other kinds, by suffix.
+        counts: What the latest reading met: blank files, blank records, chats.
+    """
+
+    name: str
+    n_bytes: int | None
+    description: dict[str, Any]
+    files: tuple[Path, ...]
     read: Callable[[], Iterator[Document]]
+    not_read: Counter[str] = dataclasses.field(default_factory=Counter)
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    templated: bool = False  # chats are written by the tokenizer's template
+
+    def notes(self) -> list[str]:
+        """Say in one line each what was passed over and how chats were read, once read."""
+        lines = []
+        if n := self.not_read.total():
+            kinds = [f"{suffix} {count:,}" for suffix, count in self.not_read.most_common(_SHOWN)]
+            more = ", ..." if len(self.not_read) > _SHOWN else ""
+            lines.append(f"other files, not read: {n:,} ({', '.join(kinds)}{more})")
+        if n := self.counts[_BLANK_FILES]:
+            lines.append(f"files without text, passed over: {n:,}")
+        if n := self.counts[_BLANK_RECORDS]:
+            lines.append(f"records of white space only, passed over: {n:,}")
+        if n := self.counts[_CHATS]:
+            how = (
+                "written by the tokenizer's chat template"
+                if self.templated
+                else "their messages joined with blank lines (no chat template)"
+            )
+            lines.append(f"chats: {n:,}, {how}")
+        return [f"{self.name}: {line}" for line in lines]
+
+
+def check_source(source: str | Path, *, generated: bool = False) -> None:
+    """Refuse at once a source that cannot be read: nothing heavy is imported, no file read whole.
+
+    A path has to exist, to be of a kind that can be read, not to be empty, and to begin as such a
+    file does; a folder has to hold such files. Of `hf:NAME` only the form is checked. What comes
+    later in a file is checked when it is read.
+
+    Args:
+        source: As `open_source` takes it.
+        generated: Whether "stories", the generated corpus, is a source here, too.
+    """
+    if str(source) == STORIES and generated:
+        return
+    if str(source) == STORIES:
+        raise UserError(
+            f"{STORIES}: is generated, not read; make its tokens with "
+            f"`tightframe corpus build {STORIES} --tokenizer MODEL --out DIR` and use them"
+        )
+    if str(source).startswith(HUB):
+        _hub_parts(str(source))
+        return
+    path = Path(source)
+    files, _ = _saved_files(path, None) or _files(path)
+    if not path.is_dir() or len(files) == 1:
+        readers.check_file(files[0])
 
 
 def open_source(
@@ -57,193 +117,156 @@ def open_source(
     documents: str = "paragraphs",
     field: str = "text",
     pinned: bool = False,
+    chat_template: ChatTemplate | None = None,
 ) -> Source:
-    """A file, a folder of files, or a Hugging Face data set, as a `Source`.
+    """Open a file, a folder of files, or a Hugging Face data set.
 
     Args:
-        source: A .txt, .jsonl or .parquet file; a folder, searched for such files at any depth,
-            hidden ones left out, and read in the order of their paths; or
-            `hf:NAME[:CONFIG][@SPLIT]`, a data set of the hub (or a local folder in its layout),
-            split "train" unless said otherwise.
-        documents: Of a .txt file: "paragraphs", what stands between blank lines, or "files",
+        source: A .txt, .md or .jsonl file, as it is or compressed (.gz, .zst), or a .parquet file;
+            a folder, searched for such files at any depth, hidden ones and README.md left out, and
+            read in the order of their paths; a folder that `datasets` saved (`save_to_disk`), split
+            "train" unless said otherwise; or `hf:NAME[:CONFIG][@SPLIT]`, a data set of the hub
+            (or a local folder in its layout, or a saved one), split "train" unless said otherwise.
+        documents: Of a text file: "paragraphs", what stands between blank lines, or "files",
             each file one document.
-        field: Name of the .jsonl field, .parquet column or data set column that holds the text.
+        field: Name of the .jsonl field, .parquet column or data set column that holds the text;
+            `outer.inner` for a nested one. A record without it but with `messages` is a chat.
         pinned: Ask the hub which revision a data set is at, read that one and say so in the
             description; files are what they are.
+        chat_template: Writes a chat as text; None joins its messages.
     """
     if str(source).startswith(HUB):
-        return _hub_source(str(source), field, pinned)
+        return _hub_source(str(source), field, pinned, chat_template)
     path = Path(source)
-    if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix in SUFFIXES and file.is_file() and not _hidden(file.relative_to(path))
-        )
-        if not files:
-            raise UserError(f"{path}: holds no readable file; expected {', '.join(SUFFIXES)}")
-    elif not path.exists():
-        raise UserError(
-            f"{path}: no such file or folder; expected 'stories', a {', '.join(SUFFIXES)} file, "
-            "a folder of these, or hf:NAME"
-        )
-    elif path.suffix not in SUFFIXES:
-        raise UserError(
-            f"{path}: not a kind of file that can be read; expected {', '.join(SUFFIXES)}"
-        )
-    else:
-        files = [path]
-    return _file_source(str(source), files, documents, field)
+    if (saved := _saved_files(path, None)) is not None:
+        return _file_source(str(source), *saved, documents, field, chat_template)
+    return _file_source(str(source), *_files(path), documents, field, chat_template)
 
 
-def _file_source(name: str, files: list[Path], documents: str, field: str) -> Source:
-    sizes = [_size(file) for file in files]
+def _files(path: Path) -> tuple[list[Path], Counter[str]]:
+    """List the files of a source that can be read, and count the others by their suffixes."""
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file or folder; expected a file ({EXPECTED}), a folder of these, "
+            f"hf:NAME, or '{STORIES}'"
+        )
+    if not path.is_dir():
+        readers.check_file(path)
+        return [path], Counter()
+    files: list[Path] = []
+    others: Counter[str] = Counter()
+    for file in sorted(path.rglob("*")):
+        if _hidden(file.relative_to(path)) or not file.is_file():
+            continue
+        if file.name.lower() == "readme.md":  # tells of the folder, as a data set's card does
+            others[file.name] += 1
+        elif readers.kind(file) in readers.KINDS.values():
+            files.append(file)
+        else:
+            others[file.suffix.lower() or "no suffix"] += 1
+    if not files:
+        held = ", ".join(f"{suffix} {n:,}" for suffix, n in others.most_common(_SHOWN))
+        raise UserError(
+            f"{path}: holds no readable file; expected {EXPECTED}"
+            + (f"; it holds {held}" if held else "")
+        )
+    return files, others
+
+
+def _saved_files(path: Path, split: str | None) -> tuple[list[Path], Counter[str]] | None:
+    """List the files of a data set that the package datasets saved; None where there is none."""
+    if (path / "dataset_dict.json").is_file():
+        content = read_json(path / "dataset_dict.json")
+        splits = content.get("splits") if isinstance(content, dict) else None
+        names = [name for name in splits or [] if isinstance(name, str)]
+        wanted = split or (names[0] if len(names) == 1 else "train")
+        if wanted not in names or Path(wanted).name != wanted:
+            raise UserError(
+                f"{path}: a saved data set without a split '{wanted}', but {', '.join(names)}; "
+                f"use hf:{path}@SPLIT"
+            )
+        path = path / wanted
+    if not (path / "state.json").is_file() or not (path / "dataset_info.json").is_file():
+        return None
+    state = read_json(path / "state.json")
+    listed = state.get("_data_files") if isinstance(state, dict) else None
+    try:
+        files = [path / Path(file["filename"]).name for file in listed or []]
+    except (KeyError, TypeError):
+        files = []
+    if not files:
+        raise UserError(f"{path}/state.json: names no data files; save the data set again")
+    return files, Counter()
+
+
+def _file_source(
+    name: str,
+    files: list[Path],
+    not_read: Counter[str],
+    documents: str,
+    field: str,
+    chat_template: ChatTemplate | None,
+) -> Source:
+    sizes = [readers.size(file) for file in files]
     total = sum(sizes)
+    counts: Counter[str] = Counter()
 
     def read() -> Iterator[Document]:
+        counts.clear()
         before, unit = 0, 0
         for file, size in zip(files, sizes, strict=True):
-            n = 0
-            for n, (text, start, where) in enumerate(_read_file(file, documents, field), 1):
-                n_bytes = _n_bytes(text, where)
+            is_text = readers.kind(file) == "text"
+            n = blank = 0
+            pieces = readers.read_file(
+                file, documents=documents, field=field, chat_template=chat_template
+            )
+            for n, (text, start, where, chat) in enumerate(pieces, 1):
+                if not text.strip():
+                    blank += 1
+                    continue
+                n_bytes = readers.n_bytes(text, where)
                 done = (before + start) / total
-                if file.suffix == ".txt":
+                counts[_CHATS] += chat
+                if is_text:
                     yield Document(text, n_bytes, unit, size, start / size, done)
                 else:
-                    yield Document(text, n_bytes, unit + n - 1, n_bytes, 0.0, done)
-            if not n:
+                    yield Document(text, n_bytes, unit + n - 1, n_bytes, 0.0, done, chat)
+            counts[_BLANK_RECORDS] += blank
+            if n == blank and len(files) == 1:
                 raise UserError(f"{file}: holds no text; remove it or fill it")
+            counts[_BLANK_FILES] += n == blank
             before += size
-            unit += 1 if file.suffix == ".txt" else n
+            unit += 1 if is_text else n
+        if counts[_BLANK_FILES] == len(files):
+            raise UserError(f"{name}: none of its {len(files):,} files holds text")
 
-    suffixes = {file.suffix for file in files}
+    kinds = {readers.kind(file) for file in files}
     description: dict[str, Any] = {"text": name, "files": len(files), "file_bytes": total}
-    if ".txt" in suffixes:
+    if "text" in kinds:
         description["documents"] = documents
-    if suffixes != {".txt"}:
+    if kinds != {"text"}:
         description["field"] = field
-    return Source(name, total, description, tuple(files), read)
+    templated = chat_template is not None
+    return Source(name, total, description, tuple(files), read, not_read, counts, templated)
 
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file on disk (.parquet: uncompressed); never 0."""
-    with _readable(path):
-        if path.suffix == ".parquet":
-            with _parquet(path) as file:
-                groups = range(file.metadata.num_row_groups)
-                size = int(sum(file.metadata.row_group(index).total_byte_size for index in groups))
-        else:
-            size = path.stat().st_size
-    if not size:
-        raise UserError(f"{path}: is empty; expected text")
-    return size
-
-
-def _read_file(path: Path, documents: str, field: str) -> Iterator[tuple[str, float, str]]:
-    """Each document's text, the bytes of the file before it, and its place for a message."""
-    with _readable(path):
-        if path.suffix == ".jsonl":
-            yield from _records(path, field)
-        elif path.suffix == ".parquet":
-            yield from _column(path, field)
-        elif documents == "files":
-            yield from _whole_file(path)
-        else:
-            yield from _paragraphs(path)
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _whole_file(path: Path) -> Iterator[tuple[str, float, str]]:
-    with path.open("rb") as file:
-        data = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise UserError(
-            f"{path}: is longer than a document can be ({MAX_DOCUMENT_BYTES >> 20} MiB); "
-            "use documents='paragraphs'"
-        )
-    if data.strip():
-        yield _decode(data, str(path)), 0, str(path)
-
-
-def _paragraphs(path: Path) -> Iterator[tuple[str, float, str]]:
-    paragraph: list[bytes] = []
-    start = position = 0
-    with path.open("rb") as file:
-        # The limit bounds memory in a file without line ends; the end of the file ends a paragraph.
-        lines = iter(lambda: file.readline(MAX_DOCUMENT_BYTES + 1), b"")
-        for line in itertools.chain(lines, [b""]):
-            if line.strip():
-                start = start if paragraph else position
-                paragraph.append(line)
-                if position + len(line) - start > MAX_DOCUMENT_BYTES:
-                    raise UserError(
-                        f"{path}: no blank line in {MAX_DOCUMENT_BYTES >> 20} MiB; put one between "
-                        "documents, or write them as .jsonl"
-                    )
-            elif paragraph:
-                yield _decode(b"".join(paragraph), str(path), start).rstrip("\n"), start, str(path)
-                paragraph = []
-            position += len(line)
-
-
-def _records(path: Path, field: str) -> Iterator[tuple[str, float, str]]:
-    position = 0
-    with path.open("rb") as file:
-        lines = iter(lambda: file.readline(4 * MAX_DOCUMENT_BYTES), b"")
-        for number, line in enumerate(lines, 1):
-            where = f"{path}:{number}"
-            if line.strip():
-                try:
-                    record = json.loads(_decode(line, where))
-                except (ValueError, RecursionError) as error:  # too long a number, too deep a list
-                    raise UserError(
-                        f"{where}: not JSON ({error}); expected one object a line"
-                    ) from None
-                if not isinstance(record, dict):
-                    raise UserError(f"{where}: not a JSON object; expected one object a line")
-                yield _field(record, field, where), position, where
-            position += len(line)
-
-
-def _column(path: Path, field: str) -> Iterator[tuple[str, float, str]]:
-    size = _size(path)
-    with _parquet(path) as file:
-        rows, row = file.metadata.num_rows, 0
-        if field not in file.schema_arrow.names:
-            raise UserError(_no_field(str(path), field, file.schema_arrow.names))
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=[field]):
-            for value in batch.column(0):
-                where = f"{path}: row {row + 1}"
-                yield _text(value.as_py(), field, where), size * row / rows, where
-                row += 1
-
-
-@contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        first = str(error).partition("\n")[0]
-        raise UserError(f"{path}: not a .parquet file, or damaged ({first})") from None
-
-
-def _hub_source(source: str, field: str, pinned: bool) -> Source:
+def _hub_parts(source: str) -> tuple[str, str | None, str]:
     parts = _HUB_SOURCE.fullmatch(source)
     if parts is None:
         raise UserError(f"{source}: not a data set; expected hf:NAME[:CONFIG][@SPLIT]")
-    name, config, split = parts["name"], parts["config"], parts["split"] or "train"
+    return parts["name"], parts["config"], parts["split"] or "train"
+
+
+def _hub_source(
+    source: str, field: str, pinned: bool, chat_template: ChatTemplate | None
+) -> Source:
+    name, config, split = _hub_parts(source)
+    if (saved := _saved_files(Path(name), split)) is not None:
+        return _file_source(source, *saved, DOCUMENTS[0], field, chat_template)
     try:
         import datasets
     except ImportError:
@@ -255,8 +278,10 @@ def _hub_source(source: str, field: str, pinned: bool) -> Source:
     files = tuple(sorted(file for file in Path(name).rglob("*") if file.is_file()))
     commit = hub.data_set_revision(name) if pinned and not files else None
     revision = {} if commit is None else {"revision": commit}
+    counts: Counter[str] = Counter()
 
     def read() -> Iterator[Document]:
+        counts.clear()
         unit = -1
         if not Path(name).exists() and hub.unreachable():
             raise UserError(
@@ -268,9 +293,13 @@ def _hub_source(source: str, field: str, pinned: bool) -> Source:
                 rows = datasets.load_dataset(name, config, split=split, streaming=True, **revision)
             for unit, record in enumerate(rows):
                 where = f"{source}: record {unit + 1}"
-                text = _field(record, field, where)
-                n_bytes = _n_bytes(text, where)
-                yield Document(text, n_bytes, unit, n_bytes, 0.0, None)
+                text, chat = readers.record_text(record, field, where, chat_template)
+                if not text.strip():
+                    counts[_BLANK_RECORDS] += 1
+                    continue
+                counts[_CHATS] += chat
+                n_bytes = readers.n_bytes(text, where)
+                yield Document(text, n_bytes, unit, n_bytes, 0.0, None, chat)
         except UserError:
             raise
         except Exception as error:  # whatever the network, the hub or its files may raise
@@ -281,49 +310,5 @@ def _hub_source(source: str, field: str, pinned: bool) -> Source:
             raise UserError(f"{source}: holds no records")
 
     description = {"text": source, "config": config, "split": split, "field": field} | revision
-    return Source(source, None, description, files, read)
-
-
-def _decode(data: bytes, where: str, start: int = 0) -> str:
-    """Text of bytes that begin at byte `start`; line ends become "\\n", a leading BOM goes."""
-    if (nul := data.find(0)) >= 0:
-        raise UserError(
-            f"{where}: binary, or not UTF-8 (NUL at byte {start + nul}); expected UTF-8 text"
-        )
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{where}: not UTF-8 text (byte {start + error.start}); convert it first"
-        ) from None
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
-
-
-def _field(record: Mapping[str, Any], field: str, where: str) -> str:
-    if field not in record:
-        raise UserError(_no_field(where, field, record))
-    return _text(record[field], field, where)
-
-
-def _text(value: Any, field: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where}: '{field}' is {type(value).__name__}, expected text")
-    return value
-
-
-def _no_field(where: str, field: str, known: Iterable[str]) -> str:
-    names = [str(name) for name in known]
-    return f"{where}: no field '{field}', but {', '.join(names)}{nearest(field, names)}"
-
-
-def _n_bytes(text: str, where: str) -> int:
-    try:
-        n_bytes = len(text.encode())
-    except UnicodeEncodeError:  # JSON can hold half of a surrogate pair
-        raise UserError(f"{where}: not text that UTF-8 can hold; mend or remove it") from None
-    if n_bytes > MAX_DOCUMENT_BYTES:
-        raise UserError(
-            f"{where}: {n_bytes:,} bytes, longer than a document can be "
-            f"({MAX_DOCUMENT_BYTES >> 20} MiB); cut it"
-        )
-    return n_bytes
+    templated = chat_template is not None
+    return Source(source, None, description, files, read, Counter(), counts, templated)

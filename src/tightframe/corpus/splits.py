@@ -19,7 +19,7 @@ from tightframe.corpus.sources import Document, Source
 from tightframe.corpus.stories import Grammar
 
 RULE = (
-    "one unit (a .txt file, or a record) of every 1 / share, drawn by the seed; "
+    "one unit (a text file, or a record) of every 1 / share, drawn by the seed; "
     "of a unit longer than the share of its source, the last share"
 )
 
@@ -35,6 +35,7 @@ class SplitText:
     name: str
     description: dict[str, Any]  # what it is and how it was split, for the manifest
     read: Callable[[set[str]], Iterator[tuple[str, Document]]]
+    sources: tuple[Source, ...] = ()  # what it is read from
 
 
 def made(source: Source, share: float, seed: int) -> SplitText:
@@ -48,7 +49,7 @@ def made(source: Source, share: float, seed: int) -> SplitText:
                 yield split, document
 
     how = {"validation": RULE, "validation_share": share, "seed": seed}
-    return SplitText(source.name, source.description | how, read)
+    return SplitText(source.name, source.description | how, read, (source,))
 
 
 def given(train: Source, validation: Source) -> SplitText:
@@ -62,7 +63,8 @@ def given(train: Source, validation: Source) -> SplitText:
                 if split not in wanted:
                     break
 
-    return SplitText(train.name, train.description | {"validation": validation.description}, read)
+    described = train.description | {"validation": validation.description}
+    return SplitText(train.name, described, read, (train, validation))
 
 
 def generated(grammar: Grammar, n_tokens: int, share: float, seed: int) -> SplitText:

@@ -84,6 +84,11 @@ class TokenShards:
         return None if value is None else int(value)
 
     @property
+    def notes(self) -> list[str]:
+        """Remarks on how the text was read, a line each; for people."""
+        return [str(note) for note in self.manifest["source"].get("notes", ())]
+
+    @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits of the content: tokens, blocks, tokenizer, entropy floor.
 
