@@ -24,6 +24,7 @@ def measured(tmp_path_factory):
         path = measure_run(model, tokens, measures=measures, out=folder / "out", **settings)
         return answers(path, Asked.of(measures, **settings))[1]
 
+    measure.tokens = tokens
     measure.path = measure_run(model, tokens, measures=["nc3_cos_mean"], out=folder / "out")
     return measure
 
@@ -60,11 +61,12 @@ def test_strata_and_published_columns_are_answers_where_they_are_asked_for(measu
     assert {row.metric.partition(".")[0] for row in rows if "." in row.metric} == {"compat05"}
 
 
-def test_one_process_of_many_prints(measured, monkeypatch, capsys, tmp_path):
+def test_one_process_of_many_prints(measured, monkeypatch, capsys):
     for rank, printed in (("1", False), ("0", True)):
         monkeypatch.setattr("tightframe.collapse.measure_run", lambda *_, **__: measured.path)
         monkeypatch.setenv("RANK", rank)
-        cli.main(["measure", "small", "--tokens", str(tmp_path), "--measures", "nc3_cos_mean"])
+        tokens = str(measured.tokens)
+        cli.main(["measure", "small", "--tokens", tokens, "--measures", "nc3_cos_mean"])
         out, err = capsys.readouterr()
         assert ("nc3_cos_mean" in out) == printed
         assert ("classes in 8 dimensions (K/D" in err) == printed

@@ -20,6 +20,20 @@ def check_new(path: Path) -> None:
         raise UserError(f"{path}: already exists; remove it or choose another name")
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, or whose disk is full."""
+    place = folder.expanduser()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with _disk_errors(folder):
+        if not place.is_dir():
+            raise FileExistsError(place)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(place)
+        if not os.statvfs(place).f_bavail:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.

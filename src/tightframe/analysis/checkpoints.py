@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tightframe.collapse.compat import PREFIXES
+from tightframe.collapse.checks import PREFIXES
 from tightframe.collapse.measures import MEASURES
 from tightframe.errors import UserError
 from tightframe.results import WAY

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tightframe.collapse.asked import Asked
-from tightframe.collapse.compat import PREFIXES
+from tightframe.collapse.checks import PREFIXES, layer_names
 from tightframe.collapse.measures import MEASURES, choose
 from tightframe.collapse.rows import least_count
 from tightframe.lm.interface import PRENORM
@@ -62,7 +62,7 @@ def _layers(spec: str, held: set[int]) -> list[int]:
     else:
         named = {"last": depth, "prenorm": PRENORM}
         wanted = {depth} | {
-            named[name] if name in named else int(name) for name in map(str.strip, spec.split(","))
+            named[name] if name in named else int(name) for name in layer_names(spec)
         }
     return sorted(wanted, key=lambda layer: (depth - 0.5) if layer == PRENORM else layer)
 

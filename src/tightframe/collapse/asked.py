@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tightframe.collapse.compat import columns
+from tightframe.collapse.checks import check_compat, check_numbers, layer_names, unknown_layer
 from tightframe.collapse.measures import Measure, choose, extras_of
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.states import Pass
@@ -41,21 +41,9 @@ class Asked:
     matched: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("min_count", self.min_count, 1),
-            ("groups", self.groups, 1),
-            ("skip_positions", self.skip_positions, 0),
-            ("project", self.project, 1),
-        ):
-            if value is not None and value < least:
-                raise UserError(f"{name} is {value}; expected at least {least}")
-        for table in self.compat:
-            columns(table)  # an unknown one is refused before any pass
-        if self.compat and (self.min_count > 1 or self.labels != "next"):
-            raise UserError(
-                "compat: the published tables are of next tokens and of every class that occurs, "
-                f"not of labels '{self.labels}' and min_count {self.min_count}; ask for them apart"
-            )
+        check_numbers(min_count=self.min_count, groups=self.groups, project=self.project)
+        check_numbers(least=0, skip_positions=self.skip_positions)
+        check_compat(self.compat, min_count=self.min_count, labels=self.labels)
 
     @classmethod
     def of(cls, measures: Sequence[str] | None, **settings: Any) -> "Asked":
@@ -112,22 +100,18 @@ class Asked:
 
 
 def parse_layers(spec: str, model: Model) -> tuple[int, ...]:
-    """Layer numbers of "last", "all", or a list like "0,4,prenorm"; the last is always there."""
+    """Return the layers of "all", or of a list like "0-3,prenorm"; the last is always one."""
     depth = model.depth
     if spec == "all":
         return (*range(depth), *([PRENORM] if _has_prenorm(model) else []), depth)
     found = {depth}
-    for name in spec.split(","):
-        name = name.strip()
+    for name in layer_names(spec):
         if name == "prenorm":
             found.add(PRENORM)
         elif name.isdecimal() and int(name) <= depth:
             found.add(int(name))
         elif name != "last":
-            raise UserError(
-                f"layers: unknown layer '{name}'; expected all, last, prenorm, or numbers from "
-                f"0 (the input embedding) to {depth}, separated by commas"
-            )
+            raise unknown_layer(name, depth)
     return tuple(sorted(found, key=lambda layer: (depth - 0.5) if layer == PRENORM else layer))
 
 

@@ -12,14 +12,11 @@ from collections.abc import Mapping
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from tightframe.collapse.checks import check_table
 from tightframe.collapse.measures import metrics
 from tightframe.collapse.values import Geometry, std
-from tightframe.errors import UserError, nearest
 from tightframe.moments.geometry import EPS
 from tightframe.moments.state import ClassMoments, Decisions
-
-# A metric's name in a row is its table's prefix, a dot, and the column.
-PREFIXES = {"lc-2024-05": "compat05", "lc-2024-10": "compat10"}
 
 FACTS = ("model", "n_params", "val_acc", "val_loss", "perplex")
 
@@ -94,9 +91,7 @@ def compat(
 
 
 def _measures_of(table: str) -> dict[str, str]:
-    if table not in TABLES:
-        hint = nearest(table, TABLES) or f"; there are {' and '.join(TABLES)}"
-        raise UserError(f"unknown table '{table}'{hint}")
+    check_table(table)
     return TABLES[table]
 
 

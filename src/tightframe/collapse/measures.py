@@ -7,9 +7,9 @@ from torch import Tensor
 
 from tightframe.collapse import intervals
 from tightframe.collapse.catalogue import MEASURES
+from tightframe.collapse.checks import check_measures
 from tightframe.collapse.definition import Measure
 from tightframe.collapse.values import Geometry, Value
-from tightframe.errors import UserError, nearest
 from tightframe.moments.nearest import Extra
 from tightframe.moments.state import ClassMoments, Decisions
 
@@ -91,16 +91,11 @@ def metrics(
 
 def choose(names: Sequence[str] | None) -> tuple[Measure, ...]:
     """The measures of these names, in the order of `MEASURES`; a name that is none is refused."""
-    known = {measure.name: measure for measure in MEASURES}
+    known = [measure.name for measure in MEASURES]
     names = [names] if isinstance(names, str) else names or DEFAULT
     if "all" in names:
         return MEASURES
-    for name in names:
-        if name not in known:
-            begun = [other for other in known if other.startswith(f"{name}_")]
-            family = f"; did you mean {', '.join(begun[:3])}?" if begun else ""
-            hint = family or nearest(name, known) or "; `all` shows every one"
-            raise UserError(f"unknown measure '{name}'{hint}")
+    check_measures(names, known)
     return tuple(measure for measure in MEASURES if measure.name in names)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tightframe.collapse.asked import Asked
-from tightframe.collapse.compat import PREFIXES
+from tightframe.collapse.checks import PREFIXES
 from tightframe.collapse.compat import compat as published_row
 from tightframe.collapse.intervals import of_positions
 from tightframe.collapse.measures import Measure, metrics

@@ -8,6 +8,7 @@ from typing import Any
 
 from tightframe.collapse import states
 from tightframe.collapse.asked import Asked
+from tightframe.collapse.checks import check_numbers, share_of
 from tightframe.collapse.rows import (
     header_of,
     least_count,
@@ -122,7 +123,7 @@ def measure_run(
         The results file, `results/step-N-<hash>.jsonl`; the hash is of tokens and settings. If
         nothing was left to measure, an earlier one.
     """
-    _check_batch(batch_tokens)
+    check_numbers(batch_tokens=batch_tokens)
     others, twin = (
         TokenShards.open(given) if isinstance(given, str | Path) else given
         for given in (ood, shared_with)
@@ -183,10 +184,8 @@ def measure_part(
 
     All other arguments are those of `measure_run`, as the whole will be asked for.
     """
-    i, _, n = part.partition("/")
-    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
-        raise UserError(f"part is '{part}'; expected I/N with I from 1 to N")
-    _check_batch(batch_tokens)
+    i, n = share_of(part)
+    check_numbers(batch_tokens=batch_tokens)
     whole = Asked.of(asked.pop("measures", None), **asked)
     subject = Subject.of(
         model,
@@ -200,7 +199,7 @@ def measure_part(
     _check_classes(shards, whole)
     with prepared(subject.threads):
         wanted = whole.a_pass(subject.model, batch_tokens)
-        how = How(World(int(i) - 1, int(n)), True, batch_tokens, progress, say)
+        how = How(World(i - 1, n), True, batch_tokens, progress, say)
         shown = how.stage(f"training split, part {i} of {n}", shards)
         return states.part(subject, shards, wanted, how.world, progress=shown, say=say)
 
@@ -291,11 +290,6 @@ def _ood(model: Model, asked: Asked, wanted: states.Pass, how: How) -> dict[int,
     moments = stream.new_moments(text, wanted.layers)
     stream.collect(text, moments, progress=how.stage("out-of-distribution text", how.ood))
     return moments
-
-
-def _check_batch(batch_tokens: int) -> None:
-    if batch_tokens < 1:
-        raise UserError(f"batch_tokens is {batch_tokens}; expected at least 1")
 
 
 def _check_classes(shards: TokenShards, asked: Asked) -> None:

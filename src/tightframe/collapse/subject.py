@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from tightframe.collapse.checks import check_context, no_tokens
 from tightframe.corpus.build import Progress as BuildProgress
 from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.tokens import TokenShards
@@ -110,10 +111,7 @@ class Subject:
                 check_tokenizer(self.source, shards)
             return shards
         if self.run is None:
-            raise UserError(
-                f"{self.name}: not a run directory; say on which tokens to measure it "
-                "(`--tokens`), or on which text (`--text`)"
-            )
+            raise no_tokens(self.name)
         shards = TokenShards.open(self.run.settings.tokens)
         if shards.fingerprint != (trained_on := self.run.facts["tokens"]):
             raise UserError(
@@ -176,10 +174,7 @@ class Subject:
         context = text.context
         if context is None:
             context = min(CONTEXT, positions or CONTEXT)
-        if context < 2:
-            raise UserError(
-                f"context is {context}; expected 2 or more: one token predicts the next"
-            )
+        check_context(context)
         if positions and context > positions + 1:  # the last token of a block is only predicted
             raise UserError(
                 f"context is {context:,}, but model {self.name} has {positions:,} positions; "

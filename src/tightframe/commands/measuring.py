@@ -118,6 +118,22 @@ def measure(
     json
         Print one JSON object on standard output.
     """
+    from tightframe.collapse import checks
+
+    checks.check_numbers(min_count=min_count, groups=groups, project=project)
+    checks.check_numbers(batch_tokens=batch_tokens, max_tokens=max_tokens)
+    checks.check_numbers(least=0, skip_positions=skip_positions)
+    checks.check_measures(measures or (), checks.measure_names())
+    checks.check_compat(compat or (), min_count=min_count, labels=labels)
+    checks.layer_names(layers)
+    if part is not None:
+        checks.share_of(part)
+    if matched and shared_with is None:
+        raise UserError("matched: say with shared_with to which tokens")
+    _check_given(tokens, text, context, max_tokens, validation)
+    places = [tokens, ood, shared_with]
+    checks.check_places(model, tokens=places, texts=[text, validation], step=step, out=out)
+
     from tightframe.collapse import measure_part, measure_run
     from tightframe.collapse.answers import answers
     from tightframe.collapse.asked import Asked
@@ -238,6 +254,12 @@ def classes(
     json
         Print one JSON object on standard output.
     """
+    from tightframe.collapse import checks
+
+    checks.check_numbers(min_count=min_count, max_tokens=max_tokens)
+    _check_given(tokens, text, context, max_tokens, validation)
+    checks.check_places(model, tokens=[tokens], texts=[text, validation], step=step, out=out)
+
     from tightframe.collapse.classes import measure_classes, readable, records
 
     given = _given(tokens, text, context, bos, max_tokens, validation)
@@ -257,6 +279,25 @@ def classes(
     say(f"{made.path}: written")
 
 
+def _check_given(
+    tokens: Path | None,
+    text: str | None,
+    context: int | None,
+    max_tokens: int | None,
+    validation: str | None,
+) -> None:
+    """Refuse tokens beside a text, and options of a text without one."""
+    from tightframe.collapse.checks import check_context
+
+    if text is not None and tokens is not None:
+        raise UserError("--tokens and --text: give one of them")
+    check_context(context)
+    asked = {"context": context, "max-tokens": max_tokens, "validation": validation}
+    for name, value in asked.items():
+        if text is None and value is not None:
+            raise UserError(f"--{name}: is for --text; tokens are as they were built")
+
+
 def _given(
     tokens: Path | None,
     text: str | None,
@@ -265,15 +306,7 @@ def _given(
     max_tokens: int | None,
     validation: str | None,
 ) -> "Path | Text | None":
-    """What to measure on: tokens, or a text that is yet to become tokens."""
+    """Return what to measure on: tokens, or a text that is yet to become tokens."""
     from tightframe.collapse.subject import Text
 
-    if text is not None:
-        if tokens is not None:
-            raise UserError("--tokens and --text: give one of them")
-        return Text(text, context, bos, max_tokens, validation)
-    asked = {"context": context, "max-tokens": max_tokens, "validation": validation}
-    for name, value in asked.items():
-        if value is not None:
-            raise UserError(f"--{name}: is for --text; tokens are as they were built")
-    return tokens
+    return tokens if text is None else Text(text, context, bos, max_tokens, validation)

@@ -11,6 +11,7 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.files import read_json
+from tightframe.lm.folders import check_model
 from tightframe.lm.gpt_neo import (
     difference_from_ours,
     export_gpt_neo,
@@ -57,11 +58,8 @@ def load_model(
         raise UserError(f"{path_or_name}: is no run directory, so it has no step {step}")
     elif folder.exists():
         model = _load_folder(folder, dtype, trust_remote_code)
-    elif _no_name_on_the_hub(path_or_name, folder):
-        raise UserError(
-            f"{path_or_name}: no such folder; expected a run or a model{_within(folder.parent)}"
-        )
     else:
+        check_model(path_or_name)
         model = _load_huggingface(str(path_or_name), dtype, trust_remote_code)
     return model.to(device=device, dtype=dtype).eval()
 
@@ -104,40 +102,13 @@ def _load_run(run: Run, step: int | None) -> Transformer:
 def _load_folder(
     folder: Path, dtype: torch.dtype | None, trust_remote_code: bool
 ) -> Transformer | HuggingFaceModel:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: neither a run (config.toml) nor a model (config.json)"
-            f"{_within(folder) if folder.is_dir() else ''}"
-        )
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: describes no model; expected a JSON object")
+    check_model(folder)
+    config = read_json(folder / "config.json")
     if config.get("format") == FORMAT:
         return load_checkpoint(folder)
     if not difference_from_ours(config):
         return import_gpt_neo(folder)
     return _load_huggingface(str(folder), dtype, trust_remote_code)
-
-
-def _no_name_on_the_hub(path_or_name: str | Path, folder: Path) -> bool:
-    """Whether it can only be meant for a folder: a name on the hub is NAME or OWNER/NAME."""
-    deep = len(folder.parts) > 2 or folder.is_absolute()
-    dotted = str(path_or_name).startswith((".", "~"))
-    return deep or dotted or (len(folder.parts) == 2 and folder.parent.is_dir())
-
-
-def _within(folder: Path) -> str:
-    """The runs and models of a folder, for a message to a reader who took the wrong one."""
-    found = [
-        *folder.glob("*/config.toml"),
-        *folder.glob("*/config.json"),
-    ]
-    names = sorted({path.parent.name for path in found})
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"; {folder} has {', '.join(names[:3])}{more}"
 
 
 def _load_huggingface(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
-from tightframe.collapse.compat import PREFIXES
+from tightframe.collapse.checks import PREFIXES
 from tightframe.errors import UserError
 from tightframe.files import whole_file, write_text
 from tightframe.report import (

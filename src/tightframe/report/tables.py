@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, plainest
-from tightframe.collapse.compat import PREFIXES, columns
+from tightframe.collapse.checks import PREFIXES
+from tightframe.collapse.compat import columns
 from tightframe.files import whole_file
 from tightframe.report.views import VIEWS
 

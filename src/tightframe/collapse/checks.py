@@ -1,0 +1,150 @@
+"""Check what a measurement is asked for before torch, a model or its tokens are loaded.
+
+`tightframe measure` calls these first, so that a mistake costs a fraction of a second;
+the modules that compute hold their arguments to the same rules.
+"""
+
+import ast
+from collections.abc import Collection, Sequence
+from importlib import resources
+from pathlib import Path
+
+from tightframe.corpus.manifest import read_manifest
+from tightframe.corpus.sources import open_source
+from tightframe.errors import UserError, nearest
+from tightframe.files import check_writable
+from tightframe.lm.folders import check_model
+from tightframe.lm.runs import Run
+
+# The published tables by name, and what stands before the dot in the names of their columns.
+PREFIXES = {"lc-2024-05": "compat05", "lc-2024-10": "compat10"}
+
+
+def check_places(
+    model: str,
+    *,
+    tokens: Sequence[Path | None] = (),
+    texts: Sequence[str | None] = (),
+    step: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Refuse paths and names under which nothing can be found, or results cannot be written.
+
+    Args:
+        model: A run, a model's folder or a hub name.
+        tokens: Folders of tokens that are given, the first one to be measured on.
+        texts: Sources of text that are given, the first one to be measured on.
+        step: The checkpoint of a run.
+        out: Folder for the results of a model that is not a run.
+    """
+    folder = Path(model).expanduser()
+    run = Run.open(folder) if (folder / "config.toml").is_file() else None
+    if run is None:
+        check_model(model)
+    else:
+        run.kept(step)
+    for given in tokens:
+        if given is not None:
+            read_manifest(given)
+    for text in texts:
+        if text is not None:
+            open_source(text)
+    if not any((*tokens[:1], *texts[:1])):
+        if run is None:
+            raise no_tokens(folder.name)
+        read_manifest(Path(run.settings.tokens))
+    check_writable(out or (folder if run else Path("runs")))
+
+
+def no_tokens(name: str) -> UserError:
+    """Return the error of a model that knows no tokens, where none are given."""
+    return UserError(
+        f"{name}: not a run directory; say on which tokens to measure it "
+        "(`--tokens`), or on which text (`--text`)"
+    )
+
+
+def check_numbers(*, least: int = 1, **numbers: int | None) -> None:
+    """Refuse numbers below the smallest that makes sense; None is fine."""
+    for name, value in numbers.items():
+        if value is not None and value < least:
+            raise UserError(f"{name} is {value}; expected at least {least}")
+
+
+def check_context(context: int | None) -> None:
+    """Refuse blocks in which no token predicts another."""
+    if context is not None and context < 2:
+        raise UserError(f"context is {context}; expected 2 or more: one token predicts the next")
+
+
+def check_compat(tables: Collection[str], *, min_count: int | None, labels: str) -> None:
+    """Refuse unknown published tables, and those of another class set than the published one."""
+    for table in tables:
+        check_table(table)
+    if tables and ((min_count or 1) > 1 or labels != "next"):
+        raise UserError(
+            "compat: the published tables are of next tokens and of every class that occurs, "
+            f"not of labels '{labels}' and min_count {min_count or 1}; ask for them apart"
+        )
+
+
+def check_table(name: str) -> None:
+    """Refuse a name that is not that of a published table."""
+    if name not in PREFIXES:
+        hint = nearest(name, PREFIXES) or f"; there are {' and '.join(PREFIXES)}"
+        raise UserError(f"unknown table '{name}'{hint}")
+
+
+def check_measures(names: Collection[str], known: Collection[str]) -> None:
+    """Refuse a name that is not that of a measure."""
+    for name in names:
+        if name != "all" and name not in known:
+            begun = [other for other in known if other.startswith(f"{name}_")]
+            family = f"; did you mean {', '.join(begun[:3])}?" if begun else ""
+            hint = family or nearest(name, known) or "; `all` shows every one"
+            raise UserError(f"unknown measure '{name}'{hint}")
+
+
+def measure_names() -> tuple[str, ...]:
+    """Return the names of the catalogue, read from its source: importing it would import torch."""
+    source = (resources.files("tightframe") / "collapse" / "catalogue.py").read_text("utf-8")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return tuple(
+        ast.literal_eval(call.args[0])
+        for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id == "Measure"
+    )
+
+
+def layer_names(spec: str) -> list[str]:
+    """Split a specification of layers into names: "all", "last", "prenorm" and numbers.
+
+    A range such as 0-3 stands for each of its numbers.
+    """
+    names = []
+    for name in map(str.strip, spec.split(",")):
+        first, dash, last = (part.strip() for part in name.partition("-"))
+        if dash and first.isdecimal() and last.isdecimal() and int(first) <= int(last) < 10_000:
+            names += [str(number) for number in range(int(first), int(last) + 1)]
+        elif name.isdecimal() or name in ("last", "prenorm") or spec == "all":
+            names.append(name)
+        else:
+            raise unknown_layer(name)
+    return names
+
+
+def unknown_layer(name: str, depth: int | None = None) -> UserError:
+    """Return the error of a layer that a model does not have."""
+    end = "the model's depth" if depth is None else depth
+    return UserError(
+        f"layers: unknown layer '{name}'; expected all, last, prenorm, or numbers from 0 (the "
+        f"input embedding) to {end} and ranges such as 0-3, separated by commas"
+    )
+
+
+def share_of(part: str) -> tuple[int, int]:
+    """Return i and n of a part "i/n"."""
+    i, _, n = part.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise UserError(f"part is '{part}'; expected I/N with I from 1 to N")
+    return int(i), int(n)
