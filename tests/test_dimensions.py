@@ -219,3 +219,53 @@ def test_what_is_not_kept_by_group_has_no_interval_and_says_so():
         assert math.isnan(values[name].low)
         assert "the moments of dimensions are not kept by group" in values[name].reason
     assert "kept by group" not in values[names[2]].reason
+
+
+def norms_of(*batches):
+    histogram = dimensions.NormHistogram()
+    for batch in batches:
+        histogram.update(batch)
+    return histogram
+
+
+def test_a_few_long_embeddings_are_sinks():
+    # 990 norms of 1 and 10 of 100: 1 % of the embeddings with 100,000 / 100,990 of the squares.
+    x = torch.eye(4)[torch.arange(1000) % 4]
+    x[::100] *= 100
+    found = norms_of(x).sinks()
+    assert found.share == 0.01
+    assert found.times == pytest.approx(100, rel=0.05)
+    assert found.weight == pytest.approx(100_000 / 100_990, rel=0.01)
+    assert norms_of(x * 1e-9).sinks().share == norms_of(-x).sinks().share == 0.01
+
+
+@pytest.mark.parametrize(
+    "norms",
+    [
+        [1.0] * 100,  # all alike
+        [1.0] * 9999 + [50.0],  # far out, but 2,500 of 12,499
+        [1.0] * 10 + [9.0] * 9,  # most of the squares, but no further than usual
+        [0.0] * 100,
+        [],
+    ],
+)
+def test_without_a_few_that_outweigh_the_rest_there_are_no_sinks(norms):
+    x = torch.tensor(norms)[:, None] * torch.ones(1, 3) / 3**0.5
+    assert norms_of(x).sinks() is None
+
+
+def test_norms_of_a_state_are_merged_saved_and_of_labelled_positions_only(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 6, generator=generator).exp()
+    labels = torch.arange(50) % 5
+    labels[::7] = -100
+    whole, first, second = (ClassMoments(5, 6) for _ in range(3))
+    whole.update(x, labels)
+    first.update(x[:20], labels[:20])
+    second.update(x[20:], labels[20:])
+    first.merge(second)
+    assert int(whole.norms.counts.sum()) == int((labels != -100).sum())
+    assert torch.equal(first.norms.counts, whole.norms.counts)
+    first.save(tmp_path / "state.safetensors")
+    loaded = ClassMoments.load(tmp_path / "state.safetensors")
+    assert torch.equal(loaded.norms.counts, whole.norms.counts)

@@ -1,22 +1,26 @@
-r"""Moments of each dimension of the embeddings, whatever their labels: mergeable, one pass.
+r"""Moments of each dimension of the embeddings, and their norms, whatever their labels.
 
-Sums of powers of deviations are taken about the mean of a part and joined by the formulas of Pebay
-(2008, "Formulas for robust, one-pass parallel computation of covariances and arbitrary-order
-statistical moments"), so that nothing is lost where a mean is hundreds of standard deviations
-away from 0, as it is in outlier dimensions.
+Both are mergeable and made in one pass. Sums of powers of deviations are taken about the mean of a
+part and joined by the formulas of Pebay (2008, "Formulas for robust, one-pass parallel computation
+of covariances and arbitrary-order statistical moments"), so that nothing is lost where a mean is
+hundreds of standard deviations away from 0, as it is in outlier dimensions.
 
 Axes: N embeddings, D embedding.
 """
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 CHUNK = 1 << 16  # numbers taken at once, so that they stay in cache; memory only
 ROUNDING = 1e-12  # a standard deviation below this share of the mean is rounding
+OCTAVE = 8  # bins of a histogram of norms to a factor of 2
+OCTAVES = 64  # norms from 2^-64 to 2^64 have bins of their own
+FAR = 10.0  # times the median norm: what is longer is far out
 
 
 class DimensionMoments:
@@ -164,3 +168,53 @@ def _batch(embeddings: Float[Tensor, "N D"]) -> DimensionMoments:
         batch.cubes += deviations.mul_(powers).sum(0)
         batch.fourths += powers.square_().sum(0)
     return batch
+
+
+class Sinks(NamedTuple):
+    """A few embeddings that outweigh all others together, as those of attention sinks do."""
+
+    share: float  # of the embeddings, in (0, 0.5)
+    times: float  # their root mean squared norm, in medians of all norms
+    weight: float  # their share of the sum of all squared norms, in (0.5, 1)
+
+
+class NormHistogram:
+    """Histogram of the norms of embeddings on a logarithmic scale; merged by adding.
+
+    Attributes:
+        counts: Embeddings by the logarithm of their norm, in bins of 1/8 of a factor of 2; zeros
+            and what is shorter than 2^-64 are in the first bin, what is longer than 2^64 in the
+            last.
+    """
+
+    def __init__(self, *, device: torch.device | str = "cpu") -> None:
+        self.counts: Int64[Tensor, " bins"] = torch.zeros(
+            2 * OCTAVES * OCTAVE, dtype=torch.int64, device=device
+        )
+
+    def update(self, embeddings: Float[Tensor, "N D"]) -> None:
+        """Take a batch of finite embeddings."""
+        wide = torch.promote_types(embeddings.dtype, torch.float32)  # 16 bits would overflow
+        norms = torch.linalg.vector_norm(embeddings, dim=1, dtype=wide)  # (N,)
+        bins = (norms.log2_() + OCTAVES).mul_(OCTAVE).clamp_(0, len(self.counts) - 1)
+        self.counts += torch.bincount(bins.long(), minlength=len(self.counts))
+
+    def sinks(self) -> Sinks | None:
+        """Return the embeddings beyond 10 times the median norm if they outweigh the others.
+
+        They do if more than half of the sum of squared norms is theirs; otherwise it is None.
+        Norms are known to within 5 %, the width of half a bin.
+        """
+        counts = self.counts.double().cpu()
+        n = float(counts.sum())
+        if n == 0:
+            return None
+        middles = (torch.arange(len(counts)).double() + 0.5) / OCTAVE - OCTAVES  # log2 of norms
+        median = middles[int((counts.cumsum(0) < n / 2).sum())]
+        squares = counts * torch.exp2(2 * (middles - median))  # in squared medians
+        far = middles > median + math.log2(FAR)
+        weight = float(squares[far].sum() / squares.sum())
+        if weight <= 0.5:
+            return None
+        outside = float(counts[far].sum())
+        return Sinks(outside / n, math.sqrt(float(squares[far].sum()) / outside), weight)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tightframe.lm.interface import IGNORE
 from tightframe.moments.decisions import Decisions
-from tightframe.moments.dimensions import DimensionMoments
+from tightframe.moments.dimensions import DimensionMoments, NormHistogram
 from tightframe.moments.labels import (
     Groups,
     as_labels,
@@ -60,6 +60,7 @@ class ClassMoments:
             1 in all; None if not kept. It is whole when `counts` equals `label_counts`.
         n_groups: How many groups are told apart.
         dimensions: Moments of each dimension over all embeddings; None if not kept.
+        norms: Histogram of the norms of all embeddings.
         ignored: Positions that carried IGNORE instead of a label.
         ledger: The blocks of a split that were seen, where the embeddings come from one.
         provenance: JSON-able facts on model and tokens, saved with the state. States whose
@@ -92,6 +93,7 @@ class ClassMoments:
             self.label_counts = label_counts.to(device=device, dtype=torch.int64, copy=True)
         self.n_groups = groups
         self.dimensions = DimensionMoments(dim, device=device) if dimensions else None
+        self.norms = NormHistogram(device=device)
         self.ignored = 0
         self.ledger = Ledger()
         self.provenance: dict[str, Any] = {}
@@ -209,8 +211,10 @@ class ClassMoments:
         outer = rows.scatter is not None or rows.balanced_scatter is not None
         for part in self._reducer.segments(embeddings, places, order, deviations=outer):
             rows._join(part)
+        labelled = embeddings[labels != IGNORE] if n_ignored else embeddings
         if self.dimensions is not None:
-            self.dimensions.update(embeddings[labels != IGNORE] if n_ignored else embeddings)
+            self.dimensions.update(labelled)
+        self.norms.update(labelled)
         self.ignored += n_ignored
         self._forget()
 
@@ -236,6 +240,7 @@ class ClassMoments:
             rows.balanced_scatter += others.balanced_scatter.to(device)
         if self.dimensions is not None and other.dimensions is not None:
             self.dimensions.merge(other.dimensions)
+        self.norms.counts += other.norms.counts.to(device)
         self.ignored += other.ignored
         self.ledger = ledger
         self._forget()
@@ -270,6 +275,7 @@ class ClassMoments:
         tensors = {"counts": rows.counts, "means": rows.means, "spreads": rows.spreads}
         if self.n_groups > 1:
             tensors = dict(zip(tensors, self._by_group, strict=True))  # (G, C, ...)
+        tensors["norms"] = self.norms.counts
         scatters = {"scatter": rows.scatter, "balanced_scatter": rows.balanced_scatter}
         for name, tensor in {**scatters, "label_counts": self.label_counts}.items():
             if tensor is not None:
@@ -300,6 +306,7 @@ class ClassMoments:
             state.dimensions = DimensionMoments.from_tensors(
                 {k.removeprefix("dimensions."): v for k, v in named.items()}
             )
+        state.norms.counts = tensors["norms"]
         state.ignored, spans, state.provenance = facts
         state.ledger = Ledger(spans)
         return state
