@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,31 +116,30 @@ def append_line(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
+def check_file(path: Path) -> None:
+    """Refuse a path that is not a regular file, or that cannot be looked at."""
+    with _read_errors(path):
+        mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path}: is a folder, expected a file")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: not a regular file; save its content to one")
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file; anything else is the user's mistake, said in one line."""
+    check_file(path)
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, expected a file") from None
-    except PermissionError:
-        raise UserError(f"{path}: cannot be read; check its permissions") from None
+        with _read_errors(path):
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); convert it first") from None
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; a broken one is named."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error}); it is damaged, make it again") from None
-
-
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    check_file(path)
+    with _read_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -176,6 +176,26 @@ def _disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: a file stands where a folder is needed; name another place"
             ) from None
         raise
+
+
+@contextlib.contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    reasons = {
+        errno.ENOENT: "no such file",
+        errno.ENOTDIR: "no such file; a part of the path is no folder",
+        errno.EACCES: "cannot be read; check its permissions",
+        errno.ELOOP: "a loop of links; name the file itself",
+        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    }
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+        raise UserError(f"{path}: {reasons.get(error.errno or 0, reason)}") from None
+    except ValueError as error:
+        if "null" not in str(error):
+            raise
+        raise UserError(f"{str(path)!a}: a null character in the name; name the file") from None
 
 
 def _flush(path: Path) -> None:

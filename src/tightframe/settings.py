@@ -4,6 +4,8 @@ Unknown keys and wrong types are refused in one line that names the nearest know
 """
 
 import dataclasses
+import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,24 +13,32 @@ from typing import Any, TypeVar
 
 import pydantic
 import tomli_w
+from pydantic_core import ArgsKwargs
 
 from tightframe.errors import UserError, nearest
-from tightframe.files import read_text, write_text
+from tightframe.files import fingerprint, read_text, write_text
+from tightframe.formats import check
 
 T = TypeVar("T")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file."""
+    """The tables of a TOML file; one that `write_toml` signed must not have changed since."""
+    text = read_text(path).removeprefix("\ufeff")
     try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML ({error})") from None
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not TOML ({_toml_reason(error)}); mend that place") from None
+    signed = re.match(r"# tightframe ([0-9a-f]{12})\n", text)
+    if signed and signed[1] != _signature(values):
+        raise UserError(f"{path}: altered since it was written; make it again")
+    return values
 
 
 def write_toml(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a TOML file whole or not at all; settings that are None are left out."""
-    write_text(path, tomli_w.dumps(_without_none(values)))
+    """Write a signed TOML file whole or not at all; settings that are None are left out."""
+    plain = _without_none(values)
+    write_text(path, f"# tightframe {_signature(plain)}\n{tomli_w.dumps(plain)}")
 
 
 def overrides(assignments: Sequence[str]) -> dict[str, Any]:
@@ -49,10 +59,14 @@ def resolve(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
         if key not in known:
             hint = nearest(key, known) or f"; known: {', '.join(known)}"
             raise UserError(f"{source}: unknown setting '{key}'{hint}")
-    try:
-        return pydantic.TypeAdapter(cls).validate_python(dict(values))
-    except pydantic.ValidationError as error:
-        raise UserError(f"{source}: {_first(error)}") from None
+    settings: T = check(cls, dict(values), source=source, remedy="", what="setting")
+    return settings
+
+
+def given_settings(values: Any) -> dict[str, Any]:
+    """Return what a validator in front of pydantic's was given, with lists as tuples."""
+    given = dict((values.kwargs or {}) if isinstance(values, ArgsKwargs) else values)
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
@@ -65,19 +79,18 @@ def as_dict(settings: Any) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
-def _first(error: pydantic.ValidationError) -> str:
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if not name:
-        return message
-    if first["type"] == "missing":
-        return f"setting '{name}' is missing; it has no default"
-    return f"setting '{name}' is {first['input']!r}: {message}"
+def _signature(values: Mapping[str, Any]) -> str:
+    return fingerprint(json.dumps(values, sort_keys=True, default=str))
+
+
+def _toml_reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    return "a number of thousands of digits" if "int_max_str" in str(error) else str(error)
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

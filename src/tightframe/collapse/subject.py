@@ -13,7 +13,7 @@ from tightframe.corpus.build import Progress as BuildProgress
 from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.files import read_json
+from tightframe.formats import read_json
 from tightframe.lm.hub import digest_of, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run

@@ -121,7 +121,7 @@ def concepts(
     """
     import pandas as pd
 
-    from tightframe.files import read_json
+    from tightframe.formats import read_json
     from tightframe.ntp.concept_study import Asked, readable, study_concepts
 
     with warnings_said(folder):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, read_json, sha256, write_text
+from tightframe.files import fingerprint, sha256, write_text
+from tightframe.formats import read_json
 
 SCHEMA = 1
 

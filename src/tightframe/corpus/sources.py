@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tightframe.corpus import hub, readers
 from tightframe.corpus.readers import EXPECTED, ChatTemplate
 from tightframe.errors import UserError
-from tightframe.files import read_json
+from tightframe.formats import read_json
 
 DOCUMENTS = ("paragraphs", "files")  # of a text file
 HUB = "hf:"

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from tightframe.corpus import hub
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
-from tightframe.files import read_json
+from tightframe.formats import read_json
 
 
 def end_of_text(source: str | Path, tokenizer: Tokenizer) -> int | None:

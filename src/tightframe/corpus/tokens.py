@@ -31,7 +31,8 @@ from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.manifest import read_manifest, verify
 from tightframe.corpus.tokenizer import load
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, read_json, sha256
+from tightframe.files import fingerprint, sha256
+from tightframe.formats import read_json
 
 SPLITS = ("train", "val")
 SHARD_TOKENS = 2**24  # 64 MiB of int32

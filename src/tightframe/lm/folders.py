@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tightframe.errors import UserError
-from tightframe.files import read_json
+from tightframe.formats import read_json
 from tightframe.lm.runs import Run
 
 

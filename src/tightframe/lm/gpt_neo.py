@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
-from tightframe.files import read_json, whole_folder
+from tightframe.files import whole_folder
+from tightframe.formats import read_json
 from tightframe.lm.transformer import (
     MLP_RATIO,
     NORM_EPS,

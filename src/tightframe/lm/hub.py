@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tightframe.errors import UserError
-from tightframe.files import read_json
+from tightframe.formats import read_json
 from tightframe.lm.folders import check_model
 from tightframe.lm.gpt_neo import (
     difference_from_ours,

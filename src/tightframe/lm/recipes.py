@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic_core import ArgsKwargs
+
+from tightframe.settings import given_settings
 
 BY_RECIPE: Any = None  # the class default of a setting that the recipe supplies
 
@@ -65,7 +66,7 @@ class TrainSettings:
     @pydantic.model_validator(mode="before")
     @classmethod
     def _supplied_by_recipe(cls, values: Any) -> Any:
-        given = dict(values.kwargs or {}) if isinstance(values, ArgsKwargs) else dict(values)
+        given = given_settings(values)
         recipe = RECIPES.get(given.get("recipe", "small-data"))
         return {**recipe(given), **given} if recipe else given
 

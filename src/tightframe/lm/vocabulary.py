@@ -7,7 +7,8 @@ from tightframe.corpus import special_tokens
 from tightframe.corpus.tokenizer import load
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.files import read_json, sha256
+from tightframe.files import sha256
+from tightframe.formats import read_json
 from tightframe.lm.runs import Run
 
 

@@ -13,7 +13,8 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, read_json, sha256, whole_folder
+from tightframe.files import fingerprint, sha256, whole_folder
+from tightframe.formats import read_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

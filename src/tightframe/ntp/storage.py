@@ -19,7 +19,8 @@ import scipy.sparse as sp
 from safetensors import SafetensorError
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, read_json, sha256, whole_folder
+from tightframe.files import fingerprint, sha256, whole_folder
+from tightframe.formats import read_json
 from tightframe.ntp.table import ContextTable
 
 SCHEMA = 1

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from tightframe.errors import UserError
-from tightframe.files import exclusive, fingerprint, read_json
+from tightframe.files import exclusive, fingerprint
+from tightframe.formats import read_json
 from tightframe.lm.hub import HuggingFaceModel, digest_of, load_model
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer

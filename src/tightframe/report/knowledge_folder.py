@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from tightframe.errors import UserError
-from tightframe.files import read_json, read_text
+from tightframe.files import read_text
+from tightframe.formats import read_json
 from tightframe.knowledge.data.outputs import read_outputs
 
 STUDY = "study.toml"

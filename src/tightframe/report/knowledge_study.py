@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.files import read_json, read_text, whole_file, write_text
+from tightframe.files import read_text, whole_file, write_text
+from tightframe.formats import read_json
 from tightframe.knowledge.study.arm_tables import at_cell, cells
 from tightframe.knowledge.study.study_files import RESULTS, SETTINGS, TABLES, VERDICTS
 from tightframe.knowledge.study.verdicts import DecisionRule

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tightframe.errors import UserError
-from tightframe.files import read_json, write_text
+from tightframe.files import write_text
+from tightframe.formats import read_json
 from tightframe.knowledge.data.json_lines import write_records
 from tightframe.knowledge.data.outputs import read_outputs
 from tightframe.knowledge.data.records import Output

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, read_json, whole_folder
+from tightframe.files import fingerprint, whole_folder
+from tightframe.formats import read_json
 from tightframe.knowledge.data.json_lines import read_records, write_records, write_report
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters

@@ -23,7 +23,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
-from tightframe.files import read_json, whole_folder
+from tightframe.files import whole_folder
+from tightframe.formats import read_json
 from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tightframe.errors import UserError
-from tightframe.files import read_json, whole_folder
+from tightframe.files import whole_folder
+from tightframe.formats import read_json
 from tightframe.knowledge.data.json_lines import read_records, write_records, write_report
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters

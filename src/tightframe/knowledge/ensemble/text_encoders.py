@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
-from tightframe.files import read_json
+from tightframe.formats import read_json
 from tightframe.knowledge.models.hub_base import quietly
 from tightframe.knowledge.models.hub_loading import library
 

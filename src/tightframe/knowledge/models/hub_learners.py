@@ -12,7 +12,7 @@ import pydantic
 import torch
 
 from tightframe.errors import UserError
-from tightframe.files import read_json
+from tightframe.formats import read_json
 from tightframe.knowledge.models.hub_base import RECORD, HubLearner, HubRecord, Kind, LoRA
 from tightframe.knowledge.models.hub_causal import CausalLearner
 from tightframe.knowledge.models.hub_loading import (

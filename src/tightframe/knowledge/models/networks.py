@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
-from tightframe.files import read_json, whole_folder
+from tightframe.files import whole_folder
+from tightframe.formats import read_json
 from tightframe.knowledge.models import decoding
 from tightframe.knowledge.models.arms import Arm, Layout
 from tightframe.knowledge.models.learners import (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.errors import UserError
-from tightframe.files import read_json
+from tightframe.formats import read_json
 from tightframe.knowledge.answers.ranking import load_ranks
 from tightframe.knowledge.data.output_files import load_answers
 from tightframe.knowledge.data.records import Fact, Question

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import pydantic
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic_core import ArgsKwargs
 
 from tightframe.errors import UserError
 from tightframe.knowledge.data.benchmark import read_facts
@@ -25,6 +24,7 @@ from tightframe.knowledge.training.lessons import Wordings
 from tightframe.knowledge.training.presets import preset
 from tightframe.lm.recipes import Share
 from tightframe.lm.runs import RunFolder
+from tightframe.settings import given_settings
 
 FACTS = "facts.jsonl"
 
@@ -97,7 +97,7 @@ class InjectSettings:
     @pydantic.model_validator(mode="before")
     @classmethod
     def _supplied_by_preset(cls, values: Any) -> Any:
-        given = dict(values.kwargs or {}) if isinstance(values, ArgsKwargs) else dict(values)
+        given = given_settings(values)
         name = given.get("preset", "")
         return {**preset(name), **given} if isinstance(name, str) and name else given
 
