@@ -120,6 +120,46 @@ def test_hooks_without_a_day_take_the_given_date_or_are_rejected(tmp_path, capsy
     assert [one["date"] for one in _read(tmp_path / "y")] == ["2021-12-31", "2022-05-03"]
 
 
+def test_a_day_that_is_not_read_is_not_dated_by_the_option(tmp_path):
+    page = _page(tmp_path / "a.txt", _hook("A"), day="5-7 January 2020")
+    parsed = parse([page], tmp_path / "x", date="2021-12-31")
+    assert parsed.reasons == {"unread_date": 1}
+
+
+def test_every_bullet_with_a_bold_link_is_a_fact_or_a_reject(tmp_path, capsys):
+    # One fact; a duplicate of it, one that begins like prose, a struck one; two are no hooks.
+    page = tmp_path / "a.txt"
+    page.write_text(
+        "==May 3, 2022==\n* ... that '''[[A]]''' is not B?\n*&nbsp;... that '''[[A]]''' is not B?\n"
+        "* '''[[C]]''' is not B\n* See [[C]]\n* <s>... that '''[[D]]''' fell</s>\n* Prose\n"
+    )
+    main(["knowledge", "parse", str(page), "--out", str(tmp_path / "x")])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'x'}: 4 hooks on 1 page = 1 facts (1 new) + 3 rejects (3 new)",
+        "        1  duplicate",
+        "        1  no_ellipsis",
+        "        1  struck",
+    ]
+    rejects = _read(tmp_path / "x", "rejects")
+    assert [(one["reason"], one["line"]) for one in rejects] == [
+        ("duplicate", 3),
+        ("no_ellipsis", 4),
+        ("struck", 6),
+    ]
+
+
+def test_a_page_that_only_redirects_says_where_to(tmp_path, capsys):
+    moved = tmp_path / "moved.txt"
+    moved.write_text("#REDIRECT [[Wikipedia:Recent additions/2020/May]]")
+    message = "moved.txt: redirects to 'Wikipedia:Recent additions/2020/May'; parse that page, or"
+    with pytest.raises(UserError, match=message):
+        parse([moved], tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    page = _page(tmp_path / "a.txt", _hook("A"))
+    main(["knowledge", "parse", str(moved), str(page), "--out", str(tmp_path / "x")])
+    assert "fetch it with --fetch 'Wikipedia:Rec" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_first_of_equal_texts_wins(tmp_path):
     # Equal but for case and punctuation, in the same file and in another one.
     first = _page(tmp_path / "a.txt", _hook("Abc"), "'''[[ABC]]''', is not the \"other\" one")
@@ -250,7 +290,7 @@ def test_the_command_counts_by_reason(tmp_path, capsys):
     main(command)
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
-        f"{tmp_path / 'x'}: 24 hooks on 2 pages, 22 facts (22 new), 2 rejects (2 new)",
+        f"{tmp_path / 'x'}: 24 hooks on 2 pages = 22 facts (22 new) + 2 rejects (2 new)",
         "        1  no_bold_link",
         "        1  unknown_template:old oak",
     ]
@@ -258,7 +298,9 @@ def test_the_command_counts_by_reason(tmp_path, capsys):
     main([*command, "--json"])
     found = json.loads(capsys.readouterr().out)
     assert (found["n_facts"], found["n_new_facts"]) == (22, 0)
-    assert found["without_hooks"] == [str(bare)]
+    assert found["without_hooks"] == {
+        str(bare): "no hook found; expected lines like '* ... that ...?'"
+    }
 
 
 def test_the_command_can_keep_picture_notes(tmp_path):

@@ -50,14 +50,14 @@ def parse(
         api=wiki.API if api is None else api,
         keep_pictured=keep_pictured,
     )
-    for file in parsed.without_hooks:
-        say(f"{file}: no hook found; expected lines like '* ... that ...?'")
+    for file, why in parsed.without_hooks.items():
+        say(f"{file}: {why}")
     if parsed.reasons.get("no_date") and date is None:
         say("hooks under no day and no time stamp are rejected; --date YYYY-MM-DD dates them")
     pages = "1 page" if parsed.n_pages == 1 else f"{parsed.n_pages:,} pages"
     lines = [
-        f"{out}: {parsed.n_hooks:,} hooks on {pages}, {parsed.n_facts:,} facts "
-        f"({parsed.n_new_facts:,} new), {parsed.n_hooks - parsed.n_facts:,} rejects "
+        f"{out}: {parsed.n_hooks:,} hooks on {pages} = {parsed.n_facts:,} facts "
+        f"({parsed.n_new_facts:,} new) + {parsed.n_hooks - parsed.n_facts:,} rejects "
         f"({parsed.n_new_rejects:,} new)"
     ]
     lines += [f"{number:9,}  {reason}" for reason, number in parsed.reasons.items()]

@@ -1,18 +1,38 @@
-"""A hook line becomes one sentence, or a reason why it can't."""
+"""A bullet becomes one sentence, or a reason why it can't."""
 
+import bisect
 import dataclasses
 import re
 
 from tightframe.knowledge.data.records import Link, Target
 from tightframe.knowledge.wikipedia.hooks import bullet_text
-from tightframe.knowledge.wikipedia.markup import Anchor, Marked, read, without_references
-from tightframe.knowledge.wikipedia.templates import UnknownTemplateError, expand
+from tightframe.knowledge.wikipedia.marked import Anchor, Marked
+from tightframe.knowledge.wikipedia.markup import read
 
 MIN_WORDS = 4
 
-# The bullet's ellipsis, and a second one in front of "that".
-_LEAD = re.compile(r"(?:(?:\.{2,}|…)\s*)+(?:that\s+(?:\.{2,}|…)\s*(?=that\s))?")
-_PICTURED = re.compile(r"\bpictured\b", re.IGNORECASE)
+# What a hook begins with: an ellipsis, or the whole question; both are cut off.
+_LEAD = re.compile(
+    r"(?:[\s•·]*did you know\b[\s:,]*+(?:[.…][\s.…]*)?|[\s.…•·]*+)"
+    r"(?:that\s+[.…][\s.…]*+(?=that\s))?",
+    re.IGNORECASE,
+)
+_ELLIPSIS = re.compile(r"…|\.\s?\.|did you know", re.IGNORECASE)
+_THAT = re.compile(r"that\b")
+_PICTURED = re.compile(r"[()]|\bpictured\b", re.IGNORECASE)
+_INNERMOST = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+_LONGEST_NOTE = 80  # characters
+# What a note in italics says of a picture or a recording beside the hook.
+_SEEN = r"(?:depicted|featured|illustrated|pictured|shown)"
+_PLACE = r"(?:above|at|below|bottom|center|centre|here|in|left|middle|on|right|the|top)"
+_KIND = (
+    r"(?:animation|audio|clip|diagram|example|film|image|listen|logo|map|painting|photo|photograph"
+    r"|picture|recording|sample|song|sound|video)"
+)
+_NOTE = re.compile(
+    rf"(?:[^.;:?!]*\b)?{_SEEN}\b[^.;:?!]*|{_KIND}(?:,? (?:{_KIND}|{_PLACE}|to|and|of))*"
+)
+_BESIDE = re.compile(rf"{_SEEN}(?:,? {_PLACE})*")
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
@@ -27,36 +47,40 @@ class Sentence:
     fault: str | None  # why it is no fact: see `clean`
 
 
-def clean(line: str, *, keep_pictured: bool = False) -> Sentence:
-    """The sentence of a hook line as a page has it.
+def clean(line: str, *, keep_pictured: bool = False) -> Sentence | None:
+    """Return the sentence of a bullet as a page has it; None for prose, that is no hook.
+
+    A bullet is a hook if it begins with an ellipsis, "that" or "Did you know", or holds a bold
+    link.
 
     Args:
         line: Wikitext, bullet and leading ellipsis included.
         keep_pictured: Leave "(pictured)" and its like.
 
     Returns:
-        fault: None, or the first that applies: `unknown_template:<name>`, `empty`, `unbalanced`
-            (round, square or curly brackets), `no_bold_link`, `too_short` (under four words).
+        fault: None, or the first that applies: one of `markup.read`, `struck` (nothing else is
+            left), `empty`, `unbalanced` (round, square or curly brackets), `no_bold_link`,
+            `no_ellipsis` (it begins like prose), `too_short` (under four words).
     """
-    wikitext, fault = without_references(bullet_text(line)), None
-    try:
-        wikitext = expand(wikitext)
-    except UnknownTemplateError as unknown:
-        fault = f"unknown_template:{unknown.args[0]}"
-    hook = read(wikitext).collapsed()
+    reading = read(bullet_text(line))
+    hook = reading.shown.collapsed()
     if not keep_pictured:
-        hook = hook.without(_picture_notes(hook.text)).collapsed()
-    if lead := _LEAD.match(hook.text):
-        hook = hook.without([lead.span()]).collapsed()
+        hook = hook.without(_picture_notes(hook)).collapsed()
+    first = min((one.start for one in hook.anchors if one.end > one.start), default=len(hook.text))
+    lead = min(_LEAD.match(hook.text).end(), first)  # type: ignore[union-attr]  # it may be empty
+    begins = bool(_ELLIPSIS.search(hook.text, 0, lead)) or bool(_THAT.match(hook.text, lead))
+    hook = hook.without([(0, lead)]).collapsed()
     fact = _training_text(hook)
     targets, links = _split(fact)
-    if fault is None:
-        fault = _fault(fact.text, targets)
+    fault = reading.fault or _fault(fact.text, targets, begins=begins, struck=reading.struck)
+    lost = (reading.fault or fault == "struck") and "'''" in line  # perhaps a bold link
+    if not (begins or targets or lost):
+        return None
     return Sentence(fact.text, hook.text, targets, links, fault)
 
 
 def _training_text(hook: Marked) -> Marked:
-    """Without a leading whole word "that" and the final question mark."""
+    """Return the text without a leading whole word "that" and the final question mark."""
     size = len(hook.text)
     cuts = [(0, len("that "))] if hook.text.startswith("that ") else []
     if hook.text.endswith("?"):
@@ -64,30 +88,67 @@ def _training_text(hook: Marked) -> Marked:
     return hook.without(cuts).collapsed()
 
 
-def _picture_notes(text: str) -> list[tuple[int, int]]:
-    """The innermost parentheses around the word "pictured", with the blanks that they leave."""
-    words = [match.start() for match in _PICTURED.finditer(text)]
-    if not words:
-        return []
-    opened: list[int] = []
-    notes: list[tuple[int, int]] = []
-    for place, character in enumerate(text):
-        if character == "(":
-            opened.append(place)
-        elif character == ")" and opened:
-            start = opened.pop()
-            inside = [word for word in words if start < word < place]
-            if inside:
-                words = [word for word in words if word not in inside]
-                notes.append((start, place + 1))
+def _picture_notes(hook: Marked) -> list[tuple[int, int]]:
+    """Return where the notes on pictures stand, with the blanks and commas that they leave.
+
+    They are the innermost parentheses around the word "pictured", and italics that say nothing
+    but what is to be seen or heard beside the hook, in parentheses or between commas.
+    """
+    text = hook.text
+    notes = _pictured(text)
+    starts = [start for start, _ in hook.italics]
+    for match in _INNERMOST.finditer(text):
+        inside = match[0][1:-1].strip()
+        start = text.find(inside, match.start() + 1)
+        place = bisect.bisect_right(starts, start) - 1
+        if (
+            place >= 0
+            and hook.italics[place][1] >= start + len(inside)
+            and len(inside) <= _LONGEST_NOTE
+            and _NOTE.fullmatch(inside)
+        ):
+            notes.append(match.span())
+    for start, end in hook.italics:
+        if (between := _between_commas(text, start, end)) is not None:
+            notes.append(between)
     return [(_with_blank(text, start, end), end) for start, end in notes]
 
 
+def _between_commas(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Return where ", pictured," stands, None if these italics say something else."""
+    while start < end and text[start] in " ,":
+        start += 1
+    while start < end and text[end - 1] in " ,":
+        end -= 1
+    if end - start > _LONGEST_NOTE or not _BESIDE.fullmatch(text, start, end):
+        return None
+    before = start - (text[start - 1 : start] == " ") - 1
+    after = text[end : end + 1]
+    if text[max(before, 0) : before + 1] != "," or after not in (",", "?", ""):
+        return None
+    return before, end + (after == ",")
+
+
+def _pictured(text: str) -> list[tuple[int, int]]:
+    """Return where the innermost parentheses around the word "pictured" stand."""
+    opened: list[tuple[int, bool]] = []  # and whether the word stands right in it
+    notes: list[tuple[int, int]] = []
+    for match in _PICTURED.finditer(text):
+        if match[0] == "(":
+            opened.append((match.start(), False))
+        elif match[0] != ")":
+            opened[-1:] = [(start, True) for start, _ in opened[-1:]]
+        elif opened:
+            start, noted = opened.pop()
+            if noted:
+                notes.append((start, match.end()))
+    return notes
+
+
 def _with_blank(text: str, start: int, end: int) -> int:
-    """Where to cut, so that no blank is left before punctuation and no two words are joined."""
-    if text[end : end + 1].isalnum():
-        return start
-    return len(text[:start].rstrip(" "))
+    """Return where to cut, so that no blank is left before punctuation and no words are joined."""
+    joined = text[end : end + 1].isalnum()
+    return start if joined else start - (text[start - 1 : start] == " ")
 
 
 def _split(fact: Marked) -> tuple[tuple[Target, ...], tuple[Link, ...]]:
@@ -110,13 +171,15 @@ def _trimmed(text: str, anchor: Anchor) -> tuple[int, int]:
     return start, max(start, anchor.start + len(label.rstrip()))
 
 
-def _fault(fact: str, targets: tuple[Target, ...]) -> str | None:
+def _fault(fact: str, targets: tuple[Target, ...], *, begins: bool, struck: bool) -> str | None:
     if not any(character.isalnum() for character in fact):
-        return "empty"
+        return "struck" if struck else "empty"
     if not _balanced(fact) or "[[" in fact:  # a link that holds another
         return "unbalanced"
     if not targets:
         return "no_bold_link"
+    if not begins:
+        return "no_ellipsis"
     if len(fact.split()) < MIN_WORDS:
         return "too_short"
     return None

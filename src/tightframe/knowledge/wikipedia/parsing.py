@@ -18,7 +18,7 @@ from tightframe.files import exclusive, read_text, whole_file
 from tightframe.knowledge.data.records import PERHAPS, Fact, fact_id
 from tightframe.knowledge.wikipedia import wiki
 from tightframe.knowledge.wikipedia.cleaning import clean
-from tightframe.knowledge.wikipedia.hooks import HookLine, hook_lines
+from tightframe.knowledge.wikipedia.hooks import bullets, redirect
 
 HOOKS, REJECTS = "hooks.jsonl", "rejects.jsonl"
 SUFFIXES = (".mediawiki", ".txt", ".wiki", ".wikitext")  # of pages in a folder
@@ -59,12 +59,12 @@ class Parsed:
 
     out: Path
     n_pages: int
-    n_hooks: int  # hook lines: facts and rejects
+    n_hooks: int  # bullets with a bold link or the beginning of a hook: facts and rejects
     n_facts: int
     reasons: dict[str, int]  # rejects by reason, the most frequent first
     n_new_facts: int  # of these, written now
     n_new_rejects: int
-    without_hooks: tuple[str, ...]  # files with no hook line
+    without_hooks: dict[str, str]  # files with no hook, and why
 
 
 def parse(
@@ -94,42 +94,51 @@ def parse(
     for title in titles:
         page = wiki.fetch(title, api=api)
         sources.append(Source(page.title, page.title, page.wikitext, page.revision))
-    found = [
-        (one, [_record(one, line, date, keep_pictured) for line in hook_lines(one.wikitext)])
-        for one in sources
-    ]
-    bare = tuple(source.file for source, records in found if not records)
-    if len(bare) == len(found):
-        raise UserError(f"{bare[0]}: no hook found; expected lines like '* ... that ...?'")
+    found = [(one, list(_records(one, date, keep_pictured))) for one in sources]
+    bare = {source.file: _why_bare(source) for source, records in found if not records}
+    if not any(records for _, records in found):
+        file, why = next(iter(bare.items()))
+        raise UserError(f"{file}: {why}")
     folder = Path(out)
     with exclusive(folder, what="folder of facts"):
         return _add(folder, [one for _, records in found for one in records], len(found), bare)
 
 
-def _record(source: Source, line: HookLine, date: str | None, keep_pictured: bool) -> Reject:
-    """A hook with its reason, "" where it has none so far."""
-    sentence = clean(line.text, keep_pictured=keep_pictured)
-    iso = line.date or date
-    day = datetime.date.fromisoformat(iso) if iso else None
-    fact = Fact(
-        id=fact_id(iso, sentence.fact),
-        date=iso,
-        set_time=line.set_time,
-        year=day.year if day else None,
-        month=day.month if day else None,
-        fact=sentence.fact,
-        hook=sentence.hook,
-        hook_raw=line.text,
-        targets=sentence.targets,
-        links=sentence.links,
-        source_page=source.page,
-        revision=source.revision,
-    )
-    return Reject(fact, sentence.fault or ("" if iso else "no_date"), source.file, line.line)
+def _records(source: Source, date: str | None, keep_pictured: bool) -> Iterator[Reject]:
+    """Yield the hooks of a page with their reasons, "" where they have none so far."""
+    for bullet in bullets(source.wikitext):
+        sentence = clean(bullet.text, keep_pictured=keep_pictured)
+        if sentence is None:  # prose
+            continue
+        iso = bullet.date or (None if bullet.unread_date else date)
+        day = datetime.date.fromisoformat(iso) if iso else None
+        fact = Fact(
+            id=fact_id(iso, sentence.fact),
+            date=iso,
+            set_time=bullet.set_time,
+            year=day.year if day else None,
+            month=day.month if day else None,
+            fact=sentence.fact,
+            hook=sentence.hook,
+            hook_raw=bullet.text,
+            targets=sentence.targets,
+            links=sentence.links,
+            source_page=source.page,
+            revision=source.revision,
+        )
+        undated = "" if iso else "unread_date" if bullet.unread_date else "no_date"
+        yield Reject(fact, sentence.fault or undated, source.file, bullet.line)
+
+
+def _why_bare(source: Source) -> str:
+    """Return why a page without hooks has none."""
+    if title := redirect(source.wikitext):
+        return f"redirects to '{title}'; parse that page, or fetch it with --fetch '{title}'"
+    return "no hook found; expected lines like '* ... that ...?'"
 
 
 def _add(
-    folder: Path, found: Sequence[Reject], n_pages: int, without_hooks: tuple[str, ...]
+    folder: Path, found: Sequence[Reject], n_pages: int, without_hooks: dict[str, str]
 ) -> Parsed:
     """Write what is not there yet, the first of equal texts as a fact."""
     old = {(one["id"], one["source_page"]): _letters(one["fact"]) for one in _lines(folder / HOOKS)}
