@@ -312,9 +312,10 @@ def test_the_command_can_keep_picture_notes(tmp_path):
 
 def test_twelve_thousand_hooks_take_less_than_ten_seconds():
     # A quarter of them in a quarter of that, by the benchmark: the tests' checks of types are off.
+    # Of CPU time: on a machine that is busy otherwise, the clock says nothing of the parser.
     command = [sys.executable, str(BENCHMARK), "--hooks", "3000"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     assert row["work"].startswith("3,000 hooks")
-    assert row["seconds"] < 2.5
+    assert row["cpu_seconds"] < 2.5
