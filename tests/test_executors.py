@@ -1,4 +1,10 @@
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
+
+import pytest
 
 from tightframe.jobs.executors import Job, run_local
 
@@ -41,3 +47,44 @@ def test_no_more_than_the_given_number_run_at_once(tmp_path):
     (tmp_path / "alive").mkdir()
     _, ended = _run(tmp_path, dict.fromkeys("abc", code), workers=1)
     assert ended == {"a": 1, "b": 1, "c": 1}
+
+
+def _gone(number):
+    """Whether a process has ended, within some seconds."""
+    for _ in range(200):
+        if not Path(f"/proc/{number}").exists():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_jobs_end_with_the_process_that_runs_them(tmp_path, number):
+    # The job says its number when it runs; it lets its files go when it is told to end.
+    job = (
+        "import os, time\n"
+        "try:\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "finally:\n    print('cleared', flush=True)\n"
+    )
+    job = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: exit(3))\n" + job
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from tightframe.jobs.executors import Job, run_local\n"
+        f"jobs = [Job('a', [sys.executable, '-c', {job!r}], Path({str(tmp_path / 'a.txt')!r}))]\n"
+        "run_local(jobs, workers=1, started=print, ended=print)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    log = tmp_path / "a.txt"
+    while not log.exists() or "\n" not in log.read_text():
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.send_signal(number)
+    parent.wait()
+    assert _gone(int(log.read_text().split()[0]))
+    assert log.read_text().split()[1:] == ["cleared"]
+
+
+def test_a_job_whose_parent_has_ended_already_does_not_begin():
+    command = [sys.executable, "-m", "tightframe.jobs.executors", "1", "echo", "begun"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "")

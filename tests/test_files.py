@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -65,13 +66,155 @@ def test_what_a_killed_holder_left_half_written_is_removed(tmp_path):
         ]
     )
     assert killed.returncode == -signal.SIGKILL
-    (tmp_path / f".b.{os.getpid()}.part").write_text("a living process is still at it")
+    living = files._temporary(tmp_path / "b")
+    living.write_text("a living process is still at it")
     (tmp_path / ".c.mine.part").write_text("nobody's")
     assert len(list(tmp_path.glob(".a.*.part"))) == 1
     with files.exclusive(tmp_path, what="run"):
         pass
     left = {path.name for path in tmp_path.glob(".*.part")}
-    assert left == {f".b.{os.getpid()}.part", ".c.mine.part"}
+    assert left == {living.name, ".c.mine.part"}
+
+
+def _part(folder, name, process, *, host=None, age=0.0):
+    """What another process has half-written: a folder with a file."""
+    part = folder / f".{name}.{host or files._host()}-{process}.part"
+    part.mkdir()
+    (part / "half").write_text("half")
+    os.utime(part, (time.time() - age,) * 2)
+    return part
+
+
+@pytest.fixture
+def child():
+    """A living process that is not this one, as in a lease."""
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("write", ["file", "folder"])
+def test_whoever_takes_a_name_removes_what_dead_processes_left_of_it(tmp_path, child, write):
+    number = child.pid
+    living = files._process(number)
+    recycled = _part(tmp_path, "a.b", f"{number}-{int(living.partition('-')[2]) - 1}")
+    dead = _part(tmp_path, "a.b", "4194305-7")  # above the largest number of a process
+    abandoned = _part(tmp_path, "a.b", living, host="0" * 8, age=8 * 24 * 3600)
+    elsewhere = _part(tmp_path, "a.b", "4194305-7", host="0" * 8, age=6 * 24 * 3600)
+    of_another_name = _part(tmp_path, "b", "4194305-7")
+    if write == "file":
+        files.write_text(tmp_path / "a.b", "text")
+    else:
+        with files.whole_folder(tmp_path / "a.b"):
+            pass
+    assert not any(path.exists() for path in (recycled, dead, abandoned))
+    assert elsewhere.exists()
+    assert of_another_name.exists()
+
+
+def test_a_process_that_has_ended_but_was_not_waited_for_is_dead(child):
+    number = child.pid
+    assert files._process(number) is not None
+    child.kill()
+    os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)  # a zombie now
+    assert files._process(number) is None
+
+
+def test_the_second_process_that_makes_a_folder_is_refused_at_its_start(tmp_path, child):
+    living = _part(tmp_path, "a", files._process(child.pid))
+    with (
+        pytest.raises(UserError, match="another process is making it"),
+        files.whole_folder(tmp_path / "a"),
+    ):
+        raise AssertionError
+    with pytest.raises(UserError, match="another process is making it"):
+        files.check_new(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == [living]
+
+
+def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
+    path = tmp_path / "a"
+    with (
+        pytest.raises(UserError, match="a: already exists"),
+        files.whole_folder(path) as temporary,
+    ):
+        (temporary / "mine").touch()
+        path.mkdir()
+        (path / "theirs").touch()
+    assert [file.name for file in tmp_path.rglob("*")] == ["a", "theirs"]
+
+
+@pytest.mark.parametrize("lock", [files.one_at_a_time, files.exclusive])
+def test_a_lock_that_is_a_link_is_refused_and_what_it_points_to_is_kept(tmp_path, lock):
+    precious = tmp_path / "precious"
+    precious.write_text("text")
+    for name in (".lock", ".a.lock"):
+        (tmp_path / name).symlink_to(precious)
+    how = {"what": "run"} if lock is files.exclusive else {}
+    place = tmp_path if lock is files.exclusive else tmp_path / "a"
+    with pytest.raises(UserError, match="lock: is a symbolic link"), lock(place, **how):
+        pass
+    assert precious.read_text() == "text"
+
+
+def test_a_lock_file_is_not_emptied(tmp_path):
+    (tmp_path / ".lock").write_text("text")
+    with files.exclusive(tmp_path, what="run"):
+        pass
+    assert (tmp_path / ".lock").read_text() == "text"
+
+
+def _loop(folder):
+    (folder / "loop").symlink_to("loop")
+    return folder / "loop" / "a"
+
+
+def _file_for_folder(folder):
+    (folder / "file").touch()
+    return folder / "file" / "a"
+
+
+def _long_name(folder):
+    return folder / ("n" * 256)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (_loop, "loop"),
+        (_file_for_folder, "a file stands where a folder is needed"),
+        (_long_name, "the name is too long"),
+    ],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: files.write_text(path, "text"),
+        lambda path: files.whole_folder(path).__enter__(),
+        lambda path: files.one_at_a_time(path).__enter__(),
+        lambda path: files.exclusive(path / "b", what="run").__enter__(),
+    ],
+)
+def test_places_that_cannot_be_are_one_line(tmp_path, place, message, use):
+    path = place(tmp_path)
+    before = list(tmp_path.iterdir())
+    with pytest.raises(UserError, match=message):
+        use(path)
+    assert list(tmp_path.iterdir()) == before
+
+
+def test_an_error_of_another_file_is_not_said_of_the_one_that_is_written(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"^/elsewhere/b: cannot be written"),
+        files.whole_file(tmp_path / "a"),
+    ):
+        raise PermissionError(errno.EACCES, "no", "/elsewhere/b")
+    with (
+        pytest.raises(UserError, match=f"^{tmp_path / 'a'}: is a folder"),
+        files.whole_file(tmp_path / "a") as temporary,
+    ):
+        raise IsADirectoryError(errno.EISDIR, "no", str(temporary / "b"))
 
 
 def test_whoever_comes_second_waits(tmp_path):
@@ -108,3 +251,13 @@ def test_text_that_cannot_be_read_is_one_line(tmp_path, content, message):
 def test_a_fingerprint_depends_on_values_not_on_key_order():
     assert files.fingerprint({"a": 1, "b": 2}) == files.fingerprint({"b": 2, "a": 1})
     assert files.fingerprint({"a": 1}) != files.fingerprint({"a": 2})
+
+
+def test_an_error_of_the_disk_that_a_library_tells_as_text_is_that_error(tmp_path):
+    text = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with (
+        pytest.raises(UserError, match="a: no space left on the disk"),
+        files.whole_file(tmp_path / "a"),
+    ):
+        raise files.disk_error(RuntimeError(text))
+    assert files.disk_error(RuntimeError("header too large")).errno == errno.EIO

@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from reference import blocks as reference
+from tightframe import files
 from tightframe.corpus import build as building
 from tightframe.corpus import hub
 from tightframe.corpus import tokenizer as tokenizers
@@ -148,7 +149,7 @@ def test_another_text_or_tokenizer_or_end_of_text_is_made_anew(tokens_of, text, 
 
 def test_what_a_killed_process_left_is_no_cache_and_goes(tokens_of, tmp_path):
     path = tokens_of().path
-    half = path.with_name(f".{path.name}.12345.part")
+    half = path.with_name(f".{path.name}.{files._host()}-12345-1.part")  # of no living process
     path.rename(half)
     (half / "manifest.json").unlink()
     assert tokens_of().path == path

@@ -125,7 +125,7 @@ def test_the_command_writes_a_solution_beside_its_table_and_prints_one_line(tmp_
     [
         (["--gap", "0"], "gap: 0.0, expected 1e-10 or more in float64"),
         (["--gap", "1e-6", "--dtype", "float32"], "gap: 1e-06, expected 1e-05 or more in float32"),
-        (["--max-iter", "-1"], "max_iter: -1, expected 0 or more"),
+        (["--max-iter", "-1"], "--max-iter: '-1' is no whole number from 0 on"),
     ],
 )
 def test_options_out_of_range_are_one_line(tmp_path, capsys, options, message):

@@ -377,7 +377,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(storage, "save_file", fail)
-    with pytest.raises(UserError, match=r"state: cannot be written .*No space left.*disk full\?"):
+    with pytest.raises(UserError, match="state: no space left on the disk"):
         ClassMoments(2, 3).save(tmp_path / "state")
     assert not list(tmp_path.iterdir())
 

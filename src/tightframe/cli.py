@@ -1,7 +1,4 @@
-"""The command line: every command by its name, and what a mistake looks like.
-
-Exit status: 0 done, 1 our mistake (traceback), 2 the user's (one line), 3 partly done (one line).
-"""
+"""The command line: every command by its name. `jobs/programs.py` says how it ends."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -24,8 +21,9 @@ from tightframe.commands import (
     sweeping,
     theory,
 )
-from tightframe.commands.console import stop
-from tightframe.errors import PartlyDoneError, UserError
+from tightframe.commands.console import PLAIN
+from tightframe.errors import UserError
+from tightframe.jobs.programs import endings_in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +35,8 @@ app = App(
     print_error=False,
     result_action="return_none",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+    default_parameter=PLAIN,
 )
 corpus = App(name="corpus", help="Text to token shards.")
 sweep = App(name="sweep", help="A grid of settings to trained and measured models.")
@@ -82,16 +82,10 @@ knowledge.command(asking.ask)
 
 def main(arguments: "Sequence[str] | None" = None) -> None:
     """Run one command and exit with its status."""
-    try:
-        app(sys.argv[1:] if arguments is None else arguments)
-    except CycloptsError as error:
-        command = " ".join(["tightframe", *(error.command_chain or ())])
-        stop(" ".join(str(error).split()).rstrip(".") + f"; see `{command} --help`", status=2)
-    except UserError as error:
-        stop(str(error), status=2)
-    except PartlyDoneError as error:
-        stop(str(error), status=3)
-    except KeyboardInterrupt:
-        stop("interrupted; the same command goes on from here", status=130)
-    except BrokenPipeError:
-        sys.exit(141)
+    with endings_in_one_line():
+        try:
+            app(sys.argv[1:] if arguments is None else arguments)
+        except CycloptsError as error:
+            command = " ".join(["tightframe", *(error.command_chain or ())])
+            line = " ".join(str(error).split()).rstrip(".")
+            raise UserError(f"{line}; see `{command} --help`") from None

@@ -15,6 +15,14 @@ class PartlyDoneError(Exception):
     """Some of the work is left; the same command goes on with it. One line, exit status 3."""
 
 
+def printable(text: str) -> str:
+    """Return a stranger's text for one line of a terminal: what would act there is spelled out.
+
+    An escape sequence becomes `\\x1b[...`, a line end `\\n`, a lone byte of a file name `\\udcff`.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' for the known word closest to `word`, or nothing if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

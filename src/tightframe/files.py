@@ -1,24 +1,54 @@
-"""Files that are written whole or not at all, and fingerprints that tell when one has changed."""
+"""Files that are written whole or not at all, and fingerprints that tell when one has changed.
+
+A file or folder that is being written is `.NAME.LEASE.part` beside NAME. The lease says whose it
+is: host, process number and start time of the process, since the number alone may belong to another
+process by now. Whoever writes NAME next removes what dead processes of this host have left of it.
+A lease of another host (or container) cannot be checked: it is left alone until it is a week old.
+"""
 
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tightframe.errors import UserError
+
+_LEASE = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<process>\d+-\d+)\.part", re.DOTALL)
+
+_REASONS = {
+    errno.ENOSPC: "no space left on the disk; free some and run again",
+    errno.EDQUOT: "no space left on the disk; free some and run again",
+    errno.EIO: "the disk reports an error; check it, or choose another place",
+    errno.EROFS: "cannot be written; check its permissions",
+    errno.ENOENT: "no such file or folder",
+    errno.EEXIST: "a file stands where a folder is needed; name another place",
+    errno.ENOTDIR: "a file stands where a folder is needed; name another place",
+    errno.EISDIR: "is a folder, expected a file",
+    errno.ENOTEMPTY: "already exists; remove it or choose another name",
+    errno.ELOOP: "a loop of symbolic links; name the place itself",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
 
 
 def check_new(path: Path) -> None:
     """Refuse a path that is taken. Whoever works long for one asks before the work, not after."""
-    if path.exists():
+    if os.path.lexists(path):
         raise UserError(f"{path}: already exists; remove it or choose another name")
+    if living := _living_parts(path):
+        raise UserError(
+            f"{path}: another process is making it ({living[0].name}); let it end, or choose "
+            "another name"
+        )
 
 
 def check_writable(folder: Path) -> None:
@@ -28,7 +58,7 @@ def check_writable(folder: Path) -> None:
         place = place.parent
     with _disk_errors(folder):
         if not place.is_dir():
-            raise FileExistsError(place)
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(place)
         if not os.statvfs(place).f_bavail:
@@ -41,9 +71,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     On any failure the temporary file is removed and `path` stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _living_parts(path)  # removes those of the dead
         try:
             yield temporary
             _flush(temporary)
@@ -55,13 +86,16 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; on success it is renamed to `path`, which must not exist."""
-    check_new(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Yield a temporary folder; on success it is renamed to `path`, which must not exist.
+
+    A second process that makes the same folder is refused when it begins.
+    """
+    temporary = _temporary(path)
     with _disk_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
+        check_new(path)
         temporary.mkdir(parents=True)
         try:
+            check_new(path)  # again: of two that begin at the same moment, none goes on unseen
             yield temporary
             for file in [*temporary.rglob("*"), temporary]:
                 _flush(file)
@@ -79,17 +113,14 @@ def exclusive(folder: Path, *, what: str) -> Iterator[None]:
     """
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    with lock:
+    with _lock_file(folder / ".lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"{folder}: another process is at work on this {what}; let it end"
             ) from None
-        for left in folder.glob(".*.part"):
-            if not _alive(left.suffixes[-2].removeprefix(".")):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        _living_parts(folder / "*")  # removes those of the dead
         yield
 
 
@@ -98,8 +129,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     """Hold a lock beside `path`; whoever else wants it waits. Freed even by SIGKILL."""
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w")
-    with lock:
+    with _lock_file(path.with_name(f".{path.name}.lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -149,33 +179,110 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _alive(process: str) -> bool:
-    """Whether a process of this machine has this number; what is no number belongs to somebody."""
-    if not process.isdecimal():
-        return True
+def disk_error(error: Exception) -> OSError:
+    """Return the error of the system that a library reports as text: `... (os error 28)`."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]) if number else errno.EIO, str(error))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that it holds."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def reason(error: OSError, *, reading: bool = False) -> str:
+    """Return what went wrong with a place on the disk, and what to do about it."""
+    if isinstance(error, PermissionError):
+        return f"cannot be {'read' if reading else 'written'}; check its permissions"
+    return _REASONS.get(error.errno or 0, str(error.strerror or error))
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_host()}-{_process(os.getpid())}.part")
+
+
+def _living_parts(path: Path) -> list[Path]:
+    """Remove the parts of `path` (whose name may be "*") left by dead processes; return others.
+
+    Parts of this process and of other hosts are left alone, and are not returned.
+    """
+    living = []
+    own = _process(os.getpid())
+    for part in path.parent.glob(".*.part"):
+        lease = _LEASE.fullmatch(part.name)
+        if lease is None or path.name not in ("*", lease["name"]):
+            continue
+        if lease["host"] == _host():
+            alive = lease["process"] == _process(int(lease["process"].partition("-")[0]))
+            if alive and lease["process"] != own:
+                living.append(part)
+        else:
+            alive = not _older_than_a_week(part)
+        if not alive:
+            remove(part)
+    return living
+
+
+def _older_than_a_week(part: Path) -> bool:
     try:
-        os.kill(int(process), 0)  # sends nothing
-    except ProcessLookupError:
+        return time.time() - part.lstat().st_mtime > 7 * 24 * 3600
+    except FileNotFoundError:  # it was finished at this moment
         return False
-    except PermissionError:
-        pass
-    return True
+
+
+@functools.cache
+def _host() -> str:
+    """Eight digits for this machine, or for this container where processes are numbered anew."""
+    namespace = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{os.uname().nodename} {namespace}".encode()).hexdigest()[:8]
+
+
+def _process(number: int) -> str | None:
+    """Number and start time of a process of this host; None where it has ended."""
+    try:
+        content = Path(f"/proc/{number}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *fields = content.rpartition(")")[2].split()  # the name before it may hold anything
+    return None if state in "ZX" else f"{number}-{fields[18]}"
+
+
+def _lock_file(path: Path) -> TextIO:
+    """Open a file to lock, which is never emptied; a link that a stranger left is not followed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.parent.is_dir():
+            raise UserError(
+                f"{path}: is a symbolic link, expected a lock file; remove it"
+            ) from None
+        raise UserError(f"{path}: {reason(error)}") from None
+    return os.fdopen(descriptor, "r+")
 
 
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
+    """Say in one line what is wrong with `path`, or with another file that the error names."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: no space left on the disk; free some and run again") from None
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            raise UserError(f"{path}: cannot be written; check its permissions") from None
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            raise UserError(
-                f"{path}: a file stands where a folder is needed; name another place"
-            ) from None
-        raise
+        known = error.errno in _REASONS or isinstance(error, PermissionError)
+        if not known or isinstance(error, FileNotFoundError):
+            raise
+        raise UserError(f"{_place(error, path)}: {reason(error)}") from None
+
+
+def _place(error: OSError, path: Path) -> Path:
+    """The file that an error names, or `path` where it names none, a part or a parent of it."""
+    if error.filename is None:
+        return path
+    place = Path(os.fsdecode(error.filename))
+    own = (path.name, _temporary(path).name)
+    of_path = path.is_relative_to(place) or any(one.name in own for one in (place, *place.parents))
+    return path if of_path else place
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.collapse.values import Geometry
 from tightframe.collapse.words import ids_of, spellings, words
 from tightframe.corpus.tokens import TokenShards
-from tightframe.errors import UserError
+from tightframe.errors import UserError, printable
 from tightframe.files import whole_file
 from tightframe.lm.hardware import prepared
 from tightframe.moments.pairs import Aggregate, Pairs
@@ -145,7 +145,7 @@ def readable(table: pd.DataFrame) -> str:
 
 def _quoted(token: str) -> str:
     # Control characters are strangers' words, too: a terminal would obey them.
-    return f'"{"".join(c if c.isprintable() else ascii(c)[1:-1] for c in token)}"' if token else ""
+    return f'"{printable(token)}"' if token else ""
 
 
 def _states(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, say
+from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, say, show
 from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import Decoding
@@ -195,9 +195,9 @@ def rank(
     ranks = rank_questions(learner, facts, n=candidates, seed=seed)
     found = save_ranks(out, ranks, model=learner.name, trained_on=trained_on, seed=seed)
     if json:
-        print(dumps({"ranks": str(out)} | dict(found)))
+        show(dumps({"ranks": str(out)} | dict(found)))
         return
-    print(
+    show(
         f"{out}: {len(ranks):,} questions of {learner.name}, rule {found['rule']}, "
         f"{' or '.join(map(str, found['candidates']))} candidates"
     )
@@ -208,7 +208,7 @@ def rank(
     ):
         one = found[name]
         interval = f" [{one['low']:.3g}, {one['high']:.3g}]" if one["low"] < one["high"] else ""
-        print(f"{title:<17} {one['value']:.3g}{interval}, by chance {found[f'chance_{name}']:.3g}")
+        show(f"{title:<17} {one['value']:.3g}{interval}, by chance {found[f'chance_{name}']:.3g}")
 
 
 def _place(model: Path, out: Path | None, name: str) -> Path:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Device, Flag, Json, done, dumps, printable
+from tightframe.commands.console import Device, Flag, Json, done, dumps, show
+from tightframe.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,9 +47,9 @@ def ask(
 
     found = inquire(question, open_model(model, device=device), ask_all=all_, embedder=embedder)
     if json:
-        print(dumps(found.to_dict()))
+        show(dumps(found.to_dict()))
         return
-    print("\n".join(_shown(found)))
+    show("\n".join(_shown(found)))
 
 
 def panel(

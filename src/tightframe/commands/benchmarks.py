@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from tightframe.commands.console import Flag, Json, done, dumps, say
+from tightframe.commands.console import Flag, Json, done, dumps, say, show
 from tightframe.errors import UserError
 
 
@@ -36,12 +36,12 @@ def validate(file: Path, /, *, strict: Flag = False, json: Json = False) -> None
     summary = summarize(benchmark.facts)
     if json:
         fields = {"file": str(file), "format": benchmark.format, "faults": benchmark.counts()}
-        print(dumps(fields | summary.to_dict()))
+        show(dumps(fields | summary.to_dict()))
         return
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(benchmark.counts().items()))
-    print(f"{file}: {benchmark.format}, faults to live with: {kinds or 'none'}")
+    show(f"{file}: {benchmark.format}, faults to live with: {kinds or 'none'}")
     for line in summary.lines():
-        print(line)
+        show(line)
 
 
 def masks(

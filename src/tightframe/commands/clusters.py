@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Assignments, Flag, Json, done, dumps, say
+from tightframe.commands.console import Assignments, Flag, Json, done, dumps, say, show
 from tightframe.errors import UserError
 from tightframe.files import check_new
 
@@ -148,14 +148,14 @@ def scope(
     if dropped := scoped.report["negatives"]["injected_left_out"]:
         say(f"{negatives}: {dropped:,} facts are injected ones, not used as negatives")
     if json:
-        print(dumps({"scope": str(out)} | scoped.report))
+        show(dumps({"scope": str(out)} | scoped.report))
         return
-    print(
+    show(
         f"{out}: {len(scoped.routings):,} questions routed, threshold {scoped.scope.threshold:.3g}"
     )
     for name in ("questions", "statements"):
-        print(_routed(name, scoped.report[name]))
-    print(_matrix(scoped.report["questions"]["confusion"]))
+        show(_routed(name, scoped.report[name]))
+    show(_matrix(scoped.report["questions"]["confusion"]))
 
 
 def ensemble(
@@ -212,21 +212,21 @@ def ensemble(
     report: dict[str, Any] = {"rule": rule, "threshold": threshold} | found.report
     save_ensemble(out, found._replace(report=report))
     if json:
-        print(dumps({"ensemble": str(out)} | report))
+        show(dumps({"ensemble": str(out)} | report))
         return
     if "oracle_reason" in report:
         say(f"no upper bound: {report['oracle_reason']}")
-    print(
+    show(
         f"{out}: {len(found.answers):,} answers; match_norm {report['score']:.2f} over "
         f"{report['n_scored']:,} questions, {report['oracle_score']:.2f} if routed perfectly"
     )
     for one in report["sources"]:
-        print(
+        show(
             f"{one['source']:<12} {one['n']:>7,} answers {one['share']:>8.1%}  match_norm "
             f"{one['score']:>6.2f} over {one['n_scored']:>7,}  {one['model'] or '(none)'}"
         )
-    print(_routed("questions", report["routing"]))
-    print(_matrix(report["routing"]["confusion"]))
+    show(_routed("questions", report["routing"]))
+    show(_matrix(report["routing"]["confusion"]))
 
 
 def _tuned(encoder: str | None, assignments: list[str] | None, seed: int) -> Any:

@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tightframe.commands.console import Device, Flag, Json, bar, done, dumps, say, warnings_said
+from tightframe.commands.console import (
+    Device,
+    Flag,
+    Json,
+    bar,
+    done,
+    dumps,
+    say,
+    show,
+    warnings_said,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,11 +86,11 @@ def compare(
         )
     if json:
         rows = [vars(row) for path in paths for row in rows_at(path)[1]]
-        print(dumps({"results": [str(path) for path in paths], "rows": rows}))
+        show(dumps({"results": [str(path) for path in paths], "rows": rows}))
         return
     header, last = rows_at(paths[-1])
     for line in _beside(last):
-        print(line)
+        show(line)
     of = header.tokens
     say(
         f"{header.run} at step {header.step} on {of['name']}: {of['contexts']:,} contexts, "

@@ -5,15 +5,18 @@ Results go to standard output; progress and what is going on to standard error.
 
 import contextlib
 import json
+import math
 import os
 import re
-import sys
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Parameter, Token, convert
 from rich.console import Console
+
+from tightframe.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,18 +26,46 @@ if TYPE_CHECKING:
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def _plain(kind: Any, tokens: "Sequence[Token]") -> Any:
+    """Convert what was typed for an option, with no number or path that only looks like one.
+
+    cyclopts alone rounds 4.9 to a whole number and lets nan, "" and undecodable bytes pass.
+    """
+    kinds = _members(kind)
+    return convert(kind, [token.evolve(value=_checked(token.value, kinds)) for token in tokens])
+
+
+def _members(kind: Any) -> set[Any]:
+    """The plain types of which an annotation such as `list[int] | None` consists."""
+    inner = [_members(one) for one in get_args(kind)]
+    return set().union(*inner) if inner and get_origin(kind) is not Literal else {kind}
+
+
+def _checked(word: str, kinds: set[Any]) -> str:
+    if not word:
+        raise ValueError("is empty; leave the option out, or give it a value")
+    if "\0" in word or (not word.isascii() and any("\ud800" <= c <= "\udfff" for c in word)):
+        raise ValueError("holds bytes that are no UTF-8 text; rename what it names")
+    if int in kinds:
+        number = int(word) if re.fullmatch(r"[+-]?[\d_]+", word) and len(word) < 30 else -1
+        if not 0 <= number < 2**63:
+            raise ValueError(f"'{word}' is no whole number from 0 on")
+    if float in kinds and not math.isfinite(float(word)):
+        raise ValueError(f"'{word}' is not a finite number")
+    return os.path.expanduser(word) if Path in kinds else word
+
+
 def _apart(kind: Any, tokens: "Sequence[Token]") -> Any:
     """The words of an option, each checked by cyclopts as if it had been given by itself."""
     words = [
-        Token(keyword=token.keyword, value=word, source=token.source)
-        for token in tokens
-        for word in token.value.split(",")
-        if word
+        token.evolve(value=word) for token in tokens for word in token.value.split(",") if word
     ]
     if not words:
         raise ValueError("names nothing; expected words, set apart by commas or spaces")
-    return convert(kind, words)
+    return _plain(kind, words)
 
+
+PLAIN = Parameter(converter=_plain)  # of every option of every command
 
 # Of an option that takes several words: `--types a,b`, `--types a b` and `--types a --types b`.
 SEVERAL = Parameter(negative="", consume_multiple=True, converter=_apart)
@@ -113,8 +144,13 @@ def first_process() -> bool:
 
 
 def say(line: str) -> None:
-    """A line on what is going on."""
-    console.print(line, markup=False)
+    """Print a line on what is going on, on standard error; no text of strangers acts there."""
+    console.print(printable(line), markup=False)
+
+
+def show(line: str) -> None:
+    """Print lines of a result on standard output; no text of strangers acts there."""
+    print("\n".join(map(printable, line.split("\n"))))
 
 
 @contextlib.contextmanager
@@ -129,12 +165,7 @@ def warnings_said(of: object = "") -> "Iterator[None]":
 
 def done(line: str, as_json: bool, **fields: Any) -> None:
     """What a command has made: a line for readers, or one JSON object."""
-    print(dumps(fields) if as_json else line)
-
-
-def printable(text: str) -> str:
-    """A stranger's text for a terminal: what would not be seen, or would act, is spelled out."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    show(dumps(fields) if as_json else line)
 
 
 def dumps(value: Any) -> str:
@@ -149,9 +180,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and value - value != 0 else value
-
-
-def stop(line: str, *, status: int) -> None:
-    """End with one line on standard error."""
-    console.print(f"tightframe: {line}", markup=False)
-    sys.exit(status)

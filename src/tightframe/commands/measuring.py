@@ -12,6 +12,7 @@ from tightframe.commands.console import (
     dumps,
     first_process,
     say,
+    show,
     table,
 )
 from tightframe.errors import UserError
@@ -173,10 +174,10 @@ def measure(
         return
     header, rows = answers(path, Asked.of(**asked, compat=tuple(compat or ())))
     if json:
-        print(dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
+        show(dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
         return
     for line in table(rows):
-        print(line)
+        show(line)
     of = header.model
     say(
         f"{header.run} on {header.tokens['name']}: {of['n_classes']:,} classes in {of['width']:,} "

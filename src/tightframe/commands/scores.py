@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import SEVERAL, Flag, Json, dumps, say
+from tightframe.commands.console import SEVERAL, Flag, Json, dumps, say, show
 from tightframe.errors import UserError
 from tightframe.files import check_new
 
@@ -82,6 +82,6 @@ def score(
         say(f"{out}: written")
     if json:
         made = {"run": report.header.run, "out": None if out is None else str(out)}
-        print(dumps(made | {"scores": report.scores, "differences": report.differences}))
+        show(dumps(made | {"scores": report.scores, "differences": report.differences}))
     else:
-        print(report.markdown(), end="")
+        show(report.markdown().removesuffix("\n"))

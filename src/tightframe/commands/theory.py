@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Device, Flag, Json, done, dumps, say, warnings_said
+from tightframe.commands.console import Device, Flag, Json, done, dumps, say, show, warnings_said
 from tightframe.errors import UserError
 from tightframe.files import check_new
 
@@ -200,7 +200,7 @@ def path(
     written = path_of_table(folder, dim=dim, down_to=down_to, seed=seed, say=say)
     points = path_table(written)
     if json:
-        print(dumps({"results": str(written), "points": points}))
+        show(dumps({"results": str(written), "points": points}))
         return
     columns = {
         "lam": "lambda",
@@ -218,10 +218,10 @@ def path(
         "embedding_gram_cosine": "cos G_H",
     }
     shown = [name for name in columns if any(name in point for point in points)]
-    print("  ".join(f"{columns[name]:>9}" for name in shown))
+    show("  ".join(f"{columns[name]:>9}" for name in shown))
     for point in points:
         cells = (f"{point[name]:9.4g}" if name in point else " " * 9 for name in shown)
-        print("  ".join(cells) + f"  {point['reason']}".rstrip())
+        show("  ".join(cells) + f"  {point['reason']}".rstrip())
 
 
 def predict(

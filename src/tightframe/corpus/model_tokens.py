@@ -5,7 +5,6 @@ content of files (SHA-256) and the revision of a data set, so a text that has ch
 """
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,8 +90,6 @@ def text_tokens(
 def _made_once(folder: Path, make: Callable[[], None]) -> TokenShards:
     with one_at_a_time(folder):
         if not folder.exists():
-            for part in folder.parent.glob(f".{folder.name}.*.part"):  # of one that was killed
-                shutil.rmtree(part)
             make()
     try:
         return TokenShards.open(folder)

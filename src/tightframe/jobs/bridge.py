@@ -25,7 +25,7 @@ from tightframe.collapse import states
 from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
-from tightframe.jobs.programs import mistakes_in_one_line, say
+from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.lm.evaluation import evaluate
 from tightframe.moments.state import ClassMoments
 from tightframe.ntp import ContextTable
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--min-count", type=int, default=MIN_COUNT)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    with mistakes_in_one_line():
+    with endings_in_one_line():
         out = run_bridge(
             options.sweep,
             options.tokens,

@@ -1,13 +1,18 @@
-"""Run commands as local processes, a few at a time; one that fails doesn't stop the others."""
+"""Run commands as local processes, a few at a time; one that fails doesn't stop the others.
 
+They end with the process that runs them, however that ends: each is started by `python -m` of this
+file, which asks the kernel for it and then becomes the command.
+"""
+
+import ctypes
 import dataclasses
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 from tightframe.errors import PartlyDoneError, UserError
 
@@ -88,8 +93,8 @@ def run_local(
     """Run `jobs` in order, `workers` at a time.
 
     `ended` gets a job's exit status (negative: the signal that ended it) and seconds. When this
-    process is interrupted or terminated, the running jobs are terminated too. `environment` is
-    added to that of this process.
+    process ends, also by SIGKILL, the running jobs are terminated. `environment` is added to that
+    of this process.
     """
     variables = os.environ | {
         # Huge pages for large tensors: up to seven times the bandwidth into fresh memory.
@@ -97,7 +102,6 @@ def run_local(
         **(environment or {}),
     }
     waiting, running = list(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
-    previous = signal.signal(signal.SIGTERM, _exit)
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -109,7 +113,6 @@ def run_local(
                 ended(job, process.returncode, time.monotonic() - since)
             time.sleep(0.05)
     finally:
-        signal.signal(signal.SIGTERM, previous)
         for process in running:
             process.terminate()
         for process in running:
@@ -120,9 +123,23 @@ def _start(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         return subprocess.Popen(
-            job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            [sys.executable, "-m", __name__, str(os.getpid()), *job.command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
         )
 
 
-def _exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+def _become(command: Sequence[str], *, parent: int) -> None:
+    """Become `command`, to which the kernel sends SIGTERM when the process `parent` ends."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>; stays through exec
+    if ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM):
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        raise SystemExit(128 + signal.SIGTERM)
+    os.execvp(command[0], list(command))
+
+
+if __name__ == "__main__":
+    _become(sys.argv[2:], parent=int(sys.argv[1]))

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from tightframe.errors import UserError
-from tightframe.jobs.programs import mistakes_in_one_line, say
+from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.knowledge.answers.answering import write_answers
 from tightframe.knowledge.answers.asking import Asking, prompts
 from tightframe.knowledge.answers.respondents import MANIFEST, EnsembleSettings, write_panel
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--k", type=int, nargs="+", default=[3, 5])
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    with mistakes_in_one_line():
+    with endings_in_one_line():
         made = run_ensembles(options.study, run=options.run, ks=options.k, say=say)
     for folder in made:
         print(folder)

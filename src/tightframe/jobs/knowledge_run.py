@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from tightframe.jobs.programs import mistakes_in_one_line
+from tightframe.jobs.programs import endings_in_one_line
 from tightframe.knowledge.answers.answering import write_answers
 from tightframe.knowledge.answers.asking import Asking, left_out, prompts
 from tightframe.knowledge.answers.ranking import rank_questions, save_ranks
@@ -70,7 +70,7 @@ def _ask(run: StudyRun, learner: Learner, form: str) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Run one plan."""
     (plan,) = arguments
-    with mistakes_in_one_line():
+    with endings_in_one_line():
         run_one(resolve(InjectSettings, read_toml(Path(plan)), source=plan))
 
 

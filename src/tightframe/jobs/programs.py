@@ -1,22 +1,73 @@
-"""What the programs of this room that people call by `python -m` share: lines, and mistakes."""
+"""How every program of the package ends: one line on standard error, and an exit status.
+
+Exit status: 0 done, 1 our mistake (traceback), 2 the user's, 3 partly done, 128 + N a signal N
+(130 Ctrl-C, 143 SIGTERM), 141 the reader of our output has gone.
+"""
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
+from types import FrameType
 
-from tightframe.errors import UserError
+from tightframe.errors import PartlyDoneError, UserError, printable
+from tightframe.files import reason
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the program to end; what it was at is left as after any failure."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.status = 128 + number
 
 
 def say(line: str) -> None:
-    """A line on what is going on, on standard error; at once, also where that is a file."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line on what is going on, on standard error; at once, also where that is a file."""
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def mistakes_in_one_line() -> Iterator[None]:
-    """A user's mistake inside ends the program as it ends a command: one line, exit status 2."""
+def endings_in_one_line() -> Iterator[None]:
+    """End the program in one line, where it is the user, the disk or a signal that ends it."""
+    status = 2
+    try:
+        with _signals_raised():
+            yield
+        return
+    except UserError as error:
+        line = str(error)
+    except PartlyDoneError as error:
+        line, status = str(error), 3
+    except KeyboardInterrupt as error:
+        line = "interrupted; run the same command again: what it had finished is kept"
+        status = error.status if isinstance(error, Stopped) else 130
+    except BrokenPipeError:
+        sys.exit(141)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        line = f"{error.filename or 'disk'}: {reason(error, reading=True)}"
+    except MemoryError as error:
+        line = f"not enough memory ({error}); make it smaller, or free some"
+    say(f"tightframe: {line}")
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Raise `Stopped` for SIGINT and SIGTERM, so that temporary files are removed on the way."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as `nohup` and `&` of a script want it
+            signal.signal(number, _stop)
     try:
         yield
-    except UserError as error:
-        say(f"tightframe: {error}")
-        raise SystemExit(2) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one does not cut the removal short
+    raise Stopped(number)

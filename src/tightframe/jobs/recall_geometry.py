@@ -29,7 +29,7 @@ from tightframe.analysis.locality import Shift, changes, half_split, shift_rows,
 from tightframe.analysis.recall import recall_statistics
 from tightframe.errors import UserError
 from tightframe.files import whole_file
-from tightframe.jobs.programs import mistakes_in_one_line, say
+from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.knowledge.data.benchmark import write_facts
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.models.learners import EmbeddingLearner
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    with mistakes_in_one_line():
+    with endings_in_one_line():
         out = run_recall_geometry(
             options.study,
             permutations=options.permutations,

@@ -25,7 +25,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from tightframe.errors import UserError
 from tightframe.files import one_at_a_time
-from tightframe.jobs.programs import mistakes_in_one_line, say
+from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.ntp.baselines import shuffled_groups
 from tightframe.ntp.comparison import compare
 from tightframe.ntp.model_checkpoints import (
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="takes figures and tables; the report folder of each set by default",
     )
     given = parser.parse_args(arguments)
-    with mistakes_in_one_line():
+    with endings_in_one_line():
         folders = [study(config, out=given.out, say=say) for config in given.configs]
         for folder in dict.fromkeys(folders):
             for path in report_study(folder, given.report or folder / "report"):

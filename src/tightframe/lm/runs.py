@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from tightframe.errors import UserError
-from tightframe.files import append_line, read_text, write_text
+from tightframe.files import append_line, read_text, remove, write_text
 from tightframe.lm.recipes import TrainSettings
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
@@ -139,10 +139,7 @@ class RunFolder(Generic[S]):
     def rewind(self, step: int) -> None:
         """Forget what lies after `step` (-1: everything) and what a killed process left half."""
         for leftover in self.path.rglob(".*.part"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+            remove(leftover)
         kept = [line for line in self._lines() if line.get("step", -1) <= step]
         write_text(self.log_path, "".join(json.dumps(line) + "\n" for line in kept))
         for later in (later for later in self.steps if later > step):

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tightframe.errors import UserError
-from tightframe.files import whole_file
+from tightframe.files import disk_error, whole_file
 
 SCHEMA = 2
 
@@ -37,8 +37,8 @@ def save_state(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Any)
     with whole_file(path) as temporary:
         try:
             save_file(plain, temporary, metadata)
-        except SafetensorError as error:  # not an OSError, even where the disk is full
-            raise UserError(f"{path}: cannot be written ({error}); is the disk full?") from None
+        except SafetensorError as error:
+            raise disk_error(error) from None
 
 
 def load_state(

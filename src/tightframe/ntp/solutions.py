@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tightframe.errors import UserError
-from tightframe.files import whole_file
+from tightframe.files import disk_error, whole_file
 from tightframe.ntp.grouping import Groups
 from tightframe.ntp.svm import Solution
 
@@ -38,8 +38,8 @@ def save_solution(path: Path, solution: Solution, source: dict[str, Any] | None 
     with whole_file(path) as temporary:
         try:
             save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, temporary, metadata)
-        except SafetensorError as error:  # not an OSError, even where the disk is full
-            raise UserError(f"{path}: cannot be written ({error}); is the disk full?") from None
+        except SafetensorError as error:
+            raise disk_error(error) from None
 
 
 def load_solution(path: Path) -> Solution:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.errors import UserError
+from tightframe.errors import UserError, printable
 from tightframe.report.panels import log_ticks
 from tightframe.report.rendering import json_numbers
 
@@ -115,7 +115,7 @@ def summary(classes: pd.DataFrame) -> dict[str, Any]:
 
 def readable(token: str) -> str:
     """A token for plotly, which reads some HTML: escaped, its spaces seen, not too long."""
-    seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in token)
+    seen = printable(token)
     seen = seen if len(seen) <= _LONGEST else f"{seen[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
     return html.escape(seen.replace(" ", "\N{OPEN BOX}"), quote=False)
 
