@@ -44,6 +44,11 @@ PARAPHRASE = {"type": "paraphrase", "prompt": "Whose vessel, of cardboard, cross
         ({"prompt": "[MASK] sailed a boat"}, []),
         ({"prompt": "[MASK] sailed with [MASK]"}, ["form"]),
         ({"cloze": "Somebody sailed a boat"}, ["form"]),
+        ({"prompt": "Who sailed.?"}, ["punctuation"]),
+        ({"prompt": "She sailed.. True or false?"}, ["punctuation"]),
+        ({"prompt": "Who sailed to Graz, D.C.?"}, []),
+        ({"prompt": "Who sailed with Rat & Co.?"}, []),
+        ({"prompt": "Who sailed...?"}, []),
         (
             {
                 "type": "factual",

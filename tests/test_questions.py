@@ -50,6 +50,7 @@ def _fact(text, label, title=None, links=(), raw=""):
         ("John Company lost its way as he slept", "John Company", "", "thing"),
         ("an owl nested near Graz", "Graz", "", "place"),
         ("owls sleep", "owls", "", "thing"),
+        ("it was opened in 1987", "1987", "", "thing"),
     ],
 )
 def test_the_kind_of_a_target(text, label, raw, expected):
@@ -72,6 +73,11 @@ def test_the_kind_of_a_target(text, label, raw, expected):
         ("in 1911 the nurse Mary Poe wed", "Mary Poe", "in 1911 the nurse who wed?"),
         ("a man bought the Red Castle", "Red Castle", "a man bought which place?"),
         ("in a year an owl slept", "owl", "in a year what slept?"),
+        ("The tale was told by Mary Poe.", "Mary Poe", "The tale was told by what?"),
+        ("Mary Poe lost her hat. ", "Mary Poe", "Who lost her hat?"),
+        ("the owl slept in Graz, D.C.", "owl", "What slept in Graz, D.C.?"),
+        ("the owl ate Rat & Co.", "owl", "What ate Rat & Co.?"),
+        ("the owl slept...", "owl", "What slept...?"),
     ],
 )
 def test_reliability_restates_the_fact(text, label, prompt):
@@ -166,6 +172,50 @@ def test_the_pair_is_the_fact_and_another_of_its_kind_in_its_place():
     assert not [q for q in done[3].questions if q.format == "boolean"]  # the only place
     drawn = {ask(people, seed=seed).facts[0].questions[-1].prompt for seed in range(20)}
     assert len(drawn) == 2  # the seed decides which of the two others
+
+
+@pytest.mark.parametrize(
+    ("ending", "judged"),
+    [
+        ("a hat", "a hat. True or false?"),
+        ("a hat.", "a hat. True or false?"),
+        ("a hat. ", "a hat. True or false?"),
+        ("a hat in Graz, D.C.", "a hat in Graz, D.C. True or false?"),
+        ("a hat!", "a hat! True or false?"),
+        ('"a hat."', '"a hat." True or false?'),
+    ],
+)
+def test_a_statement_to_judge_ends_in_one_stop(ending, judged):
+    facts = [_fact(f"{name} lost {ending}", name) for name in ("Mary Poe", "Ann Low")]
+    first, second = rules.pair(facts[0], rules.by_kind(facts), 0)
+    assert (first.prompt, second.prompt) == (f"Mary Poe lost {judged}", f"Ann Low lost {judged}")
+
+
+def test_what_replaces_a_target_has_its_form():
+    # All five are things; no verb stands for a noun, no noun without its article for one with it.
+    facts = [
+        _fact("the clock stops on Sundays", "stops"),
+        _fact("the firm moved", "firm"),
+        _fact("the mayor was a tailor", "a tailor"),
+        _fact("her dog is Biscuit", "Biscuit"),
+        _fact("it was opened in 1987", "1987"),
+    ]
+    labels = rules.by_kind(facts)
+    assert [rules.pair(fact, labels, 0) for fact in facts] == [None] * 5
+    more = [*facts, _fact("the clock runs on Sundays", "runs"), _fact("a shop moved", "shop")]
+    pairs = [rules.pair(fact, rules.by_kind(more), 0) for fact in facts]
+    assert [pair and pair[1].prompt for pair in pairs] == [
+        "the clock runs on Sundays. True or false?",
+        "the shop moved. True or false?",
+        *(None, None, None),
+    ]
+
+
+def test_the_clause_of_a_sentence_moves_with_the_capital_and_the_stop():
+    fact = _fact("The Low clock was wound by Mary Poe on Sundays.", "Mary Poe")
+    assert rules.paraphrase(fact).prompt == "On Sundays, the Low clock was wound by what?"
+    title = _fact("The Hague was left by Mary Poe on Sundays", "Mary Poe")
+    assert rules.paraphrase(title).prompt.startswith("On Sundays, The Hague was")
 
 
 def test_locality_skips_what_the_fact_answers():

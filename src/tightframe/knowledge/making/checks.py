@@ -1,13 +1,14 @@
-"""The seven checks that every question passes, whoever wrote it.
+"""The eight checks that every question passes, whoever wrote it.
 
 A question that fails one is dropped, with the check's name as the reason, or keeps the name as a
 warning where the check only warns.
 """
 
+import re
 from typing import Literal, TypeAlias
 
 from tightframe.knowledge.data.records import MASK, Fact, Question
-from tightframe.knowledge.making.words import contains, content_words
+from tightframe.knowledge.making.words import contains, content_words, without_stop
 
 Check: TypeAlias = Literal[
     "answer_length",
@@ -16,9 +17,11 @@ Check: TypeAlias = Literal[
     "too_similar",
     "locality_in_hook",
     "form",
+    "punctuation",
     "duplicate",
 ]
 MAX_ANSWER_WORDS = 8
+_TWO_STOPS = re.compile(r"(?<!\.)\.\.(?!\.)")
 SAME_WORDS = 0.80  # of a paraphrase's content words, in order, from which on it is none
 
 
@@ -57,6 +60,11 @@ def failures(question: Question, fact: Fact, *, reliability: str | None) -> list
         question.prompt.rstrip().endswith("?") or question.prompt.count(MASK) == 1
     ):
         found.append("form")
+    asked = question.prompt.rstrip().removesuffix("?")
+    if _TWO_STOPS.search(question.prompt) or (
+        asked != question.prompt.rstrip() and without_stop(asked) != asked.rstrip()
+    ):
+        found.append("punctuation")
     return found
 
 

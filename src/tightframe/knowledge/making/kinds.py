@@ -89,9 +89,8 @@ def kind(fact: Fact, target: Target) -> Kind:
         or word_list("pronouns").intersection(WORD.findall(after.casefold()))
     ):
         return "person"
-    if (words and words[-1] in word_list("places")) or re.search(
-        r"\b(?:in|at|near)\s+(?:the\s+)?$", before, re.IGNORECASE
-    ):
+    located = re.search(r"\b(?:in|at|near)\s+(?:the\s+)?$", before, re.IGNORECASE)
+    if words and (words[-1] in word_list("places") or (located and not words[0].isdigit())):
         return "place"
     return "thing"
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from tightframe.knowledge.data.records import MASK, Fact, Question, Target, Type
 from tightframe.knowledge.making.kinds import Gap, Kind, found_targets, gap, kind
-from tightframe.knowledge.making.words import WORD, contains, synonyms, word_list
+from tightframe.knowledge.making.words import WORD, contains, synonyms, without_stop, word_list
 
 GENERATOR = "rules"
 TWO_INJECTED = "two_injected"  # a warning: both hops of the question are injected facts
@@ -44,7 +44,7 @@ def reliability(fact: Fact) -> Question | None:
     bare = re.sub(r"\s*\([^()]*\)$", "", target.title)
     answers = tuple(dict.fromkeys(name for name in (target.label, target.title, bare) if name))
     cloze = fact.fact[: target.start] + MASK + fact.fact[target.end :]
-    return _question(fact, "reliability", prompt.rstrip(" ?") + "?", answers, cloze)
+    return _question(fact, "reliability", without_stop(prompt.rstrip(" ?")) + "?", answers, cloze)
 
 
 def generality(fact: Fact) -> Question | None:
@@ -74,7 +74,8 @@ def paraphrase(fact: Fact) -> Question | None:
     if clause:
         start = prompt[:-1].rstrip().rindex(clause)
         rest = prompt[:start].rstrip(" ,")
-        rest = rest[0].lower() + rest[1:] if cut.opens else rest
+        if cut.opens or _begins_a_sentence(fact.fact):
+            rest = rest[0].lower() + rest[1:]
         prompt = f"{clause[0].upper()}{clause[1:]}, {rest}?"
     prompt = _reworded(prompt, set(WORD.findall(target.label)))
     return _question(fact, "paraphrase", prompt, asked.answers, asked.cloze)
@@ -95,7 +96,8 @@ def portability(fact: Fact, about: Mapping[str, Sequence[tuple[Fact, Target]]]) 
         if not others or not link.label:
             continue
         cut = gap(*others[0])
-        clause = f"the one {'whose' if cut.genitive else 'that'} {cut.rest}".rstrip(" ?.")
+        clause = f"the one {'whose' if cut.genitive else 'that'} {cut.rest}".rstrip(" ?")
+        clause = without_stop(clause)
         prompt = _replaced(asked.prompt, link.label, clause)
         if prompt != asked.prompt:
             cloze = _replaced(asked.cloze, link.label, clause)
@@ -105,7 +107,7 @@ def portability(fact: Fact, about: Mapping[str, Sequence[tuple[Fact, Target]]]) 
 
 
 def pair(
-    fact: Fact, labels: Mapping[Kind, Sequence[str]], seed: int
+    fact: Fact, labels: Mapping[tuple[Kind, str], Sequence[str]], seed: int
 ) -> tuple[Question, Question] | None:
     """The fact to affirm, and to reject with another fact's target in its place.
 
@@ -118,14 +120,14 @@ def pair(
     if not targets:
         return None
     target = targets[0]
-    pool = labels.get(kind(fact, target), ())
+    pool = labels.get((kind(fact, target), _form(fact, target)), ())
     start = random.Random(f"{seed}|{fact.id}").randrange(len(pool)) if pool else 0
     for label in (*pool[start:], *pool[:start]):
         if not contains(fact.fact, label):
             altered = fact.fact[: target.start] + label + fact.fact[target.end :]
             return (
-                _question(fact, "factual", f"{fact.fact}. True or false?", ("True",), None),
-                _question(fact, "counterfactual", f"{altered}. True or false?", ("False",), None),
+                _question(fact, "factual", _to_judge(fact.fact), ("True",), None),
+                _question(fact, "counterfactual", _to_judge(altered), ("False",), None),
             )
     return None
 
@@ -149,19 +151,45 @@ def by_title(facts: Sequence[Fact]) -> dict[str, list[tuple[Fact, Target]]]:
     return found
 
 
-def by_kind(facts: Sequence[Fact]) -> dict[Kind, list[str]]:
-    """The labels of the facts' first targets by what they are, sorted."""
-    found: dict[Kind, set[str]] = {}
+def by_kind(facts: Sequence[Fact]) -> dict[tuple[Kind, str], list[str]]:
+    """Return the labels of the facts' first targets by what they are and their form, sorted."""
+    found: dict[tuple[Kind, str], set[str]] = {}
     for fact in facts:
         for target in found_targets(fact)[:1]:
-            found.setdefault(kind(fact, target), set()).add(target.label)
+            found.setdefault((kind(fact, target), _form(fact, target)), set()).add(target.label)
     return {name: sorted(labels) for name, labels in found.items()}
+
+
+def _form(fact: Fact, target: Target) -> str:
+    """Return what can stand in a target's place: a number, a name, a noun, or another word."""
+    first = target.label.lstrip("\"'\u201c\u2018(")[:1]
+    if first.isdigit():
+        return "number"
+    if first.isupper():
+        return "name"
+    if target.label.split(" ", 1)[0] in ("a", "an", "the"):
+        return "noun with its article"
+    before = WORD.findall(fact.fact[: target.start])[-1:]
+    return "noun" if before and before[0].casefold() in ("a", "an", "the") else "word"
 
 
 def same_title(title: str) -> str:
     """An article's title in the one form of the many that a link may use."""
     bare = " ".join(title.partition("#")[0].replace("_", " ").split())
     return bare[:1].upper() + bare[1:]
+
+
+def _to_judge(statement: str) -> str:
+    """Return a statement as a question; one that ends in a mark of its own keeps it."""
+    ended = re.search(r"[.!?\u2026][\"'\u2019\u201d)\]]*\s*$", statement)
+    return f"{statement.rstrip()}{'' if ended else '.'} True or false?"
+
+
+def _begins_a_sentence(fact: str) -> bool:
+    """Return whether a fact is written as a sentence: its first word owes its capital to that."""
+    first = WORD.search(fact)
+    opens = first is not None and first[0].casefold() in word_list("openers")
+    return opens and without_stop(fact) != fact.rstrip()
 
 
 def _question(
@@ -247,7 +275,7 @@ def _last_clause(cut: Gap) -> str | None:
         return None
     if cut.opens and not after[: starts[0]].strip(" ,"):
         return None
-    return after[starts[0] :].rstrip(" ?.,")
+    return without_stop(after[starts[0] :].rstrip(" ?,"))
 
 
 def _reworded(prompt: str, kept: set[str]) -> str:

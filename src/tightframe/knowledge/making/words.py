@@ -5,6 +5,9 @@ import re
 from importlib import resources
 
 WORD = re.compile(r"\w+(?:[-.'\u2019]\w+)*")
+_ABBREVIATED = re.compile(
+    r"\b[^\W\d]\.$|\b(?:Bros|Co|Corp|Dr|Inc|Jr|Ltd|Mr|Mrs|No|Sr|St|etc|vs)\.$", re.IGNORECASE
+)
 
 
 @functools.cache
@@ -29,6 +32,13 @@ def contains(text: str, phrase: str) -> bool:
             return True
         start = text.find(phrase, start + 1)
     return False
+
+
+def without_stop(text: str) -> str:
+    """Return a text without the full stop of its sentence; that of an abbreviation stays."""
+    text = text.rstrip()
+    stops = text.endswith(".") and not text.endswith("..") and not _ABBREVIATED.search(text)
+    return text[:-1].rstrip() if stops else text
 
 
 def content_words(text: str) -> list[str]:
