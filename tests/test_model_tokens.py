@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+import tokenizer_folders
 from reference import blocks as reference
 from tightframe import files
 from tightframe.corpus import build as building
 from tightframe.corpus import hub
 from tightframe.corpus import tokenizer as tokenizers
+from tightframe.corpus.model_tokenizer import load_tokenizer
 from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.sources import open_source
 from tightframe.corpus.splits import made
@@ -70,7 +72,7 @@ def test_a_text_is_cut_as_its_model_reads_it(tokens_of, text, model, bos):
     assert shards.bos == shards.manifest["bos"] == first
     assert shards.end_of_text == 2
     assert shards.block == 16
-    tokenizer = tokenizers.load(model)
+    tokenizer = load_tokenizer(model).tokenizer
     documents = list(made(open_source(text), 0.1, 0).read({"train", "val"}))
     for name in ("train", "val"):
         texts = [document.text for split, document in documents if split == name]
@@ -223,7 +225,7 @@ def test_a_local_data_set_goes_by_its_files(model, tmp_path, monkeypatch):
 
 
 def test_without_an_end_of_text_nothing_stands_between_documents(tokens_of, model):
-    (model / "config.json").unlink()
+    (model / "config.json").write_text("{}")
     shards = tokens_of()
     assert shards.end_of_text is None
     assert "no end-of-text" in shards.manifest["source"]["separator"]
@@ -251,3 +253,78 @@ def test_what_cannot_be_made_is_one_line(tokens_of, tmp_path, options, message):
 def test_the_generated_corpus_is_not_a_text(model, tmp_path):
     with pytest.raises(UserError, match="stories: is generated, not read; make its tokens with"):
         text_tokens("stories", model, cache=tmp_path, context=8, bos="auto", max_tokens=None)
+
+
+def test_special_tokens_that_a_text_spells_are_text(text, tmp_path):
+    named = {"bos_token": "<s>", "eos_token": "</s>"}
+    folder = tokenizer_folders.write_folder(
+        tmp_path / "model", "metaspace", template="begins", **named
+    )
+    text.write_text(text.read_text(encoding="utf-8").replace(" saw", "</s> <s>saw"))
+    usual = {"context": 16, "bos": "auto", "max_tokens": None}
+    shards = text_tokens(text, folder, cache=tmp_path / "cache", **usual)
+    assert shards.notes == []
+    split = shards.split("train")
+    # One end between documents, and a beginning in front of each block: none of the text's own.
+    rows = np.concatenate(_rows(shards, "train"))
+    assert (rows == 2).sum() == len(split.document_starts()) - 1
+    assert (rows == 1).sum() == len(split)
+    assert "</s> <s>saw" in shards.tokenizer.decode(rows.tolist(), skip_special_tokens=False)
+
+
+@pytest.fixture
+def lossy(tmp_path):
+    """A model whose pieces have the whole of </s> for a text that spells it, as T5's have."""
+    letters = [(letter, -3.0) for letter in "▁abcdefghijklmnopqrstuvwxyz.<>/"]
+    made_here = Tokenizer(models.Unigram([("<unk>", 0.0), ("</s>", 0.0), *letters], 0))
+    made_here.pre_tokenizer = pre_tokenizers.Metaspace()
+    made_here.add_special_tokens(["<unk>", "</s>"])
+    tokenizers.save(made_here, tmp_path / "tokenizer.json")
+    return tmp_path / "tokenizer.json"
+
+
+def test_special_tokens_that_cannot_be_kept_text_are_counted(lossy, tmp_path):
+    path = tmp_path / "text.jsonl"
+    path.write_text("".join(f'{{"text": "a </s> b{"</s>" * (n == 7)}"}}\n' for n in range(20)))
+    usual = {"context": 8, "bos": "auto", "max_tokens": None}
+    shards = text_tokens(path, lossy, cache=tmp_path / "cache", **usual)
+    assert shards.notes == [
+        f"{path}: special tokens that the text spells, which this tokenizer cannot read as text: 21"
+    ]
+
+
+def test_special_tokens_of_a_chat_template_are_tokens(tmp_path):
+    template = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
+    folder = tokenizer_folders.write_folder(
+        tmp_path / "model", "byte-level", chat_template=template, bos_token="<s>", eos_token="</s>"
+    )
+    path = tmp_path / "chats.jsonl"
+    chat = [{"role": "user", "content": "it"}, {"role": "user", "content": "</s>"}]
+    path.write_text(f"{json.dumps({'messages': chat})}\n" * 20 + '{"text": "a <s>"}\n')
+    usual = {"context": 8, "bos": "never", "max_tokens": None, "validation": path}
+    shards = text_tokens(path, folder, cache=tmp_path / "cache", **usual)
+    encode = load_tokenizer(folder).tokenizer.encode
+    it, text = (encode(each, add_special_tokens=False).ids for each in ("it", "a <s>"))
+    # The <s> in front of the first message goes: where blocks begin with one, the layout has it.
+    documents = [[*it, 2, 1, 2, 2]] * 20 + [text]
+    assert _rows(shards, "train") == reference.packed(documents, 8, 2, None)
+    lines = [
+        f"{path}: chats: 20, written by the tokenizer's chat template",
+        f"{path}: chats whose messages spell special tokens, read as such: 20",
+    ]
+    assert shards.notes == lines * 2
+    # Another template is another text.
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = template.replace("<s>", "")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert text_tokens(path, folder, cache=tmp_path / "cache", **usual).path != shards.path
+
+
+def test_settings_beside_the_tokenizer_that_change_tokens_are_made_anew(tokens_of, model):
+    paths = {tokens_of().path}
+    token = {"content": "Anna", "special": False, "normalized": False, "single_word": False}
+    token |= {"lstrip": False, "rstrip": False}
+    for settings in ({"eos_token": "<go>"}, {"added_tokens_decoder": {"500": token}}):
+        (model / "tokenizer_config.json").write_text(json.dumps(settings))
+        paths.add(tokens_of().path)
+    assert len(paths) == 3

@@ -246,17 +246,22 @@ def test_chats_are_joined_or_written_by_a_template(tmp_path):
     source = open_source(path)
     documents = list(source.read())
     assert [document.text for document in documents] == ["Who?\n\nI.", "plain"]
-    assert [document.chat for document in documents] == [True, False]
+    assert not any(document.templated for document in documents)
     assert source.notes() == [
         f"{path}: chats: 1, their messages joined with blank lines (no chat template)"
     ]
 
     def template(chat):
-        return "".join(f"[{message['role']}]{message['content']}" for message in chat)
+        return "".join(f"[{message['role']}]{message['content']}" for message in chat), True
 
-    source = open_source(path, field="messages", chat_template=template)
-    assert next(source.read()).text == "[user]Who?[assistant]I."
-    assert source.notes() == [f"{path}: chats: 1, written by the tokenizer's chat template"]
+    source = open_source(path, chat_template=template)
+    first, second = source.read()
+    assert (first.text, first.templated) == ("[user]Who?[assistant]I.", True)
+    assert (second.text, second.templated) == ("plain", False)
+    assert source.notes() == [
+        f"{path}: chats: 1, written by the tokenizer's chat template",
+        f"{path}: chats whose messages spell special tokens, read as such: 1",
+    ]
 
 
 def test_a_chat_that_cannot_be_written_is_named(tmp_path):
@@ -531,3 +536,25 @@ def test_data_sets_that_cannot_be_read_are_one_line(open_hub, monkeypatch):
         _texts("hf:set")
     with pytest.raises(UserError, match=r"expected hf:NAME\[:CONFIG\]\[@SPLIT\]"):
         _texts("hf:")
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_data_set_whose_revision_is_not_told_is_one_line(monkeypatch, silent):
+    def gone(self, name):
+        raise ConnectionError("no route to host\nand a long tale")
+
+    monkeypatch.setattr(hub, "unreachable", lambda: silent)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", gone)
+    why = "does not answer" if silent else "did not give it (ConnectionError: no route to host)"
+    with pytest.raises(UserError) as caught:
+        hub.data_set_revision("someone/set")
+    assert str(caught.value) == f"hf:someone/set: the Hugging Face hub {why}"
+
+
+def test_the_revision_of_a_data_set_is_its_commit(monkeypatch):
+    told = {"someone/set": SimpleNamespace(sha="abc")}
+    monkeypatch.setattr(hub, "unreachable", lambda: False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name: told[name])
+    assert hub.data_set_revision("someone/set") == "abc"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub.data_set_revision("someone/set") is None

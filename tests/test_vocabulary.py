@@ -5,6 +5,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, processors
 
 from tightframe.corpus.manifest import write_manifest
+from tightframe.corpus.model_tokenizer import ModelTokenizer
 from tightframe.corpus.tokenizer import save
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
@@ -97,7 +98,8 @@ def test_a_run_expects_the_tokenizer_of_the_tokens_it_was_trained_on(tmp_path):
 
 def test_a_name_on_the_hub_is_asked_for_its_tokenizer(tmp_path, monkeypatch):
     shards = shards_of(tmp_path / "tokens")
-    monkeypatch.setattr(vocabulary, "load", lambda _: tokenizer(WORDS[::-1]))
+    own = ModelTokenizer("someone/model", tokenizer(WORDS[::-1]), None)
+    monkeypatch.setattr(vocabulary, "load_tokenizer", lambda _: own)
     refused("someone/model", shards, "token 'w0' has id 0 in these tokens and id 22 in the model")
 
 
@@ -105,7 +107,7 @@ def test_a_name_of_which_the_hub_gives_no_tokenizer_is_believed(tmp_path, monkey
     def none(_):
         raise UserError("someone/model: no such file, and the hub gave no tokenizer")
 
-    monkeypatch.setattr(vocabulary, "load", none)
+    monkeypatch.setattr(vocabulary, "load_tokenizer", none)
     check_tokenizer("someone/model", shards_of(tmp_path / "tokens"))
 
 

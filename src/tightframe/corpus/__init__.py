@@ -3,6 +3,6 @@
 `stories` generates text whose next-token distribution is known, `sources` reads text, `splits`
 says which of it is for validation, `tokenizer` and `blocks` make blocks of tokens of it, `tokens`
 keeps them on disk, and `build` is the way through. `model_tokens` goes that way with a model's own
-tokenizer, whose `special_tokens` the model's files name. `groups` and `shuffle` deal out the
+tokenizer, which `model_tokenizer` loads as transformers does. `groups` and `shuffle` deal out the
 documents and the labels of a split, and `shared` says which labels two tokenizers have in common.
 """

@@ -10,11 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from tightframe.corpus import special_tokens, splits, stories
+from tightframe.corpus import splits, stories
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.blocks import BLOCKS, Packed, Published, Whole
 from tightframe.corpus.encoding import BATCH_DOCUMENTS, encoded
 from tightframe.corpus.manifest import write_manifest
+from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
+from tightframe.corpus.readers import ChatTemplate
 from tightframe.corpus.sources import DOCUMENTS, STORIES, Source, open_source
 from tightframe.corpus.splits import SplitText
 from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards
@@ -42,7 +44,7 @@ def build(
     *,
     out: str | Path,
     vocab_size: int | None = None,
-    tokenizer: str | Path | None = None,
+    tokenizer: str | Path | ModelTokenizer | None = None,
     blocks: str | None = None,
     block: int = 256,
     shards: int = 2,
@@ -63,8 +65,8 @@ def build(
         source: "stories", the generated corpus, or text: see `sources.open_source`.
         out: The folder to write; must not exist.
         vocab_size: Train a byte-level BPE of so many tokens on the training split.
-        tokenizer: Or take this one: see `tokenizer.load`. It adds no special tokens; only the
-            layout does, and the files beside the tokenizer say which: see `special_tokens`.
+        tokenizer: Or take this one: see `model_tokenizer`. It adds no special tokens; only the
+            layout does. A special token that the text spells stays text.
         blocks: Layout by name, see `blocks`; None is "whole" for stories, "packed" for text.
         block: Tokens of a block.
         shards: Of blocks="published": contiguous shards that the documents are dealt to.
@@ -113,26 +115,34 @@ def build(
     given = {name: value for name, value in options.items() if value is not None}
     _check_together(generated, layout, given)
 
+    own = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
+    template = None if own is None else own.chat_template
     out = Path(out)
     with whole_folder(out) as folder:
         if generated:
             n_tokens = tokens or STORIES_TOKENS
             text = splits.generated(usual_grammar(), n_tokens, validation_share, seed)
         elif validation is None:
-            text = splits.made(_open(source, documents, field), validation_share, seed)
+            text = splits.made(_open(source, documents, field, template), validation_share, seed)
         else:
-            train = _open(source, documents, field)
-            text = splits.given(train, _open(validation, documents, field))
-        kind, encoder = _tokenizer(text, vocab_size, tokenizer, max_tokens, progress)
+            train = _open(source, documents, field, template)
+            text = splits.given(train, _open(validation, documents, field, template))
+        kind, own = _tokenizer(text, vocab_size, own, max_tokens, progress)
+        encoder, end = own.tokenizer, own.end_of_text
         tokenizers.save(encoder, folder / "tokenizer.json")
-        end, first = _ends(tokenizer, encoder, bos)
+        first = own.beginning_of_sequence if bos == "auto" else None
         makers = _makers(folder, text, layout, block, shards, end, first)
-        _tokenize(text, encoder, makers, _room(max_tokens, validation_share), progress)
+        spelled = _tokenize(text, encoder, makers, _room(max_tokens, validation_share), progress)
         line = block - (first is not None)  # tokens of the text in a block
         entries = {split: _finish(text.name, split, makers[split], block, line) for split in SPLITS}
         known_floor = generated and layout == "whole"
         how = _how(given, layout, generated=generated, ended=end is not None)
-        notes = [note for source_ in text.sources for note in source_.notes()]
+        notes = [note for each in text.sources for note in each.notes()]
+        if spelled:
+            notes.append(
+                f"{text.name}: special tokens that the text spells, which this tokenizer cannot "
+                f"read as text: {spelled:,}"
+            )
         manifest = {
             "name": out.name,
             "source": text.description | how | {"notes": notes},
@@ -184,38 +194,30 @@ def entropy_floor(text: SplitText, n_labels: int) -> dict[str, float | int]:
     }
 
 
-def _open(source: str | Path | Source, documents: str, field: str) -> Source:
+def _open(
+    source: str | Path | Source, documents: str, field: str, template: ChatTemplate | None
+) -> Source:
     if isinstance(source, Source):
         return source
-    return open_source(source, documents=documents, field=field)
+    return open_source(source, documents=documents, field=field, chat_template=template)
 
 
 def _tokenizer(
     text: SplitText,
     vocab_size: int | None,
-    tokenizer: str | Path | None,
+    given: ModelTokenizer | None,
     max_tokens: int | None,
     progress: Progress | None,
-) -> tuple[str, Tokenizer]:
-    """What kind the tokenizer is, for the manifest, and the tokenizer."""
-    if tokenizer is not None:
-        return "file" if Path(tokenizer).exists() else "hf", tokenizers.load(tokenizer)
+) -> tuple[str, ModelTokenizer]:
+    """Return what kind the tokenizer is, for the manifest, and the tokenizer."""
+    if given is not None:
+        return "file" if Path(given.source).exists() else "hf", given
     if vocab_size is not None:
-        training = _training_texts(text, max_tokens, progress)
-        return "bpe", tokenizers.train_bpe(training, vocab_size)
-    return "word", tokenizers.word_level(usual_grammar().words)
-
-
-def _ends(
-    tokenizer: str | Path | None, encoder: Tokenizer, bos: Bos
-) -> tuple[int | None, int | None]:
-    """Ids of what ends a document, and of what begins a block; of ours, nothing begins one."""
-    if tokenizer is None:
-        return tokenizers.end_of_text(encoder), None
-    end = special_tokens.end_of_text(tokenizer, encoder)
-    if bos == "never":
-        return end, None
-    return end, special_tokens.beginning_of_sequence(tokenizer, encoder)
+        kind, training = "bpe", _training_texts(text, max_tokens, progress)
+        made = tokenizers.train_bpe(training, vocab_size)
+    else:
+        kind, made = "word", tokenizers.word_level(usual_grammar().words)
+    return kind, ModelTokenizer(kind, made, tokenizers.end_of_text(made))
 
 
 def _how(
@@ -223,7 +225,7 @@ def _how(
 ) -> dict[str, int | str]:
     """What the manifest says of the way from the text to tokens, beside the text itself."""
     how = {
-        name: value if isinstance(value, int) else str(value)
+        name: value if isinstance(value, int) else str(getattr(value, "source", value))
         for name, value in given.items()
         if name in ("max_tokens", "shards", "tokenizer")
     }
@@ -291,9 +293,11 @@ def _tokenize(
     makers: Mapping[str, Published | Packed | Whole],
     room: dict[str, int | float],
     progress: Progress | None,
-) -> None:
+) -> int:
+    """Encode the documents; return how many special tokens their texts came to all the same."""
     wanted = set(SPLITS)
-    n_tokens = 0
+    special = np.array(sorted(tokenizers.special_ids(encoder)), dtype=np.int32)
+    n_tokens = spelled = 0
     for batch in encoded(text.read(wanted), encoder):
         for split, document, ids in batch:
             if len(ids) > room[split]:
@@ -301,9 +305,11 @@ def _tokenize(
             if split in wanted:
                 room[split] -= len(ids)
                 n_tokens += len(ids)
+                spelled += 0 if document.templated else int(np.isin(ids, special).sum())
                 makers[split].add(ids, document.n_bytes)
         if progress:
             progress("tokens", batch[-1][1].done, n_tokens)
+    return spelled
 
 
 def _finish(

@@ -1,6 +1,6 @@
 """Documents to token ids, a batch at a time; the tokenizer's own threads share a batch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int32
@@ -21,18 +21,19 @@ def encoded(
 ) -> Iterator[list[tuple[str, Document, Ids]]]:
     """Batches of documents with their split and ids; reads no more than a batch ahead.
 
-    The tokenizer adds no special tokens; those that a text spells out it does recognise.
+    The tokenizer adds no special tokens and reads none from a text; only in a chat that a template
+    wrote are they tokens.
     """
     splitting = _only_splits(tokenizer)
     ids_of_word = tokenizer.get_vocab() if splitting else {}
     for batch in _batches(documents):
         texts = [document.text for _, document in batch]
+        templated = [document.templated for _, document in batch]
         try:
             if splitting:
                 ids = [[ids_of_word[word] for word in text.split()] for text in texts]
             else:
-                made = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-                ids = [encoding.ids for encoding in made]
+                ids = _encode(texts, templated, tokenizer)
         except Exception as error:  # an unknown word; the library raises bare Exceptions
             raise UserError(
                 f"the tokenizer cannot write all of this text ({hub.reason(error)}); "
@@ -42,6 +43,20 @@ def encoded(
             (split, document, np.array(row, dtype=np.int32))
             for (split, document), row in zip(batch, ids, strict=True)
         ]
+
+
+def _encode(
+    texts: Sequence[str], templated: Sequence[bool], tokenizer: Tokenizer
+) -> list[list[int]]:
+    ids: list[list[int]] = [[]] * len(texts)
+    for special in set(templated):
+        rows = [row for row, value in enumerate(templated) if value == special]
+        tokenizer.encode_special_tokens = not special  # to encode them as text, that is
+        made = tokenizer.encode_batch_fast([texts[row] for row in rows], add_special_tokens=False)
+        for row, encoding in zip(rows, made, strict=True):
+            ids[row] = encoding.ids
+    tokenizer.encode_special_tokens = True
+    return ids
 
 
 def _only_splits(tokenizer: Tokenizer) -> bool:

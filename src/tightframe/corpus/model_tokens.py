@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tightframe.corpus import special_tokens
-from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.build import Bos, Progress, build
 from tightframe.corpus.manifest import SCHEMA
+from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.sources import HUB, Source, check_source, open_source
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
@@ -40,7 +39,7 @@ def text_tokens(
 
     Args:
         source: A file, a folder or hf:NAME: see `sources.open_source`.
-        tokenizer: The model's own: a folder with a tokenizer.json, the file, or a hub name.
+        tokenizer: The model's own: its folder or hub name, see `model_tokenizer`.
         cache: Folder of the shards, one folder each.
         context: Tokens of a block, the beginning-of-sequence token included: what the model sees
             at once.
@@ -60,21 +59,22 @@ def text_tokens(
     for each in (source, validation):
         if each is not None:
             check_source(each)
-    text = open_source(source, documents=documents, field=field, pinned=True)
-    held_out = None
-    if validation is not None:
-        held_out = open_source(validation, documents=documents, field=field, pinned=True)
+    own = load_tokenizer(tokenizer)
+    how: dict[str, Any] = {"documents": documents, "field": field, "pinned": True}
+    how["chat_template"] = own.chat_template
+    text = open_source(source, **how)
+    held_out = None if validation is None else open_source(validation, **how)
     texts = [_identity(each) for each in (text, held_out) if each is not None]
     share = validation_share if held_out is None else None
     settings = [context, max_tokens, share]
-    content = [SCHEMA, texts, _tokenizer_identity(tokenizer, bos), settings]
+    content = [SCHEMA, texts, _tokenizer_identity(own, bos), settings]
     folder = cache / f"{_slug(source)}-{fingerprint(content)}"
 
     def make() -> None:
         build(
             text,
             out=folder,
-            tokenizer=tokenizer,
+            tokenizer=own,
             blocks="packed",
             block=context,
             bos=bos,
@@ -105,11 +105,10 @@ def _identity(source: Source) -> Any:
     return how | {"files": content}
 
 
-def _tokenizer_identity(source: str | Path, bos: Bos) -> Any:
-    tokenizer = tokenizers.load(source)
-    end = special_tokens.end_of_text(source, tokenizer)
-    first = special_tokens.beginning_of_sequence(source, tokenizer) if bos == "auto" else None
-    return [fingerprint(tokenizer.to_str()), end, first]
+def _tokenizer_identity(own: ModelTokenizer, bos: Bos) -> Any:
+    first = own.beginning_of_sequence if bos == "auto" else None
+    content = fingerprint(own.tokenizer.to_str())
+    return [content, own.end_of_text, first, own.chat_template_text]
 
 
 def _slug(source: str | Path) -> str:

@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +22,9 @@ MAX_DOCUMENT_BYTES = 2**24  # a document is held whole, so it must have an end
 KINDS = {".txt": "text", ".md": "text", ".jsonl": "records", ".parquet": "parquet"}
 EXPECTED = ".txt, .md, .jsonl (each also .gz or .zst), .parquet"
 
-ChatTemplate = Callable[[list[dict[str, Any]]], str]
-"""Write a chat, a list of messages with role and content, as one text."""
+ChatTemplate = Callable[[list[dict[str, Any]]], tuple[str, bool]]
+"""Write a chat, a list of messages with role and content, as one text; tell, too, whether a message
+spells a special token, which in that text is one."""
 
 _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "parquet": b"PAR1"}
@@ -40,6 +41,7 @@ class Piece(NamedTuple):
     start: float  # bytes of the file before it, unpacked
     where: str  # its place, for a message
     chat: bool = False  # made from messages
+    spelled: bool = False  # a message spells a special token
 
 
 def kind(path: Path) -> str | None:
@@ -121,17 +123,20 @@ def read_file(
                 yield from _whole_file(path) if documents == "files" else _paragraphs(path)
                 return
         for record, start, where in rows:
-            text, chat = record_text(record, field, where, chat_template)
-            yield Piece(text, start, where, chat)
+            yield record_piece(record, field, where, chat_template, float(start))
 
 
-def record_text(
-    record: Mapping[str, Any], field: str, where: str, chat_template: ChatTemplate | None
-) -> tuple[str, bool]:
-    """Return a record's text, and whether it was made from the messages of a chat."""
+def record_piece(
+    record: Mapping[str, Any],
+    field: str,
+    where: str,
+    chat_template: ChatTemplate | None,
+    start: float = 0.0,
+) -> Piece:
+    """Return a record's text, which may be made from the messages of a chat."""
     value = _value(record, field, where)
     if isinstance(value, str):
-        return value, False
+        return Piece(value, start, where)
     if not (isinstance(value, list) and value and all(isinstance(m, dict) for m in value)):
         raise UserError(f"{where}: '{field}' is {type(value).__name__}, expected text")
     for message in value:
@@ -139,12 +144,13 @@ def record_text(
             raise UserError(f"{where}: a message of a chat has no text as its 'content'")
     if chat_template is not None:
         try:
-            return chat_template(value), True
+            text, spelled = chat_template(value)
         except Exception as error:  # whatever a template of strangers may raise
             raise UserError(
                 f"{where}: the tokenizer's chat template refuses this chat ({hub.reason(error)})"
             ) from None
-    return "\n\n".join(message["content"] for message in value), True
+        return Piece(text, start, where, True, spelled)
+    return Piece("\n\n".join(message["content"] for message in value), start, where, True)
 
 
 def n_bytes(text: str, where: str) -> int:
@@ -165,12 +171,11 @@ def _compression(path: Path) -> str | None:
     return _COMPRESSION.get(path.suffix.lower())
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedReader:
     """Open a file to be read, unpacked."""
     if (compression := _compression(path)) is None:
         return path.open("rb")
-    unpacked = pa.input_stream(str(path), compression=compression)
-    return cast(BinaryIO, io.BufferedReader(unpacked))
+    return io.BufferedReader(pa.input_stream(str(path), compression=compression))
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ _HUB_SOURCE = re.compile(r"hf:(?P<name>[^:@]+)(:(?P<config>[^:@]+))?(@(?P<split>
 _SHOWN = 5  # kinds of files that a note names
 
 # What a reading counts, and how a note says it.
-_BLANK_FILES, _BLANK_RECORDS, _CHATS = "blank files", "blank records", "chats"
+_BLANK_FILES, _BLANK_RECORDS = "blank files", "blank records"
+_CHATS, _SPELLED = "chats", "chats that spell special tokens"
 
 
 class Document(NamedTuple):
@@ -37,7 +38,7 @@ class Document(NamedTuple):
     unit_bytes: int  # length of that unit, unpacked
     place: float  # share of the unit before the document, in [0, 1)
     done: float | None  # share of the source read when it was yielded; None where unknown
-    chat: bool = False  # made from messages: special tokens in it are tokens
+    templated: bool = False  # a chat written by a template: special tokens in it are tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Source:
                 else "their messages joined with blank lines (no chat template)"
             )
             lines.append(f"chats: {n:,}, {how}")
+        if n := self.counts[_SPELLED]:
+            lines.append(f"chats whose messages spell special tokens, read as such: {n:,}")
         return [f"{self.name}: {line}" for line in lines]
 
 
@@ -210,6 +213,7 @@ def _file_source(
     sizes = [readers.size(file) for file in files]
     total = sum(sizes)
     counts: Counter[str] = Counter()
+    templated = chat_template is not None
 
     def read() -> Iterator[Document]:
         counts.clear()
@@ -220,17 +224,19 @@ def _file_source(
             pieces = readers.read_file(
                 file, documents=documents, field=field, chat_template=chat_template
             )
-            for n, (text, start, where, chat) in enumerate(pieces, 1):
+            for n, (text, start, where, chat, spelled) in enumerate(pieces, 1):
                 if not text.strip():
                     blank += 1
                     continue
                 n_bytes = readers.n_bytes(text, where)
                 done = (before + start) / total
                 counts[_CHATS] += chat
+                counts[_SPELLED] += spelled
                 if is_text:
                     yield Document(text, n_bytes, unit, size, start / size, done)
                 else:
-                    yield Document(text, n_bytes, unit + n - 1, n_bytes, 0.0, done, chat)
+                    written = chat and templated
+                    yield Document(text, n_bytes, unit + n - 1, n_bytes, 0.0, done, written)
             counts[_BLANK_RECORDS] += blank
             if n == blank and len(files) == 1:
                 raise UserError(f"{file}: holds no text; remove it or fill it")
@@ -246,7 +252,6 @@ def _file_source(
         description["documents"] = documents
     if kinds != {"text"}:
         description["field"] = field
-    templated = chat_template is not None
     return Source(name, total, description, tuple(files), read, not_read, counts, templated)
 
 
@@ -279,6 +284,7 @@ def _hub_source(
     commit = hub.data_set_revision(name) if pinned and not files else None
     revision = {} if commit is None else {"revision": commit}
     counts: Counter[str] = Counter()
+    templated = chat_template is not None
 
     def read() -> Iterator[Document]:
         counts.clear()
@@ -293,13 +299,15 @@ def _hub_source(
                 rows = datasets.load_dataset(name, config, split=split, streaming=True, **revision)
             for unit, record in enumerate(rows):
                 where = f"{source}: record {unit + 1}"
-                text, chat = readers.record_text(record, field, where, chat_template)
-                if not text.strip():
+                piece = readers.record_piece(record, field, where, chat_template)
+                if not piece.text.strip():
                     counts[_BLANK_RECORDS] += 1
                     continue
-                counts[_CHATS] += chat
-                n_bytes = readers.n_bytes(text, where)
-                yield Document(text, n_bytes, unit, n_bytes, 0.0, None, chat)
+                counts[_CHATS] += piece.chat
+                counts[_SPELLED] += piece.spelled
+                n_bytes = readers.n_bytes(piece.text, where)
+                written = piece.chat and templated
+                yield Document(piece.text, n_bytes, unit, n_bytes, 0.0, None, written)
         except UserError:
             raise
         except Exception as error:  # whatever the network, the hub or its files may raise
@@ -310,5 +318,4 @@ def _hub_source(
             raise UserError(f"{source}: holds no records")
 
     description = {"text": source, "config": config, "split": split, "field": field} | revision
-    templated = chat_template is not None
     return Source(source, None, description, files, read, Counter(), counts, templated)

@@ -1,6 +1,6 @@
-"""Tokenizers: train one, take one of others, save it. All are `tokenizers.Tokenizer` objects."""
+"""Tokenizers: train one, read one from its file, save it. All are `tokenizers.Tokenizer`s."""
 
-import re
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from tightframe.errors import UserError
 END_OF_TEXT = "<|endoftext|>"
 N_BYTES = 256  # a byte-level BPE begins with every byte, so that it can write any text
 
-# What others call the token that ends a document; the first one that a tokenizer knows is taken.
+# What others call the token that ends a document. Only of a tokenizer.json with nothing beside it:
+# the first one that is a special token of it is taken.
 _END_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[SEP]")
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
 def train_bpe(
@@ -55,7 +55,7 @@ def train_bpe(
             f"a vocabulary of {vocab_size:,} is larger than this text supports; "
             f"the largest possible is {largest:,}"
         )
-    return tokenizer
+    return prepared(tokenizer)
 
 
 def word_level(words: Sequence[str]) -> Tokenizer:
@@ -70,19 +70,28 @@ def word_level(words: Sequence[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if END_OF_TEXT in ids:
         tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, normalized=False)])
-    return tokenizer
+    return prepared(tokenizer)
 
 
-def load(tokenizer: str | Path) -> Tokenizer:
-    """A `tokenizer.json`, a folder that holds one, or the name of a Hugging Face tokenizer.
+def read(path: Path) -> Tokenizer:
+    """Read a tokenizer.json as it is, whatever lies beside it, prepared as `prepared` does."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"{path}: not a tokenizer.json, or damaged ({hub.reason(error)})") from None
+    return prepared(tokenizer)
 
-    Older forms (vocabulary and merges, a SentencePiece model) are converted by `transformers`.
-    Truncation and padding that the file may ask for are switched off: nothing is lost or added.
+
+def prepared(tokenizer: Tokenizer) -> Tokenizer:
+    """Let a tokenizer read text as text: nothing cut off or added, special tokens not read from it.
+
+    Truncation and padding that its file may ask for are switched off. A text that spells a special
+    token stays text, as in transformers with `split_special_tokens`.
     """
-    loaded = _read(tokenizer)
-    loaded.no_truncation()
-    loaded.no_padding()
-    return loaded
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
@@ -91,74 +100,22 @@ def save(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def end_of_text(tokenizer: Tokenizer) -> int | None:
-    """Id of the token that ends a document, by its usual names; None where there is none."""
-    ids = (tokenizer.token_to_id(name) for name in _END_NAMES)
-    return next((index for index in ids if index is not None), None)
+    """Return the id of the special token that ends a document by its usual names, or None."""
+    ids = special_ids(tokenizer)
+    named = (tokenizer.token_to_id(name) for name in _END_NAMES)
+    return next((index for index in named if index in ids), None)
+
+
+def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the ids of special tokens, which no text stands for; the unknown token is none."""
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    if isinstance(tokenizer.model, models.Unigram):  # doesn't tell it
+        index = json.loads(tokenizer.to_str())["model"]["unk_id"]
+        unknown = None if index is None else tokenizer.id_to_token(index)
+    added = tokenizer.get_added_tokens_decoder().items()
+    return frozenset(i for i, token in added if token.special and token.content != unknown)
 
 
 def vocab_size(tokenizer: Tokenizer) -> int:
     """One more than the largest id: ids may have gaps, a classifier has a row for each."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-
-
-def _read(tokenizer: str | Path) -> Tokenizer:
-    path = Path(tokenizer)
-    if path.is_dir():
-        path = path / "tokenizer.json"
-        if not path.exists() and (path.parent / "tokenizer_config.json").exists():
-            return _converted(str(path.parent))
-        if not path.exists():
-            raise UserError(f"{path.parent}: holds no tokenizer.json; expected a fast tokenizer")
-    if path.exists():
-        return _read_file(path)
-    if isinstance(tokenizer, Path) or not _HUB_NAME.fullmatch(tokenizer) or path.suffix == ".json":
-        raise UserError(
-            f"{tokenizer}: no such tokenizer; expected a tokenizer.json, a folder with one, "
-            "or the name of a Hugging Face tokenizer"
-        )
-    return _fetch(tokenizer)
-
-
-def _read_file(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
-        raise UserError(f"{path}: not a tokenizer.json, or damaged ({hub.reason(error)})") from None
-
-
-def _fetch(name: str) -> Tokenizer:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    silent = hub.unreachable()  # then what was fetched before has to do
-    try:
-        with hub.quiet():
-            path = hf_hub_download(name, "tokenizer.json", local_files_only=silent)
-        return Tokenizer.from_file(path)
-    except Exception as error:  # whatever the network, the hub or the file may raise
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            return _converted(name)  # the model is there, but has no tokenizer.json
-        why = (
-            "does not answer" if silent else f"gave no tokenizer of this name ({hub.reason(error)})"
-        )
-        raise UserError(f"{name}: no such file, and the Hugging Face hub {why}") from None
-
-
-def _converted(name: str) -> Tokenizer:
-    """The tokenizer of a model that has no tokenizer.json; code of the model's own is not run."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError:
-        raise UserError(
-            f"{name}: has no tokenizer.json, and converting what it has needs the package "
-            "transformers; pip install 'tightframe[hf]'"
-        ) from None
-    try:
-        with hub.quiet():
-            found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        return Tokenizer.from_str(found.backend_tokenizer.to_str())
-    except Exception as error:  # whatever the network, the hub or the files may raise
-        raise UserError(
-            f"{name}: has no tokenizer.json, and what it has could not be converted "
-            f"({hub.reason(error)})"
-        ) from None

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.manifest import read_manifest, verify
-from tightframe.corpus.tokenizer import load
+from tightframe.corpus.tokenizer import read
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, sha256
 from tightframe.formats import read_json
@@ -107,7 +107,7 @@ class TokenShards:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens."""
-        return load(self.path / "tokenizer.json")
+        return read(self.path / "tokenizer.json")
 
     @cached_property
     def special(self) -> tuple[int, ...]:

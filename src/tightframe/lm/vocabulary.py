@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tightframe.corpus import special_tokens
-from tightframe.corpus.tokenizer import load
+from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
@@ -25,12 +24,10 @@ def check_tokenizer(source: str | Path, shards: TokenShards) -> None:
     own = own_tokenizer(source)
     if own is None or _is_file_of(own, shards):
         return
-    try:
-        theirs = load(own).get_vocab(with_added_tokens=True)
-    except UserError:
-        if isinstance(own, Path):
-            raise
-        return  # the hub has no tokenizer of this name, or can't be asked
+    known_own = _load(own)
+    if known_own is None:
+        return
+    theirs = known_own.tokenizer.get_vocab(with_added_tokens=True)
     ours = shards.tokenizer.get_vocab(with_added_tokens=True)
     for token, index in sorted(ours.items(), key=lambda item: item[1]):
         known = theirs.get(token)
@@ -56,12 +53,10 @@ def check_words(
     own = own_tokenizer(source)
     if own is None or not words:
         return
-    try:
-        theirs = load(own)
-    except UserError:
-        if isinstance(own, Path):
-            raise
-        return  # the hub has no tokenizer of this name, or can't be asked
+    known_own = _load(own)
+    if known_own is None:
+        return
+    theirs = known_own.tokenizer
     for index, word in zip(tokens, words, strict=True):
         known = theirs.id_to_token(index)
         if word not in (known, theirs.decode([index], skip_special_tokens=False)):
@@ -74,14 +69,8 @@ def check_words(
 def beginning_of_sequence(source: str | Path) -> int | None:
     """Id of the token that the model's own tokenizer puts before a text; None if it puts none."""
     own = own_tokenizer(source)
-    if own is None:
-        return None
-    try:
-        return special_tokens.beginning_of_sequence(own, load(own))
-    except UserError:
-        if isinstance(own, Path):
-            raise
-        return None  # the hub has no tokenizer of this name, or can't be asked
+    known_own = None if own is None else _load(own)
+    return None if known_own is None else known_own.beginning_of_sequence
 
 
 def own_tokenizer(source: str | Path) -> Path | str | None:
@@ -92,6 +81,16 @@ def own_tokenizer(source: str | Path) -> Path | str | None:
     if (folder / "tokenizer.json").is_file():
         return folder / "tokenizer.json"
     return None if folder.exists() or isinstance(source, Path) else source
+
+
+def _load(own: Path | str) -> ModelTokenizer | None:
+    """Load a model's tokenizer; None where the hub has none of this name, or can't be asked."""
+    try:
+        return load_tokenizer(own)
+    except UserError:
+        if isinstance(own, Path):
+            raise
+        return None
 
 
 def _trained_on(run: Run) -> Path | None:

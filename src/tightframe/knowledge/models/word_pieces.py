@@ -41,7 +41,7 @@ class Coder:
     """
 
     def __init__(self, tokenizer: Tokenizer, names: SpecialTokens = NAMES):
-        tokenizer.encode_special_tokens = True  # "<|eos|>" in a text is text
+        tokenizer = tokenizers.prepared(tokenizer)  # "<|eos|>" in a text is text
         self.tokenizer = tokenizer
         ids = (self._id_of(name) for name in names)
         self.pad, self.bos, self.eos, self.mask, self.sep, self.slot = ids
@@ -76,7 +76,7 @@ class Coder:
     @classmethod
     def load(cls, folder: Path) -> "Coder":
         """The inverse of `save`."""
-        tokenizer = tokenizers.load(folder / FILE)
+        tokenizer = tokenizers.read(folder / FILE)
         if tokenizer.token_to_id(NAMES.bos) is not None:
             return cls(tokenizer)
         return cls.extend(tokenizer, end_of_text=tokenizers.end_of_text(tokenizer))

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tightframe.corpus import special_tokens
-from tightframe.corpus import tokenizer as tokenizers
+from tightframe.corpus.model_tokenizer import load_tokenizer
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.data.spans import spans
@@ -118,8 +117,8 @@ def _language_model(source: str, arm: Arm, *, seed: int) -> Network:
         raise UserError(
             f"{source}: its tokenizer is not where it was; put tokenizer.json beside the weights"
         )
-    tokenizer = tokenizers.load(own)
-    coder = Coder.extend(tokenizer, end_of_text=special_tokens.end_of_text(own, tokenizer))
+    tokenizer = load_tokenizer(own)
+    coder = Coder.extend(tokenizer.tokenizer, end_of_text=tokenizer.end_of_text)
     extended = with_special_tokens(model.float(), coder, seed=seed)
     return Network(model.name, extended, coder, arm.layout, arm.objective, n_slots=0)
 
