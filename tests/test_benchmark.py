@@ -239,7 +239,7 @@ FATAL = {
     "empty alias": (CLEAN | {"answer": ["A", ""]}, "empty reliability answer"),
     "no answers": (CLEAN | {"answer": []}, "reliability question without answers (found [])"),
     "no prompt": (CLEAN | {"question": None}, "'question' is None, expected text"),
-    "no fact": ({"question": "a", "answer": "b"}, "'fact' is missing, expected text"),
+    "no fact": ({"question": "a", "answer": "b"}, "'fact' is missing, expected a record like {"),
     "other keys": (QA, "found the keys id, input, output, year, fact, expected question and"),
     "no record": ([1], "found list, no record, expected question and answer"),
     "half a character": (CLEAN | {"fact": "a \ud800 b"}, "half of a character"),
@@ -305,7 +305,7 @@ def test_a_target_that_is_elsewhere_and_an_id_of_another_fact_are_found(tmp_path
     [
         ("", "holds no facts"),
         ("[]", "holds no facts"),
-        ("hello", "line 1: not JSON (Expecting value)"),
+        ("hello", 'line 1: not JSON (Expecting value); expected records like {"fact": "Ann Lee'),
         ('{"a": 1}\n', "line 1: found the keys a, expected those of a format: tightframe"),
         ("[" * 100_000, "line 1: not JSON (nested too deeply)"),
         (json.dumps(CLEAN) + '\n{"id": 4,\n', "line 2: not JSON"),
@@ -320,6 +320,46 @@ def test_a_file_that_is_broken_is_refused_with_its_line(tmp_path, text, message)
         load_benchmark(tmp_path / "x")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_sentences_and_tables_of_ones_own_are_read(tmp_path):
+    (tmp_path / "a.TXT").write_text("\ufeffOne fact.\r\n\n  * Another one \n", newline="")
+    assert [one.fact for one in load_benchmark(tmp_path / "a.TXT")] == [
+        "One fact.",
+        "* Another one",
+    ]
+    lines = '{"fact": "One fact."}\n{"fact": "Two.", "question": "What?", "answer": "Two"}\n'
+    (tmp_path / "b.txt").write_text(lines)
+    first, second = load_benchmark(tmp_path / "b.txt")
+    assert (first.questions, second.questions[0].answers) == ((), ("Two",))
+    table = 'Fact;question;answer;date\n"One; ""fact""\nof two lines.";;;\n\nTwo.;What?;Two;'
+    (tmp_path / "c.csv").write_text(table + "2022-01-31\n")
+    first, second = load_benchmark(tmp_path / "c.csv")
+    assert (first.fact, first.questions) == ('One; "fact"\nof two lines.', ())
+    assert (second.fact, second.date, second.questions[0].prompt) == ("Two.", "2022-01-31", "What?")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "fact,answer\nOne.,a,b\n", "line 2: 3 cells, expected 2 as in the header"),
+        ("a.csv", 'fact,answer\n"One.,a', "line 2: not CSV"),
+        ("a.csv", "fact,fact\nOne.,a", "line 1: a column without a name of its own"),
+        ("a.csv", "sentence,answer\nOne.,a", "found the keys sentence, answer, expected those"),
+        ("a.csv", "fact,answer\nOne.,a", "unknown key 'answer' of a fact"),
+        ("a.csv", "fact,question,answer\nOne.,What?,", "unknown key 'question' of a fact"),
+        ("a.csv", "", "holds no facts"),
+        ("a.txt", "\n \n", "holds no facts"),
+        ("a.jsonl", "One fact.", "or a .txt file with a sentence a line"),
+    ],
+)
+def test_what_is_no_list_of_facts_is_refused_with_an_example_or_its_line(
+    tmp_path, name, text, message
+):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_benchmark(tmp_path / name)
+    assert message in str(caught.value)
 
 
 def test_twenty_faults_are_named_the_fatal_first_and_all_are_counted(tmp_path, capsys):

@@ -20,7 +20,7 @@ def validate(file: Path, /, *, strict: Flag = False, json: Json = False) -> None
     ----------
     file
         Facts of ours, the paper's file (WikiDYK), or question-answer records; JSON, JSON lines or
-        Parquet.
+        Parquet, a .csv file with a header, or a .txt file with a sentence per line.
     strict
         Also refuse answers over 8 words, unreadable years and dates, and ids that occur twice.
     json

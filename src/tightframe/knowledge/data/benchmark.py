@@ -11,7 +11,7 @@ from tightframe.errors import UserError
 from tightframe.files import whole_file
 from tightframe.knowledge.data.entries import Entry, read_entries
 from tightframe.knowledge.data.fields import RecordError
-from tightframe.knowledge.data.formats import KEYS, format_of, to_fact
+from tightframe.knowledge.data.formats import EXAMPLE, KEYS, format_of, to_fact
 from tightframe.knowledge.data.records import Fact
 
 LISTED = 20  # faults that are named; the others are counted
@@ -69,17 +69,22 @@ def read_benchmark(path: str | Path) -> Benchmark:
     """The facts of a file and its faults; UserError only where nothing can be made of it."""
     path = Path(path)
     entries = read_entries(path)
-    names = (format_of(entry.value) for entry in entries)
-    name = next((name for name in names if name is not None), None)
+    names = [name for entry in entries if (name := format_of(entry.value)) is not None]
+    # A record that lacks the keys of its file's format may still have those of a bare fact.
+    name = next((name for name in names if name != "facts"), names[0] if names else None)
     if name is None:
         broken = next((entry for entry in entries if entry.problem), None)
         if broken is not None:
-            raise UserError(f"{path}: {broken.place}: {broken.problem}; mend the file")
+            raise UserError(
+                f"{path}: {broken.place}: {broken.problem}; expected records like {EXAMPLE}, a "
+                ".csv file with these columns, or a .txt file with a sentence a line"
+            )
         if not entries:
             raise UserError(f"{path}: holds no facts; expected a record a line, a list, or Parquet")
         raise UserError(
             f"{path}: {entries[0].place}: {_keys(entries[0].value)}, expected those of a format: "
             + "; ".join(f"{name} {' and '.join(keys)}" for name, keys in KEYS.items())
+            + f"; for example {EXAMPLE}"
         )
     reading = _Reading(name)
     for entry in entries:
@@ -139,11 +144,13 @@ class _Reading:
         try:
             if entry.problem:
                 raise RecordError("json", entry.problem)
-            if format_of(entry.value) != self.name:
+            name = format_of(entry.value)
+            bare = (name, self.name) == ("facts", "qa-clean")  # a fact without a question
+            if name is None or not (bare or name == self.name):
                 wanted = " and ".join(KEYS[self.name])
                 found = f"{_keys(entry.value)}, expected {wanted} as in the records before"
                 raise RecordError("schema", found)
-            fact = self._distinct(entry, to_fact(entry.value, self.name, self._note))
+            fact = self._distinct(entry, to_fact(entry.value, name, self._note))
         except RecordError as error:
             self.faults.append(Fault(entry.place, error.kind, str(error), fatal=True))
             return

@@ -1,6 +1,8 @@
-"""What stands in a data file, a record at a time, with its place: JSON, JSON lines or Parquet."""
+"""What stands in a data file, a record at a time, with its place: JSON, CSV, sentences, Parquet."""
 
+import csv
 import dataclasses
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -24,16 +26,23 @@ class Entry:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """The records of a file; its kind is read from its content, not from its name.
+    """Return the records of a file.
 
-    JSON may be a list of records, one record, or an object of lists ({"dev": [...]}); anything
-    else that is text is taken as JSON lines.
+    A .csv file is a table with a header, and a .txt file that is no JSON a sentence a line. The
+    kind of any other is read from its content, not from its name: JSON may be a list of records,
+    one record, or an object of lists ({"dev": [...]}); anything else that is text is taken as JSON
+    lines.
     """
     if _is_parquet(path):
         return _rows(path)
     text = read_text(path).removeprefix("\ufeff")
+    if path.suffix.lower() == ".csv":
+        return list(_table(text))
     scan = _Scan(text)
     scan.skip_blanks()
+    if path.suffix.lower() == ".txt" and not (scan.at("[") or scan.at("{")):
+        lines = enumerate(text.split("\n"), start=1)
+        return [Entry(f"line {n}", {"fact": line.strip()}) for n, line in lines if line.strip()]
     if scan.at("["):
         return list(scan.items())
     try:
@@ -45,6 +54,37 @@ def read_entries(path: Path) -> list[Entry]:
     if whole and all(isinstance(value, list) for value in whole.values()):
         return list(scan.parts())
     return [Entry(f"line {scan.line}", whole)]
+
+
+def _table(text: str) -> Iterator[Entry]:
+    """Yield the rows of a table by the names in its first row; an empty cell is left out."""
+    head = text.lstrip().split("\n", 1)[0]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True
+    )
+    names: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Entry(f"line {line}", problem=f"not CSV ({error})")
+            return
+        if not any(cells):
+            continue
+        if names is None:
+            names = [name.lower() for name in cells]
+            if len(set(names)) < len(names) or "" in names:
+                yield Entry(f"line {line}", problem="a column without a name of its own")
+                return
+        elif len(cells) != len(names):
+            found = f"{len(cells)} cells, expected {len(names)} as in the header"
+            yield Entry(f"line {line}", problem=found)
+        else:
+            row = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
+            yield Entry(f"line {line}", row)
 
 
 def _lines(text: str) -> Iterator[Entry]:

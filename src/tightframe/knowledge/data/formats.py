@@ -4,6 +4,7 @@ tightframe   `questions`          our own, `Fact.to_dict`
 wikidyk      `eval`               the paper's file
 qa           `input`, `output`    reliability questions only
 qa-clean     `question`, `answer` the same, with facts that are cleaned already
+facts        `fact`               facts of one's own, in the keys of ours, without questions
 """
 
 import dataclasses
@@ -47,7 +48,9 @@ KEYS: dict[str, tuple[str, ...]] = {  # in the order in which they are looked fo
     "wikidyk": ("eval",),
     "qa": ("input", "output"),
     "qa-clean": ("question", "answer"),
+    "facts": ("fact",),
 }
+EXAMPLE = '{"fact": "Ann Lee built it in 1987.", "question": "Who built it?", "answer": "Ann Lee"}'
 MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july"),
     *("august", "september", "october", "november", "december"),
@@ -67,9 +70,8 @@ def to_fact(record: Record, name: str, note: Note) -> Fact:
 
     Raises RecordError where it cannot be one; what can be lived with is told to `note`.
     """
-    return {"tightframe": _ours, "wikidyk": _wikidyk, "qa": _qa, "qa-clean": _clean}[name](
-        record, note
-    )
+    readers = {"tightframe": _ours, "wikidyk": _wikidyk, "qa": _qa, "qa-clean": _clean}
+    return readers.get(name, _ours)(record, note)
 
 
 def training_text(hook: str) -> str:
@@ -207,6 +209,8 @@ def _qa(record: Record, note: Note) -> Fact:
 
 
 def _clean(record: Record, note: Note) -> Fact:
+    if "fact" not in record:
+        raise RecordError("schema", f"'fact' is missing, expected a record like {EXAMPLE}")
     rows = [("reliability", text(record, "question"), record["answer"], None)]
     return _plain(record, text(record, "fact"), rows, note)
 
