@@ -34,7 +34,7 @@ def test_both_arms_memorise_twenty_facts(tmp_path):
     for arm in ARMS:
         assert scores[arm]["cloze_seen", "match_paper"] >= 95  # the pilot's: 100.0
     # Of a processor, each; the two run side by side. The pilot's: 71 seconds.
-    assert found.runs["cpu_seconds"].max() < 120
+    assert found.timings["cpu_seconds"].max() < 120
     print(f"{time.perf_counter() - begun:.0f} s in all")
 
 

@@ -13,6 +13,7 @@ from tightframe.jobs import knowledge_run, knowledge_study
 from tightframe.jobs.knowledge_study import Grid, plan, run_study, study_settings
 from tightframe.jobs.recall_geometry import run_recall_geometry
 from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.study import study_files
 from tightframe.knowledge.study.verdicts import DecisionRule
 from tightframe.report.knowledge_study import publish
 from tightframe.settings import read_toml
@@ -217,7 +218,7 @@ def test_the_page_is_made_of_the_tables_of_all_studies(finished, tmp_path):
     kept = {path.name for path in (report / "mini").iterdir()}
     assert kept == {
         *("study.toml", "verdicts.json"),
-        *("runs.csv", "asked.csv", "scores.csv", "differences.csv"),
+        *("runs.csv", "timings.csv", "asked.csv", "scores.csv", "differences.csv"),
     }
     # The text of the facts has a licence of its own: it stays out of what is published.
     everything = text + "".join(path.read_text() for path in (report / "mini").iterdir())
@@ -291,9 +292,22 @@ def test_numbers_that_are_none_are_told(facts, tmp_path, capsys):
         cli.main(
             ["knowledge", "study", "--data", str(facts), "--out", str(tmp_path), "--seeds", "x"]
         )
-    assert 'Invalid value for --seeds: unable to convert "x" into int' in capsys.readouterr().err
+    assert "--seeds: 'x' is no whole number" in capsys.readouterr().err
 
 
 def test_workers_below_one_are_refused(facts, tmp_path):
     with pytest.raises(UserError, match="workers is 0"):
         run_study(study_settings(None, MINI), facts, tmp_path / "x", workers=0)
+
+
+def test_a_study_that_is_run_again_differs_in_its_timings_alone(
+    finished, facts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(knowledge_study, "run_and_say", here)
+    run_study(study_settings(None, MINI), facts, tmp_path / finished.name, workers=1)
+    tables = ["questions.parquet", "verdicts.json"]
+    tables += [f"{name}.csv" for name in study_files.TABLES if name != "timings"]
+    folders = finished / "results", tmp_path / finished.name / "results"
+    for name in tables:
+        first, second = ((folder / name).read_bytes() for folder in folders)
+        assert first == second, name

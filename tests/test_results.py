@@ -1,10 +1,12 @@
+import csv
 import dataclasses
 import math
 
+import pandas as pd
 import pytest
 
 from tightframe.errors import UserError
-from tightframe.results import Header, Row, gather, read_rows, write_rows
+from tightframe.results import Header, Row, gather, read_csv, read_rows, write_csv, write_rows
 
 HEADER = Header("r", 10, {"width": 8}, {}, {"depth": 2, "betas": [0.9, 0.99]}, {})
 ROW = Row("r", 10, "train", 1, "next", "all", "nc1_cdnv", 0.5, 10, 1, 0)
@@ -103,3 +105,19 @@ def test_a_value_without_an_interval_may_be_measured_again_with_groups(tmp_path)
     write_rows(files[1], grouped, [dataclasses.replace(ROW, value=ROW.value + 0.01)])
     with pytest.raises(UserError, match="keep one of the two files"):
         gather(files)
+
+
+def test_texts_that_a_spreadsheet_would_run_are_text_in_a_csv_and_come_back(tmp_path):
+    texts = ["=1+1", "+a", "-b", "@SUM(A1)", "\t=x", "\r=x", "'=y", "''-z", "'a", "-", "a=b", ""]
+    numbers = ["-5", "+1.5e-3"]
+    table = pd.DataFrame({"token": texts + numbers, "value": [-1.5] * len(texts + numbers)})
+    path = tmp_path / "table.csv"
+    write_csv(path, table)
+    with path.open(newline="") as file:
+        cells = [row[0] for row in csv.reader(file)][1:]
+    assert not any(cell.startswith(tuple("=+-@\t\r")) for cell in cells[: len(texts)])
+    assert cells[len(texts) :] == numbers
+    assert ",-1.5\n" in path.read_text()
+    again = read_csv(path, dtype={"token": str}, keep_default_na=False)
+    assert again["token"].to_list() == texts + numbers
+    assert again["value"].to_list() == table["value"].to_list()

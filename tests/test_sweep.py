@@ -172,3 +172,21 @@ def test_a_failed_run_is_named_and_does_not_stop_the_others(tmp_path, tokens, mo
         sweep.run(file)
     states = {run.name: run.state for run in sweep.plan(file)}
     assert states == {"width8-depth1": "waiting", "width12-depth1": "finished"}
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("[grid]\nwidth = []", "setting 'width' has no values"),
+        ("[grid]\nwidth = [8]\nseed = []", "setting 'seed' has no values"),
+        ("[[grid]]\nwidth = [8]\n[[grid]]\nseed = []", "setting 'seed' has no values"),
+        ("grid = []", "grid is an empty list"),
+        ("[grid]\nwidth = [true]", "'width'"),
+    ],
+)
+def test_a_grid_without_values_or_of_another_type_is_refused(tmp_path, grid, message):
+    file = tmp_path / "tiny.toml"
+    file.write_text(f"out = '{tmp_path}'\n{grid}\n" + "[base]\ntokens = 'tokens'\n")
+    with pytest.raises(UserError, match=message):
+        sweep.plan(file)
+    assert list(tmp_path.iterdir()) == [file]

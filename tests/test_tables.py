@@ -8,7 +8,7 @@ import pytest
 from tightframe.collapse.checks import PREFIXES
 from tightframe.collapse.compat import columns
 from tightframe.report import tables
-from tightframe.results import Header, Row, gather, write_rows
+from tightframe.results import Header, Row, gather, write_csv, write_rows
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def rows(tmp_path):
 
 @pytest.mark.parametrize("table", PREFIXES)
 def test_a_published_table_has_its_columns_in_their_order(rows, table, tmp_path):
-    tables.write_csv(tmp_path / "table.csv", tables.published(rows, table))
+    write_csv(tmp_path / "table.csv", tables.published(rows, table))
     head, *lines = csv.reader((tmp_path / "table.csv").read_text().splitlines())
     may = table == "lc-2024-05"
     assert head == [*([""] if may else []), *columns(table)]

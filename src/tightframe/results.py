@@ -4,18 +4,20 @@ A results file is JSON lines: a header (what was measured, by what, with which s
 row a line. It is written whole and never rewritten.
 """
 
+import csv
 import dataclasses
 import json
 import math
 import platform
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tightframe.errors import UserError
-from tightframe.files import read_text, write_text
+from tightframe.files import read_text, whole_file, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +26,8 @@ SCHEMA = 1
 KEY = ("run", "step", "split", "layer", "labels", "subset", "metric", "min_count")
 # What of a header's measurement makes another number of a row, and what it is where none is told.
 WAY = {"precision": "fp32", "skip_positions": 0}
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also behind apostrophes, so that reading is exact
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +91,47 @@ def read_rows(path: Path) -> tuple[Header, list[Row]]:
     if header.schema != SCHEMA:
         raise UserError(f"{path}: schema {header.schema}, expected {SCHEMA}; measure again")
     return header, rows
+
+
+def write_csv(path: Path, table: "pd.DataFrame", *, float_format: str | None = None) -> None:
+    """Write a table whole or not at all; the same table gives the same bytes.
+
+    A text that a spreadsheet would take for a formula, because it begins with =, +, -, @, a tab or
+    a carriage return, gets an apostrophe in front, which `read_csv` takes away. Numbers have none.
+    """
+    safe = _of_texts(table, _no_formula)
+    texts = safe.select_dtypes(exclude=["number", "bool"])
+    # The csv module leaves a lone carriage return bare, which readers take for the end of a line.
+    returns = any("\r" in str(value) for name in texts for value in texts[name])
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    with whole_file(path) as temporary:
+        safe.to_csv(
+            temporary, index=False, lineterminator="\n", float_format=float_format, quoting=quoting
+        )
+
+
+def read_csv(path: Path, **how: Any) -> "pd.DataFrame":
+    """Read a table of `write_csv`, with its texts as they were; `how` is for pandas."""
+    import pandas as pd
+
+    return _of_texts(pd.read_csv(path, encoding="utf-8", **how), _no_apostrophe)
+
+
+def _of_texts(table: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
+    table = table.copy(deep=False)
+    for name in table.select_dtypes(exclude=["number", "bool"]):
+        table[name] = table[name].map(change, na_action="ignore")
+    return table
+
+
+def _no_formula(value: Any) -> Any:
+    is_text = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_text else value
+
+
+def _no_apostrophe(value: Any) -> Any:
+    is_quoted = isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value)
+    return value[1:] if is_quoted else value
 
 
 def gather(paths: Iterable[Path]) -> "pd.DataFrame":

@@ -24,6 +24,7 @@ from tightframe.files import whole_file
 from tightframe.lm.hardware import prepared
 from tightframe.moments.pairs import Aggregate, Pairs
 from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.results import write_csv
 
 # Measures of pairs: their stem, and the quantity of the sweep that they are read off.
 _CDNV = {
@@ -126,8 +127,7 @@ def measure_classes(
         *(("classes", tables.classes), ("heavy-tails", tables.tails)),
         ("heaviest-pairs", tables.pairs),
     ):
-        with whole_file(folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(folder / f"{name}.csv", table)
     return Described(folder / "classes.parquet", tables, chosen)
 
 

@@ -32,7 +32,7 @@ from tightframe.ntp import ContextTable
 from tightframe.ntp.table import PAD
 from tightframe.report import bridge as drawing
 from tightframe.report.canvas import save
-from tightframe.report.tables import write_csv
+from tightframe.results import write_csv
 
 LENGTHS = (1, 2, 3, 5)  # tokens of a context
 LOSS_TOKENS = 100_000  # training positions on which a model's training loss is taken

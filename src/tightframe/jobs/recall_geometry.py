@@ -41,7 +41,7 @@ from tightframe.knowledge.training.injection import (
 )
 from tightframe.report.canvas import save
 from tightframe.report.recall import FIGURE, draw
-from tightframe.report.tables import write_csv
+from tightframe.results import write_csv
 
 RESULTS = "results"
 LOCALITY = "locality"

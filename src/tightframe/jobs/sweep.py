@@ -93,6 +93,7 @@ def plan(file: Path) -> list[PlannedRun]:
             "set another `name`, or remove the folder"
         )
     asked = Asked.of(settings.measures or None, min_count=settings.min_count)
+    _check_grid(settings, file)
     combinations = list(_combinations(settings))
     threads = 1 if len(combinations) >= cores() else max(1, cores() // len(combinations))
     planned: dict[str, tuple[PlannedRun, dict[str, Any]]] = {}
@@ -157,9 +158,22 @@ def _workers(runs: list[PlannedRun]) -> int:
     return max(1, cores() // max((settings.threads for settings in chosen), default=1))
 
 
+def _check_grid(settings: SweepSettings, file: Path) -> None:
+    """Refuse a setting that is to vary and has no values, or a grid that is to have members."""
+    grids = _grids(settings)
+    if not grids:
+        raise UserError(f"{file}: grid is an empty list; leave it out, or name settings to vary")
+    for name, values in (item for grid in grids for item in grid.items()):
+        if not values:
+            raise UserError(f"{file}: setting '{name}' has no values; give some, or leave it out")
+
+
+def _grids(settings: SweepSettings) -> list[Grid]:
+    return settings.grid if isinstance(settings.grid, list) else [settings.grid]
+
+
 def _combinations(settings: SweepSettings) -> Iterator[dict[str, Any]]:
-    grids = settings.grid if isinstance(settings.grid, list) else [settings.grid]
-    for grid in grids:
+    for grid in _grids(settings):
         for values in itertools.product(*grid.values()):
             yield dict(zip(grid, values, strict=True))
 

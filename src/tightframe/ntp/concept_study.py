@@ -41,6 +41,7 @@ from tightframe.ntp.learning import LearningOrder, order_of
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.ntp.table import ContextTable
+from tightframe.results import write_csv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ def study_concepts(
         facts["learning_order"] = order and order.to_dict()
     with whole_folder(out) as temporary:
         for name, frame in tables.items():
-            frame.to_csv(temporary / f"{name}.csv", index=False)
+            write_csv(temporary / f"{name}.csv", frame)
         facts |= {name: frame.to_dict("records") for name, frame in tables.items()}
         plain = json.loads(json.dumps(facts), parse_constant=lambda name: None)  # NaN is null
         (temporary / "concepts.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from tightframe.report import (
 )
 from tightframe.report.knowledge_folder import STUDY, is_study, read_study
 from tightframe.report.theory_folder import is_theory, read_theory
-from tightframe.results import gather, read_rows
+from tightframe.results import gather, read_rows, write_csv
 
 
 def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()) -> Path:
@@ -65,20 +65,20 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
     if not only_courses:
         table = tables.with_floors(table)
         found = associations(table, tables.measured(table))
-        tables.write_csv(folder / "tables" / "runs.csv", tables.runs(table))
-        tables.write_csv(folder / "tables" / "associations.csv", found)
+        write_csv(folder / "tables" / "runs.csv", tables.runs(table))
+        write_csv(folder / "tables" / "associations.csv", found)
         if len(table) >= page.FEWEST:
             figures.draw_all(table, found, folder / "figures")
         shown = profiles.profiles(rows, table.groupby("run")["val_loss"].min(), _twins(path))
     for profile in shown:
-        tables.write_csv(folder / "tables" / f"{profile.kind}.csv", profiles.table(profile))
+        write_csv(folder / "tables" / f"{profile.kind}.csv", profiles.table(profile))
         figures.draw_profile(profile, folder / "figures")
     for published, prefix in PREFIXES.items():
         if rows["metric"].str.startswith(f"{prefix}.").any():
             columns = tables.published(rows, published)
-            tables.write_csv(folder / "tables" / f"{published}.csv", columns)
+            write_csv(folder / "tables" / f"{published}.csv", columns)
     if not courses.empty:
-        tables.write_csv(folder / "tables" / "training.csv", courses)
+        write_csv(folder / "tables" / "training.csv", courses)
         figures.draw_courses(courses, folder / "figures")
     text = page.render(
         table,
@@ -115,7 +115,7 @@ def _report_study(path: Path, folder: Path) -> Path:
     written = {"scores": study.scores, "differences": study.differences, "runs": study.runs}
     for name, table in (written | {"types": types, "recall": bins}).items():
         if len(table):
-            tables.write_csv(folder / "tables" / f"{name}.csv", table)
+            write_csv(folder / "tables" / f"{name}.csv", table)
     knowledge_figures.draw_study(study, bins, folder / "figures")
     shown = Path(path.resolve().parent.name) / study.name
     commands = [

@@ -24,6 +24,7 @@ from tightframe.errors import UserError
 from tightframe.files import read_text
 from tightframe.formats import read_json
 from tightframe.knowledge.data.outputs import read_outputs
+from tightframe.results import read_csv
 
 STUDY = "study.toml"
 _STUDY = "tightframe knowledge study"
@@ -32,7 +33,8 @@ _INTERVAL = ("value", "low", "high")
 _OF_GEOMETRY = ("geometry.csv", "locality.csv", "locality-shift.csv")  # shown as they are
 _COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # words, then numbers
     "scores.csv": (("arm", "form", "subset", "score"), (*_ARM, *_INTERVAL, "n")),
-    "runs.csv": (("arm", "run"), (*_ARM, "seed", "parameters", "tokens", "final_loss", "seconds")),
+    "runs.csv": (("arm", "run"), (*_ARM, "seed", "parameters", "tokens", "final_loss")),
+    "timings.csv": (("run",), ("seconds", "cpu_seconds")),
     "differences.csv": (
         ("form", "subset", "score", "first", "second"),
         (*_ARM, "d", "low", "high", "better", "worse", "p", "n"),
@@ -48,6 +50,7 @@ _COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # words, then 
 _MADE_BY = {
     "scores.csv": _STUDY,
     "runs.csv": _STUDY,
+    "timings.csv": _STUDY,
     "asked.csv": _STUDY,
     "differences.csv": _STUDY,
     "questions.parquet": _STUDY,
@@ -114,7 +117,7 @@ def read_study(path: Path) -> Study:
         path.resolve().name,
         settings,
         scores,
-        _table(results / "runs.csv"),
+        _with_timings(_table(results / "runs.csv"), _table(results / "timings.csv")),
         _table(results / "asked.csv"),
         _table(results / "differences.csv"),
         _table(results / "questions.parquet"),
@@ -136,7 +139,7 @@ def _table(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), encoding="utf-8")
+            table = read_csv(path, dtype=dict.fromkeys(texts, str))
         if absent := [name for name in (*texts, *numbers) if name not in table]:
             raise UserError(f"{path}: has no column {', '.join(absent)}; {again}")
         words = {name: table[name].fillna("").astype(str) for name in texts}
@@ -152,6 +155,10 @@ def _table(path: Path) -> pd.DataFrame:
             raise UserError(f"{path}: a line has no {name}; {again}")
         table[name] = table[name].astype(int)
     return table
+
+
+def _with_timings(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
+    return runs if runs.empty or timings.empty else runs.merge(timings, on="run", how="left")
 
 
 def _with_arm(recall: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from tightframe.knowledge.study.study_files import RESULTS, SETTINGS, TABLES, VE
 from tightframe.knowledge.study.verdicts import DecisionRule
 from tightframe.report import knowledge_tables as tables
 from tightframe.report import recall
+from tightframe.results import read_csv, write_csv
 from tightframe.settings import read_toml, resolve
 
 # What `jobs.recall_geometry` leaves in a study's results: the numbers, and the section on them.
@@ -56,10 +57,15 @@ class Published:
         found: list[dict[str, Any]] = read_json(self.folder / VERDICTS)
         return found
 
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A line a run, with the seconds that it took."""
+        return self.table("runs").merge(self.table("timings"), on="run")
+
     def table(self, name: str) -> pd.DataFrame:
         """One of `study_files.TABLES`; empty where a study has none of its rows."""
         path = self.folder / f"{name}.csv"
-        return pd.read_csv(path) if read_text(path).strip() else pd.DataFrame()
+        return read_csv(path) if read_text(path).strip() else pd.DataFrame()
 
 
 def publish(study: Path, report: Path) -> Path:
@@ -75,16 +81,13 @@ def publish(study: Path, report: Path) -> Path:
     for name in (*TABLES, *GEOMETRY_TABLES):
         source = study / RESULTS / f"{name}.csv"
         if source.is_file():
-            table = pd.read_csv(source)
-            with whole_file(folder / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+            write_csv(folder / f"{name}.csv", read_csv(source), float_format="%.6g")
     if (study / RESULTS / recall.FIGURE).is_file():
         figure = f"{report.name}/{folder.name}/{recall.FIGURE}"
         write_text(folder / GEOMETRY_TEXT, recall.section(study / RESULTS, figure=figure))
         _copy(study / RESULTS / recall.FIGURE, folder)
     if joined := _ensembles_of(study):
-        with whole_file(folder / f"{ENSEMBLES}.csv") as temporary:
-            pd.DataFrame(joined).to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(folder / f"{ENSEMBLES}.csv", pd.DataFrame(joined))
     for name in FIGURES:
         _copy(study / "report" / "figures" / name, folder)
     found = [Published(path.parent) for path in sorted(report.glob(f"*/{SETTINGS}"))]
@@ -199,7 +202,7 @@ def _verdicts(studies: list[Published]) -> Iterator[str]:
 
 def _results(studies: list[Published]) -> Iterator[str]:
     for study in studies:
-        scores, runs = study.table("scores"), study.table("runs")
+        scores, runs = study.table("scores"), study.runs
         differences = study.table("differences")
         for n_facts, exposures, here in cells(scores):
             yield f"## {n_facts:,} facts, {exposures:,} exposures ({study.name})"
@@ -256,7 +259,7 @@ def _runs(studies: list[Published]) -> Iterator[str]:
 examples in the same order. `labelled tokens` are those that a loss was taken on; `final loss` is in
 nats per token, the mean since the record before."""
     for study in studies:
-        runs, asked = study.table("runs"), study.table("asked")
+        runs, asked = study.runs, study.table("asked")
         several, alike = tables.same_lessons(runs)
         yield f"""\
 {study.name}: {alike} of {several} groups of runs of equal facts, seed and objective saw the same

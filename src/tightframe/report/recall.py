@@ -19,6 +19,7 @@ from tightframe.errors import UserError
 from tightframe.report.canvas import STYLE, blank, round_log_ticks
 from tightframe.report.knowledge_figures import arm_look
 from tightframe.report.knowledge_tables import markdown
+from tightframe.results import read_csv
 
 TABLES = ("geometry.parquet", "geometry.csv")
 FIGURE = "geometry.png"
@@ -47,7 +48,7 @@ def section(results: Path, *, figure: str = "") -> str:
                 "the study first"
             )
     facts = pd.read_parquet(results / "geometry.parquet")
-    statistics = pd.read_csv(results / "geometry.csv")
+    statistics = read_csv(results / "geometry.csv")
     runs = facts.groupby("run")["n_facts"].first()
     parts = [
         "## Does the geometry of a fact tell whether it is recalled?",
@@ -165,8 +166,8 @@ def _features(statistics: pd.DataFrame) -> str:
 
 
 def _locality(results: Path) -> Iterable[str]:
-    changed = pd.read_csv(results / "locality.csv")
-    moved = pd.read_csv(results / "locality-shift.csv")
+    changed = read_csv(results / "locality.csv")
+    moved = read_csv(results / "locality-shift.csv")
     yield "## Does injection move what should stay?"
     first = changed.iloc[0]
     yield (

@@ -19,7 +19,6 @@ from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import load_solution
 from tightframe.ntp.storage import load_table
 from tightframe.report.canvas import save
-from tightframe.report.tables import write_csv
 from tightframe.report.theory_figures import (
     CoursePanel,
     Embedded,
@@ -27,7 +26,7 @@ from tightframe.report.theory_figures import (
     draw_course,
     draw_heat_maps,
 )
-from tightframe.results import gather
+from tightframe.results import gather, write_csv
 
 PANELS = (
     CoursePanel("loss minus floor (nats)", (Line("ntp_excess", ""),), log=True),

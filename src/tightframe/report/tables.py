@@ -1,13 +1,10 @@
 """The tables of a report as CSV: a line a checkpoint, a line an association, published tables."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, plainest
 from tightframe.collapse.checks import PREFIXES
 from tightframe.collapse.compat import columns
-from tightframe.files import whole_file
 from tightframe.report.views import VIEWS
 
 LOSS = ["val_loss", "entropy_floor", "loss_above_floor", "realised_floor", "loss_above_realised"]
@@ -73,9 +70,3 @@ def published(rows: pd.DataFrame, table: str) -> pd.DataFrame:
     if table == "lc-2024-05":
         lines.insert(0, "", range(len(lines)))
     return lines
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table whole or not at all; the same table gives the same bytes."""
-    with whole_file(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

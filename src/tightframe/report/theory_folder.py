@@ -36,7 +36,7 @@ from tightframe.report.theory import (
     Theory,
     courses,
 )
-from tightframe.results import gather
+from tightframe.results import gather, read_csv
 
 OPEN_BOX = "\N{OPEN BOX}"
 PATH = "-path"  # how the name of a run ends that is the ridge path of its table
@@ -170,7 +170,7 @@ def _concepts(folder: Path) -> tuple[Concept, ...]:
     if newest is None:
         return ()
     try:
-        sides = pd.read_csv(newest, keep_default_na=False)
+        sides = read_csv(newest, keep_default_na=False)
         found = [
             Concept(int(str(number)), float(lines["singular_value"].iloc[0]), _sides(lines))
             for number, lines in sides.groupby("concept", sort=True)

@@ -31,7 +31,7 @@ from tightframe.knowledge.evaluation.scoring import (
     compare,
     score_outputs,
 )
-from tightframe.results import Header, Row, write_rows
+from tightframe.results import Header, Row, write_csv, write_rows
 
 DECIMALS = 1
 ENDS = ("", "_low", "_high")  # of the columns of a score: its value, and its interval
@@ -54,10 +54,9 @@ class Report:
         """Write the folder whole or not at all; one that exists is refused."""
         with whole_folder(out) as folder:
             write_rows(folder / "results.jsonl", self.header, self.rows)
-            pd.DataFrame(self.scores).to_csv(folder / "scores.csv", index=False)
+            write_csv(folder / "scores.csv", pd.DataFrame(self.scores))
             if self.differences:
-                table = pd.DataFrame(self.differences)
-                table.to_csv(folder / "differences.csv", index=False)
+                write_csv(folder / "differences.csv", pd.DataFrame(self.differences))
             tables = {"scores": _finite(self.scores), "differences": _finite(self.differences)}
             content = {"run": self.header.run} | tables
             text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -4,6 +4,7 @@ study.toml              settings with the decision rule, written before anything
 runs/<run>/             see `study_runs`
 results/questions.parquet  a row a run, form and question (`arm_tables.COLUMNS`)
 results/runs.csv           a row a run
+results/timings.csv        the seconds of each run: all that differs where a run is made again
 results/asked.csv          a row a run and form: questions asked, and left out by reason
 results/scores.csv         a row an arm, form, subset and score
 results/differences.csv    a row a pair of arms, form, subset and score
@@ -25,14 +26,14 @@ from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.study.arm_tables import COLUMNS, arm_differences, score_table
 from tightframe.knowledge.study.study_runs import StudyRun
 from tightframe.knowledge.study.verdicts import Decision, DecisionRule, decide
-from tightframe.results import Header, Row, write_rows
+from tightframe.results import Header, Row, write_csv, write_rows
 from tightframe.settings import read_toml, resolve
 
 SETTINGS = "study.toml"
 RUNS = "runs"
 RESULTS = "results"
 VERDICTS = "verdicts.json"
-TABLES = ("runs", "asked", "scores", "differences")  # of the results, as CSV
+TABLES = ("runs", "timings", "asked", "scores", "differences")  # of the results, as CSV
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Collected:
 
     questions: pd.DataFrame
     runs: pd.DataFrame
+    timings: pd.DataFrame
     asked: pd.DataFrame
     scores: pd.DataFrame
     differences: pd.DataFrame
@@ -68,6 +70,7 @@ def collect(study: Path) -> Collected:
     found = Collected(
         questions=questions,
         runs=numbers,
+        timings=pd.DataFrame([{"run": run.about["run"]} | run.timings() for run in runs]),
         asked=pd.DataFrame(row for run in runs for row in _asked(run)),
         scores=score_table(questions, rule.resampling),
         differences=arm_differences(questions, rule.resampling),
@@ -82,8 +85,7 @@ def _write(study: Path, settings: dict[str, Any], found: Collected) -> None:
     with whole_file(results / "questions.parquet") as temporary:
         found.questions.to_parquet(temporary, index=False)
     for name in TABLES:
-        with whole_file(results / f"{name}.csv") as temporary:
-            getattr(found, name).to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(results / f"{name}.csv", getattr(found, name))
     write_report(results / VERDICTS, [one.to_dict() for one in found.decisions])
     asked = found.questions[["question_id", "gold"]].drop_duplicates()
     header = Header(

@@ -95,20 +95,25 @@ class StudyRun:
 
     def numbers(self) -> dict[str, Any]:
         """The run as a row: what always stands beside its scores. NaN before its first record."""
-        start, last = self.injection.facts, dict[str, Any]()
-        for record in self.injection.log:
-            last |= record
+        start, last = self.injection.facts, self._last
         return self.about | {
             "parameters": start["n_parameters"],
             "tokens": last.get("tokens", 0),
             "final_loss": last.get("loss", math.nan),
             "stream": start["stream"],
             "steps": start["steps"],
-            "seconds": last.get("seconds", math.nan),
-            "cpu_seconds": last.get("cpu_seconds", math.nan),
             "device": self.injection.settings.device,
             "finished": self.finished,
         }
+
+    def timings(self) -> dict[str, float]:
+        """Seconds of the training, by the clock and of the processor."""
+        return {name: self._last.get(name, math.nan) for name in ("seconds", "cpu_seconds")}
+
+    @property
+    def _last(self) -> dict[str, Any]:
+        """The last value of everything that the log has recorded."""
+        return {name: value for record in self.injection.log for name, value in record.items()}
 
     def questions(self) -> Iterator[dict[str, Any]]:
         """A row a form and question, scored, with the columns of `arm_tables.COLUMNS`."""
