@@ -1,8 +1,10 @@
 """Measuring while training: what is measured, when, and that the training is the same without."""
 
+import copy
 import dataclasses
 import math
 
+import peft
 import pytest
 import torch
 import transformers
@@ -143,19 +145,77 @@ def test_a_killed_run_goes_on_without_double_rows(tiny, tmp_path):
     assert sorted(set(gathered["step"])) == [0, 3, 6, 9]
 
 
-def test_rows_of_steps_that_are_taken_again_are_forgotten(tokens, tmp_path):
+def test_rows_of_steps_that_are_taken_again_are_forgotten_and_that_is_said(tokens, tmp_path):
     model, other = model_of(tokens), model_of(tokens, seed=1)
     settings = TrainSettings(tokens=tokens, out=tmp_path / "run")
-    for step in range(7):
+    for step in range(10):
         callback(settings).step(model, step)
-    kept = files(settings.out)[0].read_bytes()
+    kept = files(settings.out)[1].read_bytes()
     again = callback(settings)
-    again.step(model, 0)  # the same weights: the rows stay, and nothing is measured again
-    assert files(settings.out)[0].read_bytes() == kept
-    assert [step for step, _ in table(settings.out)] == [0, 0]
-    again.step(other, 3)
+    with pytest.warns(UserWarning, match=r"results: rows of steps 6, 9 are removed, because .* 3 "):
+        again.step(model, 3)  # the same weights: the rows stay, and nothing is measured again
+    assert files(settings.out)[1].read_bytes() == kept
+    assert sorted({step for step, _ in table(settings.out)}) == [0, 3]
+    again.step(other, 6)
     values = table(settings.out)
-    assert values[3, "nc3_cos_mean"] != values[0, "nc3_cos_mean"]
+    assert values[6, "nc3_cos_mean"] != values[3, "nc3_cos_mean"]
+
+
+def test_a_training_that_begins_where_another_began_is_refused(tokens, tmp_path):
+    folder = tmp_path / "run"
+
+    def found():
+        return CollapseCallback(tokens, out=folder, every=2, probe_tokens=60, measures=MEASURES)
+
+    run_trainer(tokens, tmp_path, found())
+    kept = {file: file.read_bytes() for file in files(folder)}
+    with pytest.raises(UserError, match=r"has rows of steps 2, 4, 6 of an earlier .* `out`"):
+        run_trainer(tokens, tmp_path, found(), max_steps=2, learning_rate=1e-4)
+    assert {file: file.read_bytes() for file in files(folder)} == kept
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers by an old name
+@pytest.mark.parametrize("target", ["c_attn", "lm_head"])
+def test_the_digest_of_weights_changes_while_adapters_train(tokens, tmp_path, target):
+    config = peft.LoraConfig(r=2, target_modules=[target], fan_in_fan_out=target == "c_attn")
+    model = peft.get_peft_model(gpt2(tokens, tie_word_embeddings=False), config)
+    found = CollapseCallback(tokens, out=tmp_path / "run", every=1, probe_tokens=60)
+    found.step(model, 0)
+    for name, values in model.named_parameters():
+        values.data += 0.1 if "lora_B" in name else 0
+    found.step(model, 1)
+    first, second = (read_rows(file)[0].measurement["weights"] for file in files(tmp_path / "run"))
+    assert first != second
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_adapters_of_the_output_layer_are_part_of_the_classifier(tokens, tmp_path):
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=["lm_head"], init_lora_weights=False)
+    model = peft.get_peft_model(gpt2(tokens, tie_word_embeddings=False), config).eval()
+    for name, each in (("adapted", model), ("merged", copy.deepcopy(model).merge_and_unload())):
+        callback_of = CollapseCallback(tokens, out=tmp_path / name, every=1, probe_tokens=60)
+        callback_of.step(each, 0)
+    adapted, merged = table(tmp_path / "adapted"), table(tmp_path / "merged")
+    assert adapted == pytest.approx(merged, rel=1e-5)
+    layer = model.get_output_embeddings()
+    delta = 8 / 2 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    matrix = HuggingFaceModel(model, name="x").classifier
+    torch.testing.assert_close(matrix, layer.base_layer.weight + delta)
+    assert not torch.allclose(matrix, layer.base_layer.weight, atol=0.01)
+
+
+def test_weights_that_become_infinite_end_the_training_in_one_line(tokens, tmp_path):
+    model = gpt2(tokens)
+    found = CollapseCallback(tokens, out=tmp_path / "run", every=1, probe_tokens=60)
+    found.step(model, 0)
+    model.transformer.h[1].mlp.c_proj.bias.data[3] = torch.inf
+    with pytest.raises(
+        UserError,
+        match=r"^model run: its logits are not finite, nor is its tensor "
+        r"transformer\.h\.1\.mlp\.c_proj\.bias; did training diverge",
+    ):
+        found.step(model, 1)
 
 
 def test_the_rows_of_another_training_are_not_mixed_in(tokens, tmp_path):
@@ -250,7 +310,7 @@ def test_the_command_line_measures_while_it_trains(tokens, tmp_path, capsys):
 # transformers' Trainer
 
 
-def gpt2(tokens):
+def gpt2(tokens, **changes):
     torch.manual_seed(0)
     return transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
@@ -261,6 +321,7 @@ def gpt2(tokens):
             n_positions=BLOCK,
             bos_token_id=0,
             eos_token_id=0,
+            **changes,
         )
     )
 
@@ -271,14 +332,13 @@ def run_trainer(tokens, folder, *callbacks, max_steps=6, resume=None, **options)
         output_dir=str(folder / "trainer"),
         per_device_train_batch_size=4,
         max_steps=max_steps,
-        learning_rate=1e-2,
         lr_scheduler_type="constant",
         use_cpu=True,
         report_to="none",
         disable_tqdm=True,
         logging_strategy="no",
         dataloader_pin_memory=False,
-        **{"save_strategy": "no", **options},
+        **{"save_strategy": "no", "learning_rate": 1e-2, **options},
     )
     trainer = transformers.Trainer(
         gpt2(tokens),
@@ -321,7 +381,8 @@ def test_a_resumed_trainer_goes_on_without_double_rows(tokens, tmp_path):
     run_trainer(tokens, tmp_path / "a", measuring(tmp_path / "a"), **saving)
     run_trainer(tokens, tmp_path / "b", measuring(tmp_path / "b"), max_steps=3, **saving)
     resume = str(tmp_path / "b" / "trainer" / "checkpoint-2")
-    run_trainer(tokens, tmp_path / "b", measuring(tmp_path / "b"), resume=resume, **saving)
+    with pytest.warns(UserWarning, match="rows of steps 3 are removed, .* resumed from step 2"):
+        run_trainer(tokens, tmp_path / "b", measuring(tmp_path / "b"), resume=resume, **saving)
     assert table(tmp_path / "a" / "run") == table(tmp_path / "b" / "run")
 
 

@@ -6,11 +6,13 @@ is averaged over steps. Rows have the subset "probe": over a whole split a measu
 number, because plain estimators depend on the counts.
 
 Each step has its own file, `results/probe-SPLIT-STEP-<hash>.jsonl`, written whole. A training that
-goes on from an earlier step forgets the rows of the steps that it takes again.
+is resumed from an earlier step forgets the rows of the steps that it takes again, and says so; one
+that begins anew where there are rows of later steps is another training, and is refused.
 """
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +35,8 @@ from tightframe.moments.stream import Precision
 from tightframe.results import Header, Row, read_rows, write_rows
 
 SUBSET = "probe"  # of its rows
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 class CollapseCallback:
@@ -97,7 +101,6 @@ class CollapseCallback:
         self.precision: Precision | None = precision
         self._run: Run | None = None
         self._digest = ""  # of what the rows are made from; empty before the first step
-        self._model: tuple[nn.Module, Model] | None = None  # the last one, and behind the interface
 
     def step(self, model: nn.Module, step: int) -> None:
         """Measure if it is time to; call it before the first step of a training and after each.
@@ -109,9 +112,8 @@ class CollapseCallback:
         if _rank() > 0 or (self._digest and step % (self.every or 1)):
             return
         with left_as_found(inner := unwrapped(model)):
-            if self._model is None or self._model[0] is not inner:
-                self._model = inner, behind_interface(inner, name=self.name)
-            measured = self._model[1]
+            # Tried out at every look: weights may have become infinite, or adapters of another use.
+            measured = behind_interface(inner, name=self.name)
             if not self._digest:
                 self._begin(measured, step)
             if step % (self.every or 1) == 0:
@@ -153,6 +155,16 @@ class CollapseCallback:
         self._digest = fingerprint(
             [self.name, self.shards.fingerprint, self._asked.settings, self.probe.facts]
         )
+        self._forget_later_rows(model, step)
+
+    def _forget_later_rows(self, model: Model, step: int) -> None:
+        """Remove rows of the steps that a resumed training takes again; refuse those of another.
+
+        In a run of ours the settings say that it is the same training, also from step 0 on.
+        Otherwise one that begins at step 0 is not the one that went on from there: the weights
+        can't tell, as all trainings of one pretrained model begin with the same ones.
+        """
+        later: dict[int, Path] = {}
         for path in (self.out / "results").glob(f"probe-{self.probe.split.name}-*-*.jsonl"):
             at, digest = path.stem.split("-")[2:]
             if digest != self._digest:
@@ -161,12 +173,31 @@ class CollapseCallback:
                     "it was made with, or choose another `out`"
                 )
             if int(at) > step:
-                path.unlink()
+                later[int(at)] = path
             elif int(at) == step and _weights(model) != _recorded(path):
                 raise UserError(
                     f"{path}: is of other weights at step {step}, so of another training; "
                     "choose another `out`"
                 )
+        for path in later.values() if self._run is not None else ():
+            path.unlink()
+        if not later or self._run is not None:
+            return
+        steps = ", ".join(map(str, sorted(later)))
+        if step == 0:
+            raise UserError(
+                f"{self.out / 'results'}: has rows of steps {steps} of an earlier training, and "
+                "this one begins at step 0; choose another `out`, resume from a checkpoint, or "
+                f"remove probe-{self.probe.split.name}-*.jsonl there"
+            )
+        for path in later.values():
+            path.unlink()
+        warnings.warn(
+            f"{self.out / 'results'}: rows of steps {steps} are removed, because the training "
+            f"is resumed from step {step} and takes these steps again",
+            UserWarning,
+            stacklevel=2,
+        )
 
     def _measure(self, model: Model, step: int) -> None:
         """Write the rows of a step, unless the training went on from there."""
@@ -208,10 +239,18 @@ class CollapseCallback:
         )
 
 
+@torch.no_grad()
 def _weights(model: Model) -> str:
-    """What tells the classifier of one step of one training from any other."""
-    classifier = model.classifier.detach().cpu().contiguous()
-    return hashlib.sha256(classifier.view(torch.uint8).numpy().tobytes()).hexdigest()[:12]
+    """Digest of all weights, of which a training may change any few.
+
+    Each tensor counts by the sum of its bit patterns as integers, which is the same in any order
+    and on any device, and as fast as its memory is read.
+    """
+    digest = hashlib.sha256()
+    for name, values in sorted(model.named_parameters()):
+        patterns = values.detach().contiguous().view(_INTEGERS[values.element_size()])
+        digest.update(f"{name} {int(patterns.sum(dtype=torch.int64))} ".encode())
+    return digest.hexdigest()[:12]
 
 
 def _recorded(path: Path) -> Any:

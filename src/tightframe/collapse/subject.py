@@ -14,6 +14,7 @@ from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.formats import read_json
+from tightframe.lm.folders import with_tokenizer
 from tightframe.lm.hub import digest_of, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
@@ -165,7 +166,7 @@ class Subject:
         if self.run is not None:
             tokenizer: str | Path = self.run.settings.tokens
         elif isinstance(self.source, str | Path):
-            tokenizer = self.source
+            tokenizer = with_tokenizer(self.source)
         else:
             raise UserError(
                 f"{self.name}: a model in memory has no tokenizer; build tokens and give those"

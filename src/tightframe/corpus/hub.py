@@ -2,10 +2,13 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from tightframe.errors import UserError
+
+PATIENCE = 2  # seconds in which the hub has to begin an answer
 
 
 @contextlib.contextmanager
@@ -32,15 +35,32 @@ def unreachable() -> bool:
     if constants.HF_HUB_OFFLINE:
         return False  # then nothing is asked, and nothing waits
     try:
-        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        get_session().head(constants.ENDPOINT, timeout=min(constants.HF_HUB_ETAG_TIMEOUT, PATIENCE))
     except Exception:  # each of the libraries that the client is made with has its own
         return True
     return False
 
 
+def check_available(name: str, *files: str) -> None:
+    """Refuse a name if nothing answers for it and none of its files was fetched before."""
+    import huggingface_hub
+
+    known = (huggingface_hub.try_to_load_from_cache(name, file) for file in files)
+    if any(isinstance(path, str) for path in known):
+        return
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        why = "it was not fetched from the Hugging Face hub before, which HF_HUB_OFFLINE turns off"
+    elif unreachable():
+        why = "the Hugging Face hub does not answer"
+    else:
+        return
+    raise UserError(f"{name}: no such folder, and {why}")
+
+
 def reason(error: Exception) -> str:
-    """The kind of error and the first line of what it says."""
+    """Return the kind of error and the first line of what it says, without classes of Python."""
     first = str(error).strip().partition("\n")[0]
+    first = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", first)
     return f"{type(error).__name__}: {first}"
 
 

@@ -1,52 +1,152 @@
-"""Whether a path or name can be a model, from names and files alone: torch is not imported."""
+"""What lies in a model's folder or under its name on the hub, found out before anything is loaded.
 
+What can't be measured is refused here, in one line that says what to do, before torch is imported.
+"""
+
+import importlib.util
 from pathlib import Path
+from typing import Any
 
+from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.formats import read_json
 from tightframe.lm.runs import Run
 
+DESCRIPTION = "config.json"
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
-def check_model(path_or_name: str | Path) -> None:
-    """Refuse at once what is neither a run, nor a model's folder, nor a name on the hub."""
-    folder = Path(path_or_name).expanduser()
+# How transformers' classes end whose models are not causal.
+_OTHER_KINDS = (
+    "ForMaskedLM",
+    "ForMultipleChoice",
+    "ForPreTraining",
+    "ForQuestionAnswering",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+)
+_CONVERT = "AutoModelForCausalLM.from_pretrained({}).save_pretrained(NEW_FOLDER)"
+
+
+def check_model(source: str | Path) -> None:
+    """Refuse what can't be a run or a causal language model; see `load_model` for what can."""
+    folder = Path(source).expanduser()
     if (folder / "config.toml").is_file():
         Run.open(folder).kept()
-    elif folder.exists():
-        _check_folder(folder)
-    elif _no_name_on_the_hub(path_or_name, folder):
-        raise UserError(
-            f"{path_or_name}: no such folder; expected a run or a model{_within(folder.parent)}"
-        )
+    elif not folder.exists():
+        if is_path(source):
+            raise UserError(
+                f"{source}: no such folder; expected a run or a model{models_in(folder.parent)}"
+            )
+        hub.check_available(str(source), DESCRIPTION, ADAPTER)
+    elif (base := base_of(folder)) is not None:
+        _check_adapter(folder, base)
+    else:
+        if (folder / DESCRIPTION).is_file():
+            check_causal(folder, describe(folder))
+        check_weights(folder)
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder whose files describe no model."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: neither a run (config.toml) nor a model (config.json)"
-            f"{_within(folder) if folder.is_dir() else ''}"
-        )
-    if not isinstance(read_json(path), dict):
-        raise UserError(f"{path}: describes no model; expected a JSON object")
-
-
-def _no_name_on_the_hub(path_or_name: str | Path, folder: Path) -> bool:
-    """Whether it can only be meant for a folder: a name on the hub is NAME or OWNER/NAME."""
+def is_path(source: str | Path) -> bool:
+    """Whether only a folder can be meant: a name on the hub is NAME or OWNER/NAME."""
+    folder = Path(source).expanduser()
     deep = len(folder.parts) > 2 or folder.is_absolute()
-    dotted = str(path_or_name).startswith((".", "~"))
+    dotted = str(source).startswith((".", "~"))
     return deep or dotted or (len(folder.parts) == 2 and folder.parent.is_dir())
 
 
-def _within(folder: Path) -> str:
-    """List the runs and models of a folder, for a message to a reader who took the wrong one."""
-    found = [
-        *folder.glob("*/config.toml"),
-        *folder.glob("*/config.json"),
-    ]
+def models_in(folder: Path) -> str:
+    """Name the runs and models of a folder, for a message to a reader who took the wrong one."""
+    found = [*folder.glob("*/config.toml"), *folder.glob(f"*/{DESCRIPTION}")]
     names = sorted({path.parent.name for path in found})
     if not names:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"; {folder} has {', '.join(names[:3])}{more}"
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Read config.json of a folder."""
+    path = folder / DESCRIPTION
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: describes no model; expected a JSON object")
+    return content
+
+
+def check_causal(source: str | Path, content: dict[str, Any]) -> None:
+    """Refuse an encoder, an encoder-decoder or a classifier by what config.json says of it."""
+    named = content.get("architectures")
+    kinds = [kind for kind in named if isinstance(kind, str)] if isinstance(named, list) else []
+    expected = "expected a causal language model, as GPT-2 and Llama are"
+    if content.get("is_encoder_decoder") is True:
+        what = kinds[0] if kinds else content.get("model_type")
+        raise UserError(f"{source}: is an encoder-decoder ({what}); {expected}")
+    if kinds and all(kind.endswith(_OTHER_KINDS) for kind in kinds):
+        raise UserError(f"{source}: is a {kinds[0]}; {expected}")
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse a folder, or a file, without a description and weights in safetensors."""
+    quantized = [folder] if folder.suffix == ".gguf" else sorted(folder.glob("*.gguf"))
+    if quantized and not (folder / DESCRIPTION).is_file():
+        arguments = f'"{quantized[0].parent}", gguf_file="{quantized[0].name}"'
+        raise UserError(
+            f"{folder}: holds weights as GGUF; convert them with transformers and the package "
+            f"gguf: {_CONVERT.format(arguments)}, and its tokenizer likewise"
+        )
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give the folder of a model, with {DESCRIPTION}")
+    if not (folder / DESCRIPTION).is_file():
+        raise UserError(
+            f"{folder}: neither a run (config.toml) nor a model ({DESCRIPTION}){models_in(folder)}"
+        )
+    if any(folder.glob("*.safetensors*")):
+        return
+    if pickled := sorted(folder.glob("*.bin")):
+        arguments = f'"{folder}", use_safetensors=False'
+        raise UserError(
+            f"{folder}: has its weights as {pickled[0].name} only, which may run code when it is "
+            f"read; if you trust it, convert it: {_CONVERT.format(arguments)}"
+        )
+    raise UserError(f"{folder}: has no weights; expected model.safetensors")
+
+
+def base_of(source: str | Path) -> str | None:
+    """Return the model that an adapter of peft belongs to; None for any other folder or name."""
+    folder = Path(source).expanduser()
+    path = folder / ADAPTER if folder.exists() else hub.fetch(str(source), ADAPTER)
+    if path is None or not path.is_file():
+        return None
+    content = read_json(path)
+    base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{path}: doesn't say of which model; expected base_model_name_or_path")
+    return base
+
+
+def with_tokenizer(source: str | Path) -> str | Path:
+    """Return where the tokenizer of a model lies: an adapter without its own has that of its base.
+
+    Args:
+        source: A folder, or a name on the hub, which is returned as it is.
+    """
+    folder = Path(source).expanduser()
+    has_own = any(folder.glob("tokenizer*"))
+    return source if has_own or not folder.is_dir() else base_of(folder) or source
+
+
+def _check_adapter(folder: Path, base: str) -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise UserError(
+            f"{folder}: is an adapter of {base}, and loading it needs peft; run "
+            "`pip install 'tightframe[hf]'`, or give the merged model (merge_and_unload of peft)"
+        )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{folder}: is an adapter of {base} without {ADAPTER_WEIGHTS}; save it so")
+    if Path(base).exists() and Path(base).resolve() == folder.resolve():
+        raise UserError(f"{folder / ADAPTER}: names its own folder as the model it belongs to")
+    try:
+        check_model(base)
+    except UserError as error:
+        raise UserError(f"{folder}: is an adapter of another model, which fails: {error}") from None

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import torch
 
+from tightframe.corpus import hub
 from tightframe.errors import UserError
-from tightframe.formats import read_json
-from tightframe.lm.folders import check_model
+from tightframe.lm.folders import base_of, check_model, describe
 from tightframe.lm.gpt_neo import (
     difference_from_ours,
     export_gpt_neo,
     from_gpt_neo,
     import_gpt_neo,
 )
-from tightframe.lm.huggingface import HuggingFaceModel, load_huggingface
+from tightframe.lm.huggingface import HuggingFaceModel
+from tightframe.lm.pretrained import load_huggingface
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import FORMAT, Transformer, load_checkpoint
 
@@ -56,11 +57,10 @@ def load_model(
         model = _load_run(Run.open(folder), step)
     elif step is not None:
         raise UserError(f"{path_or_name}: is no run directory, so it has no step {step}")
-    elif folder.exists():
-        model = _load_folder(folder, dtype, trust_remote_code)
     else:
         check_model(path_or_name)
-        model = _load_huggingface(str(path_or_name), dtype, trust_remote_code)
+        source = folder if folder.exists() else str(path_or_name)
+        model = _load_foreign(source, dtype, trust_remote_code)
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -77,9 +77,13 @@ def random_twin(
     if isinstance(model, Transformer):
         ours = Transformer(model.config, seed=seed, name=name)
         return ours.to(classifier.device, classifier.dtype).eval()
-    with torch.random.fork_rng(devices=[]):  # transformers draws from torch's own generator
-        torch.default_generator.manual_seed(seed)
-        theirs = type(model.model)(copy.deepcopy(model.model.config))
+    kept = getattr(model.model, "get_base_model", lambda: model.model)()  # without peft's wrapper
+    try:
+        with torch.random.fork_rng(devices=[]):  # transformers draws from torch's own generator
+            torch.default_generator.manual_seed(seed)
+            theirs = type(kept)(copy.deepcopy(kept.config))
+    except Exception as error:  # whatever the code of a model may raise
+        raise UserError(f"{name}: can't be made ({hub.reason(error)})") from error
     return HuggingFaceModel(theirs.to(classifier.device, classifier.dtype), name=name).eval()
 
 
@@ -99,22 +103,17 @@ def _load_run(run: Run, step: int | None) -> Transformer:
     return model
 
 
-def _load_folder(
-    folder: Path, dtype: torch.dtype | None, trust_remote_code: bool
+def _load_foreign(
+    source: Path | str, dtype: torch.dtype | None, trust_remote_code: bool
 ) -> Transformer | HuggingFaceModel:
-    check_model(folder)
-    config = read_json(folder / "config.json")
-    if config.get("format") == FORMAT:
-        return load_checkpoint(folder)
-    if not difference_from_ours(config):
-        return import_gpt_neo(folder)
-    return _load_huggingface(str(folder), dtype, trust_remote_code)
-
-
-def _load_huggingface(
-    path_or_name: str, dtype: torch.dtype | None, trust_remote_code: bool
-) -> Transformer | HuggingFaceModel:
-    loaded = load_huggingface(path_or_name, dtype=dtype, trust_remote_code=trust_remote_code)
+    """Load a folder that is no run, or a name on the hub; a GPT-Neo becomes our Transformer."""
+    if isinstance(source, Path) and base_of(source) is None:
+        config = describe(source)
+        if config.get("format") == FORMAT:
+            return load_checkpoint(source)
+        if not difference_from_ours(config):
+            return import_gpt_neo(source)
+    loaded = load_huggingface(str(source), dtype=dtype, trust_remote_code=trust_remote_code)
     config = loaded.model.config.to_dict()
     if difference_from_ours(config):
         return loaded

@@ -8,26 +8,26 @@ norm is found by what it does, when the stream before it is first asked for.
 Axes: B rows, T positions, D embedding, V vocabulary.
 """
 
-import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
+from tightframe.lm.module_calls import PositionTables, module_calls, returning
 
-PROBE = 4  # tokens of the probe; any model has seen as many
+PROBE = 4  # tokens of the probe, which is repeated with MORE; any model has seen as many
+MORE = 3
 
 # What configurations call the number of positions that a model knows, where it is limited.
-_POSITIONS = ("max_position_embeddings", "max_seq_len")
+_POSITIONS = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 
 
 class HuggingFaceModel(nn.Module):
@@ -48,13 +48,16 @@ class HuggingFaceModel(nn.Module):
         self.finish: Callable[[Tensor], Tensor] | None = self._finish
         # All blocks, as one module and its output: the head needs no work of them.
         self._skipped: dict[tuple[torch.device, torch.dtype], tuple[nn.Module, Any]] = {}
+        self.positions = self._described_positions
         self._probe()
 
     @property
     def classifier(self) -> Float[Tensor, "V D"]:
-        """The output matrix, a row a token; the parameter itself."""
-        weight: Tensor = self._output.weight
-        return weight
+        """The output matrix, a row a token: the parameter itself, unless it has adapters of peft.
+
+        These are added to the parameter whenever the matrix is asked for, as they may be training.
+        """
+        return _with_adapters(self._output)
 
     @property
     def bias(self) -> Float[Tensor, " V"] | None:
@@ -66,12 +69,6 @@ class HuggingFaceModel(nn.Module):
     def architecture(self) -> str:
         """What transformers calls its kind, as "GPT2LMHeadModel"."""
         return type(self.model).__name__
-
-    @property
-    def positions(self) -> int | None:
-        """How many positions it knows; None where it says of no limit."""
-        config = self.model.config.get_text_config()
-        return next((n for name in _POSITIONS if (n := getattr(config, name, None))), None)
 
     @property
     def tied(self) -> bool:
@@ -132,7 +129,7 @@ class HuggingFaceModel(nn.Module):
     def _finish(self, logits: Float[Tensor, "*N M"]) -> Float[Tensor, "*N M"]:
         """The model runs on a single token, and its output layer gives these instead."""
         given = logits.clone().reshape(1, -1, logits.shape[-1])
-        with self._without_blocks(), _returning(self._output, given):
+        with self._without_blocks(), returning(self._output, given):
             return self._run_token().view(logits.shape)
 
     @contextmanager
@@ -141,21 +138,33 @@ class HuggingFaceModel(nn.Module):
         where = self.classifier.device, self.classifier.dtype
         if where not in self._skipped:
             self._skipped[where] = self._largest_before_output()
-        with _returning(*self._skipped[where]):
+        with returning(*self._skipped[where]):
             yield
 
     def _run_token(self) -> Tensor:
         token = torch.zeros(1, 1, dtype=torch.long, device=self.classifier.device)
-        logits: Tensor = self.model(input_ids=token, use_cache=False).logits
+        logits: Tensor = self._forward(token).logits
         return logits
+
+    def _forward(self, tokens: Int[Tensor, "B T"], **options: Any) -> Any:
+        """Return the model's own output; whatever its code may raise is one line."""
+        try:
+            return self.model(input_ids=tokens, use_cache=False, return_dict=True, **options)
+        except UserError:
+            raise
+        except Exception as error:
+            raise self._unsupported(
+                f"its forward pass fails on {tokens.shape[1]} tokens ({hub.reason(error)})"
+            ) from error
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _largest_before_output(self) -> tuple[nn.Module, Any]:
         """The module of most parameters that ends before the output layer, and what it gives."""
-        with _calls(self.model) as calls:
+        with module_calls(self.model) as calls:
             self._run_token()
-        end = [module for module, *_ in calls].index(self._output)
+        inside = set(self._output.modules())  # of a layer with adapters there are several
+        end = next(i for i, (module, *_) in enumerate(calls) if module in inside)
         module, *_, made = max(
             calls[:end], key=lambda call: sum(weight.numel() for weight in call[0].parameters())
         )
@@ -176,12 +185,8 @@ class HuggingFaceModel(nn.Module):
 
         place = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
         with self._at_output(keep):
-            output = self.model(
-                input_ids=batch.inputs,
-                attention_mask=(place < batch.lengths[:, None]).long(),
-                use_cache=False,
-                **options,
-            )
+            visible = (place < batch.lengths[:, None]).long()
+            output = self._forward(batch.inputs, attention_mask=visible, **options)
         if len(found) != 1 or found[0].shape[:2] != batch.inputs.shape:
             raise self._unsupported("its output layer is not called once with all positions")
         return found[0], output
@@ -204,112 +209,94 @@ class HuggingFaceModel(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> None:
-        """Refuse a model whose head is not its own, or that sees later tokens."""
+        """Refuse a model whose head is not its own, that sees later tokens or is not finite."""
         tokens = self._probe_tokens
-        embeddings, output = self._run(tokens, output_hidden_states=True)
+        first, later = tokens[:, :PROBE], torch.cat((tokens[:, : PROBE - 1], tokens[:, PROBE:]), 1)
+        with PositionTables(self.model, PROBE) as tables:
+            embeddings, output = self._run(first, output_hidden_states=True)
         # Of a model that gives no hidden states there are two layers: the first and the last.
         self.depth = max(1, len(_hidden_states(output)) - 1)
         made: list[Tensor] = []
         hook = self._output.register_forward_hook(lambda _, __, logits: made.append(logits))
-        logits = self.model(input_ids=tokens, use_cache=False).logits
+        logits = self._forward(first).logits
         hook.remove()
+        self._check_finite(logits)
         if not _close(self.head(embeddings), logits):
             raise self._unsupported("its logits are not made from the input of its output layer")
+        self._check_classifier(embeddings, made[0])
         if torch.equal(made[0].to(logits), logits):
             self.finish = None
-        tokens[0, -1] = 0
-        if not _close(self.embed(tokens)[:, :-1], embeddings[:, :-1]):
+        with PositionTables(self.model, later.shape[1]) as others:
+            again = self.embed(later)
+        if not _close(again[:, : PROBE - 1], embeddings[:, :-1]):
             raise self._unsupported("its embeddings change with later tokens, so it is not causal")
+        known = [n for _, n in tables.limits & others.limits]
+        self.positions = min([*known, *filter(None, [self.positions])], default=None)
+
+    @property
+    def _described_positions(self) -> int | None:
+        """Number of positions in the configuration; None where it says of no limit."""
+        config = self.model.config.get_text_config()
+        named = (getattr(config, name, None) for name in _POSITIONS)
+        return next((n for n in named if n is not None and n > 0), None)
 
     @property
     def _probe_tokens(self) -> Int[Tensor, "1 T"]:
-        classifier = self.classifier
-        return torch.arange(PROBE, device=classifier.device).remainder(len(classifier))[None]
+        """Tokens that are no padding and not consecutive, as positions are."""
+        padding = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+        n_rows, n = (
+            len(self.classifier),
+            PROBE + min(MORE, (self.positions or PROBE + MORE) - PROBE + 1),
+        )
+        tokens = [token for token in range(n_rows) if token != padding][: PROBE + MORE]
+        tokens = (tokens[::-1] * n)[:n]
+        return torch.tensor(tokens, device=self.classifier.device)[None]
+
+    def _check_finite(self, logits: Float[Tensor, "B T V"]) -> None:
+        if bool(logits.isfinite().all()):
+            return
+        parameters = self.model.named_parameters()
+        wrong = next((name for name, values in parameters if not values.isfinite().all()), None)
+        where = f", nor is its tensor {wrong}" if wrong else ""
+        raise UserError(
+            f"model {self.name}: its logits are not finite{where}; did training diverge, or "
+            "float16 overflow?"
+        )
+
+    def _check_classifier(self, embeddings: Tensor, made: Tensor) -> None:
+        """Refuse an output layer that is not one matrix: NC3 would be of another function."""
+        matrix = self.classifier
+        fits = matrix.is_floating_point() and matrix.shape == (made.shape[-1], embeddings.shape[-1])
+        if not fits or not _close(F.linear(embeddings, matrix, self.bias), made):
+            raise self._unsupported(
+                f"its output layer ({type(self._output).__name__}) is not its matrix of weights; "
+                "merge its adapters (merge_and_unload of peft), or load it without quantization"
+            )
 
     @cached_property
     @torch.no_grad()
     def _final_norm(self) -> nn.Module:
-        """The module that turns the residual stream into the last hidden state.
+        """Module that turns the residual stream into the last hidden state, or the embeddings.
 
-        It is the innermost one whose output is the last hidden state and whose input is of the
-        same shape but may have any length: a block adds to its input, a norm does not.
+        It is the innermost one whose output they are and whose input is of the same shape but may
+        have any length: a block adds to its input, a norm does not. Where the last hidden state is
+        the stream itself (`tie_last_hidden_states` is false), the embeddings are the norm's.
         """
-        with _calls(self.model) as calls:
-            _, output = self._run(self._probe_tokens, output_hidden_states=True)
+        with module_calls(self.model) as calls:
+            embeddings, output = self._run(self._probe_tokens[:, :PROBE], output_hidden_states=True)
         last = _hidden_states(output)[-1:]
-        for module, given, options, made in calls:  # inner modules end before outer ones
-            if len(given) != 1 or options or not isinstance(given[0], Tensor):
-                continue
-            if last and _same(last[0], made) and not _same(given[0], made):
-                if given[0].shape != made.shape or not _is_norm(module, given[0]):
-                    break
-                return module
-        raise UserError(
-            f"{self.name}: {type(self.model).__name__} has no layer before a final norm, because "
-            "its last hidden state is not made by one; choose other layers"
-        )
+        norm = _norm_before(last[0], calls) if last else None
+        if norm is None and last:
+            norm = _norm_before(embeddings, calls, given=last[0])
+        if norm is None:
+            raise UserError(
+                f"{self.name}: {type(self.model).__name__} has no layer before a final norm, "
+                "because its last hidden state is not made by one; choose other layers"
+            )
+        return norm
 
     def _unsupported(self, reason: str) -> UserError:
         return UserError(f"{self.name}: {type(self.model).__name__} can't be used: {reason}")
-
-
-def load_huggingface(
-    path_or_name: str, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False
-) -> HuggingFaceModel:
-    """A model of a local folder or of the Hugging Face hub, from safetensors only.
-
-    Args:
-        path_or_name: A folder with config.json, or a hub name.
-        dtype: Of the weights; by default as they were stored.
-        trust_remote_code: Run Python code that comes with the model.
-    """
-    try:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging as their_logging
-    except ImportError:
-        raise UserError(
-            f"{path_or_name}: needs transformers; run `pip install 'tightframe[hf]'`"
-        ) from None
-    verbosity = their_logging.get_verbosity()
-    # Tensors that are missing are told of below, in one line; and no bar off a terminal.
-    their_logging.set_verbosity(logging.ERROR)
-    bars = their_logging.is_progress_bar_enabled()
-    if not sys.stderr.isatty():
-        their_logging.disable_progress_bar()
-    silent = not Path(path_or_name).exists() and hub.unreachable()
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path_or_name,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            local_files_only=silent,
-            adapter_kwargs={"local_files_only": silent},  # asked for first where peft is installed
-            output_loading_info=True,
-        )
-    except Exception as error:  # whatever the network, the hub, the files or their code may raise
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        if not trust_remote_code and "trust_remote_code" in str(error):
-            raise UserError(
-                f"{path_or_name}: brings Python code of its own, which is not run; read it, and "
-                "give --trust-remote-code if you trust it"
-            ) from None
-        raise UserError(
-            f"{path_or_name}: transformers can't load this as a causal language model "
-            f"({type(error).__name__}: {reason})"
-        ) from None
-    finally:
-        their_logging.set_verbosity(verbosity)
-        if bars:
-            their_logging.enable_progress_bar()
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(
-            f"{path_or_name}: lacks {len(missing)} of the model's tensors, first {missing[0]}; "
-            "the checkpoint is incomplete, or not of a causal language model"
-        )
-    path = Path(path_or_name)
-    return HuggingFaceModel(model, name=(path.resolve() if path.exists() else path).name)
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:
@@ -328,31 +315,35 @@ def _same(first: Tensor, second: Any) -> bool:
     return alike and torch.equal(first, second)
 
 
+def _norm_before(
+    normed: Tensor, calls: Sequence[tuple[nn.Module, Any, Any, Any]], given: Tensor | None = None
+) -> nn.Module | None:
+    """Return the norm of one argument that made a tensor, from what was `given` if that is told."""
+    for module, (*arguments,), options, made in calls:  # inner modules end before outer ones
+        if len(arguments) != 1 or options or not isinstance(arguments[0], Tensor):
+            continue
+        stream = arguments[0]
+        if not _same(normed, made) or _same(stream, made):
+            continue
+        if stream.shape != made.shape or not _is_norm(module, stream):
+            return None
+        return module if given is None or _same(given, stream) else None
+    return None
+
+
+@torch.no_grad()
+def _with_adapters(layer: Any) -> Tensor:
+    """Return the layer's matrix, with those of LoRA that are added to its product."""
+    matrix: Tensor = layer.weight
+    if not hasattr(layer, "lora_A") or layer.disable_adapters:
+        return matrix
+    for name in layer.active_adapters:
+        if name in layer.lora_A and name not in layer.merged_adapters:
+            matrix = (matrix + layer.get_delta_weight(name)).to(layer.weight.dtype)
+    return matrix
+
+
 def _is_norm(module: nn.Module, stream: Tensor) -> bool:
     """Whether the module's output is the same for a longer input."""
     large = stream * (1024 / stream.abs().amax())  # so that the norm's epsilon doesn't matter
     return _close(module(2 * large), module(large))
-
-
-@contextmanager
-def _calls(model: nn.Module) -> Iterator[list[tuple[nn.Module, Any, Any, Any]]]:
-    """Module, arguments, named arguments and output of every call, in the order of their ends."""
-    calls: list[tuple[nn.Module, Any, Any, Any]] = []
-    with ExitStack() as hooks:
-        for module in model.modules():
-            hook = module.register_forward_hook(lambda *call: calls.append(call), with_kwargs=True)
-            hooks.callback(hook.remove)
-        yield calls
-
-
-@contextmanager
-def _returning(module: nn.Module, value: Any) -> Iterator[None]:
-    """While it lasts, calling the module gives `value` and does no work; its hooks still run."""
-    attributes = vars(module)
-    before = {"forward": attributes["forward"]} if "forward" in attributes else {}
-    attributes["forward"] = lambda *_, **__: value  # hides the method of the class
-    try:
-        yield
-    finally:
-        del attributes["forward"]
-        attributes.update(before)

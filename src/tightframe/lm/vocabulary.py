@@ -8,6 +8,7 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.formats import read_json
+from tightframe.lm.folders import with_tokenizer
 from tightframe.lm.runs import Run
 
 
@@ -78,6 +79,8 @@ def own_tokenizer(source: str | Path) -> Path | str | None:
     folder = Path(source).expanduser()
     if (folder / "config.toml").is_file():
         return _trained_on(Run.open(folder))
+    source = with_tokenizer(source)
+    folder = Path(source).expanduser()
     if (folder / "tokenizer.json").is_file():
         return folder / "tokenizer.json"
     return None if folder.exists() or isinstance(source, Path) else source
