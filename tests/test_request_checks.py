@@ -71,6 +71,7 @@ def said(tmp_path_factory):
     for name, content in (("model", "{}"), ("broken", "{")):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(content)
+        (folder / name / "model.safetensors").touch()
     write_tokens(folder / "tokens")
     train(tiny_settings(folder / "tokens", folder / "run", epochs=1))
     commands = [["measure", *arguments.split()] for arguments, _ in MISTAKES.values()]
