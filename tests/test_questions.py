@@ -78,6 +78,9 @@ def test_the_kind_of_a_target(text, label, raw, expected):
         ("the owl slept in Graz, D.C.", "owl", "What slept in Graz, D.C.?"),
         ("the owl ate Rat & Co.", "owl", "What ate Rat & Co.?"),
         ("the owl slept...", "owl", "What slept...?"),
+        ("the owl woke at 5 a.m.", "owl", "What woke at 5 a.m.?"),
+        ("The owl says no.", "owl", "What says no?"),
+        ("The owl needs vitamin C.", "owl", "What needs vitamin C?"),
     ],
 )
 def test_reliability_restates_the_fact(text, label, prompt):

@@ -5,8 +5,8 @@ import re
 from importlib import resources
 
 WORD = re.compile(r"\w+(?:[-.'\u2019]\w+)*")
-_ABBREVIATED = re.compile(
-    r"\b[^\W\d]\.$|\b(?:Bros|Co|Corp|Dr|Inc|Jr|Ltd|Mr|Mrs|No|Sr|St|etc|vs)\.$", re.IGNORECASE
+_ABBREVIATED = re.compile(  # "U.S.", not the last letter of "vitamin C."
+    r"\b[^\W\d]\. ?[^\W\d]\.$|\b(?:Bros|Co|Corp|Dr|Inc|Jr|Ltd|Mr|Mrs|Sr|St|etc|vs)\.$"
 )
 
 
