@@ -79,6 +79,7 @@ def test_what_is_no_whole_link_stays_as_it_is():
     [
         ("a <math>b</math>", "unknown_tag:math"),
         ("a <Foo>b", "unknown_tag:foo"),
+        (f"<{'a' * 999}>b", f"unknown_tag:{'a' * 80}"),
         ("a <span style='display: none'>b</span>", "unknown_tag:span"),
         ("<s>a {{nowrap|b</s>}}", "unclosed_tag:s"),
         ("a <sup>2", "unclosed_tag:sup"),

@@ -33,7 +33,7 @@ _QUOTING = re.compile(r"[*'\"“”\[\]_]|<[^<>]*>|&nbsp;")  # what a stamp or h
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _BOUND = re.compile(r"<!--\s*Hooks(End)?\s*-->", re.IGNORECASE)
 _LOST_BREAK = "\0"  # a line break inside a comment: it joins lines, and still counts
-_REDIRECT = re.compile(r"\s*#redirect\s*:?\s*\[\[([^\[\]|]*)", re.IGNORECASE)
+_REDIRECT = re.compile(r"\s*#redirect\s*:?\s*\[\[([^\[\]|\n]{1,255})", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)

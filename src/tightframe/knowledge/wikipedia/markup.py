@@ -175,7 +175,7 @@ class _Line:
         return f"[[{_joined(frame.parts)}]]"
 
     def _tag(self, match: re.Match[str]) -> None:
-        name = match[1].lower()
+        name = match[1].lower()[:80]  # of a fault; no known one is as long
         ends, empty = match[0][1] == "/", match[2].rstrip().endswith("/")
         effect = TAGS.get(name)
         if effect is None or _HIDDEN.search(match[2]):
