@@ -21,7 +21,7 @@ from tightframe.knowledge.data.json_lines import read_records, write_records, wr
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.data.spans import fact_generator
 from tightframe.knowledge.evaluation.paired import Estimate, estimates
-from tightframe.knowledge.evaluation.scores import normalised
+from tightframe.knowledge.evaluation.scores import normal_form
 from tightframe.knowledge.models.learners import Learner
 
 SCHEMA = 1
@@ -83,7 +83,7 @@ def candidates(
         raise ValueError(f"expected at least 2 candidates, got {n}")
     ordered = sorted(facts, key=lambda fact: fact.id)
     pool = [
-        (fact.id, question.answers[0], _key(question.answers[0]))
+        (fact.id, question.answers[0], normal_form(question.answers[0]))
         for fact in ordered
         for question in fact.questions
         if question.type == "reliability"
@@ -91,7 +91,7 @@ def candidates(
     found = []
     for one in asked:
         chosen = [one.answers[0]]
-        taken = {_key(alias) for alias in one.answers}
+        taken = {normal_form(alias) for alias in one.answers}
         for index in fact_generator(seed, one.question_id).permutation(len(pool)):
             fact_id, answer, key = pool[index]
             if fact_id != one.fact_id and key not in taken:
@@ -200,8 +200,3 @@ def save_ranks(
 def load_ranks(path: str | Path) -> list[Rank]:
     """The ranks of a file that `save_ranks` wrote."""
     return read_records(Path(path), lambda record: Rank(**record), what="a rank of a question")
-
-
-def _key(answer: str) -> str:
-    """Equal for answers that a score takes for each other."""
-    return normalised(answer) or " ".join(answer.lower().split())

@@ -15,7 +15,7 @@ from tightframe.knowledge.data.records import MASK, Fact
 from tightframe.knowledge.ensemble.clusters import LEXICAL
 from tightframe.knowledge.ensemble.text_embeddings import WeightedWords
 from tightframe.knowledge.ensemble.text_encoders import model_embeddings
-from tightframe.knowledge.evaluation.scores import normalised
+from tightframe.knowledge.evaluation.scores import normal_form
 
 TOP = 3  # passages in front of a question, as published
 
@@ -87,5 +87,5 @@ def _nearest(cosines: Float[np.ndarray, "N P"], top: int) -> Int[np.ndarray, "N 
 
 def _holds(passage: str, answers: Sequence[str]) -> bool:
     """Whether an alias's words stand in a row in the passage, normalised as for the scores."""
-    read = f" {normalised(passage)} "
-    return any(f" {words} " in read for words in map(normalised, answers) if words)
+    read = f" {normal_form(passage)} "
+    return any(f" {words} " in read for words in map(normal_form, answers))
