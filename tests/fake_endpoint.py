@@ -8,7 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Endpoint:
-    """Answers with what `say(number, body)` returns: (status, text, headers); counts from 1."""
+    """Answers with what `say(number, body)` returns: (status, text, headers); counts from 1.
+
+    In place of a text: bytes, or an iterator of bytes that are sent until the client hangs up.
+    """
 
     def __init__(self, say, delay=lambda number: 0.0):
         self.say, self.delay = say, delay
@@ -43,9 +46,14 @@ class Endpoint:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(text.encode())))
+                if isinstance(text, str | bytes):
+                    text = [text.encode() if isinstance(text, str) else text]
+                    self.send_header("Content-Length", str(len(text[0])))
+                else:
+                    self.send_header("Connection", "close")
                 self.end_headers()
-                self.wfile.write(text.encode())
+                for part in text:
+                    self.wfile.write(part)
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, request, address):
@@ -67,6 +75,13 @@ class Endpoint:
             thread.join()
 
 
-def completion(content):
+def completion(content, finish="stop", **message):
     """The body of a reply that says `content`."""
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]})
+    said = {"role": "assistant", "content": content} | message
+    return json.dumps({"choices": [{"message": said, "finish_reason": finish}]})
+
+
+def request(body):
+    """What the user asked for, also where the model has been told since that it went wrong."""
+    said = [turn["content"] for turn in body["messages"] if turn["role"] == "user"]
+    return said[-2] if "Reply with the one JSON object" in said[-1] else said[-1]

@@ -7,7 +7,7 @@ import pytest
 
 from example_facts import NAMES, write_facts
 from fake_endpoint import Endpoint as Fake
-from fake_endpoint import completion
+from fake_endpoint import completion, request
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.knowledge.data.benchmark import read_facts
@@ -94,7 +94,7 @@ def test_only_the_types_asked_for_get_clozes(file, tmp_path):
 
 
 def _asked(body):
-    return json.loads(body["messages"][-1]["content"])
+    return json.loads(request(body))
 
 
 def _good(number, body):
@@ -164,7 +164,7 @@ def test_nonsense_is_asked_again_and_never_kept(tmp_path, monkeypatch, content):
     fake = Fake(lambda number, body: (200, completion(content), {}))
     with fake.running(monkeypatch), pytest.raises(PartlyDoneError, match="0 of 1 facts"):
         write_clozes(path, tmp_path / "c.jsonl", backend="llm", types=["reliability"], wait=0.0)
-    assert len(fake.bodies) == 5
+    assert len(fake.bodies) == 2  # the second says what is wrong
     assert not (tmp_path / "replies").exists()
 
 

@@ -2,10 +2,17 @@
 
 import datetime
 import email.utils
+import itertools
 import json
 import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+import zlib
 
-import httpx
 import pytest
 
 from fake_endpoint import Endpoint as Fake
@@ -182,6 +189,9 @@ class _Waits:
     def is_set(self):
         return False
 
+    def set(self):
+        pass
+
 
 def _waits(monkeypatch, headers, status=503):
     fake = Fake(lambda number, body: (status, "", headers))
@@ -213,8 +223,7 @@ def test_retry_after_is_a_number_or_a_date():
     when = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=90)
     values = {"12": 12, "": 0, "soon": 0, email.utils.format_datetime(when, usegmt=True): 90}
     for value, seconds in values.items():
-        answer = httpx.Response(429, headers={"Retry-After": value})
-        assert llm._retry_after(answer) == pytest.approx(seconds, abs=2)
+        assert llm._seconds(value) == pytest.approx(seconds, abs=2)
 
 
 def test_a_slow_server_is_asked_again(file, tmp_path, monkeypatch):
@@ -247,18 +256,178 @@ def test_only_what_is_missing_is_asked_for(file, tmp_path, monkeypatch):
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "c.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[1]", "{}", '{"reliability": 3}', "[" * 100_000, '"\\ud800"', None, KEY]
-)
-def test_nonsense_is_asked_again_and_never_kept(tmp_path, monkeypatch, content):
-    path = tmp_path / "facts.jsonl"
+def _only(tmp_path, monkeypatch, say, **options):
+    """Ask for the questions of one fact; the reason why there are none, and the fake."""
+    path, out = tmp_path / "facts.jsonl", tmp_path / "q.jsonl"
     path.write_text(json.dumps(next(iter(_facts(1))).to_dict()) + "\n")
-    fake = Fake(lambda number, body: (200, completion(content), {}))
-    with fake.running(monkeypatch, KEY), pytest.raises(PartlyDoneError):
-        write_questions(path, tmp_path / "q.jsonl", backend="llm", wait=0.0)
-    assert len(fake.bodies) == 5
-    assert not (tmp_path / "replies").exists()
-    assert not [p for p in tmp_path.iterdir() if KEY in p.read_text()]
+    with Fake(say).running(monkeypatch, KEY) as fake:
+        try:
+            write_questions(path, out, backend="llm", wait=0.0, **options)
+        except PartlyDoneError:
+            assert not (tmp_path / "replies").exists()
+            assert not [p for p in tmp_path.iterdir() if KEY in p.read_text()]
+            return _lines(tmp_path / "q.left.jsonl")[0]["reason"], fake
+    assert len(_lines(out)[0]["questions"]) == 5
+    return "", fake
+
+
+@pytest.mark.parametrize(
+    ("content", "requests", "reason"),
+    [
+        ("[1]", 2, "no JSON object"),
+        ("{}", 2, "no reliability with a prompt"),
+        ('{"reliability": 3}', 2, "no reliability with a prompt"),
+        ('{"reliability": {"prompt": "W?"', 2, "Expecting ',' delimiter"),
+        ('{"a":' * 100_000, 2, "nested too deeply"),
+        ('"\\ud800"', 2, "no JSON object"),
+        ("<think>so {b}", 2, "a thought without an end"),
+        ("", 1, "the reply holds no text (finish_reason 'stop')"),
+        (None, 1, "the reply holds no text (finish_reason 'stop')"),
+        (KEY, 1, "the reply repeats the key"),
+    ],
+)
+def test_nonsense_is_objected_to_once_and_never_kept(
+    tmp_path, monkeypatch, content, requests, reason
+):
+    said, fake = _only(tmp_path, monkeypatch, lambda *_: (200, completion(content), {}))
+    assert reason in said
+    assert len(fake.bodies) == requests
+    if requests == 2:  # not the same request once more
+        first, second = (body["messages"] for body in fake.bodies)
+        assert second[:2] == first
+        assert [turn["role"] for turn in second[2:]] == ["assistant", "user"]
+        assert second[2]["content"] == content[:10_000]
+        assert reason in second[3]["content"]
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        "<think>\nIt is {{b}} or {{}}.\n</think>\n\n{0}",
+        "so {{b}}\n</think>{0}",  # a template that opens the thought itself
+        '<think>{{"reliability": 3}}</think>{0}',
+        "Here it is:\n```json\n{0}\n```\nIs that right?",
+        "```JSON\n{0}\n```",
+        "```\n{0}```",
+        "{0}\n\nMore?",
+        'A draft: {{"reliability": 3}}\n\nNow: {0}',
+    ],
+)
+def test_a_reply_is_read_whatever_stands_around_its_object(tmp_path, monkeypatch, dress):
+    def say(number, body):
+        return 200, completion(dress.format(json.dumps(_about(body), indent=1))), {}
+
+    reason, fake = _only(tmp_path, monkeypatch, say)
+    assert (reason, len(fake.bodies)) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (completion('{"reliability": {"pro', "length"), "the reply was cut at the server's limit"),
+        (completion("<think>let me", "length"), "the reply was cut at the server's limit"),
+        (completion(None, "length"), "holds no text: it was cut at the server's limit"),
+        (completion(None, "content_filter"), "no text (finish_reason 'content_filter')"),
+        (completion(None, refusal="I \x1b[31mwon't " + KEY), "the model refuses: I [31mwon't ..."),
+    ],
+)
+def test_a_reply_that_was_cut_or_refused_says_so_and_is_not_asked_for_again(
+    tmp_path, monkeypatch, reply, reason
+):
+    said, fake = _only(tmp_path, monkeypatch, lambda *_: (200, reply, {}))
+    assert reason in said
+    assert len(fake.bodies) == 1
+
+
+def test_what_is_no_chat_completion_is_asked_for_again(tmp_path, monkeypatch):
+    def say(number, body):
+        return (200, "<html>Back soon", {}) if number < 3 else _good(number, body)
+
+    reason, fake = _only(tmp_path, monkeypatch, say)
+    assert (reason, len(fake.bodies)) == ("", 3)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_refused_temperature_is_left_out_and_stays_out(file, tmp_path, monkeypatch, named):
+    """As `response_format` is, alone or together with it; the server may not name which."""
+
+    def say(number, body):
+        refused = [name for name in ("temperature", "response_format") if name in body]
+        return (400, f"no {refused if named else []}", {}) if refused else _good(number, body)
+
+    with Fake(say).running(monkeypatch) as fake:
+        done = write_questions(file, tmp_path / "q.jsonl", backend="llm", wait=0.0)
+    assert done.facts == 50
+    good = [body for body in fake.bodies if set(body) == {"model", "messages"}]
+    assert len(good) == 50
+    assert len(fake.bodies) <= 50 + 8 * 2  # until the first has learned it
+
+
+def test_only_the_option_that_is_refused_is_left_out(tmp_path, monkeypatch):
+    def say(number, body):
+        return (400, "'temperature': 1 only", {}) if "temperature" in body else _good(number, body)
+
+    _, fake = _only(tmp_path, monkeypatch, say)
+    assert len(fake.bodies) == 2
+    assert "response_format" in fake.bodies[1]
+
+
+def _bomb():
+    """A gzip stream without end, one MiB after the other packed into a KiB."""
+    packer = zlib.compressobj(wbits=31)
+    while True:
+        yield packer.compress(bytes(2**20)) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _drops():
+    while True:
+        time.sleep(0.01)
+        yield b" "
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reason"),
+    [
+        (_bomb, {"Content-Encoding": "gzip"}, "the reply is larger than 16 MiB"),
+        (lambda: itertools.repeat(bytes(2**16)), {}, "the reply is larger than 16 MiB"),
+        (_drops, {}, "the reply takes longer than 0 s"),
+        (lambda: b"", {"Content-Encoding": "gzip, gzip"}, "is encoded as 'gzip, gzip'"),
+    ],
+)
+def test_a_reply_without_end_is_cut_off(tmp_path, monkeypatch, body, headers, reason):
+    if body is _drops:
+        monkeypatch.setattr(llm, "LONGEST_REPLY", 0.2)
+    tracemalloc.start()
+    said, fake = _only(tmp_path, monkeypatch, lambda *_: (200, body(), headers))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reason in said
+    assert len(fake.bodies) == 1
+    assert peak < 200 * 2**20
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_interrupt_ends_at_once_while_the_server_says_nothing(tmp_path, status):
+    """Ctrl-C goes to a process of its own: its main thread waits for threads that wait."""
+    path = tmp_path / "facts.jsonl"
+    path.write_text("".join(json.dumps(fact.to_dict()) + "\n" for fact in _facts(9)))
+    came = threading.Event()
+
+    def say(number, body):
+        came.set()
+        return status, _drops(), {}
+
+    with pytest.MonkeyPatch.context() as patch, Fake(say).running(patch):
+        words = f"knowledge questions {path} --backend llm --out {tmp_path}/q.jsonl"
+        command = [sys.executable, "-m", "tightframe", *words.split()]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+        assert came.wait(60)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert time.monotonic() - begin < 10
+    assert process.returncode not in (0, 3)
+    assert {one.name for one in tmp_path.iterdir()} == {"facts.jsonl"}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Replies of a language model behind an OpenAI-compatible endpoint, each asked for once.
+"""Replies of a language model behind an OpenAI-compatible endpoint, each requested once.
 
-Every valid reply is a file of the cache, named by the SHA-256 of its request: a second run asks
-for nothing, an interrupted one goes on. Replies are joined to their requests by that name, never
-by order of arrival.
+Every valid reply is a file of the cache, named by the SHA-256 of its request: a second run sends
+nothing, an interrupted one resumes. Replies are joined to their requests by that name, never by
+order of arrival. A request is repeated only where the server failed; a reply that cannot be read
+is answered with the reason, once, since the same request would bring the same reply.
 """
 
 import dataclasses
@@ -11,12 +12,13 @@ import email.utils
 import hashlib
 import json
 import os
+import queue
 import random
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import httpx
 
@@ -28,10 +30,15 @@ Parse: TypeAlias = Callable[[str], Any]  # ValueError for a reply that is not wh
 
 AT_ONCE = 8  # requests
 ATTEMPTS = 5  # for each request
-TIMEOUT = 60.0  # seconds, for each attempt
+TIMEOUT = 60.0  # seconds without a byte from the server
+LONGEST_REPLY = 600.0  # seconds, from the request to the reply's last byte
+LARGEST_REPLY = 16 * 2**20  # bytes, decoded
 LONGEST_WAIT = 300.0  # seconds that a server may ask for; who wants more is asked another day
 _PARAMETERS: dict[str, Any] = {"temperature": 0}
-_JSON = {"response_format": {"type": "json_object"}}  # not in the cache's key: not all take it
+_ENCODINGS = ("identity", "gzip", "deflate")
+_GIVEN_UP = "given up: the server had stopped answering"
+_CUT = 'was cut at the server\'s limit of tokens (finish_reason "length"); raise it there'
+_JSON = {"response_format": {"type": "json_object"}}  # not in the cache's key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,26 +116,35 @@ def ask_all(
         if kept is not None:
             found[name] = kept
     progress(len(found))
-    with _Client(endpoint, wait) as client, ThreadPoolExecutor(AT_ONCE) as threads:
-        futures = {
-            threads.submit(client.ask, messages, read, name): name
-            for name, (messages, read) in work.items()
-            if name not in found
-        }
+    open_ = [name for name in work if name not in found]
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in open_:
+        waiting.put(name)
+    answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    with _Client(endpoint, wait) as client:
+        threads = [
+            threading.Thread(target=client.work, args=(waiting, work, answers), daemon=True)
+            for _ in range(min(AT_ONCE, len(open_)))
+        ]
+        for thread in threads:
+            thread.start()
         try:
-            for future in as_completed(futures):
-                name = futures[future]
-                try:
-                    found[name] = future.result()
-                except _LeftError as error:
-                    reasons[name] = str(error)
+            for _ in open_:
+                name, reply = answers.get()
+                if isinstance(reply, _LeftError):
+                    reasons[name] = str(reply)
                     continue
-                entry = {"model": endpoint.model, "messages": work[name][0], "reply": found[name]}
+                if isinstance(reply, BaseException):
+                    raise reply
+                found[name] = reply
+                entry = {"model": endpoint.model, "messages": work[name][0], "reply": reply}
                 write_text(cache / f"{name}.json", json.dumps(entry, ensure_ascii=False) + "\n")
                 progress(len(found))
-        finally:
-            client.stopped.set()  # after a refusal or an interrupt nobody waits or asks on
-            threads.shutdown(wait=True, cancel_futures=True)
+        except Exception:  # an interrupt does not wait for a server
+            client.stopped.set()
+            for thread in threads:
+                thread.join()
+            raise
     return Replies(
         tuple(found.get(name) for name in names),
         tuple(reasons.get(name, "") for name in names),
@@ -137,11 +153,19 @@ def ask_all(
 
 
 class _LeftError(Exception):
-    """A request without a reply, and why."""
+    """The reason why a request has no reply."""
+
+
+class _Answer(NamedTuple):
+    """An HTTP response that has been read to its end."""
+
+    status: int
+    text: str
+    retry_after: str
 
 
 class _Client:
-    """One request after another, from several threads."""
+    """Requests to one endpoint, from several threads."""
 
     def __init__(self, endpoint: Endpoint, wait: float) -> None:
         self.endpoint, self.wait = endpoint, wait
@@ -149,18 +173,37 @@ class _Client:
         self.sent = 0
         self._in_a_row = 0  # requests that failed for good since the last one that did not
         self._counting = threading.Lock()
-        self._json = True  # until the server refuses it
+        self._options = _JSON | _PARAMETERS  # without those that the server refused
         headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
+        headers["Accept-Encoding"] = ", ".join(_ENCODINGS)
         self._http = httpx.Client(headers=headers, timeout=TIMEOUT)
 
     def __enter__(self) -> "_Client":
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.stopped.set()  # after a refusal or an interrupt nobody waits or sends anything
         self._http.close()
 
+    def work(
+        self,
+        waiting: "queue.SimpleQueue[str]",
+        work: Mapping[str, tuple[Messages, Parse]],
+        answers: "queue.SimpleQueue[tuple[str, Any]]",
+    ) -> None:
+        """Put the reply to each name of a queue, or the error in its place, into another queue."""
+        while True:
+            try:
+                name = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                answers.put((name, self.ask(*work[name], name)))
+            except BaseException as error:
+                answers.put((name, error))
+
     def ask(self, messages: Messages, parse: Parse, name: str) -> Any:
-        """The parsed reply; _LeftError if there is none after all attempts."""
+        """Return the parsed reply; raise _LeftError if there is none."""
         try:
             reply = self._try(messages, parse, name)
         except _LeftError:
@@ -174,23 +217,37 @@ class _Client:
 
     def _try(self, messages: Messages, parse: Parse, name: str) -> Any:
         jitter = random.Random(name)
+        told = False  # the model, what is wrong with its reply
         for attempt in range(ATTEMPTS):
             if self.stopped.is_set():
-                raise _LeftError("given up: the server had stopped answering")
+                raise _LeftError(_GIVEN_UP)
             pause = self.wait * 2**attempt * (1 + jitter.random() / 4)
             try:
                 answer = self._post(messages, name)
             except httpx.RequestError as error:
                 reason = f"{type(error).__name__} (no answer from the server)"
             else:
-                if answer.status_code == 200:
+                if answer.status == 200:
                     try:
-                        return parse(self._content(answer))
-                    except ValueError as error:
-                        reason = f"the reply is not what was asked for: {_line(str(error))}"
-                elif answer.status_code == 429 or answer.status_code >= 500:
-                    reason = f"status {answer.status_code}"
-                    pause = max(pause, _retry_after(answer))
+                        choice = json.loads(answer.text)["choices"][0]
+                        message, end = choice["message"], choice.get("finish_reason")
+                    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                        reason = "the reply is no chat completion"
+                    else:
+                        text = self._text(message, end)
+                        try:
+                            return parse(text)
+                        except ValueError as error:
+                            reason = f"the reply is not what was requested: {_line(str(error))}"
+                        if end == "length":
+                            reason = f"the reply {_CUT}"
+                        if told or end == "length":
+                            raise _LeftError(reason)
+                        messages, told = [*messages, *_objection(text, reason)], True
+                        continue
+                elif answer.status == 429 or answer.status >= 500:
+                    reason = f"status {answer.status}"
+                    pause = max(pause, _seconds(answer.retry_after))
                 else:
                     self.stopped.set()  # here, before another thread sends the same
                     raise UserError(self._refusal(answer))
@@ -200,47 +257,73 @@ class _Client:
                 self.stopped.wait(pause)
         raise _LeftError(f"{reason}, {ATTEMPTS} times")
 
-    def _post(self, messages: Messages, name: str) -> httpx.Response:
-        url = f"{self.endpoint.base_url}/chat/completions"
-        body = {"model": self.endpoint.model, "messages": messages, **_PARAMETERS}
-        headers = {"X-Request-Id": name}
-        if self._json:
-            self._count()
-            answer = self._http.post(url, json=body | _JSON, headers=headers)
-            if answer.status_code not in (400, 422):
-                return answer
-        self._count()
-        answer = self._http.post(url, json=body, headers=headers)
-        if answer.status_code == 200:
-            self._json = False
+    def _post(self, messages: Messages, name: str) -> _Answer:
+        """Send a request, without the options that the server turns out to refuse."""
+        body = {"model": self.endpoint.model, "messages": messages}
+        options = dict(self._options)
+        while True:
+            answer = self._send(body | options, name)
+            if answer.status not in (400, 422) or not options:
+                break
+            named = [option for option in options if option in answer.text]
+            del options[next(iter(named or options))]
+        if answer.status == 200:
+            self._options = options
         return answer
 
-    def _count(self) -> None:
+    def _send(self, body: Mapping[str, Any], name: str) -> _Answer:
+        """Send one request and read its answer, bounded in size and time."""
         with self._counting:
             self.sent += 1
+        url, begin = f"{self.endpoint.base_url}/chat/completions", time.monotonic()
+        content = bytearray()
+        with self._http.stream("POST", url, json=body, headers={"X-Request-Id": name}) as answer:
+            encoding = answer.headers.get("Content-Encoding", _ENCODINGS[0])
+            if encoding.strip().lower() not in _ENCODINGS:  # two in a row multiply their size
+                raise _LeftError(f"the reply is encoded as {_line(encoding)[:50]!r}")
+            for part in answer.iter_bytes():  # of at most 64 KiB before it is decoded
+                content += part
+                if len(content) > LARGEST_REPLY:
+                    raise _LeftError(f"the reply is larger than {LARGEST_REPLY >> 20} MiB")
+                if time.monotonic() - begin > LONGEST_REPLY:
+                    raise _LeftError(f"the reply takes longer than {LONGEST_REPLY:.0f} s")
+                if self.stopped.is_set():
+                    raise _LeftError(_GIVEN_UP)
+        text = content.decode(errors="replace")
+        return _Answer(answer.status_code, text, answer.headers.get("Retry-After", ""))
 
-    def _content(self, answer: httpx.Response) -> str:
-        try:
-            content = answer.json()["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise ValueError("no chat completion") from None
-        if not isinstance(content, str):
-            raise ValueError("no text")
-        if len(self.endpoint.key) >= 8 and self.endpoint.key in content:
-            raise ValueError("it repeats the key")
-        return content
+    def _text(self, message: Mapping[str, Any], end: str | None) -> str:
+        """Return what the model said; raise _LeftError with the reason if it said nothing."""
+        text, refusal = message.get("content"), message.get("refusal")
+        if isinstance(text, str) and text.strip():
+            if len(self.endpoint.key) >= 8 and self.endpoint.key in text:
+                raise _LeftError("the reply repeats the key")
+            return text
+        if isinstance(refusal, str) and refusal:
+            raise _LeftError(f"the model refuses: {_line(self._without_key(refusal))[:200]}")
+        if end == "length":
+            raise _LeftError(f"the reply holds no text: it {_CUT}")
+        raise _LeftError(f"the reply holds no text (finish_reason {_line(str(end))[:50]!r})")
 
-    def _refusal(self, answer: httpx.Response) -> str:
-        host, status = answer.request.url.host, answer.status_code
+    def _without_key(self, text: str) -> str:
+        return text.replace(self.endpoint.key, "...") if self.endpoint.key else text
+
+    def _refusal(self, answer: _Answer) -> str:
+        host, status = httpx.URL(self.endpoint.base_url).host, answer.status
         if status in (401, 403):  # such an answer may quote the key
             return f"{host}: status {status}; check TIGHTFRAME_LLM_KEY"
-        said = _line(answer.text)
-        if self.endpoint.key:
-            said = said.replace(self.endpoint.key, "...")
+        said = _line(self._without_key(answer.text[:5000]))
         return (
             f"{host}: status {status} ({said[:200]}); check TIGHTFRAME_LLM_BASE_URL and"
             " TIGHTFRAME_LLM_MODEL"
         )
+
+
+def _objection(text: str, reason: str) -> Messages:
+    """Return the turns that follow a reply which cannot be read."""
+    said = text[:10_000].encode(errors="replace").decode()
+    wish = f"{reason}. Reply with the one JSON object that was requested, and nothing else."
+    return [{"role": "assistant", "content": said}, {"role": "user", "content": wish}]
 
 
 def _is_plain_url(text: str) -> bool:
@@ -266,9 +349,8 @@ def _cached(path: Path, parse: Parse) -> Any:
         return None
 
 
-def _retry_after(answer: httpx.Response) -> float:
-    """Seconds that the server asks to wait: a number or a date."""
-    value = answer.headers.get("Retry-After", "")
+def _seconds(value: str) -> float:
+    """Return the seconds that a server asks to wait: a number or a date."""
     try:
         return float(value)
     except ValueError:
