@@ -114,7 +114,10 @@ def test_a_reply_of_another_form_leaves_the_fact_to_another_run(
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [("", "expected --reordered, --paraphrases N or"), ("--paraphrases -1", "--paraphrases -1:")],
+    [
+        ("", "expected --reordered, --paraphrases N or"),
+        ("--paraphrases -1", "'-1' is no whole number"),
+    ],
 )
 def test_a_command_that_asks_for_nothing_is_refused(file, tmp_path, capsys, options, said):
     with pytest.raises(SystemExit) as stop:
