@@ -417,6 +417,15 @@ def test_a_mistake_is_one_line_and_leaves_everything_as_it_was(
     assert _listing(folder) == before
 
 
+def test_too_few_documents_for_the_groups_are_said_before_a_pass(made, capsys, monkeypatch):
+    # Of about 5,000 tokens, a tenth for validation: 360 training documents, 40 others.
+    monkeypatch.setattr("tightframe.collapse.states.moments", None)  # the pass
+    with pytest.raises(SystemExit) as stop:
+        cli.main(f"measure {made}/run --groups 300 --measures nc2_etf_error".split())
+    assert stop.value.code == 2
+    assert re.search(r"split 'val' .* too few for 300 groups", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     "typed", [_build("--vocab-size 300"), _train(""), "measure {0}/run --measures nc2_etf_error"]
 )

@@ -295,6 +295,8 @@ def test_the_seed_tells_other_stories(tmp_path, told):
         ({"blocks": "whole", "block": 2}, "block is 2; expected 3 tokens or more"),
         ({"blocks": "whole", "bos": "auto"}, "bos with blocks='whole': only packed blocks"),
         ({"vocab_size": 0}, "vocab_size is 0; expected 1 or more"),
+        ({"vocab_size": 10**11}, "a vocabulary of 100,000,000,000 is too large"),
+        ({"block": 10**11}, "block is 100,000,000,000; expected at most 16,777,216 tokens"),
         ({"vocab_size": 100}, "a vocabulary of 100 is too small; the smallest is 257"),
         ({"vocab_size": 50_000}, "a vocabulary of 50,000 is larger than this text supports"),
         ({"max_tokens": -1}, "max_tokens is -1; expected 1 or more"),

@@ -49,3 +49,16 @@ def test_the_setting_of_products_is_restored():
     with hardware.prepared(threads=1):
         assert torch.get_num_threads() == 1
     assert torch.backends.mkldnn.matmul.fp32_precision == state
+
+
+def test_more_threads_than_a_machine_has_are_refused():
+    settings = dataclasses.replace(SETTINGS, threads=10**9)
+    with pytest.raises(UserError, match=r"threads is 1,000,000,000; expected at most 1,024"):
+        hardware.choose(settings)
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_its_size(monkeypatch):
+    monkeypatch.setattr(hardware, "free_memory", lambda device: 3 * 10**9)
+    hardware.check_memory(3 * 10**9, "cpu", what="a model")
+    with pytest.raises(UserError, match=r"a model takes about 4\.0 GB of memory, but 3\.0 GB are"):
+        hardware.check_memory(4 * 10**9, "cpu", what="a model")

@@ -219,3 +219,10 @@ def test_evaluation_is_the_mean_over_labelled_positions(tokens, batch_tokens):
     assert found.loss == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
     assert found.accuracy == pytest.approx(torch.cat(hits).double().mean().item(), rel=1e-12)
     assert found.perplexity == pytest.approx(math.exp(found.loss))
+
+
+def test_a_model_that_does_not_fit_into_memory_is_refused_before_anything_is_made(tiny):
+    settings = dataclasses.replace(tiny, width=3_000_000)
+    with pytest.raises(UserError, match=r"width 3,000,000 .* takes about .* GB of memory"):
+        train(settings)
+    assert not settings.out.exists()

@@ -368,3 +368,13 @@ def test_a_batch_for_an_encoder_is_refused():
     batch = dataclasses.replace(batch_of(ids(1, 4)), source=batch_of(ids(1, 4)))
     with pytest.raises(ValueError, match="has no encoder"):
         model_of().embed(batch)
+
+
+@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"depth": 3, "width": 16, "heads": 2}])
+def test_a_training_takes_at_least_its_weights_gradients_moments_and_activations(changes):
+    # Exact but for biases and norms, of which there are few where the matrices are large.
+    model = model_of(**({"width": 64, "vocab_size": 500} | changes))
+    of_parameters = model.config.training_bytes(0)
+    assert of_parameters <= 16 * model.n_parameters <= 1.1 * of_parameters
+    of_rows = model.config.training_bytes(5) - of_parameters
+    assert of_rows == 64 * 5 * model.config.positions * model.config.width * model.config.depth

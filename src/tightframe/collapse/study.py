@@ -293,7 +293,9 @@ def _ood(model: Model, asked: Asked, wanted: states.Pass, how: How) -> dict[int,
 
 
 def _check_classes(shards: TokenShards, asked: Asked) -> None:
-    """Pairs need two classes; how many there will be is known before any model is loaded."""
+    """Refuse tokens with too few classes for pairs, or documents for groups, before a pass."""
+    for split in SPLITS:
+        shards.split(split).groups(asked.groups)
     reader = Reader(shards.split("train"), asked.reading)
     most = reader.label_counts().sort(descending=True).values[:2]
     if len(most) < 2 or int(most[-1]) < asked.min_count:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Assignments, Flag, Json, done, dumps, say, show
+from tightframe.commands.console import Assignments, Flag, Json, Seed, done, dumps, say, show
 from tightframe.errors import UserError
 from tightframe.files import check_new
 
@@ -19,7 +19,7 @@ def cluster(
     by: Literal["semantic", "time"] = "semantic",
     whole_days: Flag = False,
     embedder: str = "tf-idf",
-    seed: int = 0,
+    seed: Seed = 0,
     strict: Flag = False,
     json: Json = False,
 ) -> None:

@@ -7,6 +7,7 @@ from tightframe.commands.console import (
     Device,
     Flag,
     Json,
+    Seed,
     bar,
     done,
     dumps,
@@ -107,7 +108,7 @@ def concepts(
     clusters: int = 8,
     words: int = 10,
     model: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Read the leading singular vectors of a context table's proxy as concepts.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Parameter, Token, convert
+from cyclopts.validators import Number
 from rich.console import Console
 
 from tightframe.errors import printable
@@ -73,6 +74,7 @@ SEVERAL = Parameter(negative="", consume_multiple=True, converter=_apart)
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
 Device = Literal["auto", "cpu", "cuda"]  # `lm.hardware.device_named` says which it is here
+Seed = Annotated[int, Parameter(validator=Number(lte=2**32 - 1))]  # of scikit-learn: 32 bits
 Names = Annotated[list[str] | None, SEVERAL]
 Numbers = Annotated[list[int] | None, SEVERAL]
 # A value may hold commas and spaces, so each has its own --set.

@@ -24,6 +24,7 @@ from tightframe.errors import UserError, nearest
 from tightframe.files import sha256, whole_folder
 
 STORIES_TOKENS = 1_000_000
+LONGEST = 2**24  # tokens of a block: 64 MB, all of which are held to fill one
 
 WORDS = ("word", "bpe")  # tokens of stories
 
@@ -337,6 +338,8 @@ def _check_numbers(validation_share: float, block: int, least: int, **counts: in
         raise UserError(f"validation_share is {validation_share}; expected a number in (0, 1)")
     if block < least:
         raise UserError(f"block is {block}; expected {least} tokens or more")
+    if block > LONGEST:
+        raise UserError(f"block is {block:,}; expected at most {LONGEST:,} tokens")
     for option, count in counts.items():
         if count is not None and count <= 0:
             raise UserError(f"{option} is {count}; expected 1 or more")

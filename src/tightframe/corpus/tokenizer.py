@@ -11,6 +11,7 @@ from tightframe.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 N_BYTES = 256  # a byte-level BPE begins with every byte, so that it can write any text
+LARGEST = 2**22  # tokens; the library reserves memory for all of them before it reads a text
 
 # What others call the token that ends a document. Only of a tokenizer.json with nothing beside it:
 # the first one that is a special token of it is taken.
@@ -39,6 +40,8 @@ def train_bpe(
             f"a vocabulary of {vocab_size:,} is too small; "
             f"the smallest is {smallest}: the bytes and {special}"
         )
+    if vocab_size > LARGEST:
+        raise UserError(f"a vocabulary of {vocab_size:,} is too large; the largest is {LARGEST:,}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -13,6 +13,8 @@ from tightframe.errors import UserError
 
 CHOICES = {"device": "auto", "precision": "auto", "threads": 0}  # what asks for a choice
 
+MOST_THREADS = 1024  # more than any machine has cores for one process; torch starts all of them
+
 
 @runtime_checkable
 class MachineSettings(Protocol):
@@ -43,6 +45,8 @@ def choose(settings: S, recorded: S | None = None) -> S:
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
     threads = settings.threads or torch.get_num_threads()
+    if threads > MOST_THREADS:
+        raise UserError(f"threads is {threads:,}; expected at most {MOST_THREADS:,}")
     return dataclasses.replace(settings, device=device, precision=precision, threads=threads)
 
 
@@ -114,6 +118,16 @@ def free_memory(device: torch.device) -> int | None:
         return None
     sizes = dict(line.split(":", 1) for line in lines)
     return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
+
+
+def check_memory(needed: int, device: str, *, what: str) -> None:
+    """Refuse what would not fit into the free memory of a device, before it is allocated."""
+    free = free_memory(torch.device(device))
+    if free is not None and needed > free:
+        raise UserError(
+            f"{what} takes about {needed / 1e9:,.1f} GB of memory, but {free / 1e9:,.1f} GB are "
+            f"free on {device}; choose smaller sizes"
+        )
 
 
 def _onednn_settings() -> Any:

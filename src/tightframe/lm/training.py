@@ -65,6 +65,9 @@ class _Corpus:
             window=settings.window,
             tied=settings.tied,
         )
+        rows = min(settings.batch, self.split.n_blocks)
+        sizes = f"a model of width {config.width:,} and depth {config.depth:,}"
+        hardware.check_memory(config.training_bytes(rows), settings.device, what=sizes)
         self.module = Transformer(config, seed=settings.seed, name=settings.out.resolve().name)
         self.module.to(settings.device)
         self.steps = self.schedule.steps

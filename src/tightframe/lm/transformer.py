@@ -62,6 +62,19 @@ class TransformerConfig:
                 "choose a width that is a multiple of the heads"
             )
 
+    def training_bytes(self, rows: int) -> int:
+        """Return about how many bytes a training takes at the least, with `rows` rows in a step.
+
+        Of each parameter the weight, its gradient and AdamW's two moments, in float32; of each
+        position of each block about sixteen vectors that the gradient needs: norms, queries, keys,
+        values, the attention's output, and four times two of the hidden layer.
+        """
+        vocabularies = 1 if self.tied else 2
+        parameters = self.width * (vocabularies * self.vocab_size + self.positions)
+        parameters += 12 * self.depth * self.width**2
+        activations = 16 * rows * self.positions * self.width * self.depth
+        return 4 * (4 * parameters + activations)
+
 
 class Embedder(nn.Module):
     """What reads tokens and writes logits with one vocabulary, perhaps with one matrix for both."""

@@ -20,6 +20,7 @@ from tightframe.knowledge.models.networks import (
 from tightframe.knowledge.models.word_pieces import Coder
 from tightframe.knowledge.training.injection_runs import InjectionRun, InjectSettings
 from tightframe.knowledge.training.lessons import Wordings
+from tightframe.lm import hardware
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.settings import read_toml
 
@@ -85,6 +86,10 @@ def _new(settings: InjectSettings, arm: Arm, facts: Sequence[Fact], name: str) -
         window=0,
         attention_bias=True,
         scale_attention=True,
+    )
+    sizes = f"a network of width {config.width:,} and depth {config.depth:,}"
+    hardware.check_memory(
+        config.training_bytes(1), hardware.device_named(settings.device), what=sizes
     )
     n_slots = _n_slots(coder, facts, settings) if arm.layout == "slots" else 0
     return Network.new(arm, coder, config, seed=settings.seed, n_slots=n_slots, name=name)
