@@ -12,8 +12,9 @@ from reference.geometry import naive_classes
 from tightframe import cli
 from tightframe.collapse import metrics
 from tightframe.collapse.classes import by_token, class_table, measure_classes, readable
-from tightframe.collapse.words import spellings, words
+from tightframe.collapse.words import words
 from tightframe.corpus.build import build
+from tightframe.corpus.token_names import token_names
 from tightframe.corpus.tokenizer import train_bpe, word_level
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
@@ -219,7 +220,7 @@ def bpe():
 def table_of(tokenizer, counts):
     """A table of classes as far as `words` reads it; numbers are multiples of the id."""
     n_classes = tokenizer.get_vocab_size()
-    names = spellings(tokenizer, n_classes)
+    names = token_names(tokenizer, n_classes)
     lines = [
         {"id": index, "token": names[index], "count": count, "cdnv_p2": 10.0 * index}
         for index, count in counts.items()
@@ -273,16 +274,6 @@ def test_a_word_that_the_vocabulary_lacks_is_unknown():
         words(table_of(tokenizer, {0: 3}), ["Tim"], tokenizer)
 
 
-def test_tokens_are_spelled_as_text_with_their_space(bpe):
-    names = spellings(bpe, bpe.get_vocab_size() + 2)
-    assert names[bpe.encode(" Anna").ids[0]] == " Anna"
-    assert names[0] == "<|endoftext|>"
-    byte = bpe.token_to_id("\u00c3")  # 0xC3, the first byte of many letters: no text
-    assert names[byte] == "\u00c3"
-    assert names[-2:] == [f"<{len(names) - 2}>", f"<{len(names) - 1}>"]  # padded
-    assert spellings(word_level(["a", "b"]), 2) == ["a", "b"]
-
-
 # From a model to files.
 
 
@@ -334,6 +325,7 @@ def test_the_command_prints_words_or_the_heaviest_pairs(
     model, shards, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("tightframe.collapse.subject.load_model", lambda *a, **k: model)
+    monkeypatch.setattr("tightframe.collapse.checks.check_model", lambda _: None)
     arguments = ["classes", "small", "--tokens", str(shards.path), "--out", str(tmp_path)]
     cli.main(arguments)
     printed = capsys.readouterr().out

@@ -4,13 +4,14 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from tightframe.corpus import tokenizer as tokenizers
-from tightframe.corpus.shared import _BYTES, Capped, matched_counts, shared_classes
+from tightframe.corpus.shared import Capped, matched_counts, shared_classes
+from tightframe.corpus.token_names import _LETTERS
 from tightframe.errors import UserError
 
 
 def _byte_level(tokens, *, special=(), added=()):
     """A byte-level BPE of these tokens, spaces and all, with no merges."""
-    letters = {byte: letter for letter, byte in _BYTES.items()}
+    letters = {byte: letter for letter, byte in _LETTERS.items()}
     spelled = ["".join(letters[byte] for byte in token.encode()) for token in tokens]
     made = Tokenizer(models.BPE({token: index for index, token in enumerate(spelled)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -98,12 +99,12 @@ def test_every_string_of_a_tokenizer_is_shared_with_itself():
     assert sorted(ids.tolist()) == list(range(1, 278))  # 0 is end-of-text
     # In the order of the bytes; the single bytes are among them.
     alone = [index for index in ids.tolist() if len(made.id_to_token(index)) == 1]
-    assert [_BYTES[made.id_to_token(index)] for index in alone] == list(range(256))
+    assert [_LETTERS[made.id_to_token(index)] for index in alone] == list(range(256))
 
 
 def test_letters_of_bytes_are_those_of_the_library():
-    assert set(_BYTES) == set(pre_tokenizers.ByteLevel.alphabet())
-    for letter, byte in _BYTES.items():
+    assert set(_LETTERS) == set(pre_tokenizers.ByteLevel.alphabet())
+    for letter, byte in _LETTERS.items():
         if byte < 0x80:
             assert decoders.ByteLevel().decode([letter]) == chr(byte)
 

@@ -17,7 +17,8 @@ from tightframe.collapse import states
 from tightframe.collapse.study import Progress
 from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.collapse.values import Geometry
-from tightframe.collapse.words import ids_of, spellings, words
+from tightframe.collapse.words import ids_of, words
+from tightframe.corpus.token_names import token_names
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError, printable
 from tightframe.files import whole_file
@@ -100,7 +101,7 @@ def measure_classes(
             f"min_count is {min_count}; expected 1 or more, so that at least two classes of "
             f"{shards.path} take part"
         )
-    spelled = spellings(shards.tokenizer, shards.vocab_size)
+    spelled = token_names(shards.tokenizer, shards.vocab_size)
     for name in names:  # mistakes are told before the passes
         ids_of(name, shards.tokenizer, (counts >= min_count).nonzero().flatten().tolist())
     with prepared(subject.threads):

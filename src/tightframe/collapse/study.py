@@ -154,6 +154,9 @@ def measure_run(
         precision=precision,
     )
     shards = subject.tokens(tokens, progress)
+    if say is not None and isinstance(tokens, Text):
+        for note in shards.notes:
+            say(note)
     _check_classes(shards, asked)
     world = join_world()
     try:

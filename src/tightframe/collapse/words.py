@@ -61,22 +61,6 @@ def ids_of(name: str, tokenizer: Tokenizer, known: Collection[int]) -> list[int]
     return found
 
 
-def spellings(tokenizer: Tokenizer, n_classes: int) -> list[str]:
-    """The text of each id, a space before it included; as the vocabulary has it where it is none.
-
-    A part of a character is no text, nor is a special token.
-    """
-    decoder, special = tokenizer.decoder, tokenizer.get_added_tokens_decoder()
-    found = [f"<{index}>" for index in range(n_classes)]  # ids that the vocabulary skips
-    for token, index in tokenizer.get_vocab(with_added_tokens=True).items():
-        if index >= n_classes:
-            continue
-        # After a letter: at the beginning of a text some decoders drop a space.
-        text = "" if decoder is None or index in special else decoder.decode(["a", token])[1:]
-        found[index] = token if not text or "\N{REPLACEMENT CHARACTER}" in text else text
-    return found
-
-
 def _encode(text: str, tokenizer: Tokenizer) -> list[int]:
     """The ids of a text; none where it holds what the tokenizer does not know."""
     try:

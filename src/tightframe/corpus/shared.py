@@ -6,24 +6,13 @@ Tokenizers write the same string in other ways ('Ġthe', '▁the'), so strings a
 bytes that they add to a text, here ' the'.
 """
 
-import re
-
 import torch
 from jaxtyping import Bool, Int, Int64
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from tightframe.corpus.token_names import is_byte, marks_ends, token_bytes
 from tightframe.errors import UserError
-
-_FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")  # how SentencePiece writes a byte
-_SPACE = "\u0120"  # how a byte-level BPE writes one
-
-# A byte-level BPE writes each byte as a letter: itself where it can be seen, otherwise the next
-# one from U+0100 on.
-_SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_BYTES = {chr(byte): byte for byte in _SEEN} | {
-    chr(0x100 + nth): byte for nth, byte in enumerate(sorted(set(range(256)) - set(_SEEN)))
-}
 
 
 def shared_classes(a: Tokenizer, b: Tokenizer) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
@@ -88,35 +77,16 @@ class Capped:
 
 
 def _ids(tokenizer: Tokenizer) -> dict[bytes, int]:
-    """The id of each string that is one token, by its bytes."""
-    decode = tokenizer.decoder.decode if tokenizer.decoder is not None else " ".join
-    if decode(["a</w>", "a"]) == "a a":
+    """Return the id of each string that is one token, by its bytes."""
+    if marks_ends(tokenizer):
         raise UserError(
             "a tokenizer that marks the ends of words shares no strings with one that marks their "
             "beginnings; compare its model by bits per byte only"
         )
-    added = tokenizer.get_added_tokens_decoder()
-    unknown = getattr(tokenizer.model, "unk_token", None)
     ids: dict[bytes, int] = {}
     bytes_only: dict[bytes, int] = {}
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
-        if token == unknown or (index in added and added[index].special):
-            continue
-        byte = _FALLBACK.fullmatch(token)
-        if byte and decode(["<0x41>"]) == "A":
-            bytes_only[bytes.fromhex(byte[1])] = index
-        elif decode([_SPACE]) != " ":
-            # What it adds to a text that goes on: at the beginning some decoders drop a space.
-            ids.setdefault(decode(["a", token])[1:].encode(), index)
-        else:
-            ids.setdefault(token.encode() if index in added else _byte_level(token), index)
-    # Where a letter is a token and its byte is one, too, text is written with the letter.
+    for index, string in sorted(token_bytes(tokenizer).items()):
+        # Where a letter is a token and its byte is one, too, text is written with the letter.
+        byte = is_byte(str(tokenizer.id_to_token(index)), tokenizer)
+        (bytes_only if byte else ids).setdefault(string, index)
     return bytes_only | ids
-
-
-def _byte_level(token: str) -> bytes:
-    """The bytes that the letters of a byte-level token stand for."""
-    if not set(token) <= _BYTES.keys():  # not written so, as its decoder finds, too
-        return token.encode()
-    return bytes(_BYTES[letter] for letter in token)

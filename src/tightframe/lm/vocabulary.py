@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
+from tightframe.corpus.token_names import token_names
+from tightframe.corpus.tokenizer import vocab_size
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
@@ -48,7 +50,8 @@ def check_words(
     Args:
         source: As `load_model` takes it: a run, a folder, or a name on the hub.
         tokens: Ids.
-        words: What each of them is, as the tokenizer writes it or as text; none if unknown.
+        words: What each of them is, as the tokenizer writes it or as `token_names` does; none if
+            unknown.
         what: What holds them, for the message.
     """
     own = own_tokenizer(source)
@@ -58,9 +61,10 @@ def check_words(
     if known_own is None:
         return
     theirs = known_own.tokenizer
+    names = token_names(theirs, vocab_size(theirs))
     for index, word in zip(tokens, words, strict=True):
         known = theirs.id_to_token(index)
-        if word not in (known, theirs.decode([index], skip_special_tokens=False)):
+        if known is None or word not in (known, names[index]):
             raise UserError(
                 f"{what}: not tokenized as {source} expects: token {index} is {word!r} here and "
                 f"{known!r} in the model; make it from tokens of the model's own tokenizer"

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
+from tightframe.corpus.token_names import token_names
 from tightframe.corpus.tokens import Split, TokenShards
 
 Line: TypeAlias = tuple[Int32[np.ndarray, "_"], Bool[np.ndarray, "_"]]
@@ -33,7 +34,7 @@ class Documents:
         n_tokens: At most so many tokens come.
         vocab_size: V: ids from it on are dropped, and no pair contains them.
         source: What the text is: name, fingerprint, split, where they are known.
-        words: Of each of the V tokens; empty where unknown.
+        words: Names of the V tokens, see `token_names`; empty where unknown.
     """
 
     lines: Callable[[], Iterator[Line]]
@@ -52,7 +53,7 @@ def documents(tokens: Tokens, *, split: str, vocab_size: int | None) -> Document
     if isinstance(tokens, TokenShards):
         of_split = documents(tokens.split(split), split=split, vocab_size=vocab_size)
         source = {"tokens": tokens.name, "fingerprint": tokens.fingerprint, "split": split}
-        words = tuple(_spelling(tokens.tokenizer, token) for token in range(tokens.vocab_size))
+        words = tuple(token_names(tokens.tokenizer, tokens.vocab_size))
         return dataclasses.replace(of_split, source=source, words=words)
     if isinstance(tokens, Split):
         size = tokens.vocab_size if vocab_size is None else vocab_size
@@ -63,11 +64,6 @@ def documents(tokens: Tokens, *, split: str, vocab_size: int | None) -> Document
     size = largest + 1 if vocab_size is None else vocab_size
     total = sum(len(array) for array in arrays)
     return Documents(lambda: _arrays(arrays), total, size, {})
-
-
-def _spelling(tokenizer: object, token: int) -> str:
-    text: str = tokenizer.decode([token], skip_special_tokens=False)  # type: ignore[attr-defined]
-    return text
 
 
 def _listed(tokens: np.ndarray | Sequence[np.ndarray | Sequence[int]]) -> list[np.ndarray]:

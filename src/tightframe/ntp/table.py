@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Int32, Int64
 
+from tightframe.corpus.token_names import joined_names
 from tightframe.ntp.soft_labels import SoftLabels
 
 PAD = -1  # stands left of a context that is shorter than the longest
@@ -150,9 +151,9 @@ class ContextTable:
         ids = [int(token) for token in self.contexts[context] if token != PAD]
         if not self.vocabulary:
             return " ".join(map(str, ids))
-        # Tokens of a byte-level BPE bring their spaces along; words do not.
-        between = "" if self._spaced else " "
-        return between.join(self.vocabulary[token] for token in ids)
+        # Pieces of words bring their spaces along; words do not.
+        names = [self.vocabulary[token] for token in ids]
+        return joined_names(names) if self._spaced else " ".join(names)
 
     @cached_property
     def _spaced(self) -> bool:
