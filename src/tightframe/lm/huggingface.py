@@ -113,6 +113,11 @@ class HuggingFaceModel(nn.Module):
                 f"{self.name}: {type(self.model).__name__} gives no hidden states, so it has no "
                 f"layer {missing[0]}; its last one is {self.depth}"
             )
+        if several := [layer for layer in layers if found[layer].ndim != 3]:
+            raise UserError(
+                f"{self.name}: {type(self.model).__name__} has several residual streams at layer "
+                f"{several[0]}, so that no one vector is its embedding; choose layer {self.depth}"
+            )
         return [found[layer] for layer in layers]
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
@@ -307,7 +312,7 @@ def _close(ours: Tensor, theirs: Tensor) -> bool:
 
 def _hidden_states(output: Any) -> tuple[Tensor, ...]:
     """Of all layers, as a model of transformers returns them when asked; () if it never does."""
-    return getattr(output, "hidden_states", None) or ()
+    return tuple(getattr(output, "hidden_states", None) or ())
 
 
 def _same(first: Tensor, second: Any) -> bool:
