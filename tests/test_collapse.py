@@ -218,7 +218,7 @@ def test_precision_is_part_of_a_measurement(run):
 
 
 def test_a_vocabulary_that_the_model_does_not_know_is_refused(tokens, tmp_path):
-    with pytest.raises(UserError, match="foreign knows 20 tokens, but the corpus has 23"):
+    with pytest.raises(UserError, match="foreign knows 20 tokens, but the corpus has token 22"):
         measure_run(model(vocab_size=20), tokens, out=tmp_path)
     assert not list(tmp_path.rglob("*.jsonl"))
 

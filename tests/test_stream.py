@@ -212,8 +212,21 @@ def test_embeddings_that_are_not_finite_are_named_with_their_place(tokens, model
 
 def test_tokens_of_another_vocabulary_are_refused(tokens):
     small = Transformer(TransformerConfig(vocab_size=20, width=8, depth=1, heads=2, positions=9))
-    with pytest.raises(UserError, match="knows 20 tokens, but the corpus has 23; measure it on"):
+    with pytest.raises(UserError, match="knows 20 tokens, but the corpus has token 22; measure it"):
         measure(small, tokens.split("train"))
+
+
+def test_a_tokenizer_may_have_ids_that_the_model_lacks_where_none_occurs(tmp_path):
+    # The same rows by a tokenizer of 23 tokens, of which the last three don't occur.
+    shards = TokenShards.open(write_tokens(tmp_path / "tokens", vocab_size=20))
+    small = Transformer(TransformerConfig(vocab_size=20, width=8, depth=1, heads=2, positions=9))
+    expected = measure(small, shards.split("train"), scatter=True)
+    larger = TokenShards(shards.path, shards.manifest | {"vocab_size": 23})
+    moments = measure(small, larger.split("train"), scatter=True)
+    assert torch.equal(moments.counts, expected.counts)
+    assert torch.equal(moments.means, expected.means)
+    decisions = decide(small, larger.split("val"), moments)
+    assert decisions.loss == decide(small, shards.split("val"), expected).loss
 
 
 def test_a_padded_vocabulary_is_measured_on_the_real_ids(tokens):

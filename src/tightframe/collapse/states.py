@@ -347,7 +347,7 @@ def _missing(states: Mapping[int, ClassMoments | None], n_blocks: int) -> list[S
 def _check_memory(stream: Stream, wanted: Pass, say: Callable[[str], None] | None) -> None:
     """Say what the states will take before any of it is taken, and refuse what can't be had."""
     device = stream.model.classifier.device
-    n_classes, dims = stream.split.vocab_size, stream.dims(wanted.layers)
+    n_classes, dims = stream.n_classes, stream.dims(wanted.layers)
     needed = sum(
         ClassMoments.bytes(n_classes, dim, groups=wanted.groups, scatter=wanted.scatter)
         for dim in dims.values()

@@ -212,7 +212,7 @@ def model_facts(model: Model, shards: TokenShards) -> dict[str, Any]:
         "architecture": model.architecture,
         "n_parameters": model.n_parameters,
         "vocab_size": n_rows,  # rows of the classifier; those of padding included
-        "padding_rows": n_rows - shards.vocab_size,  # beyond the tokenizer's largest id
+        "padding_rows": max(0, n_rows - shards.vocab_size),  # beyond the tokenizer's largest id
         "width": width,
         "depth": model.depth,
         "tied": model.tied,

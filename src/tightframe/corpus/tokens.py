@@ -220,6 +220,12 @@ class Split:
             )
         return rows
 
+    @property
+    def largest_id(self) -> int:
+        """Largest id that occurs, in an input or as a label; the tokenizer may have larger ones."""
+        parts = (range(i, min(i + 1024, self.n_blocks)) for i in range(0, self.n_blocks, 1024))
+        return max((int(self.rows(part)[0].max()) for part in parts), default=-1)
+
     def label_counts(self) -> Int64[Tensor, " V"]:
         """How often each token is a label: at positions 1.. of a block, within its length."""
         counts = torch.zeros(self.vocab_size, dtype=torch.int64)

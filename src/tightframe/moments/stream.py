@@ -74,6 +74,11 @@ class Stream:
         return 1 if self.groups is None else len(self.groups.bounds) - 1
 
     @property
+    def n_classes(self) -> int:
+        """Number of ids that may be labels; a tokenizer may have more than the model has rows."""
+        return min(self.split.vocab_size, len(self.model.classifier))
+
+    @property
     def batch_blocks(self) -> int:
         """Blocks of a batch; batches begin at multiples of it."""
         return max(1, self.batch_tokens // self.split.block)
@@ -81,10 +86,10 @@ class Stream:
     def dims(self, layers: Sequence[int]) -> dict[int, int]:
         """Length of the vectors that each layer gives, projected or not."""
         n_tokens, dim = self.model.classifier.shape
-        if n_tokens < self.split.vocab_size:
+        if n_tokens < self.split.vocab_size and n_tokens <= (largest := self.split.largest_id):
             raise UserError(
-                f"model {self.model.name} knows {n_tokens} tokens, but the corpus has "
-                f"{self.split.vocab_size}; measure it on tokens made by its own tokenizer"
+                f"model {self.model.name} knows {n_tokens} tokens, but the corpus has token "
+                f"{largest}; measure it on tokens made by its own tokenizer"
             )
         inner = [layer for layer in layers if layer != self.model.depth]
         if not inner or self.projection is not None:
@@ -204,10 +209,10 @@ def tally(
     model, split = stream.model, stream.split
     for layer, dim in stream.dims(list(moments)).items():
         state = moments[layer]
-        if state.dim != dim or state.n_classes != split.vocab_size:
+        if state.dim != dim or state.n_classes != stream.n_classes:
             raise ValueError(
                 f"moments of {state.n_classes} classes in {state.dim} dimensions, but the "
-                f"tokens have {split.vocab_size} and the model {dim}"
+                f"tokens have {stream.n_classes} and the model {dim}"
             )
     last = model.depth
     decisions = {
@@ -345,12 +350,13 @@ def new_moments(
     device: torch.device | str | None = None,
 ) -> dict[int, ClassMoments]:
     """Empty moments for each layer of a stream."""
-    counts = (
-        Reader(stream.split, stream.reading, quota=stream.quota).label_counts() if scatter else None
-    )
+    counts = None
+    if scatter:
+        reader = Reader(stream.split, stream.reading, quota=stream.quota)
+        counts = reader.label_counts()[: stream.n_classes]
     return {
         layer: ClassMoments(
-            stream.split.vocab_size,
+            stream.n_classes,
             dim,
             groups=stream.n_groups,
             scatter=scatter,
