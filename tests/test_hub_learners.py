@@ -501,8 +501,18 @@ def test_sources_that_are_no_model_are_refused_in_one_line(folders, tmp_path):
     with pytest.raises(UserError, match="no such folder; expected a model"):
         load_hub_learner(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="can't load this as a model"):
+    with pytest.raises(UserError, match=r"neither a run .* nor a model"):
         load_hub_learner(tmp_path / "empty")
+    (tmp_path / "empty" / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
+    with pytest.raises(UserError, match="is an adapter of x; give the merged model"):
+        load_hub_learner(tmp_path / "empty")
+    resized = hub_models.save("llama", tmp_path / "resized")
+    path = resized / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 48}))
+    with pytest.raises(
+        UserError, match=r"layers\.0\.mlp\.down_proj\.weight is 32 x 64, and 32 x 48"
+    ):
+        load_hub_learner(resized)
     with pytest.raises(UserError, match="adapters are for causal models, this is a seq2seq one"):
         load_hub_learner(folders["t5"], lora=LoRA())
 

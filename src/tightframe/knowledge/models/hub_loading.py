@@ -12,6 +12,8 @@ import torch
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.knowledge.models.hub_base import Kind, LoRA, quietly
+from tightframe.lm.folders import base_of, check_weights, is_path
+from tightframe.lm.pretrained import check_tensors
 
 ADAPTERS = "adapter_model.safetensors"
 
@@ -41,8 +43,7 @@ def load_pretrained(
     """
     transformers = library("transformers", source)
     path = Path(source).expanduser()
-    if not path.exists() and (path.is_absolute() or source.startswith((".", "~"))):
-        raise UserError(f"{source}: no such folder; expected a model")
+    check_files(source)
     where = str(path) if path.exists() else source
     options: dict[str, Any] = {
         "trust_remote_code": False,
@@ -62,6 +63,7 @@ def load_pretrained(
                 attn_implementation=attention,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **options,
             )
     except Exception as error:  # whatever the network, the hub, the files or their code may raise
@@ -74,15 +76,26 @@ def load_pretrained(
             f"{source}: transformers can't load this as a model with its tokenizer "
             f"({hub.reason(error)}); give a folder of one, or a name that can be fetched"
         ) from None
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(
-            f"{source}: lacks {len(missing)} of the model's tensors, first {missing[0]}; the "
-            f"checkpoint is incomplete, or not of a {kind} language model"
-        )
+    check_tensors(source, report, kind=kind)
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"{source}: has no fast tokenizer (tokenizer.json); convert its tokenizer")
     _keep_ends_only(model, transformers)
     return Loaded(model, tokenizer, kind, getattr(config, "_commit_hash", None))
+
+
+def check_files(source: str) -> None:
+    """Refuse a folder without a model's files, or a name for which nothing answers."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        if is_path(source):
+            raise UserError(f"{source}: no such folder; expected a model")
+        hub.check_available(source, "config.json")
+    elif (base := base_of(path)) is not None:
+        raise UserError(
+            f"{source}: is an adapter of {base}; give the merged model (merge_and_unload of peft)"
+        )
+    else:
+        check_weights(path)
 
 
 def kind_of(config: Any) -> Kind:
