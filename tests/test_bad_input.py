@@ -273,17 +273,17 @@ CASES = {
         r"100,?000",
     ),
     "truncated checkpoint": (
-        "measure {0}/run --measures nc2_etf_error",
+        "measure {0}/run --groups 1 --min-count 1 --measures nc2_etf_error",
         lambda f: _cut(_weights(f)),
         r"model.safetensors: .*(truncated|altered)",
     ),
     "altered checkpoint": (
-        "measure {0}/run --measures nc2_etf_error",
+        "measure {0}/run --groups 1 --min-count 1 --measures nc2_etf_error",
         lambda f: _alter(_weights(f)),
         r"model.safetensors: .*altered",
     ),
     "checkpoint without weights": (
-        "measure {0}/run --measures nc2_etf_error",
+        "measure {0}/run --groups 1 --min-count 1 --measures nc2_etf_error",
         lambda f: _weights(f).unlink(),
         r"model.safetensors",
     ),
@@ -338,17 +338,17 @@ CASES = {
     "part of nothing": ("measure {0}/run --part 3/2", None, r"part is '3/2'; expected I/N"),
     "unknown table": ("measure {0}/run --compat lc-2024-5", None, r"lc-2024-05"),
     "damaged state": (
-        "measure {0}/run --measures nc2_etf_error",
+        "measure {0}/run --groups 1 --min-count 1 --measures nc2_etf_error",
         lambda f: _cut(_state(f)),
         r"states/step-\d+-layer-1-\w+.safetensors: .*damaged",
     ),
     "altered state": (
-        "measure {0}/run --measures nc2_etf_error",
+        "measure {0}/run --groups 1 --min-count 1 --measures nc2_etf_error",
         lambda f: _alter(_state(f)),
         r"states/step-\d+-layer-1-\w+.safetensors: .*has changed.*measure again",
     ),
     "state of another version": (
-        "measure {0}/run --measures nc2_etf_error",
+        "measure {0}/run --groups 1 --min-count 1 --measures nc2_etf_error",
         lambda f: _age(_state(f)),
         r"layer-1-\w+.safetensors: schema 1 \(tightframe [\d.]+\), expected \d",
     ),
@@ -427,7 +427,12 @@ def test_too_few_documents_for_the_groups_are_said_before_a_pass(made, capsys, m
 
 
 @pytest.mark.parametrize(
-    "typed", [_build("--vocab-size 300"), _train(""), "measure {0}/run --measures nc2_etf_error"]
+    "typed",
+    [
+        _build("--vocab-size 300"),
+        _train(""),
+        "measure {0}/run --groups 1 --min-count 1 --measures nc2_etf_error",
+    ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     made, tmp_path, capsys, monkeypatch, typed

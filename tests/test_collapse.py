@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from tightframe.collapse import MEASURES, measure_run, metrics
+from tightframe.collapse import MEASURES, metrics
 from tightframe.collapse.measures import DEFAULT
 from tightframe.collapse.subject import model_facts
 from tightframe.corpus.tokens import TokenShards
@@ -19,6 +19,7 @@ from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.moments.stream import decide, measure
 from tightframe.results import gather, read_rows
+from tiny_runs import measure_run
 from tiny_tokens import write_tokens
 
 LOSSES = {"val_loss", "val_accuracy", "val_perplexity", "val_bits_per_byte"}

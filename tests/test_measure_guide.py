@@ -53,6 +53,6 @@ def test_the_examples_of_the_guide_run(workplace, capsys):
                 if words[0] == "tightframe":  # processes of torchrun have their own tests
                     cli.main(words[1:])
     printed = capsys.readouterr().out
-    for expected in ("layer prenorm", "nc5_orthodev", "compat05.cdnv_mean", "count ", "Elliot"):
+    for expected in ("prenorm", "nc5_orthodev", "compat05.cdnv_mean", "count ", "Elliot"):
         assert expected in printed
     assert (workplace / "runs" / "austen-neo" / "random-0" / "results").is_dir()

@@ -14,6 +14,7 @@ from tightframe import cli
 from tightframe.collapse.measures import DEFAULT
 from tightframe.corpus.tokens import TokenShards
 from tightframe.results import read_rows
+from tiny_runs import PLAINLY
 from tiny_tokens import write_tokens
 
 CLASSES = 35  # the classifiers have 40 rows
@@ -59,7 +60,9 @@ def test_every_default_measure_of_a_stored_model_is_that_of_the_plain_loops(name
     model.save_pretrained(tmp_path / name)
     tokens = write_tokens(tmp_path / "tokens", vocab_size=CLASSES, block=9, train=40, val=40)
     out = tmp_path / "out"
-    cli.main(["measure", str(tmp_path / name), "--tokens", str(tokens), "--out", str(out)])
+    cli.main(
+        ["measure", *PLAINLY, str(tmp_path / name), "--tokens", str(tokens), "--out", str(out)]
+    )
     (path,) = (out / "results").glob("*.jsonl")
     found = {row.metric: row.value for row in read_rows(path)[1]}
 

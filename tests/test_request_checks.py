@@ -117,8 +117,7 @@ def test_a_place_that_cannot_take_results_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="new: cannot be written; check its permissions"):
         check_writable(tmp_path / "new")
     monkeypatch.undo()
-    full = type("Full", (), {"f_bavail": 0})
-    monkeypatch.setattr("os.statvfs", lambda path: full)
+    monkeypatch.setattr("tightframe.files.free_disk", lambda folder: 0)
     with pytest.raises(UserError, match="new: no space left on the disk"):
         check_writable(tmp_path / "new")
     assert list(Path(tmp_path).iterdir()) == []

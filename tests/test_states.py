@@ -47,7 +47,7 @@ def model(tmp_path_factory):
 
 def options(model, tokens, out, **values):
     asked = {"model": str(model), "tokens": str(tokens), "out": str(out), "layers": "all"}
-    asked |= {"batch_tokens": 4 * BLOCK}  # a hundred batches
+    asked |= {"batch_tokens": 4 * BLOCK, "groups": 1, "min_count": 1}  # a hundred batches
     return asked | {"measures": ["nc1_cdnv", "nc1_pinv", "nc4_rate"], **values}
 
 

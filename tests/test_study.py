@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.collapse import measure_run, shared
+from tightframe.collapse import shared
 from tightframe.collapse.compat import columns
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Subject
@@ -18,6 +18,7 @@ from tightframe.lm.interface import PRENORM
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.moments.reading import Reading
 from tightframe.results import gather, read_rows
+from tiny_runs import measure_run
 from tiny_tokens import write_tokens
 
 VOCAB, BLOCK = 23, 9

@@ -1,105 +1,172 @@
-"""A benchmark in numbers."""
+"""What a measurement prints: by property, layers side by side, each reason once, in words."""
 
 import dataclasses
 import math
-import os
-from pathlib import Path
 
 import pytest
 
-from tightframe.knowledge.data.benchmark import load_benchmark, read_benchmark, write_facts
-from tightframe.knowledge.data.records import Fact, Question, fact_id
-from tightframe.knowledge.data.summary import answer_place, normalise, study_eligible, summarize
+from tightframe.commands.summary import arrow, summary
+from tightframe.results import Header, Row
 
-DEV = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
+HEADER = Header(
+    run="small",
+    step=300,
+    model={"n_classes": 700, "width": 64, "classes_per_dimension": 700 / 64},
+    tokens={"name": "novel"},
+    settings={"width": 64},
+    measurement={"min_count": 20, "groups": 20},
+)
+FEW = "classes with fewer than 20 samples: 2700 left out"
 
 
-def fact(text, *answers, year=2022, type="reliability", prompt="Who?"):
-    id = fact_id(str(year), text)
-    asked = [Question(f"{id}:{type}", type, "question", prompt, None, answers, "file")]
-    return Fact(
-        id, None, None, year, 1, text, text, text, questions=tuple(asked if answers else ())
+def _row(metric, value=0.5, *, layer=2, subset="all", low=math.nan, high=math.nan, reason=""):
+    return Row(
+        run="small",
+        step=300,
+        split="val",
+        layer=layer,
+        labels="next",
+        subset=subset,
+        metric=metric,
+        value=value,
+        n=9,
+        min_count=20,
+        excluded=0,
+        low=low,
+        high=high,
+        reason=reason,
     )
 
 
-def test_the_numbers_of_four_facts():
-    facts = [
-        fact("Ada built it", "Ada"),  # starts at 0 of 12 characters
-        fact("it was built by Ada", "Eve", "Ada"),  # the second alias, at 16 of 19: tenth 9
-        fact("ADA built it!", "Bo", year=2023, type="locality", prompt="Who is not bo?"),
-        fact("a b", year=None),
-    ]
-    summary = summarize(facts)
-    all = summary.all
-    assert (all.facts, all.questions, all.longest_fact) == (4, 3, 5)
-    assert all.fact_words == (3 + 5 + 3 + 2) / 4
-    assert all.answer_words == 1
-    assert (all.verbatim, all.deciles) == (2, (1, 0, 0, 0, 0, 0, 0, 0, 1, 0))
-    assert (all.in_prompt, all.eligible, summary.duplicates) == (1, 2, 1)
-    assert {year: one.facts for year, one in summary.by_year.items()} == {
-        "2022": 2,
-        "2023": 1,
-        "none": 1,
-    }
-    assert {type: one.questions for type, one in summary.by_type.items()} == {
-        "reliability": 2,
-        "locality": 1,
-    }
-    assert math.isnan(summary.by_year["none"].answer_words)
+def _lines(*rows, header=HEADER, control=None, **options):
+    return list(summary(header, rows, control or {}, **options))
 
 
-def test_a_question_of_true_or_false_does_not_give_its_answer_away():
-    told = fact("a b", "True", type="factual", prompt="a b. True or false?")
-    asked = dataclasses.replace(told.questions[0], format="boolean")
-    assert summarize([told]).all.in_prompt == 1
-    assert summarize([dataclasses.replace(told, questions=(asked,))]).all.in_prompt == 0
-
-
-def test_a_place_is_that_of_the_first_alias_that_stands_there():
-    assert answer_place("the cat and the dog", ["bird", "dog", "cat"]) == (16, "dog")
-    assert answer_place("the cat", ["Cat"]) is None
+def _line(lines, metric):
+    (found,) = [line for line in lines if line.strip().startswith(f"{metric} ")]
+    return found
 
 
 @pytest.mark.parametrize(
-    ("words", "answer", "eligible"),
+    ("metric", "shown"),
     [
-        (24, "w w w w", True),
-        (25, "w w w w", False),
-        (24, "w w w w w", False),
-        (24, "v", False),
+        ("nc1_cdnv_med_db", "↓"),
+        ("nc3_cos_mean", "↑"),
+        ("gnc2_log_kernel_excess", "→ 0"),
+        ("nc2_equiang_mean", "→ -1/(K-1)"),
+        ("dim_outliers", ""),
+        ("val_loss", ""),
     ],
 )
-def test_eligible_is_a_short_verbatim_answer_in_a_fact_that_is_not_long(words, answer, eligible):
-    assert study_eligible(fact(" ".join(["w"] * words), answer)) is eligible
-    assert not study_eligible(fact("w w", "w", type="generality"))
+def test_arrows_point_to_collapse(metric, shown):
+    assert arrow(metric) == shown
 
 
-def test_normalising_leaves_letters_and_digits():
-    assert normalise('The "Éclair", 3.5 m') == "theéclair35m"
+def test_properties_stand_in_their_order_and_the_robust_view_before_the_published_one():
+    names = ["nc1_cdnv_p2", "nc1_cdnv_med_db", "nc2_equiang_cov", "nc2_equiang_std"]
+    names += ["gnc2_log_kernel_excess", "nc3_cos_mean", "unc3_cos_var", "nc4_rate", "val_loss"]
+    lines = _lines(*[_row(name) for name in reversed(names)])
+    order = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert order == [names[i] for i in (1, 0, 3, 2, 4, 5, 6, 7, 8)]
+    heads = [line.partition(":")[0] for line in lines if line.startswith(("NC", "GNC", "UNC"))]
+    assert heads == ["NC1", "NC2", "GNC2", "NC3", "UNC3", "NC4"]
 
 
-@pytest.mark.skipif(not DEV.is_file(), reason="needs wikidyk/dev.jsonl under TIGHTFRAME_DATA")
-def test_the_development_file_has_its_published_numbers(tmp_path):
-    benchmark = read_benchmark(DEV)
-    assert benchmark.format == "qa-clean"
-    assert benchmark.counts() == {"answer_length": 81}
-    summary = summarize(benchmark.facts)
-    all = summary.all
-    assert (all.facts, all.questions) == (6847, 6847)
-    assert {year: one.facts for year, one in summary.by_year.items()} == {
-        "2022": 3701,
-        "2023": 3146,
-    }
-    assert (round(all.fact_words, 2), all.longest_fact, round(all.answer_words, 2)) == (
-        19.43,
-        39,
-        2.78,
+def test_other_measures_are_printed_where_they_are_asked_for():
+    rows = [_row("nc1_cdnv_med_db"), _row("rank_pr"), _row("nc1_quotient")]
+    lines = _lines(*rows)
+    assert not any("rank_pr" in line for line in lines)
+    assert lines[-1] == "--full prints 2 more measures of each layer."
+    for option in ("full", "chosen"):
+        lines = _lines(*rows, **{option: True})
+        assert _line(lines, "rank_pr")
+        assert not any("--full" in line for line in lines)
+
+
+def test_an_interval_and_the_control_stand_beside_the_value_they_belong_to():
+    rows = [_row("nc1_cdnv_med_db", 0.64123, low=0.6, high=0.7), _row("nc3_cos_mean", 0.25)]
+    lines = _lines(*rows, control={(2, "all", "nc3_cos_mean"): 0.001})
+    assert _line(lines, "nc1_cdnv_med_db").split() == (
+        ["nc1_cdnv_med_db", "↓", "0.6412", "[0.6,", "0.7]"]
     )
-    assert all.verbatim == 6013
-    assert all.deciles == (2868, 983, 734, 482, 322, 210, 133, 123, 114, 44)
-    assert (all.long_answers, all.in_prompt, all.eligible) == (81, 28, 4350)
-    assert summary.duplicates == 1
-    # In our own format they are the same facts; some of them, since types are checked at each call.
-    some = benchmark.facts[:300]
-    write_facts(tmp_path / "facts.jsonl", some)
-    assert tuple(load_benchmark(tmp_path / "facts.jsonl")) == some
+    assert _line(lines, "nc3_cos_mean").split() == ["nc3_cos_mean", "↑", "0.25", "0.001"]
+    assert any(line.split() == ["random"] for line in lines)
+
+
+def test_a_reason_stands_once_and_is_marked_on_the_numbers_that_it_is_about():
+    why = "no interval: its bias is too large, {} standard errors would be left; raise min_count"
+    lines = _lines(
+        _row("nc1_cdnv_p2", reason=f"{FEW}; {why.format('11.0')}"),
+        _row("gnc2_log_kernel_excess", reason=f"{FEW}; {why.format('2.4')}"),
+        _row("nc3_cos_mean", reason=FEW),
+        _row("nc4_rate", reason="positions without a class mean: 7 left out"),
+        width=200,
+    )
+    assert _line(lines, "nc1_cdnv_p2").endswith("(1)")
+    assert _line(lines, "gnc2_log_kernel_excess").endswith("(1)")
+    assert _line(lines, "nc3_cos_mean").endswith("0.5")
+    assert _line(lines, "nc4_rate").endswith("(2)")
+    notes = [line for line in lines if line.startswith("(")]
+    # What differs in its numbers only is one reason; which classes take part is in the title.
+    assert notes == [
+        f"(1) {why.format('2.4 to 11.0')}",
+        "(2) positions without a class mean: 7 left out",
+    ]
+    assert "700 classes with 20 samples or more (2,700 with fewer left out)" in lines[0]
+
+
+def test_a_value_outside_of_its_interval_says_why():
+    rows = [
+        _row("nc3_cos_mean", 0.6, low=0.61, high=0.63),
+        _row("unc3_cos_var", 0.2, low=0.0, high=1.0),
+    ]
+    lines = _lines(*rows, width=200)
+    assert _line(lines, "nc3_cos_mean").endswith("(1)")
+    assert not _line(lines, "unc3_cos_var").endswith(")")
+    assert sum("without its bias by small counts" in line for line in lines) == 1
+
+
+def test_the_last_sentence_says_it_in_words_and_names_the_step():
+    rows = [_row("nc1_cdnv_med_db", 0.64), _row("nc4_rate_fullv", 0.078)]
+    (sentence,) = [x for x in _lines(*rows, width=400) if x.startswith("In words")]
+    assert sentence == (
+        "In words: in small at step 300, variance within classes is 0.64 times the squared "
+        "distance between them, and the nearest class mean decides as the classifier at 7.8% of "
+        "positions; at full collapse these are 0 and 100%."
+    )
+    control = {(2, "all", "nc1_cdnv_med_db"): 13.6}
+    (sentence,) = [x for x in _lines(*rows, control=control, width=400) if x.startswith("In words")]
+    assert "between them (random weights: 14), and" in sentence
+    elsewhere = dataclasses.replace(HEADER, step=0, settings={})
+    assert not any("step" in line for line in _lines(*rows, header=elsewhere))
+
+
+def test_layers_stand_side_by_side_within_the_line():
+    names = ["nc1_cdnv_med_db", "gnc2_log_kernel_excess", "nc3_cos_mean", "unc3_cos_var"]
+    names += ["ncc_accuracy", "rank_pr", "nc2_etf_error"]
+    values = {0: 0.9, 1: 0.2, -1: 0.3, 2: 0.4}
+    rows = [
+        _row(name, value, layer=layer, reason="no interval: of none")
+        for layer, value in values.items()
+        for name in names
+    ]
+    lines = _lines(*rows, _row("val_loss", 5.5))
+    assert all(len(line) <= 80 for line in lines)
+    found = {line.split()[0]: line.split()[1:] for line in lines if len(line.split()) == 7}
+    assert found.keys() == {"0", "1", "prenorm", "2"}  # etf_error is no headline
+    assert [x.split() for x in lines if x.startswith("layer")] == [
+        ["layer", "↓", "→", "0", "↑", "↓", "↑", "↑"]
+    ]
+    assert found["1"] == ["0.2"] * 6  # of intervals, which a table has none of, it says nothing
+    assert not any("interval: of none" in line for line in lines)
+    best = " ".join(lines).partition("Most collapsed ")[2].partition(".  ")[0]
+    assert best.startswith(
+        "at layer 0 by nc3_cos_mean, ncc_accuracy, rank_pr; "
+        "at layer 1 by nc1_cdnv_med_db, gnc2_log_kernel_excess, unc3_cos_var."
+    )
+    assert "--full prints 1 more" in lines[-1]
+    full = _lines(*rows, full=True)
+    assert [line for line in full if line.startswith("layer")] == [
+        f"layer {name}" for name in ("0", "1", "prenorm", "2")
+    ]
+    assert sum("interval: of none" in line for line in full) == 1

@@ -6,6 +6,7 @@ from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.jobs import sweep
 from tightframe.lm.runs import Run
+from tiny_runs import PLAINLY
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +88,12 @@ def test_a_run_that_was_measured_for_something_else_is_not_finished(tmp_path, to
     file = _file(tmp_path, tokens, grid="width = [8]")
     (planned,) = sweep.plan(file)
     cli.main(["train", str(planned.plan)])
-    cli.main(["measure", str(planned.run), "--measures", "nc2_etf_error"])
+    cli.main(["measure", str(planned.run), *PLAINLY, "--measures", "nc2_etf_error"])
     assert sweep.plan(file)[0].state == "started"
     # In parts is enough, and of its own tokens and way of reading only.
-    cli.main(["measure", str(planned.run), "--measures", "nc1_cdnv", "--measures", "nc4_rate"])
+    cli.main(
+        ["measure", str(planned.run), *PLAINLY, "--measures", "nc1_cdnv", "--measures", "nc4_rate"]
+    )
     assert sweep.plan(file)[0].state == "finished"
 
 
@@ -99,7 +102,7 @@ def test_rows_of_another_way_of_reading_finish_no_run(tmp_path, tokens):
     (planned,) = sweep.plan(file)
     cli.main(["train", str(planned.plan)])
     measures = ["--measures", "nc1_cdnv", "--measures", "nc4_rate"]
-    cli.main(["measure", str(planned.run), *measures, "--skip-positions", "2"])
+    cli.main(["measure", str(planned.run), *PLAINLY, *measures, "--skip-positions", "2"])
     assert sweep.plan(file)[0].state == "started"
 
 

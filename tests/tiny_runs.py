@@ -1,11 +1,17 @@
 """A training of a moment, and the ways to cut one short."""
 
 import contextlib
+import functools
 import itertools
 from pathlib import Path
 
 from tightframe import files
+from tightframe.collapse import study
 from tightframe.lm.training import TrainSettings
+
+# Every class and no intervals, whatever the text would allow by default.
+measure_run = functools.partial(study.measure_run, groups=1, min_count=1)
+PLAINLY = ["--groups", "1", "--min-count", "1"]
 
 
 def tiny_settings(tokens: Path, out: Path, **changes):

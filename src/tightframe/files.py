@@ -51,17 +51,20 @@ def check_new(path: Path) -> None:
         )
 
 
+def free_disk(folder: Path) -> int:
+    """Return the bytes that can still be written to a folder, which need not exist yet."""
+    return shutil.disk_usage(_nearest(folder)).free
+
+
 def check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written to, or whose disk is full."""
-    place = folder.expanduser()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = _nearest(folder)
     with _disk_errors(folder):
         if not place.is_dir():
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(place)
-        if not os.statvfs(place).f_bavail:
+        if not free_disk(place):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -177,6 +180,14 @@ def fingerprint(value: Any) -> str:
     """Twelve hexadecimal digits that change when the JSON-able `value` changes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the nearest folder, of this one and those it is to lie in, that exists."""
+    place = folder.expanduser()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
 
 
 def disk_error(error: Exception) -> OSError:

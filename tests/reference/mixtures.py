@@ -91,7 +91,7 @@ def coverage(measures, n_draws, n, *, shape, shared, groups=20, seed=0):
             names = [name for name in measures if ("_med" in name) == is_median]
             if not names:
                 continue
-            truth = mixture.truth(names, intervals.survivors(moments, plan))
+            truth = mixture.truth(names, intervals.survivors(moments.counts_by_group, plan))
             for name in names:
                 value = values[name]
                 found[name] += not math.isnan(value.low)

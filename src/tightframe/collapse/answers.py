@@ -1,6 +1,9 @@
 """What was asked of a measurement, wherever it is written: no row is written twice."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from tightframe.collapse.asked import Asked
 from tightframe.collapse.checks import PREFIXES, layer_names
@@ -8,6 +11,8 @@ from tightframe.collapse.measures import MEASURES, choose
 from tightframe.collapse.rows import least_count
 from tightframe.lm.interface import PRENORM
 from tightframe.results import Header, Row, read_rows
+
+Control: TypeAlias = Mapping[tuple[int, str, str], float]  # by layer, subset and measure
 
 
 def answers(path: Path, asked: Asked) -> tuple[Header, list[Row]]:
@@ -52,6 +57,30 @@ def answers(path: Path, asked: Asked) -> tuple[Header, list[Row]]:
         )
 
     return header, sorted(kept, key=place)
+
+
+def control_values(path: Path, asked: Asked, rows: Sequence[Row]) -> Control:
+    """Return the values that the model with random weights has instead, where it was measured.
+
+    Args:
+        path: What `measure_run` returned.
+        asked: What it was asked for; the control may have been measured in other groups.
+        rows: The model's own.
+    """
+    header, _ = read_rows(path)
+    ungrouped = dataclasses.replace(asked, groups=1)
+    found: dict[tuple[int, str, str, int], float] = {}
+    for file in sorted(path.parent.parent.glob("random-*/results/*.jsonl")):
+        other, others = read_rows(file)
+        other.measurement["groups"] = 1
+        other = dataclasses.replace(other, run=header.run)
+        if _kind(other, ungrouped)[:2] == _kind(header, ungrouped)[:2] and all(
+            str(other.measurement.get(name)) == str(value) for name, value in ungrouped.way.items()
+        ):
+            for row in others:
+                found.setdefault((row.layer, row.subset, row.metric, row.min_count), row.value)
+    keys = [(row.layer, row.subset, row.metric, row.min_count) for row in rows]
+    return {key[:3]: found[key] for key in keys if key in found}
 
 
 def _layers(spec: str, held: set[int]) -> list[int]:

@@ -1,21 +1,23 @@
 """What is asked of a measurement: with model and tokens, it names a results file."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from tightframe.collapse.checks import check_compat, check_numbers, layer_names, unknown_layer
 from tightframe.collapse.measures import Measure, choose, extras_of
+from tightframe.collapse.resampling import GROUPS, MIN_COUNT, usual_min_count
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.states import Pass
 from tightframe.collapse.subject import Model
+from tightframe.corpus.tokens import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
 from tightframe.moments.nearest import Extra
 from tightframe.moments.projection import Projection
-from tightframe.moments.reading import Labels, Reading
+from tightframe.moments.reading import Labels, Reader, Reading
 from tightframe.moments.stream import Precision
 
 # They are about the classifier alone, so an inner layer has none of them.
@@ -97,6 +99,73 @@ class Asked:
             and (last or not measure.name.startswith(_OF_THE_HEAD))
             and (dual or not measure.name.startswith(("nc3_", "unc3_")))
         )
+
+
+def settle(
+    asked: Asked,
+    shards: TokenShards,
+    *,
+    groups: int | None,
+    min_count: int | None,
+    shared: SharedClasses | None,
+    say: Callable[[str], None],
+) -> tuple[Asked, tuple[int, ...]]:
+    """Choose the groups and the minimum count that were not given, so that there are intervals.
+
+    Args:
+        asked: What is asked for otherwise.
+        shards: The tokens.
+        groups: As given. By default, the largest of `GROUPS` for which there are enough
+            documents, or else blocks; 1 if there are too few of both.
+        min_count: As given. By default, what `usual_min_count` says of the classes, or 1.
+        shared: The classes and positions to which the measurement is restricted.
+        say: Takes a line on what could not be had.
+
+    Returns:
+        What is asked for, and the smaller numbers of groups that may be taken instead.
+    """
+    if asked.compat:  # the published tables are of every class
+        groups, min_count = groups or 1, min_count or 1
+    possible = _possible_groups(shards)
+    if groups is None and possible[0] < GROUPS[0]:
+        say(
+            f"{possible[0]} groups of documents for intervals: too few documents for {GROUPS[0]}"
+            if possible[0] > 1
+            else f"no intervals: {shards.path} has too few documents for {GROUPS[-1]} groups"
+        )
+    of_all = [one.name for one in choose(asked.measures) if one.needs_every_class]
+    if min_count is None and of_all:
+        say(f"min_count 1, so that there are few intervals: {of_all[0]} is of every class")
+        min_count = 1
+    if min_count is None:
+        split = shards.split("train")
+        kept_apart = groups if groups is not None and groups > 1 else possible[0]
+        bounds = split.groups(kept_apart) if kept_apart > 1 else None
+        quota = None if shared is None else shared.quota(split)
+        counts = Reader(split, asked.reading, bounds, quota).label_counts_by_group()
+        min_count = usual_min_count(counts) or 1
+        if min_count == 1 and (groups is None or groups > 1):
+            say(
+                f"min_count 1, so that there are few intervals: classes with {MIN_COUNT} samples "
+                "are less than half of the text; more text gives more"
+            )
+    chosen = possible[0] if groups is None else groups
+    fewer = possible[1:] if groups is None else ()
+    return dataclasses.replace(asked, groups=chosen, min_count=min_count), fewer
+
+
+def _possible_groups(shards: TokenShards) -> tuple[int, ...]:
+    """Return the numbers of `GROUPS` that both splits allow, of documents if possible; then 1."""
+
+    def units(n: int) -> set[str]:
+        try:
+            return {shards.split(name).groups(n).unit for name in SPLITS}
+        except UserError:
+            return set()
+
+    found = {n: units(n) for n in GROUPS}
+    whole = [n for n in GROUPS if found[n] == {"documents"}]
+    return *(whole or [n for n in GROUPS if found[n]]), 1
 
 
 def parse_layers(spec: str, model: Model) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from tightframe.corpus.manifest import read_manifest
-from tightframe.corpus.sources import open_source
+from tightframe.corpus.sources import check_source
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_writable
 from tightframe.lm.folders import check_model
@@ -48,7 +48,7 @@ def check_places(
             read_manifest(given)
     for text in texts:
         if text is not None:
-            open_source(text)
+            check_source(text)
     if not any((*tokens[:1], *texts[:1])):
         if run is None:
             raise no_tokens(folder.name)

@@ -84,6 +84,11 @@ class Measure:
         return self.name.startswith("dim_") or self.name.endswith("_stdz")
 
     @property
+    def needs_every_class(self) -> bool:
+        """Whether it is undefined where classes are left out for their small counts."""
+        return self.needs_scatter or self.needs_dimensions
+
+    @property
     def extra(self) -> Extra | None:
         """What decisions must tell for it besides what they always do."""
         return _EXTRAS.get(self.name)

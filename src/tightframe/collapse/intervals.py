@@ -35,6 +35,8 @@ from torch import Tensor
 
 from tightframe.collapse.pairwise import OfPairs
 from tightframe.collapse.resampling import (
+    GROUPS,
+    KEPT,
     Interval,
     half_samples,
     jackknife,
@@ -46,7 +48,6 @@ from tightframe.collapse.resampling import (
 from tightframe.collapse.values import Geometry, Value
 from tightframe.moments.state import Decisions
 
-KEPT = 0.9  # share of a measure's classes that must be fixed, or there is no interval
 DOCUMENTS = "documents"
 
 
@@ -130,7 +131,8 @@ def _halved(
     plan = plan_halving(moments.n_groups)
     if plan is None:
         return _none(
-            questions, f"{moments.n_groups} groups have no balanced halves, as 12, 20 or 24 have"
+            questions,
+            f"{moments.n_groups} groups have no balanced halves; {', '.join(map(str, GROUPS))} do",
         )
     return _resample(
         questions,
@@ -156,7 +158,7 @@ def _resample(
     sizes = {one.least_count: int((counts >= one.least_count).sum()) for one in questions}
     fixed = torch.zeros_like(moments.counts, dtype=torch.bool)
     fixed[geometry.classes.ids] = True
-    fixed &= survivors(moments, plan)
+    fixed &= survivors(moments.counts_by_group, plan)
     n_fixed = int(fixed.sum())
 
     def too_few(question: Question) -> bool:

@@ -33,13 +33,14 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from scipy.stats import t as student
 from torch import Tensor
 
-from tightframe.moments.state import ClassMoments
-
 LEVEL = 0.95
+GROUPS = (20, 12, 8)  # numbers of groups that every kind of interval accepts, the usual one first
+MIN_COUNT = 20  # fewest samples a class at which the coverage of intervals is tested
+KEPT = 0.9  # share of a measure's classes that must be fixed, or there is no interval
 SPLITS = (1, 2)  # the bits of a group's number by which the remainder's halves are made
 
 Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -140,11 +141,33 @@ def plan_halving(n_groups: int) -> list[list[int]] | None:
     return None if halves is None else [(~half).nonzero().flatten().tolist() for half in halves]
 
 
-def survivors(moments: ClassMoments, plan: Sequence[Sequence[int]]) -> Bool[Tensor, " C"]:
-    """Which classes keep two samples whatever the plan leaves out."""
-    by_group, total = moments.counts_by_group, moments.counts
-    least = torch.stack([total - by_group[left_out].sum(0) for left_out in plan])
+def survivors(counts: Int64[Tensor, "G C"], plan: Sequence[Sequence[int]]) -> Bool[Tensor, " C"]:
+    """Tell which classes keep two samples whatever the plan leaves out."""
+    total = counts.sum(0)
+    least = torch.stack([total - counts[left_out].sum(0) for left_out in plan])
     return least.amin(0) >= 2
+
+
+def usual_min_count(counts: Int64[Tensor, "G C"]) -> int | None:
+    """Return the smallest count from `MIN_COUNT` on whose classes have intervals.
+
+    Args:
+        counts: Samples of each class by group.
+
+    Returns:
+        The count at which a share `KEPT` of the classes keeps two samples in every resample; None
+        if those classes are fewer than two, or hold less than half of all samples.
+    """
+    total = counts.sum(0)
+    plans = [plan_leaving_out(range(len(counts))), plan_halving(len(counts)) or []]
+    fixed = survivors(counts, [left_out for plan in plans for left_out in plan])
+    for least in (MIN_COUNT, *total[total > MIN_COUNT].unique().tolist()):
+        taken = total >= least
+        if int(taken.sum()) < 2 or 2 * int(total[taken].sum()) < int(total.sum()):
+            return None
+        if float(fixed[taken].double().mean()) >= KEPT:
+            return int(least)
+    return None
 
 
 def _around(centre: float, error: float, freedom: int, log: bool) -> Interval:

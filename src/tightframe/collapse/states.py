@@ -16,7 +16,7 @@ from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
-from tightframe.files import fingerprint
+from tightframe.files import fingerprint, free_disk
 from tightframe.lm.hardware import free_memory
 from tightframe.moments.distributed import World, share, sum_states, wait
 from tightframe.moments.ledger import Ledger, Span
@@ -344,15 +344,26 @@ def _missing(states: Mapping[int, ClassMoments | None], n_blocks: int) -> list[S
     return missing.spans
 
 
+def fit(subject: Subject, shards: TokenShards, wanted: Pass) -> bool:
+    """Tell whether states of the training split take less than half of the memory and disk."""
+    stream = wanted.stream(subject, shards.split("train"))
+    needed = 2 * _bytes(stream, wanted)
+    memory = free_memory(stream.model.classifier.device)
+    return (memory is None or needed <= memory) and needed <= free_disk(subject.folder)
+
+
+def _bytes(stream: Stream, wanted: Pass) -> int:
+    n_classes, dims = stream.n_classes, stream.dims(wanted.layers).values()
+    groups, scatter = wanted.groups, wanted.scatter
+    return sum(ClassMoments.bytes(n_classes, dim, groups, scatter) for dim in dims)
+
+
 def _check_memory(stream: Stream, wanted: Pass, say: Callable[[str], None] | None) -> None:
     """Say what the states will take before any of it is taken, and refuse what can't be had."""
     device = stream.model.classifier.device
-    n_classes, dims = stream.n_classes, stream.dims(wanted.layers)
-    needed = sum(
-        ClassMoments.bytes(n_classes, dim, groups=wanted.groups, scatter=wanted.scatter)
-        for dim in dims.values()
-    )
-    layers = "1 layer" if len(dims) == 1 else f"{len(dims)} layers"
+    n_classes, n_layers = stream.n_classes, len(wanted.layers)
+    needed = _bytes(stream, wanted)
+    layers = "1 layer" if n_layers == 1 else f"{n_layers} layers"
     groups = f", {wanted.groups} groups" if wanted.groups > 1 else ""
     line = f"states of {layers}{groups}, {n_classes:,} classes: {needed / 1e9:,.2f} GB"
     free = free_memory(device)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.collapse import states
-from tightframe.collapse.asked import Asked
+from tightframe.collapse.asked import Asked, settle
 from tightframe.collapse.checks import check_numbers, share_of
 from tightframe.collapse.rows import (
     header_of,
@@ -62,9 +62,9 @@ def measure_run(
     step: int | None = None,
     layers: str = "last",
     labels: Labels = "next",
-    min_count: int = 1,
+    min_count: int | None = None,
     measures: Sequence[str] | None = None,
-    groups: int = 1,
+    groups: int | None = None,
     by_frequency: bool = False,
     skip_positions: int = 0,
     project: int | None = None,
@@ -95,9 +95,11 @@ def measure_run(
             and names separated by commas: 0 is the input embedding, i the stream after block i,
             "prenorm" the stream before the final norm. The last is always measured.
         labels: What a class is: the "next" token, the "current" one, or next tokens "shuffled".
-        min_count: Embeddings that a class needs to take part, and to be a nearest class mean.
+        min_count: Embeddings that a class needs to take part, and to be a nearest class mean. By
+            default 20, or as many more as intervals need; 1 where that leaves too little.
         measures: Names from `MEASURES`; "all" is all of them, None is `DEFAULT`.
-        groups: Groups of documents that are kept apart, for intervals; 1 is none. 20 is usual.
+        groups: Groups of documents that are kept apart, for intervals; 1 is none. By default 20,
+            or as many as the text and the memory allow.
         by_frequency: Every measure also over the classes of each frequency stratum.
         skip_positions: First positions of each block that are left out.
         project: Dimensions to which every layer but the last is projected at random.
@@ -134,8 +136,8 @@ def measure_run(
         measures,
         layers=layers,
         labels=labels,
-        min_count=min_count,
-        groups=groups,
+        min_count=1 if min_count is None else min_count,
+        groups=1 if groups is None else groups,
         by_frequency=by_frequency,
         skip_positions=skip_positions,
         project=project,
@@ -157,14 +159,17 @@ def measure_run(
     if say is not None and isinstance(tokens, Text):
         for note in shards.notes:
             say(note)
+    shared = None
+    if twin is not None:
+        shared = SharedClasses.of(shards, twin, asked.reading, matched=matched)
+    asked, fewer = settle(
+        asked, shards, groups=groups, min_count=min_count, shared=shared, say=say or _silent
+    )
     _check_classes(shards, asked)
     world = join_world()
     try:
-        shared = None
-        if twin is not None:
-            shared = SharedClasses.of(shards, twin, asked.reading, matched=matched)
         how = How(world, keep_states, batch_tokens, progress, say, others, shared)
-        return _measured(subject, shards, asked, how)
+        return _measured(subject, shards, asked, how, fewer if world.size == 1 else ())
     finally:
         leave_world()
 
@@ -189,7 +194,9 @@ def measure_part(
     """
     i, n = share_of(part)
     check_numbers(batch_tokens=batch_tokens)
-    whole = Asked.of(asked.pop("measures", None), **asked)
+    free = {name: asked.pop(name, None) for name in ("groups", "min_count")}
+    given = {name: value for name, value in free.items() if value is not None}
+    whole = Asked.of(asked.pop("measures", None), **asked, **given)
     subject = Subject.of(
         model,
         step,
@@ -199,6 +206,7 @@ def measure_part(
         precision=whole.precision,
     )
     shards = subject.tokens(tokens, progress)
+    whole, _ = settle(whole, shards, **free, shared=None, say=say or _silent)
     _check_classes(shards, whole)
     with prepared(subject.threads):
         wanted = whole.a_pass(subject.model, batch_tokens)
@@ -207,7 +215,10 @@ def measure_part(
         return states.part(subject, shards, wanted, how.world, progress=shown, say=say)
 
 
-def _measured(subject: Subject, shards: TokenShards, asked: Asked, how: How) -> Path:
+def _measured(
+    subject: Subject, shards: TokenShards, asked: Asked, how: How, fewer: tuple[int, ...]
+) -> Path:
+    """Measure what is not measured yet; `fewer` groups may be taken where memory is short."""
     digest = fingerprint([subject.name, subject.weights, shards.fingerprint, asked.settings])
     path = subject.folder / "results" / f"step-{subject.step}-{digest}.jsonl"
     if path.exists():
@@ -215,6 +226,12 @@ def _measured(subject: Subject, shards: TokenShards, asked: Asked, how: How) -> 
     earlier = _earlier(subject, shards, asked)
     if (found := _nothing_left(earlier, asked)) is not None:
         return found
+    wanted = asked.a_pass(subject.model, how.batch_tokens, how.shared)
+    if fewer and not states.fit(subject, shards, wanted):
+        if how.say is not None:
+            how.say(f"{fewer[0]} groups instead of {asked.groups}, to take half of what is free")
+        asked = dataclasses.replace(asked, groups=fewer[0])
+        return _measured(subject, shards, asked, how, fewer[1:])
     with contextlib.ExitStack() as stack:
         if how.world.rank == 0:
             stack.enter_context(exclusive(subject.folder / "states", what="model's states"))
@@ -340,6 +357,10 @@ def _nothing_left(earlier: Mapping[Key, Path], asked: Asked) -> Path | None:
     }
     wanted = [(one.name, least_count(one, asked.min_count)) for one in asked.of_layer(last=True)]
     return held[wanted[0]] if all(each in held for each in wanted) else None
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
 
 
 def _key(row: Row) -> Key:

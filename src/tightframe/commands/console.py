@@ -8,8 +8,8 @@ import json
 import math
 import os
 import re
+import shutil
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -21,8 +21,6 @@ from tightframe.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from tightframe.results import Row
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -102,42 +100,9 @@ def bar() -> "Iterator[Callable[[str, float | None, int], None]]":
         yield show
 
 
-def table(rows: "Sequence[Row]") -> "Iterator[str]":
-    """Measured numbers for readers, a paragraph a layer and subset.
-
-    How intervals were made is the same for many numbers: it stands below, once.
-    """
-    width = max(len(row.metric) for row in rows)
-    several = len({(row.layer, row.subset) for row in rows}) > 1
-    notes = _notes(rows)
-    before = None
-    for row in rows:
-        here = (row.layer, row.subset)
-        if several and here != before:
-            layer = "prenorm" if row.layer < 0 else row.layer
-            yield f"{'' if before is None else chr(10)}layer {layer}, {row.subset} classes"
-        before = here
-        interval = f"  [{row.low:.6g}, {row.high:.6g}]" if row.low == row.low else ""
-        parts = [notes.get(part, part) for part in _parts(row.reason)]
-        reason = f"  ({'; '.join(parts)})" if row.reason else ""
-        yield f"{row.metric:{width}}  {row.value:12.6g}{interval}  n = {row.n:,}{reason}"
-    if notes:
-        yield ""
-    for part, note in notes.items():
-        yield f"{note}: {part}"
-
-
-def _notes(rows: "Sequence[Row]") -> dict[str, str]:
-    """What is said of the intervals of several rows, and the note that stands for it."""
-    said = Counter(part for row in rows for part in _parts(row.reason))
-    of_intervals = ("interval ", "no interval: ")
-    often = [part for part, n in said.items() if n > 3 and part.startswith(of_intervals)]
-    return {part: f"note {i}" for i, part in enumerate(often, start=1)}
-
-
-def _parts(reason: str) -> list[str]:
-    """What a reason consists of; what to do about it stays with it."""
-    return re.split(r"; (?!raise )", reason)
+def columns() -> int:
+    """Return the width of the terminal in characters; 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def first_process() -> bool:

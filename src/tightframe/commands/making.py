@@ -183,7 +183,7 @@ def train(
         from tightframe.collapse import measure_run
 
         results = [
-            measure_run(run.path, step=step, min_count=min_count, measures=measures)
+            measure_run(run.path, step=step, min_count=min_count, groups=1, measures=measures)
             for step in run.steps
         ]
     last = run.log[-1]

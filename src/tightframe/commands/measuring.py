@@ -8,12 +8,12 @@ from tightframe.commands.console import (
     Json,
     Names,
     bar,
+    columns,
     done,
     dumps,
     first_process,
     say,
     show,
-    table,
 )
 from tightframe.errors import UserError
 
@@ -30,9 +30,9 @@ def measure(
     step: int | None = None,
     layers: str = "last",
     labels: Literal["next", "current", "shuffled"] = "next",
-    min_count: int = 1,
+    min_count: int | None = None,
     measures: Names = None,
-    groups: int = 1,
+    groups: int | None = None,
     by_frequency: Flag = False,
     skip_positions: int = 0,
     context: int | None = None,
@@ -51,6 +51,7 @@ def measure(
     trust_remote_code: Flag = False,
     keep_states: bool = True,
     out: Path | None = None,
+    full: Flag = False,
     json: Json = False,
 ) -> None:
     """Measure the geometry of a model's class means: one pass over training, one over validation.
@@ -74,11 +75,12 @@ def measure(
     labels
         What a class is: the next token, the current one, or next tokens shuffled (a null).
     min_count
-        Samples that a class needs to take part.
+        Samples that a class needs to take part (default: 20, or what intervals need beyond).
     measures
         The measures to compute instead of the default list; "all" for all of them.
     groups
-        Groups of documents that are kept apart for 95 % intervals; 20 is usual, 1 gives none.
+        Groups of documents that are kept apart for 95 % intervals; 1 gives none (default: 20, or
+        what text and memory allow).
     by_frequency
         Every measure also for the classes of each frequency stratum.
     skip_positions
@@ -116,6 +118,8 @@ def measure(
         Keep the class moments on disk; further measures then need no pass.
     out
         Folder for the results of a model that is not a run.
+    full
+        Print every number of every layer, not only the headlines.
     json
         Print one JSON object on standard output.
     """
@@ -136,8 +140,10 @@ def measure(
     checks.check_places(model, tokens=places, texts=[text, validation], step=step, out=out)
 
     from tightframe.collapse import measure_part, measure_run
-    from tightframe.collapse.answers import answers
+    from tightframe.collapse.answers import answers, control_values
     from tightframe.collapse.asked import Asked
+    from tightframe.commands.summary import summary
+    from tightframe.results import read_rows
 
     on = _given(tokens, text, context, bos, max_tokens, validation)
     asked: dict[str, Any] = {
@@ -172,22 +178,17 @@ def measure(
         return
     if not first_process():
         return
-    header, rows = answers(path, Asked.of(**asked, compat=tuple(compat or ())))
+    settled = read_rows(path)[0].measurement
+    asked |= {name: settled[name] for name in ("groups", "min_count")}
+    wanted = Asked.of(**asked, compat=tuple(compat or ()))
+    header, rows = answers(path, wanted)
     if json:
         show(dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
         return
-    for line in table(rows):
+    control = control_values(path, wanted, rows)
+    chosen = measures is not None
+    for line in summary(header, rows, control, full=full, chosen=chosen, width=columns()):
         show(line)
-    of = header.model
-    say(
-        f"{header.run} on {header.tokens['name']}: {of['n_classes']:,} classes in {of['width']:,} "
-        f"dimensions (K/D {of['classes_per_dimension']:.1f})"
-    )
-    if any(row.low == row.low and not row.low <= row.value <= row.high for row in rows):
-        say(
-            "an interval is of the value without its bias by small counts, so that the value may "
-            "lie outside; with a larger --min-count there is less of it"
-        )
     say(f"{path}: written; `tightframe report {path.parent.parent}` draws what is there")
 
 

@@ -105,6 +105,20 @@ class Reader:
         counts = self._counts(0, self.split.n_blocks)
         return counts if self._quota is None else torch.minimum(counts, self._quota)
 
+    def label_counts_by_group(self) -> Int64[Tensor, "G C"]:
+        """Count how often each class is the label of a position that counts, in each group."""
+        n_groups = 1 if self._bounds is None else len(self._bounds) - 1
+        counts = torch.zeros(n_groups * self.split.vocab_size, dtype=torch.int64)
+        step = max(1, _COUNTED // self.split.block)
+        for first in range(0, self.split.n_blocks, step):
+            rows = self.rows(range(first, min(first + step, self.split.n_blocks)))
+            places = rows.labels
+            if rows.groups is not None:
+                places = places + rows.groups * self.split.vocab_size
+            places = places[rows.labels != IGNORE]
+            counts += torch.bincount(places, minlength=len(counts))
+        return counts.view(n_groups, -1)
+
     def _labelled(self, indices: range) -> tuple[Batch, Int64[Tensor, "B T"]]:
         """A batch and its labels, without any quota."""
         tokens, lengths = self.split.rows(indices)

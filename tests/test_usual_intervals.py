@@ -1,0 +1,140 @@
+"""Intervals by default: how many groups, and which classes, where nothing is said of them."""
+
+import pytest
+import torch
+
+from tightframe.collapse import measure_run, states
+from tightframe.collapse.resampling import (
+    GROUPS,
+    MIN_COUNT,
+    balanced_halves,
+    usual_min_count,
+)
+from tightframe.collapse.study import measure_part
+from tightframe.corpus.tokens import TokenShards
+from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.moments.reading import Reader, Reading
+from tightframe.results import read_rows
+from tiny_tokens import write_tokens
+
+CLASSES = 23
+
+
+def _counts(*classes):
+    """Counts by 20 groups of classes that are each "even", n in each group, or all in the first."""
+    counts = torch.zeros(20, len(classes), dtype=torch.int64)
+    for place, (n, where) in enumerate(classes):
+        counts[slice(None) if where == "even" else 0, place] = n
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        ([(1, "even")] * 12, 20),
+        ([(1, "even")] * 12 + [(25, "first")], 20),  # 12 of 13 are in every resample: 0.92
+        ([(1, "even")] * 12 + [(25, "first")] * 2, None),  # from 25 on, less than half of the text
+        # Of samples from 26 on, 12 of 13 classes are; of those from 20 on, only 12 of 14.
+        ([(2, "even")] * 12 + [(25, "first"), (30, "first")], 30),
+        ([(1, "even")] * 12 + [(3, "first")] * 100, None),  # they are 240 of 540 samples
+        ([(1, "even")] * 12 + [(3, "first")] * 80, 20),  # half of them
+        ([(9, "even")], None),  # pairs need two classes
+    ],
+)
+def test_the_smallest_count_whose_classes_have_intervals(classes, expected):
+    assert usual_min_count(_counts(*classes)) == expected
+
+
+def test_every_usual_number_of_groups_has_balanced_halves():
+    assert all(balanced_halves(n) is not None for n in GROUPS)
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = TransformerConfig(vocab_size=CLASSES, width=8, depth=1, heads=2, positions=16)
+    return Transformer(config, seed=1, name="small")
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    """About 70 samples of each class, in many documents."""
+    return write_tokens(tmp_path_factory.mktemp("usual") / "tokens", train=400, val=60)
+
+
+def test_labels_are_counted_by_group_as_they_are_without(tokens):
+    split = TokenShards.open(tokens).split("train")
+    for reading in (Reading(), Reading("current", skip=2)):
+        apart = Reader(split, reading, split.groups(12)).label_counts_by_group()
+        assert apart.shape == (12, CLASSES)
+        assert torch.equal(apart.sum(0), Reader(split, reading).label_counts())
+    quota = torch.full((CLASSES,), 5)
+    assert (
+        Reader(split, Reading(), split.groups(8), quota).label_counts_by_group().sum(0).max() == 5
+    )
+
+
+def test_intervals_come_unasked(model, tokens, tmp_path):
+    measures = ["nc1_cdnv_med_db", "nc3_cos_mean", "ncc_accuracy"]
+    path = measure_run(model, tokens, measures=measures, out=tmp_path)
+    header, rows = read_rows(path)
+    chosen = {name: header.measurement[name] for name in ("groups", "min_count")}
+    assert chosen == {"groups": 20, "min_count": MIN_COUNT}
+    assert {row.metric for row in rows if row.low < row.high} > set(measures)
+    assert {row.min_count for row in rows if row.metric in measures} == {MIN_COUNT}
+    # Asked for by name, they are the same thing; a minimum count that is given wins.
+    assert measure_run(model, tokens, measures=measures, out=tmp_path, **chosen) == path
+    other = measure_run(model, tokens, measures=measures, out=tmp_path, min_count=2)
+    assert read_rows(other)[0].measurement["min_count"] == 2
+
+
+def test_fewer_documents_give_fewer_groups_or_none_and_say_so(model, tmp_path):
+    for val, expected in ((14, 12), (9, 8), (5, 1)):
+        tokens = write_tokens(tmp_path / f"tokens-{val}", train=400, val=val)
+        said = []
+        path = measure_run(
+            model, tokens, measures=["rank_pr"], out=tmp_path / f"{val}", say=said.append
+        )
+        assert read_rows(path)[0].measurement["groups"] == expected
+        assert len([line for line in said if "documents" in line]) == 1
+
+
+def test_too_little_text_keeps_every_class(model, tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", train=30, val=20, vocab_size=CLASSES)
+    said = []
+    path = measure_run(model, tokens, measures=["rank_pr"], out=tmp_path / "out", say=said.append)
+    assert read_rows(path)[0].measurement["min_count"] == 1
+    assert any(line.startswith("min_count 1, so that there are few intervals") for line in said)
+
+
+def test_the_published_tables_are_of_every_class(model, tokens, tmp_path):
+    path = measure_run(model, tokens, measures=["rank_pr"], out=tmp_path, compat=["lc-2024-05"])
+    found = read_rows(path)[0].measurement
+    assert (found["groups"], found["min_count"]) == (1, 1)
+
+
+def test_states_take_at_most_half_of_the_memory(model, tokens, tmp_path, monkeypatch):
+    # A state has 8 bytes for each of 8 + 2 numbers of 23 classes, in each group.
+    of_a_group = 8 * (8 + 2) * CLASSES
+    for free, expected in ((40, 20), (39, 12), (20, 8), (15, 1)):
+        monkeypatch.setattr(states, "free_memory", lambda device, n=free: n * of_a_group)
+        said = []
+        path = measure_run(
+            model, tokens, measures=["rank_pr"], out=tmp_path / f"{free}", say=said.append
+        )
+        assert read_rows(path)[0].measurement["groups"] == expected
+        assert any("groups instead of" in line for line in said) == (expected < 20)
+    # What is given is not changed, but refused where it does not fit at all.
+    path = measure_run(model, tokens, measures=["rank_pr"], out=tmp_path / "given", groups=12)
+    assert read_rows(path)[0].measurement["groups"] == 12
+
+
+def test_parts_are_of_the_usual_groups(model, tokens, tmp_path):
+    (path,) = measure_part(model, tokens, "1/2", out=tmp_path)
+    assert states.ClassMoments.load(path).n_groups == GROUPS[0]
+
+
+def test_measures_of_every_class_take_every_class(model, tokens, tmp_path):
+    said = []
+    path = measure_run(model, tokens, measures=["nc1_pinv"], out=tmp_path, say=said.append)
+    assert read_rows(path)[0].measurement["min_count"] == 1
+    assert said == ["min_count 1, so that there are few intervals: nc1_pinv is of every class"]
