@@ -137,4 +137,9 @@ def test_measures_of_every_class_take_every_class(model, tokens, tmp_path):
     said = []
     path = measure_run(model, tokens, measures=["nc1_pinv"], out=tmp_path, say=said.append)
     assert read_rows(path)[0].measurement["min_count"] == 1
-    assert said == ["min_count 1, so that there are few intervals: nc1_pinv is of every class"]
+    strata = {"measures": ["rank_pr"], "by_frequency": True}
+    measure_run(model, tokens, **strata, out=tmp_path, say=said.append)
+    assert said == [
+        "min_count 1, so that there are few intervals: nc1_pinv is of every class",
+        "min_count 1, so that there are few intervals: --by-frequency is of every class",
+    ]

@@ -87,5 +87,6 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
             app(sys.argv[1:] if arguments is None else arguments)
         except CycloptsError as error:
             command = " ".join(["tightframe", *(error.command_chain or ())])
-            line = " ".join(str(error).split()).rstrip(".")
+            line = " ".join(str(error).split())
+            line = line if line.endswith("...") else line.rstrip(".")  # a list that goes on
             raise UserError(f"{line}; see `{command} --help`") from None

@@ -134,6 +134,7 @@ def settle(
             else f"no intervals: {shards.path} has too few documents for {GROUPS[-1]} groups"
         )
     of_all = [one.name for one in choose(asked.measures) if one.needs_every_class]
+    of_all += ["--by-frequency"] if asked.by_frequency else []
     if min_count is None and of_all:
         say(f"min_count 1, so that there are few intervals: {of_all[0]} is of every class")
         min_count = 1

@@ -8,13 +8,13 @@ from tightframe.commands.console import (
     Flag,
     Json,
     Seed,
-    bar,
     done,
     dumps,
     say,
     show,
     warnings_said,
 )
+from tightframe.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,7 +95,8 @@ def compare(
     of = header.tokens
     say(
         f"{header.run} at step {header.step} on {of['name']}: {of['contexts']:,} contexts, "
-        f"{of['vocab_size']:,} tokens, {len(paths)} checkpoints"
+        f"{of['vocab_size']:,} tokens, {len(paths)} checkpoint"
+        f"{'' if len(paths) == 1 else 's'}"
     )
     say(f"{paths[-1]}: written")
 

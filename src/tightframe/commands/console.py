@@ -20,7 +20,7 @@ from rich.console import Console
 from tightframe.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -79,25 +79,6 @@ Numbers = Annotated[list[int] | None, SEVERAL]
 Assignments = Annotated[
     list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)
 ]
-
-
-@contextlib.contextmanager
-def bar() -> "Iterator[Callable[[str, float | None, int], None]]":
-    """A progress bar with share done, tokens a second and time left; nothing off a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
-        task = p.add_task("", total=None)
-
-        def show(stage: str, share: float | None, tokens: int) -> None:
-            elapsed = p.tasks[0].elapsed or 0.0
-            rate = f", {tokens / elapsed:,.0f} a second" if tokens and elapsed else ""
-            p.update(
-                task, description=f"{stage}: {tokens:,} tokens{rate}", total=1, completed=share
-            )
-
-        yield show
 
 
 def columns() -> int:

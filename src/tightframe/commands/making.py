@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from tightframe.commands.console import Assignments, Flag, Json, Names, bar, done, say
+from tightframe.commands.console import Assignments, Flag, Json, Names, done, say
+from tightframe.progress import bar
 
 
 def demo(*, out: Path = Path(), json: Json = False) -> None:

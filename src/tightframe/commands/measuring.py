@@ -1,5 +1,6 @@
 """Commands that measure a model: all of its geometry, pieces of a pass, down to the token."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -7,7 +8,6 @@ from tightframe.commands.console import (
     Flag,
     Json,
     Names,
-    bar,
     columns,
     done,
     dumps,
@@ -16,6 +16,7 @@ from tightframe.commands.console import (
     show,
 )
 from tightframe.errors import UserError
+from tightframe.progress import bar
 
 if TYPE_CHECKING:
     from tightframe.collapse.subject import Text
@@ -165,6 +166,7 @@ def measure(
         "out": out,
         "say": say,
     }
+    started = time.time()
     with bar() as progress:
         if part is not None:
             paths = measure_part(model, on, part, progress=progress, **common, **asked)
@@ -189,7 +191,11 @@ def measure(
     chosen = measures is not None
     for line in summary(header, rows, control, full=full, chosen=chosen, width=columns()):
         show(line)
-    say(f"{path}: written; `tightframe report {path.parent.parent}` draws what is there")
+    done_before = path.stat().st_mtime < started
+    say(
+        f"{path}: {'was measured before' if done_before else 'written'}; "
+        f"`tightframe report {path.parent.parent}` draws what is there"
+    )
 
 
 def merge(*states: Path, out: Path | None = None, json: Json = False) -> None:

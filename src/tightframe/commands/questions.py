@@ -4,9 +4,10 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tightframe.commands.console import Flag, Json, Names, console, done, say
+from tightframe.commands.console import Flag, Json, Names, done, say
 from tightframe.errors import UserError, nearest
 from tightframe.knowledge.data.records import TYPES, Type
+from tightframe.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,7 +103,7 @@ def reword(
         raise UserError(f"--paraphrases {paraphrases}: expected a number from 1 on")
     if not (reordered or paraphrases or generated_qas):
         raise UserError("expected --reordered, --paraphrases N or --generated-qas, or several")
-    with _progress("requests", shown=bool(paraphrases or generated_qas)) as progress:
+    with _progress("requests") as progress:
         written = write_wordings(
             facts,
             out,
@@ -147,7 +148,7 @@ def _write_questions(
 
     if backend == "rules" and "locality" in types and known is None:
         say("no locality questions: --known FILE gives the older knowledge to ask for")
-    with _progress("facts", shown=backend == "llm") as progress:
+    with _progress("facts") as progress:
         written = write_questions(
             facts,
             out,
@@ -180,7 +181,7 @@ def _write_clozes(
 
     from tightframe.knowledge.making.cloze_files import write_clozes
 
-    with _progress("questions", shown=backend == "llm") as progress:
+    with _progress("questions") as progress:
         written = write_clozes(
             facts, out, backend=backend, types=types, strict=strict, progress=progress
         )
@@ -199,10 +200,7 @@ def _counted(what: str, by_name: dict[str, int]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _progress(of: str, *, shown: bool) -> "Iterator[Callable[[int, int], None]]":
-    """A progress bar of what an endpoint has answered; nothing off a terminal."""
-    from rich.progress import Progress
-
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(of, visible=shown)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def _progress(of: str) -> "Iterator[Callable[[int, int], None]]":
+    """Yield what shows how many of the requests an endpoint has answered."""
+    with bar(of) as show:
+        yield lambda done, total: show("answered", done / total if total else None, done)

@@ -15,8 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
@@ -24,6 +22,7 @@ from tightframe.lm import resume
 from tightframe.lm.adamw import AdamW
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.runs import RunFolder
+from tightframe.progress import bar
 
 # Called with the step, the model and the record whenever one has been written to the log.
 Hook = Callable[[int, Any, Mapping[str, Any]], None]
@@ -144,6 +143,7 @@ class Loop:
         self.recorded = 0, 0.0  # tokens and seconds at the last record
         self.clock = 0.0  # when it was last read, in seconds
         self.cpu_clock = 0.0
+        self.shown = ""  # beside the progress
 
     def finish(self) -> None:
         """Train from the newest state, or from the start, to the end."""
@@ -157,11 +157,11 @@ class Loop:
         elif 0 in self.course.checkpoints:
             self._keep_checkpoint()
         self._show_step()
-        with _bar(steps, progress.step) as show:
+        with bar() as show:
             for batch in self.course.batches(progress.step):
                 self._update(batch)
                 if progress.step % self.settings.log_every == 0 or progress.step == steps:
-                    self._record_training(show)
+                    self._record_training()
                 kept = progress.step in self.course.checkpoints
                 if kept:
                     self._keep_checkpoint()
@@ -170,6 +170,7 @@ class Loop:
                 ):
                     self._save_state()
                 self._show_step()
+                show("training", progress.step / steps, progress.tokens, self.shown)
 
     def _update(self, batch: Batch) -> None:
         """One step of the optimizer."""
@@ -195,8 +196,8 @@ class Loop:
                 for hook in self.step_hooks:
                     hook(self.course.module, self.progress.step)
 
-    def _record_training(self, show: Hook) -> None:
-        """Log and show the means since the last record, if there was an update."""
+    def _record_training(self) -> None:
+        """Log the means since the last record, if there was an update."""
         progress = self.progress
         loss_sum, norm_sum, n_updates = progress.sums.tolist()
         progress.sums.zero_()
@@ -216,7 +217,7 @@ class Loop:
             "cpu_seconds": round(progress.cpu_seconds, 3),
         }
         self._log(record)
-        show(progress.step, self.course.module, record)
+        self.shown = f"loss {record['loss']:.3f}"
 
     def _keep_checkpoint(self) -> None:
         with self._clock_stopped():
@@ -260,20 +261,3 @@ class Loop:
 def say(line: str) -> None:
     """A message to whoever watches, beside what a command prints."""
     print(line, file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _bar(steps: int, step: int) -> Iterator[Hook]:
-    """A progress bar, on a terminal only; yields what shows a record of the training."""
-    columns = (
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}, {task.fields[speed]:,.0f} tokens/s, time left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=steps, completed=step, loss=math.nan, speed=math.nan)
-        yield lambda step, model, record: bar.update(
-            task, completed=step, loss=record["loss"], speed=record["tokens_per_second"]
-        )

@@ -143,8 +143,23 @@ def _results_files(path: Path) -> list[Path]:
             + ("" if path.resolve().name == "runs" else " if it is called `runs`")
         )
     if not files:
-        raise UserError(f"{path}: no results yet; run `tightframe measure {path}` first")
+        raise UserError(f"{path}: {_measure_first(path)}")
     return files
+
+
+def _measure_first(path: Path) -> str:
+    """Return what a folder without results is, and how results come about."""
+    if (path / "manifest.json").is_file():
+        return (
+            f"holds tokens, no results; run `tightframe measure MODEL --tokens {path}` first, "
+            "whose last line says what to report"
+        )
+    if (path / "config.json").is_file():
+        return (
+            f"holds a model, no results; run `tightframe measure {path} --text TEXT` first, "
+            f"and report runs/{path.resolve().name}"
+        )
+    return f"no results yet; run `tightframe measure {path}` first"
 
 
 def _twins(path: Path) -> dict[str, tuple[int, pd.DataFrame]]:
