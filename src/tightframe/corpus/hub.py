@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,11 +35,19 @@ def unreachable() -> bool:
 
     if constants.HF_HUB_OFFLINE:
         return False  # then nothing is asked, and nothing waits
-    try:
-        get_session().head(constants.ENDPOINT, timeout=min(constants.HF_HUB_ETAG_TIMEOUT, PATIENCE))
-    except Exception:  # each of the libraries that the client is made with has its own
-        return True
-    return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        # Each of the libraries that the client is made with has its own errors.
+        with contextlib.suppress(Exception):
+            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            answered.set()
+
+    # In a thread, because no setting of the client limits the look-up of the hub's address.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return not answered.is_set()
 
 
 def check_available(name: str, *files: str) -> None:
