@@ -35,14 +35,28 @@ def measures(excess: float, size: float, rng: np.random.Generator) -> dict[str, 
     }
 
 
+def interval(name: str, value: float, reach: float | None) -> dict[str, Any]:
+    """The ends of a value's interval and what was resampled, as fields of a row."""
+    if reach is None or "floor" in name:
+        return {}
+    low = value + reach / 2 if name == "rank_pr" else value - reach
+    return {"low": low, "high": value + reach, "resampled": "documents"}
+
+
 def write_sweep(
     folder: Path,
     *,
     widths: tuple[int, ...] = (32, 64, 128, 256, 512),
     known_floor: bool = True,
+    shares: tuple[float, ...] = (1 / 2, 1),
+    reach: float | None = None,
     **settings: Any,
 ) -> Path:
-    """A sweep folder with the results of fifteen runs; `settings` are added to every run's."""
+    """A sweep folder with the results of fifteen runs; `settings` are added to every run's.
+
+    Checkpoints lie at these `shares` of the training. With a `reach`, every value but the floors
+    has an interval that goes so far to each side; that of `rank_pr` begins above the value.
+    """
     rng = np.random.default_rng(0)
     for width, depth, epochs in itertools.product(widths, (1, 4), (1, 4)):
         if (width, depth, epochs) in {
@@ -55,7 +69,7 @@ def write_sweep(
             continue
         run = f"w{width}-d{depth}-e{epochs}-s0"
         n_parameters = 2048 * width + 128 * width + depth * (12 * width**2 + 10 * width)
-        for epoch in (epochs / 2, epochs):
+        for epoch in (share * epochs for share in shares):
             step, size = int(2048 * epoch), math.log10(n_parameters / 1e5)
             excess = 1.9 / (1 + size) / epoch**0.25 * math.exp(rng.normal(0, 0.04))
             loss = FLOOR + excess
@@ -102,6 +116,7 @@ def write_sweep(
                     "measures": ["rank_pr"],
                     "dtype": "float32",
                     "device": "cpu",
+                    "groups": 1 if reach is None else 20,
                 },
             )
             rows = [
@@ -117,6 +132,7 @@ def write_sweep(
                     n=2031,
                     min_count=2 if name.endswith("_db") else 1,
                     excluded=0,
+                    **interval(name, value, reach),
                 )
                 for name, value in values.items()
             ]

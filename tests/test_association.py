@@ -7,6 +7,7 @@ import pytest
 from reference import association as reference
 from tightframe.analysis.association import associate, associations
 from tightframe.analysis.checkpoints import checkpoints, last_of_each_run
+from tightframe.results import WAY
 
 
 def array(*values):
@@ -94,16 +95,18 @@ def test_the_unit_of_a_measure_changes_its_slope_and_nothing_else(unit):
 def rows(*lines):
     names = ["run", "step", "split", "layer", "labels", "subset", "metric", "value", "min_count"]
     frame = pd.DataFrame(lines, columns=names)
-    facts = {"set_seed": 0, "tokens_name": "x", "tokens_fingerprint": "1f"}
+    facts = {"set_seed": 0, "tokens_name": "x", "tokens_fingerprint": "1f", "measured_groups": 1}
+    facts |= {f"measured_{name}": usual for name, usual in WAY.items()}
+    facts |= {"low": math.nan, "high": math.nan}
     return frame.assign(**facts, model_width=[len(run) for run in frame["run"]])
 
 
-def test_a_checkpoint_takes_the_last_layer_the_training_split_and_the_smallest_minimum_count():
-    table = checkpoints(
+def test_a_checkpoint_takes_the_last_layer_the_training_split_and_the_largest_minimum_count():
+    table, _ = checkpoints(
         rows(
             ("a", 1, "train", 2, "next", "all", "m", 1.0, 1),
             ("a", 1, "train", 1, "next", "all", "m", 2.0, 1),
-            ("a", 1, "val", 2, "next", "all", "m", 3.0, 1),
+            ("a", 1, "val", 2, "next", "all", "m", 3.0, 5),
             ("a", 1, "train", 2, "next", "all", "m", 4.0, 5),
             ("a", 1, "train", 2, "next", "rare", "m", 5.0, 0),
             ("a", 1, "train", 3, "current", "all", "m", 6.0, 1),
@@ -113,7 +116,7 @@ def test_a_checkpoint_takes_the_last_layer_the_training_split_and_the_smallest_m
     )
     assert table["run"].tolist() == ["a", "bb"]
     assert table["val_loss"].tolist() == [7, 8]
-    assert table["m"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+    assert table["m"].tolist() == pytest.approx([4, math.nan], nan_ok=True)
     assert table["model_width"].tolist() == [1, 2]
 
 
@@ -136,3 +139,44 @@ def test_associations_count_runs_and_take_the_last_checkpoints_apart():
         ** 2,
         rel=1e-10,
     )
+
+
+def associated(metric, **columns):
+    """The association over all checkpoints, on a linear axis."""
+    found = associations(pd.DataFrame(columns), [metric])
+    return found[~found["log"] & (found["checkpoints"] == "all")].iloc[0]
+
+
+RUNS = {"run": list("abcd"), "step": 4 * [1], "val_loss": array(4, 3, 2, 1)}
+
+
+def test_checkpoints_of_one_run_are_not_associated():
+    one = RUNS | {"run": 4 * ["a"], "step": [1, 2, 3, 4], "m": array(1, 2, 3, 4)}
+    found = associated("m", **one)
+    assert found["reason"] == "the checkpoints are of one run"
+    assert math.isnan(found["r"])
+    assert associated("m", **one | {"run": list("aaab")})["r"] == -1
+
+
+def test_losses_on_several_texts_are_not_associated():
+    line = RUNS | {"m": array(1, 2, 3, 4)}
+    assert associated("m", **line, tokens_fingerprint=4 * ["1f"])["r"] == -1
+    found = associated("m", **line, tokens_fingerprint=["1f", "1f", "1f", "2e"])
+    assert found["reason"] == "losses on 2 texts can't be compared"
+    assert math.isnan(found["slope"])
+
+
+@pytest.mark.parametrize(
+    ("values", "crosses"),
+    [
+        ((-1500, 20, -30, 1400), True),
+        ((-3, -1, 1, 3), True),
+        ((-1, 3, 4, 5), False),  # the mean is 1.2 standard deviations from 0
+        ((1, 100, 1, 1), False),  # never negative
+        ((-4, -3, -2, -1), False),
+    ],
+)
+def test_no_line_goes_through_a_measure_that_crosses_zero_far(values, crosses):
+    found = associated("m", **RUNS, m=array(*values))
+    assert (found["reason"] == "the measure crosses 0 far") == crosses
+    assert math.isnan(found["r"]) == crosses

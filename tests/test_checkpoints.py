@@ -1,11 +1,13 @@
 """One line a checkpoint, whatever else was measured of it."""
 
 import dataclasses
+import math
 
 import pandas as pd
 import pytest
 
-from tightframe.analysis.checkpoints import checkpoints
+from tightframe.analysis.checkpoints import checkpoints, outside
+from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
 from tightframe.results import Header, Row, gather, write_rows
 
@@ -17,7 +19,12 @@ LOSS = dataclasses.replace(ROW, split="val", metric="val_loss", value=3.0)
 
 
 def table(folder, **files):
-    """The table over files of these names; a header or several rows each."""
+    """The table over files of these names; a header and several rows each."""
+    return checkpoints_of(folder, **files).table
+
+
+def checkpoints_of(folder, **files):
+    """The same with the settings of its columns."""
     for name, (header, *rows) in files.items():
         write_rows(folder / f"{name}.jsonl", header, rows)
     return checkpoints(gather(sorted(folder.glob("*.jsonl"))))
@@ -38,7 +45,6 @@ def with_classes(n):
         {"subset": "probe"},
         {"metric": "compat05.cdnv_mean"},
         {"metric": "compat10.hits"},
-        {"min_count": 30},
     ],
     ids=str,
 )
@@ -69,34 +75,124 @@ def test_a_line_is_of_one_way_of_measuring(tmp_path, way, name):
     ]
 
 
-def test_each_checkpoint_has_the_plainest_way_it_was_measured_in(tmp_path):
-    # Fewer skipped positions come before the precision; another checkpoint has its own way.
-    later = [dataclasses.replace(row, step=20, value=7.0) for row in (ROW, LOSS)]
+def at_step(step, **changes):
+    return [dataclasses.replace(row, step=step, **changes) for row in (ROW, LOSS)]
+
+
+def test_all_checkpoints_have_the_plainest_way_that_is_common_to_them(tmp_path):
+    # The first has the plainest way of all, in which the second was not measured.
+    bf16 = measured(skip_positions=1, precision="bf16")
     found = table(
         tmp_path,
-        a=(measured(skip_positions=4), ROW),
-        b=(measured(skip_positions=1, precision="bf16"), dataclasses.replace(ROW, value=0.6)),
-        c=(measured(skip_positions=1, precision="bf16"), *later),
-        d=(measured(skip_positions=2), *(dataclasses.replace(row, value=8.0) for row in later)),
+        a=(measured(), ROW, LOSS),
+        b=(measured(skip_positions=4), *at_step(10, value=0.7)),
+        c=(bf16, *at_step(10, value=0.6)),
+        d=(bf16, *at_step(20, value=7.0)),
+        e=(measured(skip_positions=4), *at_step(20, value=8.0)),
     )
     assert found["rank_pr"].tolist() == [0.6, 7.0]
     assert found["measured_precision"].tolist() == ["bf16", "bf16"]
 
 
-def test_rows_gathered_before_ways_were_told_apart_are_read(tmp_path):
-    table(tmp_path, main=(HEADER, ROW, LOSS))
-    rows = gather([tmp_path / "main.jsonl"])
-    old = checkpoints(rows.drop(columns=["measured_precision", "measured_skip_positions"]))
-    assert old["rank_pr"].tolist() == [0.5]
+def test_without_a_common_way_there_is_no_table(tmp_path):
+    with pytest.raises(UserError, match=r"measured in 2 ways, none of them common to all \(r at "):
+        table(
+            tmp_path,
+            a=(measured(), ROW, LOSS),
+            b=(measured(precision="bf16"), *at_step(20)),
+        )
+
+
+@pytest.mark.parametrize("names", ["abc", "cba", "bca"])
+def test_a_column_has_the_largest_minimum_count_that_all_checkpoints_have(tmp_path, names):
+    # Steps 10 and 20 have 1 and 20, step 30 has 1, 20 and 50: 20 is the largest that all have.
+    counts = {10: (1, 20), 20: (1, 20), 30: (1, 20, 50)}
+    files = {
+        name: (
+            with_classes(step),
+            dataclasses.replace(LOSS, step=step),
+            *(
+                dataclasses.replace(ROW, step=step, min_count=n, value=float(step + n))
+                for n in least
+            ),
+        )
+        for name, (step, least) in zip(names, counts.items(), strict=True)
+    }
+    found = checkpoints_of(tmp_path, **files)
+    assert found.table["rank_pr"].tolist() == [30, 40, 50]
+    assert found.min_counts == {"rank_pr": 20}  # losses have none
+    assert found.refused == {}
+
+
+def test_a_measure_without_a_common_minimum_count_has_no_column_and_a_reason(tmp_path):
+    stable = dataclasses.replace(ROW, metric="rank_stable", value=2.0)
+    found = checkpoints_of(
+        tmp_path,
+        a=(HEADER, ROW, stable, LOSS),
+        b=(HEADER, *at_step(20, min_count=20), dataclasses.replace(stable, step=20, value=3.0)),
+        c=(HEADER, dataclasses.replace(LOSS, step=20)),
+    )
+    assert "rank_pr" not in found.table
+    assert found.table["rank_stable"].tolist() == [2, 3]
+    assert list(found.refused) == ["rank_pr"]
+    assert found.refused["rank_pr"].endswith("measured with 1 and 20")
+
+
+def test_a_measure_that_some_checkpoints_lack_is_missing_there_alone(tmp_path):
+    twenty = dataclasses.replace(ROW, step=20, min_count=20)
+    found = table(
+        tmp_path, a=(HEADER, LOSS), b=(HEADER, twenty, dataclasses.replace(LOSS, step=20))
+    )
+    assert found["rank_pr"].isna().tolist() == [True, False]
+
+
+def bounded(row, reach):
+    ends = {"low": row.value - reach, "high": row.value + reach, "resampled": "documents"}
+    return dataclasses.replace(row, **ends)
+
+
+def test_intervals_stand_beside_their_values_and_only_where_there_are_any(tmp_path):
+    header = measured(groups=8)
+    first, second = bounded(ROW, 0.125), bounded(dataclasses.replace(ROW, step=20), 0.25)
+    found = checkpoints_of(
+        tmp_path, a=(header, first, LOSS), b=(header, second, dataclasses.replace(LOSS, step=20))
+    )
+    assert found.table["low_rank_pr"].tolist() == [0.375, 0.25]
+    assert found.table["high_rank_pr"].tolist() == [0.625, 0.75]
+    assert "low_val_loss" not in found.table
+    groups = dict(zip(found.settings["metric"], found.settings["groups"], strict=True))
+    assert groups == {"rank_pr": 8, "val_loss": 0}
+
+
+def test_intervals_from_different_numbers_of_groups_are_left_out_for_a_reason(tmp_path):
+    later = [bounded(row, 0.25) for row in at_step(20)]
+    found = checkpoints_of(
+        tmp_path, a=(measured(groups=8), bounded(ROW, 0.1), LOSS), b=(measured(groups=20), *later)
+    )
+    assert found.table["rank_pr"].tolist() == [0.5, 0.5]
+    assert "low_rank_pr" not in found.table
+    assert found.table["low_val_loss"].isna().tolist() == [True, False]
+    assert found.without_intervals == {
+        "rank_pr": "intervals are left out: they are from 8 and 20 groups of documents"
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "apart"), [(0.9, True), (1.0, False), (1.5, False), (2.0, False), (2.1, True)]
+)
+def test_a_value_is_outside_of_an_interval_that_does_not_hold_it(value, apart):
+    one, low, high = (pd.Series([x]) for x in (value, 1.0, 2.0))
+    assert outside(one, low, high).tolist() == [apart]
+    assert outside(one, low * math.nan, high * math.nan).tolist() == [False]
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
-def test_the_facts_are_those_of_the_smallest_minimum_count(tmp_path, names):
+def test_the_facts_are_those_of_the_largest_minimum_count(tmp_path, names):
     # Losses have no minimum count: their row says 1 in the file of 30 as well.
     of_thirty = dataclasses.replace(ROW, min_count=30, value=0.7)
     both = {names[0]: (with_classes(7), LOSS, of_thirty), names[1]: (HEADER, ROW)}
     found = table(tmp_path, **both)
-    assert found[["rank_pr", "model_n_classes"]].to_numpy().tolist() == [[0.5, 40]]
+    assert found[["rank_pr", "model_n_classes"]].to_numpy().tolist() == [[0.7, 7]]
 
 
 def test_losses_alone_have_facts_too(tmp_path):

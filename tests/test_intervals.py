@@ -8,8 +8,9 @@ import torch
 from scipy.stats import t as student
 
 from reference.mixtures import Mixture, coverage
-from tightframe.collapse import resampling
+from tightframe.collapse import intervals, resampling
 from tightframe.collapse.measures import MEASURES, metrics
+from tightframe.collapse.values import Value
 from tightframe.moments.nearest import Choices
 from tightframe.moments.state import ClassMoments, Decisions
 
@@ -314,6 +315,48 @@ def test_an_interval_of_a_share_ends_where_shares_end():
     decisions = decided([10, 10, 10, 7], [10, 10, 10, 10], 4)
     rate = metrics(moments, torch.eye(2)[:, :1], decisions, measures=["nc4_rate"])["nc4_rate"]
     assert rate.low < rate.value < rate.high == 1
+
+
+def of_accuracy(hits, n):
+    """The accuracy of positions in groups, each with so many hits."""
+    decisions = Decisions(torch.ones(2, dtype=torch.bool), len(n))
+    for group, (right, positions) in enumerate(zip(hits, n, strict=True)):
+        labels = torch.zeros(positions, dtype=torch.int64)
+        chosen = (torch.arange(positions) >= right).long()
+        decisions.update(labels, Choices(chosen, chosen, chosen, chosen.double(), 0), group)
+    return intervals.of_positions(decisions, lambda of: of.accuracy, range="[0, 1]")
+
+
+def test_the_interval_of_a_rare_hit_begins_at_zero():
+    # One hit in 400 positions: 1/400 less 3.18 standard errors of 1/400 is negative.
+    value = of_accuracy([1, 0, 0, 0], [100] * 4)
+    assert value.value == 1 / 400
+    assert value.low == 0 < value.value < value.high < 1
+
+
+@pytest.mark.parametrize(
+    ("range", "interval", "expected"),
+    [
+        ("[0, 1]", (-0.5, 0.5), (0, 0.5)),
+        ("[0.01, 1]", (0.0, 1.5), (0.01, 1)),
+        ("[-1/(K-1), 1]", (-2.0, 2.0), (-2, 1)),  # what is no number bounds nothing
+        ("[1, D]", (0.5, 70.0), (1, 70)),
+        ("(-inf, 0]", (-3.0, 1.0), (-3, 0)),
+        ("real", (-3.0, 1.0), (-3, 1)),
+    ],
+)
+def test_an_interval_ends_where_the_measure_does(range, interval, expected):
+    found = intervals._filled(Value(0.1, 5, 0), resampling.Interval(*interval), range)
+    assert (found.low, found.high) == expected
+
+
+@pytest.mark.parametrize("interval", [(1.01, 1.2), (-0.2, -0.1)])
+def test_an_interval_beyond_the_range_is_none(interval):
+    # All documents together may say 1 and each resample more, once the bias is taken out.
+    found = intervals._filled(Value(1.0, 5, 0), resampling.Interval(*interval), "[0, 1]")
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert found.reason == "no interval: all of it is outside of [0, 1]"
 
 
 def test_intervals_hold_the_truth_where_the_plain_value_does_not():

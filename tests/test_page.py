@@ -24,17 +24,18 @@ LINK = '<a href="javascript:window.hacked=1">%{x} &amp; "quoted"</a>'
 
 
 def read(folder):
-    """The table, its associations and the headers of a sweep."""
+    """The checkpoints, their associations and the headers of a sweep."""
     files = sorted(folder.glob("runs/*/results/*.jsonl"))
-    table = tables.with_floors(checkpoints(gather(files)))
-    found = associations(table, tables.measured(table))
-    return table, found, [read_rows(file)[0] for file in files]
+    shown = checkpoints(gather(files))
+    shown = shown._replace(table=tables.with_floors(shown.table))
+    found = associations(shown.table, tables.measured(shown.table))
+    return shown, found, [read_rows(file)[0] for file in files]
 
 
 def write_page(folder, name="demo"):
     """The page of a sweep, as text and as a file."""
-    table, found, headers = read(folder)
-    text = page.render(table, found, headers, name=name, commands=[f"tightframe report {name}"])
+    shown, found, headers = read(folder)
+    text = page.render(shown, found, headers, name=name, commands=[f"tightframe report {name}"])
     (folder / "index.html").write_text(text, encoding="utf-8")
     return text
 
@@ -97,7 +98,7 @@ def test_the_page_has_a_language_a_title_headings_and_landmarks(text):
 
 
 def test_every_point_has_its_value_in_every_panel(sweep, text):
-    table, _, _ = read(sweep)
+    table = read(sweep)[0].table
     data = data_of(text)
     assert data["loss"] == pytest.approx(table["val_loss"].tolist(), rel=1e-6)
     for view in VIEWS:
@@ -108,7 +109,7 @@ def test_every_point_has_its_value_in_every_panel(sweep, text):
 
 
 def test_the_lines_of_a_run_join_its_checkpoints_in_order(sweep, text):
-    table, _, _ = read(sweep)
+    table = read(sweep)[0].table
     threads = data_of(text)["threads"]
     assert sorted(place for thread in threads for place in thread) == list(range(30))
     for thread in threads:
@@ -132,36 +133,36 @@ def test_a_page_without_floors_has_no_line_for_them(tmp_path):
 
 
 def test_the_best_run_may_be_on_a_text_whose_floor_is_not_known(sweep):
-    table, found, headers = read(sweep)
+    shown, found, headers = read(sweep)
+    table = shown.table
     best = table["val_loss"].idxmin()
     unknown = ["entropy_floor", "realised_floor", "loss_above_floor", "loss_above_realised"]
     table.loc[best, unknown] = float("nan")
-    text = page.render(table, found, headers, name="demo", commands=[])
+    text = page.render(shown, found, headers, name="demo", commands=[])
     outside = text.replace(rendering.get_plotlyjs(), "")
     assert "nan" not in re.findall(r"[a-z]+", outside.partition('<script type="application')[0])
 
 
 def test_missing_measures_leave_the_rest_of_the_page(sweep):
-    table, found, headers = read(sweep)
-    kept = table.drop(columns=[panel.metric for panel in ROBUST.main])
-    text = page.render(
-        kept, found[found["metric"].isin(kept.columns)], headers, name="demo", commands=[]
-    )
+    shown, found, headers = read(sweep)
+    kept = shown.table.drop(columns=[panel.metric for panel in ROBUST.main])
+    found = found[found["metric"].isin(kept.columns)]
+    text = page.render(shown._replace(table=kept), found, headers, name="demo", commands=[])
     assert set(data_of(text)["panels"]) == {
         panel.metric for panel in (*PUBLISHED.panels, *ROBUST.more)
     }
 
 
 def test_a_measure_that_is_nan_somewhere_is_null_there(sweep):
-    table, found, _ = read(sweep)
-    table.loc[3, "nc4_rate"] = float("nan")
-    assert page.payload(table, found)["panels"]["nc4_rate"]["x"][3] is None
+    shown, found, _ = read(sweep)
+    shown.table.loc[3, "nc4_rate"] = float("nan")
+    assert page.payload(shown, found)["panels"]["nc4_rate"]["x"][3] is None
 
 
 def test_the_same_rows_give_the_same_page(sweep, text):
-    table, found, headers = read(sweep)
+    shown, found, headers = read(sweep)
     assert (
-        page.render(table, found, headers, name="demo", commands=["tightframe report demo"]) == text
+        page.render(shown, found, headers, name="demo", commands=["tightframe report demo"]) == text
     )
 
 
@@ -350,9 +351,8 @@ def test_courses_are_drawn_and_the_switches_change_them(browser, tmp_path):
     files = sorted(folder.glob("runs/*/results/*.jsonl"))
     courses = checkpoints(gather(files), subset="probe")
     headers = [read_rows(file)[0] for file in files]
-    text = page.render(
-        pd.DataFrame(), pd.DataFrame(), headers, name="demo", commands=[], courses=courses
-    )
+    nothing = checkpoints(gather(files))
+    text = page.render(nothing, pd.DataFrame(), headers, name="demo", commands=[], courses=courses)
     (folder / "index.html").write_text(text, encoding="utf-8")
     opened = open_page(browser, folder / "index.html", waiting_for=".course .points path")
 

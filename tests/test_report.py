@@ -1,5 +1,6 @@
 """The files of a report: what is written, from which results, and the figures' bytes."""
 
+import json
 import re
 import shutil
 from importlib import resources
@@ -14,7 +15,7 @@ from tightframe.analysis.checkpoints import checkpoints
 from tightframe.collapse import measures
 from tightframe.errors import UserError
 from tightframe.files import write_text
-from tightframe.report import canvas, figures, panels, report, tables
+from tightframe.report import canvas, figures, page, panels, report, tables
 from tightframe.report.views import PUBLISHED, ROBUST, VIEWS, arrow
 from tightframe.results import gather
 
@@ -30,8 +31,15 @@ def sweep(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def table(sweep):
-    return tables.with_floors(checkpoints(gather(sorted(sweep.glob("runs/*/results/*.jsonl")))))
+def shown(sweep):
+    """Its checkpoints with their floors, and the settings of their columns."""
+    found = checkpoints(gather(sorted(sweep.glob("runs/*/results/*.jsonl"))))
+    return found._replace(table=tables.with_floors(found.table))
+
+
+@pytest.fixture(scope="module")
+def table(shown):
+    return shown.table
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +58,7 @@ def test_a_report_is_a_page_tables_and_rows_and_nothing_else(sweep):
         "figures/robust.png",
         "tables/runs.csv",
         "tables/associations.csv",
+        "tables/settings.csv",
     }
     assert sorted(path.name for path in sweep.iterdir()) == ["report", "results.parquet", "runs"]
 
@@ -109,6 +118,117 @@ def test_one_run_makes_a_report_too(small):
     assert 'id="associations"' not in text
     assert 'id="runs"' in text
     assert text.count('name="view"') == 2
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory):
+    """Four runs of three checkpoints with intervals, and their report without figures."""
+    shares = (0.125, 0.5, 1)
+    folder = tmp_path_factory.mktemp("sweeps") / "demo"
+    write_sweep(folder, widths=(64,), shares=shares, reach=0.25)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_all", "draw_courses"):
+            patch.setattr(figures, name, lambda *_, **__: None)
+        report(folder)
+    return folder
+
+
+def data_of(folder):
+    """What the script of its page draws."""
+    text = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def test_the_ends_of_intervals_stand_behind_their_values(bounded):
+    runs = pd.read_csv(bounded / "report" / "tables" / "runs.csv")
+    place = list(runs).index("nc4_rate")
+    assert list(runs)[place : place + 3] == ["nc4_rate", "low_nc4_rate", "high_nc4_rate"]
+    assert (runs["nc4_rate"] - runs["low_nc4_rate"]).tolist() == pytest.approx(12 * [0.25])
+    assert (runs["high_val_loss"] - runs["val_loss"]).tolist() == pytest.approx(12 * [0.25])
+    settings = pd.read_csv(bounded / "report" / "tables" / "settings.csv").set_index("metric")
+    assert settings.loc["nc1_cdnv_med_db", "min_count"] == 2
+    assert settings.loc["nc1_cdnv_med_db", "groups"] == 20
+    metrics = pd.read_csv(bounded / "report" / "tables" / "associations.csv")["metric"]
+    assert not metrics.str.startswith(("low_", "high_")).any()
+
+
+def test_points_have_the_bars_of_their_own_intervals_only(bounded):
+    drawn = data_of(bounded)
+    for reach in (drawn["lossBars"], drawn["panels"]["nc4_rate"]["bars"]):
+        assert reach == {"below": 12 * [0.25], "above": 12 * [0.25]}
+    table = checkpoints(gather(sorted(bounded.glob("runs/*/results/*.jsonl")))).table
+    low, high = panels.error_bars(table, "rank_pr")  # its intervals begin above the values
+    assert low.isna().all()
+    assert high.isna().all()
+    text = (bounded / "report" / "index.html").read_text(encoding="utf-8")
+    assert "\N{DAGGER}</abbr>" not in text  # rank_pr is no panel of either view
+    raised = table.assign(low_nc4_rate=table["nc4_rate"] + 0.1)
+    assert {line["outside_nc4_rate"] for line in page._lines(raised)} == {True}
+    assert {line["outside_nc3_cos_mean"] for line in page._lines(raised)} == {False}
+
+
+def test_a_few_runs_are_described_and_not_summed_up(bounded, table, found):
+    drawn = data_of(bounded)["panels"]["nc4_rate"]["linear"]
+    assert drawn["headline"] == ""
+    assert re.match(r"R\N{SUPERSCRIPT TWO} = \d\.\d\d describes these 4 runs; ", drawn["detail"])
+    assert panels.fit(table, found, "nc4_rate", log=False).headline.startswith("R")  # of 15 runs
+
+
+def test_checkpoints_of_a_few_runs_are_drawn_against_their_step(bounded):
+    drawn = data_of(bounded)["courses"]["steps"]
+    assert set(drawn) == {panel.metric for view in VIEWS for panel in view.panels} | {"val_loss"}
+    lines = {line["run"]: line for line in drawn["val_loss"]["lines"]}
+    assert lines["w64-d4-e4-s0"]["x"] == [1024, 4096, 8192]
+    reached = np.subtract(lines["w64-d4-e4-s0"]["high"], lines["w64-d4-e4-s0"]["y"])
+    assert reached.tolist() == pytest.approx(3 * [0.25], rel=1e-5)
+    assert drawn["val_loss"]["decades"]  # 256 to 8,192, over all runs
+
+
+def test_checkpoints_of_one_run_have_no_scatter_and_no_r2(bounded):
+    report(bounded / "runs" / "w64-d4-e4-s0")
+    folder = bounded / "runs" / "w64-d4-e4-s0"
+    drawn = data_of(folder)
+    text = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert 'id="steps"' in text
+    assert 'id="figures"' not in text
+    assert not drawn["courses"]["steps"]["val_loss"]["decades"]  # 1,024 to 8,192
+    found = pd.read_csv(folder / "report" / "tables" / "associations.csv")
+    assert found["r2"].isna().all()
+    names = {path.name for path in (folder / "report" / "figures").iterdir()}
+    assert names == {f"steps_{view.name}.{kind}" for view in VIEWS for kind in ("pdf", "png")}
+
+
+def test_a_refused_column_is_named_on_the_page_and_in_no_table(small):
+    first = min(small.glob("runs/*/results/*.jsonl"))
+    lines = first.read_text().splitlines(keepends=True)
+    changed = [
+        line.replace('"min_count": 1', '"min_count": 20') if '"nc4_rate"' in line else line
+        for line in lines
+    ]
+    first.write_text("".join([lines[0], *changed[1:]]))
+    text = report(small).read_text(encoding="utf-8")
+    assert re.findall(r'data-refused="(\w+)"', text) == ["nc4_rate"]
+    drawn = data_of(small)
+    assert "nc4_rate" not in drawn["panels"]
+    missing = {panel["metric"]: panel["missing"] for panel in drawn["views"]["published"]}
+    assert missing["nc4_rate"].endswith("measured with 1 and 20")
+    runs = pd.read_csv(small / "report" / "tables" / "runs.csv")
+    assert "nc4_rate" not in runs
+    assert "nc4_rate_fullv" in runs
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["w64-d1-s0", "w128-d1-s0"], ["w64", "w128"]),
+        (["w64-d1-s0", "w64-d2-s0", "w64-d1-s1"], ["d1-s0", "d2-s0", "d1-s1"]),
+        (["w64-d1-s0"], ["w64-d1-s0"]),
+        (["llama", "gpt-neo"], ["llama", "gpt-neo"]),
+        (["a", "a"], ["a"]),
+    ],
+)
+def test_names_are_shortened_to_what_differs(names, short):
+    assert list(tables.short_names(names).values()) == short
 
 
 def test_a_folder_of_results_names_no_command_that_it_cannot_be_made_by(small, tmp_path):
@@ -191,9 +311,9 @@ def test_results_without_a_loss_are_refused(small):
         report(small)
 
 
-def test_the_same_rows_give_the_same_figures_to_the_byte(table, found, tmp_path, monkeypatch):
+def test_the_same_rows_give_the_same_figures_to_the_byte(shown, found, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "VIEWS", (ROBUST,))
-    figures.draw_all(table, found, tmp_path)
+    figures.draw_all(shown, found, tmp_path)
     names = {
         f"robust{part}{log}.{kind}"
         for part in ("", "_nc2_nc3")
@@ -201,7 +321,7 @@ def test_the_same_rows_give_the_same_figures_to_the_byte(table, found, tmp_path,
         for kind in ("pdf", "png")
     }
     assert {path.name for path in tmp_path.iterdir()} == names
-    again = figures.draw(table, found, ROBUST.more, log=True)
+    again = figures.draw(shown, found, ROBUST.more, log=True)
     for kind in ("pdf", "png"):
         canvas.save(again, tmp_path / f"again.{kind}")
         first = (tmp_path / f"robust_nc2_nc3_log.{kind}").read_bytes()
@@ -209,8 +329,8 @@ def test_the_same_rows_give_the_same_figures_to_the_byte(table, found, tmp_path,
         assert (tmp_path / f"again.{kind}").read_bytes() == first
 
 
-def test_a_figure_names_its_measures_and_draws_line_floor_and_points(table, found):
-    figure = figures.draw(table, found, PUBLISHED.main, log=False)
+def test_a_figure_names_its_measures_and_draws_line_floor_and_points(shown, found):
+    figure = figures.draw(shown, found, PUBLISHED.main, log=False)
     axes = figure.axes[0]
     assert axes.get_xlabel().startswith("nc1_cdnv_p2")
     assert "more collapsed" in axes.get_xlabel()
@@ -359,7 +479,7 @@ def test_published_tables_are_written_where_their_columns_were_measured(small):
 def test_a_course_is_a_line_a_run_in_the_order_of_steps(tmp_path):
     folder = write_courses(tmp_path / "demo")
     rows = gather(sorted(folder.glob("runs/*/results/*.jsonl"), reverse=True))
-    courses = checkpoints(rows, subset="probe")
+    courses = checkpoints(rows, subset="probe").table
     course = panels.course(courses, "nc1_cdnv_p2")
     assert course.positive
     assert course.runs == ("w64-d1-e1-s0", "w64-d4-e4-s0")
@@ -375,7 +495,7 @@ def test_a_course_is_a_line_a_run_in_the_order_of_steps(tmp_path):
 
 def test_the_figure_of_courses_has_a_panel_a_measure(tmp_path):
     rows = gather(sorted(write_courses(tmp_path / "demo").glob("runs/*/results/*.jsonl")))
-    figure = figures.draw_course(checkpoints(rows, subset="probe"), PUBLISHED.panels)
+    figure = figures.draw_course(checkpoints(rows, subset="probe").table, PUBLISHED.panels)
     first, second = figure.axes
     assert [first.get_xscale(), first.get_yscale()] == ["log", "log"]
     assert [second.get_xscale(), second.get_yscale()] == ["log", "linear"]

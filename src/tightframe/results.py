@@ -141,8 +141,8 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
     texts, and in several ways. Where the same value was measured twice, with and without groups of
     documents, the row that has an interval is taken, if one has. The header's settings and the
     model's facts come as columns `set_*` and `model_*`, the name and the fingerprint of the tokens
-    as `tokens_name` and `tokens_fingerprint`, the way as `measured_precision` and
-    `measured_skip_positions`.
+    as `tokens_name` and `tokens_fingerprint`, the way and the number of groups of documents as
+    `measured_*`.
     """
     import pandas as pd
 
@@ -157,6 +157,7 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
         extra |= {f"model_{name}": _cell(value) for name, value in header.model.items()}
         way = {name: header.measurement.get(name, usual) for name, usual in WAY.items()}
         extra |= {f"measured_{name}": value for name, value in way.items()}
+        extra |= {"measured_groups": groups}
         for row in rows:
             key = *(getattr(row, name) for name in KEY), tokens[1], *way.values()
             if key in held:

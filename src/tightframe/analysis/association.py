@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 
 from tightframe.analysis.checkpoints import last_of_each_run
 
+FEW_RUNS = 8  # fewer than these are described, one by one, not summed up
 Vector = Float[np.ndarray, " N"]
 
 
@@ -68,7 +69,11 @@ def associate(x: Vector, y: Vector, *, log: bool = False) -> Association:
 
 
 def associations(table: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
-    """Validation loss with every metric and its log, over all checkpoints and over the last ones.
+    """Associate validation loss with every metric and its log, over all and over last checkpoints.
+
+    Nothing is said, for a `reason`, of checkpoints of one run, of losses on several texts, and of a
+    measure with values of both signs whose mean is within half a standard deviation of 0: most of
+    those are ratios to something that is near 0, and one or two of them would decide the line.
 
     Args:
         table: One line a checkpoint, as `analysis.checkpoints` gives it.
@@ -83,11 +88,24 @@ def associations(table: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
             for name, chosen in (("all", table), ("last", last_of_each_run(table))):
                 used = chosen[np.isfinite(chosen[metric]) & np.isfinite(chosen["val_loss"])]
                 x, y = used[metric].to_numpy(float), used["val_loss"].to_numpy(float)
-                found = associate(x, y, log=log)
+                reason = _why_not(used, x)
+                found = Association(len(x), reason=reason) if reason else associate(x, y, log=log)
                 line: dict[str, Any] = {"metric": metric, "log": log, "checkpoints": name}
                 line |= {"n": found.n, "n_runs": used["run"].nunique(), "r2": found.r2}
                 lines.append(line | vars(found))
     return pd.DataFrame(lines)
+
+
+def _why_not(used: pd.DataFrame, x: Vector) -> str:
+    """Return why these checkpoints say nothing of how the loss goes with x; "" if they may."""
+    if len(used) > 2 and used["run"].nunique() == 1:
+        return "the checkpoints are of one run"
+    texts = used["tokens_fingerprint"].nunique() if "tokens_fingerprint" in used else 1
+    if texts > 1:
+        return f"losses on {texts} texts can't be compared"
+    if len(x) > 2 and x.min() < 0 < x.max() and abs(x.mean()) < x.std() / 2:
+        return "the measure crosses 0 far"
+    return ""
 
 
 def _constant(values: Vector) -> bool:

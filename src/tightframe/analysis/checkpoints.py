@@ -1,4 +1,11 @@
-"""Rows -> one line a checkpoint: what statistics, figures and tables across models read."""
+"""Rows -> one line a checkpoint: what statistics, figures and tables across models read.
+
+A column has one definition: every checkpoint in it was measured in the same way and with the same
+minimum count of samples per class. Where no setting is common to all, there is no column.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -10,60 +17,120 @@ from tightframe.results import WAY
 CHECKPOINT = ["run", "step"]
 MEASURED = [f"measured_{name}" for name in WAY]  # the way in which a checkpoint was measured
 # How the columns that are no measures begin.
-FACTS = ("set_", "model_", "tokens_", "measured_")
+FACTS = ("set_", "model_", "tokens_", "measured_", "low_", "high_")
 
 
-def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> pd.DataFrame:
-    """One line a checkpoint (run and step), a column a metric, then settings, model and tokens.
+class Checkpoints(NamedTuple):
+    """Checkpoints beside each other, and what the columns of their measures are.
 
-    A metric that was measured in several ways is taken over one subset, with next tokens as
-    labels, at the last layer, on the training split where there is one (loss and agreement have
-    the validation split only), with the smallest minimum count; so are the facts of the model,
-    some of which go with the classes. Columns of published tables are left out: they are our
-    measures over again. A checkpoint that was measured on several token sets is refused: its line
-    would mix them. Of one that was measured in several ways, the line is of the plainest.
+    Attributes:
+        table: A line per checkpoint (run and step) and a column per metric, then `low_<metric>` and
+            `high_<metric>`, the ends of the 95 % intervals where there are any, and the facts
+            (`set_*`, `model_*`, `tokens_*`, `measured_*`).
+        settings: A line per metric: `min_count`; `groups` of documents behind its intervals, 0
+            without; the way in which all checkpoints were measured; `reason`, which says why there
+            is no column or why it has no intervals. A metric that is refused is not in `table`.
+    """
+
+    table: pd.DataFrame
+    settings: pd.DataFrame
+
+    @property
+    def min_counts(self) -> dict[str, int]:
+        """Minimum counts above 1, by metric."""
+        lines = self.settings[self.settings["min_count"] > 1]
+        return dict(zip(lines["metric"], lines["min_count"].astype(int), strict=True))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Reasons of the metrics that have no column, by name."""
+        return self._reasons(self.settings["min_count"].isna())
+
+    @property
+    def without_intervals(self) -> dict[str, str]:
+        """Reasons of the metrics whose intervals are left out, by name."""
+        return self._reasons(self.settings["min_count"].notna() & (self.settings["reason"] != ""))
+
+    def _reasons(self, chosen: "pd.Series[bool]") -> dict[str, str]:
+        lines = self.settings[chosen]
+        return dict(zip(lines["metric"], lines["reason"], strict=True))
+
+
+def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> Checkpoints:
+    """Set the checkpoints side by side, each column with one definition.
+
+    A metric is taken over one subset, with next tokens as labels, at the last layer, on the
+    training split where there is one (loss and agreement have the validation split only). All
+    checkpoints are taken in one way of measuring (`results.WAY`): of those that all of them have,
+    the one that leaves out the fewest positions, in float32 rather than bfloat16. A metric is
+    taken with the largest minimum count that all checkpoints with this metric have; if there is
+    none, it is refused. Intervals from different numbers of groups are left out. Columns of
+    published tables are left out: they are our measures over again.
 
     Args:
         rows: As `results.gather` gives them: the fields of `Row`, `set_*`, `model_*`, `tokens_*`,
             `measured_*`.
         subset: "all" classes; "probe" gives what was measured while training, where a line need
             not have its weights kept.
+
+    Raises:
+        UserError: A checkpoint was measured on several token sets, or no way of measuring is
+            common to all checkpoints.
     """
     while_training = rows["subset"] == "probe"
     rows = rows[while_training if subset == "probe" else ~while_training]
     _refuse_mixed_tokens(rows)
     chosen = rows[(rows["labels"] == "next") & (rows["subset"] == subset)]
     chosen = chosen[~chosen["metric"].str.startswith(tuple(f"{p}." for p in PREFIXES.values()))]
-    chosen = plainest(chosen)
-    chosen = chosen.sort_values(
-        ["layer", "split", "min_count"], ascending=[False, True, True], kind="stable"
-    ).drop_duplicates([*CHECKPOINT, "metric"])
+    chosen = in_one_way(chosen)
+    chosen = chosen.sort_values(["layer", "split"], ascending=[False, True], kind="stable")
+    chosen = chosen.drop_duplicates([*CHECKPOINT, "metric", "min_count"])
+    one_a_metric = [_of_one_setting(metric, group) for metric, group in chosen.groupby("metric")]
+    settings = pd.DataFrame(
+        [line for _, line in one_a_metric],
+        columns=["metric", "min_count", "groups", *WAY, "reason"],
+    )
+    chosen = pd.concat([chosen.iloc[:0], *(group for group, _ in one_a_metric)])
     values = chosen.pivot(index=CHECKPOINT, columns="metric", values="value")
+    bounded = chosen[chosen["metric"].isin(settings.loc[settings["groups"] > 0, "metric"])]
+    ends = [
+        bounded.pivot(index=CHECKPOINT, columns="metric", values=end).add_prefix(f"{end}_")
+        for end in ("low", "high")
+    ]
     # Losses have no minimum count, so only a measure tells which one its file was made with.
-    no_measure = ~chosen["metric"].isin([measure.name for measure in MEASURES])
-    facts = chosen.assign(no_measure=no_measure).sort_values(
-        ["no_measure", "min_count"], kind="stable"
+    is_measure = chosen["metric"].isin([measure.name for measure in MEASURES])
+    facts = chosen.assign(is_measure=is_measure).sort_values(
+        ["is_measure", "min_count"], ascending=False, kind="stable"
     )
     facts = facts.drop_duplicates(CHECKPOINT).set_index(CHECKPOINT)
     facts = facts[[name for name in rows.columns if name.startswith(FACTS)]]
-    return values.join(facts).sort_index().reset_index()
+    table = values.join([*ends, facts]).sort_index().reset_index()
+    return Checkpoints(table, settings)
 
 
-def plainest(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each checkpoint that were measured in one way, so that nothing is mixed.
-
-    It is the one that skips the fewest positions, in float32 rather than bfloat16.
-    """
-    if not {*MEASURED} <= {*rows.columns}:  # gathered before these were told apart
-        return rows
-    ways = by_plainness(rows.drop_duplicates([*CHECKPOINT, *MEASURED]))
-    first = ways.drop_duplicates(CHECKPOINT)[[*CHECKPOINT, *MEASURED]]
-    return rows.merge(first, on=[*CHECKPOINT, *MEASURED])
+def in_one_way(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that were measured in the plainest way that all checkpoints have."""
+    ways = rows.drop_duplicates([*CHECKPOINT, *MEASURED])
+    n = len(rows.drop_duplicates(CHECKPOINT))
+    counts = ways.groupby(MEASURED, as_index=False, dropna=False).size()
+    common = by_plainness(counts[counts["size"] == n])
+    if common.empty and n:
+        lines = ways.drop_duplicates(MEASURED).to_dict("records")
+        found = [
+            f"{line['run']} at step {line['step']}: "
+            + ", ".join(f"{name} {line[f'measured_{name}']}" for name in WAY)
+            for line in lines
+        ]
+        raise UserError(
+            f"these checkpoints were measured in {len(lines)} ways, none of them common to all "
+            f"({'; '.join(found)}); measure all of them in one way, or report them apart"
+        )
+    return rows.merge(common.iloc[:1][MEASURED], on=MEASURED)
 
 
 def by_plainness(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same rows, those that were measured in the plainest way first."""
-    unusual = rows["measured_precision"] != WAY["precision"]
+    """Return the same rows, those that were measured in the plainest way first."""
+    unusual = sum((rows[f"measured_{name}"] != usual).astype(int) for name, usual in WAY.items())
     order = rows.assign(unusual=unusual).sort_values(
         ["measured_skip_positions", "unusual"], kind="stable"
     )
@@ -71,8 +138,45 @@ def by_plainness(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_of_each_run(table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of the last checkpoint of every run, one line a run."""
+    """Return the lines of the last checkpoint of every run, one line per run."""
     return table[table["step"] == table.groupby("run")["step"].transform("max")]
+
+
+def outside(
+    value: "pd.Series[float]", low: "pd.Series[float]", high: "pd.Series[float]"
+) -> "pd.Series[bool]":
+    """Tell which values lie outside their intervals.
+
+    An interval is of the value without its bias by small counts, so that it need not hold the plain
+    value; the two don't belong side by side then. False where there is no interval.
+    """
+    return (value < low) | (value > high)
+
+
+def _of_one_setting(metric: Any, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the rows of a metric with its common minimum count, and the line of its setting."""
+    line = {"metric": metric, "reason": ""} | {
+        name: rows[f"measured_{name}"].iloc[0] for name in WAY
+    }
+    n = len(rows.drop_duplicates(CHECKPOINT))
+    common = rows.groupby("min_count").size()
+    common = common[common == n]
+    if common.empty:
+        counts = _listed(rows["min_count"])
+        reason = f"no minimum count is common to all checkpoints, which were measured with {counts}"
+        return rows.iloc[:0], line | {"reason": reason}
+    min_count = int(common.index.max())
+    rows = rows[rows["min_count"] == min_count]
+    groups = rows.loc[rows["low"].notna(), "measured_groups"]
+    line |= {"min_count": min_count, "groups": int(groups.max()) if len(groups) else 0}
+    if groups.nunique() > 1:
+        why = f"intervals are left out: they are from {_listed(groups)} groups of documents"
+        line |= {"groups": 0, "reason": why}
+    return rows, line
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return " and ".join(f"{value:,}" for value in sorted({*values}))
 
 
 def _refuse_mixed_tokens(rows: pd.DataFrame) -> None:

@@ -49,6 +49,7 @@ from tightframe.collapse.values import Geometry, Value
 from tightframe.moments.state import Decisions
 
 DOCUMENTS = "documents"
+_NUMBER = re.compile(r"-?(\d+(\.\d+)?|inf)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,9 +195,13 @@ def _resample(
 
 
 def of_positions(
-    decisions: Decisions, value_of: Callable[[Decisions], float], *, log: bool = False
+    decisions: Decisions,
+    value_of: Callable[[Decisions], float],
+    *,
+    range: str,
+    log: bool = False,
 ) -> Value:
-    """Something of all positions, such as a loss, with its interval if they are kept by group."""
+    """Compute something of all positions, such as a loss, with its interval if kept by group."""
     value = Value(value_of(decisions), decisions.n, 0)
     if decisions.n_groups == 1 or not decisions.n:
         return value
@@ -206,7 +211,7 @@ def of_positions(
     else:
         without = [value_of(decisions.without(group)) for group in groups]
         found = jackknife(value.value, without, log=log)
-    return _filled(value, found, "real")
+    return _filled(value, found, range)
 
 
 def _of_decisions(questions: Sequence[Question], geometry: Geometry) -> dict[str, Interval]:
@@ -250,11 +255,18 @@ def _none(questions: Sequence[Question], reason: str) -> dict[str, Interval]:
 
 
 def _filled(value: Value, interval: Interval, range: str) -> Value:
-    """The value with its interval, no wider than what the measure can be."""
+    """Return the value with its interval, no wider than what the measure can be.
+
+    An end of the range that is no number, such as a dimension, bounds nothing.
+    """
+    ends = re.fullmatch(r"[\[(](.+), (.+)[\])]", range)
+    first, last = ends.groups() if ends else ("", "")
+    least = float(first) if _NUMBER.fullmatch(first) else -math.inf
+    most = float(last) if _NUMBER.fullmatch(last) else math.inf
+    low, high = (min(max(end, least), most) for end in interval[:2])
+    if low == high:  # all of it lies beyond an end
+        interval = Interval.none(f"all of it is outside of {range}")
     reason = "; ".join(filter(None, [value.reason, interval.reason]))
     if math.isnan(interval.low):
         return dataclasses.replace(value, reason=reason)
-    ends = re.fullmatch(r"[\[(](-inf|-?\d+), (inf|\d+)[\])]", range)
-    least, most = map(float, ends.groups()) if ends else (-math.inf, math.inf)
-    low, high = (min(max(end, least), most) for end in interval[:2])
     return dataclasses.replace(value, low=low, high=high, resampled=DOCUMENTS, reason=reason)

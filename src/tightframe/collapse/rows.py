@@ -138,7 +138,13 @@ def losses(
     if whole:
         read["val_bits_per_byte"] = lambda of: shards.split("val").bits_per_byte(of.loss)
     for name, value_of in read.items():
-        yield name, of_positions(decisions, value_of, log=name != "val_accuracy")
+        share = name == "val_accuracy"
+        yield (
+            name,
+            of_positions(
+                decisions, value_of, range="[0, 1]" if share else "[0, inf)", log=not share
+            ),
+        )
     if whole and (floor := shards.entropy_floor) is not None:
         n = int(floor["positions"])
         yield "entropy_floor", Value(floor["mean_conditional_entropy"], n, 0)

@@ -52,7 +52,8 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
     predicted = [read_theory(folder)[0] for folder in theories]
     files = _results_files(path)
     rows = gather(files)
-    table, courses = checkpoints(rows), checkpoints(rows, subset="probe")
+    shown, looks = checkpoints(rows), checkpoints(rows, subset="probe")
+    table, courses = shown.table, looks.table
     only_courses = table.empty and not courses.empty
     if not only_courses and ("val_loss" not in table or table["val_loss"].isna().all()):
         raise UserError(
@@ -61,16 +62,20 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
         )
     folder = path / "report" if out is None else out
     _write_parquet((path if out is None else out) / "results.parquet", rows)
-    found, shown = pd.DataFrame(), list[profiles.Profile]()
+    found, smalls = pd.DataFrame(), list[profiles.Profile]()
     if not only_courses:
         table = tables.with_floors(table)
+        shown = shown._replace(table=table)
         found = associations(table, tables.measured(table))
         write_csv(folder / "tables" / "runs.csv", tables.runs(table))
+        write_csv(folder / "tables" / "settings.csv", shown.settings)
         write_csv(folder / "tables" / "associations.csv", found)
-        if len(table) >= page.FEWEST:
-            figures.draw_all(table, found, folder / "figures")
-        shown = profiles.profiles(rows, table.groupby("run")["val_loss"].min(), _twins(path))
-    for profile in shown:
+        if page.is_scattered(table):
+            figures.draw_all(shown, found, folder / "figures")
+        if len(steps := page.against_step(table)):
+            figures.draw_courses(steps, folder / "figures", name="steps")
+        smalls = profiles.profiles(rows, table.groupby("run")["val_loss"].min(), _twins(path))
+    for profile in smalls:
         write_csv(folder / "tables" / f"{profile.kind}.csv", profiles.table(profile))
         figures.draw_profile(profile, folder / "figures")
     for published, prefix in PREFIXES.items():
@@ -79,16 +84,16 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
             write_csv(folder / "tables" / f"{published}.csv", columns)
     if not courses.empty:
         write_csv(folder / "tables" / "training.csv", courses)
-        figures.draw_courses(courses, folder / "figures")
+        figures.draw_courses(courses, folder / "figures", name="training")
     text = page.render(
-        table,
+        shown,
         found,
         [read_rows(file)[0] for file in files],
-        courses=courses,
+        courses=looks,
         name=path.resolve().name,
         commands=_commands(path)[-1:] if only_courses else _commands(path),
         classes=None if only_courses else by_token.find(path, table),
-        shown=shown,
+        smalls=smalls,
         theories=predicted,
     )
     write_text(folder / "index.html", text)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from tightframe.analysis.checkpoints import Checkpoints
 from tightframe.report.canvas import (
     INK,
     SOFT,
@@ -28,13 +29,14 @@ from tightframe.report.panels import (
     Fit,
     SizeScale,
     course,
+    error_bars,
     fit,
     floors,
     loss_range,
     parameters,
 )
 from tightframe.report.profiles import Line, Profile, key_name
-from tightframe.report.views import VIEWS, Panel, arrow
+from tightframe.report.views import LOSS, VIEWS, Panel, arrow
 
 _THREAD, _FLOOR = "#cbc8c0", "#0b7a62"
 OF_LABELS = {  # colour and marker
@@ -45,23 +47,24 @@ OF_LABELS = {  # colour and marker
 _COLOURS = LinearSegmentedColormap.from_list("size", ON_LIGHT)
 
 
-def draw_all(table: pd.DataFrame, found: pd.DataFrame, folder: Path) -> None:
+def draw_all(shown: Checkpoints, found: pd.DataFrame, folder: Path) -> None:
     """Write every view, on linear and on logarithmic axes, as PDF and PNG.
 
     Args:
-        table: One line a checkpoint, with its floors.
+        shown: One line a checkpoint, with its floors.
         found: Their associations.
         folder: Takes `<view>[_nc2_nc3][_log].{pdf,png}`.
     """
     for view in VIEWS:
         for part, panels in (("", view.main), ("_nc2_nc3", view.more)):
             for log in (False, True):
-                figure = draw(table, found, panels, log=log)
+                figure = draw(shown, found, panels, log=log)
                 save_for_print(figure, folder, f"{view.name}{part}{'_log' if log else ''}")
 
 
-def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, log: bool) -> Figure:
-    """Validation loss (vertical) against the measure of each panel, coloured by parameters."""
+def draw(shown: Checkpoints, found: pd.DataFrame, panels: Sequence[Panel], *, log: bool) -> Figure:
+    """Draw validation loss (vertical) against the measure of each panel, coloured by parameters."""
+    table = shown.table
     columns = 2 if len(panels) == 4 else len(panels)
     lines = len(panels) // columns
     with mpl.rc_context(STYLE):
@@ -70,7 +73,7 @@ def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, l
         sizes = SizeScale.of(table)
         norm = LogNorm(sizes.low, sizes.high)
         for place, panel in zip(axes.flat, panels, strict=True):
-            _draw_titles(place, panel)
+            _draw_titles(place, panel, shown.min_counts.get(panel.metric, 1))
             place.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             place.xaxis.set_major_formatter(FuncFormatter(_number))
             if panel.metric in table:
@@ -79,36 +82,44 @@ def draw(table: pd.DataFrame, found: pd.DataFrame, panels: Sequence[Panel], *, l
                 _draw_fit(place, drawn)
                 _draw_floors(place, table, at_left=drawn.free_corner == "right")
             else:
-                _write(place, "right", "not measured", "")
+                _write(
+                    place,
+                    "right",
+                    "not shown" if panel.metric in shown.refused else "not measured",
+                    "",
+                )
         for place in axes[:, 0]:
             place.set_ylabel("validation loss (nats per token)")
         axes[0, 0].set_ylim(*loss_range(table))
-        scale = ScalarMappable(norm, _COLOURS)
-        bar = figure.colorbar(scale, ax=axes, aspect=22 * lines, pad=0.02)
-        bar.set_label("parameters")
-        bar.set_ticks(list(sizes.ticks), labels=[parameters(tick) for tick in sizes.ticks])
-        bar.ax.minorticks_off()
+        if len(sizes.ticks) > 1:
+            scale = ScalarMappable(norm, _COLOURS)
+            bar = figure.colorbar(scale, ax=axes, aspect=22 * lines, pad=0.02)
+            bar.set_label("parameters")
+            bar.set_ticks(list(sizes.ticks), labels=[parameters(tick) for tick in sizes.ticks])
+            bar.ax.minorticks_off()
     settle(figure)
     return figure
 
 
-def draw_courses(courses: pd.DataFrame, folder: Path) -> None:
+def draw_courses(courses: pd.DataFrame, folder: Path, *, name: str) -> None:
     """Write the measures of every view against the step, as PDF and PNG.
 
     Args:
-        courses: One line a run and step, of what was measured while training.
-        folder: Takes `training_<view>.{pdf,png}`.
+        courses: One line a run and step.
+        folder: Takes `<name>_<view>.{pdf,png}`.
+        name: "training" for what was measured then, "steps" for checkpoints.
     """
     for view in VIEWS:
         if any(course(courses, panel.metric) for panel in view.panels):
-            figure = draw_course(courses, view.panels)
-            save_for_print(figure, folder, f"training_{view.name}")
+            figure = draw_course(courses, [LOSS, *view.panels])
+            save_for_print(figure, folder, f"{name}_{view.name}")
 
 
 def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
     """Measures against the step on logarithmic axes, a line a run, coloured by parameters.
 
-    Step 0 is left out, and measures that are not positive everywhere have a linear axis.
+    Steps within a factor of ten, and measures that are not positive everywhere, have a linear
+    axis; a logarithmic one leaves step 0 out.
     """
     measured = [panel for panel in panels if course(courses, panel.metric) is not None]
     sizes = SizeScale.of(courses)
@@ -121,11 +132,15 @@ def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
             _draw_titles(place, panel)
             place.set_xlabel("step")
             place.set_ylabel(f"{panel.metric}\n({arrow(panel.metric, upright=True)})")
-            for size, steps, values in zip(drawn.sizes, drawn.steps, drawn.values, strict=True):
-                first = int(steps[0] == 0)
+            lines = zip(
+                *(drawn.sizes, drawn.steps, drawn.values, drawn.low, drawn.high), strict=True
+            )
+            for size, steps, values, low, high in lines:
+                first = int(steps[0] == 0 and drawn.decades)
                 colour = _COLOURS(float(norm(size)))
                 place.plot(steps[first:], values[first:], color=colour, marker="o", markersize=2.5)
-            if drawn.step_ticks:
+                place.vlines(steps[first:], low[first:], high[first:], color=colour, linewidth=0.8)
+            if drawn.decades:
                 place.set_xscale("log")
                 _set_ticks(place.xaxis, drawn.step_ticks)
             if drawn.value_ticks:
@@ -195,7 +210,7 @@ def _set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _draw_titles(axes: Axes, panel: Panel) -> None:
+def _draw_titles(axes: Axes, panel: Panel, min_count: int = 1) -> None:
     family = axes.set_title(panel.family, loc="left", fontsize=9, weight="bold")
     beside: dict[str, Any] = {
         "xycoords": family,
@@ -204,7 +219,8 @@ def _draw_titles(axes: Axes, panel: Panel) -> None:
         "va": "bottom",
     }
     axes.annotate(panel.title, (1, 0), (6, 0), **beside)
-    axes.set_xlabel(f"{panel.metric}   ({arrow(panel.metric)})")
+    setting = f"; min_count {min_count:,}" if min_count > 1 else ""
+    axes.set_xlabel(f"{panel.metric}   ({arrow(panel.metric)}{setting})")
 
 
 def _draw_points(axes: Axes, table: pd.DataFrame, metric: str, norm: LogNorm) -> None:
@@ -222,6 +238,10 @@ def _draw_points(axes: Axes, table: pd.DataFrame, metric: str, norm: LogNorm) ->
         linewidths=0.6,
         zorder=3,
     )
+    low, high = error_bars(table, metric)
+    axes.hlines(table["val_loss"], low, high, color=SOFT, linewidth=0.7, zorder=2)
+    low, high = error_bars(table, "val_loss")
+    axes.vlines(table[metric], low, high, color=SOFT, linewidth=0.7, zorder=2)
 
 
 def _draw_fit(axes: Axes, drawn: Fit) -> None:

@@ -28,6 +28,14 @@
     return { x: along(x), y: along(data.loss) };
   }
 
+  // Bars of 95 % intervals; a null is no bar.
+  function bars(reach, colour) {
+    return reach && {
+      type: "data", symmetric: false, array: reach.above, arrayminus: reach.below,
+      color: colour, thickness: 1, width: 0,
+    };
+  }
+
   function traces(metric, panel, fit, look) {
     const quiet = { hoverinfo: "skip", showlegend: false };
     const line = (points, colour, width) => ({
@@ -43,6 +51,8 @@
       {
         x: panel.x, y: data.loss, mode: "markers", showlegend: false,
         hoverinfo: "text", hovertext: hover,
+        ...(panel.bars && { error_x: bars(panel.bars, look.soft) }),
+        ...(data.lossBars && { error_y: bars(data.lossBars, look.soft) }),
         marker: {
           size: 10, color: data.size, cmin: data.sizeRange[0], cmax: data.sizeRange[1],
           colorscale: colourScale(), line: { color: look.card, width: 1 },
@@ -67,11 +77,11 @@
     const side = fit.free_corner;
     const corner = { x: side === "left" ? 0.01 : 0.99, xanchor: side, yanchor: "top", align: side };
     return [
-      note(`<b>${fit.headline}</b>`, look, {
+      note(fit.headline && `<b>${fit.headline}</b>`, look, {
         ...corner, y: 1, font: { family: look.sans, color: look.ink, size: 17 },
       }),
       note(fit.detail, look, {
-        ...corner, y: 1, yshift: -25, font: { family: look.sans, color: look.soft, size: 11.5 },
+        ...corner, y: 1, yshift: fit.headline ? -25 : 0, font: { family: look.sans, color: look.soft, size: 11.5 },
       }),
       ...(data.floors ?? []).map(({ value, label }) => {
         const below = value < data.lossRange[0];
@@ -129,11 +139,18 @@
 
   function drawCourse(figure, look) {
     const metric = figure.dataset.metric;
-    const drawn = data.courses[metric];
-    const log = chosen("axes") === "log";
-    const traces = drawn.lines.map(({ run, size, x, y }) => {
+    const drawn = data.courses[figure.dataset.course][metric];
+    const wanted = chosen("axes") === "log";
+    const log = wanted && drawn.decades;
+    const traces = drawn.lines.map(({ run, size, x, y, low, high }) => {
       const kept = x.map((_, i) => i).filter((i) => !log || x[i] > 0);
+      const bounded = kept.some((i) => low[i] !== null);
+      const reach = {
+        above: kept.map((i) => (high[i] === null ? null : high[i] - y[i])),
+        below: kept.map((i) => (low[i] === null ? null : y[i] - low[i])),
+      };
       return {
+        ...(bounded && { error_y: bars(reach, colourOf(size)) }),
         x: kept.map((i) => x[i]), y: kept.map((i) => y[i]), mode: "lines+markers",
         showlegend: false, hoverinfo: "text",
         hovertext: kept.map((i) => {
@@ -151,12 +168,12 @@
     frame.yaxis = { ...upright, title: title(`${metric}<br>(${drawn.arrow})`) };
     const named = (ticks) => ({ tickvals: ticks, ticktext: ticks.map((tick) => `${tick}`) });
     if (log) Object.assign(frame.xaxis, named(drawn.stepTicks));
-    if (log && drawn.positive) Object.assign(frame.yaxis, { type: "log", ...named(drawn.valueTicks) });
+    if (wanted && drawn.positive) Object.assign(frame.yaxis, { type: "log", ...named(drawn.valueTicks) });
     const plot = figure.querySelector(".plot");
     plot.setAttribute(
       "aria-label",
-      `Lines of ${metric} against the step of the training on ${log ? "logarithmic" : "linear"} ` +
-        "axes, one a run. The values are in tables/training.csv.",
+      `Lines of ${metric} against the step on a ${log ? "logarithmic" : "linear"} axis, one a run. ` +
+        `The values are in tables/${figure.dataset.course === "steps" ? "runs" : "training"}.csv.`,
     );
     window.Plotly.react(plot, traces, frame, { displayModeBar: false, responsive: true });
   }
@@ -184,7 +201,7 @@
       figure.querySelector(".family").textContent = shown.family;
       figure.querySelector(".title").textContent = shown.title;
       const fit = panel?.[scale] ?? {
-        log: false, headline: "not measured", detail: `no ${shown.metric} in these results`,
+        log: false, headline: "not shown", detail: shown.missing,
         free_corner: "left", x: null, y: null,
       };
       const points = panel ?? { x: data.loss.map(() => null) };

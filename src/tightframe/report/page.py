@@ -14,19 +14,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tightframe.report import by_token, profiles, theory
+from tightframe.analysis.association import FEW_RUNS
+from tightframe.analysis.checkpoints import Checkpoints, outside
+from tightframe.report import by_token, profiles, tables, theory
 from tightframe.report.panels import (
     ON_DARK,
     ON_LIGHT,
     SizeScale,
     course,
+    error_bars,
     fit,
     floors,
     loss_range,
     parameters,
 )
 from tightframe.report.rendering import json_numbers, render_template
-from tightframe.report.views import VIEWS, Panel, View, arrow, measure
+from tightframe.report.views import LOSS, VIEWS, Panel, View, arrow, measure
 from tightframe.results import Header
 
 FEWEST = 3  # checkpoints: fewer have no association with the loss, and no figure of one
@@ -34,35 +37,39 @@ _KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
 
 
 def render(
-    table: pd.DataFrame,
+    shown: Checkpoints,
     found: pd.DataFrame,
     headers: Sequence[Header],
     *,
     name: str,
     commands: Sequence[str],
     classes: pd.DataFrame | None = None,
-    courses: pd.DataFrame | None = None,
-    shown: Sequence[profiles.Profile] = (),
+    courses: Checkpoints | None = None,
+    smalls: Sequence[profiles.Profile] = (),
     theories: Sequence[theory.Theory] = (),
 ) -> str:
     """The page as HTML.
 
     Args:
-        table: One line a checkpoint, with its floors; empty if all was measured while training.
+        shown: One line a checkpoint, with its floors; empty if all was measured while training.
         found: Their associations.
         headers: Of the results files.
         courses: One line a run and step, of what was measured while training.
         name: Of the sweep or the run.
         commands: What makes the results and this page.
         classes: Of one model, see `by_token.find`; without them there is no section on tokens.
-        shown: Of one checkpoint each; without them there is no section on layers or frequency.
+        smalls: Profiles of one checkpoint each; without them there are no sections of them.
         theories: What tables predict, a section each.
     """
-    courses = pd.DataFrame() if courses is None else courses
-    everything = pd.concat([table, courses], ignore_index=True)
-    few = 0 < len(table) < FEWEST
+    table = shown.table
+    looks = pd.DataFrame() if courses is None else courses.table
+    everything = pd.concat([table, looks], ignore_index=True)
+    few = len(table) > 0 and not is_scattered(table)
+    steps = _shown_courses(against_step(table))
+    training = _shown_courses(looks)
+    sections = {"figures": len(table) and not few, "steps": steps, "training": training}
     scripts = ["page.js", "sorting.js"]
-    scripts += ["profiles.js"] if shown else []
+    scripts += ["profiles.js"] if smalls else []
     scripts += ["by_token.js"] if classes is not None else []
     scripts += ["plots.js", "theory.js"] if theories else []
     return render_template(
@@ -71,29 +78,31 @@ def render(
         name=name,
         view=VIEWS[0].name,
         few=few,
-        first_section=("training" if len(courses) else "runs")
-        if few
-        else ("training" if table.empty else "figures"),
+        first_section=next((name for name, shown in sections.items() if shown), "runs"),
+        fewest_runs=FEW_RUNS,
         theories=theories,
         theory_data=[theory.payload(one) for one in theories],
-        payload=payload(table, found, courses),
+        payload=payload(shown, found, looks),
         classes=None if classes is None else by_token.payload(classes),
         of_classes=None if classes is None else by_token.summary(classes),
         class_panels=by_token.PANELS,
-        profiles=shown,
-        profile_data={profile.kind: profiles.payload(profile) for profile in shown},
+        profiles=smalls,
+        profile_data={profile.kind: profiles.payload(profile) for profile in smalls},
         key_name=profiles.key_name,
         fewest=profiles.FEWEST,
         sizes=_size_ticks(everything),
         summary=_summary(table, everything),
-        courses=_shown_courses(courses),
-        n_looks=len(courses),
+        courses=training,
+        steps=[(view, [LOSS, *panels]) for view, panels in steps],
+        n_looks=len(looks),
         views=VIEWS,
         measure=measure,
         arrow=arrow,
         associations=_associations(found),
-        columns=_columns(table),
-        checkpoints=table.sort_values("val_loss").to_dict("records") if len(table) else [],
+        columns=_columns(shown),
+        checkpoints=_lines(table),
+        refused=[*shown.refused.items(), *([] if courses is None else courses.refused.items())],
+        without_intervals=shown.without_intervals,
         settings=facts(_without(header.settings, "out") for header in headers),
         model=facts(header.model for header in headers),
         tokens=facts(header.tokens for header in headers),
@@ -131,32 +140,54 @@ def render_theory(one: theory.Theory, sources: Mapping[str, Any], commands: Sequ
     )
 
 
+def is_scattered(table: pd.DataFrame) -> bool:
+    """Tell whether measures are drawn against losses: not those of one run, nor of two points."""
+    return len(table) >= FEWEST and table["run"].nunique() > 1
+
+
+def against_step(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the checkpoints to draw against their steps.
+
+    They are those of runs with several, where there are fewer runs than say something together.
+    """
+    if table.empty or table["run"].nunique() >= FEW_RUNS:
+        return table.iloc[:0]
+    return table[table.groupby("run")["step"].transform("size") >= FEWEST]
+
+
 def payload(
-    table: pd.DataFrame, found: pd.DataFrame, courses: pd.DataFrame | None = None
+    shown: Checkpoints, found: pd.DataFrame, courses: pd.DataFrame | None = None
 ) -> dict[str, Any]:
-    """What the script draws, as plain JSON-able values: points once, then a line a panel."""
+    """Return what the script draws, as plain JSON-able values: points once, then each panel."""
+    table = shown.table
     sizes = SizeScale.of(pd.concat([table, courses], ignore_index=True))
     shared = {
         "sizeRange": [math.log10(sizes.low), math.log10(sizes.high)],
         "colours": {"light": ON_LIGHT, "dark": ON_DARK},
-        "courses": {} if courses is None else _courses(courses),
+        "courses": {
+            "steps": _courses(against_step(table)),
+            "training": {} if courses is None else _courses(courses),
+        },
     }
-    return shared | (_points(table, found) if len(table) else {})
+    return shared | (_points(shown, found) if len(table) else {})
 
 
-def _points(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
-    """The checkpoints against their validation losses."""
+def _points(shown: Checkpoints, found: pd.DataFrame) -> dict[str, Any]:
+    """Return the checkpoints against their validation losses."""
+    table, refused = shown.table, shown.refused
     runs = table.sort_values("step", kind="stable").groupby("run", sort=False)
     panels = {}
     for panel in dict.fromkeys(panel for view in VIEWS for panel in view.panels):
         if panel.metric in table:
             panels[panel.metric] = {
                 "x": json_numbers(table[panel.metric], digits=7),
+                "bars": _bars(table, panel.metric),
                 "linear": dataclasses.asdict(fit(table, found, panel.metric, log=False)),
                 "log": dataclasses.asdict(fit(table, found, panel.metric, log=True)),
             }
     return {
         "loss": json_numbers(table["val_loss"], digits=7),
+        "lossBars": _bars(table, "val_loss"),
         "lossRange": loss_range(table),
         "size": json_numbers(np.log10(table["model_n_parameters"].astype(float)), digits=7),
         "floors": [{"value": value, "label": label} for value, label in floors(table)],
@@ -169,7 +200,10 @@ def _points(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
                     "metric": panel.metric,
                     "family": panel.family,
                     "title": panel.title,
-                    "arrow": arrow(panel.metric),
+                    "arrow": "; ".join(
+                        filter(None, [arrow(panel.metric), _setting(panel.metric, shown)])
+                    ),
+                    "missing": refused.get(panel.metric, f"no {panel.metric} in these results"),
                 }
                 for panel in view.panels
             ]
@@ -178,14 +212,34 @@ def _points(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _bars(table: pd.DataFrame, metric: str) -> dict[str, list[float | None]] | None:
+    """Return how far intervals reach beyond the values; None where there is none."""
+    low, high = error_bars(table, metric)
+    if low.isna().all():
+        return None
+    return {
+        "below": json_numbers(table[metric] - low, digits=4),
+        "above": json_numbers(high - table[metric], digits=4),
+    }
+
+
+def _setting(metric: str, shown: Checkpoints) -> str:
+    """Say with which minimum count a metric was measured; "" where that is 1."""
+    least = shown.min_counts.get(metric)
+    return "" if least is None else f"min_count {least:,}"
+
+
 def _courses(courses: pd.DataFrame) -> dict[str, Any]:
-    """Every measure of the views against the step, a line a run."""
+    """Return every measure of the views, and the loss, against the step, a line a run."""
     drawn = {}
-    for metric in _views_of_metrics():
+    for metric in ("val_loss", *_views_of_metrics()):
         if (one := course(courses, metric)) is not None:
-            lines = zip(one.runs, one.sizes, one.steps, one.values, strict=True)
+            lines = zip(
+                *(one.runs, one.sizes, one.steps, one.values, one.low, one.high), strict=True
+            )
             drawn[metric] = {
                 "positive": one.positive,
+                "decades": one.decades,
                 "stepTicks": one.step_ticks,
                 "valueTicks": one.value_ticks,
                 "arrow": arrow(metric, upright=True),
@@ -195,8 +249,10 @@ def _courses(courses: pd.DataFrame) -> dict[str, Any]:
                         "size": math.log10(size),
                         "x": steps,
                         "y": json_numbers(values, digits=7),
+                        "low": json_numbers(low, digits=7),
+                        "high": json_numbers(high, digits=7),
                     }
-                    for run, size, steps, values in lines
+                    for run, size, steps, values, low, high in lines
                 ],
             }
     return drawn
@@ -275,8 +331,26 @@ def _escape(text: str) -> str:
     return html.escape(text, quote=False)  # plotly knows &lt; &gt; &amp; and not &quot;
 
 
-def _columns(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The columns of the table of runs: key, heading, format, and the views that show it."""
+def _lines(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return the lines of the table of runs, the best first.
+
+    Beside a value stand the ends of its interval, or a mark where it lies outside of them.
+    """
+    if table.empty:
+        return []
+    short = tables.short_names(table["run"].tolist())
+    marks = {
+        f"outside_{metric}": outside(table[metric], table[f"low_{metric}"], table[f"high_{metric}"])
+        for metric in table.columns
+        if f"low_{metric}" in table
+    }
+    shown = table.assign(short=table["run"].map(short), **marks)
+    return shown.sort_values("val_loss").to_dict("records")
+
+
+def _columns(shown: Checkpoints) -> list[dict[str, Any]]:
+    """Return the columns of the table of runs: key, heading, format, and views that show it."""
+    table = shown.table
     columns = [
         ("run", "run", "text"),
         ("step", "step", "whole"),
@@ -291,17 +365,23 @@ def _columns(table: pd.DataFrame) -> list[dict[str, Any]]:
         ("set_epochs", "epochs", "short"),
     ]
     always = " ".join(view.name for view in VIEWS)
-    shown = [
-        {"key": key, "label": label, "kind": kind, "views": always}
+    found: list[dict[str, Any]] = [
+        {"key": key, "label": label, "kind": kind, "views": always, "setting": ""}
         for key, label, kind in columns
         if key in table and not table[key].isna().all()
     ]
-    shown += [
-        {"key": metric, "label": metric, "kind": "measure", "views": views}
+    found += [
+        {
+            "key": metric,
+            "label": metric,
+            "kind": "measure",
+            "views": views,
+            "setting": _setting(metric, shown),
+        }
         for metric, views in _views_of_metrics().items()
         if metric in table
     ]
-    return shown
+    return found
 
 
 def _associations(found: pd.DataFrame) -> list[dict[Hashable, Any]]:
@@ -344,6 +424,9 @@ def _summary(table: pd.DataFrame, everything: pd.DataFrame) -> dict[str, Any]:
         "checkpoints": len(table),
         "smallest": int(sizes.min()),
         "largest": int(sizes.max()),
+        "short": (short := tables.short_names(everything["run"].tolist())),
+        "shortened": any(name != run for run, name in short.items()),
+        "has_bars": any(name.startswith("low_") for name in table.columns),
         "best": table.nsmallest(1, "val_loss").to_dict("records")[0] if len(table) else None,
         "floors": floors(table) if len(table) else [],
         "tied": sorted({bool(one) for one in tied}),

@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
+
+from tightframe.analysis.association import FEW_RUNS
+from tightframe.analysis.checkpoints import outside
 
 # Small to large models; every shade stands out by at least 3 to 1 from the ground it is drawn on.
 ON_LIGHT = ("#e56b5d", "#c5407e", "#9613a1", "#5901a5", "#0d0887")
@@ -18,7 +22,7 @@ class Fit:
     """The line through the points of a panel and what is written beside it."""
 
     log: bool  # whether the measure's axis is logarithmic
-    headline: str
+    headline: str  # "" where only a few runs are described
     detail: str
     free_corner: Literal["left", "right"]  # at the top, where a line of this sign has no points;
     # at the bottom it is the other one
@@ -44,15 +48,30 @@ def fit(table: pd.DataFrame, found: pd.DataFrame, metric: str, *, log: bool) -> 
         return Fit(log, f"no R²: {line['reason']}", count, "left", ticks=ticks)
     ends = float(x.min()), float(x.max())
     low, high = (math.log(end) if log else end for end in ends)
+    r2, r = f"R² = {line['r2']:.2f}", f"r = {line['r']:+.2f}".replace("-", "\N{MINUS SIGN}")
+    few = line["n_runs"] < FEW_RUNS
     return Fit(
         log,
-        f"R² = {line['r2']:.2f}",
-        f"r = {line['r']:+.2f}; {count}".replace("-", "\N{MINUS SIGN}"),
+        "" if few else r2,
+        f"{r2} describes these {line['n_runs']} runs; {r}; {line['n']} points"
+        if few
+        else f"{r}; {count}",
         "left" if line["r"] > 0 else "right",
         ends,
         (line["slope"] * low + line["intercept"], line["slope"] * high + line["intercept"]),
         ticks,
     )
+
+
+def error_bars(table: pd.DataFrame, metric: str) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """Return both ends of the intervals of a metric; NaN where there is none to draw.
+
+    None is drawn beside a value that lies outside of it.
+    """
+    nothing = pd.Series(math.nan, index=table.index)
+    low, high = (table.get(f"{end}_{metric}", nothing) for end in ("low", "high"))
+    apart = outside(table[metric], low, high)
+    return low.mask(apart), high.mask(apart)
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
@@ -85,31 +104,45 @@ class Course:
     """A measure against the steps of the training, a line a run."""
 
     positive: bool  # so that a logarithmic axis can hold it
+    decades: bool  # whether the steps span so much that a logarithmic axis shows more
     runs: tuple[str, ...]
     sizes: tuple[float, ...]  # parameters of each run's model
     steps: tuple[tuple[int, ...], ...]
     values: tuple[tuple[float, ...], ...]
+    low: tuple[tuple[float, ...], ...]  # ends of the 95 % intervals, NaN where there is none
+    high: tuple[tuple[float, ...], ...]
     step_ticks: tuple[float, ...]  # of logarithmic axes, which begin after step 0
     value_ticks: tuple[float, ...]
 
 
 def course(courses: pd.DataFrame, metric: str) -> Course | None:
-    """How a measure went in every run; None where it was measured nowhere."""
-    if metric not in courses or courses[metric].isna().all():
+    """Return how a measure went in every run; None where no run has two values of it."""
+    if metric not in courses:
         return None
-    measured = courses[np.isfinite(courses[metric])].sort_values("step")
+    low, high = error_bars(courses, metric)
+    measured = courses.assign(low=low, high=high)[np.isfinite(courses[metric])]
+    measured = measured.sort_values("step")
     runs = [(str(name), run) for name, run in measured.groupby("run")]
+    if not any(len(run) > 1 for _, run in runs):
+        return None
     positive = bool((measured[metric] > 0).all())
     later = measured[measured["step"] > 0]
     return Course(
         positive,
+        bool(later["step"].max() >= 10 * later["step"].min()),
         tuple(name for name, _ in runs),
         tuple(float(run["model_n_parameters"].iloc[0]) for _, run in runs),
-        tuple(tuple(run["step"].tolist()) for _, run in runs),
-        tuple(tuple(run[metric].tolist()) for _, run in runs),
+        _of_each(runs, "step"),
+        _of_each(runs, metric),
+        _of_each(runs, "low"),
+        _of_each(runs, "high"),
         _ticks_of(later["step"]),
         _ticks_of(later[metric]) if positive else (),
     )
+
+
+def _of_each(runs: Sequence[tuple[str, pd.DataFrame]], name: str) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(run[name].tolist()) for _, run in runs)
 
 
 def _ticks_of(values: "pd.Series[Any]") -> tuple[float, ...]:

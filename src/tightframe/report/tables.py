@@ -1,8 +1,10 @@
 """The tables of a report as CSV: a line a checkpoint, a line an association, published tables."""
 
+from collections.abc import Iterable, Sequence
+
 import pandas as pd
 
-from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, plainest
+from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, in_one_way
 from tightframe.collapse.checks import PREFIXES
 from tightframe.collapse.compat import columns
 from tightframe.report.views import VIEWS
@@ -13,7 +15,7 @@ COUNTS = ("n_params", "hits", "matches", "misses")  # of published tables; whole
 
 
 def with_floors(table: pd.DataFrame) -> pd.DataFrame:
-    """The checkpoints with what their losses are above the two floors, in nats per token.
+    """Return the checkpoints with what their losses are above the two floors, in nats per token.
 
     Nobody can expect less than the conditional entropy of the text; the realised floor is what the
     true distribution loses on these very validation positions. NaN where the floor is unknown.
@@ -39,11 +41,42 @@ def measured(table: pd.DataFrame) -> list[str]:
 
 
 def runs(table: pd.DataFrame) -> pd.DataFrame:
-    """The checkpoints, in reading order: loss, model, tokens, way, settings, measures."""
+    """Return the checkpoints in reading order: loss, model, tokens, way, settings, measures.
+
+    The ends of an interval stand behind its value.
+    """
     facts = [name for name in table.columns if name.startswith(("model_", "tokens_", "measured_"))]
     settings = [name for name in table.columns if name.startswith("set_")]
     quality = [name for name in QUALITY if name in table]
-    return table[["run", "step", *quality, *facts, *settings, *measured(table)]]
+    before, after = with_ends(table, quality), with_ends(table, measured(table))
+    return table[["run", "step", *before, *facts, *settings, *after]]
+
+
+def with_ends(table: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
+    """Return the names of these columns, each with those of the ends of its intervals if any."""
+    return [
+        name
+        for metric in metrics
+        for name in (metric, f"low_{metric}", f"high_{metric}")
+        if name in table
+    ]
+
+
+def short_names(runs: Sequence[str]) -> dict[str, str]:
+    """Return for each run the parts of its name in which the runs differ.
+
+    Parts end at a hyphen. Names with different numbers of parts are left as they are, and so is
+    the name of a single run.
+    """
+    names = list(dict.fromkeys(runs))
+    parts = [name.split("-") for name in names]
+    if len({len(each) for each in parts}) != 1 or len(names) == 1:
+        return dict(zip(names, names, strict=True))
+    differ = [len({*column}) > 1 for column in zip(*parts, strict=True)]
+    return {
+        name: "-".join(part for part, kept in zip(each, differ, strict=True) if kept)
+        for name, each in zip(names, parts, strict=True)
+    }
 
 
 def published(rows: pd.DataFrame, table: str) -> pd.DataFrame:
@@ -58,7 +91,7 @@ def published(rows: pd.DataFrame, table: str) -> pd.DataFrame:
     """
     prefix = f"{PREFIXES[table]}."
     chosen = rows[rows["metric"].str.startswith(prefix) & (rows["labels"] == "next")]
-    chosen = plainest(chosen)
+    chosen = in_one_way(chosen)
     values = chosen.pivot(index=CHECKPOINT, columns="metric", values="value")
     lines = values.rename(columns=lambda name: name.removeprefix(prefix)).reset_index()
     lines["model"] = [

@@ -153,6 +153,13 @@ ROBUST = View(
 )
 
 VIEWS = (PUBLISHED, ROBUST)
+# Against the step the loss stands beside the measures of either view; it is none itself.
+LOSS = Panel(
+    "val_loss",
+    "Loss",
+    "Validation loss",
+    "How badly the model predicts the next token of new text.",
+)
 
 
 def measure(metric: str) -> Measure:
@@ -161,7 +168,9 @@ def measure(metric: str) -> Measure:
 
 
 def arrow(metric: str, *, upright: bool = False) -> str:
-    """Which way along its axis a measure is more collapsed, or where it is when all is."""
+    """Say which way along its axis a measure is more collapsed, or where it is when all is."""
+    if metric == LOSS.metric:
+        return "nats per token"
     direction = measure(metric).direction
     low, high = "\N{LEFTWARDS ARROW}\N{RIGHTWARDS ARROW}"
     if upright:
