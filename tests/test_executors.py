@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from example_facts import example_facts
 from tightframe.jobs.executors import Job, run_local
+from tightframe.knowledge.data.benchmark import write_facts
 
 
 def _run(tmp_path, scripts, workers):
@@ -88,3 +90,28 @@ def test_a_job_whose_parent_has_ended_already_does_not_begin():
     command = [sys.executable, "-m", "tightframe.jobs.executors", "1", "echo", "begun"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (143, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["sweep", "study"])
+def test_trainings_end_with_the_command_that_is_killed(tmp_path, command):
+    (tmp_path / "text.txt").write_text("\n\n".join(f"The cat {i} saw it ." for i in range(500)))
+    typed = [sys.executable, "-m", "tightframe"]
+    build = "corpus build text.txt --out tokens --vocab-size 280 --block 16"
+    subprocess.run([*typed, *build.split()], cwd=tmp_path, check=True)
+    (tmp_path / "s.toml").write_text(
+        "[base]\ntokens = 'tokens'\nepochs = 100000\n[grid]\nwidth = [8, 16]\n"
+    )
+    write_facts(tmp_path / "facts.jsonl", example_facts())
+    study = "knowledge study --data facts.jsonl --out study --n-facts 2 --exposures 1000000"
+    work = {"sweep": "sweep run s.toml --workers 2", "study": f"{study} --workers 2"}[command]
+    parent = subprocess.Popen([*typed, *work.split()], cwd=tmp_path)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    while len(list(tmp_path.rglob("log.jsonl"))) < 2:  # both train
+        assert parent.poll() is None
+        time.sleep(0.05)
+    workers = children.read_text().split()
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    assert all(_gone(int(number)) for number in workers)

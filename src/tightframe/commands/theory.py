@@ -1,5 +1,6 @@
 """Commands of the theory: from a text to the geometry that it predicts."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -145,6 +146,7 @@ def solve(
         say(f"{path}: already solved")
     else:
         _announce(folder, table)
+        started = time.monotonic()
         with warnings_said(folder):
             try:
                 solution = solve_svm(
@@ -158,12 +160,12 @@ def solve(
             except (ValueError, MemoryError) as error:  # the options', or the size of the table
                 raise UserError(f"{folder}: {error}") from None
         save_solution(path, solution, asked)
-        say(f"{path}: written")
+        say(f"{path}: written after {time.monotonic() - started:.2f} s")
     facts = facts_of(solution)
     line = (
         f"{facts['status']}: upper {facts['upper']:.9g}, lower {facts['lower']:.9g}, "
         f"gap {facts['gap']:.2g}, rank {facts['rank']}, {solution.groups.describe()}, "
-        f"{facts['iterations']} steps, {facts['seconds']:.2f} s"
+        f"{facts['iterations']} steps"
     )
     done(line, json, solution=str(path), **facts)
 

@@ -21,7 +21,7 @@ from tightframe.ntp.svm import Solution
 KIND = "solution of the nuclear-norm problem"
 SCHEMA = 1
 GROUPED = ("support", "row_of", "column_of", "row_counts", "column_counts")
-NUMBERS = ("upper", "lower", "status", "iterations", "violation", "seconds", "dtype")
+NUMBERS = ("upper", "lower", "status", "iterations", "violation", "dtype")
 
 
 def save_solution(path: Path, solution: Solution, source: dict[str, Any] | None = None) -> None:
@@ -91,7 +91,7 @@ def best_solution(folder: Path, table: str) -> Path | None:
 
 
 def facts_of(solution: Solution) -> dict[str, Any]:
-    """Its numbers, JSON-able: bounds, gap, status, rank, compression, seconds."""
+    """Its numbers, JSON-able: bounds, gap, status, rank, compression."""
     facts = {name: getattr(solution, name) for name in NUMBERS}
     rows, columns = solution.groups.support.shape
     return facts | {

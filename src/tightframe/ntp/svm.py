@@ -13,7 +13,6 @@ Axes: V tokens, M contexts; R, C distinct ones; r the rank. Source: arXiv 2408.1
 
 import dataclasses
 import math
-import time
 import warnings
 from functools import cached_property
 from typing import Literal
@@ -53,7 +52,6 @@ class Solution:
         iterations: Steps taken; 0 where the proxy is optimal.
         violation: The largest by which a constraint is missed.
         singular_values: Of the expanded logits, largest first.
-        seconds: Wall time of grouping, solving and certifying.
         dtype: What the iteration worked in: "float64" or "float32".
     """
 
@@ -66,7 +64,6 @@ class Solution:
     iterations: int
     violation: float
     singular_values: Float[np.ndarray, " s"]
-    seconds: float
     dtype: str
 
     @property
@@ -141,7 +138,6 @@ def solve_svm(
         ValueError: Arguments out of range, or a support that is none; the message names the first.
         MemoryError: The problem needs more memory than there is; said before any is taken.
     """
-    started = time.perf_counter()
     matrix = _checked(support, vocab_size)
     counts = _checked_weights(weights, matrix.shape[1])
     _check_options(gap, max_iter, dtype)
@@ -166,7 +162,6 @@ def solve_svm(
         found.iterations,
         certificate.worst(logits, groups.support),
         found.singular_values,
-        time.perf_counter() - started,
         str(dtype).removeprefix("torch."),
     )
 
