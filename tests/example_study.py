@@ -14,6 +14,7 @@ from tightframe.knowledge.ensemble.clusters import facts_fingerprint
 from tightframe.knowledge.evaluation.scoring import SCORES
 from tightframe.knowledge.study.arm_tables import COLUMNS, CORRECT, RANKED
 from tightframe.knowledge.study.study_runs import forms_of
+from tightframe.lm.runs import log_text
 from tightframe.settings import write_toml
 
 LOG = (
@@ -50,7 +51,7 @@ def example_run(study, arm, *, n_facts=6, seed=0, right=lambda fact, form: True,
     write_toml(
         run / "config.toml", of_run | {"exposures": 5, "seed": seed, "device": "cpu"} | settings
     )
-    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
+    (run / "log.jsonl").write_text(log_text(LOG))
     write_facts(run / "facts.jsonl", facts)
     asked = {}
     for form in forms_of(arm):

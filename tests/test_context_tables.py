@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 import scipy.sparse as sp
 from scipy.stats import chi2
 
@@ -10,6 +13,7 @@ from test_counting import as_dict, draw_documents
 from tightframe.corpus.rules import parse
 from tightframe.corpus.stories import END, Grammar
 from tightframe.errors import UserError
+from tightframe.formats import write_listed, write_signed
 from tightframe.ntp import ContextTable, context_table, load_table, save_table
 from tightframe.ntp.table import count_supports
 
@@ -135,12 +139,15 @@ def damaged(folder):
     ("harm", "message"),
     [
         (damaged, "table.safetensors: damaged or changed"),
-        (lambda folder: (folder / "table.safetensors").unlink(), "table.safetensors: missing"),
-        (lambda folder: (folder / "manifest.json").unlink(), "holds no manifest.json"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "not a manifest of a table"),
         (
-            lambda folder: (folder / "manifest.json").write_text('{"schema": 9, "sha256": ""}'),
-            "schema 9, expected 1",
+            lambda folder: (folder / "table.safetensors").unlink(),
+            "table.safetensors: no such file; make the table",
+        ),
+        (lambda folder: (folder / "manifest.json").unlink(), "holds no manifest.json"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "revision is missing"),
+        (
+            lambda folder: (folder / "manifest.json").write_text('{"revision": 9, "sha256": ""}'),
+            "revision is 9: expected 1; make the table again",
         ),
         (
             lambda folder: (folder / "manifest.json").write_text(
@@ -153,6 +160,30 @@ def damaged(folder):
 def test_a_folder_that_is_no_whole_table_is_refused(table, tmp_path, harm, message):
     save_table(tmp_path / "x", table)
     harm(tmp_path / "x")
+    with pytest.raises(UserError, match=message):
+        load_table(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("next", lambda x: np.append(x[:-1], -1), "holds next tokens -1"),
+        ("next", lambda x: np.append(x[:-1], 99), "next tokens .*99 of 6"),
+        ("starts", lambda x: x[::-1].copy(), "starts that don't rise from 0"),
+        ("starts", lambda x: x[:-1], "starts of"),
+        ("counts", lambda x: -x, "tensor 'counts' is int64"),
+    ],
+)
+def test_a_table_signed_as_ours_with_indices_out_of_range_is_refused(
+    table, tmp_path, name, values, message
+):
+    # scipy would follow such an index out of its arrays.
+    save_table(tmp_path / "x", table)
+    arrays = safetensors.numpy.load_file(tmp_path / "x" / "table.safetensors")
+    arrays[name] = values(arrays[name])
+    content = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    content["sha256"] = write_listed(tmp_path / "x" / "table.safetensors", arrays)
+    write_signed(tmp_path / "x" / "manifest.json", content, besides=("version", "report"))
     with pytest.raises(UserError, match=message):
         load_table(tmp_path / "x")
 

@@ -72,7 +72,7 @@ def test_one_checkpoint_measured_in_two_ways_is_two_rows_that_say_which(tmp_path
 @pytest.mark.parametrize("text", ["", "{}\n", '{"header": {}}\n', "no json\n"])
 def test_a_damaged_results_file_is_named(tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)
-    with pytest.raises(UserError, match=r"a.jsonl: not a results file, or damaged"):
+    with pytest.raises(UserError, match=r"a.jsonl:1: .*; measure again"):
         read_rows(tmp_path / "a.jsonl")
 
 

@@ -17,7 +17,7 @@ from tightframe.ntp import (
     save_table,
     solve_svm,
 )
-from tightframe.ntp.solutions import best_solution
+from tightframe.ntp.solutions import FORMAT, best_solution, check_certificate
 
 
 def small_table():
@@ -51,11 +51,19 @@ def test_a_solution_comes_back_with_its_certificate(tmp_path, solution):
 def test_it_says_what_it_was_solved_for_and_with_which_versions(tmp_path, solution):
     path = tmp_path / "svm.safetensors"
     save_solution(path, solution, {"gap": 1e-9})
-    with safetensors.safe_open(path, framework="numpy") as file:
-        content = json.loads(file.metadata()["tightframe"])
-    assert content["source"] == {"gap": 1e-9}
-    assert set(content["versions"]) == {"tightframe", "torch", "numpy", "scipy"}
-    assert (content["contexts"], content["distinct_contexts"]) == (10, 5)
+    facts = FORMAT.read_facts(path)
+    assert facts.source == {"gap": 1e-9}
+    assert set(facts.versions) == {"tightframe", "torch", "numpy", "scipy"}
+    assert (facts.contexts, facts.distinct_contexts) == (10, 5)
+
+
+def test_a_certificate_signed_as_ours_is_computed_anew(tmp_path, solution):
+    check_certificate(tmp_path, solution)
+    zeroed = solution.grouped_logits.copy()
+    zeroed[:2] = 0
+    for change in ({"grouped_logits": zeroed}, {"lower": solution.upper * 1.01}):
+        with pytest.raises(UserError, match="but its arrays give"):
+            check_certificate(tmp_path, dataclasses.replace(solution, **change))
 
 
 def test_of_several_the_one_of_smallest_gap_is_taken_whatever_its_age(tmp_path, solution):
@@ -87,11 +95,11 @@ def test_other_files_are_refused_in_one_line(tmp_path, solution):
         load_solution(missing)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"not a tensor")
-    with pytest.raises(UserError, match=r"damaged\.safetensors: cannot be read .* solve again"):
+    with pytest.raises(UserError, match=r"damaged\.safetensors: not a whole .*; remove it"):
         load_solution(damaged)
     other = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"a": np.zeros(2)}, other)
-    with pytest.raises(UserError, match="holds something else, expected a solution of the nucl"):
+    with pytest.raises(UserError, match="holds 'something else', expected a solution of the nucl"):
         load_solution(other)
 
 

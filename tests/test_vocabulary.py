@@ -11,6 +11,7 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.lm import vocabulary
+from tightframe.lm.runs import log_text
 from tightframe.lm.vocabulary import beginning_of_sequence, check_tokenizer, check_words
 from tiny_tokens import write_tokens
 
@@ -44,7 +45,7 @@ def run_on(folder, tokens):
     folder.mkdir()
     (folder / "config.toml").write_text(f'tokens = "{tokens.path}"\nout = "{folder}"\n')
     facts = {"kind": "start", "steps": 1, "tokens": tokens.fingerprint}
-    (folder / "log.jsonl").write_text(json.dumps(facts) + "\n")
+    (folder / "log.jsonl").write_text(log_text([facts]))
     return folder
 
 

@@ -149,9 +149,9 @@ def append_line(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def check_file(path: Path) -> None:
-    """Refuse a path that is not a regular file, or that cannot be looked at."""
-    with _read_errors(path):
+def check_file(path: Path, remedy: str = "") -> None:
+    """Refuse a path that is not a regular file; `remedy` says what to do if there is none."""
+    with _read_errors(path, remedy):
         mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise UserError(f"{path}: is a folder, expected a file")
@@ -297,9 +297,9 @@ def _place(error: OSError, path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _read_errors(path: Path) -> Iterator[None]:
+def _read_errors(path: Path, remedy: str = "") -> Iterator[None]:
     reasons = {
-        errno.ENOENT: "no such file",
+        errno.ENOENT: "no such file" + (f"; {remedy}" if remedy else ""),
         errno.ENOTDIR: "no such file; a part of the path is no folder",
         errno.EACCES: "cannot be read; check its permissions",
         errno.ELOOP: "a loop of links; name the file itself",

@@ -8,12 +8,10 @@ fingerprint of themselves.
 
 import contextlib
 import dataclasses
-import errno
 import fnmatch
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -23,7 +21,15 @@ from typing import Annotated, Any, Generic, NoReturn, TypeVar
 import pydantic
 
 from tightframe.errors import UserError
-from tightframe.files import check_file, fingerprint, read_text, whole_file, write_text
+from tightframe.files import (
+    check_file,
+    disk_error,
+    fingerprint,
+    read_text,
+    sha256,
+    whole_file,
+    write_text,
+)
 
 F = TypeVar("F")
 
@@ -114,6 +120,7 @@ class _Content(Record):
     """What a file of tensors says of itself."""
 
     kind: str
+    revision: int
     version: str
     facts: Any
     tensors: str  # their digest
@@ -125,32 +132,34 @@ class TensorFormat(Generic[F]):
     """A kind of file: tensors, facts about them as JSON, and the digest of both, in safetensors."""
 
     kind: str  # what such a file holds, in words, e.g. "a prediction"
-    facts: type[F]  # the pydantic type of the facts
+    facts: Any  # the pydantic type of the facts, F
     # Names, or patterns of names, with type and axes: {"logits": "float64 V M"}. A letter is one
-    # size in the whole file, "*G" any number of axes; " | None" marks what may be missing.
+    # size in the whole file, "*G" any number of axes, "..." any shape; "count" is int64 from 0 up;
+    # " | None" marks what may be missing.
     tensors: Mapping[str, str]
     remedy: str = REMEDY  # what to do about a damaged file
+    revision: int = 1  # of the kind: another one means something else by the same fields
 
     def write(self, path: Path, tensors: Mapping[str, Any], facts: Any) -> None:
         """Write tensors or arrays whole or not at all; equal content gives equal bytes."""
         import safetensors.torch
-        import torch
 
-        plain = {
-            name: torch.as_tensor(value).detach().cpu().contiguous()
-            for name, value in tensors.items()
+        plain = _plain(tensors)
+        content = {
+            "kind": self.kind,
+            "revision": self.revision,
+            "version": version("tightframe"),
+            "facts": facts,
+            "tensors": _digest(plain),
         }
-        content = {"kind": self.kind, "version": version("tightframe"), "facts": facts}
-        content["tensors"] = _digest(plain)
         content["fingerprint"] = _signature(content)
         # One entry: safetensors writes several in any order.
         metadata = {"tightframe": json.dumps(content, sort_keys=True, allow_nan=False)}
         with whole_file(path) as temporary:
             try:
                 safetensors.torch.save_file(plain, temporary, metadata)
-            except safetensors.SafetensorError as error:  # not an OSError, even on a full disk
-                number = re.search(r"os error (\d+)", str(error))
-                raise OSError(int(number[1]) if number else errno.EIO, str(error)) from None
+            except safetensors.SafetensorError as error:
+                raise disk_error(error) from None
 
     def read(self, path: Path) -> tuple[dict[str, Any], F]:
         """Return the tensors and facts of a file; anything else than `write` wrote is refused."""
@@ -158,7 +167,7 @@ class TensorFormat(Generic[F]):
             content, facts = self._content(path, file)
             # Copies: mapped memory is aligned otherwise, which can change last bits of products.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        self._check_layout(path, tensors)
+        check_layout(path, tensors, self.tensors, remedy=self.remedy)
         if content.tensors != _digest(tensors):
             raise UserError(f"{path}: damaged or changed since it was written; {self.remedy}")
         return tensors, facts
@@ -173,27 +182,38 @@ class TensorFormat(Generic[F]):
         kind = content.kind if content else "something else"
         if content is None or kind != self.kind:
             raise UserError(f"{path}: holds {kind!a}, expected {self.kind}; {self.remedy}")
+        if content.revision != self.revision:
+            raise UserError(
+                f"{path}: revision {content.revision} of {kind} (tightframe "
+                f"{content.version!a}), expected {self.revision}; {self.remedy}"
+            )
         facts: F = check(self.facts, content.facts, source=path, remedy=self.remedy)
         return content, facts
 
-    def _check_layout(self, path: Path, tensors: Mapping[str, Any]) -> None:
-        layouts = {name: layout.removesuffix(" | None") for name, layout in self.tensors.items()}
-        for name, layout in self.tensors.items():
-            if "*" not in name and layout == layouts[name] and name not in tensors:
-                raise UserError(f"{path}: has no tensor '{name}'; {self.remedy}")
-        sizes: dict[str, Any] = {}
-        for name, tensor in tensors.items():
-            pattern = next((p for p in layouts if fnmatch.fnmatchcase(name, p)), None)
-            if pattern is None:
-                raise UserError(f"{path}: holds an unknown tensor {name!a}; {self.remedy}")
-            dtype, *axes = layouts[pattern].split()
-            found = str(tensor.dtype).removeprefix("torch.")
-            if not fnmatch.fnmatchcase(found, dtype) or not _fits(tuple(tensor.shape), axes, sizes):
-                known = ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
-                raise UserError(
-                    f"{path}: tensor {name!a} is {found} {list(tensor.shape)}, expected "
-                    f"{layouts[pattern]}{known and f' with {known}'}; {self.remedy}"
-                )
+
+def check_layout(
+    path: Path, tensors: Mapping[str, Any], layout: Mapping[str, str], *, remedy: str = REMEDY
+) -> None:
+    """Refuse tensors of other names, types or shapes than a `TensorFormat` would have them."""
+    layouts = {name: axes.removesuffix(" | None") for name, axes in layout.items()}
+    for name, axes in layout.items():
+        if "*" not in name and axes == layouts[name] and name not in tensors:
+            raise UserError(f"{path}: has no tensor '{name}'; {remedy}")
+    sizes: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        pattern = next((p for p in layouts if fnmatch.fnmatchcase(name, p)), None)
+        if pattern is None:
+            raise UserError(f"{path}: holds an unknown tensor {name!a}; {remedy}")
+        dtype, *expected = layouts[pattern].split()
+        found = str(tensor.dtype).removeprefix("torch.")
+        if dtype == "count" and found == "int64" and not (tensor < 0).any():
+            dtype = found
+        if not fnmatch.fnmatchcase(found, dtype) or not _fits(tuple(tensor.shape), expected, sizes):
+            known = ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
+            raise UserError(
+                f"{path}: tensor {name!a} is {found} {list(tensor.shape)}, expected "
+                f"{layouts[pattern]}{known and f' with {known}'}; {remedy}"
+            )
 
 
 def kind_of(path: Path) -> str:
@@ -203,8 +223,24 @@ def kind_of(path: Path) -> str:
     return content.kind if content else "something else"
 
 
-def foreign_tensors(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
-    """Return the tensors of any safetensors file, mapped from it."""
+def write_listed(path: Path, tensors: Mapping[str, Any]) -> str:
+    """Write a plain file of tensors or arrays, whose SHA-256 a manifest will list.
+
+    Returns:
+        The SHA-256. The path is that of a folder in the making: `whole_folder` names its errors.
+    """
+    import safetensors.torch
+
+    # Bytes through Python: a full disk is then an OSError.
+    path.write_bytes(safetensors.torch.save(_plain(tensors), metadata={"format": "pt"}))
+    return sha256(path)
+
+
+def read_listed(path: Path, digest: str | None = None, *, remedy: str = REMEDY) -> dict[str, Any]:
+    """Return the tensors of a plain file, mapped from it; a manifest lists its SHA-256."""
+    check_file(path, remedy)
+    if digest is not None and sha256(path) != digest:
+        raise UserError(f"{path}: damaged or changed (its SHA-256 is not the listed one); {remedy}")
     with _open(path, remedy) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -213,7 +249,7 @@ def foreign_tensors(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
 def _open(path: Path, remedy: str) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
-    check_file(path)
+    check_file(path, remedy.removeprefix("remove it, and "))
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -232,6 +268,13 @@ def _content(path: Path, file: Any, remedy: str) -> _Content | None:
     return content
 
 
+def _plain(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Contiguous tensors on the CPU."""
+    import torch
+
+    return {name: torch.as_tensor(x).detach().cpu().contiguous() for name, x in tensors.items()}
+
+
 def _digest(tensors: Mapping[str, Any]) -> str:
     import torch
 
@@ -245,6 +288,8 @@ def _digest(tensors: Mapping[str, Any]) -> str:
 
 def _fits(shape: tuple[int, ...], axes: list[str], sizes: dict[str, Any]) -> bool:
     """Whether a shape has these axes; sizes that were not known yet are noted."""
+    if axes == ["..."]:
+        return True
     if axes and axes[0].startswith("*"):
         n_leading = len(shape) - len(axes) + 1
         if n_leading < 0 or sizes.setdefault(axes[0], shape[:n_leading]) != shape[:n_leading]:

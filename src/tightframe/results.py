@@ -14,15 +14,17 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pydantic
 
 from tightframe.errors import UserError
-from tightframe.files import read_text, whole_file, write_text
+from tightframe.files import fingerprint, read_text, whole_file, write_text
+from tightframe.formats import Count, Record, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
 KEY = ("run", "step", "split", "layer", "labels", "subset", "metric", "min_count")
 # What of a header's measurement makes another number of a row, and what it is where none is told.
 WAY = {"precision": "fp32", "skip_positions": 0}
@@ -30,23 +32,28 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also behind apostrophes, so that read
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
+# NaN and the infinities are null, "inf" and "-inf" in a file.
+Number = Annotated[float, pydantic.BeforeValidator(lambda value: _NUMBERS.get(str(value), value))]
+_NUMBERS = {"None": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One measured number."""
 
     run: str  # name of the run directory
-    step: int  # optimizer steps taken by the measured checkpoint
+    step: Count  # optimizer steps taken by the measured checkpoint
     split: str  # "train" or "val"
     layer: int  # 0 is the input embedding; the last is what the classifier multiplies
     labels: str  # what a class is: "next", "current", "support", "fact"
     subset: str  # "all", a frequency stratum, a list of words
     metric: str  # the name of a Measure, e.g. "nc1_cdnv"
-    value: float
-    n: int  # how many things were averaged (tokens, classes, pairs, questions)
-    min_count: int  # samples that a class needed to take part
-    excluded: int  # classes or pairs left out
-    low: float = math.nan  # 95 % interval
-    high: float = math.nan
+    value: Number
+    n: Count  # how many things were averaged (tokens, classes, pairs, questions)
+    min_count: Count  # samples that a class needed to take part
+    excluded: Count  # classes or pairs left out
+    low: Number = math.nan  # 95 % interval
+    high: Number = math.nan
     resampled: str = ""  # what the interval resamples: "documents", "runs", "facts"
     reason: str = ""  # why things were left out or there is no value, and what to beware of
 
@@ -56,15 +63,19 @@ class Header:
     """What a results file was made from."""
 
     run: str
-    step: int
+    step: Count
     model: dict[str, Any]  # name, n_parameters, vocab_size, width, tied, ...
     tokens: dict[str, Any]  # name, fingerprint, counts, entropy_floor where known
     settings: dict[str, Any]  # the training run's resolved settings; empty for a foreign model
     measurement: dict[str, Any]  # min_count, batch, dtype, device, threads, seed
-    schema: int = SCHEMA
     version: str = ""
     created: str = ""
     machine: str = ""
+
+
+class _FirstLine(Record):
+    header: Header
+    fingerprint: str  # of the header and all rows
 
 
 def write_rows(path: Path, header: Header, rows: Sequence[Row]) -> None:
@@ -75,22 +86,26 @@ def write_rows(path: Path, header: Header, rows: Sequence[Row]) -> None:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     )
-    lines = [{"header": dataclasses.asdict(stamped)}]
-    lines += [{key: _jsonable(value) for key, value in vars(row).items()} for row in rows]
-    write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    lines = [{key: _jsonable(value) for key, value in vars(row).items()} for row in rows]
+    made = dataclasses.asdict(stamped)
+    first = {"header": made, "fingerprint": fingerprint([made, lines])}
+    text = (json.dumps(line, allow_nan=False) + "\n" for line in [first, *lines])
+    write_text(path, "".join(text))
 
 
 def read_rows(path: Path) -> tuple[Header, list[Row]]:
     """The header and rows of a results file."""
-    lines = read_text(path).splitlines()
-    try:
-        header = Header(**json.loads(lines[0])["header"])
-        rows = [Row(**_numbers(json.loads(line))) for line in lines[1:]]
-    except (IndexError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: not a results file, or damaged; measure again") from None
-    if header.schema != SCHEMA:
-        raise UserError(f"{path}: schema {header.schema}, expected {SCHEMA}; measure again")
-    return header, rows
+    remedy = "measure again"
+    lines = read_text(path).split("\n")
+    first = parse_json(lines[0], _FirstLine, source=f"{path}:1", remedy=remedy)
+    rows = [
+        parse_json(line, Row, source=f"{path}:{number}", remedy=remedy)
+        for number, line in enumerate(lines[1:-1], start=2)
+    ]
+    content = [json.loads(line) for line in lines[:-1]]
+    if lines[-1] or fingerprint([content[0]["header"], content[1:]]) != first.fingerprint:
+        raise UserError(f"{path}: damaged or changed since it was written; {remedy}")
+    return first.header, rows
 
 
 def write_csv(path: Path, table: "pd.DataFrame", *, float_format: str | None = None) -> None:
@@ -194,12 +209,6 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
-
-
-def _numbers(fields: dict[str, Any]) -> dict[str, Any]:
-    for name in ("value", "low", "high"):
-        fields[name] = math.nan if fields[name] is None else float(fields[name])
-    return fields
 
 
 def _cell(value: Any) -> Any:

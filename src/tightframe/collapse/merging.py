@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.errors import UserError
+from tightframe.formats import kind_of
 from tightframe.moments.state import ClassMoments, Decisions
-from tightframe.moments.storage import kind_of
 
 State = ClassMoments | Decisions
 KINDS: dict[str, type[State]] = {"ClassMoments": ClassMoments, "Decisions": Decisions}

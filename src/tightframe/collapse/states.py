@@ -17,14 +17,15 @@ from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, free_disk
+from tightframe.formats import kind_of
 from tightframe.lm.hardware import free_memory
 from tightframe.moments.distributed import World, share, sum_states, wait
 from tightframe.moments.ledger import Ledger, Span
 from tightframe.moments.nearest import Extra
 from tightframe.moments.projection import Projection
 from tightframe.moments.reading import NEXT, Reading
+from tightframe.moments.state import FORMAT as STATE_FORMAT
 from tightframe.moments.state import ClassMoments, Decisions
-from tightframe.moments.storage import facts_of
 from tightframe.moments.stream import (
     BATCH_TOKENS,
     Precision,
@@ -297,9 +298,9 @@ def _richer(path: Path, provenance: dict[str, Any], stream: Stream) -> ClassMome
     """A finished state of the same pass that holds more than is asked for, if there is one."""
     extras = ("scatter", "dimensions")
     for file in sorted(path.parent.glob(f"{path.name.rpartition('-')[0]}-*.safetensors")):
-        if ".part-" in file.name:
+        if ".part-" in file.name or kind_of(file) != STATE_FORMAT.kind:
             continue
-        found = facts_of(file)[-1]
+        found = STATE_FORMAT.read_facts(file)[-1]
         rest = all(found.get(key) == provenance[key] for key in provenance.keys() - set(extras))
         if rest and all(found.get(key) or not provenance[key] for key in extras):
             state = ClassMoments.load(file, device=stream.model.classifier.device)

@@ -13,13 +13,13 @@ from tightframe.corpus.build import Progress as BuildProgress
 from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.formats import read_json
 from tightframe.lm.folders import with_tokenizer
 from tightframe.lm.hub import digest_of, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
 from tightframe.lm.vocabulary import check_tokenizer
+from tightframe.lm.weights import digest_of_weights
 from tightframe.moments.distributed import World
 from tightframe.moments.stream import Precision
 from tightframe.settings import as_dict
@@ -135,7 +135,7 @@ class Subject:
     def weights(self) -> str:
         """What tells this model from another of the same name."""
         if self.run is not None and self.random_weights is None:
-            return str(read_json(self.run.checkpoint(self.step) / "config.json")["sha256"])
+            return digest_of_weights(self.run.checkpoint(self.step))
         return digest_of(self.model)
 
     @cached_property

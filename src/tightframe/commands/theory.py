@@ -135,7 +135,7 @@ def solve(
     from tightframe.files import fingerprint
     from tightframe.lm.hardware import device_named
     from tightframe.ntp import load_solution, save_solution, solve_svm
-    from tightframe.ntp.solutions import facts_of
+    from tightframe.ntp.solutions import check_certificate, facts_of
     from tightframe.ntp.storage import load_table, table_fingerprint
 
     table = load_table(folder)
@@ -143,6 +143,7 @@ def solve(
     path = folder / "solutions" / f"svm-{fingerprint(asked)}.safetensors"
     if path.exists():
         solution = load_solution(path)
+        check_certificate(path, solution)
         say(f"{path}: already solved")
     else:
         _announce(folder, table)

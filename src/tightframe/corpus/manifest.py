@@ -1,31 +1,80 @@
 """What a tokens folder says of itself, and whether its files are still what it says."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, sha256, write_text
-from tightframe.formats import read_json
+from tightframe.formats import (
+    Count,
+    FileName,
+    Positive,
+    Record,
+    Sha256,
+    read_signed,
+    write_signed,
+)
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
+REMEDY = "copy the folder again or build the tokens again"
 
 # Where the text came from and what its folder is called don't make the tokens others.
-_NOT_CONTENT = ("name", "source", "fingerprint")
+_NOT_CONTENT = ("name", "source")
+
+
+class Shard(Record):
+    """A file of a split."""
+
+    file: FileName
+    blocks: Positive
+    sha256: Sha256
+
+
+class SplitEntry(Record):
+    """What a split holds."""
+
+    documents: Count
+    tokens: Count
+    labels: Count
+    bytes: Count
+    blocks: Count
+    shards: list[Shard]
+
+
+class TokenizerEntry(Record):
+    """The tokenizer's kind and the digest of its file."""
+
+    kind: str
+    sha256: Sha256
+
+
+class Splits(Record):
+    """Both splits."""
+
+    train: SplitEntry
+    val: SplitEntry
+
+
+class Manifest(Record):
+    """What `manifest.json` holds."""
+
+    revision: Literal[1]
+    name: str
+    source: dict[str, Any]
+    blocks: str
+    block: Positive
+    vocab_size: Positive
+    end_of_text: Count | None
+    bos: Count | None
+    tokenizer: TokenizerEntry
+    splits: Splits
+    entropy_floor: dict[str, float] | None
+    fingerprint: str
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write `manifest.json` with its schema and the fingerprint of its content."""
-    content = {"schema": SCHEMA} | manifest
-    content["fingerprint"] = _content_fingerprint(content)
-    write_text(folder / "manifest.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _content_fingerprint(manifest: dict[str, Any]) -> str:
-    content = {k: value for k, value in manifest.items() if k not in _NOT_CONTENT}
-    if content.get("bos") is None:  # says what its absence says in older folders
-        content.pop("bos", None)
-    return fingerprint(content)
+    """Write `manifest.json` with the fingerprint of its content."""
+    content = {"revision": SCHEMA, "bos": None, **manifest}
+    write_signed(folder / "manifest.json", content, besides=_NOT_CONTENT)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -38,24 +87,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: holds no manifest.json, so it is no tokens folder; "
             "make one with `tightframe corpus build`"
         )
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or "schema" not in manifest:
-        raise UserError(f"{path}: not a manifest of tokens; build the tokens again")
-    if manifest["schema"] != SCHEMA:
-        raise UserError(
-            f"{path}: schema {manifest['schema']}, expected {SCHEMA}; build the tokens again"
-        )
-    if manifest.get("fingerprint") != _content_fingerprint(manifest):
-        raise UserError(f"{path}: damaged or changed; build the tokens again")
-    return manifest
-
-
-def verify(path: Path, expected: str) -> None:
-    """Refuse a file that is missing, or has another SHA-256 than the manifest says."""
-    if not path.exists():
-        raise UserError(f"{path}: missing; copy the folder again or build the tokens again")
-    if sha256(path) != expected:
-        raise UserError(
-            f"{path}: damaged or changed (its SHA-256 is not the manifest's); "
-            "copy the folder again or build the tokens again"
-        )
+    manifest: Manifest = read_signed(path, Manifest, besides=_NOT_CONTENT, remedy=REMEDY)
+    content: dict[str, Any] = manifest.model_dump()
+    return content

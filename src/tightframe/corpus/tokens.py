@@ -20,21 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
 from jaxtyping import Int, Int32, Int64
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from tightframe.corpus.groups import Groups, even_cuts
-from tightframe.corpus.manifest import read_manifest, verify
+from tightframe.corpus.manifest import REMEDY, read_manifest
 from tightframe.corpus.tokenizer import read
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, sha256
-from tightframe.formats import read_json
+from tightframe.files import check_file, fingerprint, sha256
+from tightframe.formats import check_layout, read_json, read_listed, write_listed
 
 SPLITS = ("train", "val")
+_SHARD = {"tokens": "int32 N T", "lengths": "int32 N", "documents": "count starts"}
 SHARD_TOKENS = 2**24  # 64 MiB of int32
 _CHUNK_TOKENS = 2**20  # read at once where a whole split is gone through; memory only
 
@@ -51,10 +50,11 @@ class TokenShards:
         """Open and verify a tokens folder; what is missing, damaged or changed is named."""
         path = Path(path)
         manifest = read_manifest(path)
-        tokenizer = {"file": "tokenizer.json", "sha256": manifest["tokenizer"]["sha256"]}
-        shards = [shard for split in SPLITS for shard in manifest["splits"][split]["shards"]]
-        for entry in [tokenizer, *shards]:
-            verify(path / entry["file"], entry["sha256"])
+        check_file(path / "tokenizer.json", REMEDY)
+        if sha256(path / "tokenizer.json") != manifest["tokenizer"]["sha256"]:
+            raise UserError(f"{path / 'tokenizer.json'}: damaged or changed; {REMEDY}")
+        for split in SPLITS:
+            _check_split(path, manifest, manifest["splits"][split])
         return cls(path, manifest)
 
     @property
@@ -81,7 +81,7 @@ class TokenShards:
     @property
     def bos(self) -> int | None:
         """Id of the beginning-of-sequence token that every block begins with, if there is one."""
-        value = self.manifest.get("bos")  # older folders don't say; they have none
+        value = self.manifest["bos"]
         return None if value is None else int(value)
 
     @property
@@ -139,14 +139,11 @@ class Split:
         self.fingerprint = fingerprint(
             [shards.manifest["tokenizer"]["sha256"], *(s["sha256"] for s in entry["shards"])]
         )
-        # Mapped by safetensors' torch reader (its numpy one copies); as arrays, because a few rows
-        # are gathered faster by numpy than by torch's threads.
-        files = [
-            safe_open(shards.path / shard["file"], framework="pt") for shard in entry["shards"]
-        ]
-        self._tokens = [file.get_tensor("tokens").numpy() for file in files]  # (N, T) each
-        self._lengths = [file.get_tensor("lengths").numpy() for file in files]  # (N,)
-        self._documents = [file.get_tensor("documents").numpy() for file in files]
+        # Mapped; as arrays: a few rows are gathered faster by numpy than by torch's threads.
+        files = [read_listed(shards.path / shard["file"]) for shard in entry["shards"]]
+        self._tokens = [file["tokens"].numpy() for file in files]  # (N, T) each
+        self._lengths = [file["lengths"].numpy() for file in files]  # (N,)
+        self._documents = [file["documents"].numpy() for file in files]
         # Blocks before each shard, and in all.
         self._starts = np.cumsum([0, *(len(tokens) for tokens in self._tokens)])
         self.end_of_text = shards.end_of_text
@@ -323,6 +320,34 @@ class Split:
         return torch.from_numpy(np.concatenate(found))
 
 
+def _check_split(folder: Path, manifest: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Refuse shards that are damaged, or that are not what the manifest says of them."""
+    found = dict.fromkeys(("blocks", "documents", "tokens", "labels"), 0)
+    for shard in entry["shards"]:
+        path = folder / shard["file"]
+        tensors = read_listed(path, shard["sha256"], remedy=REMEDY)
+        check_layout(path, tensors, _SHARD, remedy=REMEDY)
+        tokens, lengths, starts = (tensors[name].numpy() for name in _SHARD)
+        blocks, block = tokens.shape
+        wrong = ""
+        if (blocks, block) != (shard["blocks"], manifest["block"]):
+            wrong = f"{blocks} blocks of {block} tokens"
+        elif not 0 <= tokens.min() <= tokens.max() < manifest["vocab_size"]:
+            wrong = f"tokens {tokens.min()}..{tokens.max()}"
+        elif not 1 <= lengths.min() <= lengths.max() <= block:
+            wrong = f"lengths {lengths.min()}..{lengths.max()}"
+        elif len(starts) and not (starts[-1] < tokens.size and (np.diff(starts) > 0).all()):
+            wrong = "starts of documents out of order"
+        if wrong:
+            raise UserError(f"{path}: holds {wrong}, not what the manifest says; {REMEDY}")
+        counts = (blocks, len(starts), int(lengths.sum(dtype=np.int64)))
+        for name, n in zip(found, (*counts, counts[2] - blocks), strict=True):
+            found[name] += n
+    if any(found[name] != entry[name] for name in found):
+        said = ", ".join(f"{entry[name]:,} {name}" for name in found)
+        raise UserError(f"{folder}: its manifest says {said}, its shards don't; {REMEDY}")
+
+
 class ShardWriter:
     """Writes the blocks of one split into numbered shards, holding at most one in memory."""
 
@@ -373,9 +398,8 @@ class ShardWriter:
         tokens, lengths, documents = map(np.concatenate, zip(*self._pending, strict=True))
         arrays = {"tokens": tokens, "lengths": lengths, "documents": documents}
         path = self._folder / f"{self.split}-{len(self._shards):05d}.safetensors"
-        # Bytes through Python: a full disk is then an OSError, which the caller names.
-        path.write_bytes(safetensors.numpy.save(arrays))
-        self._shards.append({"file": path.name, "blocks": len(lengths), "sha256": sha256(path)})
+        digest = write_listed(path, arrays)
+        self._shards.append({"file": path.name, "blocks": len(lengths), "sha256": digest})
         self.n_blocks += len(lengths)
         self.n_documents += len(documents)
         self.n_tokens += int(lengths.sum(dtype=np.int64))

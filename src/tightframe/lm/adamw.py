@@ -4,8 +4,6 @@ That class imports the compiler when it is first made, a second of every run. Wh
 parameter has a name here, so that a state of the run is a dictionary of tensors.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
@@ -60,18 +58,12 @@ class AdamW:
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """What a later `restore` needs; the tensors themselves."""
+        """What a training resumes from; the tensors themselves."""
         return {
             f"{kind}.{name}": value
             for kind, kept in self._kept().items()
             for name, value in kept.items()
         }
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on as from when `state` was given, with copies of it."""
-        for kind, kept in self._kept().items():
-            for name, value in kept.items():
-                value.copy_(state[f"{kind}.{name}"])
 
     def _kept(self) -> dict[str, dict[str, Tensor]]:
         return {"first": self.first, "second": self.second, "steps": self.steps}

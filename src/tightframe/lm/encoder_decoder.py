@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
+from tightframe.formats import read_listed
 from tightframe.lm.interface import PRENORM, Batch, check_layers
 from tightframe.lm.transformer import (
     MLP_RATIO,
@@ -28,7 +29,7 @@ from tightframe.lm.transformer import (
     draw_weights,
     visible_keys,
 )
-from tightframe.lm.weights import CONFIG, WEIGHTS, fill, load_content, read_tensors, save_weights
+from tightframe.lm.weights import CONFIG, REMEDY, WEIGHTS, fill, load_content, save_weights
 from tightframe.settings import resolve
 
 FORMAT = "tightframe-encoder-decoder-1"  # what config.json of a checkpoint folder says
@@ -192,18 +193,16 @@ def _n_parameters(config: TransformerConfig) -> int:
 
 def save_encoder_decoder(model: EncoderDecoder, folder: Path) -> None:
     """Write a new folder with the weights (safetensors) and what they are (config.json)."""
-    content = {"format": FORMAT, "name": model.name} | dataclasses.asdict(model.config)
-    save_weights(folder, model, content)
+    save_weights(folder, model, format=FORMAT, name=model.name, config=model.config)
 
 
 def load_encoder_decoder(folder: Path) -> EncoderDecoder:
     """The inverse of `save_encoder_decoder`; a damaged or altered folder is refused."""
     content = load_content(folder, format=FORMAT)
     source = str(folder / CONFIG)
-    base = resolve(TransformerConfig, content["base"], source=source)
-    config = EncoderDecoderConfig(base, content["decoder_depth"], content["hidden"])
-    tensors = read_tensors(folder / WEIGHTS, digest=content["sha256"])
+    config = resolve(EncoderDecoderConfig, content.model, source=source)
+    tensors = read_listed(folder / WEIGHTS, content.sha256, remedy=REMEDY)
     with torch.device("meta"):
-        model = EncoderDecoder(config, name=content["name"])
+        model = EncoderDecoder(config, name=content.name)
     fill(model, tensors, source=folder)
     return model

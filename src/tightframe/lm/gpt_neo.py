@@ -16,7 +16,7 @@ from torch import Tensor
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
 from tightframe.files import whole_folder
-from tightframe.formats import read_json
+from tightframe.formats import read_json, read_listed
 from tightframe.lm.transformer import (
     MLP_RATIO,
     NORM_EPS,
@@ -24,7 +24,6 @@ from tightframe.lm.transformer import (
     TransformerConfig,
     from_tensors,
 )
-from tightframe.lm.weights import read_tensors
 
 # What a config.json that leaves something out means, and what ours says to have the same.
 DEFAULTS: dict[str, Any] = {
@@ -52,7 +51,7 @@ def import_gpt_neo(folder: str | Path) -> Transformer:
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise UserError(f"{folder}: holds no model.safetensors; save it in that format first")
-    tensors = {name: value for file in files for name, value in read_tensors(file).items()}
+    tensors = {name: value for file in files for name, value in read_listed(file).items()}
     return from_gpt_neo(config, tensors, name=folder.resolve().name)
 
 

@@ -5,7 +5,7 @@
     config.toml                    the resolved settings, written before the first step
     log.jsonl                      a line of facts, then a record a line
     checkpoints/step-N/            model.safetensors, config.json
-    resume/step-N-<hash>.safetensors   while it is unfinished: what to go on from
+    resume/step-N.safetensors      while it is unfinished: what to resume from
     results/                       what others measure
 
 A directory belongs to its settings and tokens for good; other settings are refused.
@@ -13,17 +13,41 @@ A directory belongs to its settings and tokens for good; other settings are refu
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import pydantic
 
 from tightframe.errors import UserError
-from tightframe.files import append_line, read_text, remove, write_text
+from tightframe.files import append_line, fingerprint, read_text, remove, write_text
+from tightframe.formats import Count, Record, parse_json
 from tightframe.lm.recipes import TrainSettings
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 S = TypeVar("S")
 R = TypeVar("R", bound="RunFolder[Any]")
+
+
+class LogRecord(Record):
+    """A line of the log, with further fields by its kind."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    kind: str
+    step: Count
+    fingerprint: str  # of the line and all before it
+
+
+class LogFacts(Record):
+    """The first line of the log: what the run is made from, with further fields by its kind."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    kind: Literal["start"]
+    steps: Count
+    fingerprint: str
 
 
 class RunFolder(Generic[S]):
@@ -40,6 +64,7 @@ class RunFolder(Generic[S]):
     def __init__(self, path: Path):
         self.path = path
         self.name = path.resolve().name
+        self._last_signature: str | None = None  # of the last line of the log; None: not known
 
     @classmethod
     def open(cls: type[R], path: str | Path) -> R:
@@ -72,7 +97,7 @@ class RunFolder(Generic[S]):
         else:
             write_toml(path / "config.toml", as_dict(settings))
         if not run.log_path.exists():  # also after a kill between the two files
-            write_text(run.log_path, json.dumps({"kind": "start", **facts}) + "\n")
+            write_text(run.log_path, log_text([{"kind": "start", **facts}]))
         return run
 
     @cached_property
@@ -134,14 +159,18 @@ class RunFolder(Generic[S]):
 
     def add_record(self, record: dict[str, Any]) -> None:
         """Append to the log."""
-        append_line(self.log_path, json.dumps(record, allow_nan=False))
+        if self._last_signature is None:
+            self._lines()
+        line, self._last_signature = _signed(record, self._last_signature or "")
+        append_line(self.log_path, line)
 
     def rewind(self, step: int) -> None:
         """Forget what lies after `step` (-1: everything) and what a killed process left half."""
         for leftover in self.path.rglob(".*.part"):
             remove(leftover)
         kept = [line for line in self._lines() if line.get("step", -1) <= step]
-        write_text(self.log_path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.log_path, log_text(kept))
+        self._last_signature = None
         for later in (later for later in self.steps if later > step):
             shutil.rmtree(self.checkpoint(later))
 
@@ -163,14 +192,37 @@ class RunFolder(Generic[S]):
 
     def _lines(self) -> list[dict[str, Any]]:
         """Facts and records; a last line that a kill has cut short doesn't count."""
-        lines = read_text(self.log_path).split("\n")[:-1]
-        try:
-            parsed = [json.loads(line) for line in lines]
-            if parsed[0]["kind"] != "start" or "steps" not in parsed[0]:
-                raise ValueError("no facts")
-        except (IndexError, KeyError, TypeError, ValueError):
-            raise UserError(f"{self.log_path}: altered or damaged; train again elsewhere") from None
-        return parsed
+        remedy = "train again elsewhere"
+        lines: list[dict[str, Any]] = []
+        signature = ""
+        for number, text in enumerate(read_text(self.log_path).split("\n")[:-1], start=1):
+            source = f"{self.log_path}:{number}"
+            schema = LogRecord if lines else LogFacts
+            line = dict(parse_json(text, schema, source=source, remedy=remedy))
+            found = line.pop("fingerprint")
+            signature = _signed(line, signature)[1]
+            if found != signature:
+                raise UserError(f"{source}: altered or damaged; {remedy}")
+            lines.append(line)
+        if not lines:
+            raise UserError(f"{self.log_path}: altered or damaged; {remedy}")
+        self._last_signature = signature
+        return lines
+
+
+def log_text(records: Iterable[Mapping[str, Any]]) -> str:
+    """Return the lines of a log, each signed together with all before it."""
+    text, signature = "", ""
+    for record in records:
+        line, signature = _signed(record, signature)
+        text += line + "\n"
+    return text
+
+
+def _signed(record: Mapping[str, Any], before: str) -> tuple[str, str]:
+    """A line of a log, and its signature, which depends on all lines before it."""
+    signature = fingerprint([before, record])
+    return json.dumps({**record, "fingerprint": signature}, allow_nan=False), signature
 
 
 class Run(RunFolder[TrainSettings]):

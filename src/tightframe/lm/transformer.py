@@ -18,14 +18,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
+from tightframe.formats import read_listed
 from tightframe.lm.attention import Visible, attend
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
 from tightframe.lm.weights import (
     CONFIG,
+    REMEDY,
     WEIGHTS,
     fill,
     load_content,
-    read_tensors,
     save_weights,
 )
 from tightframe.settings import resolve
@@ -284,16 +285,15 @@ def visible_keys(batch: Batch) -> Visible:
 
 def save_checkpoint(model: Transformer, folder: Path) -> None:
     """Write a new folder with the weights (safetensors) and what they are (config.json)."""
-    config = dataclasses.asdict(model.config)
-    save_weights(folder, model, {"format": FORMAT, "name": model.name, "transformer": config})
+    save_weights(folder, model, format=FORMAT, name=model.name, config=model.config)
 
 
 def load_checkpoint(folder: Path) -> Transformer:
     """The model of a folder that `save_checkpoint` wrote; a damaged or altered one is refused."""
     content = load_content(folder, format=FORMAT)
-    config = resolve(TransformerConfig, content["transformer"], source=str(folder / CONFIG))
-    tensors = read_tensors(folder / WEIGHTS, digest=content["sha256"])
-    return from_tensors(config, tensors, name=content["name"], source=folder)
+    config = resolve(TransformerConfig, content.model, source=str(folder / CONFIG))
+    tensors = read_listed(folder / WEIGHTS, content.sha256, remedy=REMEDY)
+    return from_tensors(config, tensors, name=content.name, source=folder)
 
 
 def from_tensors(

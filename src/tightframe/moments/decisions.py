@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor
 
+from tightframe.formats import Count, TensorFormat
 from tightframe.lm.interface import IGNORE
 from tightframe.moments.labels import (
     Groups,
@@ -20,9 +21,18 @@ from tightframe.moments.labels import (
     grouped_labels,
     kept_groups,
 )
-from tightframe.moments.ledger import Ledger
+from tightframe.moments.ledger import Ledger, Spans, unpacking
 from tightframe.moments.nearest import Choices, Extra
-from tightframe.moments.storage import load_state, save_state
+
+FORMAT: TensorFormat[tuple[int, int, Spans, dict[str, Any]]] = TensorFormat(
+    "Decisions",
+    tuple[Count, Count, Spans, dict[str, Any]],
+    {
+        **{"seen": "bool C", "losses": "float64 C", "losses_by_group": "float64 G C | None"},
+        **{"*_by_group": "count G C", "counts": "count C", "*": "count C"},
+    },
+    remedy="measure again",
+)
 
 
 class Decisions:
@@ -203,8 +213,6 @@ class Decisions:
         """The state that was packed."""
         counts = tensors.get("counts_by_group")
         extras = [extra for extra, name in cls._EXTRAS.items() if name in tensors]
-        if "ranked" in tensors and not tensors["ranked"].any():
-            extras = []  # an older file, which has these sums whether they were asked for or not
         state = cls(tensors["seen"], 1 if counts is None else len(counts), extras)
         for name in state._kept:
             setattr(state, name, tensors[name])
@@ -215,9 +223,10 @@ class Decisions:
 
     def save(self, path: Path | str) -> None:
         """Write the state to one safetensors file, whole or not at all."""
-        save_state(Path(path), "Decisions", *self.pack())
+        FORMAT.write(Path(path), *self.pack())
 
     @classmethod
     def load(cls, path: Path | str) -> "Decisions":
         """A saved state; a damaged file, or one of another version, is a UserError."""
-        return cls.unpack(*load_state(Path(path), "Decisions"))
+        with unpacking(Path(path)):
+            return cls.unpack(*FORMAT.read(Path(path)))

@@ -1,10 +1,14 @@
 """What a state has seen of a split, so that nothing is counted twice or forgotten."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from tightframe.errors import UserError
+from tightframe.formats import Count
 
 Span = tuple[int, int]  # blocks first, ..., end - 1
+Spans = list[tuple[Count, Count]]  # as they lie in a file
 
 
 class Ledger:
@@ -70,3 +74,12 @@ class Ledger:
         if self.source and other.source and self.source != other.source:
             return Ledger(source=f"{self.source} and {other.source}")
         return Ledger([*self._spans, *other.spans], self.source or other.source)
+
+
+@contextlib.contextmanager
+def unpacking(path: Path) -> Iterator[None]:
+    """Name the file of a state whose parts contradict each other."""
+    try:
+        yield
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path}: {error}; measure again") from None

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
+from tightframe.formats import Count, TensorFormat
 from tightframe.lm.interface import IGNORE
 from tightframe.moments.decisions import Decisions
 from tightframe.moments.dimensions import DimensionMoments, NormHistogram
@@ -27,13 +28,23 @@ from tightframe.moments.labels import (
     grouped_labels,
     kept_groups,
 )
-from tightframe.moments.ledger import Ledger
+from tightframe.moments.ledger import Ledger, Spans, unpacking
 from tightframe.moments.segments import Reducer, Segments, require_finite, squared_norms
-from tightframe.moments.storage import load_state, save_state
 
 __all__ = ["ClassMoments", "Decisions"]
 
 MERGED = 4096  # classes merged at once; memory only
+FORMAT: TensorFormat[tuple[int, Spans, dict[str, Any]]] = TensorFormat(
+    "ClassMoments",
+    tuple[Count, Spans, dict[str, Any]],
+    {
+        **{"counts": "count *G C", "means": "float64 *G C D", "spreads": "float64 *G C"},
+        **{"scatter": "float64 D D | None", "balanced_scatter": "float64 D D | None"},
+        **{"label_counts": "count C | None", "norms": "count bins"},
+        **{"dimensions.counts": "count 2 | None", "dimensions.*": "float64 D"},
+    },
+    remedy="measure again",
+)
 
 
 class ClassMoments:
@@ -313,12 +324,14 @@ class ClassMoments:
 
     def save(self, path: Path | str) -> None:
         """Write the state to one safetensors file, whole or not at all."""
-        save_state(Path(path), "ClassMoments", *self.pack())
+        FORMAT.write(Path(path), *self.pack())
 
     @classmethod
     def load(cls, path: Path | str, *, device: torch.device | str = "cpu") -> "ClassMoments":
         """A saved state; a damaged file, or one of another version, is a UserError."""
-        return cls.unpack(*load_state(Path(path), "ClassMoments", device=device))
+        tensors, facts = FORMAT.read(Path(path))
+        with unpacking(Path(path)):
+            return cls.unpack({name: x.to(device) for name, x in tensors.items()}, facts)
 
     @property
     def _rows(self) -> "ClassMoments":

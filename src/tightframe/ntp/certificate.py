@@ -83,6 +83,16 @@ def certify(
     return Bounds(upper, lower, gap, bound, violation)
 
 
+def grouped_bounds(
+    groups: Groups, logits: Float[np.ndarray, "R C"], dual: Float[np.ndarray, "R C"]
+) -> tuple[float, float]:
+    """Return the upper and lower bound that grouped logits and their dual matrix give."""
+    constraints = Constraints.of(groups)
+    multipliers = torch.from_numpy(np.ascontiguousarray(scaled(groups, dual).T))
+    upper = nuclear_norm(torch.from_numpy(scaled(groups, logits)))
+    return upper, dual_value(repaired(multipliers, constraints), constraints)
+
+
 def relative_gap(upper: float, lower: float) -> float:
     """(upper - lower) / upper; 0 where nothing is constrained."""
     return (upper - lower) / upper if upper > 0 else 0.0

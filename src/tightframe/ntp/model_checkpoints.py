@@ -3,18 +3,15 @@
 Axes: V tokens that may follow, M distinct contexts, D embedding.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from jaxtyping import Float, Float32
 
 from tightframe.errors import UserError
-from tightframe.files import whole_file
+from tightframe.formats import TensorFormat
 
 
 class ModelCheckpoint(NamedTuple):
@@ -31,35 +28,38 @@ class ModelCheckpoint(NamedTuple):
         return logits
 
 
+FORMAT: TensorFormat[dict[str, Any]] = TensorFormat(
+    "checkpoints of a model",
+    dict[str, Any],
+    {"step-*.classifier": "float32 V D", "step-*.embeddings": "float32 M D"},
+    remedy="remove it, and train again",
+)
+
+
 def save_model_checkpoints(
     path: Path, checkpoints: Sequence[ModelCheckpoint], about: Mapping[str, Any]
 ) -> None:
-    """Write a safetensors file whole; `about` (plain values) is its metadata."""
+    """Write a file whole or not at all; `about` (plain values) is what is known of the model."""
     tensors = {}
     for checkpoint in checkpoints:
         tensors[f"step-{checkpoint.step}.classifier"] = checkpoint.classifier
         tensors[f"step-{checkpoint.step}.embeddings"] = checkpoint.embeddings
-    with whole_file(path) as temporary:
-        temporary.write_bytes(
-            safetensors.numpy.save(tensors, metadata={"about": json.dumps(about)})
-        )
+    FORMAT.write(path, tensors, dict(about))
 
 
 def load_model_checkpoints(path: Path) -> tuple[list[ModelCheckpoint], dict[str, Any]]:
     """The checkpoints of a file by step, and what is known about them."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; train the model first")
+    tensors, about = FORMAT.read(path)
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         steps = sorted({int(name.split(".")[0].removeprefix("step-")) for name in tensors})
         checkpoints = [
             ModelCheckpoint(
-                step, tensors[f"step-{step}.classifier"], tensors[f"step-{step}.embeddings"]
+                step,
+                tensors[f"step-{step}.classifier"].numpy(),
+                tensors[f"step-{step}.embeddings"].numpy(),
             )
             for step in steps
         ]
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: damaged, or not checkpoints of a model; remove it") from None
+    except (KeyError, ValueError):
+        raise UserError(f"{path}: holds half a checkpoint; {FORMAT.remedy}") from None
     return checkpoints, about

@@ -6,29 +6,22 @@
 Points are not in `solutions/`, which holds certified answers to the limit problem alone.
 """
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError, safe_open
-
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, whole_file
+from tightframe.files import fingerprint
+from tightframe.formats import Count, Record, TensorFormat
 from tightframe.ntp.laws import PathLaw, path_laws
-from tightframe.ntp.ridge import RidgePoint, decades, ridge_path
+from tightframe.ntp.ridge import RidgePoint, Status, decades, ridge_path
 from tightframe.ntp.soft_labels import SoftLabels
 from tightframe.ntp.solutions import best_solution, load_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.results import Header, Row, read_rows, write_rows
 
-KIND = "points of a ridge path"
-SCHEMA = 1
 METRICS = {
     "relgap": "ntp_path_relgap",  # relative duality gap, certified where small
     "excess": "ntp_path_excess",  # CE - H, nats per pair
@@ -43,6 +36,32 @@ METRICS = {
     "classifier_gram_cosine": "ntp_path_classifier_gram_cos",
     "embedding_gram_cosine": "ntp_path_embedding_gram_cos",
 }
+
+
+class PointFacts(Record):
+    """The numbers of a point, as `RidgePoint` has them."""
+
+    lam: float
+    excess: float
+    nuclear_norm: float
+    relgap: float
+    status: Status
+    iterations: Count
+
+
+class PathFacts(Record):
+    """What a file says of a path."""
+
+    source: dict[str, Any]
+    points: list[PointFacts]
+
+
+FORMAT: TensorFormat[PathFacts] = TensorFormat(
+    "points of a ridge path",
+    PathFacts,
+    {"*.classifier": "float64 V D", "*.embeddings": "float64 M D"},
+    remedy="remove it, and run `tightframe ntp path` again",
+)
 
 
 def path_of_table(
@@ -149,42 +168,23 @@ def path_table(path: Path) -> list[dict[str, Any]]:
 
 def save_path(path: Path, points: Sequence[RidgePoint], source: dict[str, Any]) -> None:
     """Write the points of a path whole or not at all; `source` says what they are of."""
-    arrays = {}  # the format ignores strides
+    arrays = {}
     for number, point in enumerate(points):
-        arrays[f"{number}.classifier"] = np.ascontiguousarray(point.classifier)
-        arrays[f"{number}.embeddings"] = np.ascontiguousarray(point.embeddings)
-    content = {
-        "kind": KIND,
-        "schema": SCHEMA,
-        "version": version("tightframe"),
-        "source": source,
-        "points": [point.to_dict() for point in points],
-    }
-    with whole_file(path) as temporary:
-        temporary.write_bytes(
-            safetensors.numpy.save(arrays, {"tightframe": json.dumps(content, sort_keys=True)})
-        )
+        arrays[f"{number}.classifier"] = point.classifier
+        arrays[f"{number}.embeddings"] = point.embeddings
+    FORMAT.write(path, arrays, {"source": source, "points": [p.to_dict() for p in points]})
 
 
 def load_path(path: Path) -> list[RidgePoint]:
     """Read the points of a path; a file that is anything else is refused in one line."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run `tightframe ntp path` first")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            content = json.loads((file.metadata() or {}).get("tightframe", "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it and run again") from None
-    if content.get("kind") != KIND or content.get("schema") != SCHEMA:
-        raise UserError(f"{path}: does not hold {KIND} of schema {SCHEMA}; remove it and run again")
+    tensors, facts = FORMAT.read(path)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    factors = ("classifier", "embeddings")
+    if arrays.keys() != {f"{n}.{name}" for n in range(len(facts.points)) for name in factors}:
+        raise UserError(f"{path}: its points and their factors differ; {FORMAT.remedy}")
     return [
-        RidgePoint(
-            **numbers,
-            classifier=arrays[f"{number}.classifier"],
-            embeddings=arrays[f"{number}.embeddings"],
-        )
-        for number, numbers in enumerate(content["points"])
+        RidgePoint(**dict(point), **{name: arrays[f"{number}.{name}"] for name in factors})
+        for number, point in enumerate(facts.points)
     ]
 
 

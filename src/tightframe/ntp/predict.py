@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from tightframe.moments.storage import facts_of, load_state, save_state
+from tightframe.formats import Count, Record, TensorFormat
 from tightframe.ntp.spectrum import NULL, signed
 
 Kind: TypeAlias = Literal["exact", "certified", "proxy"]
@@ -23,6 +22,23 @@ Factors: TypeAlias = tuple[
     Float[np.ndarray, "V _"], Float[np.ndarray, " _"], Float[np.ndarray, "M _"]
 ]
 LARGEST_GRAM = 2 * 2**30  # bytes; a Gram above this is compared by its factors
+
+
+class PredictionFacts(Record):
+    """What a file says of a prediction."""
+
+    kind: Kind
+    gap: float | None  # None for a proxy
+    rank: Count
+    source: dict[str, Any]  # what it was made from
+
+
+FORMAT: TensorFormat[PredictionFacts] = TensorFormat(
+    "a prediction",
+    PredictionFacts,
+    {"classifier": "float* V R", "embeddings": "float* M R", "singular_values": "float* R"},
+    remedy="predict again",
+)
 
 
 @runtime_checkable
@@ -160,27 +176,23 @@ def from_triplets(
 
 def save_prediction(path: Path, prediction: Prediction, source: dict[str, Any]) -> None:
     """Write a prediction whole; `source` says what it was made from."""
-    tensors = {
-        name: torch.from_numpy(np.ascontiguousarray(getattr(prediction, name)))
-        for name in ("classifier", "embeddings", "singular_values")
-    }
+    tensors = {name: getattr(prediction, name) for name in FORMAT.tensors}
     gap = prediction.gap if prediction.gap == prediction.gap else None  # JSON has no NaN
     facts = {"kind": prediction.kind, "gap": gap, "rank": prediction.rank, "source": source}
-    save_state(path, "a prediction", tensors, facts)
+    FORMAT.write(path, tensors, facts)
 
 
 def load_prediction(path: Path) -> Prediction:
     """What `save_prediction` wrote; anything else is refused in one line."""
-    tensors, facts = load_state(path, "a prediction")
+    tensors, facts = FORMAT.read(path)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    gap = float("nan") if facts["gap"] is None else facts["gap"]
-    return Prediction(**arrays, kind=facts["kind"], gap=gap)
+    gap = float("nan") if facts.gap is None else facts.gap
+    return Prediction(**arrays, kind=facts.kind, gap=gap)
 
 
 def prediction_facts(path: Path) -> dict[str, Any]:
     """What a prediction was made from, without its arrays."""
-    facts: dict[str, Any] = facts_of(path)["source"]
-    return facts
+    return FORMAT.read_facts(path).source
 
 
 def _label(source: Any, kind: Kind | None, gap: float | None) -> tuple[Kind, float]:

@@ -4,24 +4,49 @@ What is kept is of the distinct tokens and contexts, logits and dual matrix both
 can be computed anew by whoever reads the file.
 """
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-
 from tightframe.errors import UserError
-from tightframe.files import disk_error, whole_file
+from tightframe.formats import Count, Record, TensorFormat
+from tightframe.ntp.certificate import grouped_bounds, worst
 from tightframe.ntp.grouping import Groups
-from tightframe.ntp.svm import Solution
+from tightframe.ntp.svm import Solution, Status
 
-KIND = "solution of the nuclear-norm problem"
-SCHEMA = 1
 GROUPED = ("support", "row_of", "column_of", "row_counts", "column_counts")
 NUMBERS = ("upper", "lower", "status", "iterations", "violation", "dtype")
+
+
+class SolutionFacts(Record):
+    """What a file says of a solution."""
+
+    upper: float
+    lower: float
+    gap: float
+    status: Status
+    iterations: Count
+    violation: float
+    dtype: str
+    rank: Count
+    tokens: Count
+    contexts: Count
+    distinct_tokens: Count
+    distinct_contexts: Count
+    source: dict[str, Any]  # what it was solved for
+    versions: dict[str, str]
+
+
+FORMAT: TensorFormat[SolutionFacts] = TensorFormat(
+    "a solution of the nuclear-norm problem",
+    SolutionFacts,
+    {
+        **{"support": "bool R C", "logits": "float64 R C", "dual": "float64 R C"},
+        **{"row_of": "count V", "column_of": "count M", "singular_values": "float64 s"},
+        **{"row_counts": "float64 R", "column_counts": "float64 C"},
+    },
+    remedy="remove it, and run `tightframe ntp solve` again",
+)
 
 
 def save_solution(path: Path, solution: Solution, source: dict[str, Any] | None = None) -> None:
@@ -32,31 +57,44 @@ def save_solution(path: Path, solution: Solution, source: dict[str, Any] | None 
         "dual": solution.grouped_dual,
         "singular_values": solution.singular_values,
     }
-    facts = facts_of(solution) | {"source": source or {}}
-    content = {"kind": KIND, "schema": SCHEMA, **facts, "versions": _versions()}
-    metadata = {"tightframe": json.dumps(content, sort_keys=True)}
-    with whole_file(path) as temporary:
-        try:
-            save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, temporary, metadata)
-        except SafetensorError as error:
-            raise disk_error(error) from None
+    facts = facts_of(solution) | {"source": source or {}, "versions": _versions()}
+    FORMAT.write(path, arrays, facts)
 
 
 def load_solution(path: Path) -> Solution:
     """Read a solution; a file that is anything else, or damaged, is refused in one line."""
-    content = _content(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from None
+    tensors, facts = FORMAT.read(path)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    groups = Groups(*(arrays[name] for name in GROUPED))
+    of_groups = (groups.row_of, groups.column_of)
+    for members, size in zip(of_groups, groups.support.shape, strict=True):
+        if members.size and members.max() >= size:
+            raise UserError(
+                f"{path}: names group {members.max()} of {size}; it is damaged, solve again"
+            )
     return Solution(
-        groups=Groups(*(arrays[name] for name in GROUPED)),
+        groups=groups,
         grouped_logits=arrays["logits"],
         grouped_dual=arrays["dual"],
         singular_values=arrays["singular_values"],
-        **{name: content[name] for name in NUMBERS},
+        **{name: getattr(facts, name) for name in NUMBERS},
     )
+
+
+def check_certificate(path: Path, solution: Solution) -> None:
+    """Refuse a solution whose certificate, computed anew from its arrays, is not what it says."""
+    upper, lower = grouped_bounds(solution.groups, solution.grouped_logits, solution.grouped_dual)
+    violation = worst(solution.grouped_logits, solution.groups.support)
+    small = 1e-9 * max(1.0, solution.upper)
+    if (
+        abs(upper - solution.upper) > small
+        or lower < solution.lower - small
+        or violation > solution.violation + small
+    ):
+        raise UserError(
+            f"{path}: says upper {solution.upper:.9g} and lower {solution.lower:.9g}, but its "
+            f"arrays give {upper:.9g} and {lower:.9g}; {FORMAT.remedy}"
+        )
 
 
 def best_solution(folder: Path, table: str) -> Path | None:
@@ -75,10 +113,10 @@ def best_solution(folder: Path, table: str) -> Path | None:
     others: dict[Path, str] = {}
     gaps: dict[Path, float] = {}
     for path in sorted((folder / "solutions").glob("*.safetensors")):
-        content = _content(path)
-        solved = content["source"].get("table", table)
+        facts = FORMAT.read_facts(path)
+        solved = facts.source.get("table", table)
         if solved == table:
-            gaps[path] = content["gap"]
+            gaps[path] = facts.gap
         else:
             others[path] = solved
     if others and not gaps:
@@ -106,23 +144,3 @@ def facts_of(solution: Solution) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("tightframe", "torch", "numpy", "scipy")}
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """What a solution's file says of itself."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run `tightframe ntp solve` first")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            content: dict[str, Any] = json.loads((file.metadata() or {}).get("tightframe", "{}"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise _damaged(path, error) from None
-    if content.get("kind") != KIND:
-        raise UserError(f"{path}: holds {content.get('kind', 'something else')}, expected a {KIND}")
-    if content.get("schema") != SCHEMA:
-        raise UserError(f"{path}: schema {content.get('schema')}, expected {SCHEMA}; solve again")
-    return content
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: cannot be read ({error}); it is damaged, solve again")

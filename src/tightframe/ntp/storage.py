@@ -7,88 +7,117 @@
 What is computed from a table is written beside it: solutions/, results/.
 """
 
-import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import safetensors.numpy
 import scipy.sparse as sp
-from safetensors import SafetensorError
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, sha256, whole_folder
-from tightframe.formats import read_json
+from tightframe.files import whole_folder
+from tightframe.formats import (
+    Record,
+    Sha256,
+    check_layout,
+    read_listed,
+    read_signed,
+    write_listed,
+    write_signed,
+)
 from tightframe.ntp.table import ContextTable
 
-SCHEMA = 1
 READABLE = 100_000  # contexts written as text, the most frequent ones
 TOP = 10  # next tokens written of each
 _ARRAYS, _MANIFEST, _CONTEXTS = "table.safetensors", "manifest.json", "contexts.parquet"
+
+
+class Manifest(Record):
+    """What a table's folder says of it."""
+
+    revision: Literal[1]
+    version: str
+    source: dict[str, Any]
+    report: dict[str, Any]
+    words: list[str]
+    vocabulary: list[str]
+    sha256: Sha256  # of the arrays
+    fingerprint: str
+
+
+LAYOUT = {
+    **{"contexts": "int32 M T", "tokens": "count V"},
+    **{"counts": "count E", "next": "int* E", "starts": "int* ends"},
+}
+REMEDY = "make the table again"
+# The version that wrote it and the summary say nothing of a table.
+_BESIDES = ("version", "report")
 
 
 def save_table(path: str | Path, table: ContextTable) -> None:
     """Write the folder of a table, whole or not at all; one that exists is refused."""
     with whole_folder(Path(path)) as folder:
         arrays = {
-            "contexts": np.ascontiguousarray(table.contexts),
+            "contexts": table.contexts,
             "counts": table.counts.data,
             "next": table.counts.indices,
             "starts": table.counts.indptr,
-            "tokens": np.ascontiguousarray(table.tokens),
+            "tokens": table.tokens,
         }
-        # Bytes through Python: a full disk is then an OSError, which the caller names.
-        (folder / _ARRAYS).write_bytes(safetensors.numpy.save(arrays))
         readable(table).to_parquet(folder / _CONTEXTS, index=False)
         content = {
-            "schema": SCHEMA,
+            "revision": 1,
             "version": version("tightframe"),
             "source": table.source,
             "report": table.report(),
             "words": list(table.words),
             "vocabulary": list(table.vocabulary),
-            "sha256": sha256(folder / _ARRAYS),
+            "sha256": write_listed(folder / _ARRAYS, arrays),
         }
-        content["fingerprint"] = _fingerprint(content)
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (folder / _MANIFEST).write_text(text, encoding="utf-8")
+        write_signed(folder / _MANIFEST, content, besides=_BESIDES)
 
 
 def load_table(path: str | Path) -> ContextTable:
     """The table of a folder; one that is missing, damaged or changed is refused by name."""
     path = Path(path)
-    content = _manifest(path)
+    manifest = _manifest(path)
     arrays_path = path / _ARRAYS
-    if not arrays_path.is_file():
-        raise UserError(f"{arrays_path}: missing; make the table again")
-    if sha256(arrays_path) != content["sha256"]:
-        raise UserError(
-            f"{arrays_path}: damaged or changed (its SHA-256 is not the manifest's); "
-            "make the table again"
-        )
+    tensors = read_listed(arrays_path, manifest.sha256, remedy=REMEDY)
+    check_layout(arrays_path, tensors, LAYOUT, remedy=REMEDY)
+    arrays = {name: tensor.clone().numpy() for name, tensor in tensors.items()}
+    shape = len(arrays["contexts"]), len(arrays["tokens"])
+    _check_sparse(arrays_path, arrays["starts"], arrays["next"], shape)
+    counts = sp.csr_array((arrays["counts"], arrays["next"], arrays["starts"]), shape=shape)
     try:
-        arrays = safetensors.numpy.load_file(arrays_path)
-    except SafetensorError as error:
-        raise UserError(f"{arrays_path}: cannot be read ({error}); make the table again") from None
-    contexts, tokens = arrays["contexts"], arrays["tokens"]
-    counts = sp.csr_array(
-        (arrays["counts"], arrays["next"], arrays["starts"]), shape=(len(contexts), len(tokens))
-    )
-    return ContextTable(
-        contexts,
-        counts,
-        tokens,
-        tuple(content["words"]),
-        content["source"],
-        tuple(content["vocabulary"]),
-    )
+        return ContextTable(
+            arrays["contexts"],
+            counts,
+            arrays["tokens"],
+            tuple(manifest.words),
+            manifest.source,
+            tuple(manifest.vocabulary),
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {REMEDY}") from None
 
 
 def table_fingerprint(path: str | Path) -> str:
     """Twelve hexadecimal digits that change when the table of a folder does."""
-    return str(_manifest(Path(path))["fingerprint"])
+    return _manifest(Path(path)).fingerprint
+
+
+def _check_sparse(
+    path: Path, starts: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
+) -> None:
+    """Refuse indices that scipy would follow out of its arrays."""
+    wrong = "" if len(starts) == shape[0] + 1 else f"{len(starts)} starts of {shape[0]} contexts"
+    if not wrong and (starts[0] != 0 or starts[-1] != len(columns) or np.diff(starts).min() < 1):
+        wrong = f"starts that don't rise from 0 to {len(columns)}"
+    elif not wrong and not 0 <= columns.min() <= columns.max() < shape[1]:
+        wrong = f"next tokens {columns.min()}..{columns.max()} of {shape[1]}"
+    if wrong:
+        raise UserError(f"{path}: holds {wrong}; {REMEDY}")
 
 
 def readable(table: ContextTable, *, limit: int = READABLE) -> pd.DataFrame:
@@ -116,27 +145,12 @@ def readable(table: ContextTable, *, limit: int = READABLE) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(path: Path) -> Manifest:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; make a table with `tightframe ntp table`")
     if not (path / _MANIFEST).exists():
         raise UserError(
             f"{path}: holds no {_MANIFEST}, so it is no table; make one with `tightframe ntp table`"
         )
-    content = read_json(path / _MANIFEST)
-    if not isinstance(content, dict) or "schema" not in content or "sha256" not in content:
-        raise UserError(f"{path / _MANIFEST}: not a manifest of a table; make the table again")
-    if content["schema"] != SCHEMA:
-        raise UserError(
-            f"{path / _MANIFEST}: schema {content['schema']}, expected {SCHEMA}; "
-            "make the table again"
-        )
-    if content.get("fingerprint") != _fingerprint(content):
-        raise UserError(f"{path / _MANIFEST}: damaged or changed; make the table again")
-    return content
-
-
-def _fingerprint(content: dict[str, Any]) -> str:
-    """Of what the table says; the version that wrote it and the summary are left out."""
-    left_out = ("version", "report", "fingerprint")
-    return fingerprint({key: value for key, value in content.items() if key not in left_out})
+    manifest: Manifest = read_signed(path / _MANIFEST, Manifest, besides=_BESIDES, remedy=REMEDY)
+    return manifest

@@ -18,11 +18,11 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
-from tightframe.formats import read_json
 from tightframe.lm.hub import HuggingFaceModel, digest_of, load_model
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
 from tightframe.lm.vocabulary import beginning_of_sequence, check_words
+from tightframe.lm.weights import digest_of_weights
 from tightframe.ntp.catalogue import MEASURES, Measure
 from tightframe.ntp.compared import Value
 from tightframe.ntp.comparison import compare
@@ -158,7 +158,7 @@ class _Subject:
 
     def weights(self, step: int) -> str:
         if self.run is not None:
-            return str(read_json(self.run.checkpoint(step) / "config.json")["sha256"])
+            return digest_of_weights(self.run.checkpoint(step))
         return digest_of(self.model(step))
 
     def model(self, step: int) -> Model:
