@@ -70,6 +70,8 @@ RIGHT = [  # what the gold and the answer differ by is no difference
     ("Serie A", "SERIE A!"),
     ("The The", "The The."),  # nor is an article in front of an article
     ("The", '"The"'),
+    ("The Salt Cellar", "Salt Cellar, The"),  # an inverted title
+    ("Francis Martin", "Francis Martin, a"),
     ("Tale of a Tub", "A Tale of the Tub"),
     ("!!!", "!!!."),  # a name without a word
     ("Straße", "STRASSE"),  # full case folding

@@ -74,6 +74,9 @@ def sign(run, *, word, digit):
 
 def corrected(text):
     """The words without the articles that stand before another word."""
+    before, comma, last = text.rpartition(",")
+    if comma and last.strip().lower() in ARTICLES and (before[-1:].isalnum() or before[-1:] == "_"):
+        text = before
     every = spelled(text)
     left = [
         word

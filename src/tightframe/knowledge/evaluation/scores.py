@@ -20,6 +20,7 @@ LONGEST = 32  # words of an answer that are read
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_INVERTED = re.compile(r"(?<=\w),\s*(?:a|an|the)\s*$", re.IGNORECASE)
 _WORDS_THAT_GO = frozenset({"a", "an", "the"})
 # A blank keeps 3\u00bd from 31/2 and 10\u00b2 from 102 once NFKC has made plain digits of them.
 _RAISED = re.compile("(?<=\\d)(?=[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f])")
@@ -91,14 +92,15 @@ def normal_form(text: str) -> str:
 
     - case (full case folding), Unicode's compatibility forms (NFKC) and its invisible characters,
       the script of decimal digits;
-    - the articles a, an, the, wherever another word follows: "Serie A" keeps its A;
+    - the articles a, an, the, wherever another word follows or after a last comma: "Serie A" keeps
+      its A, "Salt Cellar, The" has no article;
     - punctuation, that of Unicode and of ASCII. Numbers keep their sign and their point, and lose
       the commas between thousands; other marks between two digits part two numbers.
 
     Accents, other symbols and number words stay. A text without any word is compared as it is, but
     for case, blanks and a final full stop.
     """
-    words = _canonical_words(text).split()
+    words = _canonical_words(_INVERTED.sub("", text)).split()
     end = max((i + 1 for i, word in enumerate(words) if word not in _WORDS_THAT_GO), default=0)
     kept = [word for word in words[:end] if word not in _WORDS_THAT_GO] + words[end:]
     if kept:
