@@ -52,6 +52,23 @@ def _add(maker, documents, *, bytes_per_token=3):
     maker.finish()
 
 
+@pytest.mark.parametrize("bos", [None, 7])
+def test_pieces_of_one_document_have_nothing_between_them(bos):
+    documents = _documents(0, 12, 30, shortest=2)
+    whole, pieces = _Rows(8), _Rows(8)
+    _add(Packed(whole, end=END, bos=bos), documents)
+    maker = Packed(pieces, end=END, bos=bos)
+    for document in documents:
+        ids = np.array(document, dtype=np.int32)
+        cuts = np.split(ids, [1, len(ids) // 2])
+        for number, part in enumerate(cuts):
+            maker.add(part, 3 * len(part), goes_on=number > 0)
+    maker.finish()
+    assert pieces.kept == whole.kept
+    assert pieces.starts == whole.starts
+    assert pieces.n_bytes == whole.n_bytes
+
+
 def _documents_at(writer, documents):
     """Whether every start is that of the next document that begins in a kept block."""
     line = [token for row in writer.rows for token in row]

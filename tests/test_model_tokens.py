@@ -13,12 +13,13 @@ import tokenizer_folders
 from reference import blocks as reference
 from tightframe import files
 from tightframe.corpus import build as building
-from tightframe.corpus import hub
+from tightframe.corpus import hub, readers
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.model_tokenizer import load_tokenizer
 from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.sources import open_source
 from tightframe.corpus.splits import made
+from tightframe.corpus.tokens import SPLITS
 from tightframe.errors import UserError
 
 NAMES = ["Anna", "Tim", "Zoë", "the dog", "a 猫"]
@@ -88,6 +89,75 @@ def test_a_text_is_cut_as_its_model_reads_it(tokens_of, text, model, bos):
         assert split.bits_per_byte(1.0) == pytest.approx(
             line / split.n_bytes / np.log(2), rel=1e-14
         )
+
+
+@pytest.mark.parametrize("stretch", [2**22, 900])
+def test_a_whole_file_is_one_text(tokens_of, text, model, monkeypatch, stretch):
+    monkeypatch.setattr(readers, "STRETCH_BYTES", stretch)
+    shards = tokens_of(documents="files")
+    encode = load_tokenizer(model).tokenizer.encode
+    content = text.read_text()
+    lines = {name: [token for row in _rows(shards, name) for token in row[1:]] for name in SPLITS}
+    # The last tenth, from the next line on; an end-of-text (2) stands nowhere.
+    mark = int(0.9 * len(content))
+    cut = content.index("\n", mark) + 1
+    if stretch == 2**22:
+        for name, part in (("train", content[:cut]), ("val", content[cut:])):
+            assert lines[name] == encode(part, add_special_tokens=False).ids
+            assert shards.split(name).n_bytes == len(part.encode())
+        # 1 nat a token, by hand.
+        bits = len(lines["val"]) / np.log(2) / len(content[cut:].encode())
+        assert shards.split("val").bits_per_byte(1.0) == pytest.approx(bits, rel=1e-14)
+    for name in ("train", "val"):
+        split = shards.split(name)
+        assert 2 not in lines[name]
+        assert shards.manifest["splits"][name]["documents"] == 1
+        assert split.groups(4).unit == "blocks"
+    decode = load_tokenizer(model).tokenizer.decode
+    together = decode(lines["train"]) + decode(lines["val"])
+    assert together.replace(" ", "") == content.replace(" ", "")
+    assert sum(shards.split(name).n_bytes for name in lines) == len(content.encode())
+
+
+def test_a_whole_file_is_cut_where_there_are_tokens_enough(tokens_of, text, model):
+    shards = tokens_of(documents="files", max_tokens=400)
+    tokenizer = load_tokenizer(model).tokenizer
+    for name, n in (("train", 360), ("val", 40)):
+        split = shards.split(name)
+        assert split.n_labels == n  # a bos is no label
+        line = [token for row in _rows(shards, name) for token in row[1:]]
+        kept = tokenizer.decode(line)
+        assert kept in text.read_text()
+        assert split.n_bytes == len(kept.encode())
+    assert text.read_text().startswith(kept) is False  # validation is of the end
+
+
+def test_files_are_parted_by_an_end_of_text(tokens_of, text, tmp_path, monkeypatch, model):
+    monkeypatch.setattr(readers, "STRETCH_BYTES", 900)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.txt").write_text(text.read_text())
+    shards = text_tokens(
+        folder,
+        model,
+        cache=tmp_path / "cache",
+        context=16,
+        bos="auto",
+        max_tokens=None,
+        documents="files",
+    )
+    for name in ("train", "val"):
+        assert sum(row.count(2) for row in _rows(shards, name)) == 1
+        assert shards.manifest["splits"][name]["documents"] == 2
+
+
+def test_a_first_record_longer_than_what_is_asked_for_is_cut(model, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "the dog saw Zoë. " * 50}) + "\n")
+    usual = {"cache": tmp_path / "cache", "context": 16, "bos": "auto"}
+    shards = text_tokens(path, model, max_tokens=200, **usual)
+    assert [shards.split(name).n_labels for name in ("train", "val")] == [180, 20]
 
 
 def test_documents_of_blocks_with_a_bos_begin_where_they_begin(tokens_of):

@@ -63,6 +63,38 @@ def test_a_file_can_be_one_document(tmp_path):
     assert _texts(tmp_path, documents="files") == ["three", "one\n\ntwo\n"]
 
 
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        # A cut is behind the last blank line, else line, else space, of 40 bytes.
+        ("a line\nand more\n\n\nof it\n\n" * 6, "\n\n"),
+        ("no blank line\nin here\n" * 6, "\n"),
+        ("no line at all " * 6, " "),
+        ("猫" * 40, "猫"),
+    ],
+)
+def test_a_long_file_is_read_in_stretches(tmp_path, monkeypatch, text, ends):
+    monkeypatch.setattr(readers, "STRETCH_BYTES", 40)
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(text.encode()))
+    documents = list(open_source(tmp_path, documents="files").read())
+    for unit in (0, 1):
+        stretches = [document for document in documents if document.unit == unit]
+        assert "".join(stretch.text for stretch in stretches) == text
+        assert all(stretch.text.endswith(ends) for stretch in stretches[:-1])
+        assert all(20 < stretch.n_bytes <= 40 for stretch in stretches[:-1])
+        # One begins where the one before ends.
+        places = [stretch.place + stretch.share for stretch in stretches]
+        assert [stretch.place for stretch in stretches[1:]] == pytest.approx(places[:-1])
+        assert places[-1] == pytest.approx(1)
+
+
+def test_what_a_document_is_has_a_name(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    with pytest.raises(UserError, match="documents: unknown 'file'; did you mean 'files'"):
+        open_source(tmp_path, documents="file")
+
+
 def test_jsonl_gives_the_named_field_of_every_line(tmp_path):
     path = _jsonl(
         tmp_path / "a.jsonl", [{"text": "one", "story": "x"}, {"text": "two", "story": "y"}]
@@ -129,8 +161,6 @@ def test_a_document_that_has_no_end_is_refused_before_it_is_read_whole(tmp_path,
     path.write_text("word " * 50)
     with pytest.raises(UserError, match=r"a\.txt: no blank line in"):
         _texts(path)
-    with pytest.raises(UserError, match=r"a\.txt: is longer than a document can be"):
-        _texts(path, documents="files")
     path.write_text("word\n" * 50)
     with pytest.raises(UserError, match=r"a\.txt: no blank line in"):
         _texts(path)

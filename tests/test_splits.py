@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tightframe.corpus import splits
+from tightframe.corpus import readers, splits
 from tightframe.corpus.sources import open_source
 
 SPLITS = ("train", "val")
@@ -84,6 +84,35 @@ def test_a_long_document_is_cut_at_a_line_or_else_at_a_blank(tmp_path):
     assert _texts(documents, "val") == ["word " * 4 + "\n"]
     path.write_text("w" * 100)
     assert [name for name, _ in _made(path, 0.25, documents="files")] == ["train"]
+
+
+@pytest.mark.parametrize("stretch", [40, 100, 160, 2**22])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_last_share_of_a_file_in_stretches_is_in_one_piece(tmp_path, monkeypatch, stretch, end):
+    monkeypatch.setattr(readers, "STRETCH_BYTES", stretch)
+    path = tmp_path / "a.txt"
+    text = "".join(f"l{i:02d}{end}" for i in range(80))
+    path.write_text(text, newline="")
+    documents = _made(path, 0.25, documents="files")
+    names = [name for name, _ in documents]
+    assert names == sorted(names)  # nothing of train after validation has begun
+    assert "".join(document.text for _, document in documents) == text.replace("\r\n", "\n")
+    # A quarter of 80 lines, from the line after the mark; or from the next stretch on where one is
+    # shorter than the share.
+    lines = "".join(_texts(documents, "val")).split()
+    most = stretch // (3 + len(end)) if stretch < len(text) / 4 else 1
+    assert 20 - most <= len(lines) <= 20
+    assert lines == text.split()[-len(lines) :]
+
+
+def test_of_two_long_paragraphs_the_end_of_the_second_validates(tmp_path):
+    path = tmp_path / "a.txt"
+    first, second = ("".join(f"{name} {i:02d}\n" for i in range(40)) for name in "ab")
+    path.write_text(f"{first}\n{second}")
+    documents = _made(path, 0.25)
+    assert [name for name, _ in documents] == ["train", "train", "val"]
+    # The mark, 3/4 of 401 bytes, is 99.75 bytes into the second one, which has lines of 5.
+    assert _texts(documents, "val") == ["".join(f"b {i:02d}\n" for i in range(20, 40)).rstrip()]
 
 
 def test_short_files_are_taken_whole_beside_a_long_one(tmp_path):

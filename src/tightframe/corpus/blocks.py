@@ -156,14 +156,14 @@ class Packed:
         self._padding = next((token for token in (end, bos) if token is not None), 0)
         self._n_bytes = 0
 
-    def add(self, ids: Ids, n_bytes: int) -> None:
-        """Add a document; an empty one is passed over."""
+    def add(self, ids: Ids, n_bytes: int, *, goes_on: bool = False) -> None:
+        """Add a document, or more of the last one (`goes_on`); an empty one is passed over."""
         if not len(ids):
             return
-        if self.n_tokens:
+        if self.n_tokens and not goes_on:
             self._stream.append(self._end, starts=False)
             self.n_tokens += len(self._end)
-        self._stream.append(ids, starts=True)
+        self._stream.append(ids, starts=not goes_on)
         self.n_tokens += len(ids)
         self._n_bytes += n_bytes
 

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer
 from tightframe.corpus import splits, stories
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.blocks import BLOCKS, Packed, Published, Whole
-from tightframe.corpus.encoding import BATCH_DOCUMENTS, encoded
+from tightframe.corpus.encoding import BATCH_DOCUMENTS, bytes_of_first, encoded
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
-from tightframe.corpus.readers import ChatTemplate
-from tightframe.corpus.sources import DOCUMENTS, STORIES, Source, open_source
+from tightframe.corpus.readers import STRETCH_BYTES, ChatTemplate
+from tightframe.corpus.sources import STORIES, Source, open_source
 from tightframe.corpus.splits import SplitText
 from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards
 from tightframe.errors import UserError, nearest
@@ -81,7 +81,8 @@ def build(
         documents: Of .txt files: what stands between blank lines, or each file as one.
         field: Of .jsonl, .parquet and data sets: where the text is.
         max_tokens: At most so many tokens of text, train and validation together, end-of-text
-            not counted: each split ends before the document that would exceed its part.
+            not counted: each split ends before the document that would exceed its part. In packed
+            blocks a file that is read whole, or a first document, is cut there instead.
         words: Of stories: "word", one word one token, or "bpe"; None is "bpe" if a `vocab_size`
             is given.
         tokens: Of stories: how many to generate, train and validation together; None is
@@ -91,7 +92,6 @@ def build(
     generated = not isinstance(source, Source) and str(source) == STORIES
     layout = blocks or ("whole" if generated else "packed")
     _check_name("blocks", layout, BLOCKS)
-    _check_name("documents", documents, DOCUMENTS)
     _check_name("words", words or WORDS[0], WORDS)
     least = 3 if layout == "whole" else 2  # end-of-text, a token, end-of-text; or two tokens
     _check_numbers(
@@ -298,16 +298,32 @@ def _tokenize(
     """Encode the documents; return how many special tokens their texts came to all the same."""
     wanted = set(SPLITS)
     special = np.array(sorted(tokenizers.special_ids(encoder)), dtype=np.int32)
+    units: dict[str, int] = {}  # the unit that each split has last
     n_tokens = spelled = 0
     for batch in encoded(text.read(wanted), encoder):
         for split, document, ids in batch:
+            if split not in wanted:
+                continue
+            maker, n_bytes = makers[split], document.n_bytes
             if len(ids) > room[split]:
                 wanted.discard(split)
-            if split in wanted:
-                room[split] -= len(ids)
-                n_tokens += len(ids)
-                spelled += 0 if document.templated else int(np.isin(ids, special).sum())
-                makers[split].add(ids, document.n_bytes)
+                if not isinstance(maker, Packed) or (maker.n_tokens and not document.stretch):
+                    continue
+                ids = ids[: int(room[split])]
+                n_bytes = bytes_of_first(len(ids), document, encoder)
+            room[split] -= len(ids)
+            n_tokens += len(ids)
+            spelled += 0 if document.templated else int(np.isin(ids, special).sum())
+            if not (document.stretch and units.get(split) == document.unit):
+                maker.add(ids, n_bytes)
+            elif isinstance(maker, Packed):
+                maker.add(ids, n_bytes, goes_on=True)
+            else:
+                raise UserError(
+                    f"{text.name}: holds a file of more than {STRETCH_BYTES >> 20} MiB, too long "
+                    "for one document of such blocks; use blocks='packed' or documents='paragraphs'"
+                )
+            units[split] = document.unit
         if progress:
             progress("tokens", batch[-1][1].done, n_tokens)
     return spelled

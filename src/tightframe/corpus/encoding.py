@@ -45,6 +45,18 @@ def encoded(
         ]
 
 
+def bytes_of_first(n: int, document: Document, tokenizer: Tokenizer) -> int:
+    """Return how many bytes of a document's text its first `n` tokens stand for, in UTF-8."""
+    if not n:
+        return 0
+    tokenizer.encode_special_tokens = not document.templated
+    encoding = tokenizer.encode(document.text, add_special_tokens=False)
+    tokenizer.encode_special_tokens = True
+    span = encoding.token_to_chars(n - 1)
+    assert span is not None  # every token is of the text
+    return len(document.text[: span[1]].encode())
+
+
 def _encode(
     texts: Sequence[str], templated: Sequence[bool], tokenizer: Tokenizer
 ) -> list[list[int]]:

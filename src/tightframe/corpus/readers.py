@@ -19,6 +19,7 @@ from tightframe.corpus import hub
 from tightframe.errors import UserError, nearest
 
 MAX_DOCUMENT_BYTES = 2**24  # a document is held whole, so it must have an end
+STRETCH_BYTES = 2**22  # of a file that is one document: tokens of 4 MiB take half a gigabyte
 KINDS = {".txt": "text", ".md": "text", ".jsonl": "records", ".parquet": "parquet"}
 EXPECTED = ".txt, .md, .jsonl (each also .gz or .zst), .parquet"
 
@@ -42,6 +43,7 @@ class Piece(NamedTuple):
     where: str  # its place, for a message
     chat: bool = False  # made from messages
     spelled: bool = False  # a message spells a special token
+    n_read: int = 0  # of a text file: bytes of the file that it was made from
 
 
 def kind(path: Path) -> str | None:
@@ -107,7 +109,8 @@ def read_file(
 
     Args:
         path: A file of a kind that `kind` knows.
-        documents: Of text: "paragraphs", what stands between blank lines, or "files".
+        documents: Of text: "paragraphs", what stands between blank lines, or "files": the file as
+            it is, in one piece, or in several that follow each other where it is long.
         field: Of records and tables: the name of the text's field, `outer.inner` for a nested one.
         chat_template: Writes a chat as text; None joins its messages, a blank line between them.
     """
@@ -120,7 +123,7 @@ def read_file(
             case "arrow":
                 rows = _arrow_rows(path, field)
             case _:
-                yield from _whole_file(path) if documents == "files" else _paragraphs(path)
+                yield from _stretches(path) if documents == "files" else _paragraphs(path)
                 return
         for record, start, where in rows:
             yield record_piece(record, field, where, chat_template, float(start))
@@ -189,16 +192,24 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({reason}){hint}") from None
 
 
-def _whole_file(path: Path) -> Iterator[Piece]:
+def _stretches(path: Path) -> Iterator[Piece]:
+    """Yield all of a file, cut after a blank line where it is long, or else where it can be."""
+    start, data = 0, b""
     with _open(path) as file:
-        data = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise UserError(
-            f"{path}: is longer than a document can be ({MAX_DOCUMENT_BYTES >> 20} MiB); "
-            "use documents='paragraphs'"
-        )
-    if data.strip():
-        yield Piece(_decode(data, str(path)), 0, str(path))
+        while data := data + file.read(STRETCH_BYTES - len(data)):
+            end = len(data) if not file.peek(1) else _last_cut(data)
+            text = _decode(data[:end], str(path), start)
+            yield Piece(text, start, str(path), n_read=end)
+            start, data = start + end, data[end:]
+
+
+def _last_cut(data: bytes) -> int:
+    """Return where bytes of text are best cut in two, as far back as possible."""
+    for mark in (b"\n\n", b"\n\r\n", b"\n", b" "):
+        if (place := data.rfind(mark)) >= 0:
+            return place + len(mark)
+    starts = (i for i in range(len(data) - 1, 0, -1) if data[i] & 0xC0 != 0x80)  # of a character
+    return next(starts, len(data))
 
 
 def _paragraphs(path: Path) -> Iterator[Piece]:
@@ -218,7 +229,7 @@ def _paragraphs(path: Path) -> Iterator[Piece]:
                     )
             elif paragraph:
                 text = _decode(b"".join(paragraph), str(path), start).rstrip("\n")
-                yield Piece(text, start, str(path))
+                yield Piece(text, start, str(path), n_read=position - start)
                 paragraph = []
             position += len(line)
 

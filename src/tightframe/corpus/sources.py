@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tightframe.corpus import hub, readers
 from tightframe.corpus.readers import EXPECTED, ChatTemplate
-from tightframe.errors import UserError
+from tightframe.errors import UserError, nearest
 from tightframe.formats import read_json
 
 DOCUMENTS = ("paragraphs", "files")  # of a text file
@@ -39,6 +39,8 @@ class Document(NamedTuple):
     place: float  # share of the unit before the document, in [0, 1)
     done: float | None  # share of the source read when it was yielded; None where unknown
     templated: bool = False  # a chat written by a template: special tokens in it are tokens
+    share: float = 1.0  # of the unit that the document is
+    stretch: bool = False  # of a file that is read whole: may be cut, or go on from the one before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,13 +133,16 @@ def open_source(
             "train" unless said otherwise; or `hf:NAME[:CONFIG][@SPLIT]`, a data set of the hub
             (or a local folder in its layout, or a saved one), split "train" unless said otherwise.
         documents: Of a text file: "paragraphs", what stands between blank lines, or "files",
-            each file one document.
+            each file one document, read in stretches that follow each other where it is long.
         field: Name of the .jsonl field, .parquet column or data set column that holds the text;
             `outer.inner` for a nested one. A record without it but with `messages` is a chat.
         pinned: Ask the hub which revision a data set is at, read that one and say so in the
             description; files are what they are.
         chat_template: Writes a chat as text; None joins its messages.
     """
+    if documents not in DOCUMENTS:
+        hint = nearest(documents, DOCUMENTS) or f"; expected one of {', '.join(DOCUMENTS)}"
+        raise UserError(f"documents: unknown '{documents}'{hint}")
     if str(source).startswith(HUB):
         return _hub_source(str(source), field, pinned, chat_template)
     path = Path(source)
@@ -224,7 +229,7 @@ def _file_source(
             pieces = readers.read_file(
                 file, documents=documents, field=field, chat_template=chat_template
             )
-            for n, (text, start, where, chat, spelled) in enumerate(pieces, 1):
+            for n, (text, start, where, chat, spelled, n_read) in enumerate(pieces, 1):
                 if not text.strip():
                     blank += 1
                     continue
@@ -233,7 +238,11 @@ def _file_source(
                 counts[_CHATS] += chat
                 counts[_SPELLED] += spelled
                 if is_text:
-                    yield Document(text, n_bytes, unit, size, start / size, done)
+                    yield Document(
+                        *(text, n_bytes, unit, size, start / size, done),
+                        share=n_read / size,
+                        stretch=documents == "files",
+                    )
                 else:
                     written = chat and templated
                     yield Document(text, n_bytes, unit + n - 1, n_bytes, 0.0, done, written)

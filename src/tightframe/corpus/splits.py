@@ -4,7 +4,7 @@ Neighbouring paragraphs never lie on both sides of a random cut: a model that ha
 knows too much of the other. So a made validation split takes units (a file, a record) whole, one
 of every 1 / share consecutive ones, at a place drawn by the seed. A unit that alone is longer than
 the share of its whole source is too long to be taken whole: its last share is validation, from the
-first document that begins there, or, where one document is the unit, from its next line.
+first document that begins there, or, within a document that is as long, from its next line.
 """
 
 import dataclasses
@@ -102,10 +102,12 @@ def _divide(source: Source, share: float, seed: int) -> Iterator[tuple[str, Docu
         long = first.unit_bytes > longest
         whole = None if long else "val" if next(drawn) else "train"
         for document in itertools.chain([first], unit):
-            if document.n_bytes > longest:
-                yield from _cut(document, share)
+            if whole or document.place >= 1 - share:
+                yield whole or "val", document
+            elif document.n_bytes > longest and document.place + document.share > 1 - share:
+                yield from _cut(document, (1 - share - document.place) / document.share)
             else:
-                yield whole or ("val" if document.place >= 1 - share else "train"), document
+                yield "train", document
 
 
 def _one_of_every(n: float, seed: int) -> Iterator[bool]:
@@ -120,9 +122,9 @@ def _one_of_every(n: float, seed: int) -> Iterator[bool]:
 
 
 def _cut(document: Document, share: float) -> Iterator[tuple[str, Document]]:
-    """Both parts of a long document; all of it trains if it has no white space to be cut at."""
+    """Cut a long document after a share of it; all trains if it has no white space to be cut at."""
     text = document.text
-    mark, end = int((1 - share) * len(text)), len(text.rstrip())
+    mark, end = int(share * len(text)), len(text.rstrip())
     places = [text.find(space, mark, end) for space in "\n "]
     after = next((place + 1 for place in places if place >= 0), len(text))
     for split, part in (("train", text[:after]), ("val", text[after:])):
