@@ -317,12 +317,12 @@ def remove_all(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, r"model\.safetensors: truncated or altered"),
-        (flip_a_bit, r"model\.safetensors: truncated or altered"),
-        (lose_the_weights, r"model\.safetensors: no such file; the checkpoint is incomplete"),
-        (widen_the_config, r"config\.json: altered since it was written"),
+        (truncate, r"model\.safetensors: damaged or changed"),
+        (flip_a_bit, r"model\.safetensors: damaged or changed"),
+        (lose_the_weights, r"model\.safetensors: no such file; use another checkpoint"),
+        (widen_the_config, r"config\.json: damaged or changed"),
         (break_the_config, r"config\.json: not JSON"),
-        (forget_the_format, r"config\.json: not a checkpoint of tightframe"),
+        (forget_the_format, r"config\.json: holds None, expected a checkpoint of tightframe"),
         (remove_all, "no such checkpoint folder"),
     ],
 )

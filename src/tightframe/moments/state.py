@@ -317,7 +317,8 @@ class ClassMoments:
             state.dimensions = DimensionMoments.from_tensors(
                 {k.removeprefix("dimensions."): v for k, v in named.items()}
             )
-        state.norms.counts = tensors["norms"]
+        if "norms" in tensors:  # not of means that no stream of embeddings gave
+            state.norms.counts = tensors["norms"]
         state.ignored, spans, state.provenance = facts
         state.ledger = Ledger(spans)
         return state
