@@ -199,10 +199,10 @@ def write_layers(
             at = dataclasses.replace(row, layer=layer)
             rows.append(dataclasses.replace(at, metric="nc1_cdnv_med_db", value=nc1, min_count=2))
             rows.append(dataclasses.replace(at, metric="rank_pr", value=5.0 + i))
-            duality = dataclasses.replace(at, metric="nc3_cos_mean", value=float(i))
+            duality = dataclasses.replace(at, metric="nc3_cos_mean", value=i / 64)
             if labels == "next":
                 duality = dataclasses.replace(
-                    duality, low=i - 1.0, high=i + 1.0, resampled="documents"
+                    duality, low=(i - 1) / 64, high=(i + 1) / 64, resampled="documents"
                 )
             rows.append(duality)
         if labels == "next":

@@ -58,7 +58,12 @@ def test_a_line_is_of_one_minimum_count_which_most_layers_have(rows):
     last = rows[rows["layer"] == 3].assign(value=99.0)
     found = by_layer(pd.concat([last, thirty]), LOSSES)
     assert set(found["min_count"]) == {30}
-    assert set(by_layer(pd.concat([thirty, rows]), LOSSES)["min_count"]) == {1, 2}
+    assert set(by_layer(pd.concat([thirty, rows]), LOSSES)["min_count"]) == {30}  # the largest
+    # All kinds of labels share it: next tokens alone have the larger one.
+    next_alone = thirty[thirty["labels"] == "next"]
+    found = by_layer(pd.concat([next_alone, rows]), LOSSES)
+    assert set(found.loc[found["metric"] == "rank_pr", "min_count"]) == {1}
+    assert set(found["labels"]) == {"next", "current", "shuffled"}
 
 
 def test_a_line_is_of_one_way_of_measuring_that_has_several_layers(rows):
@@ -85,33 +90,41 @@ def test_strata_are_taken_at_the_last_layer_beside_all_classes(rows):
 
 def test_lines_go_from_the_embedding_through_the_blocks_to_the_final_norm(rows):
     profile = drawn(rows)["layers"]
-    assert profile.ticks == (
-        (0.0, "embed-\nding"),
-        (1.0, "1"),
-        (2.0, "2"),
-        (3.0, "before\nnorm"),
-        (4.0, "final"),
-    )
+    assert profile.ticks == ((0, "0"), (1, "1"), (2, "2"), (3, "3"), (3.75, "final"))
     ranks = small(profile, "rank_pr")
     assert ranks.panel.title == "Dimensions filled, of 32"
     assert [line.labels for line in ranks.lines] == ["next", "current", "shuffled"]
-    assert ranks.lines[0].x == (0, 1, 2, 3, 4)
-    assert ranks.lines[0].y == (5, 6, 7, 8, 9)
+    # What the classifier multiplies stands apart, and is not joined to the last block.
+    assert ranks.lines[0].x == (0, 1, 2, 3, 3.25, 3.75)
+    assert ranks.lines[0].y == pytest.approx((5, 6, 7, 8, math.nan, 9), nan_ok=True)
     duality = small(profile, "nc3_cos_mean").lines
-    assert duality[0].low == (-1, 0, 1, 2, 3)
-    assert duality[0].high == (1, 2, 3, 4, 5)
+    sixty_fourths = [[64 * end for end in ends] for ends in (duality[0].low, duality[0].high)]
+    assert sixty_fourths[0] == pytest.approx((-1, 0, 1, 2, math.nan, 3), nan_ok=True)
+    assert sixty_fourths[1] == pytest.approx((1, 2, 3, 4, math.nan, 5), nan_ok=True)
     assert all(math.isnan(low) for low in duality[1].low)
 
 
 def test_of_a_deep_model_some_layers_are_named_and_no_two_names_meet(tmp_path):
     deep = drawn(rows_of(write_layers(tmp_path / "a", "a", depth=32)))["layers"]
     names = [name for _, name in deep.ticks]
-    assert names == ["embed-\nding", "8", "12", "16", "20", "24", "28", "before\nnorm", "final"]
-    # A panel is about 270 pixels wide, a digit 8: two lines of names need 40, numbers 20.
-    places = [270 * place / deep.ticks[-1][0] for place, _ in deep.ticks]
-    gaps = [b - a for a, b in itertools.pairwise(places)]
-    assert min(gaps) > 20
-    assert gaps[-1] > 38
+    assert names == ["0", "4", "8", "12", "16", "20", "24", "28", "32", "final"]
+    names = [
+        n for _, n in drawn(rows_of(write_layers(tmp_path / "b", "b", depth=30)))["layers"].ticks
+    ]
+    assert names == ["0", "4", "8", "12", "16", "20", "24", "30", "final"]  # 28 is too near
+
+
+@pytest.mark.parametrize("depth", [*range(1, 13), 19, 20, 24, 30, 36, 48, 80, 99, 126])
+def test_no_two_names_of_layers_meet(depth):
+    # A panel is about 270 pixels wide, a digit 8, and "final" 30.
+    ticks = profiles._layer_ticks([PRENORM, *range(depth + 1)], depth)
+    places = [270 * place / (ticks[-1][0] * 1.12) for place, _ in ticks]
+    widths = [30 if name == "final" else 8 * len(name) for _, name in ticks]
+    for (a, b), (one, other) in zip(
+        itertools.pairwise(places), itertools.pairwise(widths), strict=True
+    ):
+        assert b - a > (one + other) / 2 + 2
+    assert ticks[-2] == (depth, str(depth))  # numbers end at the last block
 
 
 def test_what_an_axis_cannot_hold_is_said(rows):
@@ -123,7 +136,7 @@ def test_what_an_axis_cannot_hold_is_said(rows):
     spoilt = rows.assign(value=rows["value"].mask(zero, 0.0))
     first = small(drawn(spoilt)["layers"], "nc1_cdnv_med_db")
     assert "current token, not positive at the input embedding;" in first.left_out
-    assert first.lines[1].x == (1, 2, 3, 4)
+    assert first.lines[1].x == (1, 2, 3, 3.25, 3.75)
 
 
 def test_strata_stand_in_the_order_of_their_counts_and_all_classes_apart(rows):
@@ -135,7 +148,7 @@ def test_strata_stand_in_the_order_of_their_counts_and_all_classes_apart(rows):
     assert line.x[0] == 1
     assert line.y[:2] == (0.4, 0.5)
     assert math.isnan(line.y[2])  # the line is broken there
-    assert line.y[3] == 4
+    assert line.y[3] == 4 / 64
     assert "all classes" in line.hover[3]
     assert profile.keys == (("next", False),)
 
@@ -146,10 +159,63 @@ def test_the_twin_is_dashed_beside_its_run_and_never_shuffled(tmp_path, rows):
     assert profile.seed == 7
     assert profile.keys[3:] == (("next", True), ("current", True))
     nc1 = small(profile, "nc1_cdnv_med_db").lines
-    assert nc1[2].y == tuple(2 * value for value in nc1[0].y)
+    assert nc1[2].y == pytest.approx([2 * value for value in nc1[0].y], nan_ok=True)
     assert "next token, random weights" in nc1[2].hover[0]
     elsewhere = twin.assign(tokens_fingerprint="another text")
     assert drawn(rows, elsewhere)["layers"].seed is None
+
+
+def test_a_twin_with_another_minimum_count_is_no_comparison(tmp_path, rows):
+    twin = rows_of(write_layers(tmp_path / "a", "a", twin=7) / "random-7")
+    rank = twin["metric"] == "rank_pr"
+    other = twin.assign(min_count=twin["min_count"].mask(rank, 20))
+    profile = drawn(rows, other)["layers"]
+    assert {line.twin for line in small(profile, "rank_pr").lines} == {False}
+    assert {line.twin for line in small(profile, "nc3_cos_mean").lines} == {False, True}
+
+
+def test_a_panel_shows_the_measure_with_the_most_lines(rows):
+    # As the guide measures it: the ratio of means of both labels, the median of one.
+    ratio = rows[rows["metric"] == "rank_pr"].assign(metric="nc1_cdnv_rom_db", min_count=2)
+    median = (rows["metric"] == "nc1_cdnv_med_db") & (rows["labels"] == "current")
+    profile = drawn(pd.concat([rows[~median], ratio]))["layers"]
+    assert [one.panel.metric for one in profile.smalls] == [
+        *("nc1_cdnv_rom_db", "rank_pr", "nc3_cos_mean")
+    ]
+    both = drawn(pd.concat([rows, ratio]))["layers"]
+    assert both.smalls[0].panel.metric == "nc1_cdnv_med_db"
+
+
+def test_measures_without_a_place_of_their_own_fill_what_is_free(rows):
+    error = rows[rows["metric"] == "rank_pr"].assign(metric="nc2_etf_error")
+    profile = drawn(pd.concat([rows, error]))["layers"]
+    assert profile.smalls[-1].panel.metric == "nc2_etf_error"
+    assert profile.smalls[-1].panel.family == "NC2"
+    explained = [panel.metric for panel in profiles.explained([profile])]
+    assert explained == ["nc2_etf_error", "rank_pr"]  # the others stand in a view
+
+
+def test_shuffled_labels_alone_and_lone_places_have_no_panel(rows):
+    shuffled = rows[(rows["metric"] == "rank_pr") & (rows["labels"] == "shuffled")]
+    alone = shuffled.assign(metric="nc2_etf_error")
+    at_last = rows[(rows["metric"] == "rank_pr") & (rows["layer"] == 3)]
+    single = at_last.assign(metric="nc3_dual_error")
+    shown = drawn(pd.concat([rows, alone, single]))["layers"].smalls
+    assert {one.panel.metric for one in shown} == {"nc1_cdnv_med_db", "rank_pr", "nc3_cos_mean"}
+
+
+def test_by_frequency_without_strata_that_hold_enough_is_left_out(rows):
+    few = rows.assign(n=rows["n"].mask(rows["subset"] != "all", 3))
+    assert set(drawn(few)) == {"layers"}
+
+
+def test_a_value_outside_its_interval_has_no_band_and_is_counted(rows):
+    at = (rows["metric"] == "nc3_cos_mean") & (rows["labels"] == "next") & (rows["layer"] == 1)
+    raised = rows.assign(low=rows["low"].mask(at & (rows["subset"] == "all"), 1.5 / 64))
+    duality = small(drawn(raised)["layers"], "nc3_cos_mean")
+    low = [64 * end for end in duality.lines[0].low]
+    assert low == pytest.approx((-1, math.nan, 1, 2, math.nan, 3), nan_ok=True)
+    assert duality.left_out == "Not drawn: 1 interval that does not hold the value."
 
 
 def test_the_table_has_every_value_once(tmp_path, rows):
@@ -239,7 +305,7 @@ def test_the_lines_are_drawn_in_both_schemes_and_widths(browser, page):  # noqa:
     ]
     assert plot.evaluate("p => p.data.filter(t => t.fill === 'toself').length") == 2
     names = "p => p.layout.xaxis.ticktext"
-    assert plot.evaluate(names) == ["embed-<br>ding", "1", "2", "before<br>norm", "final"]
+    assert plot.evaluate(names) == ["0", "1", "2", "3", "final"]
     plot.locator(".points path").nth(4).hover(force=True)
     opened.wait_for_selector(".hoverlayer .hovertext")
     assert "after the final norm" in plot.locator(".hoverlayer").text_content()

@@ -25,8 +25,8 @@ def by_layer(rows: pd.DataFrame, losses: "pd.Series[float]") -> pd.DataFrame:
 
     Returns:
         A row for each kind of labels that has several layers, layer and measure, taken with one
-        minimum count a measure: the one that most layers have, the smallest if several do. Empty
-        where there is no such checkpoint.
+        minimum count per measure, whatever the labels: the one that most layers have, the largest
+        if several do. Empty where there is no such checkpoint.
     """
     return _of_one_checkpoint(_measures(rows[rows["subset"] == "all"]), "layer", losses)
 
@@ -67,11 +67,13 @@ def _of_one_checkpoint(rows: pd.DataFrame, along: str, losses: "pd.Series[float]
     )
     chosen = rows.merge(order.iloc[:1][keys], on=keys)
     chosen = chosen[chosen.groupby("labels")[along].transform("nunique") > 1]
-    places = chosen.groupby(["labels", "metric", "min_count"])[along].transform("nunique")
-    chosen = chosen.assign(places=places).sort_values(
-        ["places", "min_count", "split"], ascending=[False, True, True], kind="stable"
+    # A place of one kind of labels counts once, in whichever splits it was measured.
+    distinct = chosen.drop_duplicates(["labels", "metric", "min_count", along])
+    places = distinct.groupby(["metric", "min_count"]).size().rename("places")
+    chosen = chosen.join(places, on=["metric", "min_count"]).sort_values(
+        ["places", "min_count", "split"], ascending=[False, False, True], kind="stable"
     )
-    least = chosen.groupby(["labels", "metric"])["min_count"].transform("first")
+    least = chosen.groupby("metric")["min_count"].transform("first")
     kept = chosen[chosen["min_count"] == least].drop(columns="places")
     table: pd.DataFrame = kept.drop_duplicates(["labels", "metric", along])
     return table.reset_index(drop=True)

@@ -1,5 +1,6 @@
 """The panels of a view as PDF and PNG, by matplotlib; the same rows give the same bytes."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from tightframe.report.panels import (
     parameters,
 )
 from tightframe.report.profiles import Line, Profile, key_name
-from tightframe.report.views import LOSS, VIEWS, Panel, arrow
+from tightframe.report.views import LOSS, VIEWS, Panel, arrow, top
 
 _THREAD, _FLOOR = "#cbc8c0", "#0b7a62"
 OF_LABELS = {  # colour and marker
@@ -165,7 +166,8 @@ def draw_profile(profile: Profile, folder: Path) -> None:
             metric = small.panel.metric
             _draw_titles(place, small.panel)
             place.set_xlabel(profile.axis)
-            place.set_ylabel(f"{metric}\n({arrow(metric, upright=True)})")
+            setting = f"; min_count {small.min_count:,}" if small.min_count > 1 else ""
+            place.set_ylabel(f"{metric}\n({arrow(metric, upright=True)}{setting})")
             for line in small.lines:
                 _draw_line(place, line)
             places, names = zip(*profile.ticks, strict=True)
@@ -176,6 +178,7 @@ def draw_profile(profile: Profile, folder: Path) -> None:
                 _set_ticks(place.yaxis, small.value_ticks)
             else:
                 place.yaxis.set_major_formatter(FuncFormatter(_number))
+                place.set_ylim(top=min(place.get_ylim()[1], top(metric) or math.inf))
         keys = [_draw_key(*key) for key in profile.keys]
         figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
     settle(figure)
@@ -184,7 +187,8 @@ def draw_profile(profile: Profile, folder: Path) -> None:
 
 def _draw_line(axes: Axes, line: Line) -> None:
     look = _look(line.labels, line.twin)
-    axes.plot(line.x, line.y, **look | {"markersize": min(3.2, 60 / len(line.x))})
+    size = min(3.2, 60 / len(line.x))
+    axes.plot(line.x, line.y, clip_on=False, in_layout=False, **look | {"markersize": size})
     colour, _ = OF_LABELS[line.labels]
     axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0.6)
 

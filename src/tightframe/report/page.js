@@ -111,7 +111,9 @@
         font: { family: look.sans, color: look.ink, size: 12.5 },
       },
       xaxis: {
-        ...axis, type: fit.log ? "log" : "linear", title: title(`${shown.metric}<br>(${shown.arrow})`),
+        ...axis, type: fit.log ? "log" : "linear",
+        ...(!fit.log && shown.top && { autorangeoptions: { clipmax: shown.top } }),
+        title: title(`${shown.metric}<br>(${shown.arrow})`),
         ...(fit.ticks && { tickvals: fit.ticks, ticktext: fit.ticks.map((tick) => `${tick}`) }),
       },
       yaxis: { ...axis, range: data.lossRange, title: title("validation loss, nats per token") },
@@ -165,7 +167,10 @@
     const title = (text) => ({ text, standoff: 8, font: { color: look.ink, size: 12.5 } });
     const { range, ...upright } = frame.yaxis;
     frame.xaxis.title = title("step");
-    frame.yaxis = { ...upright, title: title(`${metric}<br>(${drawn.arrow})`) };
+    frame.yaxis = {
+      ...upright, title: title(`${metric}<br>(${drawn.arrow})`),
+      ...(!(wanted && drawn.positive) && drawn.top && { autorangeoptions: { clipmax: drawn.top } }),
+    };
     const named = (ticks) => ({ tickvals: ticks, ticktext: ticks.map((tick) => `${tick}`) });
     if (log) Object.assign(frame.xaxis, named(drawn.stepTicks));
     if (wanted && drawn.positive) Object.assign(frame.yaxis, { type: "log", ...named(drawn.valueTicks) });

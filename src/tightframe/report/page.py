@@ -29,7 +29,7 @@ from tightframe.report.panels import (
     parameters,
 )
 from tightframe.report.rendering import json_numbers, render_template
-from tightframe.report.views import LOSS, VIEWS, Panel, View, arrow, measure
+from tightframe.report.views import LOSS, VIEWS, Panel, View, arrow, measure, top
 from tightframe.results import Header
 
 FEWEST = 3  # checkpoints: fewer have no association with the loss, and no figure of one
@@ -89,6 +89,7 @@ def render(
         profiles=smalls,
         profile_data={profile.kind: profiles.payload(profile) for profile in smalls},
         key_name=profiles.key_name,
+        explained=profiles.explained(smalls),
         fewest=profiles.FEWEST,
         sizes=_size_ticks(everything),
         summary=_summary(table, everything),
@@ -200,6 +201,7 @@ def _points(shown: Checkpoints, found: pd.DataFrame) -> dict[str, Any]:
                     "metric": panel.metric,
                     "family": panel.family,
                     "title": panel.title,
+                    "top": top(panel.metric),
                     "arrow": "; ".join(
                         filter(None, [arrow(panel.metric), _setting(panel.metric, shown)])
                     ),
@@ -240,6 +242,7 @@ def _courses(courses: pd.DataFrame) -> dict[str, Any]:
             drawn[metric] = {
                 "positive": one.positive,
                 "decades": one.decades,
+                "top": top(metric),
                 "stepTicks": one.step_ticks,
                 "valueTicks": one.value_ticks,
                 "arrow": arrow(metric, upright=True),

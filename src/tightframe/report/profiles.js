@@ -36,7 +36,7 @@
     return [
       ...coloured.flatMap(([line, colour]) => bands(line, colour)),
       ...coloured.map(([line, colour]) => ({
-        x: line.x, y: line.y, mode: "lines+markers", showlegend: false, connectgaps: false,
+        x: line.x, y: line.y, mode: "lines+markers", cliponaxis: false, showlegend: false, connectgaps: false,
         hoverinfo: "text", hovertext: line.hover,
         line: { color: colour, width: 1.75, dash: line.twin ? "5px,4px" : "solid" },
         marker: {
@@ -80,7 +80,11 @@
           tickangle: 0, title: title(profile.axis),
         },
         yaxis: {
-          ...axis, nticks: 6, title: title(`${metric}<br>(${panel.arrow})`),
+          ...axis, nticks: 6,
+          ...(panel.top !== null && { autorangeoptions: { clipmax: panel.top } }),
+          title: title(
+            `${metric}<br>(${panel.arrow}${panel.minCount > 1 ? `; min_count ${panel.minCount}` : ""})`,
+          ),
           exponentformat: "power", minexponent: 5,
           ...(panel.log && {
             type: "log", tickvals: panel.valueTicks, ticktext: panel.valueTicks.map((t) => `${t}`),

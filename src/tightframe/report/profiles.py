@@ -7,25 +7,34 @@ What is drawn, by the page and for print alike: lines of a measure over places i
 import dataclasses
 import html
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pandas as pd
 
-from tightframe.analysis.checkpoints import MEASURED
+from tightframe.analysis.checkpoints import MEASURED, outside
 from tightframe.analysis.profiles import LABELS, by_frequency, by_layer, stratum_start
+from tightframe.collapse.measures import MEASURES
 from tightframe.lm.interface import PRENORM
 from tightframe.report.panels import log_ticks
 from tightframe.report.rendering import json_numbers
-from tightframe.report.views import ROBUST, Panel, arrow
+from tightframe.report.views import VIEWS, Panel, arrow, measure, top
 
 NAMES = {"next": "next token", "current": "current token", "shuffled": "shuffled labels"}
 TWIN = "random weights"
-_OF_VIEW = {panel.metric: panel for panel in ROBUST.panels}
 _NEAREST = Panel(
     "ncc_accuracy",
     "NC4",
     "Accuracy of the nearest mean",
     "How often the nearest class mean is that of the label, on validation text.",
+)
+_RATIO = Panel(
+    "nc1_cdnv_rom_db",
+    "NC1",
+    "Within-class variability",
+    "Scatter within classes compared with the squared distance between them, each averaged over "
+    "pairs of tokens before one is divided by the other, corrected for the noise in the means of "
+    "rare tokens.",
 )
 _FILLED = Panel(
     "rank_pr",
@@ -33,20 +42,27 @@ _FILLED = Panel(
     "Dimensions filled",
     "How many dimensions the class means fill: the participation ratio of their variances.",
 )
-PANELS: dict[str, tuple[Panel, ...]] = {
+_KNOWN = {
+    panel.metric: panel
+    for panel in (
+        *(panel for view in VIEWS for panel in view.panels),
+        *(_NEAREST, _RATIO, _FILLED),
+    )
+}
+# The places of the figure, each with the measures that may stand there: the one with most lines.
+_NC1 = ("nc1_cdnv_med_db", "nc1_cdnv_rom_db")
+PANELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "layers": (
-        _NEAREST,
-        *(_OF_VIEW[name] for name in ("nc1_cdnv_med_db", "gnc2_log_kernel_excess")),
-        *(_OF_VIEW["nc2_equiang_std"], _FILLED, _OF_VIEW["nc3_cos_mean"]),
+        *(("ncc_accuracy",), _NC1, ("gnc2_log_kernel_excess",)),
+        *(("nc2_equiang_std",), ("rank_pr",), ("nc3_cos_mean",)),
     ),
     "frequency": (
-        _NEAREST,
-        *(_OF_VIEW[name] for name in ("nc1_cdnv_med_db", "gnc2_log_kernel_excess")),
-        *(_OF_VIEW[name] for name in ("nc2_equiang_std", "nc3_cos_mean", "nc4_rate_fullv")),
+        *(("ncc_accuracy",), _NC1, ("gnc2_log_kernel_excess",)),
+        *(("nc2_equiang_std",), ("nc3_cos_mean",), ("nc4_rate_fullv",)),
     ),
 }
-_LOG = ("nc1_cdnv_med_db",)  # spans decades from layer to layer
-_TICKS = 8  # that are numbers of layers, at most
+_STEPS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 100)  # from one named layer to the next
+_DIGITS = 20  # for which an axis has room
 FEWEST = 10  # classes, pairs or positions that a value is drawn of
 
 
@@ -69,9 +85,17 @@ class Small:
 
     panel: Panel
     log: bool
+    min_count: int  # samples that a class needed to take part
     value_ticks: tuple[float, ...]  # of a logarithmic axis
     lines: tuple[Line, ...]
     left_out: str  # what this axis can't hold, in words; "" if it holds everything
+
+    @property
+    def n_lines(self) -> int:
+        """Number of lines with several places, of labels that are not shuffled."""
+        return sum(
+            line.labels != "shuffled" and sum(map(math.isfinite, line.y)) > 1 for line in self.lines
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +114,7 @@ class Profile:
     @property
     def ends(self) -> tuple[float, float]:
         """Of the axis, with some room on each side."""
-        first, last = self.ticks[0][0], self.ticks[-1][0]
+        first, last = self.rows["place"].min(), self.rows["place"].max()
         room = 0.06 * (last - first)
         return first - room, last + room
 
@@ -124,11 +148,26 @@ def profiles(
         other = other[other["tokens_fingerprint"] == tokens]
         for name in MEASURED:
             other = other[other[name] == own.iloc[0][name]]
+        other = other.merge(own[["metric", "min_count"]].drop_duplicates())
         twin = choose(other, losses)
         twin = twin[twin["labels"] != "shuffled"]  # a null of a null
         both = pd.concat([own.assign(twin=False), twin.assign(twin=True)], ignore_index=True)
-        found.append(_profile(kind, str(run), int(step), None if twin.empty else seed, both))
+        drawn = _profile(kind, str(run), int(step), None if twin.empty else seed, both)
+        found += [drawn] if drawn.smalls else []
     return found
+
+
+def explained(smalls: Sequence[Profile]) -> list[Panel]:
+    """Return the panels of these profiles that stand in no view, for the guide of the page."""
+    of_views = {panel.metric for view in VIEWS for panel in view.panels}
+    shown = {small.panel.metric for profile in smalls for small in profile.smalls}
+    return [panel_of(metric) for metric in sorted(shown - of_views)]
+
+
+def panel_of(metric: str) -> Panel:
+    """Return the panel of a measure; one that has no words of its own is named by its formula."""
+    plain = Panel(metric, metric.partition("_")[0].upper(), measure(metric).formula, "")
+    return _KNOWN.get(metric, plain)
 
 
 def payload(profile: Profile) -> dict[str, Any]:
@@ -142,6 +181,8 @@ def payload(profile: Profile) -> dict[str, Any]:
             small.panel.metric: {
                 "arrow": arrow(small.panel.metric, upright=True),
                 "log": small.log,
+                "top": None if small.log else top(small.panel.metric),
+                "minCount": small.min_count,
                 "valueTicks": small.value_ticks,
                 "lines": [
                     {
@@ -181,7 +222,7 @@ def _profile(kind: Any, run: str, step: int, seed: int | None, both: pd.DataFram
         depth = int(both["layer"].max())
         place = both["layer"].map(lambda layer: _place_of_layer(layer, depth))
         words = both["layer"].map(lambda layer: _name_of_layer(layer, depth))
-        ticks = _layer_ticks(sorted(set(both["layer"]) - {PRENORM}), depth, both["layer"])
+        ticks = _layer_ticks(sorted(set(both["layer"])), depth)
         axis = "layer"
     else:
         starts = sorted({stratum_start(name) for name in both["subset"] if name != "all"})
@@ -193,40 +234,57 @@ def _profile(kind: Any, run: str, step: int, seed: int | None, both: pd.DataFram
         words = both["subset"].map(lambda name: "all classes" if name == "all" else name)
         ticks = (*((places[start], _short(start)) for start in starts), (everything, "all"))
         axis = "count in the training text, from"
-    both = both.assign(place=place, words=words)
-    smalls = [_small(panel, both[both["metric"] == panel.metric]) for panel in PANELS[kind]]
-    shown = tuple(small for small in smalls if small.lines)
-    return Profile(kind, run, step, seed, axis, tuple(ticks), shown, both)
+    both = both.assign(place=place, words=words, apart=place == place.max())
+    return Profile(kind, run, step, seed, axis, tuple(ticks), _smalls(kind, both), both)
+
+
+def _smalls(kind: str, rows: pd.DataFrame) -> tuple[Small, ...]:
+    """Return a panel for each place of the figure, then other measures where places are free."""
+    places = PANELS[kind]
+    named = {metric for place in places for metric in place}
+    measured = set(rows["metric"])
+    others = [(m.name,) for m in MEASURES if m.name in measured - named]
+    shown: list[Small] = []
+    for place in (*places, *others):
+        drawn = [
+            _small(panel_of(metric), rows[rows["metric"] == metric])
+            for metric in place
+            if metric in measured
+        ]
+        drawn = [small for small in drawn if small.n_lines]
+        if drawn and len(shown) < len(places):
+            shown.append(max(drawn, key=lambda small: small.n_lines))
+    return tuple(shown)
 
 
 def _place_of_layer(layer: int, depth: int) -> float:
-    """Blocks stand one apart; the two sides of the final norm further, so that both have a name."""
-    gap = max(1.0, depth / 5)
-    if layer == PRENORM:
-        return depth - 1 + gap
-    return depth - 1 + 2 * gap if layer == depth else float(layer)
+    """Blocks stand one apart; after the final norm is apart from them, and not joined."""
+    if layer == PRENORM:  # the stream after the last block
+        return float(depth)
+    return depth + max(0.75, 0.14 * depth) if layer == depth else float(layer)
 
 
 def _name_of_layer(layer: int, depth: int) -> str:
     if layer == PRENORM:
-        return "before the final norm"
+        return f"after block {depth}, before the final norm"
     if layer == depth:
         return "after the final norm"
     return "the input embedding" if layer == 0 else f"after block {layer}"
 
 
-def _layer_ticks(
-    layers: list[int], depth: int, measured: "pd.Series[int]"
-) -> tuple[tuple[float, str], ...]:
-    names = {PRENORM: "before\nnorm", 0: "embed-\nding", depth: "final"}
-    inner = [layer for layer in layers if 0 < layer < depth]
-    every = 1 + (len(inner) - 1) // _TICKS
-    clear = 0.1 * _place_of_layer(depth, depth)  # of the name of the first
-    ticks = [layer for layer in inner if layer % every == 0 and layer > clear]
-    ticks += {0, depth, PRENORM} & set(measured)
-    return tuple(
-        sorted((_place_of_layer(layer, depth), names.get(layer, str(layer))) for layer in ticks)
-    )
+def _layer_ticks(layers: list[int], depth: int) -> tuple[tuple[float, str], ...]:
+    """Return some measured layers with their numbers: the first, the last, and those between."""
+    inner = sorted({depth if layer == PRENORM else layer for layer in layers if layer != depth})
+    room = _DIGITS // len(str(depth))
+    every = next((n for n in _STEPS if depth <= room * n), depth)
+    ticks = [
+        layer
+        for layer in inner
+        if layer in (inner[0], inner[-1])
+        or (layer % every == 0 and 4 * (inner[-1] - layer) >= 3 * every)
+    ]
+    named = [(float(layer), str(layer)) for layer in ticks]
+    return (*named, *([(_place_of_layer(depth, depth), "final")] if depth in layers else []))
 
 
 def _short(count: int) -> str:
@@ -237,9 +295,10 @@ def _short(count: int) -> str:
 
 
 def _small(panel: Panel, rows: pd.DataFrame) -> Small:
-    log = panel.metric in _LOG and bool((rows["value"] > 0).any())
+    log = panel.family == "NC1" and bool((rows["value"] > 0).any())  # spans decades
     why = [_why_not(row["value"], row["n"], log=log) for row in rows.to_dict("records")]
-    rows = rows.assign(why=why)
+    beyond = outside(rows["value"], rows["low"], rows["high"])
+    rows = rows.assign(why=why, outside=beyond)
     drawn = rows[rows["why"] == ""]
     lines = [
         _line(panel.metric, group, labels, twin)
@@ -248,13 +307,15 @@ def _small(panel: Panel, rows: pd.DataFrame) -> Small:
         if len(group := drawn[(drawn["twin"] == twin) & (drawn["labels"] == labels)])
     ]
     ticks = log_ticks(drawn["value"].min(), drawn["value"].max()) if log and lines else ()
-    return Small(_with_width(panel, rows), log, ticks, tuple(lines), _left_out(rows))
+    min_count = int(rows["min_count"].iloc[0])
+    named = _with_width(panel, rows)
+    return Small(named, log, min_count, ticks, tuple(lines), _left_out(rows))
 
 
 def _with_width(panel: Panel, rows: pd.DataFrame) -> Panel:
     """The title of a rank says of how many dimensions, where all layers have as many."""
     widths = set(rows["model_width"].dropna()) if "model_width" in rows else set()
-    if panel is not _FILLED or len(widths) != 1 or rows["reason"].str.contains("projected").any():
+    if panel != _FILLED or len(widths) != 1 or rows["reason"].str.contains("projected").any():
         return panel
     return dataclasses.replace(panel, title=f"{panel.title}, of {int(widths.pop()):,}")
 
@@ -262,10 +323,11 @@ def _with_width(panel: Panel, rows: pd.DataFrame) -> Panel:
 def _line(metric: str, rows: pd.DataFrame, labels: str, twin: bool) -> Line:
     points: list[tuple[float, float, float, float, str]] = []
     for row in rows.sort_values("place").to_dict("records"):
-        if row["words"] == "all classes" and points:
+        if row["apart"] and points:
             points.append((row["place"] - 0.5, math.nan, math.nan, math.nan, ""))
         words = _hover(metric, row, key_name(labels, twin))
-        points.append((row["place"], row["value"], row["low"], row["high"], words))
+        low, high = (math.nan, math.nan) if row["outside"] else (row["low"], row["high"])
+        points.append((row["place"], row["value"], low, high, words))
     x, y, low, high, hover = zip(*points, strict=True)
     return Line(labels, twin, x, y, low, high, hover)
 
@@ -291,6 +353,10 @@ def _left_out(rows: pd.DataFrame) -> str:
         where = first["words"] if len(group) == 1 else f"{len(group)} places"
         name = key_name(first["labels"], bool(first["twin"]))
         parts.append(f"{name}, {first['why']} at {where}")
+    if n := int((rows["outside"] & (rows["why"] == "")).sum()):
+        parts.append(
+            f"{n} interval{'s' if n > 1 else ''} that do{'' if n > 1 else 'es'} not hold the value"
+        )
     return f"Not drawn: {'; '.join(parts)}." if parts else ""
 
 

@@ -167,6 +167,11 @@ def measure(metric: str) -> Measure:
     return next(measure for measure in MEASURES if measure.name == metric)
 
 
+def top(metric: str) -> float | None:
+    """Return the largest value that a share or a cosine can have; None for what has no such end."""
+    return 1.0 if metric != LOSS.metric and measure(metric).range.endswith(", 1]") else None
+
+
 def arrow(metric: str, *, upright: bool = False) -> str:
     """Say which way along its axis a measure is more collapsed, or where it is when all is."""
     if metric == LOSS.metric:
