@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tightframe.lm.interface import PRENORM
-from tightframe.results import Header, Row, write_rows
+from tightframe.results import Header, Row, read_rows, write_rows
 
 FLOOR, REALISED = 1.962, 1.957
 
@@ -138,6 +139,16 @@ def write_sweep(
             ]
             write_rows(folder / "runs" / run / "results" / f"step-{step}-abc.jsonl", header, rows)
     return folder
+
+
+def rewrite(
+    file: Path,
+    row: Callable[[Row], Row | None] = lambda row: row,
+    header: Callable[[Header], Header] = lambda header: header,
+) -> None:
+    """Measure again, as it were: change the header and each row of a file; None leaves a row out."""
+    before, rows = read_rows(file)
+    write_rows(file, header(before), [new for each in rows if (new := row(each)) is not None])
 
 
 def write_courses(

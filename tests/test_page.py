@@ -1,6 +1,8 @@
 """The page: what it says, that strangers' words stay words, and how it behaves in a browser."""
 
 import base64
+import dataclasses
+import functools
 import hashlib
 import html
 import json
@@ -10,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from example_results import write_courses, write_sweep
+from example_results import rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
 from tightframe.report import page, rendering, tables
@@ -59,10 +61,8 @@ def hostile(tmp_path_factory):
     # A folder's name cannot hold a slash, the name of a run in the rows can hold anything.
     write_sweep(folder, widths=(64, 128), recipe=SCRIPT, tokens=IMAGE, link=LINK)
     for i, file in enumerate(sorted(folder.glob("runs/*/results/*.jsonl"))):
-        for_run = json.dumps(f"{(IMAGE, SCRIPT, LINK)[i % 3]}{i}")
-        file.write_text(
-            re.sub(r'"run": "[^"]*"', lambda _, r=for_run: f'"run": {r}', file.read_text())
-        )
+        named = functools.partial(dataclasses.replace, run=f"{(IMAGE, SCRIPT, LINK)[i % 3]}{i}")
+        rewrite(file, named, named)
     write_page(folder, name=f"{IMAGE}{SCRIPT}")
     return folder
 

@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from example_results import FLOOR, write_courses, write_sweep
+from example_results import FLOOR, rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
 from tightframe.collapse import measures
@@ -17,7 +18,7 @@ from tightframe.errors import UserError
 from tightframe.files import write_text
 from tightframe.report import canvas, figures, page, panels, report, tables
 from tightframe.report.views import PUBLISHED, ROBUST, VIEWS, arrow
-from tightframe.results import gather
+from tightframe.results import gather, read_rows, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -200,12 +201,10 @@ def test_checkpoints_of_one_run_have_no_scatter_and_no_r2(bounded):
 
 def test_a_refused_column_is_named_on_the_page_and_in_no_table(small):
     first = min(small.glob("runs/*/results/*.jsonl"))
-    lines = first.read_text().splitlines(keepends=True)
-    changed = [
-        line.replace('"min_count": 1', '"min_count": 20') if '"nc4_rate"' in line else line
-        for line in lines
-    ]
-    first.write_text("".join([lines[0], *changed[1:]]))
+    rewrite(
+        first,
+        lambda row: replace(row, min_count=20) if row.metric == "nc4_rate" else row,
+    )
     text = report(small).read_text(encoding="utf-8")
     assert re.findall(r'data-refused="(\w+)"', text) == ["nc4_rate"]
     drawn = data_of(small)
@@ -274,10 +273,14 @@ def test_nothing_to_report_says_what_to_run(tmp_path, made, message):
 def test_a_checkpoint_that_was_measured_on_two_token_sets_is_not_mixed(small):
     # The same checkpoint on other tokens, with one measure: its line would hold both.
     first = min(small.glob("runs/*/results/*.jsonl"))
-    lines = first.read_text().splitlines(keepends=True)
-    header = lines[0].replace("0f1e2d3c4b5a", "999999999999").replace('"stories"', '"novels"')
-    row = next(line for line in lines if '"rank_pr"' in line and line != lines[0])
-    (first.parent / "step-other.jsonl").write_text(header + row)
+    other = first.parent / "step-other.jsonl"
+    shutil.copy(first, other)
+    tokens = {"name": "novels", "fingerprint": "999999999999"}
+    rewrite(
+        other,
+        lambda row: row if row.metric == "rank_pr" else None,
+        lambda header: replace(header, tokens=tokens),
+    )
     with pytest.raises(
         UserError,
         match=r"w64-d1-e1-s0 at step 1024 was measured on 2 token sets, stories \(0f1e2d3c4b5a\) "
@@ -296,8 +299,8 @@ def test_the_tokens_of_a_checkpoint_are_facts_and_no_measure(sweep, found):
 def test_runs_on_different_texts_are_reported_with_a_warning(small):
     assert 'id="texts"' not in report(small).read_text(encoding="utf-8")
     for file in small.glob("runs/w64-d4-e4-s0/results/*.jsonl"):
-        lines = file.read_text().replace("0f1e2d3c4b5a", "99ab").replace('"stories"', '"<b>x"')
-        file.write_text(lines)
+        tokens = {"name": "<b>x", "fingerprint": "99ab"}
+        rewrite(file, header=lambda header: replace(header, tokens=tokens))
     text = report(small).read_text(encoding="utf-8")
     assert "<b>These models were measured on 2 different texts</b>: " in text
     assert "&lt;b&gt;x (99ab), stories (0f1e2d3c4b5a). Losses on different texts" in text
@@ -305,8 +308,7 @@ def test_runs_on_different_texts_are_reported_with_a_warning(small):
 
 def test_results_without_a_loss_are_refused(small):
     for file in small.glob("runs/*/results/*.jsonl"):
-        lines = file.read_text().splitlines(keepends=True)
-        file.write_text("".join(line for line in lines if '"val_loss"' not in line))
+        rewrite(file, lambda row: None if row.metric == "val_loss" else row)
     with pytest.raises(UserError, match="its results have no validation loss"):
         report(small)
 
@@ -465,9 +467,9 @@ def test_published_tables_are_written_where_their_columns_were_measured(small):
     report(small)
     assert not list((small / "report" / "tables").glob("lc-*"))
     file = min(small.glob("runs/w64-d1-e1-s0/results/*.jsonl"))
-    lines = file.read_text().splitlines(keepends=True)
-    row = next(line for line in lines[1:] if '"rank_pr"' in line)
-    file.write_text("".join([*lines, row.replace('"rank_pr"', '"compat10.cdnv"')]))
+    header, rows = read_rows(file)
+    row = next(row for row in rows if row.metric == "rank_pr")
+    write_rows(file, header, [*rows, replace(row, metric="compat10.cdnv")])
     report(small)
     assert [p.name for p in (small / "report" / "tables").glob("lc-*")] == ["lc-2024-10.csv"]
     written = pd.read_csv(small / "report" / "tables" / "lc-2024-10.csv")
