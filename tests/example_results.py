@@ -146,7 +146,7 @@ def rewrite(
     row: Callable[[Row], Row | None] = lambda row: row,
     header: Callable[[Header], Header] = lambda header: header,
 ) -> None:
-    """Measure again, as it were: change the header and each row of a file; None leaves a row out."""
+    """Write a file again with its header and each row changed; None leaves a row out."""
     before, rows = read_rows(file)
     write_rows(file, header(before), [new for each in rows if (new := row(each)) is not None])
 

@@ -298,8 +298,8 @@ def test_the_tokens_of_a_checkpoint_are_facts_and_no_measure(sweep, found):
 
 def test_runs_on_different_texts_are_reported_with_a_warning(small):
     assert 'id="texts"' not in report(small).read_text(encoding="utf-8")
+    tokens = {"name": "<b>x", "fingerprint": "99ab"}
     for file in small.glob("runs/w64-d4-e4-s0/results/*.jsonl"):
-        tokens = {"name": "<b>x", "fingerprint": "99ab"}
         rewrite(file, header=lambda header: replace(header, tokens=tokens))
     text = report(small).read_text(encoding="utf-8")
     assert "<b>These models were measured on 2 different texts</b>: " in text
