@@ -60,6 +60,7 @@ def test_strata_and_published_columns_are_answers_where_they_are_asked_for(measu
 
 
 def test_one_process_of_many_prints(measured, monkeypatch, capsys):
+    monkeypatch.setattr("tightframe.collapse.checks.check_model", lambda _: None)
     for rank, printed in (("1", False), ("0", True)):
         monkeypatch.setattr("tightframe.collapse.measure_run", lambda *_, **__: measured.path)
         monkeypatch.setenv("RANK", rank)
@@ -68,4 +69,4 @@ def test_one_process_of_many_prints(measured, monkeypatch, capsys):
         cli.main(["measure", "small", "--tokens", tokens, *asked])
         out, err = capsys.readouterr()
         assert ("nc3_cos_mean" in out) == printed
-        assert ("(K/D" in out) == ("written;" in err) == printed
+        assert ("(K/D" in out) == ("draws what is there" in err) == printed

@@ -19,6 +19,7 @@ from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.moments.stream import decide, measure
 from tightframe.results import gather, read_rows
+from tightframe.settings import read_toml, write_toml
 from tiny_runs import measure_run
 from tiny_tokens import write_tokens
 
@@ -165,13 +166,13 @@ def test_other_tokens_have_a_file_of_their_own(run, tmp_path):
     assert set(values(first)) == set(values(second))
 
 
-def test_tokens_that_changed_since_the_training_are_refused(tmp_path, tokens, trained):
+def test_tokens_that_changed_since_the_training_are_refused(tmp_path, trained):
     run = tmp_path / "run"
     (run / "results").mkdir(parents=True)
     (run / "checkpoints").symlink_to(trained.path / "checkpoints")
     other = write_tokens(tmp_path / "other", seed=1)
-    config = (trained.path / "config.toml").read_text()
-    (run / "config.toml").write_text(config.replace(str(tokens), str(other)))
+    settings = read_toml(trained.path / "config.toml")
+    write_toml(run / "config.toml", settings | {"tokens": str(other)})
     (run / "log.jsonl").write_text((trained.path / "log.jsonl").read_text())
     with pytest.raises(UserError, match=r"other: holds tokens \w+, but .*run was trained on \w+"):
         measure_run(run)

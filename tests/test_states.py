@@ -48,6 +48,7 @@ def model(tmp_path_factory):
 def options(model, tokens, out, **values):
     asked = {"model": str(model), "tokens": str(tokens), "out": str(out), "layers": "all"}
     asked |= {"batch_tokens": 4 * BLOCK, "groups": 1, "min_count": 1}  # a hundred batches
+    asked |= {"skip_positions": 0, "skip_special": False}
     return asked | {"measures": ["nc1_cdnv", "nc1_pinv", "nc4_rate"], **values}
 
 

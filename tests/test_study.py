@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.collapse import shared
+from tightframe.collapse import shared, study
 from tightframe.collapse.compat import columns
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Subject
@@ -15,10 +15,11 @@ from tightframe.corpus.build import build
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.moments.reading import Reading
 from tightframe.results import gather, read_rows
-from tiny_runs import measure_run
+from tiny_runs import measure_run, tiny_settings
 from tiny_tokens import write_tokens
 
 VOCAB, BLOCK = 23, 9
@@ -341,3 +342,39 @@ def test_a_checkpoint_of_transformers_trainer_is_a_step_of_its_training(tmp_path
     assert Subject.of("someone/checkpoint-7", None, None).name == "checkpoint-7"
     monkeypatch.chdir("mine/checkpoint-50")
     assert (Subject.of(".", None, None).name, Subject.of(".", None, None).step) == ("mine", 50)
+
+
+def test_sinks_are_left_out_of_other_models_and_kept_in_a_run(model, tokens, tmp_path):
+    def ways(path):
+        measurement = read_rows(path)[0].measurement
+        return measurement["skip_positions"], measurement["skip_special"]
+
+    asked = {"measures": ["nc3_cos_mean"], "groups": 1, "min_count": 1}
+    usual = study.measure_run(model, tokens, out=tmp_path / "usual", **asked)
+    assert ways(usual) == (1, True)
+    chosen = {"skip_positions": 1, "skip_special": True}
+    assert study.measure_run(model, tokens, out=tmp_path / "usual", **asked, **chosen) == usual
+    kept = {"skip_positions": 0, "skip_special": False}
+    whole = study.measure_run(model, tokens, out=tmp_path / "whole", **asked, **kept)
+    assert ways(whole) == (0, False)
+    n = {path: rows_of(path)[2, "all", "val_loss"].n for path in (usual, whole)}
+    assert n[whole] == tokens.split("val").n_labels
+    assert n[usual] == n[whole] - tokens.split("val").n_blocks
+    published = study.measure_run(model, tokens, out=tmp_path, compat=["lc-2024-05"], **asked)
+    assert ways(published) == (0, False)
+    settings = tiny_settings(tokens.path, tmp_path / "run")
+    assert ways(study.measure_run(train(settings).path, **asked)) == (0, False)
+
+
+def test_a_few_positions_that_outweigh_the_rest_are_told_of(tokens, tmp_path):
+    config = TransformerConfig(vocab_size=VOCAB, width=8, depth=1, heads=2, positions=BLOCK)
+    model = Transformer(config, seed=1, name="sinks")
+    with torch.no_grad():
+        model.position_embedding[0] *= 1e4
+    asked = {"measures": ["rank_pr"], "layers": "all"}
+    for skip, told in ((0, True), (1, False)):
+        path = measure_run(model, tokens, out=tmp_path / f"{skip}", skip_positions=skip, **asked)
+        sinks = read_rows(path)[0].measurement["sinks"]
+        assert (sinks is not None) == told
+        if told:  # the final norm makes them like all others
+            assert sinks.startswith("attention sinks: at layers 0, prenorm a few positions")

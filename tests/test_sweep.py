@@ -102,7 +102,7 @@ def test_rows_of_another_way_of_reading_finish_no_run(tmp_path, tokens):
     (planned,) = sweep.plan(file)
     cli.main(["train", str(planned.plan)])
     measures = ["--measures", "nc1_cdnv", "--measures", "nc4_rate"]
-    cli.main(["measure", str(planned.run), *PLAINLY, *measures, "--skip-positions", "2"])
+    cli.main(["measure", str(planned.run), *PLAINLY[:4], *measures, "--skip-positions", "2"])
     assert sweep.plan(file)[0].state == "started"
 
 

@@ -9,9 +9,11 @@ from tightframe import files
 from tightframe.collapse import study
 from tightframe.lm.training import TrainSettings
 
-# Every class and no intervals, whatever the text would allow by default.
-measure_run = functools.partial(study.measure_run, groups=1, min_count=1)
-PLAINLY = ["--groups", "1", "--min-count", "1"]
+# Every class and position and no intervals, whatever the default would be.
+measure_run = functools.partial(
+    study.measure_run, groups=1, min_count=1, skip_positions=0, skip_special=False
+)
+PLAINLY = ["--groups", "1", "--min-count", "1", "--skip-positions", "0", "--no-skip-special"]
 
 
 def tiny_settings(tokens: Path, out: Path, **changes):

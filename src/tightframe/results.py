@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEY = ("run", "step", "split", "layer", "labels", "subset", "metric", "min_count")
 # What of a header's measurement makes another number of a row, and what it is where none is told.
-WAY = {"precision": "fp32", "skip_positions": 0}
+WAY = {"precision": "fp32", "skip_positions": 0, "skip_special": False}
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also behind apostrophes, so that reading is exact
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 

@@ -11,13 +11,13 @@ from tightframe.collapse.measures import Measure, choose, extras_of
 from tightframe.collapse.resampling import GROUPS, MIN_COUNT, usual_min_count
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.states import Pass
-from tightframe.collapse.subject import Model
+from tightframe.collapse.subject import Model, Subject
 from tightframe.corpus.tokens import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
 from tightframe.moments.nearest import Extra
 from tightframe.moments.projection import Projection
-from tightframe.moments.reading import Labels, Reader, Reading
+from tightframe.moments.reading import NEXT, Labels, Reader, Reading
 from tightframe.moments.stream import Precision
 
 # They are about the classifier alone, so an inner layer has none of them.
@@ -35,6 +35,7 @@ class Asked:
     groups: int = 1
     by_frequency: bool = False
     skip_positions: int = 0
+    skip_special: bool = False
     project: int | None = None
     precision: Precision = "fp32"
     ood: str | None = None  # fingerprint of the out-of-distribution tokens
@@ -61,14 +62,14 @@ class Asked:
     @property
     def way(self) -> dict[str, Any]:
         """What makes two values of one measure, layer, subset and minimum count different."""
-        names = ["labels", "groups", "skip_positions", "project", "precision", "ood"]
-        names += ["shared_with", "matched"]
+        names = ["labels", "groups", "skip_positions", "skip_special", "project", "precision"]
+        names += ["ood", "shared_with", "matched"]
         return {name: getattr(self, name) for name in names}
 
     @property
     def reading(self) -> Reading:
         """How positions are read."""
-        return Reading(self.labels, self.skip_positions)
+        return Reading(self.labels, self.skip_positions, self.skip_special)
 
     def a_pass(self, model: Model, batch_tokens: int, shared: SharedClasses | None = None) -> Pass:
         """What has to be kept of the model's embeddings."""
@@ -99,6 +100,35 @@ class Asked:
             and (last or not measure.name.startswith(_OF_THE_HEAD))
             and (dual or not measure.name.startswith(("nc3_", "unc3_")))
         )
+
+
+def usual_positions(subject: Subject, shards: TokenShards, *, compat: bool = False) -> Reading:
+    """Return which positions are left out where nothing else is asked for.
+
+    In pretrained models the first position of a block and those whose input is a special token are
+    attention sinks: a few of them decide the geometry of every inner layer. All positions count of
+    a run, which was trained on these very blocks, and in the published tables.
+    """
+    if subject.run is not None or compat:
+        return NEXT
+    return Reading(skip=min(1, shards.block - 2), skip_special=True)
+
+
+def settle_positions(
+    asked: Asked,
+    subject: Subject,
+    shards: TokenShards,
+    *,
+    skip_positions: int | None,
+    skip_special: bool | None,
+) -> Asked:
+    """Choose which positions are left out, where it was not given, by `usual_positions`."""
+    usual = usual_positions(subject, shards, compat=bool(asked.compat))
+    return dataclasses.replace(
+        asked,
+        skip_positions=usual.skip if skip_positions is None else skip_positions,
+        skip_special=usual.skip_special if skip_special is None else skip_special,
+    )
 
 
 def settle(

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tightframe.collapse import states
+from tightframe.collapse.asked import usual_positions
 from tightframe.collapse.study import Progress
 from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.collapse.values import Geometry
@@ -24,6 +25,7 @@ from tightframe.errors import UserError, printable
 from tightframe.files import whole_file
 from tightframe.lm.hardware import prepared
 from tightframe.moments.pairs import Aggregate, Pairs
+from tightframe.moments.reading import Reader, Reading
 from tightframe.moments.state import ClassMoments, Decisions
 from tightframe.results import write_csv
 
@@ -81,6 +83,8 @@ def measure_classes(
 ) -> Described:
     """Describe a model token by token: three tables, from what a measurement has left if it did.
 
+    Positions are left out as `measure_run` does by default.
+
     Writes classes.parquet and .csv, heavy-tails.csv and heaviest-pairs.csv into the folder
     `results` of the run, in the place of earlier ones: the last description is the one that counts.
 
@@ -95,7 +99,8 @@ def measure_classes(
     """
     subject = Subject.of(model, step, out, trust_remote_code=trust_remote_code)
     shards = subject.tokens(tokens, progress)
-    counts = shards.split("train").label_counts()
+    reading = usual_positions(subject, shards)
+    counts = Reader(shards.split("train"), reading).label_counts()
     if min_count < 1 or int((counts >= min_count).sum()) < 2:
         raise UserError(
             f"min_count is {min_count}; expected 1 or more, so that at least two classes of "
@@ -105,7 +110,7 @@ def measure_classes(
     for name in names:  # mistakes are told before the passes
         ids_of(name, shards.tokenizer, (counts >= min_count).nonzero().flatten().tolist())
     with prepared(subject.threads):
-        moments, decisions = _states(subject, shards, min_count, progress)
+        moments, decisions = _states(subject, shards, reading, min_count, progress)
         tables = by_token(
             moments,
             subject.model.classifier,
@@ -150,7 +155,11 @@ def _quoted(token: str) -> str:
 
 
 def _states(
-    subject: Subject, shards: TokenShards, min_count: int, progress: Progress | None
+    subject: Subject,
+    shards: TokenShards,
+    reading: Reading,
+    min_count: int,
+    progress: Progress | None,
 ) -> tuple[ClassMoments, Decisions]:
     """Those that a measurement has left, or a pass over each split."""
 
@@ -160,7 +169,7 @@ def _states(
         return lambda done, total: progress(stage, done / total, done * shards.block)
 
     last = subject.model.depth
-    wanted = states.Pass(layers=(last,))
+    wanted = states.Pass(layers=(last,), reading=reading)
     moments = states.moments(subject, shards, wanted, progress=show("training split"))
     decisions = states.decisions(
         subject,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.collapse import states
-from tightframe.collapse.asked import Asked, settle
+from tightframe.collapse.asked import Asked, settle, settle_positions
 from tightframe.collapse.checks import check_numbers, share_of
 from tightframe.collapse.rows import (
     header_of,
@@ -66,7 +66,8 @@ def measure_run(
     measures: Sequence[str] | None = None,
     groups: int | None = None,
     by_frequency: bool = False,
-    skip_positions: int = 0,
+    skip_positions: int | None = None,
+    skip_special: bool | None = None,
     project: int | None = None,
     precision: stream.Precision = "fp32",
     random_weights: int | None = None,
@@ -101,7 +102,11 @@ def measure_run(
         groups: Groups of documents that are kept apart, for intervals; 1 is none. By default 20,
             or as many as the text and the memory allow.
         by_frequency: Every measure also over the classes of each frequency stratum.
-        skip_positions: First positions of each block that are left out.
+        skip_positions: First positions of each block that are left out. By default 1, since it is
+            an attention sink in many models; 0 of a run, and with `compat`.
+        skip_special: Leave out positions whose input is a special token, such as the end of a
+            text, which are sinks, too. By default they are left out, but not of a run, and not
+            with `compat`.
         project: Dimensions to which every layer but the last is projected at random.
         precision: Of the forward passes. For "fp32" weights that are stored in 16 bits are widened
             (twice their memory), but those of a model that is given as such; "bf16" takes weights
@@ -139,7 +144,7 @@ def measure_run(
         min_count=1 if min_count is None else min_count,
         groups=1 if groups is None else groups,
         by_frequency=by_frequency,
-        skip_positions=skip_positions,
+        skip_positions=skip_positions or 0,
         project=project,
         precision=precision,
         ood=None if others is None else others.fingerprint,
@@ -159,6 +164,9 @@ def measure_run(
     if say is not None and isinstance(tokens, Text):
         for note in shards.notes:
             say(note)
+    asked = settle_positions(
+        asked, subject, shards, skip_positions=skip_positions, skip_special=skip_special
+    )
     shared = None
     if twin is not None:
         shared = SharedClasses.of(shards, twin, asked.reading, matched=matched)
@@ -195,6 +203,7 @@ def measure_part(
     i, n = share_of(part)
     check_numbers(batch_tokens=batch_tokens)
     free = {name: asked.pop(name, None) for name in ("groups", "min_count")}
+    positions = {name: asked.pop(name, None) for name in ("skip_positions", "skip_special")}
     given = {name: value for name, value in free.items() if value is not None}
     whole = Asked.of(asked.pop("measures", None), **asked, **given)
     subject = Subject.of(
@@ -206,6 +215,7 @@ def measure_part(
         precision=whole.precision,
     )
     shards = subject.tokens(tokens, progress)
+    whole = settle_positions(whole, subject, shards, **positions)
     whole, _ = settle(whole, shards, **free, shared=None, say=say or _silent)
     _check_classes(shards, whole)
     with prepared(subject.threads):
@@ -272,6 +282,7 @@ def _measure(
     last = model.depth
     header = header_of(subject, shards, asked, moments[last])
     header.measurement["weights"] = subject.weights  # the name may be another model's, too
+    header.measurement["sinks"] = _sinks(moments)
     if how.world.rank > 0:
         return header, []
     rows = []
@@ -293,6 +304,21 @@ def _measure(
             for row in rows
         ]
     return header, rows
+
+
+def _sinks(moments: Mapping[int, ClassMoments]) -> str | None:
+    """Return a sentence on layers where a few positions outweigh all others, if there are any."""
+    found = {layer: sinks for layer, state in moments.items() if (sinks := state.norms.sinks())}
+    if not found:
+        return None
+    layers = ", ".join(map(stream.layer_name, found))
+    far = max(found.values(), key=lambda sinks: sinks.times)
+    return (
+        f"attention sinks: at layer{'s' * (len(found) > 1)} {layers} a few positions (up to "
+        f"{max(sinks.share for sinks in found.values()):.2%}) have norms up to {far.times:.0f} "
+        "times the median and outweigh all others, so that measures there are of them; "
+        "--skip-positions and --skip-special leave such positions out"
+    )
 
 
 def _ood(model: Model, asked: Asked, wanted: states.Pass, how: How) -> dict[int, ClassMoments]:

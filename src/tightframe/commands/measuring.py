@@ -35,7 +35,8 @@ def measure(
     measures: Names = None,
     groups: int | None = None,
     by_frequency: Flag = False,
-    skip_positions: int = 0,
+    skip_positions: int | None = None,
+    skip_special: bool | None = None,
     context: int | None = None,
     bos: Literal["auto", "never"] = "auto",
     max_tokens: int | None = None,
@@ -85,7 +86,11 @@ def measure(
     by_frequency
         Every measure also for the classes of each frequency stratum.
     skip_positions
-        First positions of each block to leave out: in many models they are attention sinks.
+        First positions of each block to leave out: in many models they are attention sinks
+        (default: 1; 0 for a run, and with --compat).
+    skip_special
+        Leave out positions whose input is a special token, such as the end of a text: they are
+        sinks, too (default: yes; no for a run, and with --compat).
     context
         With --text: tokens of a block (default: 1,024, or fewer if the model has fewer).
     bos
@@ -155,6 +160,7 @@ def measure(
         "groups": groups,
         "by_frequency": by_frequency,
         "skip_positions": skip_positions,
+        "skip_special": skip_special,
         "project": project,
         "precision": precision,
     }
@@ -181,11 +187,13 @@ def measure(
     if not first_process():
         return
     settled = read_rows(path)[0].measurement
-    asked |= {name: settled[name] for name in ("groups", "min_count")}
+    chosen_for = ("groups", "min_count", "skip_positions", "skip_special")
+    asked |= {name: settled[name] for name in chosen_for}
     wanted = Asked.of(**asked, compat=tuple(compat or ()))
     header, rows = answers(path, wanted)
     if json:
-        show(dumps({"results": str(path), "rows": [vars(row) for row in rows]}))
+        notes = {"results": str(path), "sinks": header.measurement.get("sinks")}
+        show(dumps(notes | {"rows": [vars(row) for row in rows]}))
         return
     control = control_values(path, wanted, rows)
     chosen = measures is not None

@@ -104,6 +104,8 @@ def summary(
         yield from _wrapped(f"({number}) {text}", width)
     yield ""
     yield from _wrapped(_in_words(kept, control, header), width)
+    if sinks := header.measurement.get("sinks"):
+        yield from _wrapped(sinks, width)
     if hidden := len({row.metric for row in rows} - {row.metric for row in kept}):
         yield from _wrapped(f"--full prints {hidden} more measures of each layer.", width)
 
@@ -116,11 +118,21 @@ def _title(header: Header, rows: Sequence[Row], left_out: int) -> str:
     groups = header.measurement.get("groups", 1)
     intervals = f"; 95 % intervals from {groups} groups of documents" if groups > 1 else ""
     labels = {"next": "the next token", "current": "the current token"}.get(rows[0].labels)
+    skipped = _skipped(header)
     return (
         f"{header.run}{step} on {header.tokens['name']}: {of['n_classes']:,} classes"
         f"{samples} in {of['width']:,} dimensions (K/D {of['classes_per_dimension']:.1f}); a class "
-        f"is {labels or 'a shuffled token'}{intervals}"
+        f"is {labels or 'a shuffled token'}{skipped}{intervals}"
     )
+
+
+def _skipped(header: Header) -> str:
+    first, special = (header.measurement.get(name) for name in ("skip_positions", "skip_special"))
+    parts = [
+        f"the first {first} of each block" if first and first > 1 else "the first of each block"
+    ]
+    parts = (parts if first else []) + (["those after a special token"] if special else [])
+    return f"; positions left out: {' and '.join(parts)}" if parts else ""
 
 
 def _by_property(rows: Sequence[Row], notes: "_Notes", control: Control) -> Iterator[str]:
