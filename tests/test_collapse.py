@@ -108,6 +108,9 @@ def test_the_header_says_what_was_measured_by_what(run, tokens):
     assert header.model["classes_per_dimension"] == n_classes / 8
     assert header.tokens["fingerprint"] == shards.fingerprint
     assert header.tokens["train_labels"] == shards.split("train").n_labels
+    shares = shards.split("train").label_counts().numpy() / shards.split("train").n_labels
+    entropy = -sum(share * math.log(share) for share in shares.tolist() if share)
+    assert header.tokens["unigram_entropy"] == pytest.approx(entropy, rel=1e-12)
     assert (header.settings["seed"], header.settings["width"]) == (0, 8)
     measurement = header.measurement
     assert measurement["measures"] == [m.name for m in MEASURES if m.name in DEFAULT]

@@ -15,7 +15,7 @@ import pytest
 from example_results import rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
-from tightframe.report import page, rendering, tables
+from tightframe.report import page, payload, rendering, tables
 from tightframe.report.views import PUBLISHED, ROBUST, VIEWS
 from tightframe.results import gather, read_rows
 
@@ -156,7 +156,7 @@ def test_missing_measures_leave_the_rest_of_the_page(sweep):
 def test_a_measure_that_is_nan_somewhere_is_null_there(sweep):
     shown, found, _ = read(sweep)
     shown.table.loc[3, "nc4_rate"] = float("nan")
-    assert page.payload(shown, found)["panels"]["nc4_rate"]["x"][3] is None
+    assert payload.payload(shown, found)["panels"]["nc4_rate"]["x"][3] is None
 
 
 def test_the_same_rows_give_the_same_page(sweep, text):

@@ -1,6 +1,7 @@
 """The files of a report: what is written, from which results, and the figures' bytes."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from example_results import FLOOR, rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
-from tightframe.analysis.checkpoints import checkpoints
+from tightframe.analysis.checkpoints import checkpoints, is_near_unigram
 from tightframe.collapse import measures
 from tightframe.errors import UserError
 from tightframe.files import write_text
@@ -168,6 +169,14 @@ def test_points_have_the_bars_of_their_own_intervals_only(bounded):
     assert {line["outside_nc3_cos_mean"] for line in page._lines(raised)} == {False}
 
 
+@pytest.mark.parametrize(
+    ("loss", "entropy", "near"),
+    [(2.91, 3.0, True), (2.90, 3.0, False), (8.0, 3.0, True), (2.0, math.nan, False)],
+)
+def test_a_loss_within_three_percent_of_the_entropy_of_frequencies_is_near(loss, entropy, near):
+    assert is_near_unigram(loss, entropy) == near
+
+
 def test_a_few_runs_are_described_and_not_summed_up(bounded, table, found):
     drawn = data_of(bounded)["panels"]["nc4_rate"]["linear"]
     assert drawn["headline"] == ""
@@ -197,6 +206,24 @@ def test_checkpoints_of_one_run_have_no_scatter_and_no_r2(bounded):
     assert found["r2"].isna().all()
     names = {path.name for path in (folder / "report" / "figures").iterdir()}
     assert names == {f"steps_{view.name}.{kind}" for view in VIEWS for kind in ("pdf", "png")}
+
+
+def test_models_that_know_little_more_than_frequencies_are_named(small):
+    # The losses of these runs are from 2.7 to 3.9: of those above 97 % of 3, the page says so.
+    def header(before):
+        return replace(before, tokens={**before.tokens, "unigram_entropy": 3.0})
+
+    for file in small.glob("runs/*/results/*.jsonl"):
+        rewrite(file, header=header)
+    text = report(small).read_text(encoding="utf-8")
+    runs = pd.read_csv(small / "report" / "tables" / "runs.csv")
+    assert set(runs["tokens_unigram_entropy"]) == {3.0}
+    shown = checkpoints(gather(sorted(small.glob("runs/*/results/*.jsonl")))).table
+    near = [(line["run"], line["step"]) for line in page._near_unigram(shown)]
+    above = runs[runs["val_loss"] >= 2.91]
+    assert near == list(zip(above["run"], above["step"], strict=True))
+    assert 0 < len(near) < len(runs)
+    assert 'id="near-unigram"' in text
 
 
 def test_a_refused_column_is_named_on_the_page_and_in_no_table(small):

@@ -170,3 +170,10 @@ def test_layers_stand_side_by_side_within_the_line():
         f"layer {name}" for name in ("0", "1", "prenorm", "2")
     ]
     assert sum("interval: of none" in line for line in full) == 1
+
+
+@pytest.mark.parametrize(("loss", "said"), [(6.41, True), (4.2, False)])
+def test_a_model_that_knows_little_more_than_frequencies_is_said_to(loss, said):
+    header = dataclasses.replace(HEADER, tokens={"name": "novel", "unigram_entropy": 6.5})
+    lines = _lines(_row("nc3_cos_mean"), _row("val_loss", loss), header=header)
+    assert any(line.startswith("Close to a unigram model") for line in lines) == said

@@ -156,8 +156,8 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
     texts, and in several ways. Where the same value was measured twice, with and without groups of
     documents, the row that has an interval is taken, if one has. The header's settings and the
     model's facts come as columns `set_*` and `model_*`, the name and the fingerprint of the tokens
-    as `tokens_name` and `tokens_fingerprint`, the way and the number of groups of documents as
-    `measured_*`.
+    and the entropy of their frequencies as `tokens_*`, the way and the number of groups of
+    documents as `measured_*`.
     """
     import pandas as pd
 
@@ -168,6 +168,7 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
         tokens = header.tokens.get("name", ""), header.tokens.get("fingerprint", "")
         groups = header.measurement.get("groups", 1)
         extra = {"tokens_name": tokens[0], "tokens_fingerprint": tokens[1]}
+        extra |= {"tokens_unigram_entropy": header.tokens.get("unigram_entropy", math.nan)}
         extra |= {f"set_{name}": _cell(value) for name, value in header.settings.items()}
         extra |= {f"model_{name}": _cell(value) for name, value in header.model.items()}
         way = {name: header.measurement.get(name, usual) for name, usual in WAY.items()}

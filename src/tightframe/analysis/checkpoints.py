@@ -15,6 +15,7 @@ from tightframe.errors import UserError
 from tightframe.results import WAY
 
 CHECKPOINT = ["run", "step"]
+NEAR_UNIGRAM = 0.03  # share of the unigram entropy within which a loss is close to it
 MEASURED = [f"measured_{name}" for name in WAY]  # the way in which a checkpoint was measured
 # How the columns that are no measures begin.
 FACTS = ("set_", "model_", "tokens_", "measured_", "low_", "high_")
@@ -151,6 +152,16 @@ def outside(
     value; the two don't belong side by side then. False where there is no interval.
     """
     return (value < low) | (value > high)
+
+
+def is_near_unigram(loss: float, entropy: float) -> bool:
+    """Tell whether a model predicts hardly better than the frequencies of the tokens do.
+
+    Args:
+        loss: Its validation loss, in nats per token.
+        entropy: Entropy of the tokens' frequencies, in nats; NaN where it is not known.
+    """
+    return loss >= (1 - NEAR_UNIGRAM) * entropy
 
 
 def _of_one_setting(metric: Any, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from tightframe.collapse.asked import Asked
@@ -39,10 +40,16 @@ def header_of(subject: Subject, shards: TokenShards, asked: Asked, moments: Clas
         run=subject.name,
         step=subject.step,
         model={"name": subject.name, **facts},
-        tokens=token_facts(shards),
+        tokens={**token_facts(shards), "unigram_entropy": _entropy(moments.counts)},
         settings=subject.settings,
         measurement={**asked.settings, **machine},
     )
+
+
+def _entropy(counts: Int64[Tensor, " C"]) -> float:
+    """Return the entropy of these counts, in nats: about the loss of a model that knows no more."""
+    shares = counts[counts > 0].double() / counts.sum()
+    return float(-(shares * shares.log()).sum())
 
 
 def rows_of_layer(

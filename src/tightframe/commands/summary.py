@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from tightframe.analysis.checkpoints import is_near_unigram
 from tightframe.collapse.answers import Control
 from tightframe.collapse.measures import MEASURES
 from tightframe.lm.interface import PRENORM
@@ -106,6 +107,7 @@ def summary(
     yield from _wrapped(_in_words(kept, control, header), width)
     if sinks := header.measurement.get("sinks"):
         yield from _wrapped(sinks, width)
+    yield from _wrapped(_near_unigram(header, rows), width)
     if hidden := len({row.metric for row in rows} - {row.metric for row in kept}):
         yield from _wrapped(f"--full prints {hidden} more measures of each layer.", width)
 
@@ -210,6 +212,19 @@ def _in_words(rows: Sequence[Row], control: Control, header: Header) -> str:
     end = ", ".join(ends[:-1]) + (" and " if ends[:-1] else "") + ends[-1]
     verb = "these are" if len(ends) > 1 else "this is"
     return f"In words: in {header.run}{step}, {listed}; at full collapse {verb} {end}."
+
+
+def _near_unigram(header: Header, rows: Sequence[Row]) -> str:
+    """Say that a model predicts hardly better than frequencies do; "" if it does."""
+    entropy = header.tokens.get("unigram_entropy", math.nan)
+    for row in rows:
+        if row.metric == "val_loss" and is_near_unigram(row.value, entropy):
+            return (
+                f"Close to a unigram model: val_loss is {row.value:.4g}, the entropy of the "
+                f"frequencies of tokens {entropy:.4g} nats. So little was learnt that the "
+                "geometry says little."
+            )
+    return ""
 
 
 def arrow(metric: str) -> str:

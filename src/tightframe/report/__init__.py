@@ -17,6 +17,7 @@ from tightframe.report import (
     knowledge_figures,
     knowledge_page,
     page,
+    payload,
     profiles,
     tables,
 )
@@ -70,9 +71,9 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
         write_csv(folder / "tables" / "runs.csv", tables.runs(table))
         write_csv(folder / "tables" / "settings.csv", shown.settings)
         write_csv(folder / "tables" / "associations.csv", found)
-        if page.is_scattered(table):
+        if payload.is_scattered(table):
             figures.draw_all(shown, found, folder / "figures")
-        if len(steps := page.against_step(table)):
+        if len(steps := payload.against_step(table)):
             figures.draw_courses(steps, folder / "figures", name="steps")
         smalls = profiles.profiles(rows, table.groupby("run")["val_loss"].min(), _twins(path))
     for profile in smalls:

@@ -1,39 +1,30 @@
 """One self-contained page: the panels, the runs, what the measures mean, where all of it is from.
 
 Names of runs, settings and texts are strangers' words: jinja2 escapes them in the page
-(`rendering.py`), `_hover` for plotly, which reads some HTML.
+(`rendering.py`), `payload.py` for plotly, which reads some HTML.
 """
 
 import dataclasses
-import html
 import math
-import textwrap
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tightframe.analysis.association import FEW_RUNS
-from tightframe.analysis.checkpoints import Checkpoints, outside
+from tightframe.analysis.checkpoints import Checkpoints, is_near_unigram, outside
 from tightframe.report import by_token, profiles, tables, theory
-from tightframe.report.panels import (
-    ON_DARK,
-    ON_LIGHT,
-    SizeScale,
-    course,
-    error_bars,
-    fit,
-    floors,
-    loss_range,
-    parameters,
+from tightframe.report.panels import SizeScale, course, floors, parameters
+from tightframe.report.payload import (
+    against_step,
+    is_scattered,
+    payload,
+    setting,
+    views_of_metrics,
 )
-from tightframe.report.rendering import json_numbers, render_template
-from tightframe.report.views import LOSS, VIEWS, Panel, View, arrow, measure, top
+from tightframe.report.rendering import render_template, word
+from tightframe.report.views import LOSS, VIEWS, Panel, View, arrow, measure
 from tightframe.results import Header
-
-FEWEST = 3  # checkpoints: fewer have no association with the loss, and no figure of one
-_KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
 
 
 def render(
@@ -94,6 +85,7 @@ def render(
         sizes=_size_ticks(everything),
         summary=_summary(table, everything),
         courses=training,
+        near_unigram=_near_unigram(table),
         steps=[(view, [LOSS, *panels]) for view, panels in steps],
         n_looks=len(looks),
         views=VIEWS,
@@ -141,132 +133,12 @@ def render_theory(one: theory.Theory, sources: Mapping[str, Any], commands: Sequ
     )
 
 
-def is_scattered(table: pd.DataFrame) -> bool:
-    """Tell whether measures are drawn against losses: not those of one run, nor of two points."""
-    return len(table) >= FEWEST and table["run"].nunique() > 1
-
-
-def against_step(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the checkpoints to draw against their steps.
-
-    They are those of runs with several, where there are fewer runs than say something together.
-    """
-    if table.empty or table["run"].nunique() >= FEW_RUNS:
-        return table.iloc[:0]
-    return table[table.groupby("run")["step"].transform("size") >= FEWEST]
-
-
-def payload(
-    shown: Checkpoints, found: pd.DataFrame, courses: pd.DataFrame | None = None
-) -> dict[str, Any]:
-    """Return what the script draws, as plain JSON-able values: points once, then each panel."""
-    table = shown.table
-    sizes = SizeScale.of(pd.concat([table, courses], ignore_index=True))
-    shared = {
-        "sizeRange": [math.log10(sizes.low), math.log10(sizes.high)],
-        "colours": {"light": ON_LIGHT, "dark": ON_DARK},
-        "courses": {
-            "steps": _courses(against_step(table)),
-            "training": {} if courses is None else _courses(courses),
-        },
-    }
-    return shared | (_points(shown, found) if len(table) else {})
-
-
-def _points(shown: Checkpoints, found: pd.DataFrame) -> dict[str, Any]:
-    """Return the checkpoints against their validation losses."""
-    table, refused = shown.table, shown.refused
-    runs = table.sort_values("step", kind="stable").groupby("run", sort=False)
-    panels = {}
-    for panel in dict.fromkeys(panel for view in VIEWS for panel in view.panels):
-        if panel.metric in table:
-            panels[panel.metric] = {
-                "x": json_numbers(table[panel.metric], digits=7),
-                "bars": _bars(table, panel.metric),
-                "linear": dataclasses.asdict(fit(table, found, panel.metric, log=False)),
-                "log": dataclasses.asdict(fit(table, found, panel.metric, log=True)),
-            }
-    return {
-        "loss": json_numbers(table["val_loss"], digits=7),
-        "lossBars": _bars(table, "val_loss"),
-        "lossRange": loss_range(table),
-        "size": json_numbers(np.log10(table["model_n_parameters"].astype(float)), digits=7),
-        "floors": [{"value": value, "label": label} for value, label in floors(table)],
-        "threads": [[int(place) for place in run.index] for _, run in runs],
-        "hover": _hover(table),
-        "panels": panels,
-        "views": {
-            view.name: [
-                {
-                    "metric": panel.metric,
-                    "family": panel.family,
-                    "title": panel.title,
-                    "top": top(panel.metric),
-                    "arrow": "; ".join(
-                        filter(None, [arrow(panel.metric), _setting(panel.metric, shown)])
-                    ),
-                    "missing": refused.get(panel.metric, f"no {panel.metric} in these results"),
-                }
-                for panel in view.panels
-            ]
-            for view in VIEWS
-        },
-    }
-
-
-def _bars(table: pd.DataFrame, metric: str) -> dict[str, list[float | None]] | None:
-    """Return how far intervals reach beyond the values; None where there is none."""
-    low, high = error_bars(table, metric)
-    if low.isna().all():
-        return None
-    return {
-        "below": json_numbers(table[metric] - low, digits=4),
-        "above": json_numbers(high - table[metric], digits=4),
-    }
-
-
-def _setting(metric: str, shown: Checkpoints) -> str:
-    """Say with which minimum count a metric was measured; "" where that is 1."""
-    least = shown.min_counts.get(metric)
-    return "" if least is None else f"min_count {least:,}"
-
-
-def _courses(courses: pd.DataFrame) -> dict[str, Any]:
-    """Return every measure of the views, and the loss, against the step, a line a run."""
-    drawn = {}
-    for metric in ("val_loss", *_views_of_metrics()):
-        if (one := course(courses, metric)) is not None:
-            lines = zip(
-                *(one.runs, one.sizes, one.steps, one.values, one.low, one.high), strict=True
-            )
-            drawn[metric] = {
-                "positive": one.positive,
-                "decades": one.decades,
-                "top": top(metric),
-                "stepTicks": one.step_ticks,
-                "valueTicks": one.value_ticks,
-                "arrow": arrow(metric, upright=True),
-                "lines": [
-                    {
-                        "run": _escape(run),
-                        "size": math.log10(size),
-                        "x": steps,
-                        "y": json_numbers(values, digits=7),
-                        "low": json_numbers(low, digits=7),
-                        "high": json_numbers(high, digits=7),
-                    }
-                    for run, size, steps, values, low, high in lines
-                ],
-            }
-    return drawn
-
-
 def facts(each: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """For every name its different values: numbers by size, words as they come."""
     values: dict[str, dict[str, Any]] = {}
     for one in each:
         for name, value in _flat(one):
-            values.setdefault(name, {})[_word(value)] = value
+            values.setdefault(name, {})[word(value)] = value
     lines = []
     for name, different in values.items():
         numbers = all(isinstance(value, int | float) for value in different.values())
@@ -286,52 +158,6 @@ def _flat(one: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(_word(item) for item in value) or "none"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _hover(table: pd.DataFrame) -> list[str]:
-    """The run of every point, its loss, size and settings, escaped and in short lines.
-
-    Shown are the settings in which the runs differ, and the usual ones.
-    """
-    names = [name for name in table.columns if name.startswith("set_") and name != "set_out"]
-    usual = {f"set_{name}" for name in _KEY_SETTINGS}
-    shown = [name for name in names if name in usual or table[name].nunique(dropna=False) > 1]
-    texts = []
-    for line in table.to_dict("records"):
-        above = line["loss_above_floor"]
-        known = "" if math.isnan(above) else f", {above:.3f} above the floor"
-        settings = [
-            f"{name.removeprefix('set_').replace('_', ' ')} {_word(line[name])}"
-            for name in shown
-            if not pd.isna(line[name])
-        ]
-        # A line breaks between two settings, not within one.
-        joined = "; ".join(setting.replace(" ", "\N{NO-BREAK SPACE}") for setting in settings)
-        parts = [
-            f"step {line['step']:,}; {parameters(line['model_n_parameters'])} parameters",
-            f"loss {line['val_loss']:.3f}{known}",
-            *textwrap.wrap(joined, 44, max_lines=6, break_on_hyphens=False),
-        ]
-        run = str(line["run"])
-        run = run if len(run) <= 44 else f"{run[:43]}\N{HORIZONTAL ELLIPSIS}"
-        texts.append("<br>".join([f"<b>{_escape(run)}</b>", *map(_escape, parts)]))
-    return texts
-
-
-def _escape(text: str) -> str:
-    return html.escape(text, quote=False)  # plotly knows &lt; &gt; &amp; and not &quot;
 
 
 def _lines(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
@@ -379,9 +205,9 @@ def _columns(shown: Checkpoints) -> list[dict[str, Any]]:
             "label": metric,
             "kind": "measure",
             "views": views,
-            "setting": _setting(metric, shown),
+            "setting": setting(metric, shown),
         }
-        for metric, views in _views_of_metrics().items()
+        for metric, views in views_of_metrics().items()
         if metric in table
     ]
     return found
@@ -397,18 +223,9 @@ def _associations(found: pd.DataFrame) -> list[dict[Hashable, Any]]:
             "r2_log": line[metric, True, "all"]["r2"],
             "r2_last": line[metric, False, "last"]["r2"],
         }
-        for metric, views in _views_of_metrics().items()
+        for metric, views in views_of_metrics().items()
         if (metric, False, "all") in line
     ]
-
-
-def _views_of_metrics() -> dict[str, str]:
-    """The measures in the order of their panels, and the views that show each."""
-    views: dict[str, list[str]] = {}
-    for pair in zip(*(view.panels for view in VIEWS), strict=True):
-        for view, panel in zip(VIEWS, pair, strict=True):
-            views.setdefault(panel.metric, []).append(view.name)
-    return {metric: " ".join(names) for metric, names in views.items()}
 
 
 def _shown_courses(courses: pd.DataFrame) -> list[tuple[View, list[Panel]]]:
@@ -435,6 +252,14 @@ def _summary(table: pd.DataFrame, everything: pd.DataFrame) -> dict[str, Any]:
         "tied": sorted({bool(one) for one in tied}),
         "texts": sorted(_texts(table)),
     }
+
+
+def _near_unigram(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return the checkpoints that predict hardly better than frequencies do."""
+    lines = [] if table.empty else table.to_dict("records")
+    return [
+        line for line in lines if is_near_unigram(line["val_loss"], line["tokens_unigram_entropy"])
+    ]
 
 
 def _texts(table: pd.DataFrame) -> list[str]:

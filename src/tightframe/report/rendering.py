@@ -46,6 +46,19 @@ def number(value: Any, digits: int = 4) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def word(value: Any) -> str:
+    """Return a setting or a fact as a reader would write it."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(word(item) for item in value) or "none"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def json_numbers(values: Iterable[float], *, digits: int) -> list[float | None]:
     """Numbers for a script, to so many significant digits; null for what is not finite."""
     return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in values]
