@@ -1,6 +1,7 @@
 """The section on what a text predicts: what it is made of, and that it is drawn in a browser."""
 
 import base64
+import dataclasses
 import json
 import re
 import warnings
@@ -18,6 +19,8 @@ from tightframe.ntp.model_checkpoints import ModelCheckpoint, save_model_checkpo
 from tightframe.ntp.storage import save_table
 from tightframe.ntp.table import ContextTable
 from tightframe.report import report, theory
+from tightframe.report.by_token import visible
+from tightframe.report.page import render_theory
 from tightframe.report.theory_folder import read_theory
 from tightframe.results import Header, Row, write_rows
 
@@ -78,6 +81,31 @@ def test_a_table_is_read_with_all_that_was_made_of_it(folder):
     assert [one.label for one in found.spectra] == ["prediction", "proxy"]
     assert len(found.concepts) == 2
     assert sources["solution"].startswith("svm-")
+
+
+def test_the_words_and_contexts_of_a_concept_are_chips_with_their_spaces_seen(folder, page):
+    concepts = read_theory(folder)[0].concepts
+    words = [word for concept in concepts for words, _ in concept.sides for word in words]
+    contexts = [text for concept in concepts for _, texts in concept.sides for text in texts]
+    assert set(words) <= set(read_theory(folder)[0].maps.words) | {visible(HOSTILE)}
+    assert not any(" " in text for text in (*words, *contexts))
+    chips = page.read_text(encoding="utf-8").count('<code class="token">')
+    assert chips == len(words) + len(contexts)
+
+
+def test_models_at_one_step_stand_in_a_table_and_in_no_panel(folder, tmp_path):
+    found, sources = read_theory(folder)
+    first = [
+        dataclasses.replace(line, steps=line.steps[:1], values=line.values[:1])
+        for course in found.courses
+        for line in course.lines
+    ]
+    course = dataclasses.replace(found.courses[0], lines=tuple(first))
+    single = dataclasses.replace(found, courses=(course,))
+    text = render_theory(single, sources, [])
+    assert 'class="panel theory-course"' not in text
+    assert text.count('<th scope="row" title=') == len(first)
+    assert 'class="panel theory-course"' in render_theory(found, sources, [])
 
 
 def test_the_prediction_at_the_model_s_loss_is_a_line_of_its_own(folder):

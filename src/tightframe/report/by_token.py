@@ -114,10 +114,15 @@ def summary(classes: pd.DataFrame) -> dict[str, Any]:
 
 
 def readable(token: str) -> str:
-    """A token for plotly, which reads some HTML: escaped, its spaces seen, not too long."""
+    """Return a token for plotly, which reads some HTML: escaped, its spaces seen, not too long."""
+    return html.escape(visible(token), quote=False)
+
+
+def visible(token: str) -> str:
+    """Return a token with its spaces seen, not too long."""
     seen = printable(token)
     seen = seen if len(seen) <= _LONGEST else f"{seen[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
-    return html.escape(seen.replace(" ", "\N{OPEN BOX}"), quote=False)
+    return seen.replace(" ", "\N{OPEN BOX}")
 
 
 def _read(file: Path) -> pd.DataFrame:

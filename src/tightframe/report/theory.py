@@ -160,6 +160,11 @@ class Course:
         return any(len(line.steps) == 1 for line in self.lines)
 
     @property
+    def has_way(self) -> bool:
+        """Whether a line has several steps; else its numbers stand in a table."""
+        return any(len(line.steps) > 1 for line in self.lines)
+
+    @property
     def curves(self) -> tuple[Curve, ...]:
         """Those that have a line, where there are several to tell apart."""
         drawn = {line.label for line in self.lines}
@@ -204,7 +209,7 @@ class Concept:
 
     number: int
     value: float  # singular value
-    sides: tuple[tuple[str, str], ...]  # tokens, contexts of each side
+    sides: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]  # tokens, contexts of each side
 
 
 @dataclasses.dataclass(frozen=True)

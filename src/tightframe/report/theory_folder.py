@@ -22,7 +22,7 @@ from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import best_solution, load_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.ntp.table import ContextTable
-from tightframe.report.by_token import readable
+from tightframe.report.by_token import readable, visible
 from tightframe.report.theory import (
     AT_SAME_LOSS,
     MOST_CONTEXTS,
@@ -180,11 +180,9 @@ def _concepts(folder: Path) -> tuple[Concept, ...]:
     return tuple(found[:MOST_CONCEPTS])
 
 
-def _sides(lines: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    def listed(what: str, side: str, between: str) -> str:
+def _sides(lines: pd.DataFrame) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    def listed(what: str, side: str) -> tuple[str, ...]:
         of_side = lines[(lines["what"] == what) & (lines["side"] == side)].sort_values("rank")
-        return between.join(map(str, of_side["text"]))
+        return tuple(visible(str(text)) for text in of_side["text"])
 
-    return tuple(
-        (listed("token", side, " \N{MIDDLE DOT} "), listed("context", side, " | ")) for side in "+-"
-    )
+    return tuple((listed("token", side), listed("context", side)) for side in "+-")
