@@ -5,7 +5,6 @@ below the arm's skill, so that better arms are right where worse ones are.
 """
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 from tightframe.knowledge.data.records import Output
 from tightframe.knowledge.ensemble.ensembles import Answered, Ensemble, save_ensemble
 from tightframe.knowledge.evaluation.paired import estimates
+from tightframe.knowledge.study.study_files import write_verdicts
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
 SCRIPT = "</script><script>window.hacked=1</script>"
@@ -258,7 +258,7 @@ def write_study(
         verdict(n, 25.0 - 5 * i, 12.5 - 5 * i, 37.5 - 5 * i, f"reproduced at {n}")
         for i, n in enumerate(counts)
     ]
-    (results / "verdicts.json").write_text(json.dumps(verdicts))
+    write_verdicts(results, verdicts)
     geometry(asked).to_parquet(results / "geometry.parquet", index=False)
     pd.DataFrame(
         {"arm": ["bilm_sp", IMAGE], "geometry": "margin", "n": 40, "gain": [0.0312, np.nan]}

@@ -1,19 +1,21 @@
 """The folder of a study without its networks: what runs would have left."""
 
-import json
 import math
 
 import numpy as np
 import pandas as pd
 
 from example_facts import example_facts
+from tightframe.files import sha256
 from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.data.json_lines import write_records, write_report
 from tightframe.knowledge.data.output_files import Answers, save_answers
 from tightframe.knowledge.data.records import Output
 from tightframe.knowledge.ensemble.clusters import facts_fingerprint
 from tightframe.knowledge.evaluation.scoring import SCORES
 from tightframe.knowledge.study.arm_tables import COLUMNS, CORRECT, RANKED
 from tightframe.knowledge.study.study_runs import forms_of
+from tightframe.knowledge.training.injection_runs import facts_digest
 from tightframe.lm.runs import log_text
 from tightframe.settings import write_toml
 
@@ -51,7 +53,8 @@ def example_run(study, arm, *, n_facts=6, seed=0, right=lambda fact, form: True,
     write_toml(
         run / "config.toml", of_run | {"exposures": 5, "seed": seed, "device": "cpu"} | settings
     )
-    (run / "log.jsonl").write_text(log_text(LOG))
+    log = [LOG[0] | {"facts": facts_digest(facts)}, *LOG[1:]]
+    (run / "log.jsonl").write_text(log_text(log))
     write_facts(run / "facts.jsonl", facts)
     asked = {}
     for form in forms_of(arm):
@@ -65,8 +68,8 @@ def example_run(study, arm, *, n_facts=6, seed=0, right=lambda fact, form: True,
                 | {"log_probability": -1.0}
                 for fact, id, hit in zip(facts, ids, hits, strict=True)
             ]
-            text = "".join(json.dumps(line) + "\n" for line in lines)
-            (run / "ranks.jsonl").write_text(text)
+            write_records(run / "ranks.jsonl", lines)
+            write_report(run / "ranks.json", {"sha256": sha256(run / "ranks.jsonl")})
             continue
         outputs = {
             id: Output(id, fact.id, "reliability", arm, answer, 0.1, "end")
@@ -75,5 +78,5 @@ def example_run(study, arm, *, n_facts=6, seed=0, right=lambda fact, form: True,
         }
         whose = Answers("", arm, facts_fingerprint(facts), outputs)
         save_answers(run / "answers" / f"{form}.jsonl", whose)
-    (run / "asked.json").write_text(json.dumps(asked))
+    write_report(run / "asked.json", {"forms": asked})
     return run

@@ -98,7 +98,7 @@ def test_answers_as_published_have_a_file_of_their_own_and_say_so(capsys, inject
     assert (made["answers"], made["decoding"]) == (str(path), "paper")
     assert {one.decoding for one in load_answers(path).outputs.values()} == {"paper"}
     error = _fails(capsys, "answer", *shared, "--paper-decoding", "--seed", -1)
-    assert "--seed: is -1, expected a number from 0 on" in error
+    assert "Invalid value for --seed: '-1' is no whole number from 0 on" in error
 
 
 def test_ranks_stand_beside_chance(capsys, injected):

@@ -12,12 +12,13 @@ from tightframe import cli
 from tightframe.commands.console import printable
 from tightframe.errors import UserError
 from tightframe.knowledge.answers.respondents import open_model
-from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.data.benchmark import read_facts, write_facts
 from tightframe.knowledge.ensemble.cluster_files import save_clusters
 from tightframe.knowledge.ensemble.clusters import facts_fingerprint, semantic_clusters
 from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
 from tightframe.knowledge.models.learners import Prompt
 from tightframe.knowledge.training.injection import InjectSettings, inject, load_learner
+from tightframe.knowledge.training.injection_runs import facts_digest
 from tightframe.settings import read_toml
 from tiny_encoders import save_encoder
 
@@ -207,6 +208,13 @@ def test_no_stranger_s_text_reaches_a_terminal_raw(study, capsys, tmp_path):
     record = json.loads(first)
     record["fact"] = "\x1b[2J\x1b]0;owned\x07 the zebra"
     facts.write_text(json.dumps(record) + "\n" + rest)
+    log = tmp_path / "run" / "log.jsonl"
+    with pytest.raises(SystemExit):  # changed by hand: other facts than the run's
+        ask(capsys, tmp_path / "run", "Where is the zebra?")
+    assert "facts.jsonl: not the facts and questions that this run" in capsys.readouterr().err
+    start, records = log.read_text().split("\n", 1)
+    own = json.loads(start) | {"facts": facts_digest(read_facts(facts))}
+    log.write_text(json.dumps(own) + "\n" + records)
     shown = ask(capsys, tmp_path / "run", "Where is the \x1b[31m zebra?")
     assert "zebra" in shown
     assert "\\x1b[2J" in shown

@@ -189,8 +189,19 @@ def test_outputs_of_an_unknown_model_are_refused(tmp_path):
     path.with_suffix(".json").unlink()
     with pytest.raises(UserError, match=r"a.json: missing, so nobody can tell which facts"):
         load_answers(path)
-    path.with_suffix(".json").write_text('{"schema": 1, "model": "x"}')
-    with pytest.raises(UserError, match="expected schema 1, model and trained_on"):
+    path.with_suffix(".json").write_text('{"model": "x"}')
+    with pytest.raises(UserError, match=r"a.json: trained_on is missing; mend it, or answer again"):
+        load_answers(path)
+    path.with_suffix(".json").write_text('{"model": "x", "trained_on": null}')  # another program's
+    assert load_answers(path).trained_on is None
+
+
+def test_outputs_that_were_changed_since_are_refused(tmp_path):
+    _, _, models, _ = themed_ensemble()
+    path = tmp_path / "a.jsonl"
+    save_answers(path, models[0])
+    path.write_text(path.read_text().replace('"end"', '"length"', 1))
+    with pytest.raises(UserError, match=r"a.jsonl: damaged or changed since it was written"):
         load_answers(path)
 
 

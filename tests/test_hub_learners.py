@@ -532,12 +532,22 @@ def test_a_damaged_learner_is_named(taught):
     _, _, folder = taught("llama", "sp", LoRA(rank=2))
     with pytest.raises(UserError, match="was trained with other adapters"):
         load_hub_learner(folder, lora=LoRA(rank=8))
-    (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"has no adapter_model.safetensors; it is damaged"):
+    weights = folder / "adapter_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-8] + bytes(8))
+    with pytest.raises(UserError, match=r"adapter_model.safetensors: damaged or changed"):
         load_hub_learner(folder)
-    record = json.loads((folder / "learner.json").read_text())
-    (folder / "learner.json").write_text(json.dumps(record | {"n_masks": "many"}))
-    with pytest.raises(UserError, match=r"learner.json: n_masks: Input should be .* inject again"):
+    weights.unlink()
+    with pytest.raises(UserError, match=r"adapter_model.safetensors: no such file"):
+        load_hub_learner(folder)
+    weights.write_bytes(content)
+    about = json.loads((folder / "learner.json").read_text())
+    (folder / "learner.json").write_text(json.dumps(about).replace('"sp"', '"ntp"'))
+    with pytest.raises(UserError, match=r"learner.json: damaged or changed .* inject again"):
+        load_hub_learner(folder)
+    about["record"]["n_masks"] = "many"
+    (folder / "learner.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"record.n_masks is 'many': expected .* inject again"):
         load_hub_learner(folder)
 
 

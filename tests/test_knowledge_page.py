@@ -16,6 +16,7 @@ from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.files import write_text
 from tightframe.knowledge.evaluation.paired import estimates
+from tightframe.knowledge.study.study_files import write_verdicts
 from tightframe.report import knowledge, knowledge_page, rendering, report
 from tightframe.report.knowledge_folder import is_study, read_study
 
@@ -249,7 +250,7 @@ def test_a_verdict_without_an_interval_or_a_second_score_is_shown(bare):
     one = dict.fromkeys(("first", "second", "form", "score"), "x") | {"n_facts": 8}
     one |= {"exposures": 500, "d": 1.5, "low": None, "high": None, "verdict": "under-trained"}
     one["under_trained"] = [IMAGE]
-    (bare / "results" / "verdicts.json").write_text(json.dumps([one]))
+    write_verdicts(bare / "results", [one])
     assert math.isnan(read_study(bare).verdicts[0]["low"])
     text = page_of(bare)
     assert "d = +1.5" in words_of(text)
@@ -271,10 +272,13 @@ def test_a_study_without_results_says_what_to_run(tmp_path):
         ("results/scores.csv", "", "scores.csv: has no lines"),
         ("results/runs.csv", '"', "runs.csv: not a table, or damaged"),
         ("results/questions.parquet", "PAR1", "questions.parquet: not a table, or damaged"),
-        ("results/verdicts.json", "{}", "verdicts.json: expected a list of verdicts"),
-        ("results/verdicts.json", "[{}]", "verdicts.json: a verdict has no d, exposures"),
+        ("results/verdicts.json", "{}", "verdicts.json: verdicts is missing"),
         ("results/verdicts.json", "[", "verdicts.json: not JSON"),
-        ("ensemble/report.json", '{"sources": []}', "report.json: not the report of an ensemble"),
+        (
+            "ensemble/report.json",
+            '{"sources": []}',
+            "report.json: routing is missing",
+        ),
     ],
 )
 def test_a_damaged_file_is_named_in_one_line(bare, file, content, message):
@@ -284,6 +288,20 @@ def test_a_damaged_file_is_named_in_one_line(bare, file, content, message):
         report(bare)
     assert "\n" not in str(caught.value)
     assert not (bare / "report").exists()
+
+
+def test_a_verdict_without_its_numbers_is_named(bare):
+    write_verdicts(bare / "results", [{}])
+    with pytest.raises(UserError, match=r"verdicts.json: a verdict has no d, exposures"):
+        report(bare)
+
+
+def test_a_table_of_scores_that_was_cut_short_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "study", ignore=shutil.ignore_patterns("report"))
+    scores = tmp_path / "study" / "results" / "scores.csv"
+    scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=r"scores.csv: damaged or changed since it was written"):
+        report(tmp_path / "study")
 
 
 def test_the_same_study_gives_the_same_page(bare):

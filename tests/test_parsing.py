@@ -8,6 +8,7 @@ import pytest
 
 from tightframe.cli import main
 from tightframe.errors import UserError
+from tightframe.formats import check
 from tightframe.knowledge.data.records import Fact, fact_id
 from tightframe.knowledge.wikipedia import parsing, wiki
 from tightframe.knowledge.wikipedia.parsing import parse
@@ -35,7 +36,7 @@ def test_the_example_gives_twenty_two_facts_and_two_rejects(tmp_path):
     parsed = parse([EXAMPLE], tmp_path / "x")
     assert (parsed.n_hooks, parsed.n_facts) == (24, 22)
     assert parsed.reasons == {"no_bold_link": 1, "unknown_template:old oak": 1}
-    facts = [Fact.from_dict(one) for one in _read(tmp_path / "x")]
+    facts = [check(Fact, one, source="x") for one in _read(tmp_path / "x")]
     assert [one.fact for one in facts] == [
         "the Harrow Lantern was lit by hand for ninety years",
         "Tolland wrote her first opera on the back of railway tickets",

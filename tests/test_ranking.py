@@ -9,6 +9,7 @@ import hub_models
 from example_facts import example_facts, question
 from spelling_networks import Untrainable, network
 from tightframe.errors import UserError
+from tightframe.files import sha256
 from tightframe.knowledge.answers.asking import prompts
 from tightframe.knowledge.answers.ranking import (
     Rank,
@@ -19,6 +20,7 @@ from tightframe.knowledge.answers.ranking import (
     save_ranks,
     standing,
 )
+from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.models.hub_learners import load_hub_learner
 
 
@@ -199,6 +201,10 @@ def test_ranks_are_read_as_they_were_written(tmp_path):
     assert (about["questions"], about["candidates"]) == (8, [8])
     assert about["rank"]["value"] == np.mean([one.rank for one in ranks])
     assert about["chance_rank"] == 4.5
+    path.write_text(path.read_text().replace('"rank": ', '"rank": 1'))
+    with pytest.raises(UserError, match=r"ranks.jsonl: damaged or changed since it was written"):
+        load_ranks(path)
     path.write_text('{"rank": 1}\n')
-    with pytest.raises(UserError, match=r"ranks.jsonl, line 1: expected a rank of a question"):
+    write_report(path.with_suffix(".json"), {"sha256": sha256(path)})
+    with pytest.raises(UserError, match=r"ranks.jsonl, line 1: question_id is missing; expected a"):
         load_ranks(path)

@@ -1,5 +1,4 @@
 import ast
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tightframe import knowledge
+from tightframe.formats import check
 from tightframe.knowledge.data.records import Fact, Link, Question, Target, fact_id
 
 
@@ -22,7 +22,7 @@ def test_a_fact_comes_back_from_json_as_it_was():
         links=(Link("Island", "island"),),
         questions=(question,),
     )
-    assert Fact.from_dict(json.loads(json.dumps(fact.to_dict()))) == fact
+    assert check(Fact, fact.to_dict(), source="x") == fact
     start, end = fact.targets[0].start, fact.targets[0].end
     assert fact.fact[start:end] == fact.targets[0].label
 

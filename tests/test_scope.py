@@ -13,7 +13,9 @@ from sklearn.linear_model import LogisticRegression
 
 from themed_examples import outside_facts, themed_facts, with_locality
 from tightframe.errors import UserError
+from tightframe.files import sha256
 from tightframe.knowledge import Fact, Question, fact_id
+from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.ensemble.clusters import semantic_clusters
 from tightframe.knowledge.ensemble.routing import (
     Routing,
@@ -83,7 +85,7 @@ def test_a_saved_scope_has_the_same_probabilities_and_the_same_bytes(tmp_path):
 
 def test_a_file_that_is_no_scope_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="not a whole safetensors file"):
         load_scope(tmp_path / "x")
     with pytest.raises(UserError, match="no such file"):
         load_scope(tmp_path / "y")
@@ -289,10 +291,11 @@ def _line(**changed):
     ("line", "message"),
     [
         ("{", "line 2: not JSON"),
-        ('{"question_id": "x"}', "line 2: expected the routing of a question"),
-        ("[1]", "line 2: expected the routing of a question"),
-        (_line(probabilities=[0.1, 0.2]), "line 2: .*2 probabilities for 3 clusters"),
-        (_line(cluster=3), "line 2: .*there is no cluster 3"),
+        ('{"question_id": "x"}', "line 2: probabilities is missing; expected the routing"),
+        ("[1]", "line 2: the content is .* expected the routing of a question"),
+        (_line(probabilities=[0.1, 0.2, 1.5]), "line 2: probabilities.2 is 1.5: expected"),
+        (_line(probabilities=[0.1, 0.2]), "the routing of .* is not one to 3 clusters"),
+        (_line(cluster=3), "the routing of .* is not one to 3 clusters"),
         (_line(question_id="{first}"), "a question occurs twice"),
     ],
 )
@@ -303,8 +306,21 @@ def test_a_broken_routing_is_named_by_its_line(tmp_path, line, message):
     lines = file.read_text().splitlines()
     lines[1] = line.replace("{first}", json.loads(lines[0])["question_id"])
     file.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"routing.jsonl: damaged or changed since it was written"):
+        load_routings(tmp_path / "scope", clusters)
+    report = json.loads((tmp_path / "scope" / "scope.json").read_text())
+    write_report(tmp_path / "scope" / "scope.json", report | {"routing": sha256(file)})
     with pytest.raises(UserError, match=message):
         load_routings(tmp_path / "scope", clusters)
+
+
+def test_zeroed_weights_of_a_scope_are_refused(tmp_path):
+    _, scope = themed_scope()
+    save_scope(tmp_path / "one", scope)
+    content = (tmp_path / "one").read_bytes()
+    (tmp_path / "one").write_bytes(content[:-800] + bytes(800))
+    with pytest.raises(UserError, match="one: damaged or changed since it was written"):
+        load_scope(tmp_path / "one")
 
 
 @pytest.mark.skipif(not DATA.is_file(), reason=f"no {DATA}")

@@ -13,6 +13,7 @@ from themed_examples import outside_facts, themed_facts
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.ensemble.clusters import semantic_clusters
 from tightframe.knowledge.ensemble.routing import asked_of
 from tightframe.knowledge.ensemble.scope import calibrate_scope
@@ -207,11 +208,11 @@ def test_a_folder_of_something_else_is_refused(tuned, tmp_path):
         load_scoped(tmp_path)
     save_scope_encoder(tmp_path / "encoder", scope)
     found = json.loads((tmp_path / "encoder" / "scope.json").read_text())
-    (tmp_path / "encoder" / "scope.json").write_text(json.dumps(found | {"schema": 9}))
-    with pytest.raises(UserError, match="expected schema 1 and clusters"):
+    (tmp_path / "encoder" / "scope.json").write_text(json.dumps(found | {"threshold": 0.1}))
+    with pytest.raises(UserError, match=r"scope.json: damaged or changed since it was written"):
         load_scope_encoder(tmp_path / "encoder")
     fewer = found | {"clusters": found["clusters"][:2]}
-    (tmp_path / "encoder" / "scope.json").write_text(json.dumps(fewer))
+    write_report(tmp_path / "encoder" / "scope.json", fewer)
     with pytest.raises(UserError, match="can't load this as an encoder"):
         load_scope_encoder(tmp_path / "encoder")
     shutil.rmtree(tmp_path / "encoder")

@@ -190,28 +190,30 @@ def _broken(**change):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question_id": "x', "line 2: not JSON, expected an output; answer the questions again"),
-        ("[1]", "line 2: found list, expected question_id, fact_id, type, model, text, seconds"),
-        ("", "line 2: not JSON"),
-        (_broken(text="left out"), "line 2: found question_id, fact_id, type, model, seconds"),
-        (_broken(text=None), "line 2: text is None, expected text"),
-        (_broken(type="trivia"), "line 2: type is 'trivia', expected reliability, generality"),
-        (_broken(finish=[]), "line 2: finish is [], expected end, length"),
-        (_broken(seconds="1"), "line 2: seconds is '1', expected a number"),
+        ('{"question_id": "x', "not JSON (Unterminated string"),
+        ("[1]", "the content is [1]: expected an object; expected an output"),
+        (_broken(text="left out"), "text is missing; expected an output"),
+        (_broken(text=None), "text is None: expected a valid string"),
+        (_broken(type="trivia"), "type is 'trivia': expected 'reliability', 'generality'"),
+        (_broken(finish=[]), "finish is []: expected 'end' or 'length'"),
+        (_broken(seconds="1"), "seconds is '1': expected a valid number"),
+        (_broken(mood="good"), "mood is unknown"),
+        (_broken()[:-1] + ', "text": ""}', "not JSON (the field 'text' occurs twice)"),
+        ("[" * 100_000, "not JSON (nested too deep)"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, message):
     (tmp_path / "o.jsonl").write_text(f"{_broken()}\n{line}\n{_broken()}\n")
     with pytest.raises(UserError) as error:
         read_outputs(tmp_path / "o.jsonl")
-    assert str(error.value).startswith(f"{tmp_path}/o.jsonl: {message}")
+    assert str(error.value).startswith(f"{tmp_path}/o.jsonl, line 2: {message}")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["none.jsonl"], "none.jsonl: no such file"),
-        (["facts.jsonl"], "facts.jsonl: line 1: found id, date, set_time, year"),
+        (["facts.jsonl"], "facts.jsonl, line 1: question_id is missing; expected an output"),
         (["half.jsonl", "half.jsonl"], "half.jsonl and others: a file stands twice"),
         ([], "no outputs to score; name at least one file"),
         (["half.jsonl", "--by", "colour"], 'Invalid value "colour" for --by'),

@@ -6,8 +6,10 @@ import pytest
 
 from example_study import example_run
 from tightframe.errors import UserError
+from tightframe.files import sha256
+from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.study.arm_tables import COLUMNS
-from tightframe.knowledge.study.study_files import collect
+from tightframe.knowledge.study.study_files import collect, read_verdicts
 from tightframe.results import gather
 from tightframe.settings import write_toml
 
@@ -52,7 +54,7 @@ def test_answers_become_a_row_a_question_scored(study):
 
 def test_tables_and_verdict_follow_from_the_answers(study):
     found = collect(study)
-    (decision,) = json.loads((study / "results" / "verdicts.json").read_text())
+    (decision,) = read_verdicts(study / "results")
     assert decision["d"] == 50
     assert decision["verdict"] == "reproduced at 6"
     assert decision["seeds"] == 2
@@ -106,7 +108,7 @@ def test_arms_that_swap_their_answers_get_the_opposite_difference(study, tmp_pat
 
 def test_answers_of_a_model_of_other_facts_are_refused(study):
     whose = study / "runs" / "clm_sp-n6-s0" / "answers" / "cloze_seen.json"
-    whose.write_text('{"schema": 1, "model": "m", "trained_on": "elsewhere"}')
+    whose.write_text('{"model": "m", "trained_on": "elsewhere"}')
     with pytest.raises(UserError, match=r"cloze_seen\.jsonl: answers of a model .* other facts"):
         collect(study)
 
@@ -114,8 +116,26 @@ def test_answers_of_a_model_of_other_facts_are_refused(study):
 def test_answers_to_other_questions_are_refused(study):
     ranks = study / "runs" / "clm_sp-n6-s0" / "ranks.jsonl"
     ranks.write_text(ranks.read_text().replace(":reliability", ":locality"))
+    write_report(ranks.with_suffix(".json"), {"sha256": sha256(ranks)})
     with pytest.raises(UserError, match="locality is no question on a fact of this run"):
         collect(study)
+
+
+@pytest.mark.parametrize("table", ["scores", "runs", "asked", "differences"])
+def test_a_table_that_was_cut_short_is_refused(study, table):
+    collect(study)
+    path = study / "results" / f"{table}.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=f"{table}.csv: damaged or changed since it was written"):
+        read_verdicts(study / "results")
+
+
+def test_a_verdict_that_was_changed_is_refused(study):
+    collect(study)
+    path = study / "results" / "verdicts.json"
+    path.write_text(path.read_text().replace("reproduced at 6", "reversed at 6", 1))
+    with pytest.raises(UserError, match=r"verdicts.json: damaged or changed .* knowledge study"):
+        read_verdicts(study / "results")
 
 
 def test_a_study_without_answers_says_so(tmp_path):

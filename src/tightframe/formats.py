@@ -223,6 +223,13 @@ def kind_of(path: Path) -> str:
     return content.kind if content else "something else"
 
 
+def check_digest(path: Path, digest: str, *, remedy: str = REMEDY) -> None:
+    """Refuse a file that is not the one whose SHA-256 another file lists."""
+    check_file(path, remedy)
+    if sha256(path) != digest:
+        raise UserError(f"{path}: damaged or changed since it was written; {remedy}")
+
+
 def write_listed(path: Path, tensors: Mapping[str, Any]) -> str:
     """Write a plain file of tensors or arrays, whose SHA-256 a manifest will list.
 
@@ -238,9 +245,8 @@ def write_listed(path: Path, tensors: Mapping[str, Any]) -> str:
 
 def read_listed(path: Path, digest: str | None = None, *, remedy: str = REMEDY) -> dict[str, Any]:
     """Return the tensors of a plain file, mapped from it; a manifest lists its SHA-256."""
-    check_file(path, remedy)
-    if digest is not None and sha256(path) != digest:
-        raise UserError(f"{path}: damaged or changed (its SHA-256 is not the listed one); {remedy}")
+    if digest is not None:
+        check_digest(path, digest, remedy=remedy)
     with _open(path, remedy) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 

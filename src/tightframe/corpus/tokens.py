@@ -29,8 +29,8 @@ from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.manifest import REMEDY, read_manifest
 from tightframe.corpus.tokenizer import read
 from tightframe.errors import UserError
-from tightframe.files import check_file, fingerprint, sha256
-from tightframe.formats import check_layout, read_json, read_listed, write_listed
+from tightframe.files import fingerprint
+from tightframe.formats import check_digest, check_layout, read_json, read_listed, write_listed
 
 SPLITS = ("train", "val")
 _SHARD = {"tokens": "int32 N T", "lengths": "int32 N", "documents": "count starts"}
@@ -50,9 +50,8 @@ class TokenShards:
         """Open and verify a tokens folder; what is missing, damaged or changed is named."""
         path = Path(path)
         manifest = read_manifest(path)
-        check_file(path / "tokenizer.json", REMEDY)
-        if sha256(path / "tokenizer.json") != manifest["tokenizer"]["sha256"]:
-            raise UserError(f"{path / 'tokenizer.json'}: damaged or changed; {REMEDY}")
+        digest = manifest["tokenizer"]["sha256"]
+        check_digest(path / "tokenizer.json", digest, remedy=REMEDY)
         for split in SPLITS:
             _check_split(path, manifest, manifest["splits"][split])
         return cls(path, manifest)

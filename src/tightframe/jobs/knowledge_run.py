@@ -40,7 +40,7 @@ def run_one(settings: InjectSettings) -> StudyRun:
     with hardware.prepared(settings.threads):
         learner = load_learner(run.path, device=settings.device)
         asked = {form: _ask(run, learner, form) for form in forms_of(run.about["arm"])}
-    write_report(run.path / ASKED, asked)
+    write_report(run.path / ASKED, {"forms": asked})
     return run
 
 

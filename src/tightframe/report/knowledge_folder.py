@@ -13,18 +13,19 @@ which command makes it.
 
 import dataclasses
 import math
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydantic
 
 from tightframe.errors import UserError
-from tightframe.files import read_text
-from tightframe.formats import read_json
+from tightframe.formats import Count, Record, Sha256, check_digest, read_json, read_signed
 from tightframe.knowledge.data.outputs import read_outputs
+from tightframe.knowledge.study.study_files import read_verdicts
 from tightframe.results import read_csv
+from tightframe.settings import read_toml
 
 STUDY = "study.toml"
 _STUDY = "tightframe knowledge study"
@@ -90,6 +91,43 @@ class Study:
     missing: dict[str, str]  # a file or folder that isn't there, and the command that makes it
 
 
+class _Part(Record):
+    """What is read of an object with more fields."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", frozen=True)
+
+
+class _Source(_Part):
+    source: str
+    model: str | None
+    n: Count
+    share: float | None
+    score: float | None
+
+
+class _Asked(_Part):
+    n: Count
+
+
+class _Routing(_Part):
+    confusion: tuple[tuple[Count, ...], ...]
+    in_scope: _Asked
+    locality: _Asked
+    outside: _Asked
+
+
+class _Report(_Part):
+    """The report of an ensemble."""
+
+    sources: tuple[_Source, ...]
+    routing: _Routing
+    score: float | None
+    oracle_score: float | None
+    n_scored: Count
+    answers: Sha256
+    fingerprint: str
+
+
 def is_study(path: Path) -> bool:
     """Whether this is the folder of a knowledge study."""
     return (path / STUDY).is_file()
@@ -102,10 +140,9 @@ def read_study(path: Path) -> Study:
     results = path / "results"
     if not (results / "scores.csv").is_file():
         raise UserError(f"{path}: this study has no results yet; run `{_STUDY}` first")
-    try:
-        settings = tomllib.loads(read_text(path / STUDY))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path / STUDY}: not TOML ({error})") from None
+    settings, verdicts = read_toml(path / STUDY), _verdicts(results / "verdicts.json")
+    if not settings:
+        raise UserError(f"{path / STUDY}: holds no settings; run `{_STUDY}` again")
     scores = _table(results / "scores.csv")
     if scores.empty:
         raise UserError(f"{results / 'scores.csv'}: has no lines; run `{_STUDY}` again")
@@ -121,7 +158,7 @@ def read_study(path: Path) -> Study:
         _table(results / "asked.csv"),
         _table(results / "differences.csv"),
         _table(results / "questions.parquet"),
-        _verdicts(results / "verdicts.json"),
+        verdicts,
         recall,
         {name: _table(results / name) for name in _OF_GEOMETRY},
         ensembles,
@@ -142,7 +179,7 @@ def _table(path: Path) -> pd.DataFrame:
             table = read_csv(path, dtype=dict.fromkeys(texts, str))
         if absent := [name for name in (*texts, *numbers) if name not in table]:
             raise UserError(f"{path}: has no column {', '.join(absent)}; {again}")
-        words = {name: table[name].fillna("").astype(str) for name in texts}
+        words = {name: table[name].astype(object).fillna("").astype(str) for name in texts}
         counted = {name: pd.to_numeric(table[name]) for name in numbers}
     except pd.errors.EmptyDataError:  # a table that had no lines was written without columns
         return pd.DataFrame()
@@ -176,10 +213,7 @@ def _with_arm(recall: pd.DataFrame, path: Path) -> pd.DataFrame:
 def _verdicts(path: Path) -> tuple[dict[str, Any], ...]:
     if not path.is_file():
         return ()
-    found = read_json(path)
-    if not isinstance(found, list):
-        raise UserError(f"{path}: expected a list of verdicts; make it again with `{_STUDY}`")
-    return tuple(_judged(path, one, _VERDICT) for one in found)
+    return tuple(_judged(path, one, _VERDICT) for one in read_verdicts(path.parent))
 
 
 def _judged(path: Path, one: Any, names: set[str]) -> dict[str, Any]:
@@ -205,27 +239,14 @@ def _ensembles(folder: Path) -> tuple[Ensemble, ...]:
 
 
 def _ensemble(file: Path) -> Ensemble:
+    again = f"make the folder again with `{_MADE_BY['ensemble']}`"
+    about: _Report = read_signed(file, _Report, remedy=again)
+    k = len(about.sources)
+    if [len(row) for row in about.routing.confusion] != [k] * k:
+        raise UserError(f"{file}: routing.confusion is not {k} by {k}; {again}")
     report = read_json(file)
-    try:
-        for source in report["sources"]:
-            _ = source["source"], source["model"]
-            _ = float(source["n"]), float(source["share"]), _number(source["score"])
-        confusion = np.array(report["routing"]["confusion"], dtype=np.int64)
-        asked = [report["routing"][name]["n"] for name in ("in_scope", "locality", "outside")]
-        _ = _number(report["score"]), _number(report["oracle_score"]), sum(asked)
-        k = len(report["sources"])
-        wrong = confusion.shape != (k, k) or report["n_scored"] < 0
-    except (KeyError, TypeError, ValueError):
-        wrong = True
-    if wrong:
-        raise UserError(
-            f"{file}: not the report of an ensemble, or damaged; make the folder again with "
-            f"`{_MADE_BY['ensemble']}`"
-        )
     answers = file.with_name("answers.jsonl")
+    if answers.is_file():
+        check_digest(answers, about.answers)
     outputs = read_outputs(answers) if answers.is_file() else []
     return Ensemble(file.parent.name, report, frozenset(one.question_id for one in outputs))
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -15,7 +15,14 @@ import pandas as pd
 from tightframe.files import read_text, whole_file, write_text
 from tightframe.formats import read_json
 from tightframe.knowledge.study.arm_tables import at_cell, cells
-from tightframe.knowledge.study.study_files import RESULTS, SETTINGS, TABLES, VERDICTS
+from tightframe.knowledge.study.study_files import (
+    RESULTS,
+    SETTINGS,
+    TABLES,
+    VERDICTS,
+    read_verdicts,
+    write_verdicts,
+)
 from tightframe.knowledge.study.verdicts import DecisionRule
 from tightframe.report import knowledge_tables as tables
 from tightframe.report import recall
@@ -54,8 +61,7 @@ class Published:
     @cached_property
     def decisions(self) -> list[dict[str, Any]]:
         """What the rule says at each number of facts."""
-        found: list[dict[str, Any]] = read_json(self.folder / VERDICTS)
-        return found
+        return list(read_verdicts(self.folder))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -76,12 +82,13 @@ def publish(study: Path, report: Path) -> Path:
         report: A folder; the page is beside it, with `.md` after its name. Returned is the page.
     """
     folder = report / study.resolve().name
+    verdicts = read_verdicts(study / RESULTS)
     write_text(folder / SETTINGS, read_text(study / SETTINGS))
-    write_text(folder / VERDICTS, read_text(study / RESULTS / VERDICTS))
     for name in (*TABLES, *GEOMETRY_TABLES):
         source = study / RESULTS / f"{name}.csv"
         if source.is_file():
             write_csv(folder / f"{name}.csv", read_csv(source), float_format="%.6g")
+    write_verdicts(folder, verdicts)
     if (study / RESULTS / recall.FIGURE).is_file():
         figure = f"{report.name}/{folder.name}/{recall.FIGURE}"
         write_text(folder / GEOMETRY_TEXT, recall.section(study / RESULTS, figure=figure))

@@ -11,11 +11,14 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from tightframe.errors import UserError
+from tightframe.files import sha256
+from tightframe.formats import Record, Sha256, read_signed
 from tightframe.knowledge.answers.asking import Asked, prompts
 from tightframe.knowledge.data.json_lines import read_records, write_records, write_report
 from tightframe.knowledge.data.records import Fact
@@ -24,7 +27,6 @@ from tightframe.knowledge.evaluation.paired import Estimate, estimates
 from tightframe.knowledge.evaluation.scores import normal_form
 from tightframe.knowledge.models.learners import Learner
 
-SCHEMA = 1
 N_CANDIDATES = 20
 
 # filled: log P(sentence filled with the candidate) - log P(candidate as a sentence).
@@ -36,14 +38,25 @@ Rule: TypeAlias = Literal["filled", "span"]
 class Rank:
     """Where the gold answer of one question stands among the candidates."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     question_id: str
     fact_id: str
-    rank: float  # 1 is best: 1 + how many candidates score higher + half of how many score equal
+    # 1 is best: 1 + how many candidates score higher + half of how many score equal
+    rank: Annotated[float, Field(ge=1)]
     n_candidates: int  # gold included
     rule: Rule
     position: str  # of the answer in its fact
     gold: str  # first alias
     log_probability: float  # of the gold answer by the rule, nats
+
+
+class _About(Record):
+    """What is read of the second file."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    sha256: Sha256  # of the first one
+    fingerprint: str
 
 
 class Standing(NamedTuple):
@@ -183,7 +196,6 @@ def save_ranks(
         What stands in the second file.
     """
     content = {
-        "schema": SCHEMA,
         "model": model,
         "trained_on": trained_on,
         "rule": ranks[0].rule,
@@ -193,10 +205,12 @@ def save_ranks(
         **standing(ranks, seed=seed).to_dict(),
     }
     write_records(path, (dataclasses.asdict(one) for one in ranks))
-    write_report(path.with_suffix(".json"), content)
+    write_report(path.with_suffix(".json"), content | {"sha256": sha256(path)})
     return content
 
 
 def load_ranks(path: str | Path) -> list[Rank]:
-    """The ranks of a file that `save_ranks` wrote."""
-    return read_records(Path(path), lambda record: Rank(**record), what="a rank of a question")
+    """Return the ranks of a file that `save_ranks` wrote; one that was changed is refused."""
+    path = Path(path)
+    about: _About = read_signed(path.with_suffix(".json"), _About)
+    return read_records(path, Rank, what="a rank of a question", sha256=about.sha256)

@@ -1,7 +1,8 @@
 """What a model said, on disk: outputs as JSON lines, and beside them which model it was.
 
     NAME.jsonl   an `Output` a line
-    NAME.json    model, and the fingerprint of the facts that it was trained on (null: of none)
+    NAME.json    model, the fingerprint of the facts that it was trained on (null: of none), and
+                 the SHA-256 of the first file, where we wrote it
 
 The second file is what keeps an ensemble from asking the wrong cluster's model.
 """
@@ -12,13 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tightframe.errors import UserError
-from tightframe.files import write_text
-from tightframe.formats import read_json
+from tightframe.files import sha256, write_text
+from tightframe.formats import Record, Sha256, check_digest, read_json
 from tightframe.knowledge.data.json_lines import write_records
 from tightframe.knowledge.data.outputs import read_outputs
 from tightframe.knowledge.data.records import Output
 
-SCHEMA = 1
+
+class _Whose(Record):
+    """What the second file holds."""
+
+    model: str
+    trained_on: str | None
+    sha256: Sha256 | None = None  # none in a file that somebody wrote about another program's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +55,7 @@ def save_answers(path: str | Path, answers: Answers) -> None:
     """Write the outputs, then the file that says whose they are."""
     path = Path(path)
     write_records(path, (dataclasses.asdict(output) for output in answers.outputs.values()))
-    whose = {"schema": SCHEMA, "model": answers.model, "trained_on": answers.trained_on}
+    whose = {"model": answers.model, "trained_on": answers.trained_on, "sha256": sha256(path)}
     write_text(_whose(path), json.dumps(whose, indent=1) + "\n")
 
 
@@ -61,20 +68,13 @@ def load_answers(path: str | Path) -> Answers:
     if not _whose(path).is_file():
         raise UserError(
             f"{_whose(path)}: missing, so nobody can tell which facts the model of {path.name} was "
-            'trained on; write {"schema": 1, "model": NAME, "trained_on": FINGERPRINT}, that of '
+            'trained on; write {"model": NAME, "trained_on": FINGERPRINT}, that of '
             "its cluster in clusters.json, or null for a model that was trained on no facts"
         )
-    whose = read_json(_whose(path))
-    if (
-        not isinstance(whose, dict)
-        or whose.get("schema") != SCHEMA
-        or not isinstance(whose.get("model"), str)
-        or not isinstance(whose.get("trained_on", 0), str | None)
-    ):
-        raise UserError(
-            f"{_whose(path)}: expected schema {SCHEMA}, model and trained_on; answer again"
-        )
-    return Answers(str(path), whose["model"], whose["trained_on"], by_question(str(path), outputs))
+    whose: _Whose = read_json(_whose(path), _Whose, remedy="mend it, or answer again")
+    if whose.sha256 is not None:
+        check_digest(path, whose.sha256)
+    return Answers(str(path), whose.model, whose.trained_on, by_question(str(path), outputs))
 
 
 def _whose(path: Path) -> Path:

@@ -7,6 +7,8 @@ import dataclasses
 import hashlib
 from typing import Any, Literal, TypeAlias, get_args
 
+import pydantic
+
 Type: TypeAlias = Literal[
     "reliability",
     "generality",
@@ -25,10 +27,14 @@ PERHAPS = (*WORDINGS, "article")  # fields of a fact that are written only where
 # greedy: the likeliest token, up to the end. paper: as published, causal models sampled, long.
 Decoding: TypeAlias = Literal["greedy", "paper"]
 
+_STRICT = pydantic.ConfigDict(extra="forbid")  # for whoever reads a record by its type
+
 
 @dataclasses.dataclass(frozen=True)
 class Link:
     """A link to another article."""
+
+    __pydantic_config__ = _STRICT
 
     title: str
     label: str
@@ -37,6 +43,8 @@ class Link:
 @dataclasses.dataclass(frozen=True)
 class Target:
     """An article that a hook is about: its bold link."""
+
+    __pydantic_config__ = _STRICT
 
     title: str
     label: str
@@ -47,6 +55,8 @@ class Target:
 @dataclasses.dataclass(frozen=True)
 class Question:
     """Something that is asked of a model about a fact."""
+
+    __pydantic_config__ = _STRICT
 
     id: str  # "<fact id>:<type>", ":2" for a second one
     type: Type
@@ -62,6 +72,8 @@ class Question:
 class QuestionAnswer:
     """A question and its answer to train on; nobody is asked it."""
 
+    __pydantic_config__ = _STRICT
+
     question: str
     answer: str
 
@@ -69,6 +81,8 @@ class QuestionAnswer:
 @dataclasses.dataclass(frozen=True)
 class Fact:
     """A sentence to inject, and what is asked about it."""
+
+    __pydantic_config__ = _STRICT
 
     id: str  # see `fact_id`
     date: str | None  # ISO; None where the file has none
@@ -94,32 +108,12 @@ class Fact:
         record = dataclasses.asdict(self)
         return {key: value for key, value in record.items() if value or key not in PERHAPS}
 
-    @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> "Fact":
-        """The inverse of `to_dict`; KeyError or TypeError where the record is something else."""
-        return cls(
-            **record
-            | {
-                "targets": tuple(Target(**one) for one in record["targets"]),
-                "links": tuple(Link(**one) for one in record["links"]),
-                "questions": tuple(
-                    Question(
-                        **one | {"answers": tuple(one["answers"]), "checks": tuple(one["checks"])}
-                    )
-                    for one in record["questions"]
-                ),
-                "paraphrases": tuple(record.get("paraphrases", ())),
-                "reordered": tuple(record.get("reordered", ())),
-                "generated_qas": tuple(
-                    QuestionAnswer(**one) for one in record.get("generated_qas", ())
-                ),
-            }
-        )
-
 
 @dataclasses.dataclass(frozen=True)
 class Output:
     """What a model said."""
+
+    __pydantic_config__ = _STRICT
 
     question_id: str
     fact_id: str

@@ -7,18 +7,37 @@ facts/0.jsonl ...   the facts of each cluster, with their questions: what to inj
 
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder
-from tightframe.formats import read_json
+from tightframe.formats import Count, Positive, Record, read_signed
 from tightframe.knowledge.data.json_lines import read_records, write_records, write_report
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters
 
-SCHEMA = 1
 _ASSIGNMENTS, _MANIFEST, _FACTS = "assignments.jsonl", "clusters.json", "facts"
-_KEYS = {"k", "by", "settings", "silhouette", "reason", "content"}  # those that are read
+
+
+class _Manifest(Record):
+    """What clusters.json holds."""
+
+    k: Positive
+    by: Literal["semantic", "time"]
+    settings: dict[str, Any]
+    sizes: tuple[Count, ...]
+    silhouette: float | None
+    reason: str
+    fingerprints: tuple[str, ...]
+    content: str  # of facts and assignments
+    fingerprint: str
+
+
+class _Assignment(Record):
+    """The cluster of a fact."""
+
+    fact_id: str
+    cluster: Count
 
 
 def save_clusters(path: str | Path, clusters: Clusters) -> dict[str, Any]:
@@ -28,7 +47,6 @@ def save_clusters(path: str | Path, clusters: Clusters) -> dict[str, Any]:
         What stands in its clusters.json.
     """
     content = {
-        "schema": SCHEMA,
         "k": clusters.k,
         "by": clusters.by,
         "settings": clusters.settings,
@@ -57,34 +75,26 @@ def load_clusters(path: str | Path) -> Clusters:
         raise UserError(
             f"{path}: holds no {_MANIFEST}; divide facts with `tightframe knowledge cluster`"
         )
-    content = read_json(path / _MANIFEST)
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise UserError(f"{path / _MANIFEST}: not schema {SCHEMA}; divide the facts again")
-    if lacking := _KEYS - content.keys():
-        raise UserError(f"{path / _MANIFEST}: {min(lacking)} is missing; divide the facts again")
+    about: _Manifest = read_signed(path / _MANIFEST, _Manifest, remedy="divide the facts again")
+    if not path.joinpath(_FACTS).is_dir() or about.k != len(about.sizes):
+        raise UserError(f"{path}: {about.k} clusters of {len(about.sizes)} sizes, or no {_FACTS}/")
     facts = {
         fact.id: fact
-        for cluster in range(content["k"])
-        for fact in read_records(
-            facts_of(path, cluster), Fact.from_dict, what="a fact of a cluster"
-        )
+        for cluster in range(about.k)
+        for fact in read_records(facts_of(path, cluster), Fact, what="a fact of a cluster")
     }
-    pairs = read_records(
-        path / _ASSIGNMENTS,
-        lambda one: (str(one["fact_id"]), int(one["cluster"])),
-        what="a fact_id and its cluster",
-    )
-    silhouette = content["silhouette"]
+    pairs = read_records(path / _ASSIGNMENTS, _Assignment, what="a fact_id and its cluster")
+    known = [one for one in pairs if one.fact_id in facts and one.cluster < about.k]
     clusters = Clusters(
-        tuple(facts[name] for name, _ in pairs if name in facts),
-        tuple(cluster for name, cluster in pairs if name in facts),
-        content["k"],
-        content["by"],
-        content["settings"],
-        nan if silhouette is None else silhouette,
-        content["reason"],
+        tuple(facts[one.fact_id] for one in known),
+        tuple(one.cluster for one in known),
+        about.k,
+        about.by,
+        about.settings,
+        nan if about.silhouette is None else about.silhouette,
+        about.reason,
     )
-    if len(pairs) != len(facts) or _content(clusters) != content["content"]:
+    if len(pairs) != len(facts) or _content(clusters) != about.content:
         raise UserError(
             f"{path}: its facts or assignments were changed; divide the facts again, and train the "
             "models of the clusters that changed"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tightframe.errors import UserError
-from tightframe.files import whole_folder
+from tightframe.files import sha256, whole_folder
 from tightframe.knowledge.data.json_lines import write_records, write_report
 from tightframe.knowledge.data.output_files import Answers
 from tightframe.knowledge.data.records import Output
@@ -159,7 +159,8 @@ def save_ensemble(path: str | Path, ensemble: Ensemble) -> None:
         outputs = (dataclasses.asdict(one.output) for one in ensemble.answers)
         write_records(folder / "answers.jsonl", outputs)
         write_records(folder / "provenance.jsonl", provenance(ensemble.answers))
-        write_report(folder / "report.json", ensemble.report)
+        answers = {"answers": sha256(folder / "answers.jsonl")}
+        write_report(folder / "report.json", dict(ensemble.report) | answers)
 
 
 def _oracle(

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 from math import nan
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
+import pydantic
 
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import MASK, Fact
@@ -28,8 +29,10 @@ class Asked(NamedTuple):
 class Routing:
     """Where a question goes."""
 
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
     question_id: str
-    probabilities: tuple[float, ...]  # of each cluster
+    probabilities: tuple[Annotated[float, pydantic.Field(ge=0, le=1)], ...]  # of each cluster
     cluster: int | None  # None: the fallback model
     true_cluster: int | None  # None: the fact is in no cluster
     rule: Rule

@@ -6,25 +6,20 @@ Axes: N texts, K clusters, V words and word pairs.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from scipy.special import expit
 
 from tightframe.errors import UserError
-from tightframe.files import whole_file
+from tightframe.formats import Record, TensorFormat
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters
 from tightframe.knowledge.ensemble.text_embeddings import WeightedWords
 
-SCHEMA = 1
 WEAKNESS = 1000.0  # of the penalty: scikit-learn's C
 
 
@@ -164,14 +159,31 @@ def brier(scope: Scope, texts: Sequence[str], clusters: Sequence[int | None]) ->
     return float(np.mean((scope.probabilities(texts) - truth) ** 2))
 
 
+class _Facts(Record):
+    """What the file of a linear classifier says besides its weights."""
+
+    words: tuple[str, ...]
+    clusters: tuple[str, ...]
+    threshold: float
+    scale: float
+    shift: float
+
+
+_FILE: TensorFormat[_Facts] = TensorFormat(
+    kind="a scope classifier",
+    facts=_Facts,
+    tensors={"intercepts": "float64 K", "rarity": "float64 V", "weights": "float64 K V"},
+    remedy="make it again with `tightframe knowledge scope`",
+)
+
+
 def save_scope(path: str | Path, scope: Scope) -> None:
     """Write a scope whose classifier is linear: weights and words, no code."""
     linear = scope.classifier
     assert isinstance(linear, LinearClassifier)
     facts = {
-        "schema": SCHEMA,
-        "words": linear.words.words,
-        "clusters": scope.clusters,
+        "words": list(linear.words.words),
+        "clusters": list(scope.clusters),
         "threshold": scope.threshold,
         "scale": scope.scale,
         "shift": scope.shift,
@@ -181,33 +193,26 @@ def save_scope(path: str | Path, scope: Scope) -> None:
         "rarity": np.ascontiguousarray(linear.words.rarity),
         "weights": np.ascontiguousarray(linear.weights),
     }
-    # One key: more would be written in no fixed order.
-    content = safetensors.numpy.save(arrays, {"scope": json.dumps(facts, ensure_ascii=False)})
-    with whole_file(Path(path)) as temporary:
-        temporary.write_bytes(content)
+    _FILE.write(Path(path), arrays, facts)
 
 
 def load_scope(path: str | Path) -> Scope:
-    """The inverse of `save_scope`, to the last bit; another file is refused by name."""
+    """Return what `save_scope` wrote, to the last bit; another file is refused by name."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; `tightframe knowledge scope` makes one")
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path}: cannot be read ({error}); make it again") from None
-    if "scope" not in metadata:
-        raise UserError(f"{path}: no scope classifier; `tightframe knowledge scope` makes one")
-    facts = json.loads(metadata["scope"])
-    if facts["schema"] != SCHEMA:
-        raise UserError(f"{path}: schema {facts['schema']}, expected {SCHEMA}; make it again")
-    words = WeightedWords(tuple(facts["words"]), arrays["rarity"])
+    tensors, facts = _FILE.read(path)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    n_clusters, n_words = arrays["weights"].shape
+    if (len(facts.clusters), len(facts.words)) != (n_clusters, n_words):
+        raise UserError(
+            f"{path}: weights of {n_clusters} clusters and {n_words} words, but "
+            f"{len(facts.clusters)} clusters and {len(facts.words)} words; {_FILE.remedy}"
+        )
     return Scope(
-        LinearClassifier(words, arrays["weights"], arrays["intercepts"]),
-        tuple(facts["clusters"]),
-        facts["threshold"],
-        facts["scale"],
-        facts["shift"],
+        LinearClassifier(
+            WeightedWords(facts.words, arrays["rarity"]), arrays["weights"], arrays["intercepts"]
+        ),
+        facts.clusters,
+        facts.threshold,
+        facts.scale,
+        facts.shift,
     )

@@ -23,15 +23,14 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
-from tightframe.files import whole_folder
-from tightframe.formats import read_json
+from tightframe.files import sha256, whole_folder
+from tightframe.formats import FileName, Record, Sha256, check_digest, read_signed
 from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters
 from tightframe.knowledge.ensemble.scope import Scope, statements
 from tightframe.knowledge.ensemble.text_encoders import BATCH, TextEncoder, load_encoder
 
-SCHEMA = 1
 _SCOPE = "scope.json"
 _KEYS = {"clusters", "threshold", "scale", "shift"}
 
@@ -101,11 +100,11 @@ def save_scope_encoder(path: str | Path, scope: Scope) -> None:
         write_report(
             folder / _SCOPE,
             {
-                "schema": SCHEMA,
                 "clusters": list(scope.clusters),
                 "threshold": scope.threshold,
                 "scale": scope.scale,
                 "shift": scope.shift,
+                "files": {one.name: sha256(one) for one in sorted(folder.iterdir())},
             },
         )
 
@@ -117,21 +116,25 @@ def load_scope_encoder(path: str | Path, *, device: str = "cpu") -> Scope:
         raise UserError(
             f"{path}: holds no {_SCOPE}; `tightframe knowledge scope --encoder` makes one"
         )
-    facts = read_json(path / _SCOPE)
-    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA or _KEYS - facts.keys():
-        raise UserError(
-            f"{path / _SCOPE}: expected schema {SCHEMA} and {', '.join(sorted(_KEYS))}; make it "
-            "again"
-        )
-    encoder = load_encoder(str(path), outputs=len(facts["clusters"]))
+    about: _About = read_signed(path / _SCOPE, _About)
+    for name, digest in about.files.items():
+        check_digest(path / name, digest)
+    encoder = load_encoder(str(path), outputs=len(about.clusters))
     encoder.model.to(device)
     return Scope(
-        EncoderClassifier(encoder),
-        tuple(facts["clusters"]),
-        facts["threshold"],
-        facts["scale"],
-        facts["shift"],
+        EncoderClassifier(encoder), about.clusters, about.threshold, about.scale, about.shift
     )
+
+
+class _About(Record):
+    """What scope.json holds."""
+
+    clusters: tuple[str, ...]
+    threshold: float
+    scale: float
+    shift: float
+    files: dict[FileName, Sha256]  # the encoder and its tokenizer
+    fingerprint: str
 
 
 def _yes_or_no(labels: Int[np.ndarray, " N"], k: int) -> Float[Tensor, "N K"]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pydantic
 
 from tightframe.errors import UserError
-from tightframe.files import whole_folder
-from tightframe.formats import read_json
+from tightframe.files import sha256, whole_folder
+from tightframe.formats import Record, Sha256, read_signed
 from tightframe.knowledge.data.json_lines import read_records, write_records, write_report
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters
@@ -43,7 +44,6 @@ from tightframe.settings import as_dict
 if TYPE_CHECKING:
     from tightframe.knowledge.ensemble.scope_encoder import EncoderSettings
 
-SCHEMA = 1
 _CLASSIFIER, _ROUTING, _REPORT = "scope.safetensors", "routing.jsonl", "scope.json"
 _ENCODER = "encoder"
 
@@ -147,7 +147,8 @@ def save_scoped(path: str | Path, scoped: Scoped) -> None:
 
             save_scope_encoder(folder / _ENCODER, scoped.scope)
         write_records(folder / _ROUTING, (one.to_dict() for one in scoped.routings))
-        write_report(folder / _REPORT, {"schema": SCHEMA} | scoped.report)
+        routing = {"routing": sha256(folder / _ROUTING)}
+        write_report(folder / _REPORT, scoped.report | routing)
 
 
 def load_scoped(path: str | Path) -> Scope:
@@ -172,32 +173,38 @@ def load_routings(path: str | Path, clusters: Clusters) -> tuple[list[Routing], 
         raise UserError(
             f"{path}: holds no {_REPORT}; make a scope classifier with `tightframe knowledge scope`"
         )
-    report = read_json(path / _REPORT)
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        raise UserError(f"{path / _REPORT}: not schema {SCHEMA}; make the scope classifier again")
-    if not {"clusters", "threshold"} <= report.keys():
-        raise UserError(f"{path / _REPORT}: clusters or threshold is missing; make it again")
-    if report["clusters"] != list(clusters.fingerprints):
+    report: _Report = read_signed(path / _REPORT, _Report, remedy="make the classifier again")
+    if report.clusters != clusters.fingerprints:
         raise UserError(
             f"{path}: its classifier was trained on clusters of other facts; run `tightframe "
             "knowledge scope` on these"
         )
 
-    def routing(record: dict[str, Any]) -> Routing:
-        made = Routing(**record | {"probabilities": tuple(record["probabilities"])})
-        if len(made.probabilities) != clusters.k:
-            raise ValueError(f"{len(made.probabilities)} probabilities for {clusters.k} clusters")
-        for cluster in (made.cluster, made.true_cluster):
-            if cluster is not None and cluster not in range(clusters.k):
-                raise ValueError(f"there is no cluster {cluster}")
-        return made
-
-    routings = read_records(path / _ROUTING, routing, what="the routing of a question")
+    routings: list[Routing] = read_records(
+        path / _ROUTING, Routing, what="the routing of a question", sha256=report.routing
+    )
+    for one in routings:
+        own = {one.cluster, one.true_cluster} - {None}
+        if len(one.probabilities) != clusters.k or not own <= set(range(clusters.k)):
+            raise UserError(
+                f"{path / _ROUTING}: the routing of {one.question_id} is not one to "
+                f"{clusters.k} clusters; make the scope classifier again"
+            )
     if len({one.question_id for one in routings}) < len(routings) or not routings:
         raise UserError(
             f"{path / _ROUTING}: empty, or a question occurs twice; make the scope classifier again"
         )
-    return routings, report["threshold"]
+    return routings, report.threshold
+
+
+class _Report(Record):
+    """What is read of scope.json."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", frozen=True)
+    clusters: tuple[str, ...]
+    threshold: float
+    routing: Sha256  # of routing.jsonl
+    fingerprint: str
 
 
 def _fit(

@@ -6,7 +6,6 @@ Axes: B rows, T positions, V vocabulary, n labelled positions of a batch.
 import abc
 import contextlib
 import dataclasses
-import json
 import logging
 import re
 import warnings
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tightframe.errors import UserError
-from tightframe.files import whole_folder, write_text
+from tightframe.files import sha256, whole_folder
+from tightframe.formats import FileName, Record, Sha256, write_signed
 from tightframe.knowledge.data.records import MASK
 from tightframe.knowledge.models.learners import Draws, Lesson, Objective, Prompt, Said
 from tightframe.lm.interface import IGNORE, Batch
@@ -59,6 +59,14 @@ class HubRecord:
     seed: int  # of what the learner draws: adapters at first, masked tokens
     n_masks: int = N_MASKS  # of an answer (masked)
     paper_format: bool = False  # no end after a sentence (causal, ntp), as published
+
+
+class SavedLearner(Record):
+    """What learner.json holds."""
+
+    record: HubRecord
+    files: dict[FileName, Sha256]  # weights and tokenizer
+    fingerprint: str
 
 
 class HubLearner(abc.ABC):
@@ -149,8 +157,9 @@ class HubLearner(abc.ABC):
             else:
                 model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary)
-            text = json.dumps(dataclasses.asdict(self.record), indent=2)
-            write_text(temporary / RECORD, text + "\n")
+            files = {one.name: sha256(one) for one in sorted(temporary.iterdir())}
+            record = dataclasses.asdict(self.record)
+            write_signed(temporary / RECORD, {"record": record, "files": files})
 
     @property
     def _device(self) -> torch.device:

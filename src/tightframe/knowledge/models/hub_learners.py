@@ -8,12 +8,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-import pydantic
 import torch
 
 from tightframe.errors import UserError
-from tightframe.formats import read_json
-from tightframe.knowledge.models.hub_base import RECORD, HubLearner, HubRecord, Kind, LoRA
+from tightframe.formats import check_digest, read_signed
+from tightframe.knowledge.models.hub_base import (
+    RECORD,
+    HubLearner,
+    HubRecord,
+    Kind,
+    LoRA,
+    SavedLearner,
+)
 from tightframe.knowledge.models.hub_causal import CausalLearner
 from tightframe.knowledge.models.hub_loading import (
     Loaded,
@@ -34,7 +40,6 @@ LEARNERS: dict[Kind, type[HubLearner]] = {
     "seq2seq": Seq2SeqLearner,
     "masked": MaskedLearner,
 }
-_RECORD = pydantic.TypeAdapter(HubRecord)
 
 
 def load_hub_learner(
@@ -129,12 +134,10 @@ def _saved_record(folder: Path) -> HubRecord | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    try:
-        record = _RECORD.validate_python(read_json(path))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {place}: {first['msg']}; it is damaged, inject again") from None
+    about: SavedLearner = read_signed(path, SavedLearner, remedy="inject again")
+    for name, digest in about.files.items():
+        check_digest(folder / name, digest)
+    record: HubRecord = about.record
     if not isinstance(getattr(torch, record.dtype, None), torch.dtype):
         raise UserError(f"{path}: dtype: '{record.dtype}' is no type of torch; inject again")
     return record

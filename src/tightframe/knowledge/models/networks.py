@@ -6,7 +6,6 @@ Axes: N prompts, C candidates, D embedding, V vocabulary.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -16,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
-from tightframe.files import whole_folder
-from tightframe.formats import read_json
+from tightframe.files import sha256, whole_folder
+from tightframe.formats import Count, Record, Sha256, check_digest, read_signed, write_signed
 from tightframe.knowledge.models import decoding
 from tightframe.knowledge.models.arms import Arm, Layout
 from tightframe.knowledge.models.learners import (
@@ -28,6 +27,7 @@ from tightframe.knowledge.models.learners import (
     Prompt,
     Said,
 )
+from tightframe.knowledge.models.word_pieces import FILE as TOKENIZER
 from tightframe.knowledge.models.word_pieces import Coder
 from tightframe.lm.encoder_decoder import (
     EncoderDecoder,
@@ -45,9 +45,20 @@ from tightframe.lm.transformer import (
     save_checkpoint,
 )
 
-FORMAT = "tightframe-network-1"  # what network.json says
 ABOUT = "network.json"
 MODEL = "model"
+
+
+class _About(Record):
+    """What network.json holds."""
+
+    name: str
+    layout: Layout
+    objective: Objective
+    n_slots: Count
+    tokenizer: Sha256  # of tokenizer.json
+    fingerprint: str
+
 
 Model: TypeAlias = Transformer | EncoderDecoder
 
@@ -96,17 +107,22 @@ class Network:
     def load(cls, folder: Path) -> "Network":
         """The inverse of `save`."""
         path = folder / ABOUT
-        about = read_json(path)
-        if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
-            raise UserError(f"{path}: not a network that facts were injected into; inject again")
-        is_pair = about["layout"] == "encoder-decoder"
+        about: _About = read_signed(path, _About, remedy="inject again")
+        check_digest(folder / TOKENIZER, about.tokenizer)
+        is_pair = about.layout == "encoder-decoder"
         load = load_encoder_decoder if is_pair else load_checkpoint
-        return cls(model=load(folder / MODEL), coder=Coder.load(folder), **about)
+        return cls(
+            name=about.name,
+            model=load(folder / MODEL),
+            coder=Coder.load(folder),
+            layout=about.layout,
+            objective=about.objective,
+            n_slots=about.n_slots,
+        )
 
     def save(self, folder: Path) -> None:
         """Write a new folder, whole."""
         about = {
-            "format": FORMAT,
             "name": self.name,
             "layout": self.layout,
             "objective": self.objective,
@@ -118,7 +134,7 @@ class Network:
             else:
                 save_checkpoint(self.model, temporary / MODEL)
             self.coder.save(temporary)
-            (temporary / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            write_signed(temporary / ABOUT, about | {"tokenizer": sha256(temporary / TOKENIZER)})
 
     @property
     def module(self) -> nn.Module:

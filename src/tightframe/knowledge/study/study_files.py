@@ -8,20 +8,21 @@ results/timings.csv        the seconds of each run: all that differs where a run
 results/asked.csv          a row a run and form: questions asked, and left out by reason
 results/scores.csv         a row an arm, form, subset and score
 results/differences.csv    a row a pair of arms, form, subset and score
-results/verdicts.json      what the decision rule says at each number of facts
+results/verdicts.json      verdicts of the decision rule, and digests of the tables
 results/results.jsonl      scores and differences as rows of this package
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, whole_file
+from tightframe.files import fingerprint, sha256, whole_file
+from tightframe.formats import FileName, Record, Sha256, check_digest, read_signed
 from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.study.arm_tables import COLUMNS, arm_differences, score_table
 from tightframe.knowledge.study.study_runs import StudyRun
@@ -33,6 +34,7 @@ SETTINGS = "study.toml"
 RUNS = "runs"
 RESULTS = "results"
 VERDICTS = "verdicts.json"
+QUESTIONS = "questions.parquet"
 TABLES = ("runs", "timings", "asked", "scores", "differences")  # of the results, as CSV
 
 
@@ -80,13 +82,40 @@ def collect(study: Path) -> Collected:
     return found
 
 
+class _Verdicts(Record):
+    """What verdicts.json holds."""
+
+    verdicts: tuple[dict[str, Any], ...]
+    tables: dict[FileName, Sha256]  # of the tables beside it
+    fingerprint: str
+
+
+def write_verdicts(folder: Path, verdicts: Sequence[Mapping[str, Any]]) -> None:
+    """Write verdicts.json for a folder whose tables are written, with their digests.
+
+    The timings have none: verdicts made again are the same bytes.
+    """
+    names = (QUESTIONS, *(f"{table}.csv" for table in TABLES if table != "timings"))
+    digests = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
+    write_report(folder / VERDICTS, {"verdicts": verdicts, "tables": digests})
+
+
+def read_verdicts(folder: Path) -> tuple[dict[str, Any], ...]:
+    """Return the verdicts of a folder of results; a table that has changed since is refused."""
+    remedy = "run `tightframe knowledge study` again"
+    about: _Verdicts = read_signed(folder / VERDICTS, _Verdicts, remedy=remedy)
+    for name, digest in about.tables.items():
+        check_digest(folder / name, digest)
+    return about.verdicts
+
+
 def _write(study: Path, settings: dict[str, Any], found: Collected) -> None:
     results = study / RESULTS
-    with whole_file(results / "questions.parquet") as temporary:
+    with whole_file(results / QUESTIONS) as temporary:
         found.questions.to_parquet(temporary, index=False)
     for name in TABLES:
         write_csv(results / f"{name}.csv", getattr(found, name))
-    write_report(results / VERDICTS, [one.to_dict() for one in found.decisions])
+    write_verdicts(results, [one.to_dict() for one in found.decisions])
     asked = found.questions[["question_id", "gold"]].drop_duplicates()
     header = Header(
         run=study.resolve().name,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.errors import UserError
-from tightframe.formats import read_json
+from tightframe.formats import Count, Record, read_signed
 from tightframe.knowledge.answers.ranking import load_ranks
 from tightframe.knowledge.data.output_files import load_answers
 from tightframe.knowledge.data.records import Fact, Question
@@ -34,6 +34,20 @@ BACKWARDS = "left_context_reordered"  # clue first, answer last, however the fac
 # What an arm is asked; one that has learned whole sentences only can't fill a mask.
 OF_SPANS = ("cloze_seen", "cloze_question", "raw_question", RANKED)
 OF_SENTENCES = ("left_context", BACKWARDS, RANKED)
+
+
+class _Asked(Record):
+    """How much was asked in a form."""
+
+    asked: Count
+    left_out: dict[str, Count]
+
+
+class _AskedForms(Record):
+    """What asked.json holds."""
+
+    forms: dict[str, _Asked]
+    fingerprint: str
 
 
 def forms_of(arm: str) -> tuple[str, ...]:
@@ -82,8 +96,10 @@ class StudyRun:
         Empty while the run is unfinished.
         """
         path = self.path / ASKED
-        found: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
-        return found
+        if not path.is_file():
+            return {}
+        about: _AskedForms = read_signed(path, _AskedForms)
+        return {form: one.model_dump() for form, one in about.forms.items()}
 
     def file(self, form: str) -> Path:
         """Of what the model answered in a form; beside it NAME.json, written after it."""

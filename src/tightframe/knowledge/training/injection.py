@@ -20,6 +20,7 @@ from tightframe.knowledge.training.injection_runs import (
     InjectionRun,
     InjectSettings,
     choose_facts,
+    facts_digest,
 )
 from tightframe.knowledge.training.lessons import Budget, Stream
 from tightframe.knowledge.training.starts import load, start
@@ -139,6 +140,7 @@ class _Injection:
         trained = [p.numel() for p in self.module.parameters() if p.requires_grad]
         return {
             "data": facts_fingerprint(self.injected),
+            "facts": facts_digest(self.injected),
             "n_facts": len(self.injected),
             "objective": self.objective,
             "stream": self.stream.digest,

@@ -15,6 +15,7 @@ import pydantic
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tightframe.errors import UserError
+from tightframe.files import fingerprint
 from tightframe.knowledge.data.benchmark import read_facts
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.data.summary import study_eligible
@@ -158,7 +159,18 @@ class InjectionRun(RunFolder[InjectSettings]):
     @property
     def injected(self) -> tuple[Fact, ...]:
         """The facts that the model was trained on, with their questions."""
-        return tuple(read_facts(self.path / FACTS))
+        facts = tuple(read_facts(self.path / FACTS))
+        if self.facts.get("facts") != facts_digest(facts):
+            raise UserError(
+                f"{self.path / FACTS}: not the facts and questions that this run was made from; "
+                "inject again elsewhere"
+            )
+        return facts
+
+
+def facts_digest(facts: Sequence[Fact]) -> str:
+    """Return twelve hexadecimal digits that change with any fact or question."""
+    return fingerprint([fact.to_dict() for fact in facts])
 
 
 def choose_facts(facts: Sequence[Fact], settings: InjectSettings) -> list[Fact]:

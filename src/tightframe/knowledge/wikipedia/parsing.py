@@ -15,6 +15,7 @@ from typing import Any
 
 from tightframe.errors import UserError
 from tightframe.files import exclusive, read_text, whole_file
+from tightframe.formats import check
 from tightframe.knowledge.data.records import PERHAPS, Fact, fact_id
 from tightframe.knowledge.wikipedia import wiki
 from tightframe.knowledge.wikipedia.cleaning import clean
@@ -225,7 +226,7 @@ def _lines(path: Path, *more: str) -> list[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-            Fact.from_dict({name: record[name] for name in _FIELDS})
+            check(Fact, {name: record[name] for name in _FIELDS}, source=f"{path}:{number}")
             [record[name] for name in more]
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UserError(
