@@ -1,5 +1,6 @@
 """One checkpoint layer by layer and by frequency: which rows, which lines, what the page has."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -9,7 +10,7 @@ from importlib import resources
 import pandas as pd
 import pytest
 
-from example_results import write_layers, write_sweep
+from example_results import rewrite, write_layers, write_sweep
 from test_page import browser, open_page  # noqa: F401
 from tightframe.analysis.profiles import by_frequency, by_layer
 from tightframe.lm.interface import PRENORM
@@ -163,6 +164,18 @@ def test_the_twin_is_dashed_beside_its_run_and_never_shuffled(tmp_path, rows):
     assert "next token, random weights" in nc1[2].hover[0]
     elsewhere = twin.assign(tokens_fingerprint="another text")
     assert drawn(rows, elsewhere)["layers"].seed is None
+
+
+def test_sinks_are_told_of_the_run_that_is_shown(tmp_path, monkeypatch):
+    for name in ("draw_all", "draw_profile"):
+        monkeypatch.setattr(figures, name, lambda *arguments: None)
+    folder = write_layers(tmp_path / "a", "a")
+    assert "data-sinks" not in report(folder).read_text(encoding="utf-8")
+    for file in folder.glob("results/*.jsonl"):
+        found = {"sinks": "attention sinks: <b>at layer 2"}
+        rewrite(file, header=lambda h, found=found: dataclasses.replace(h, measurement=found))
+    text = report(folder).read_text(encoding="utf-8")
+    assert text.count("data-sinks>Attention sinks: &lt;b&gt;at layer 2.") == 1
 
 
 def test_a_twin_with_another_minimum_count_is_no_comparison(tmp_path, rows):

@@ -423,6 +423,22 @@ def test_a_floor_far_below_the_losses_does_not_squeeze_them(table):
     assert panels.loss_range(near.assign(entropy_floor=2.8))[0] < 2.8
 
 
+def test_models_without_a_measure_do_not_stretch_the_loss_axis(table):
+    far = table.iloc[:1].drop(columns=[p.metric for view in VIEWS for p in view.panels])
+    far = pd.concat([table, far.assign(val_loss=50.0)], ignore_index=True)
+    assert panels.loss_range(far) == panels.loss_range(table)
+    assert panels.loss_range(far[far["val_loss"] == 50])[1] > 50  # it alone
+
+
+def test_a_panel_without_a_line_says_why(table):
+    texts = [f"{i % 2}" for i in range(len(table))]
+    mixed = table.assign(tokens_fingerprint=texts)
+    drawn = panels.fit(mixed, associations(mixed, ["nc4_rate"]), "nc4_rate", log=False)
+    assert drawn.headline == "no R\N{SUPERSCRIPT TWO}"
+    assert drawn.detail == "losses on 2 texts can't be compared\n30 points, 15 runs"
+    assert drawn.x is None
+
+
 @pytest.mark.parametrize(
     ("n", "words"),
     [(12, "12"), (812_345, "812 k"), (999_999, "1 M"), (1_239_999, "1.24 M"), (2e9, "2 B")],

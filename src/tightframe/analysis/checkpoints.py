@@ -174,7 +174,7 @@ def _of_one_setting(metric: Any, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict
     common = common[common == n]
     if common.empty:
         counts = _listed(rows["min_count"])
-        reason = f"no minimum count is common to all checkpoints, which were measured with {counts}"
+        reason = f"no common minimum count: measured with {counts}"
         return rows.iloc[:0], line | {"reason": reason}
     min_count = int(common.index.max())
     rows = rows[rows["min_count"] == min_count]

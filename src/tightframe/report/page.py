@@ -81,6 +81,7 @@ def render(
         profile_data={profile.kind: profiles.payload(profile) for profile in smalls},
         key_name=profiles.key_name,
         explained=profiles.explained(smalls),
+        sinks=_sinks(headers, smalls),
         fewest=profiles.FEWEST,
         sizes=_size_ticks(everything),
         summary=_summary(table, everything),
@@ -252,6 +253,13 @@ def _summary(table: pd.DataFrame, everything: pd.DataFrame) -> dict[str, Any]:
         "tied": sorted({bool(one) for one in tied}),
         "texts": sorted(_texts(table)),
     }
+
+
+def _sinks(headers: Sequence[Header], smalls: Sequence[profiles.Profile]) -> list[str]:
+    """Return what was found of attention sinks in the checkpoint that is shown layer by layer."""
+    shown = {(one.run, one.step) for one in smalls if one.kind == "layers"}
+    found = [h.measurement.get("sinks") for h in headers if (h.run, h.step) in shown]
+    return list(dict.fromkeys(line for line in found if line))
 
 
 def _near_unigram(table: pd.DataFrame) -> list[dict[Hashable, Any]]:

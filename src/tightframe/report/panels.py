@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tightframe.analysis.association import FEW_RUNS
 from tightframe.analysis.checkpoints import outside
+from tightframe.report.views import VIEWS
 
 # Small to large models; every shade stands out by at least 3 to 1 from the ground it is drawn on.
 ON_LIGHT = ("#e56b5d", "#c5407e", "#9613a1", "#5901a5", "#0d0887")
@@ -45,7 +46,7 @@ def fit(table: pd.DataFrame, found: pd.DataFrame, metric: str, *, log: bool) -> 
     ticks = log_ticks(float(x.min()), float(x.max())) if log else None
     count = f"{line['n']} points, {line['n_runs']} run{'s' if line['n_runs'] != 1 else ''}"
     if line["reason"]:
-        return Fit(log, f"no R²: {line['reason']}", count, "left", ticks=ticks)
+        return Fit(log, "no R²", f"{line['reason']}\n{count}", "left", ticks=ticks)
     ends = float(x.min()), float(x.max())
     low, high = (math.log(end) if log else end for end in ends)
     r2, r = f"R² = {line['r2']:.2f}", f"r = {line['r']:+.2f}".replace("-", "\N{MINUS SIGN}")
@@ -150,8 +151,11 @@ def _ticks_of(values: "pd.Series[Any]") -> tuple[float, ...]:
 
 
 def loss_range(table: pd.DataFrame) -> tuple[float, float]:
-    """The ends of the loss axis: all losses, and the floors that are not far below them."""
-    losses = table["val_loss"][np.isfinite(table["val_loss"])]
+    """Return the ends of the loss axis: losses of all points, and floors not far below them."""
+    metrics = [panel.metric for view in VIEWS for panel in view.panels if panel.metric in table]
+    points = table[np.isfinite(table[metrics]).any(axis=1)]
+    losses = (table if points.empty else points)["val_loss"]
+    losses = losses[np.isfinite(losses)]
     low, high = float(losses.min()), float(losses.max())
     known = [floor for floor, _ in floors(table)]
     near = [floor for floor in known if low - floor < 1.5 * (high - low)]
