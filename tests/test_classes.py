@@ -12,7 +12,7 @@ from reference.geometry import naive_classes
 from tightframe import cli
 from tightframe.collapse import metrics
 from tightframe.collapse.classes import by_token, class_table, measure_classes, readable
-from tightframe.collapse.words import words
+from tightframe.collapse.words import known_words, words
 from tightframe.corpus.build import build
 from tightframe.corpus.token_names import token_names
 from tightframe.corpus.tokenizer import train_bpe, word_level
@@ -275,6 +275,34 @@ def test_a_word_that_the_vocabulary_lacks_is_unknown():
         words(table_of(tokenizer, {0: 3}), ["Tim"], tokenizer)
 
 
+def test_words_that_have_no_class_are_left_out_and_told_of(bpe):
+    said = []
+    anna, ran = bpe.token_to_id("\u0120Anna"), bpe.token_to_id("L")
+    assert known_words(["Anna", "Lily", "Tim"], bpe, [anna, ran], said.append) == ["Anna"]
+    assert len(said) == 2
+    assert said[0].startswith("the word 'Lily' is no single token")
+    assert said[0].endswith("; it is left out")
+    assert "which has no mean" in said[1]
+    assert known_words(["Anna", "Lily"], bpe, [anna]) == ["Anna"]
+
+
+def test_the_first_piece_of_a_word_is_named_where_it_is_a_class():
+    tokenizer = train_bpe(["the Ell saw the Ell"] * 9, 266)
+    ell = tokenizer.encode(" Ell").ids
+    assert len(ell) == 1
+    with pytest.raises(UserError, match="splits into ' Ell', 'i', 'o', 't'; try its first piece, "):
+        words(table_of(tokenizer, {ell[0]: 3}), ["Elliot"], tokenizer)
+    with pytest.raises(UserError, match="'t'; choose words that are one token"):
+        words(table_of(tokenizer, {0: 3}), ["Elliot"], tokenizer)
+
+
+def test_where_no_word_has_a_class_common_ones_are_named(bpe):
+    order = [bpe.token_to_id(token) for token in ("\u0120Anna", "L", "\u0120Tim")]
+    with pytest.raises(UserError, match=r"the word 'Lily' .*; common words here: Anna$") as error:
+        known_words(["Lily", "Zoe"], bpe, order)
+    assert "\n" not in str(error.value)
+
+
 # From a model to files.
 
 
@@ -339,8 +367,13 @@ def test_the_command_prints_words_or_the_heaviest_pairs(
     assert {line["word"] for line in found["words"] if line["of"] == "token"} == {"Anna", "Tim"}
     assert found["words"][-1]["id"] is None
     assert found["words"][-1]["classes"] > 10
+    cli.main([*arguments, "--words", "Anna,Zebra", "--json"])
+    printed = capsys.readouterr()
+    assert {line["word"] for line in json.loads(printed.out)["words"]} == {"Anna", ""}
+    assert "the word 'Zebra' is no single token" in printed.err
+    assert "; it is left out\n" in printed.err
     with pytest.raises(SystemExit):
-        cli.main([*arguments, "--words", "Anna,Zebra"])
+        cli.main([*arguments, "--words", "Zebra"])
     assert capsys.readouterr().err.startswith("tightframe: the word 'Zebra' is no single token")
 
 

@@ -470,6 +470,12 @@ def test_agreement_is_counted_over_positions_and_over_labels():
     assert math.isnan(found["nc4_top5_head"].value)
     assert "not among the `extras` of these decisions" in found["nc4_top5_head"].reason
     assert found["nc4_rate"].reason == "positions whose label has no class mean: 4 left out"
+    # Only 12 of 16 positions can have their own class mean nearest.
+    ceiling = "at most 0.75: 4 of 16 positions have a label that has no class mean"
+    assert found["ncc_accuracy"].reason == ceiling
+    all_seen = decisions()
+    all_seen.counts[3] = 0
+    assert data.all(decisions=all_seen)["ncc_accuracy"].reason == ""
 
 
 def test_without_decisions_or_positions_agreement_is_undefined():

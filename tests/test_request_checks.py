@@ -53,6 +53,23 @@ MISTAKES = {
     "no such part": ("run --part 3/2", r"part is '3/2'; expected I/N"),
     "an option of a text": ("run --context 64", r"--context: is for --text"),
     "a block of one token": ("model --text good.txt --context 1", r"context is 1; expected 2"),
+    "no tokenizer": ("model --text good.txt", r"model: holds no tokenizer \(config.json says it "),
+    "no tokenizer in a folder": (
+        "model --text good.txt --tokenizer bare",
+        r"bare: holds no tokenizer; give that of the model .* with --tokenizer: a folder, a ",
+    ),
+    "no such tokenizer": (
+        "model --text good.txt --tokenizer ./none",
+        r"none: no such tokenizer; expected a folder with one, a tokenizer.json, or the name of",
+    ),
+    "a tokenizer for tokens": (
+        "model --tokens tokens --tokenizer bare",
+        r"--tokenizer: is for --text; tokens are as they were built",
+    ),
+    "a tokenizer for a run": (
+        "run --text good.txt --tokenizer tokens",
+        r"tokenizer: run is a run and knows its own; leave it out",
+    ),
     "matched with nothing": ("run --matched", r"matched: say with shared_with"),
     "no classes": ("run --min-count 0", r"min_count is 0; expected at least 1"),
     "no groups": ("run --groups 0", r"groups is 0; expected at least 1"),
@@ -68,7 +85,11 @@ def said(tmp_path_factory):
     (folder / "good.txt").write_text("Some words.\n\nAnd some more of them.\n")
     (folder / "empty.txt").touch()
     (folder / "letter.docx").write_bytes(b"PK\x03\x04")
-    for name, content in (("model", "{}"), ("broken", "{")):
+    for name, content in (
+        ("model", '{"_name_or_path": "someone/base"}'),
+        ("broken", "{"),
+        ("bare", "{}"),
+    ):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(content)
         (folder / name / "model.safetensors").touch()

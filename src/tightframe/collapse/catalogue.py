@@ -316,7 +316,8 @@ MEASURES: tuple[Measure, ...] = (
             "share of the positions of nc4_rate whose nearest mean is in the classifier's top 5",
             "[0, 1]", "high", OURS),
     Measure("ncc_accuracy", nc4.accuracy,
-            "share of positions whose nearest class mean is the label's", "[0, 1]", "high", OURS),
+            "share of all positions whose nearest class mean is the label's; at most the share "
+            "whose label is in S", "[0, 1]", "high", OURS),
     # NC5: orthogonality to the mean embedding mu_ood of an out-of-distribution stream
     Measure("nc5_orthodev", nc5.deviation,
             "mean_c abs(cos(mu_c, mu_ood))", "[0, 1]", "low", AMMAR),

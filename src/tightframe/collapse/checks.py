@@ -13,7 +13,7 @@ from tightframe.corpus.manifest import read_manifest
 from tightframe.corpus.sources import check_source
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_writable
-from tightframe.lm.folders import check_model
+from tightframe.lm.folders import check_model, check_tokenizer_known
 from tightframe.lm.runs import Run
 
 # The published tables by name, and what stands before the dot in the names of their columns.
@@ -25,6 +25,7 @@ def check_places(
     *,
     tokens: Sequence[Path | None] = (),
     texts: Sequence[str | None] = (),
+    tokenizer: str | None = None,
     step: int | None = None,
     out: Path | None = None,
 ) -> None:
@@ -34,6 +35,7 @@ def check_places(
         model: A run, a model's folder or a hub name.
         tokens: Folders of tokens that are given, the first one to be measured on.
         texts: Sources of text that are given, the first one to be measured on.
+        tokenizer: What makes tokens of them instead of the model's own.
         step: The checkpoint of a run.
         out: Folder for the results of a model that is not a run.
     """
@@ -49,11 +51,21 @@ def check_places(
     for text in texts:
         if text is not None:
             check_source(text)
+    if run is not None:
+        check_no_tokenizer(run.path, tokenizer)
+    elif any(texts[:1]):
+        check_tokenizer_known(tokenizer or model)
     if not any((*tokens[:1], *texts[:1])):
         if run is None:
             raise no_tokens(folder.name)
         read_manifest(Path(run.settings.tokens))
     check_writable(out or (folder if run else Path("runs")))
+
+
+def check_no_tokenizer(run: Path, tokenizer: str | Path | None) -> None:
+    """Refuse a tokenizer for a run, which knows the one that it was trained with."""
+    if tokenizer is not None:
+        raise UserError(f"tokenizer: {run} is a run and knows its own; leave it out")
 
 
 def no_tokens(name: str) -> UserError:

@@ -18,8 +18,9 @@ from tightframe.collapse.asked import usual_positions
 from tightframe.collapse.study import Progress
 from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.collapse.values import Geometry
-from tightframe.collapse.words import ids_of, words
+from tightframe.collapse.words import known_words, words
 from tightframe.corpus.token_names import token_names
+from tightframe.corpus.tokenizer import vocab_size
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError, printable
 from tightframe.files import whole_file
@@ -80,6 +81,7 @@ def measure_classes(
     trust_remote_code: bool = False,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Described:
     """Describe a model token by token: three tables, from what a measurement has left if it did.
 
@@ -91,13 +93,17 @@ def measure_classes(
     Args:
         model: A run directory, a checkpoint or Hugging Face folder, a hub name, or a model.
         tokens: Token shards, or their folder, or a text; a run knows its own.
-        names: Words to look up, see `words`.
+        names: Words to look up, see `words`; of several, those that have no class are left out.
         step: The checkpoint of a run; the last by default.
         min_count: Embeddings that a class needs to take part.
         out: Folder that takes `results/`; a run has its own.
         progress: Called as the passes go on.
+        say: Takes a line on each word that is left out.
     """
     subject = Subject.of(model, step, out, trust_remote_code=trust_remote_code)
+    if names and isinstance(tokens, Text):  # mistakes are told before the model is loaded
+        tokenizer = subject.tokenizer(tokens).tokenizer
+        known_words(names, tokenizer, range(vocab_size(tokenizer)))
     shards = subject.tokens(tokens, progress)
     reading = usual_positions(subject, shards)
     counts = Reader(shards.split("train"), reading).label_counts()
@@ -107,8 +113,9 @@ def measure_classes(
             f"{shards.path} take part"
         )
     spelled = token_names(shards.tokenizer, shards.vocab_size)
-    for name in names:  # mistakes are told before the passes
-        ids_of(name, shards.tokenizer, (counts >= min_count).nonzero().flatten().tolist())
+    common = counts.argsort(descending=True, stable=True)
+    known = common[counts[common] >= min_count].tolist()
+    names = known_words(names, shards.tokenizer, known, say)  # before the passes
     with prepared(subject.threads):
         moments, decisions = _states(subject, shards, reading, min_count, progress)
         tables = by_token(

@@ -4,6 +4,7 @@ S are the classes that had a mean when it was decided: `Decisions.seen`. Where o
 asked for, positions are those whose label is one of them; what is chosen may be any.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -56,8 +57,20 @@ def rate_library(geometry: Geometry) -> Value:
 
 
 def accuracy(geometry: Geometry) -> Value:
-    """Share of all positions where the nearest class mean is the label's."""
-    return _of_decisions(geometry, lambda d: d.nearest_hits)
+    """Share of all positions where the nearest class mean is the label's.
+
+    It cannot be where the label has no mean; the reason tells how much of the text that is.
+    """
+    value = _of_decisions(geometry, lambda d: d.nearest_hits)
+    decisions = geometry.decisions
+    if decisions is None or value.n == 0:
+        return value
+    without = int(decisions.counts[geometry.asked & ~decisions.seen].sum())
+    if not without:
+        return value
+    most, share = 1 - without / value.n, f"{without:,} of {value.n:,} positions"
+    reason = f"at most {most:.3g}: {share} have a label that has no class mean"
+    return dataclasses.replace(value, reason=reason)
 
 
 def rate_macro(geometry: Geometry) -> Value:

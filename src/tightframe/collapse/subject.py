@@ -1,19 +1,19 @@
 """What is measured: a checkpoint of a run, or a model from elsewhere, and what is known of it."""
 
 import dataclasses
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from tightframe.collapse.checks import check_context, no_tokens
+from tightframe.collapse.checks import check_context, check_no_tokenizer, no_tokens
 from tightframe.corpus.build import Progress as BuildProgress
+from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.model_tokens import text_tokens
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm.folders import with_tokenizer
+from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
 from tightframe.lm.hub import digest_of, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
@@ -41,6 +41,10 @@ class Text:
             one; "never": they don't.
         max_tokens: At most so many, training and validation together.
         validation: A source of its own for validation.
+        documents: Of .txt and .md files: "files", each as it is, or "paragraphs", with an
+            end-of-text between them.
+        field: Of records, tables and data sets: what holds the text.
+        tokenizer: Instead of the model's own: a folder, a tokenizer.json or a hub name.
     """
 
     source: str | Path
@@ -48,6 +52,9 @@ class Text:
     bos: Literal["auto", "never"] = "auto"
     max_tokens: int | None = None
     validation: str | Path | None = None
+    documents: Literal["files", "paragraphs"] = "files"
+    field: str = "text"
+    tokenizer: str | Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,16 +168,24 @@ class Subject:
             model = random_twin(model, seed=self.random_weights)
         return model
 
+    def tokenizer(self, text: Text) -> ModelTokenizer:
+        """Load what makes tokens of a text: the tokenizer that it names, or the model's own."""
+        if self.run is not None:
+            check_no_tokenizer(self.run.path, text.tokenizer)
+            return load_tokenizer(self.run.settings.tokens)
+        if text.tokenizer is not None:
+            return load_tokenizer(text.tokenizer)
+        if not isinstance(self.source, str | Path):
+            raise UserError(
+                f"{self.name}: a model in memory has no tokenizer; name it in the text "
+                "(tokenizer=...), or build tokens and give those"
+            )
+        check_tokenizer_known(self.source)
+        return load_tokenizer(with_tokenizer(self.source))
+
     def _tokenized(self, text: Text, progress: BuildProgress | None) -> TokenShards:
         """The text's tokens, made once and kept in `tokens/`."""
-        if self.run is not None:
-            tokenizer: str | Path = self.run.settings.tokens
-        elif isinstance(self.source, str | Path):
-            tokenizer = with_tokenizer(self.source)
-        else:
-            raise UserError(
-                f"{self.name}: a model in memory has no tokenizer; build tokens and give those"
-            )
+        tokenizer = self.tokenizer(text)
         positions = self.model.positions
         context = text.context
         if context is None:
@@ -189,6 +204,8 @@ class Subject:
             bos=text.bos,
             max_tokens=text.max_tokens,
             validation=text.validation,
+            documents=text.documents,
+            field=text.field,
             progress=progress,
         )
 
@@ -199,10 +216,8 @@ def _named(source: str | Path | Model) -> tuple[str, int]:
         return source.name, 0
     path = Path(source).expanduser()
     path = path.resolve() if path.is_dir() else path  # "." has a name, too
-    of_trainer = re.fullmatch(r"checkpoint-(\d+)", path.name)
-    if of_trainer is None or not path.is_dir():
-        return path.name, 0
-    return path.parent.name, int(of_trainer[1])
+    step = trainer_step(path)
+    return (path.name, 0) if step is None else (path.parent.name, step)
 
 
 def model_facts(model: Model, shards: TokenShards) -> dict[str, Any]:

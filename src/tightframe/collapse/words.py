@@ -1,6 +1,7 @@
 """Words that are one token: their numbers in the table of classes, beside those of their like."""
 
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import pandas as pd
 from tokenizers import Tokenizer
@@ -41,16 +42,48 @@ def words(table: pd.DataFrame, names: Sequence[str], tokenizer: Tokenizer) -> pd
     return pd.DataFrame(lines).astype({"id": "Int64"})
 
 
+def known_words(
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    known: Sequence[int],
+    say: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Return the words that have a class; say of each other one why it has none.
+
+    Args:
+        names: See `words`. If none of them has a class, that is refused.
+        tokenizer: That the ids are of.
+        known: The classes, the commonest first.
+        say: Takes a line on each word that is left out.
+    """
+    classes = frozenset(known)
+    found, lines = [], []
+    for name in names:
+        try:
+            ids_of(name, tokenizer, classes)
+            found.append(name)
+        except UserError as error:
+            lines.append(str(error))
+    if names and not found:
+        common = ", ".join(_common_words(tokenizer, known))
+        raise UserError(f"{lines[0]}; common words here: {common}" if common else lines[0])
+    if say is not None:
+        for line in lines:
+            say(f"{line}; it is left out")
+    return found
+
+
 def ids_of(name: str, tokenizer: Tokenizer, known: Collection[int]) -> list[int]:
-    """The ids that a word has at the beginning of a text and after a space, of those `known`."""
+    """Return the ids that a word has at the start of a text and after a space, of those `known`."""
     ways = [_encode(text, tokenizer) for text in (name, f" {name}")]
     single = list(dict.fromkeys(way[0] for way in ways if len(way) == 1))
     if not single:
         pieces = [tokenizer.decode([index]) for index in ways[1]]
         instead = f"splits into {', '.join(map(repr, pieces))}" if pieces else "is unknown to it"
+        first = pieces[0].strip() if pieces and ways[1][0] in known else ""
+        hint = f"try its first piece, {first}" if first else "choose words that are one token"
         raise UserError(
-            f"the word {name!r} is no single token of this tokenizer: it {instead}; "
-            "choose words that are one token"
+            f"the word {name!r} is no single token of this tokenizer: it {instead}; {hint}"
         )
     found = [index for index in single if index in known]
     if not found:
@@ -59,6 +92,14 @@ def ids_of(name: str, tokenizer: Tokenizer, known: Collection[int]) -> list[int]
             "training text have it as label; choose a commoner word or a smaller --min-count"
         )
     return found
+
+
+def _common_words(tokenizer: Tokenizer, ids: Iterable[int], n: int = 5) -> Iterator[str]:
+    """Yield the first few words of four letters or more among tokens."""
+    texts = (tokenizer.decode([index]).strip() for index in ids)
+    words = (text for text in texts if len(text) > 3 and text.isalpha())
+    single = (word for word in words if len(_encode(f" {word}", tokenizer)) == 1)
+    return itertools.islice(dict.fromkeys(single), n)
 
 
 def _encode(text: str, tokenizer: Tokenizer) -> list[int]:

@@ -41,6 +41,9 @@ def measure(
     bos: Literal["auto", "never"] = "auto",
     max_tokens: int | None = None,
     validation: str | None = None,
+    documents: Literal["files", "paragraphs"] = "files",
+    field: str = "text",
+    tokenizer: str | None = None,
     project: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     random_weights: int | None = None,
@@ -99,6 +102,12 @@ def measure(
         With --text: at most so many tokens.
     validation
         With --text: a source of its own for validation.
+    documents
+        With --text: text files as they are, or cut at blank lines with an end-of-text between.
+    field
+        With --text: what holds the text in records and tables (meta.text for a nested one).
+    tokenizer
+        With --text: a folder, a tokenizer.json or a hub name, instead of the model's own.
     project
         Project every layer but the last to so many dimensions, at random.
     precision
@@ -141,9 +150,13 @@ def measure(
         checks.share_of(part)
     if matched and shared_with is None:
         raise UserError("matched: say with shared_with to which tokens")
-    _check_given(tokens, text, context, max_tokens, validation)
+    how: dict[str, Any] = {"context": context, "bos": bos, "max_tokens": max_tokens}
+    how |= {"validation": validation, "documents": documents, "field": field}
+    how["tokenizer"] = tokenizer
+    _check_given(tokens, text, how)
     places = [tokens, ood, shared_with]
-    checks.check_places(model, tokens=places, texts=[text, validation], step=step, out=out)
+    texts = [text, validation]
+    checks.check_places(model, tokens=places, texts=texts, tokenizer=tokenizer, step=step, out=out)
 
     from tightframe.collapse import measure_part, measure_run
     from tightframe.collapse.answers import answers, control_values
@@ -151,7 +164,7 @@ def measure(
     from tightframe.commands.summary import summary
     from tightframe.results import read_rows
 
-    on = _given(tokens, text, context, bos, max_tokens, validation)
+    on = _given(model, tokens, text, how)
     asked: dict[str, Any] = {
         "layers": layers,
         "labels": labels,
@@ -238,6 +251,9 @@ def classes(
     bos: Literal["auto", "never"] = "auto",
     max_tokens: int | None = None,
     validation: str | None = None,
+    documents: Literal["files", "paragraphs"] = "files",
+    field: str = "text",
+    tokenizer: str | None = None,
     out: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -252,7 +268,7 @@ def classes(
     text
         Or text: a file, a folder, or hf:NAME, as for `tightframe measure`.
     words
-        Words to show beside the averages, each a single token: Anna,Tim,Lily.
+        Words to show beside the averages, Anna,Tim,Lily: those that are a single token.
     step
         The checkpoint of a run; the last one by default.
     min_count
@@ -265,6 +281,12 @@ def classes(
         With --text: at most so many tokens.
     validation
         With --text: a source of its own for validation.
+    documents
+        With --text: text files as they are, or cut at blank lines with an end-of-text between.
+    field
+        With --text: what holds the text in records and tables (meta.text for a nested one).
+    tokenizer
+        With --text: a folder, a tokenizer.json or a hub name, instead of the model's own.
     out
         Folder for the results of a model that is not a run.
     json
@@ -273,12 +295,18 @@ def classes(
     from tightframe.collapse import checks
 
     checks.check_numbers(min_count=min_count, max_tokens=max_tokens)
-    _check_given(tokens, text, context, max_tokens, validation)
-    checks.check_places(model, tokens=[tokens], texts=[text, validation], step=step, out=out)
+    how: dict[str, Any] = {"context": context, "bos": bos, "max_tokens": max_tokens}
+    how |= {"validation": validation, "documents": documents, "field": field}
+    how["tokenizer"] = tokenizer
+    _check_given(tokens, text, how)
+    texts = [text, validation]
+    checks.check_places(
+        model, tokens=[tokens], texts=texts, tokenizer=tokenizer, step=step, out=out
+    )
 
     from tightframe.collapse.classes import measure_classes, readable, records
 
-    given = _given(tokens, text, context, bos, max_tokens, validation)
+    given = _given(model, tokens, text, how)
     with bar() as progress:
         made = measure_classes(
             model,
@@ -288,6 +316,7 @@ def classes(
             min_count=min_count,
             out=out,
             progress=progress,
+            say=say,
         )
     shown = {"words": made.words} if made.words is not None else made.tables.excerpts()
     lines = {name: records(table) for name, table in shown.items()}
@@ -295,34 +324,28 @@ def classes(
     say(f"{made.path}: written")
 
 
-def _check_given(
-    tokens: Path | None,
-    text: str | None,
-    context: int | None,
-    max_tokens: int | None,
-    validation: str | None,
-) -> None:
+def _check_given(tokens: Path | None, text: str | None, how: dict[str, Any]) -> None:
     """Refuse tokens beside a text, and options of a text without one."""
     from tightframe.collapse.checks import check_context
 
     if text is not None and tokens is not None:
         raise UserError("--tokens and --text: give one of them")
-    check_context(context)
-    asked = {"context": context, "max-tokens": max_tokens, "validation": validation}
-    for name, value in asked.items():
-        if text is None and value is not None:
-            raise UserError(f"--{name}: is for --text; tokens are as they were built")
+    check_context(how["context"])
+    for name in ("context", "max_tokens", "validation", "tokenizer"):
+        if text is None and how[name] is not None:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option}: is for --text; tokens are as they were built")
 
 
 def _given(
-    tokens: Path | None,
-    text: str | None,
-    context: int | None,
-    bos: Literal["auto", "never"],
-    max_tokens: int | None,
-    validation: str | None,
+    model: str, tokens: Path | None, text: str | None, how: dict[str, Any]
 ) -> "Path | Text | None":
     """Return what to measure on: tokens, or a text that is yet to become tokens."""
     from tightframe.collapse.subject import Text
+    from tightframe.lm.folders import with_tokenizer
 
-    return tokens if text is None else Text(text, context, bos, max_tokens, validation)
+    if text is None:
+        return tokens
+    if how["tokenizer"] is None and str(where := with_tokenizer(model)) != model:
+        say(f"{model}: without a tokenizer of its own; that of {where} is taken")
+    return Text(text, **how)

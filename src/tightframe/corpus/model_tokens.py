@@ -20,7 +20,7 @@ from tightframe.files import fingerprint, one_at_a_time, sha256
 
 def text_tokens(
     source: str | Path,
-    tokenizer: str | Path,
+    tokenizer: str | Path | ModelTokenizer,
     *,
     cache: Path,
     context: int,
@@ -39,7 +39,7 @@ def text_tokens(
 
     Args:
         source: A file, a folder or hf:NAME: see `sources.open_source`.
-        tokenizer: The model's own: its folder or hub name, see `model_tokenizer`.
+        tokenizer: The model's own, or its folder or hub name, see `model_tokenizer`.
         cache: Folder of the shards, one folder each.
         context: Tokens of a block, the beginning-of-sequence token included: what the model sees
             at once.
@@ -48,7 +48,7 @@ def text_tokens(
         max_tokens: At most so many tokens of text, train and validation together; None is all.
         validation: A source of its own for validation.
         validation_share: Otherwise, the share of `source` that is kept for it, in (0, 1).
-        documents: Of .txt files: "paragraphs" or "files".
+        documents: Of .txt and .md files: "paragraphs" or "files".
         field: Of .jsonl, .parquet and data sets: where the text is.
         progress: Called as tokens are made.
     """
@@ -59,7 +59,7 @@ def text_tokens(
     for each in (source, validation):
         if each is not None:
             check_source(each)
-    own = load_tokenizer(tokenizer)
+    own = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
     how: dict[str, Any] = {"documents": documents, "field": field, "pinned": True}
     how["chat_template"] = own.chat_template
     text = open_source(source, **how)

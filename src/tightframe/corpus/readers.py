@@ -346,5 +346,6 @@ def _column(names: Iterable[str], field: str, where: str) -> str:
 
 def _no_field(where: str, field: str, known: Iterable[str]) -> str:
     names = list(known)
-    rest = f", but {', '.join(names)}{nearest(field, names)}" if names else ""
+    hint = nearest(field, names) or "; say with --field which one holds the text"
+    rest = f", but {', '.join(names)}{hint}" if names else ""
     return f"{where}: no field '{field}'{rest}"

@@ -4,6 +4,7 @@ What can't be measured is refused here, in one line that says what to do, before
 """
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ _OTHER_KINDS = (
     "ForSequenceClassification",
     "ForTokenClassification",
 )
+# What tokenizers of transformers are kept in.
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "*.spm")
 _CONVERT = "AutoModelForCausalLM.from_pretrained({}).save_pretrained(NEW_FOLDER)"
 
 
@@ -126,14 +129,50 @@ def base_of(source: str | Path) -> str | None:
 
 
 def with_tokenizer(source: str | Path) -> str | Path:
-    """Return where the tokenizer of a model lies: an adapter without its own has that of its base.
+    """Return where the tokenizer of a model lies.
+
+    An adapter without its own has that of its base; a `checkpoint-N` of transformers' `Trainer`
+    without one, that of the folder above.
 
     Args:
         source: A folder, or a name on the hub, which is returned as it is.
     """
     folder = Path(source).expanduser()
-    has_own = any(folder.glob("tokenizer*"))
-    return source if has_own or not folder.is_dir() else base_of(folder) or source
+    if not folder.is_dir() or _has_tokenizer(folder):
+        return source
+    if trainer_step(folder) is not None and _has_tokenizer(folder.resolve().parent):
+        return folder.resolve().parent
+    return base_of(folder) or source
+
+
+def check_tokenizer_known(source: str | Path) -> None:
+    """Refuse a place without a tokenizer: see `with_tokenizer` for where it may lie."""
+    where = with_tokenizer(source)
+    folder = Path(where).expanduser()
+    if is_path(where) and not folder.exists():
+        raise UserError(
+            f"{source}: no such tokenizer; expected a folder with one, a tokenizer.json, or the "
+            "name of a Hugging Face tokenizer"
+        )
+    if not folder.is_dir() or _has_tokenizer(folder):
+        return
+    content = read_json(folder / DESCRIPTION) if (folder / DESCRIPTION).is_file() else {}
+    named = content.get("_name_or_path") if isinstance(content, dict) else None
+    made_from = f" ({DESCRIPTION} says it was made from {named})" if named else ""
+    raise UserError(
+        f"{folder}: holds no tokenizer{made_from}; give that of the model it was made from with "
+        "--tokenizer: a folder, a tokenizer.json or a hub name"
+    )
+
+
+def trainer_step(folder: Path) -> int | None:
+    """Return the step of a folder that `Trainer` of transformers saves, `checkpoint-N`, or None."""
+    named = re.fullmatch(r"checkpoint-(\d+)", folder.resolve().name) if folder.is_dir() else None
+    return None if named is None else int(named[1])
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES)
 
 
 def _check_adapter(folder: Path, base: str) -> None:
