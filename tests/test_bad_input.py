@@ -290,12 +290,12 @@ CASES = {
     "NaN in an inner layer": (
         "measure {0}/neo --tokens {0}/tokens --layers all",
         lambda f: _break_weights(f, float("nan")),
-        r"neo: the embedding at layer prenorm of block 0, position 0 of split 'train' is not fin",
+        r"neo: the embedding at layer prenorm of block 0, position 1 of split 'train' is not fin",
     ),
     "infinite embeddings": (
         "measure {0}/neo --tokens {0}/tokens",
         lambda f: _break_weights(f, float("inf")),
-        r"neo: the embedding of block 0, position 0 of split 'train' is not finite",
+        r"neo: the embedding of block 0, position 1 of split 'train' is not finite",
     ),
     "a vocabulary smaller than its labels": (
         "measure {0}/neo --tokens {0}/tokens",
