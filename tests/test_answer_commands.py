@@ -140,6 +140,13 @@ def test_what_cannot_be_asked_is_said_in_one_line(capsys, injected, tmp_path, ar
     assert not list(tmp_path.iterdir())
 
 
+def test_what_can_be_no_name_on_the_hub_is_one_line(capsys, injected, tmp_path):
+    data, out = injected / "facts.jsonl", tmp_path / "a.jsonl"
+    error = _fails(capsys, "answer", "a\nb", "--data", data, "--out", out)
+    assert r"a\nb: no such folder, and no name on the hub" in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_is_missing_or_unfinished_is_refused(capsys, injected, tmp_path):
     data = injected / "facts.jsonl"
     error = _fails(capsys, "answer", tmp_path / "x", "--data", data)

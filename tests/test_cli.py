@@ -96,6 +96,7 @@ def test_words_of_an_option_are_set_apart_by_commas_or_spaces(given):
         ("corpus build x --out y --vocab-size 300.4", "--vocab-size: '300.4' is no whole number"),
         ("corpus build x --out y --seed -1", "--seed: '-1' is no whole number from 0 on"),
         (f"ntp table x --out y --max-contexts {10**19}", f"'{10**19}' is no whole number"),
+        (f"ntp compare x --table y --shuffles {2**63 - 1}", "for --shuffles. Must be <= 1000"),
         ("knowledge study --out x --seeds 0,1.5", "--seeds: '1.5' is no whole number"),
         ("corpus build x --out y --validation-share nan", "'nan' is not a finite number"),
         ("ntp solve x --gap=-inf", "--gap: '-inf' is not a finite number"),

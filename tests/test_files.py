@@ -22,6 +22,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_to_nothing_is_not_replaced_by_a_file(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match="link: is a link to nothing; remove it"):
+        files.write_text(tmp_path / "link", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
 def test_a_failed_folder_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), files.whole_folder(tmp_path / "a") as temporary:
         (temporary / "half").write_text("half")

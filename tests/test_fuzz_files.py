@@ -195,10 +195,10 @@ def edited(rng, value, how):
     return text
 
 
-def tried(whole, place, kind, seed):
+def tried(whole, place, kind, seed, kinds=KINDS):
     """One harmed file, read; what came of it: "refused", "the same", "nothing done"."""
     rng = random.Random(f"{kind} {seed}")
-    read, pattern, files = KINDS[kind]
+    read, pattern, files = kinds[kind]
     source = min(whole.glob(pattern))
     expected = plain(read(source))
     if place.exists():

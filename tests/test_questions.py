@@ -390,6 +390,16 @@ def test_mistakes_are_one_line(tmp_path, capsys, options, said):
     assert [path.name for path in tmp_path.iterdir()] == ["facts.jsonl"]
 
 
+def test_a_link_to_nothing_is_not_replaced_by_a_file(tmp_path, capsys):
+    facts = _write(tmp_path / "facts.jsonl", _many())
+    (tmp_path / "q.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(SystemExit):
+        cli.main(["knowledge", "questions", str(facts), "--out", str(tmp_path / "q.jsonl")])
+    assert "q.jsonl: already exists" in capsys.readouterr().err
+    assert (tmp_path / "q.jsonl").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 DEVELOPMENT = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 
 

@@ -224,6 +224,13 @@ def test_mistakes_are_one_line(made, capsys, options, message):
     assert message in refused(made, capsys, *options)
 
 
+def test_a_loop_of_links_is_one_line(made, capsys):
+    (made / "loop.jsonl").symlink_to("loop.jsonl")
+    assert "loop.jsonl: a loop of symbolic links" in refused(
+        made, capsys, "loop.jsonl", "half.jsonl"
+    )
+
+
 def test_a_folder_that_exists_is_refused_before_the_work(made, capsys):
     (made / "new").mkdir()
     error = refused(made, capsys, "half.jsonl", "--out", "new")

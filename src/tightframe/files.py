@@ -76,6 +76,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     temporary = _temporary(path)
     with _disk_errors(path):
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path}: is a link to nothing; remove it, or choose another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         _living_parts(path)  # removes those of the dead
         try:

@@ -1,7 +1,10 @@
 """Commands that hold models against what a text predicts, and that read its concepts."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from tightframe.commands.console import (
     Device,
@@ -29,7 +32,7 @@ def compare(
     table: Path,
     step: int | None = None,
     bos: Literal["auto", "never"] = "auto",
-    shuffles: int = 5,
+    shuffles: Annotated[int, Parameter(validator=Number(lte=1000))] = 5,
     seed: int = 0,
     device: Device = "auto",
     batch_tokens: int = 8192,

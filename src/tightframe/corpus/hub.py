@@ -54,7 +54,12 @@ def check_available(name: str, *files: str) -> None:
     """Refuse a name if nothing answers for it and none of its files was fetched before."""
     import huggingface_hub
 
-    known = (huggingface_hub.try_to_load_from_cache(name, file) for file in files)
+    try:
+        known = [huggingface_hub.try_to_load_from_cache(name, file) for file in files]
+    except huggingface_hub.errors.HFValidationError:
+        raise UserError(
+            f"{name}: no such folder, and no name on the hub, as NAME or OWNER/NAME"
+        ) from None
     if any(isinstance(path, str) for path in known):
         return
     if huggingface_hub.constants.HF_HUB_OFFLINE:

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 our mistake (traceback), 2 the user's, 3 partly done, 128
 """
 
 import contextlib
+import errno
 import signal
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,11 @@ def endings_in_one_line() -> Iterator[None]:
         if error.errno is None:
             raise
         line = f"{error.filename or 'disk'}: {reason(error, reading=True)}"
+    except RuntimeError as error:
+        loop = error.__context__
+        if not isinstance(loop, OSError) or loop.errno != errno.ELOOP:  # of Path.resolve
+            raise
+        line = f"{loop.filename}: {reason(loop, reading=True)}"
     except MemoryError as error:
         line = f"not enough memory ({error}); make it smaller, or free some"
     say(f"tightframe: {line}")

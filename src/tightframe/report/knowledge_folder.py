@@ -235,7 +235,7 @@ def _judged(path: Path, one: Any, names: set[str]) -> dict[str, Any]:
 def _ensembles(folder: Path) -> tuple[Ensemble, ...]:
     """Of the folder itself, or of the folders in it."""
     files = [folder / "report.json", *sorted(folder.glob("*/report.json"))]
-    return tuple(_ensemble(file) for file in files if file.is_file())
+    return tuple(_ensemble(file) for file in files if file.exists())
 
 
 def _ensemble(file: Path) -> Ensemble:
@@ -246,7 +246,7 @@ def _ensemble(file: Path) -> Ensemble:
         raise UserError(f"{file}: routing.confusion is not {k} by {k}; {again}")
     report = read_json(file)
     answers = file.with_name("answers.jsonl")
-    if answers.is_file():
+    if answers.exists():
         check_digest(answers, about.answers)
-    outputs = read_outputs(answers) if answers.is_file() else []
+    outputs = read_outputs(answers) if answers.exists() else []
     return Ensemble(file.parent.name, report, frozenset(one.question_id for one in outputs))

@@ -5,6 +5,7 @@ OUT.dropped.jsonl   what failed a check, with the reason
 OUT.left.jsonl      facts that the endpoint gave no reply for; gone once there are none
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ _SHOWN = 5  # of a list, in one line
 
 def refuse_finished(out: Path) -> None:
     """UserError where the file is there already, unless an earlier run left it unfinished."""
-    if out.exists() and not _left(out).exists():
+    if os.path.lexists(out) and not _left(out).exists():
         raise UserError(f"{out}: already exists; remove it or choose another name")
 
 
