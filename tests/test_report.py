@@ -180,7 +180,7 @@ def test_a_loss_within_three_percent_of_the_entropy_of_frequencies_is_near(loss,
 def test_a_few_runs_are_described_and_not_summed_up(bounded, table, found):
     drawn = data_of(bounded)["panels"]["nc4_rate"]["linear"]
     assert drawn["headline"] == ""
-    assert re.match(r"R\N{SUPERSCRIPT TWO} = \d\.\d\d describes these 4 runs; ", drawn["detail"])
+    assert re.match(r"R\N{SUPERSCRIPT TWO} = \d\.\d\d describes these 4 runs\n", drawn["detail"])
     assert panels.fit(table, found, "nc4_rate", log=False).headline.startswith("R")  # of 15 runs
 
 
@@ -536,6 +536,15 @@ def test_a_course_is_a_line_a_run_in_the_order_of_steps(tmp_path):
     assert not signed.positive
     assert signed.value_ticks == ()
     assert panels.course(courses, "nc4_rate") is None
+
+
+def test_a_measure_at_one_of_several_steps_has_no_course(tmp_path):
+    rows = gather(sorted(write_courses(tmp_path / "demo").glob("runs/*/results/*.jsonl")))
+    courses = checkpoints(rows, subset="probe").table
+    lone = courses.assign(nc1_cdnv_p2=courses["nc1_cdnv_p2"].where(courses["step"] == 10))
+    assert panels.course(lone, "nc1_cdnv_p2") is None
+    first = courses[courses["step"] == 0]  # a training that has just begun
+    assert panels.course(first, "nc1_cdnv_p2").values == ((8.0,), (16.0,))
 
 
 def test_the_figure_of_courses_has_a_panel_a_measure(tmp_path):

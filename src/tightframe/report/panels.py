@@ -54,7 +54,7 @@ def fit(table: pd.DataFrame, found: pd.DataFrame, metric: str, *, log: bool) -> 
     return Fit(
         log,
         "" if few else r2,
-        f"{r2} describes these {line['n_runs']} runs; {r}; {line['n']} points"
+        f"{r2} describes these {line['n_runs']} runs\n{r}; {line['n']} points"
         if few
         else f"{r}; {count}",
         "left" if line["r"] > 0 else "right",
@@ -117,14 +117,14 @@ class Course:
 
 
 def course(courses: pd.DataFrame, metric: str) -> Course | None:
-    """Return how a measure went in every run; None where no run has two values of it."""
+    """Return how a measure went in every run; None if it is known at one of several steps only."""
     if metric not in courses:
         return None
     low, high = error_bars(courses, metric)
     measured = courses.assign(low=low, high=high)[np.isfinite(courses[metric])]
     measured = measured.sort_values("step")
     runs = [(str(name), run) for name, run in measured.groupby("run")]
-    if not any(len(run) > 1 for _, run in runs):
+    if measured["step"].nunique() < min(2, courses["step"].nunique()):
         return None
     positive = bool((measured[metric] > 0).all())
     later = measured[measured["step"] > 0]
