@@ -95,11 +95,11 @@ def ids_of(name: str, tokenizer: Tokenizer, known: Collection[int]) -> list[int]
 
 
 def _common_words(tokenizer: Tokenizer, ids: Iterable[int], n: int = 5) -> Iterator[str]:
-    """Yield the first few words of four letters or more among tokens."""
-    texts = (tokenizer.decode([index]).strip() for index in ids)
-    words = (text for text in texts if len(text) > 3 and text.isalpha())
-    single = (word for word in words if len(_encode(f" {word}", tokenizer)) == 1)
-    return itertools.islice(dict.fromkeys(single), n)
+    """Yield the first few tokens that are a word after a space, of four letters or more."""
+    pairs = ((index, tokenizer.decode([index]).strip()) for index in ids)
+    words = (pair for pair in pairs if len(pair[1]) > 3 and pair[1].isalpha())
+    found = (word for index, word in words if _encode(f" {word}", tokenizer) == [index])
+    return itertools.islice(found, n)
 
 
 def _encode(text: str, tokenizer: Tokenizer) -> list[int]:
