@@ -543,6 +543,9 @@ def test_a_measure_at_one_of_several_steps_has_no_course(tmp_path):
     courses = checkpoints(rows, subset="probe").table
     lone = courses.assign(nc1_cdnv_p2=courses["nc1_cdnv_p2"].where(courses["step"] == 10))
     assert panels.course(lone, "nc1_cdnv_p2") is None
+    assert panels.course(courses.iloc[:0], "nc1_cdnv_p2") is None
+    unknown = courses.assign(nc1_cdnv_p2=math.nan)
+    assert panels.course(unknown, "nc1_cdnv_p2") is None
     first = courses[courses["step"] == 0]  # a training that has just begun
     assert panels.course(first, "nc1_cdnv_p2").values == ((8.0,), (16.0,))
 

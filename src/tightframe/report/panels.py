@@ -124,7 +124,7 @@ def course(courses: pd.DataFrame, metric: str) -> Course | None:
     measured = courses.assign(low=low, high=high)[np.isfinite(courses[metric])]
     measured = measured.sort_values("step")
     runs = [(str(name), run) for name, run in measured.groupby("run")]
-    if measured["step"].nunique() < min(2, courses["step"].nunique()):
+    if measured.empty or measured["step"].nunique() < min(2, courses["step"].nunique()):
         return None
     positive = bool((measured[metric] > 0).all())
     later = measured[measured["step"] > 0]
