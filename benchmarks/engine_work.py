@@ -22,6 +22,7 @@ from tightframe.lm.objectives import next_token
 from tightframe.lm.transformer import Transformer, TransformerConfig
 from tightframe.moments import candidates, stream
 from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.moments.tally import decide
 
 BATCH = 4096  # positions given to the accumulators at once
 MEASURED_BATCH = 8192  # tokens of a forward pass
@@ -265,7 +266,7 @@ def our_measuring(folder: Path, precision: str, size: Size) -> Side:
         yield
     decisions = Decisions(moments.seen())
     for piece in pieces:
-        decisions.merge(stream.decide(model, piece.split("val"), moments, **options))
+        decisions.merge(decide(model, piece.split("val"), moments, **options))
         yield
     metrics(moments, model.classifier, decisions, measures=DEFAULT)
     return {"positions": np.array([moments.n, decisions.n])}

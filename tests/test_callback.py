@@ -20,6 +20,7 @@ from tightframe.lm.objectives import next_token
 from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, TransformerConfig, load_checkpoint
 from tightframe.moments import stream
+from tightframe.moments.tally import decide
 from tightframe.results import gather, read_rows
 from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens
@@ -236,7 +237,7 @@ def test_measures_of_decisions_draw_validation_positions_too(tokens, tmp_path):
     callback(settings, measures=["nc3_cos_mean", "nc4_rate"], probe_tokens=20).step(model, 0)
     shards = TokenShards.open(tokens)
     moments = stream.measure(model, shards.split("train").sample(20, seed=0))
-    decisions = stream.decide(model, shards.split("val").sample(20, seed=0), moments)
+    decisions = decide(model, shards.split("val").sample(20, seed=0), moments)
     _, rows = read_rows(files(settings.out)[0])
     assert [(row.metric, row.split) for row in rows] == [
         ("nc3_cos_mean", "train"),

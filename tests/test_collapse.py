@@ -17,7 +17,8 @@ from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
 from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, TransformerConfig
-from tightframe.moments.stream import decide, measure
+from tightframe.moments.stream import measure
+from tightframe.moments.tally import decide
 from tightframe.results import gather, read_rows
 from tightframe.settings import read_toml, write_toml
 from tiny_runs import measure_run

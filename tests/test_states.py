@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from tightframe.collapse import measure_part, measure_run, states
+from tightframe.collapse import measure_part, measure_run, passes, states
 from tightframe.collapse.merging import merge_states
 from tightframe.errors import UserError
 from tightframe.lm.hub import load_model
@@ -200,7 +200,7 @@ def test_a_state_of_other_weights_is_refused(model, tokens, tmp_path):
 def test_memory_that_is_not_there_is_refused_before_it_is_taken(
     model, tokens, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(states, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(passes, "free_memory", lambda device: 1000)
     with pytest.raises(UserError, match=r"states of 4 layers, 23 classes: .* are free; take fewer"):
         measure_run(**options(model, tokens, tmp_path / "x"))
     assert not list((tmp_path / "x").rglob("*.safetensors"))

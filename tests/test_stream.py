@@ -8,7 +8,8 @@ from tightframe.errors import UserError
 from tightframe.lm.hub import load_model
 from tightframe.lm.objectives import next_token
 from tightframe.lm.transformer import Transformer, TransformerConfig
-from tightframe.moments.stream import decide, measure
+from tightframe.moments.stream import measure
+from tightframe.moments.tally import decide
 from tiny_tokens import write_tokens
 
 VOCAB, BLOCK = 23, 9

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from tightframe.collapse import shared, study
+from tightframe.collapse.answers import answers
+from tightframe.collapse.asked import Asked
 from tightframe.collapse.compat import columns
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Subject
@@ -378,3 +380,43 @@ def test_a_few_positions_that_outweigh_the_rest_are_told_of(tokens, tmp_path):
         assert (sinks is not None) == told
         if told:  # the final norm makes them like all others
             assert sinks.startswith("attention sinks: at layers 0, prenorm a few positions")
+
+
+def test_several_labels_take_the_same_passes_and_give_the_same_values(model, tokens, tmp_path):
+    asked = {"layers": "all", "measures": ["nc1_cdnv", "nc1_pinv", "ncc_accuracy"], "groups": 4}
+    calls = []
+    embed = Transformer.embed_layers
+
+    def counted(self, batch, layers):
+        if not isinstance(batch, torch.Tensor):  # a part of a pass, not a look at one token
+            calls.append(batch)
+        return embed(self, batch, layers)
+
+    apart, together = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transformer, "embed_layers", counted)
+        for name in ("next", "current", "shuffled"):
+            path = measure_run(model, tokens, labels=name, out=tmp_path / name, **asked)
+            apart.append(read_rows(path)[1])
+        n_apart = len(calls)
+        also = {"labels": "next", "also": ["current", "shuffled"]}
+        path = measure_run(model, tokens, out=tmp_path / "together", **also, **asked)
+        assert len(calls) - n_apart == n_apart / 3
+    assert measure_run(model, tokens, out=tmp_path / "together", **also, **asked) == path
+    files = sorted((tmp_path / "together" / "results").glob("*.jsonl"))
+    together = {rows[0].labels: rows for _, rows in map(read_rows, files)}
+    assert len(files) == 3
+    for rows in apart:
+        assert together[rows[0].labels] == rows
+    settings = {**asked, "groups": 4, "min_count": 1}
+    header, rows = answers(path, Asked.of(settings.pop("measures"), labels="current", **settings))
+    assert header.measurement["labels"] == "current"
+    assert {row.labels for row in rows} == {"current"}
+
+
+def test_labels_that_were_measured_before_take_no_pass_with_others(model, tokens, tmp_path):
+    asked = {"measures": ["nc1_cdnv"], "out": tmp_path}
+    measure_run(model, tokens, labels="current", **asked)
+    measure_run(model, tokens, labels="next", also=["current"], keep_states=False, **asked)
+    rows = {r[0].labels: r for _, r in map(read_rows, (tmp_path / "results").glob("*.jsonl"))}
+    assert set(rows) == {"next", "current"}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tightframe.collapse import measure_run, states
+from tightframe.collapse import measure_run, passes, states
 from tightframe.collapse.resampling import (
     GROUPS,
     MIN_COUNT,
@@ -116,7 +116,7 @@ def test_states_take_at_most_half_of_the_memory(model, tokens, tmp_path, monkeyp
     # A state has 8 bytes for each of 8 + 2 numbers of 23 classes, in each group.
     of_a_group = 8 * (8 + 2) * CLASSES
     for free, expected in ((40, 20), (39, 12), (20, 8), (15, 1)):
-        monkeypatch.setattr(states, "free_memory", lambda device, n=free: n * of_a_group)
+        monkeypatch.setattr(passes, "free_memory", lambda device, n=free: n * of_a_group)
         said = []
         path = measure_run(
             model, tokens, measures=["rank_pr"], out=tmp_path / f"{free}", say=said.append

@@ -9,9 +9,13 @@ from tightframe.collapse.asked import Asked
 from tightframe.collapse.checks import PREFIXES, layer_names
 from tightframe.collapse.measures import MEASURES, choose
 from tightframe.collapse.rows import least_count
+from tightframe.collapse.subject import Subject
+from tightframe.corpus.tokens import TokenShards
+from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
 from tightframe.results import Header, Row, read_rows
 
+Key: TypeAlias = tuple[int, str, str, int]  # layer, subset, metric, minimum count
 Control: TypeAlias = Mapping[tuple[int, str, str], float]  # by layer, subset and measure
 
 
@@ -20,18 +24,21 @@ def answers(path: Path, asked: Asked) -> tuple[Header, list[Row]]:
 
     Args:
         path: What `measure_run` returned.
-        asked: What it was asked for.
+        asked: What it was asked for, with its own labels or with some that it took `also`.
 
     Returns:
-        The header of `path`, and rows by layer, subset and measure.
+        The header of these labels, and rows by layer, subset and measure.
     """
     header, _ = read_rows(path)
-    rows: dict[tuple[int, str, str, int], Row] = {}
+    header.measurement["labels"] = asked.labels
+    headers: list[Header] = []
+    rows: dict[Key, Row] = {}
     for file in (path, *sorted(path.parent.glob(f"step-{header.step}-*.jsonl"))):
         other, found = read_rows(file)
         if _kind(other, asked) == _kind(header, asked):
+            headers.append(other)
             for row in found:
-                rows.setdefault((row.layer, row.subset, row.metric, row.min_count), row)
+                rows.setdefault(key_of(row), row)
     layers = _layers(asked.layers, {row.layer for row in rows.values()})
     least = {one.name: least_count(one, asked.min_count) for one in choose(asked.measures)}
     prefixes = {PREFIXES[table] for table in asked.compat}
@@ -56,7 +63,46 @@ def answers(path: Path, asked: Asked) -> tuple[Header, list[Row]]:
             order.get(row.metric, len(order)),
         )
 
-    return header, sorted(kept, key=place)
+    return headers[0], sorted(kept, key=place)
+
+
+def earlier_rows(subject: Subject, shards: TokenShards, asked: Asked) -> dict[Key, Path]:
+    """What other files of this checkpoint and these tokens hold, measured in the same way."""
+    found: dict[Key, Path] = {}
+    for path in sorted((subject.folder / "results").glob(f"step-{subject.step}-*.jsonl")):
+        header, rows = read_rows(path)
+        same = header.run == subject.name
+        if same and header.measurement.get("weights", subject.weights) != subject.weights:
+            raise UserError(
+                f"{path}: is of other weights that go by the name {subject.name} at step "
+                f"{subject.step}; say with `out` where this model's results should go, or rename "
+                "its folder, so that one report can show both"
+            )
+        same &= header.tokens.get("fingerprint") == shards.fingerprint
+        other = {name for name, value in asked.way.items() if header.measurement.get(name) != value}
+        if same and not other - {"project"}:
+            # The last layer is never projected, so its rows are the same either way.
+            depth = subject.model.depth
+            found |= {key_of(row): path for row in rows if not other or row.layer == depth}
+    return found
+
+
+def nothing_left(earlier: Mapping[Key, Path], asked: Asked) -> Path | None:
+    """The file that holds the first measure, where every one was measured at the last layer."""
+    if asked.layers != "last" or asked.by_frequency or asked.compat:
+        return None
+    held = {
+        (metric, least): path
+        for (_, subset, metric, least), path in earlier.items()
+        if subset == "all"
+    }
+    wanted = [(one.name, least_count(one, asked.min_count)) for one in asked.of_layer(last=True)]
+    return held[wanted[0]] if all(each in held for each in wanted) else None
+
+
+def key_of(row: Row) -> Key:
+    """Return what tells the rows of one measurement apart."""
+    return row.layer, row.subset, row.metric, row.min_count
 
 
 def control_values(path: Path, asked: Asked, rows: Sequence[Row]) -> Control:
@@ -69,7 +115,7 @@ def control_values(path: Path, asked: Asked, rows: Sequence[Row]) -> Control:
     """
     header, _ = read_rows(path)
     ungrouped = dataclasses.replace(asked, groups=1)
-    found: dict[tuple[int, str, str, int], float] = {}
+    found: dict[Key, float] = {}
     for file in sorted(path.parent.parent.glob("random-*/results/*.jsonl")):
         other, others = read_rows(file)
         other.measurement["groups"] = 1
@@ -78,8 +124,8 @@ def control_values(path: Path, asked: Asked, rows: Sequence[Row]) -> Control:
             str(other.measurement.get(name)) == str(value) for name, value in ungrouped.way.items()
         ):
             for row in others:
-                found.setdefault((row.layer, row.subset, row.metric, row.min_count), row.value)
-    keys = [(row.layer, row.subset, row.metric, row.min_count) for row in rows]
+                found.setdefault(key_of(row), row.value)
+    keys = [key_of(row) for row in rows]
     return {key[:3]: found[key] for key in keys if key in found}
 
 

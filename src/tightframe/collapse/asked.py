@@ -8,9 +8,9 @@ import torch
 
 from tightframe.collapse.checks import check_compat, check_numbers, layer_names, unknown_layer
 from tightframe.collapse.measures import Measure, choose, extras_of
+from tightframe.collapse.passes import Pass
 from tightframe.collapse.resampling import GROUPS, MIN_COUNT, usual_min_count
 from tightframe.collapse.shared import SharedClasses
-from tightframe.collapse.states import Pass
 from tightframe.collapse.subject import Model, Subject
 from tightframe.corpus.tokens import SPLITS, TokenShards
 from tightframe.errors import UserError

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tightframe.collapse import states
 from tightframe.collapse.asked import usual_positions
+from tightframe.collapse.passes import Pass
 from tightframe.collapse.study import Progress
 from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.collapse.values import Geometry
@@ -176,7 +177,7 @@ def _states(
         return lambda done, total: progress(stage, done / total, done * shards.block)
 
     last = subject.model.depth
-    wanted = states.Pass(layers=(last,), reading=reading)
+    wanted = Pass(layers=(last,), reading=reading)
     moments = states.moments(subject, shards, wanted, progress=show("training split"))
     decisions = states.decisions(
         subject,

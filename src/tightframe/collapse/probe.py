@@ -12,6 +12,7 @@ from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.moments import stream
 from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.moments.tally import decide
 
 # Share of the training's time that measuring is planned to take by default. It may take 0.02: the
 # rest is for what counting doesn't see, such as steps in bfloat16 beside pairs in float64.
@@ -81,7 +82,7 @@ class Probe:
         )
         decisions = None
         if self.validation is not None:
-            decisions = stream.decide(
+            decisions = decide(
                 model,
                 self.validation,
                 moments,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Int64
@@ -13,12 +13,13 @@ from tightframe.collapse.checks import PREFIXES
 from tightframe.collapse.compat import compat as published_row
 from tightframe.collapse.intervals import of_positions
 from tightframe.collapse.measures import Measure, metrics
-from tightframe.collapse.states import Pass
+from tightframe.collapse.passes import Pass
 from tightframe.collapse.strata import strata
 from tightframe.collapse.subject import Model, Subject, model_facts, token_facts
 from tightframe.collapse.values import Value
 from tightframe.corpus.tokens import TokenShards
 from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.moments.stream import layer_name
 from tightframe.results import Header, Row
 
 
@@ -50,6 +51,21 @@ def _entropy(counts: Int64[Tensor, " C"]) -> float:
     """Return the entropy of these counts, in nats: about the loss of a model that knows no more."""
     shares = counts[counts > 0].double() / counts.sum()
     return float(-(shares * shares.log()).sum())
+
+
+def sinks(moments: Mapping[int, ClassMoments]) -> str | None:
+    """Return a sentence on layers where a few positions outweigh all others, if there are any."""
+    found = {layer: few for layer, state in moments.items() if (few := state.norms.sinks())}
+    if not found:
+        return None
+    layers = ", ".join(map(layer_name, found))
+    far = max(found.values(), key=lambda few: few.times)
+    return (
+        f"attention sinks: at layer{'s' * (len(found) > 1)} {layers} a few positions (up to "
+        f"{max(few.share for few in found.values()):.2%}) have norms up to {far.times:.0f} "
+        "times the median and outweigh all others, so that measures there are of them; "
+        "--skip-positions and --skip-special leave such positions out"
+    )
 
 
 def rows_of_layer(

@@ -8,87 +8,33 @@ the whole one, until all are merged.
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tightframe.collapse.shared import SharedClasses
+from tightframe.collapse.passes import Pass, check_memory
 from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, free_disk
+from tightframe.files import fingerprint
 from tightframe.formats import kind_of
-from tightframe.lm.hardware import free_memory
 from tightframe.moments.distributed import World, share, sum_states, wait
 from tightframe.moments.ledger import Ledger, Span
 from tightframe.moments.nearest import Extra
-from tightframe.moments.projection import Projection
-from tightframe.moments.reading import NEXT, Reading
 from tightframe.moments.state import FORMAT as STATE_FORMAT
 from tightframe.moments.state import ClassMoments, Decisions
 from tightframe.moments.stream import (
-    BATCH_TOKENS,
-    Precision,
     Progress,
     Stream,
     collect,
     layer_name,
     new_moments,
-    tally,
 )
+from tightframe.moments.tally import Tally, tally
 
 SAVE_EVERY = 60.0  # seconds of a pass between two writings; more where a writing takes long
-LARGE = 2**28  # bytes of states that are worth a line before the pass
 
 ALONE = World()
-
-
-@dataclasses.dataclass(frozen=True)
-class Pass:
-    """What is kept of a model's embeddings; with model and tokens, it names a state."""
-
-    layers: tuple[int, ...]  # the model's last is one of them
-    reading: Reading = NEXT
-    groups: int = 1
-    scatter: bool = False
-    dimensions: bool = False
-    projection: Projection | None = None
-    precision: Precision = "fp32"
-    batch_tokens: int = BATCH_TOKENS  # names no state
-    shared: SharedClasses | None = None
-
-    def stream(self, subject: Subject, split: Split) -> Stream:
-        """The labelled embeddings of a split."""
-        groups = split.groups(self.groups) if self.groups > 1 else None
-        return Stream(
-            subject.model,
-            split,
-            self.reading,
-            groups,
-            self.projection,
-            self.precision,
-            self.batch_tokens,
-            None if self.shared is None else self.shared.quota(split),
-        )
-
-    def provenance(self, subject: Subject, split: Split, layer: int) -> dict[str, Any]:
-        """What a state is of; two that differ in it are never merged."""
-        projection = None if layer == subject.model.depth else self.projection
-        return {
-            "model": subject.name,
-            "step": subject.step,
-            "weights": subject.weights,
-            "tokens": split.fingerprint,
-            "layer": layer,
-            "reading": dataclasses.asdict(self.reading),
-            "groups": self.groups,
-            "scatter": self.scatter,
-            "dimensions": self.dimensions,
-            "projection": None if projection is None else dataclasses.asdict(projection),
-            "precision": self.precision,
-            # The name that older files have.
-            "common": None if self.shared is None else self.shared.fingerprint,
-        }
 
 
 def moments(
@@ -96,6 +42,7 @@ def moments(
     shards: TokenShards,
     wanted: Pass,
     *,
+    also: Sequence[Pass] = (),
     world: World = ALONE,
     keep: bool = True,
     progress: Progress | None = None,
@@ -107,26 +54,33 @@ def moments(
         subject: The model, and the folder that takes `states/`.
         shards: The tokens.
         wanted: What is kept.
+        also: The same of other labels. What is missing of them comes from the same forward pass, if
+            one is made by one process, and is left on disk.
         world: The processes that share the work; all of them end with the same states.
         keep: Leave the finished states on disk; those of a pass cut short stay in any case.
         progress: Called as the pass goes on.
         say: Takes a line on memory, where it is much, before the pass starts.
     """
     split = shards.split("train")
-    stream = wanted.stream(subject, split)
-    provenance = {layer: wanted.provenance(subject, split, layer) for layer in wanted.layers}
-    paths = {layer: _path(subject, facts) for layer, facts in provenance.items()}
-    earlier = {
-        layer: _earlier(path, provenance[layer], stream) or _richer(path, provenance[layer], stream)
-        for layer, path in paths.items()
-    }
+    stream, provenance, paths, earlier = _known(subject, split, wanted)
     left = _missing(earlier, split.n_blocks)
     if left:
-        _check_memory(stream, wanted, say)
+        check_memory(stream, wanted, say)
         made = _new(stream, wanted, provenance)
         if world.size == 1:
             states = {layer: earlier[layer] or made[layer] for layer in made}
-            collect(stream, states, progress=progress, after=_Saver(states, paths))
+            files = {paths[layer]: states[layer] for layer in _unfinished(earlier, split)}
+            others = []
+            for other in also:
+                its, facts, places, before = _known(subject, split, other)
+                new = _new(its, other, facts)
+                others.append((its, {layer: before[layer] or new[layer] for layer in new}))
+                its_own = others[-1][1]
+                files |= {places[layer]: its_own[layer] for layer in _unfinished(before, split)}
+            saver = _Saver(files)
+            collect(stream, states, also=others, progress=progress, after=saver)
+            if keep or also:
+                saver.write()
         else:
             states = _shared(stream, made, earlier, paths, left, world, progress)
     else:
@@ -134,14 +88,28 @@ def moments(
     assert not _missing(states, split.n_blocks), "the pass missed some of the blocks"
     if world.rank == 0:
         for layer, path in paths.items():
-            if keep and left:
-                states[layer].save(path)
-            elif not keep:
+            if not keep:
                 path.unlink(missing_ok=True)
+            elif left and world.size > 1:
+                states[layer].save(path)
             for piece in _pieces(path):
                 piece.unlink()
     wait(world)
     return states
+
+
+def _known(
+    subject: Subject, split: Split, wanted: Pass
+) -> tuple[Stream, dict[int, dict[str, Any]], dict[int, Path], dict[int, ClassMoments | None]]:
+    """Return the stream of a pass and, by layer, what a state is of, its file and what it holds."""
+    stream = wanted.stream(subject, split)
+    provenance = {layer: wanted.provenance(subject, split, layer) for layer in wanted.layers}
+    paths = {layer: _path(subject, facts) for layer, facts in provenance.items()}
+    earlier = {
+        layer: _earlier(path, provenance[layer], stream) or _richer(path, provenance[layer], stream)
+        for layer, path in paths.items()
+    }
+    return stream, provenance, paths, earlier
 
 
 def part(
@@ -158,14 +126,14 @@ def part(
     stream = wanted.stream(subject, split)
     provenance = {layer: wanted.provenance(subject, split, layer) for layer in wanted.layers}
     paths = {layer: _piece(_path(subject, facts), world) for layer, facts in provenance.items()}
-    _check_memory(stream, wanted, say)
+    check_memory(stream, wanted, say)
     made = _new(stream, wanted, provenance)
     states = {
         layer: _load(path, provenance[layer], stream) or made[layer]
         for layer, path in paths.items()
     }
     spans = share([(0, split.n_blocks)], world, multiple=stream.batch_blocks)
-    saver = _Saver(states, paths)
+    saver = _Saver({path: states[layer] for layer, path in paths.items()})
     collect(stream, states, spans=spans, progress=progress, after=saver)
     saver.write()
     return list(paths.values())
@@ -177,42 +145,57 @@ def decisions(
     wanted: Pass,
     means: Mapping[int, ClassMoments],
     *,
+    also: Sequence[tuple[Pass, Mapping[int, ClassMoments], int]] = (),
     min_count: int,
     extras: Collection[Extra] = (),
     world: World = ALONE,
     keep: bool = True,
     progress: Progress | None = None,
 ) -> dict[int, Decisions]:
-    """What is decided on the validation split, by layer; arguments as in `moments`."""
-    split, train = shards.split("val"), shards.split("train")
+    """What is decided on the validation split, by layer; arguments as in `moments`.
+
+    In `also` are the moments of other labels and their minimum counts beside what was kept.
+    """
+    split = shards.split("val")
+    every = [
+        (each, moments, least, _decided(subject, shards, each, least, extras))
+        for each, moments, least in ((wanted, means, min_count), *also)
+    ]
+    paths = {layer: _path(subject, facts, "-val") for layer, facts in every[0][3].items()}
+    if all(path.exists() for path in paths.values()):
+        found = {layer: Decisions.load(path) for layer, path in paths.items()}
+        for path in paths.values() if not keep and world.rank == 0 else ():
+            path.unlink()
+        return found
+    tallies = [
+        Tally(each.stream(subject, split), moments, min_count=least, extras=extras)
+        for each, moments, least, _ in every
+    ]
+    spans = share([(0, split.n_blocks)], world, multiple=tallies[0].stream.batch_blocks)
+    tally(tallies, spans=spans, progress=progress)
+    for one, (*_, provenance) in zip(tallies, every, strict=True):
+        for layer, state in one.decisions.items():
+            one.decisions[layer] = total = sum_states(state, world)
+            total.provenance = provenance[layer]
+            if (keep or one is not tallies[0]) and world.rank == 0:
+                total.save(_path(subject, provenance[layer], "-val"))
+    wait(world)
+    return tallies[0].decisions
+
+
+def _decided(
+    subject: Subject, shards: TokenShards, wanted: Pass, min_count: int, extras: Collection[Extra]
+) -> dict[int, dict[str, Any]]:
+    """Return what the decisions are of, by layer."""
     # What else was kept of the embeddings changes no decision.
-    wanted = dataclasses.replace(wanted, scatter=False, dimensions=False)
-    provenance = {
-        layer: wanted.provenance(subject, split, layer)
-        | {"means": wanted.provenance(subject, train, layer)}
+    plain = dataclasses.replace(wanted, scatter=False, dimensions=False)
+    return {
+        layer: plain.provenance(subject, shards.split("val"), layer)
+        | {"means": plain.provenance(subject, shards.split("train"), layer)}
         | {"min_count": min_count, "ranks": "ranks" in extras}
         | {extra: True for extra in extras if extra != "ranks"}
-        for layer in means
+        for layer in wanted.layers
     }
-    paths = {layer: _path(subject, facts, "-val") for layer, facts in provenance.items()}
-    if all(path.exists() for path in paths.values()):
-        return {layer: Decisions.load(path) for layer, path in paths.items()}
-    stream = wanted.stream(subject, split)
-    found = tally(
-        stream,
-        means,
-        min_count=min_count,
-        extras=extras,
-        spans=share([(0, split.n_blocks)], world, multiple=stream.batch_blocks),
-        progress=progress,
-    )
-    total = {layer: sum_states(state, world) for layer, state in found.items()}
-    for layer, state in total.items():
-        state.provenance = provenance[layer]
-        if keep and world.rank == 0:
-            state.save(paths[layer])
-    wait(world)
-    return total
 
 
 def _shared(
@@ -229,9 +212,9 @@ def _shared(
     if world.rank == 0:
         _tidy(earlier, paths)
     wait(world)
-    pieces = {layer: _piece(path, world) for layer, path in paths.items()}
+    pieces = {_piece(path, world): made[layer] for layer, path in paths.items()}
     spans = share(left, world, multiple=stream.batch_blocks)
-    collect(stream, made, spans=spans, progress=progress, after=_Saver(made, pieces))
+    collect(stream, made, spans=spans, progress=progress, after=_Saver(pieces))
     states = {layer: sum_states(state, world) for layer, state in made.items()}
     for layer, state in states.items():
         if (before := earlier[layer]) is not None:
@@ -240,10 +223,10 @@ def _shared(
 
 
 class _Saver:
-    """Called after each batch: writes all states when it is time."""
+    """Called after each batch: writes all states to their files when it is time."""
 
-    def __init__(self, states: Mapping[int, ClassMoments], paths: Mapping[int, Path]) -> None:
-        self._states, self._paths = states, paths
+    def __init__(self, states: Mapping[Path, ClassMoments]) -> None:
+        self._states = states
         self._due = time.monotonic() + SAVE_EVERY
 
     def __call__(self) -> None:
@@ -253,8 +236,8 @@ class _Saver:
             self._due = end + max(SAVE_EVERY, 20 * (end - start))  # at most 5 % of the time
 
     def write(self) -> None:
-        for layer, path in self._paths.items():
-            self._states[layer].save(path)
+        for path, state in self._states.items():
+            state.save(path)
 
 
 def _path(subject: Subject, provenance: dict[str, Any], split: str = "") -> Path:
@@ -333,6 +316,10 @@ def _tidy(states: Mapping[int, ClassMoments | None], paths: Mapping[int, Path]) 
                 piece.unlink()
 
 
+def _unfinished(states: Mapping[int, ClassMoments | None], split: Split) -> list[int]:
+    return [layer for layer, state in states.items() if _missing({layer: state}, split.n_blocks)]
+
+
 def _missing(states: Mapping[int, ClassMoments | None], n_blocks: int) -> list[Span]:
     """Blocks that some layer has not seen."""
     missing = Ledger()
@@ -343,35 +330,3 @@ def _missing(states: Mapping[int, ClassMoments | None], n_blocks: int) -> list[S
                 if max(a, first) < min(b, end):
                     missing.add(max(a, first), min(b, end))
     return missing.spans
-
-
-def fit(subject: Subject, shards: TokenShards, wanted: Pass) -> bool:
-    """Tell whether states of the training split take less than half of the memory and disk."""
-    stream = wanted.stream(subject, shards.split("train"))
-    needed = 2 * _bytes(stream, wanted)
-    memory = free_memory(stream.model.classifier.device)
-    return (memory is None or needed <= memory) and needed <= free_disk(subject.folder)
-
-
-def _bytes(stream: Stream, wanted: Pass) -> int:
-    n_classes, dims = stream.n_classes, stream.dims(wanted.layers).values()
-    groups, scatter = wanted.groups, wanted.scatter
-    return sum(ClassMoments.bytes(n_classes, dim, groups, scatter) for dim in dims)
-
-
-def _check_memory(stream: Stream, wanted: Pass, say: Callable[[str], None] | None) -> None:
-    """Say what the states will take before any of it is taken, and refuse what can't be had."""
-    device = stream.model.classifier.device
-    n_classes, n_layers = stream.n_classes, len(wanted.layers)
-    needed = _bytes(stream, wanted)
-    layers = "1 layer" if n_layers == 1 else f"{n_layers} layers"
-    groups = f", {wanted.groups} groups" if wanted.groups > 1 else ""
-    line = f"states of {layers}{groups}, {n_classes:,} classes: {needed / 1e9:,.2f} GB"
-    free = free_memory(device)
-    if free is not None and needed > free:
-        raise UserError(
-            f"{line} on {device}, where {free / 1e9:,.2f} GB are free; "
-            "take fewer layers or groups, or --project 256"
-        )
-    if say is not None and needed > LARGE:
-        say(line)

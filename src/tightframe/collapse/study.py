@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.collapse import states
+from tightframe.collapse.answers import earlier_rows, key_of, nothing_left
 from tightframe.collapse.asked import Asked, settle, settle_positions
 from tightframe.collapse.checks import check_numbers, share_of
+from tightframe.collapse.passes import Pass, fit
 from tightframe.collapse.rows import (
     header_of,
-    least_count,
     losses,
     published,
     row_of,
     rows_of_layer,
+    sinks,
 )
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Model, Subject, Text
@@ -26,14 +28,12 @@ from tightframe.lm.hardware import prepared
 from tightframe.moments import stream
 from tightframe.moments.distributed import World, join_world, leave_world, wait
 from tightframe.moments.reading import Labels, Reader
-from tightframe.moments.state import ClassMoments
-from tightframe.results import Header, Row, read_rows, write_rows
+from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.results import Header, Row, write_rows
 
 Progress = Callable[[str, float | None, int], None]
 """Called as work goes on: the stage, the share of it that is done (None where unknown), and the
 tokens gone through so far."""
-
-Key = tuple[int, str, str, int]  # layer, subset, metric, minimum count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,7 @@ def measure_run(
     step: int | None = None,
     layers: str = "last",
     labels: Labels = "next",
+    also: Sequence[Labels] = (),
     min_count: int | None = None,
     measures: Sequence[str] | None = None,
     groups: int | None = None,
@@ -96,6 +97,8 @@ def measure_run(
             and names separated by commas: 0 is the input embedding, i the stream after block i,
             "prenorm" the stream before the final norm. The last is always measured.
         labels: What a class is: the "next" token, the "current" one, or next tokens "shuffled".
+        also: Other labels, which the same forward passes serve. Their rows lie in files of their
+            own beside the returned one; `answers` finds them.
         min_count: Embeddings that a class needs to take part, and to be a nearest class mean. By
             default 20, or as many more as intervals need; 1 where that leaves too little.
         measures: Names from `MEASURES`; "all" is all of them, None is `DEFAULT`.
@@ -173,11 +176,13 @@ def measure_run(
     asked, fewer = settle(
         asked, shards, groups=groups, min_count=min_count, shared=shared, say=say or _silent
     )
-    _check_classes(shards, asked)
+    every = [asked, *(dataclasses.replace(asked, labels=name, compat=()) for name in also)]
+    for each in every:
+        _check_classes(shards, each)
     world = join_world()
     try:
         how = How(world, keep_states, batch_tokens, progress, say, others, shared)
-        return _measured(subject, shards, asked, how, fewer if world.size == 1 else ())
+        return _measured(subject, shards, every, how, fewer if world.size == 1 else ())
     finally:
         leave_world()
 
@@ -226,63 +231,114 @@ def measure_part(
 
 
 def _measured(
-    subject: Subject, shards: TokenShards, asked: Asked, how: How, fewer: tuple[int, ...]
+    subject: Subject,
+    shards: TokenShards,
+    every: Sequence[Asked],
+    how: How,
+    fewer: tuple[int, ...],
 ) -> Path:
-    """Measure what is not measured yet; `fewer` groups may be taken where memory is short."""
-    digest = fingerprint([subject.name, subject.weights, shards.fingerprint, asked.settings])
-    path = subject.folder / "results" / f"step-{subject.step}-{digest}.jsonl"
-    if path.exists():
-        return path
-    earlier = _earlier(subject, shards, asked)
-    if (found := _nothing_left(earlier, asked)) is not None:
-        return found
-    wanted = asked.a_pass(subject.model, how.batch_tokens, how.shared)
-    if fewer and not states.fit(subject, shards, wanted):
+    """Measure what is not measured yet; `fewer` groups may be taken where memory is short.
+
+    Args:
+        every: What is asked for, by labels; the file of the first is returned.
+    """
+    paths = [_path(subject, shards, asked) for asked in every]
+    earlier = [earlier_rows(subject, shards, asked) for asked in every]
+    found = [
+        path if path.exists() else nothing_left(before, asked)
+        for path, before, asked in zip(paths, earlier, every, strict=True)
+    ]
+    left = [place for place, path in enumerate(found) if path is None]
+    passes = [every[place].a_pass(subject.model, how.batch_tokens, how.shared) for place in left]
+    if fewer and left and not fit(subject, shards, passes):
         if how.say is not None:
-            how.say(f"{fewer[0]} groups instead of {asked.groups}, to take half of what is free")
-        asked = dataclasses.replace(asked, groups=fewer[0])
-        return _measured(subject, shards, asked, how, fewer[1:])
+            how.say(f"{fewer[0]} groups instead of {every[0].groups}, to take half of what is free")
+        every = [dataclasses.replace(asked, groups=fewer[0]) for asked in every]
+        return _measured(subject, shards, every, how, fewer[1:])
+    made: list[tuple[Header, list[Row]]] = []
     with contextlib.ExitStack() as stack:
-        if how.world.rank == 0:
+        if how.world.rank == 0 and left:
             stack.enter_context(exclusive(subject.folder / "states", what="model's states"))
         stack.enter_context(prepared(subject.threads))
-        header, rows = _measure(subject, shards, asked, how)
-    new = [row for row in rows if _key(row) not in earlier]
-    if how.world.rank == 0 and new:
-        write_rows(path, header, new)
+        if left:
+            wanted = [every[place] for place in left]
+            made = _measure(subject, shards, wanted, passes, how)
+    for place, (header, rows) in zip(left, made, strict=True):
+        new = [row for row in rows if key_of(row) not in earlier[place]]
+        if how.world.rank == 0 and new:
+            write_rows(paths[place], header, new)
+        found[place] = paths[place] if new or not rows else earlier[place][key_of(rows[0])]
     wait(how.world)
-    return path if new or not rows else earlier[_key(rows[0])]
+    assert found[0] is not None
+    return found[0]
+
+
+def _path(subject: Subject, shards: TokenShards, asked: Asked) -> Path:
+    digest = fingerprint([subject.name, subject.weights, shards.fingerprint, asked.settings])
+    return subject.folder / "results" / f"step-{subject.step}-{digest}.jsonl"
 
 
 def _measure(
-    subject: Subject, shards: TokenShards, asked: Asked, how: How
+    subject: Subject,
+    shards: TokenShards,
+    every: Sequence[Asked],
+    passes: Sequence[Pass],
+    how: How,
+) -> list[tuple[Header, list[Row]]]:
+    """Make the two passes and return header and rows for each of the labels."""
+    moments = [
+        states.moments(
+            subject,
+            shards,
+            wanted,
+            also=passes[place + 1 :],
+            world=how.world,
+            keep=how.keep_states,
+            progress=how.stage("training split", shards),
+            say=how.say,
+        )
+        for place, wanted in enumerate(passes)
+    ]
+    each = [
+        (wanted, made, asked.min_count)
+        for wanted, made, asked in zip(passes, moments, every, strict=True)
+    ]
+    decisions = [
+        states.decisions(
+            subject,
+            shards,
+            wanted,
+            made,
+            also=each[place + 1 :],
+            min_count=least,
+            extras=every[0].extras,
+            world=how.world,
+            keep=how.keep_states,
+            progress=how.stage("validation split", shards),
+        )
+        for place, (wanted, made, least) in enumerate(each)
+    ]
+    return [
+        _rows(subject, shards, asked, wanted, made, decided, how)
+        for asked, wanted, made, decided in zip(every, passes, moments, decisions, strict=True)
+    ]
+
+
+def _rows(
+    subject: Subject,
+    shards: TokenShards,
+    asked: Asked,
+    wanted: Pass,
+    moments: Mapping[int, ClassMoments],
+    decisions: Mapping[int, Decisions],
+    how: How,
 ) -> tuple[Header, list[Row]]:
-    """The two passes and all that is made of them."""
-    model, wanted = subject.model, asked.a_pass(subject.model, how.batch_tokens, how.shared)
-    moments = states.moments(
-        subject,
-        shards,
-        wanted,
-        world=how.world,
-        keep=how.keep_states,
-        progress=how.stage("training split", shards),
-        say=how.say,
-    )
-    decisions = states.decisions(
-        subject,
-        shards,
-        wanted,
-        moments,
-        min_count=asked.min_count,
-        extras=asked.extras,
-        world=how.world,
-        keep=how.keep_states,
-        progress=how.stage("validation split", shards),
-    )
+    """Return all measures of the states of one labelling, and what they were made from."""
+    model = subject.model
     last = model.depth
     header = header_of(subject, shards, asked, moments[last])
     header.measurement["weights"] = subject.weights  # the name may be another model's, too
-    header.measurement["sinks"] = _sinks(moments)
+    header.measurement["sinks"] = sinks(moments)
     if how.world.rank > 0:
         return header, []
     rows = []
@@ -306,22 +362,7 @@ def _measure(
     return header, rows
 
 
-def _sinks(moments: Mapping[int, ClassMoments]) -> str | None:
-    """Return a sentence on layers where a few positions outweigh all others, if there are any."""
-    found = {layer: sinks for layer, state in moments.items() if (sinks := state.norms.sinks())}
-    if not found:
-        return None
-    layers = ", ".join(map(stream.layer_name, found))
-    far = max(found.values(), key=lambda sinks: sinks.times)
-    return (
-        f"attention sinks: at layer{'s' * (len(found) > 1)} {layers} a few positions (up to "
-        f"{max(sinks.share for sinks in found.values()):.2%}) have norms up to {far.times:.0f} "
-        "times the median and outweigh all others, so that measures there are of them; "
-        "--skip-positions and --skip-special leave such positions out"
-    )
-
-
-def _ood(model: Model, asked: Asked, wanted: states.Pass, how: How) -> dict[int, ClassMoments]:
+def _ood(model: Model, asked: Asked, wanted: Pass, how: How) -> dict[int, ClassMoments]:
     """Moments of another kind of text, by layer; every process makes them, they need be few."""
     if how.ood is None:
         return {}
@@ -351,43 +392,5 @@ def _check_classes(shards: TokenShards, asked: Asked) -> None:
         )
 
 
-def _earlier(subject: Subject, shards: TokenShards, asked: Asked) -> dict[Key, Path]:
-    """What other files of this checkpoint and these tokens hold, measured in the same way."""
-    found: dict[Key, Path] = {}
-    for path in sorted((subject.folder / "results").glob(f"step-{subject.step}-*.jsonl")):
-        header, rows = read_rows(path)
-        same = header.run == subject.name
-        if same and header.measurement.get("weights", subject.weights) != subject.weights:
-            raise UserError(
-                f"{path}: is of other weights that go by the name {subject.name} at step "
-                f"{subject.step}; say with `out` where this model's results should go, or rename "
-                "its folder, so that one report can show both"
-            )
-        same &= header.tokens.get("fingerprint") == shards.fingerprint
-        other = {name for name, value in asked.way.items() if header.measurement.get(name) != value}
-        if same and not other - {"project"}:
-            # The last layer is never projected, so its rows are the same either way.
-            depth = subject.model.depth
-            found |= {_key(row): path for row in rows if not other or row.layer == depth}
-    return found
-
-
-def _nothing_left(earlier: Mapping[Key, Path], asked: Asked) -> Path | None:
-    """The file that holds the first measure, where every one was measured at the last layer."""
-    if asked.layers != "last" or asked.by_frequency or asked.compat:
-        return None
-    held = {
-        (metric, least): path
-        for (_, subset, metric, least), path in earlier.items()
-        if subset == "all"
-    }
-    wanted = [(one.name, least_count(one, asked.min_count)) for one in asked.of_layer(last=True)]
-    return held[wanted[0]] if all(each in held for each in wanted) else None
-
-
 def _silent(line: str) -> None:
     """Say nothing."""
-
-
-def _key(row: Row) -> Key:
-    return row.layer, row.subset, row.metric, row.min_count

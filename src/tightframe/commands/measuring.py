@@ -2,9 +2,10 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tightframe.commands.console import (
+    SEVERAL,
     Flag,
     Json,
     Names,
@@ -21,6 +22,8 @@ from tightframe.progress import bar
 if TYPE_CHECKING:
     from tightframe.collapse.subject import Text
 
+Labels = Literal["next", "current", "shuffled"]
+
 
 def measure(
     model: str,
@@ -30,7 +33,7 @@ def measure(
     text: str | None = None,
     step: int | None = None,
     layers: str = "last",
-    labels: Literal["next", "current", "shuffled"] = "next",
+    labels: Annotated[list[Labels] | None, SEVERAL] = None,
     min_count: int | None = None,
     measures: Names = None,
     groups: int | None = None,
@@ -78,7 +81,8 @@ def measure(
         last (what the classifier multiplies), all, or a list such as 0,4,prenorm: 0 is the input
         embedding, prenorm what goes into the final norm. The last one is always measured.
     labels
-        What a class is: the next token, the current one, or next tokens shuffled (a null).
+        What a class is: the next token, the current one, or next tokens shuffled (a null);
+        next by default. Several take the same passes.
     min_count
         Samples that a class needs to take part (default: 20, or what intervals need beyond).
     measures
@@ -144,10 +148,13 @@ def measure(
     checks.check_numbers(batch_tokens=batch_tokens, max_tokens=max_tokens)
     checks.check_numbers(least=0, skip_positions=skip_positions)
     checks.check_measures(measures or (), checks.measure_names())
-    checks.check_compat(compat or (), min_count=min_count, labels=labels)
+    first, *also = dict.fromkeys(labels or ["next"])
+    checks.check_compat(compat or (), min_count=min_count, labels=first)
     checks.layer_names(layers)
     if part is not None:
         checks.share_of(part)
+        if also:
+            raise UserError("--part: takes one of --labels; make the parts of each apart")
     if matched and shared_with is None:
         raise UserError("matched: say with shared_with to which tokens")
     how: dict[str, Any] = {"context": context, "bos": bos, "max_tokens": max_tokens}
@@ -167,7 +174,7 @@ def measure(
     on = _given(model, tokens, text, how)
     asked: dict[str, Any] = {
         "layers": layers,
-        "labels": labels,
+        "labels": first,
         "min_count": min_count,
         "measures": measures,
         "groups": groups,
@@ -191,7 +198,7 @@ def measure(
             paths = measure_part(model, on, part, progress=progress, **common, **asked)
         else:
             more: dict[str, Any] = {"keep_states": keep_states, "ood": ood, "compat": compat or ()}
-            more |= {"shared_with": shared_with, "matched": matched}
+            more |= {"shared_with": shared_with, "matched": matched, "also": also}
             path = measure_run(model, on, progress=progress, **more, **common, **asked)
     if part is not None:
         shown = [str(path) for path in paths]
@@ -202,16 +209,20 @@ def measure(
     settled = read_rows(path)[0].measurement
     chosen_for = ("groups", "min_count", "skip_positions", "skip_special")
     asked |= {name: settled[name] for name in chosen_for}
-    wanted = Asked.of(**asked, compat=tuple(compat or ()))
-    header, rows = answers(path, wanted)
+    wanted = [Asked.of(**asked, compat=tuple(compat or ()))]
+    wanted += [Asked.of(**asked | {"labels": name}) for name in also]
+    found = [answers(path, each) for each in wanted]
     if json:
-        notes = {"results": str(path), "sinks": header.measurement.get("sinks")}
-        show(dumps(notes | {"rows": [vars(row) for row in rows]}))
+        notes = {"results": str(path), "sinks": found[0][0].measurement.get("sinks")}
+        show(dumps(notes | {"rows": [vars(row) for _, rows in found for row in rows]}))
         return
-    control = control_values(path, wanted, rows)
-    chosen = measures is not None
-    for line in summary(header, rows, control, full=full, chosen=chosen, width=columns()):
-        show(line)
+    for place, (each, (header, rows)) in enumerate(zip(wanted, found, strict=True)):
+        if place:
+            show("")
+        control = control_values(path, each, rows)
+        chosen, width = measures is not None, columns()
+        for line in summary(header, rows, control, full=full, chosen=chosen, width=width):
+            show(line)
     done_before = path.stat().st_mtime < started
     say(
         f"{path}: {'was measured before' if done_before else 'written'}; "

@@ -22,6 +22,7 @@ from torch import Tensor
 from tightframe.analysis import agreement, bridges
 from tightframe.analysis.bridges import Ideal
 from tightframe.collapse import states
+from tightframe.collapse.passes import Pass
 from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
@@ -161,7 +162,7 @@ def _trained(path: Path, shards: TokenShards, seed: int) -> Trained:
             f"{shards.fingerprint}; give the tokens that it was trained on"
         )
     model = subject.model
-    found = states.moments(subject, shards, states.Pass(layers=(model.depth,)))
+    found = states.moments(subject, shards, Pass(layers=(model.depth,)))
     loss = evaluate(model, shards.split("train").sample(LOSS_TOKENS, seed=seed)).loss
     facts = {name: getattr(run.settings, name) for name in ("width", "depth", "epochs")}
     classifier = model.classifier.detach().double().cpu()

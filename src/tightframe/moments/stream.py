@@ -8,7 +8,8 @@ Axes: B rows of a batch, T positions, N positions of a batch in one row, D embed
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,13 +20,12 @@ from tightframe.corpus.groups import Groups
 from tightframe.corpus.tokens import Split
 from tightframe.errors import UserError
 from tightframe.lm.evaluation import measuring
-from tightframe.lm.interface import IGNORE, PRENORM, LanguageModel
+from tightframe.lm.interface import PRENORM, LanguageModel
 from tightframe.moments.ledger import Span
-from tightframe.moments.nearest import Chooser, Extra, NearestMeans
 from tightframe.moments.projection import Projection
 from tightframe.moments.reading import NEXT, Reader, Reading
-from tightframe.moments.segments import NonFiniteError, require_finite
-from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.moments.segments import NonFiniteError
+from tightframe.moments.state import ClassMoments
 
 Precision = Literal["fp32", "bf16"]  # bf16: the forward pass under autocast
 Progress = Callable[[int, int], None]  # takes the blocks that are done, and all
@@ -109,14 +109,13 @@ class Stream:
         whatever the spans are, so that a pass that goes on later is the same pass.
         """
         model, split = self.model, self.split
-        reader = Reader(split, self.reading, self.groups, self.quota)
         device = model.classifier.device
         matrices: dict[int, Tensor] = {}
         batches = [batch for span in spans for batch in _batches(span, self.batch_blocks)]
         done = split.n_blocks - sum(end - first for first, end in batches)
         with measuring(model):
             for first, end in batches:
-                rows = reader.rows(range(first, end))
+                rows = self._reader.rows(range(first, end))
                 batch = rows.batch.to(device)
                 autocast = torch.autocast(
                     device.type, torch.bfloat16, enabled=self.precision == "bf16"
@@ -143,6 +142,19 @@ class Stream:
                 if progress is not None:
                     progress(done, split.n_blocks)
 
+    def relabelled(self, part: Part) -> Part:
+        """Return a part of another stream over the same blocks, with the labels of this one."""
+        rows = self._reader.rows(range(part.first, part.end))
+        groups = None if rows.groups is None else rows.groups.flatten()
+        labels, targets = (x.to(part.labels.device) for x in (rows.labels, rows.batch.targets))
+        return Part(
+            part.first, part.end, part.embeddings, labels.flatten(), targets.flatten(), groups
+        )
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.split, self.reading, self.groups, self.quota)
+
     @contextlib.contextmanager
     def naming(self, part: Part, layer: int, start: int = 0) -> Iterator[None]:
         """Say of an embedding that is not finite where in the split it is; rows begin at start."""
@@ -162,6 +174,7 @@ def collect(
     stream: Stream,
     states: Mapping[int, ClassMoments],
     *,
+    also: Sequence[tuple[Stream, Mapping[int, ClassMoments]]] = (),
     spans: Sequence[Span] | None = None,
     progress: Progress | None = None,
     after: Callable[[], None] | None = None,
@@ -171,101 +184,31 @@ def collect(
     Args:
         stream: Where the embeddings come from.
         states: By layer; each may have seen other blocks.
+        also: Other labels of the same model and split, and their states, which take the same
+            embeddings: there is one forward pass for all.
         spans: Blocks to take; all by default.
         progress: Called after each batch.
         after: Called after each batch, when the states are whole.
     """
     wanted = [(0, stream.split.n_blocks)] if spans is None else spans
-    left = sorted({gap for state in states.values() for gap in _gaps(state, wanted)})
+    takers = [(stream, states), *also]
+    every = [state for _, taken in takers for state in taken.values()]
+    left = sorted({gap for state in every for gap in _gaps(state, wanted)})
     positions = stream.split.block - 1
-    for state in states.values():
+    for state in every:
         state.ledger.source = state.ledger.source or stream.split.fingerprint
-    for part in stream.parts(list(states), _union(left), progress):
-        for layer, state in states.items():
-            for first, end in _gaps(state, [(part.first, part.end)]):
-                here = slice((first - part.first) * positions, (end - part.first) * positions)
-                groups = None if part.groups is None else part.groups[here]
-                with stream.naming(part, layer, here.start):
-                    state.update(part.embeddings[layer][here], part.labels[here], groups)
-                state.ledger.add(first, end)
+    for embedded in stream.parts(list(states), _union(left), progress):
+        for taker, taken in takers:
+            part = embedded if taker is stream else taker.relabelled(embedded)
+            for layer, state in taken.items():
+                for first, end in _gaps(state, [(part.first, part.end)]):
+                    here = slice((first - part.first) * positions, (end - part.first) * positions)
+                    groups = None if part.groups is None else part.groups[here]
+                    with stream.naming(part, layer, here.start):
+                        state.update(part.embeddings[layer][here], part.labels[here], groups)
+                    state.ledger.add(first, end)
         if after is not None:
             after()
-
-
-def tally(
-    stream: Stream,
-    moments: Mapping[int, ClassMoments],
-    *,
-    min_count: int = 1,
-    extras: Collection[Extra] = (),
-    spans: Sequence[Span] | None = None,
-    progress: Progress | None = None,
-) -> dict[int, Decisions]:
-    """What classifier and nearest class mean decide at each position of the stream's split.
-
-    The classifier's decisions, losses and hits are those of the last layer; the nearest class
-    mean is that of each layer. Arguments as in `decide`.
-    """
-    model, split = stream.model, stream.split
-    for layer, dim in stream.dims(list(moments)).items():
-        state = moments[layer]
-        if state.dim != dim or state.n_classes != stream.n_classes:
-            raise ValueError(
-                f"moments of {state.n_classes} classes in {state.dim} dimensions, but the "
-                f"tokens have {stream.n_classes} and the model {dim}"
-            )
-    last = model.depth
-    decisions = {
-        layer: Decisions(
-            state.seen(min_count),
-            stream.n_groups,
-            # What comes before the nearest mean is known at the last layer only.
-            [extra for extra in extras if extra != "ranks" or layer == last],
-        )
-        for layer, state in moments.items()
-    }
-    with measuring(model):
-        chooser = Chooser(
-            model.classifier,
-            model.bias,
-            moments[last].means,
-            decisions[last].seen,
-            finish=getattr(model, "finish", None),
-            extras=extras,
-        )
-        device = model.classifier.device
-        nearest = {
-            layer: NearestMeans(
-                state.means.to(device),
-                decisions[layer].seen.to(device),
-                n_rows=len(model.classifier),
-                extras=extras,
-            )
-            for layer, state in moments.items()
-            if layer != last
-        }
-    wanted = [(0, split.n_blocks)] if spans is None else spans
-    for part in stream.parts(list(moments), wanted, progress):
-        kept = (part.labels != IGNORE).nonzero().flatten()
-        labels, targets = part.labels[kept], part.targets[kept]
-        groups = None if part.groups is None else part.groups[kept.cpu()]
-        for layer, embeddings in part.embeddings.items():
-            with stream.naming(part, layer):
-                require_finite(embeddings, part.labels, kept)
-        choices = chooser(part.embeddings[last][kept], targets)
-        decisions[last].update(labels, choices, groups)
-        for layer, choose in nearest.items():
-            own = choose(part.embeddings[layer][kept])
-            here = choices._replace(
-                nearest=own.ids, reevaluated=own.reevaluated, ranks=None, cosine=own.cosine
-            )
-            if choices.library is not None and own.with_origin is not None:
-                here = here._replace(library=(choices.library[0], own.with_origin))
-            decisions[layer].update(labels, here, groups)
-        for tallied in decisions.values():
-            tallied.ledger.source = split.fingerprint
-            tallied.ledger.add(part.first, part.end)
-    return decisions
 
 
 def measure(
@@ -304,41 +247,6 @@ def measure(
     )
     collect(stream, moments, progress=progress)
     return moments[model.depth]
-
-
-def decide(
-    model: LanguageModel,
-    split: Split,
-    moments: ClassMoments,
-    *,
-    min_count: int = 1,
-    groups: int = 1,
-    reading: Reading = NEXT,
-    extras: Collection[Extra] = (),
-    precision: Precision = "fp32",
-    batch_tokens: int = BATCH_TOKENS,
-    progress: Progress | None = None,
-) -> Decisions:
-    """Loss, and what classifier and nearest class mean decide at each position, in one pass.
-
-    Args:
-        model: The model that the moments are of.
-        split: Usually the validation split.
-        moments: Class means, of the training split.
-        min_count: Embeddings that a class needs for its mean to be a candidate.
-        groups: Groups of documents that are kept apart; intervals are made of them.
-        reading: As the moments were read.
-        extras: What else to find, see `nearest.Extra`.
-        precision: Of the forward pass; decisions are those of float64 for its embeddings.
-        batch_tokens: Tokens held at once; memory only.
-        progress: Called after each batch.
-    """
-    parts = split.groups(groups) if groups > 1 else None
-    stream = Stream(model, split, reading, parts, None, precision, batch_tokens)
-    found = tally(
-        stream, {model.depth: moments}, min_count=min_count, extras=extras, progress=progress
-    )
-    return found[model.depth]
 
 
 def new_moments(
