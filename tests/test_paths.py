@@ -130,6 +130,8 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
     with pytest.raises(UserError, match="not a whole"):
         load_path(tmp_path / "bad")
     save_solution(tmp_path / "svm", solve_svm(np.eye(3, dtype=bool)))
-    with pytest.raises(UserError, match="does not hold points of a ridge path"):
+    with pytest.raises(
+        UserError, match="holds 'a solution of the nuclear-norm problem', expected points of a"
+    ):
         load_path(tmp_path / "svm")
     assert not list((folder).glob("paths/*"))

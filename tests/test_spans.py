@@ -147,7 +147,7 @@ def test_masks_counts_without_writing_and_notes_long_spans(file, tmp_path, capsy
     [
         ("--exposures 0 --count", "--exposures 0: expected a number from 1 on"),
         ("--exposures 1 --max-span 0 --count", "--max-span 0: expected a number from 1 on"),
-        ("--exposures 1 --seed -1 --count", "--seed -1: expected a number from 0 on"),
+        ("--exposures 1 --seed -1 --count", "--seed: '-1' is no whole number from 0 on"),
         ("--exposures 1", "expected --out FILE to write the examples, or --count to count them"),
         ("--exposures 1 --out x --count", "expected --out FILE to write"),
     ],

@@ -13,7 +13,7 @@ _PUBLIC: dict[str, str] = {
     "ClassMoments": "tightframe.moments.state",
     "Decisions": "tightframe.moments.state",
     "measure": "tightframe.moments.stream",
-    "decide": "tightframe.moments.stream",
+    "decide": "tightframe.moments.tally",
     "CollapseCallback": "tightframe.collapse.callback",
     "UserError": "tightframe.errors",
 }

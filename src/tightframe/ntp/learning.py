@@ -154,7 +154,8 @@ def order_of(
     strengths: Float[np.ndarray, "T K"],
 ) -> LearningOrder:
     """The same from the strengths of concepts at ascending times."""
-    halves = np.array([_half_time(times, course) for course in strengths.T])
+    rounding = 1e-12 * np.abs(strengths).max(initial=0)
+    halves = np.array([_half_time(times, course, rounding) for course in strengths.T])
     known = np.isfinite(halves)
     s, t = singular_values[known], halves[known]
     ordered = len(s) > 1 and np.ptp(s) > 0 and np.ptp(t) > 0
@@ -162,10 +163,12 @@ def order_of(
     return LearningOrder(times, singular_values, strengths, halves, correlation, int(known.sum()))
 
 
-def _half_time(times: Float[np.ndarray, " T"], course: Float[np.ndarray, " T"]) -> float:
-    """When a course first reaches half of its last value."""
+def _half_time(
+    times: Float[np.ndarray, " T"], course: Float[np.ndarray, " T"], rounding: float
+) -> float:
+    """When a course first reaches half of its last value, if that is more than rounding."""
     half = course[-1] / 2
-    if not half > 0:
+    if not half > rounding:
         return float("nan")
     after = int(np.argmax(course >= half))
     if after == 0:
