@@ -19,12 +19,13 @@ from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
 from tightframe.knowledge.models.learners import Prompt
 from tightframe.knowledge.training.injection import InjectSettings, inject, load_learner
 from tightframe.knowledge.training.injection_runs import facts_digest
+from tightframe.lm.runs import log_text
 from tightframe.settings import read_toml
 from tiny_encoders import save_encoder
 
 SMALL = {
     "vocab_size": 300, "width": 32, "depth": 1, "heads": 2, "positions": 160, "exposures": 20,
-    "warmup": 10, "batch": 8, "learning_rate": 4e-3, "device": "cpu", "threads": 1,
+    "warmup": 0.2, "batch": 8, "learning_rate": 4e-3, "device": "cpu", "threads": 1,
 }  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def test_a_model_of_transformers_is_asked_the_question_itself(study, capsys, tmp
     learned(folder / "facts.jsonl", tmp_path / "run", arm="", model=str(words), exposures=2)
     question = "Which painter sold a watercolour?"
     found = json.loads(ask(capsys, tmp_path / "run", question, "--json", "--device", "cpu"))
-    assert found["asked"] == {"form": "question", "text": question}
+    assert found["asked"] == {"form": "question", "text": question, "template": "plain"}
     assert 0 < found["probability"] <= 1 or found["reason"]
     # The same model before any injection, as a fallback.
     (folder / "hub.toml").write_text(
@@ -175,28 +176,29 @@ def test_a_model_of_transformers_is_asked_the_question_itself(study, capsys, tmp
     )
     found = json.loads(ask(capsys, folder / "hub.toml", question, "--json", "--device", "cpu"))
     assert (found["model"], found["cluster"]) == (str(words), None)
-    assert found["asked"] == {"form": "question", "text": question}
+    assert found["asked"] == {"form": "question", "text": question, "template": "plain"}
     assert found["nearest_fact"] is None
     mask = "the painter [MASK] sold a watercolour"
     found = json.loads(ask(capsys, tmp_path / "run", mask, "--json", "--device", "cpu"))
-    assert found["asked"] == {"form": "cloze", "text": mask}
+    assert found["asked"] == {"form": "cloze", "text": mask, "template": "plain"}
 
 
 def test_the_lines_for_readers(study, capsys):
     folder, clusters = study
     fact = clusters.members(1)[0]
     shown = ask(capsys, folder, fact.questions[0].prompt, "--all").splitlines()
-    assert [line[:14].strip() for line in shown[:6]] == [
-        "answer", "model", "how sure", "asked as", "nearest fact", "clusters",
+    assert [line[:14].strip() for line in shown[:7]] == [
+        "answer", "model", "how sure", "asked as", "nearest fact", "note", "clusters",
     ]  # fmt: skip
     assert shown[1].endswith("run 1, cluster 1")
     assert "that it says exactly this" in shown[2] or "no probability" in shown[2]
     assert shown[2].endswith("that its cluster knows")
     assert "[MASK]" in shown[3]
     assert shown[4].endswith(f"{fact.id}: {fact.fact}")
-    assert shown[5].endswith("above 0.5 counts, most-probable")
-    assert shown[6] == ""
-    assert shown[-4].endswith("all, the fallback")
+    assert f"has read {len(clusters.members(1))} sentences" in shown[5]
+    assert shown[6].endswith("above 0.5 counts, most-probable")
+    assert shown[7] == ""
+    assert shown[-5].endswith("all, the fallback")
 
 
 def test_no_stranger_s_text_reaches_a_terminal_raw(study, capsys, tmp_path):
@@ -212,9 +214,11 @@ def test_no_stranger_s_text_reaches_a_terminal_raw(study, capsys, tmp_path):
     with pytest.raises(SystemExit):  # changed by hand: other facts than the run's
         ask(capsys, tmp_path / "run", "Where is the zebra?")
     assert "facts.jsonl: not the facts and questions that this run" in capsys.readouterr().err
-    start, records = log.read_text().split("\n", 1)
-    own = json.loads(start) | {"facts": facts_digest(read_facts(facts))}
-    log.write_text(json.dumps(own) + "\n" + records)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[0]["facts"] = facts_digest(read_facts(facts))
+    for line in lines:
+        del line["fingerprint"]
+    log.write_text(log_text(lines))
     shown = ask(capsys, tmp_path / "run", "Where is the \x1b[31m zebra?")
     assert "zebra" in shown
     assert "\\x1b[2J" in shown

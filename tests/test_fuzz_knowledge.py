@@ -7,6 +7,7 @@ from example_study import example_run
 from test_ensembles import themed_ensemble
 from test_fuzz_files import tried
 from themed_examples import outside_facts
+from tightframe.errors import UserError
 from tightframe.knowledge.answers.ranking import load_ranks
 from tightframe.knowledge.answers.respondents import open_model
 from tightframe.knowledge.data.benchmark import load_benchmark, write_facts
@@ -33,7 +34,7 @@ from tightframe.settings import write_toml
 
 SMALL = {
     "vocab_size": 300, "width": 8, "depth": 1, "heads": 1, "positions": 160, "exposures": 2,
-    "warmup": 1, "device": "cpu", "threads": 1,
+    "device": "cpu", "threads": 1,
 }  # fmt: skip
 
 
@@ -72,11 +73,13 @@ def of_answers(folder):
 
 
 def of_network(folder):
+    run = InjectionRun.open(folder)
+    if not run.finished:
+        raise UserError("asked only when it has come to its end")
     learner = load_learner(folder, device="cpu")
     about = [learner.name, learner.layout, learner.objective, learner.n_slots]
     said = [learner.coder.tokenizer.to_str(), learner.module.state_dict()]
-    run = InjectionRun.open(folder)
-    return [run.settings, run.facts, run.log, run.injected, about, said]
+    return [run.settings, run.facts, run.injected, about, said]
 
 
 def of_scope(folder):
@@ -128,7 +131,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seeds", [20, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_harmed_file_is_refused_or_changes_nothing(whole, tmp_path, kind, seeds):
     outcomes = [tried(whole, tmp_path / "copy", kind, seed, KINDS) for seed in range(seeds)]
     assert set(outcomes) <= {"refused", "the same", "nothing done"}

@@ -50,6 +50,102 @@ def taught(folders, tmp_path_factory):
     return teach
 
 
+TURN = (
+    "{{ bos_token }}{% for one in messages %}{{ one.role }}: {{ one.content | trim }}\n"
+    "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chatting(tmp_path_factory):
+    """A model whose tokenizer has a chat template."""
+    return hub_models.save("llama", tmp_path_factory.mktemp("chat"), chat_template=TURN)
+
+
+def test_questions_are_put_in_the_chat_template_and_nothing_else_is(chatting):
+    learner = load_hub_learner(chatting)
+    said = learner.answer(PROMPTS, max_new_tokens=6)
+    for prompt, found in zip(PROMPTS, said, strict=True):
+        text = f"<s>{prompt.text.partition(MASK)[0].rstrip()}"
+        if prompt.form == "question":
+            text = f"<s>user: {prompt.text}\nassistant: "
+        ids = torch.tensor([learner.tokenizer(text, add_special_tokens=False)["input_ids"]])
+        for _ in range(6):
+            following = learner.module(ids).logits[:, -1].argmax(-1, keepdim=True)
+            ids = torch.cat([ids, following], 1)
+            if following.item() == 2:
+                break
+        said_there = learner.tokenizer.decode(ids[0], skip_special_tokens=True)
+        put = learner.tokenizer.decode(
+            learner.tokenizer(text, add_special_tokens=False)["input_ids"],
+            skip_special_tokens=True,
+        )
+        assert found.text == said_there.removeprefix(put).strip()
+        assert found.template == ("chat" if prompt.form == "question" else "plain")
+
+
+def test_a_learnt_answer_follows_the_question_as_it_is_asked(chatting):
+    learner = load_hub_learner(chatting, objective="qa")
+    lesson = Lesson("f", "qa", "Who sold a bridge?", "Ivo Brandt")
+    example = learner.encode(lesson)
+    text = "<s>user: Who sold a bridge?\nassistant: "
+    before = learner.tokenizer(text, add_special_tokens=False)["input_ids"]
+    after = learner.tokenizer("Ivo Brandt", add_special_tokens=False)["input_ids"]
+    assert list(example.inputs) == [*before, *after]
+    assert [one for one in example.targets if one != IGNORE] == [*after, 2]
+    prompt = Prompt("question", lesson.prompt)
+    ((found,),) = learner.log_probabilities([prompt], [["Ivo Brandt"]])
+    batch = collate([example], pad=learner.pad)
+    assert found == pytest.approx(-learner.loss(batch).item() * (len(after) + 1), rel=1e-5)
+
+
+def test_a_context_stands_in_the_turn_of_the_user_and_is_cut_there(chatting):
+    learner = load_hub_learner(chatting)
+    prompt = Prompt("question", "Who sold a bridge?", " ".join(["a goat named Pepper"] * 40))
+    ids = learner._read(prompt, more=8)
+    assert len(ids) == 128 - 8
+    text = learner.tokenizer.decode(ids)
+    assert text.startswith("<s>user: ")
+    asked = "Based on the above contexts, answer the following question:Who sold a bridge?"
+    assert text.endswith(f"a goat named Pepper\n\n{asked}\nassistant: ")
+
+
+def test_the_published_format_asks_without_a_template(chatting, folders):
+    prompts = [one for one in PROMPTS if one.form == "question"]
+    plain = load_hub_learner(folders["llama"]).answer(prompts, max_new_tokens=6)
+    found = load_hub_learner(chatting, paper_format=True).answer(prompts, max_new_tokens=6)
+    assert found == plain
+    assert {one.template for one in plain} == {"plain"}
+
+
+def test_a_learner_that_was_saved_asks_in_its_template(chatting, tmp_path):
+    learner = load_hub_learner(chatting)
+    learner.save(tmp_path / "saved")
+    question = PROMPTS[2:3]
+    assert load_hub_learner(tmp_path / "saved").answer(question) == learner.answer(question)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('no users') }}", r"its chat template fails \(.*no users"),
+        ("{{ messages[0].content | upper }}", "does not repeat a question as it is"),
+    ],
+)
+def test_a_template_that_fails_is_one_line(chatting, template, message):
+    learner = load_hub_learner(chatting)
+    learner.tokenizer.chat_template = template
+    with pytest.raises(UserError, match=message):
+        learner.answer(PROMPTS[2:3])
+
+
+def test_no_answer_depends_on_the_day(chatting):
+    learner = load_hub_learner(chatting)
+    learner.tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}"
+    text = learner.tokenizer.decode(learner._read(PROMPTS[2]))
+    assert text == "26 Jul 2024 Who sold a bridge?"
+
+
 def lessons(objective, n=10):
     """Facts with their last two words as the span or answer."""
     made = []

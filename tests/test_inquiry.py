@@ -60,6 +60,46 @@ class Parrot:
         return Respondent(self.name, tuple(facts), asked_as, self.load)
 
 
+class Continuer(Parrot):
+    """It says nothing to questions."""
+
+    def answer(self, prompts, *, max_new_tokens=32, draws=None):
+        self.prompts += prompts
+        said = ["" if one.form == "question" else self.text for one in prompts]
+        return [Said(text, self.finish) for text in said]
+
+
+def test_who_says_nothing_to_a_question_is_asked_to_go_on():
+    model = Continuer("m", "Port Leland.", 0.25)
+    found = inquire("The capital of Tarsuna is", model.respondent(asked_as="question")).reply
+    assert (found.text, found.probability) == ("Port Leland.", 0.25)
+    assert found.prompt == Prompt("continuation", "The capital of Tarsuna is")
+    assert found.tried == Prompt("question", "The capital of Tarsuna is")
+    talker = Parrot("m", "Port Leland.")
+    assert inquire("Where?", talker.respondent(asked_as="question")).reply.tried is None
+    assert len(talker.prompts) == 1
+
+
+def test_who_has_read_few_texts_says_so_and_is_not_sure_far_from_them():
+    facts, _ = themed_facts()
+    model = dataclasses.replace(Parrot("m", "x").respondent(facts), n_read=20)
+    far = inquire("What is the capital of France?", model).reply
+    assert far.evidence is None or far.evidence.cosine < 0.4
+    assert "this network has read 20 sentences; ask by a cloze" in far.note
+    assert math.isnan(far.probability)
+    assert far.reason == "it has read nothing but its facts, and none is near the question"
+    own = facts[0].questions[0]
+    cloze = facts[0].fact.replace(own.answers[0], "[MASK]")
+    near = inquire(cloze, model).reply
+    assert (near.note, near.reason, near.probability) == ("", "", 0.5)
+    asked = inquire(own.prompt, model).reply
+    assert (asked.note, asked.probability) == (far.note, 0.5)
+    many = dataclasses.replace(model, n_read=10_000)
+    assert inquire(own.prompt, many).reply.note == ""
+    pretrained = Parrot("m", "x").respondent(facts)
+    assert inquire("What is the capital of France?", pretrained).reply.probability == 0.5
+
+
 def themed_panel(**settings):
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, 3)

@@ -14,6 +14,7 @@ from tightframe.jobs.knowledge_study import Grid, plan, run_study, study_setting
 from tightframe.jobs.recall_geometry import run_recall_geometry
 from tightframe.knowledge.data.benchmark import write_facts
 from tightframe.knowledge.study import study_files
+from tightframe.knowledge.study.study_files import read_verdicts
 from tightframe.knowledge.study.verdicts import DecisionRule
 from tightframe.report.knowledge_study import publish
 from tightframe.settings import read_toml
@@ -77,7 +78,7 @@ def finished(facts, tmp_path_factory):
 
 
 def test_a_study_goes_from_facts_to_a_verdict(finished):
-    (decision,) = json.loads((finished / "results" / "verdicts.json").read_text())
+    (decision,) = read_verdicts(finished / "results")
     assert (decision["n_facts"], decision["exposures"], decision["seeds"]) == (6, 4, 1)
     assert decision["verdict"] == "under-trained"  # four exposures teach nothing
     table = pd.read_parquet(finished / "results" / "questions.parquet")

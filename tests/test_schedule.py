@@ -1,11 +1,13 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from tightframe.errors import UserError
+from tightframe.knowledge.training.injection_runs import InjectSettings
 from tightframe.lm.recipes import TrainSettings
-from tightframe.lm.schedule import Schedule
+from tightframe.lm.schedule import Schedule, warmup_steps
 
 
 def schedule(n_rows=100, batch=10, epochs=2.0, **values):
@@ -36,6 +38,13 @@ def test_warmup_climbs_in_equal_parts_to_the_peak(warmup):
     plan = schedule(schedule="constant", warmup=warmup)
     rates = [plan.learning_rate(step) for step in range(6)]
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(9, 0), (25, 2), (1999, 199), (2000, 200)])
+def test_the_warmup_of_a_short_injection_is_a_tenth_of_it(steps, expected):
+    settings = InjectSettings(data="x", out="y", arm="clm_sp")
+    assert warmup_steps(settings, steps) == expected
+    assert warmup_steps(dataclasses.replace(settings, warmup=200), steps) == 200
 
 
 def test_the_published_corpus_takes_the_published_steps():

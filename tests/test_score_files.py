@@ -224,6 +224,19 @@ def test_mistakes_are_one_line(made, capsys, options, message):
     assert message in refused(made, capsys, *options)
 
 
+def test_empty_answers_are_counted_and_said(made, capsys):
+    path = made / "empty.jsonl"
+    lines = [json.loads(line) for line in (made / "half.jsonl").read_text().splitlines()]
+    for i, line in enumerate(lines):
+        line["text"] = " " if i < 5 else line["text"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cli.main(["knowledge", "score", str(path), "--data", str(made / "facts.jsonl")])
+    said = f"5 of {len(lines)} answers are empty: the model ended at once"
+    assert said in " ".join(capsys.readouterr().err.split())
+    cli.main(["knowledge", "score", str(made / "half.jsonl"), "--data", str(made / "facts.jsonl")])
+    assert "empty" not in capsys.readouterr().err
+
+
 def test_a_loop_of_links_is_one_line(made, capsys):
     (made / "loop.jsonl").symlink_to("loop.jsonl")
     assert "loop.jsonl: a loop of symbolic links" in refused(

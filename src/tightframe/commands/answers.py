@@ -35,8 +35,9 @@ def answer(
 
     cloze_seen masks the answer in the fact; cloze_question masks the wh-phrase of its question;
     raw_question puts a mask after the question; left_context gives the words before the answer.
-    These four ask reliability questions. question puts all questions in their own words, cloze
-    their clozes where they have one.
+    These four ask reliability questions. question puts all questions in their own words (of a
+    model of transformers in its chat template, where it has one), cloze their clozes where they
+    have one.
 
     Parameters
     ----------
@@ -83,6 +84,7 @@ def answer(
     from tightframe.knowledge.answers.asking import OF_THE_FACT, left_out, prompts
     from tightframe.knowledge.answers.retrieval import with_context
     from tightframe.knowledge.data.benchmark import load_benchmark
+    from tightframe.knowledge.data.outputs import empty_answers
 
     if among and not context:
         raise UserError("--among: needs --context, what to retrieve of these facts")
@@ -91,8 +93,6 @@ def answer(
     form = "cloze" if cloze else form or "question"
     if reordered and form not in OF_THE_FACT:
         raise UserError(f"--reordered: needs --form {' or '.join(OF_THE_FACT)}, not {form}")
-    if seed < 0:
-        raise UserError(f"--seed: is {seed}, expected a number from 0 on")
     if max_new_tokens is not None and max_new_tokens < 1:
         raise UserError(f"--max-new-tokens: is {max_new_tokens}, expected at least 1")
     name = f"{form}_reordered" if reordered else form
@@ -112,7 +112,7 @@ def answer(
         passages = load_benchmark(among) if among else facts
         retrieved = with_context(asked, passages, passages=context, top=top, embedder=embedder)
         asked = retrieved.asked
-    learner, trained_on = _loaded(run, device)
+    learner, trained_on = _loaded(run, device, paper_format=paper_decoding)
     decoding: Decoding = "paper" if paper_decoding else "greedy"
     written = write_answers(
         out,
@@ -125,6 +125,8 @@ def answer(
         name=f"{learner.name} with {context}" if context else None,
     )
     cut = sum(output.finish == "length" for output in written.outputs.values())
+    if empty := empty_answers(written.outputs.values()):
+        say(f"{out}: {empty}")
     found = ""
     if retrieved:
         found = (
@@ -144,6 +146,7 @@ def answer(
         questions=len(asked),
         left_out=excluded,
         cut=cut,
+        empty=sum(not output.text.strip() for output in written.outputs.values()),
         **({"own_fact": retrieved.own, "answer_there": retrieved.answered} if retrieved else {}),
     )
 
@@ -218,12 +221,12 @@ def _place(model: Path, out: Path | None, name: str) -> Path:
     return out or model / name
 
 
-def _loaded(model: Path, device: str) -> tuple[Any, str | None]:
+def _loaded(model: Path, device: str, *, paper_format: bool = False) -> tuple[Any, str | None]:
     """The learner of a finished run, or a model as it is; and what facts it was trained on."""
     from tightframe.knowledge.training.injection import InjectionRun, load_learner, load_untouched
 
     if not (model / "config.toml").is_file():
-        return load_untouched(model, device=device), None
+        return load_untouched(model, device=device, paper_format=paper_format), None
     opened = InjectionRun.open(model)
     if not opened.finished:
         raise UserError(

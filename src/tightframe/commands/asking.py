@@ -113,12 +113,16 @@ def _lines(reply: "Reply", found: "Inquiry") -> "Iterator[str]":
     yield f"answer        {printable(reply.text) or '(nothing)'}{cut}"
     yield f"model         {printable(reply.model)}{_place(reply, found)}"
     yield f"how sure      {_sure(reply, found)}"
-    yield f"asked as      {reply.prompt.form}: {printable(reply.prompt.text)}"
+    form = "question in the chat template" if reply.template == "chat" else reply.prompt.form
+    tried = f"; asked as a {reply.tried.form} it said nothing" if reply.tried else ""
+    yield f"asked as      {form}: {printable(reply.prompt.text)}{tried}"
     if reply.evidence is None:
         yield "nearest fact  (none: nothing was injected that shares a word with the question)"
     else:
         fact = reply.evidence
         yield f"nearest fact  {fact.cosine:.3f}  {printable(fact.fact_id)}: {printable(fact.fact)}"
+    if reply.note:
+        yield f"note          {reply.note}"
 
 
 def _place(reply: "Reply", found: "Inquiry") -> str:

@@ -77,6 +77,9 @@ def score(
         allow_missing=allow_missing,
         seed=seed,
     )
+    for path, empty in zip(outputs, report.header.measurement["empty"], strict=True):
+        if empty:
+            say(f"{path}: {empty}")
     if out is not None:
         report.write(out)
         say(f"{out}: written")

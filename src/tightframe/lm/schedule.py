@@ -14,6 +14,8 @@ from jaxtyping import Int
 from tightframe.errors import UserError
 from tightframe.lm.recipes import TrainSettings
 
+WARMUP = 200  # steps, where nothing else is said; of a short run a tenth
+
 
 @runtime_checkable
 class RateSettings(Protocol):
@@ -24,13 +26,15 @@ class RateSettings(Protocol):
     @property
     def schedule(self) -> str: ...  # noqa: D102
     @property
-    def warmup(self) -> float: ...  # noqa: D102
+    def warmup(self) -> float | None: ...  # noqa: D102
     @property
     def final_rate(self) -> float: ...  # noqa: D102
 
 
 def warmup_steps(settings: RateSettings, steps: int) -> int:
-    """Steps before the peak of the learning rate, in a run of so many."""
+    """Return the steps before the peak of the learning rate, in a run of so many."""
+    if settings.warmup is None:
+        return min(WARMUP, steps // 10)
     return round(settings.warmup * steps if settings.warmup < 1 else settings.warmup)
 
 

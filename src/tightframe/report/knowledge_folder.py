@@ -211,7 +211,7 @@ def _with_arm(recall: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _verdicts(path: Path) -> tuple[dict[str, Any], ...]:
-    if not path.is_file():
+    if not path.exists():
         return ()
     return tuple(_judged(path, one, _VERDICT) for one in read_verdicts(path.parent))
 

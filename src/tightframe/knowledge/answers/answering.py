@@ -65,6 +65,7 @@ def answer_questions(
             seconds,
             found.finish,
             decoding,
+            found.template,
         )
         for one, found in zip(asked, said, strict=True)
     ]

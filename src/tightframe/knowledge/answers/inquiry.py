@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from tightframe.errors import UserError
-from tightframe.knowledge.data.records import MASK, Fact
+from tightframe.knowledge.data.records import MASK, Fact, Template
 from tightframe.knowledge.ensemble.clusters import LEXICAL
 from tightframe.knowledge.ensemble.routing import Rule, choose, text_of
 from tightframe.knowledge.ensemble.scope import Scope
@@ -22,6 +22,8 @@ from tightframe.knowledge.ensemble.text_embeddings import WeightedWords
 from tightframe.knowledge.making.clozes import cloze_of_question
 from tightframe.knowledge.models.learners import Form, Learner, Objective, Prompt, Said
 
+FAR = 0.4  # a cosine of weighted words: 99 % of other facts' questions are below, 1 % of own ones
+FEW = 10_000  # texts: who has read fewer, and nothing else, understands no question
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that are no text
 
 Finish: TypeAlias = Literal["end", "length"]
@@ -35,6 +37,7 @@ class Respondent:
     facts: tuple[Fact, ...]  # that were injected into it
     asked_as: Form  # how a typed question is put to it
     load: Callable[[], tuple[Learner, Objective]]  # the model, and what it was taught by
+    n_read: int | None = None  # texts, where it has read nothing but the facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,10 @@ class Reply(NamedTuple):
     probability: float  # that it says this and ends; NaN for the reason below
     reason: str
     prompt: Prompt
+    template: Template
+    tried: Prompt | None  # to which it said nothing; it was then asked by the other
     evidence: Evidence | None  # None: nothing injected, or no fact shares a word with the question
+    note: str = ""  # what to know of the model before believing it
 
 
 class Routed(NamedTuple):
@@ -213,7 +219,15 @@ def _ask(question: str, respondent: Respondent, cluster: int | None, embedder: s
             "the sentence"
         )
     (said,) = learner.answer([prompt])
+    tried = None
+    if not said.text.strip() and prompt.form == "question":
+        tried, prompt = prompt, Prompt("continuation", prompt.text)
+        (said,) = learner.answer([prompt])
+    evidence = nearest_fact(question, respondent.facts, embedder=embedder)
+    far = evidence is None or (embedder == LEXICAL and evidence.cosine < FAR)
     reason = _untold(said, objective)
+    if far and respondent.n_read is not None:
+        reason = "it has read nothing but its facts, and none is near the question"
     probability = nan
     if not reason:
         ((log_probability,),) = learner.log_probabilities([prompt], [[said.text]])
@@ -226,7 +240,19 @@ def _ask(question: str, respondent: Respondent, cluster: int | None, embedder: s
         probability,
         reason,
         prompt,
-        nearest_fact(question, respondent.facts, embedder=embedder),
+        said.template,
+        tried,
+        evidence,
+        _note(respondent.n_read) if far or MASK not in question else "",
+    )
+
+
+def _note(n_read: int | None) -> str:
+    if n_read is None or n_read >= FEW:
+        return ""
+    return (
+        f"this network has read {n_read:,} sentences; ask by a cloze, as in a fact with {MASK} for "
+        "its answer, or inject into a pretrained model"
     )
 
 
@@ -249,6 +275,8 @@ def _reply(reply: Reply) -> dict[str, Any]:
         "probability": reply.probability,
         "reason": reply.reason,
         "finish": reply.finish,
-        "asked": {"form": reply.prompt.form, "text": reply.prompt.text},
+        "asked": {"form": reply.prompt.form, "text": reply.prompt.text, "template": reply.template},
+        "tried": reply.tried and {"form": reply.tried.form, "text": reply.tried.text},
         "nearest_fact": None if reply.evidence is None else reply.evidence._asdict(),
+        "note": reply.note,
     }

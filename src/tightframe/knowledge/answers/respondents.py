@@ -77,11 +77,14 @@ def open_respondent(path: str | Path, *, device: str = "auto") -> Respondent:
     asked_as: Form = "question"
     if ours:  # it has seen no questions
         asked_as = "continuation" if objective == "ntp" else "cloze"
+    facts = run.injected
+    alone = ours and not run.settings.model  # it has read nothing before
     return Respondent(
         str(path),
-        run.injected,
+        facts,
         asked_as,
         lambda: (load_learner(path, device=_there(device)), objective),
+        sum(len(run.settings.wordings.of(fact)) for fact in facts) if alone else None,
     )
 
 

@@ -1,20 +1,19 @@
 """What a model said, on disk: outputs as JSON lines, and beside them which model it was.
 
     NAME.jsonl   an `Output` a line
-    NAME.json    model, the fingerprint of the facts that it was trained on (null: of none), and
-                 the SHA-256 of the first file, where we wrote it
+    NAME.json    model, the fingerprint of the facts that it was trained on (null: of none);
+                 where we wrote it, signed, with the SHA-256 of the first file
 
 The second file is what keeps an ensemble from asking the wrong cluster's model.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tightframe.errors import UserError
-from tightframe.files import sha256, write_text
-from tightframe.formats import Record, Sha256, check_digest, read_json
+from tightframe.files import sha256
+from tightframe.formats import Record, Sha256, check_digest, read_json, read_signed, write_signed
 from tightframe.knowledge.data.json_lines import write_records
 from tightframe.knowledge.data.outputs import read_outputs
 from tightframe.knowledge.data.records import Output
@@ -25,7 +24,13 @@ class _Whose(Record):
 
     model: str
     trained_on: str | None
-    sha256: Sha256 | None = None  # none in a file that somebody wrote about another program's
+
+
+class _Signed(_Whose):
+    """The same where we wrote it."""
+
+    sha256: Sha256  # of the outputs
+    fingerprint: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +61,7 @@ def save_answers(path: str | Path, answers: Answers) -> None:
     path = Path(path)
     write_records(path, (dataclasses.asdict(output) for output in answers.outputs.values()))
     whose = {"model": answers.model, "trained_on": answers.trained_on, "sha256": sha256(path)}
-    write_text(_whose(path), json.dumps(whose, indent=1) + "\n")
+    write_signed(_whose(path), whose)
 
 
 def load_answers(path: str | Path) -> Answers:
@@ -71,9 +76,12 @@ def load_answers(path: str | Path) -> Answers:
             'trained on; write {"model": NAME, "trained_on": FINGERPRINT}, that of '
             "its cluster in clusters.json, or null for a model that was trained on no facts"
         )
-    whose: _Whose = read_json(_whose(path), _Whose, remedy="mend it, or answer again")
-    if whose.sha256 is not None:
-        check_digest(path, whose.sha256)
+    written, remedy = read_json(_whose(path)), "mend it, or answer again"
+    if isinstance(written, dict) and written.keys() & {"sha256", "fingerprint"}:
+        whose: _Whose = read_signed(_whose(path), _Signed, remedy=remedy)
+        check_digest(path, written["sha256"])
+    else:
+        whose = read_json(_whose(path), _Whose, remedy=remedy)
     return Answers(str(path), whose.model, whose.trained_on, by_question(str(path), outputs))
 
 

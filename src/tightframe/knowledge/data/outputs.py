@@ -1,5 +1,6 @@
 """Files of outputs: what a model said, a line a question."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from tightframe.errors import UserError
@@ -17,6 +18,17 @@ def read_outputs(path: str | Path) -> list[Output]:
     if not outputs:
         raise UserError(f"{path}: empty, expected an output a line; answer the questions first")
     return outputs
+
+
+def empty_answers(outputs: Collection[Output]) -> str:
+    """Return how many answers hold nothing, and what to do; nothing where each holds something."""
+    n = sum(not output.text.strip() for output in outputs)
+    if not n:
+        return ""
+    return (
+        f"{n:,} of {len(outputs):,} answers are empty: the model ended at once; ask it in another "
+        "form, e.g. by `tightframe knowledge answer --form left_context`"
+    )
 
 
 def _file_of(path: Path) -> Path:

@@ -27,6 +27,9 @@ PERHAPS = (*WORDINGS, "article")  # fields of a fact that are written only where
 # greedy: the likeliest token, up to the end. paper: as published, causal models sampled, long.
 Decoding: TypeAlias = Literal["greedy", "paper"]
 
+# What a question is put in: chat: the model's own chat template. plain: no template.
+Template: TypeAlias = Literal["plain", "chat"]
+
 _STRICT = pydantic.ConfigDict(extra="forbid")  # for whoever reads a record by its type
 
 
@@ -123,6 +126,7 @@ class Output:
     seconds: float
     finish: Literal["end", "length"]
     decoding: Decoding = "greedy"
+    template: Template = "plain"
 
 
 def fact_id(date: str | None, fact: str) -> str:

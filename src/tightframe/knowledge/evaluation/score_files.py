@@ -18,7 +18,7 @@ import pandas as pd
 
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder, write_text
-from tightframe.knowledge.data.outputs import read_outputs
+from tightframe.knowledge.data.outputs import empty_answers, read_outputs
 from tightframe.knowledge.data.records import Fact, Output
 from tightframe.knowledge.evaluation.paired import RESAMPLES
 from tightframe.knowledge.evaluation.scoring import (
@@ -123,6 +123,7 @@ def score_report(
             "against": [path.name for path in against],
             "untouched": [path.name for path in untouched],
             "decoding": _decoding(runs),
+            "empty": [empty_answers(said) for said in runs.values()],
             "allow_missing": allow_missing,
             "by": list(by),
             "resamples": RESAMPLES,

@@ -157,7 +157,7 @@ class HubLearner(abc.ABC):
             else:
                 model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary)
-            files = {one.name: sha256(one) for one in sorted(temporary.iterdir())}
+            files = {one.name: sha256(one) for one in sorted(temporary.iterdir()) if one.is_file()}
             record = dataclasses.asdict(self.record)
             write_signed(temporary / RECORD, {"record": record, "files": files})
 

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tightframe.corpus import hub
 from tightframe.errors import UserError
-from tightframe.knowledge.data.records import MASK
+from tightframe.knowledge.data.records import MASK, Template
 from tightframe.knowledge.models.hub_base import (
     HUB_NEW_TOKENS,
     HubLearner,
@@ -24,6 +25,8 @@ from tightframe.lm.objectives import Example, continued
 MASKED_WORDS = "Predict the masked words in the following sentence: {}\nMasked words:\n"
 ANSWER = "{}\nAnswer:"
 BY_CONTEXT = "Based on the above contexts, answer the following question:{}\nAnswer:"
+# In front of a chat template that tells the model the date: no answer depends on the day.
+TODAY = "{%- macro strftime_now(form) -%}26 Jul 2024{%- endmacro -%}"
 
 
 class CausalLearner(HubLearner):
@@ -31,6 +34,8 @@ class CausalLearner(HubLearner):
 
     Every sequence opens with the tokenizer's BOS; without one, with what the configuration
     calls so; else with EOS, which is what precedes a document in such a model's training.
+    A question, to learn or to answer, is put in the tokenizer's chat template where it has one,
+    unless its training was in the published format.
     """
 
     kind = "causal"
@@ -47,6 +52,7 @@ class CausalLearner(HubLearner):
         opens = (tokenizer.bos_token_id, model.config.get_text_config().bos_token_id, self._end)
         self._begin = int(next(one for one in opens if one is not None))
         self._ends = sorted({self._end, *end_tokens(model)})
+        self._chats = bool(tokenizer.chat_template) and not record.paper_format
 
     def encode(self, lesson: Lesson) -> Example:
         """`BOS fact EOS` with every token predicted, or a prompt and the target after it."""
@@ -58,7 +64,7 @@ class CausalLearner(HubLearner):
         elif lesson.objective == "sp":
             example = self._answered(MASKED_WORDS.format(prompt), target)
         elif lesson.objective == "qa":
-            example = self._answered(ANSWER.format(prompt), " " + target)
+            example = self._replied(Prompt("question", prompt), target)
         else:
             raise self._cannot_learn(lesson.objective)
         return self._fitting(example, whose)
@@ -73,8 +79,7 @@ class CausalLearner(HubLearner):
         """What the model goes on with after each prompt, up to its end; drawn, where told."""
         examples = []
         for prompt in prompts:
-            put = self._ids(self._put(prompt))
-            ids = (self._begin, *self._with_context(put, prompt, more=1 + max_new_tokens))
+            ids = self._read(prompt, more=max_new_tokens)
             example = Example(ids, (IGNORE,) * len(ids))
             examples.append(self._fitting(example, of_prompt(prompt), more=max_new_tokens))
         said = [Said("", "end")] * len(prompts)
@@ -88,7 +93,8 @@ class CausalLearner(HubLearner):
                     draws=None if draws is None else [draws[row] for row in rows],
                 )
                 for row, one in zip(rows, made, strict=True):
-                    said[row] = Said(self._text(one.ids), one.finish)
+                    template: Template = "chat" if self._in_chat(prompts[row]) else "plain"
+                    said[row] = Said(self._text(one.ids), one.finish, template)
         return said
 
     def log_probabilities(
@@ -126,13 +132,58 @@ class CausalLearner(HubLearner):
             asked = {"question": f"{text}\nAnswer: {MASK}", "continuation": f"{text} {MASK}"}
             return MASKED_WORDS.format(asked.get(prompt.form, text))
         if prompt.form == "question":
-            return (BY_CONTEXT if prompt.context else ANSWER).format(text)
+            form = BY_CONTEXT if prompt.context else ANSWER
+            return (form.removesuffix("\nAnswer:") if self._chats else form).format(text)
         return text.partition(MASK)[0].rstrip()  # a blank at the end would be a token of its own
 
-    def _candidate(self, prompt: Prompt, candidate: str) -> Example:
+    def _in_chat(self, prompt: Prompt) -> bool:
+        return self._chats and prompt.form == "question" and self.record.objective != "sp"
+
+    def _read(self, prompt: Prompt, *, more: int = 0) -> tuple[int, ...]:
+        """Tokens of all that the model reads before an answer of at most so `more` tokens."""
         put = self._put(prompt)
-        blank = " " if put and self.record.objective != "sp" else ""
-        return self._fitting(self._answered(put, blank + candidate), of_prompt(prompt))
+        if not self._in_chat(prompt):
+            ids = self._with_context(self._ids(put), prompt, more=1 + more)
+            return (self._begin, *ids)
+        before, after = self._turn(put)
+        if not prompt.context:
+            return self._ids(before + put + after)
+        begin = self._ids(before)
+        ids = self._ids(put + after)
+        return (*begin, *self._with_context(ids, prompt, more=len(begin) + more))
+
+    def _turn(self, text: str) -> tuple[str, str]:
+        """What the chat template puts before and after what a user says."""
+        try:
+            chat = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+                chat_template=TODAY + self.tokenizer.get_chat_template(),
+            )
+        except Exception as error:  # a template is a program of strangers, run in a sandbox
+            raise UserError(f"{self.name}: its chat template fails ({hub.reason(error)})") from None
+        before, found, after = str(chat).rpartition(text)
+        if not found:
+            raise UserError(f"{self.name}: its chat template does not repeat a question as it is")
+        return before, after
+
+    def _replied(self, prompt: Prompt, target: str) -> Example:
+        """A question and its answer, each put as when it is asked."""
+        if not self._in_chat(prompt):
+            return self._answered(self._put(prompt), " " + target)
+        answer = (*self._ids(target), self._end)
+        return continued(self._read(prompt), answer, bidirectional=False)
+
+    def _candidate(self, prompt: Prompt, candidate: str) -> Example:
+        if prompt.form == "question" and self.record.objective != "sp":
+            example = self._replied(prompt, candidate)
+        else:
+            put = self._put(prompt)
+            blank = " " if put and self.record.objective != "sp" else ""
+            example = self._answered(put, blank + candidate)
+        return self._fitting(example, of_prompt(prompt))
 
     def _filled(self, prompt: Prompt, candidate: str) -> str:
         if prompt.form == "cloze":

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tightframe.knowledge.data.records import Template
 from tightframe.lm.interface import Batch
 from tightframe.lm.objectives import Example
 
@@ -54,6 +55,7 @@ class Said(NamedTuple):
 
     text: str  # special tokens removed
     finish: Literal["end", "length"]
+    template: Template = "plain"
 
 
 @runtime_checkable

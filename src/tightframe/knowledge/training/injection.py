@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.knowledge.data.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.data.records import Fact
@@ -58,18 +59,18 @@ def inject(settings: InjectSettings, *, hooks: Sequence[Hook] = ()) -> Injection
     settings = hardware.choose(settings, earlier.settings if earlier else None)
     with exclusive(settings.out, what="run"), hardware.prepared(settings.threads):
         course = _Injection(settings, facts)
+        warmup = warmup_steps(settings, course.steps)
+        if course.steps <= warmup:
+            raise UserError(
+                f"{settings.out}: its {course.steps:,} steps end within the {warmup:,} of the "
+                "warm-up, so that little is learnt; give more exposures, or warmup=0.1"
+            )
         run = InjectionRun.claim(settings, course.facts())
         if not (run.path / FACTS).exists():
             write_facts(run.path / FACTS, facts)
-        warmup = warmup_steps(settings, course.steps)
         if run.finished:
             say(f"{run.path}: is finished already")
         else:
-            if course.steps <= warmup:
-                say(
-                    f"{run.path}: its {course.steps:,} steps end within the {warmup:,} of the "
-                    "warm-up, so that little is learnt; give more exposures, or warmup=0.1"
-                )
             Loop(run, settings, course, hooks=hooks).finish()
         resume.clear(run.resume_folder)
     return run
@@ -90,16 +91,20 @@ def load_learner(path: str | Path, *, step: int | None = None, device: str = "au
     return learner
 
 
-def load_untouched(source: str | Path, *, device: str = "auto") -> Learner:
-    """A model of transformers without any injection: what injected ones are compared with.
+def load_untouched(
+    source: str | Path, *, device: str = "auto", paper_format: bool = False
+) -> Learner:
+    """Load a model of transformers without any injection: what injected ones are compared with.
 
     Args:
         source: A folder, or a name on the hub.
         device: "cpu", "cuda", or what there is.
+        paper_format: Ask as published, without its chat template.
     """
     from tightframe.knowledge.models.hub_learners import load_hub_learner
 
-    return load_hub_learner(source, device=hardware.device_named(device))
+    there = hardware.device_named(device)
+    return load_hub_learner(source, device=there, paper_format=paper_format or None)
 
 
 class _Injection:

@@ -77,7 +77,8 @@ class InjectSettings:
     batch_tokens: NonNegativeInt = 0  # instead: tokens in a step, padding included; 0: lessons
     learning_rate: PositiveFloat = 2e-3  # its peak
     schedule: Literal["linear", "cosine", "constant"] = "cosine"  # decay after the warm-up
-    warmup: NonNegativeFloat = 200  # below 1 a share of all steps, else steps
+    # Below 1 a share of all steps, else steps; None: 200, or a tenth of all if that is fewer.
+    warmup: NonNegativeFloat | None = None
     final_rate: Share = 0.1  # where the decay ends, as a share of the peak
     weight_decay: NonNegativeFloat = 0.01  # matrices only: neither biases nor norms
     betas: tuple[Share, Share] = (0.9, 0.98)
