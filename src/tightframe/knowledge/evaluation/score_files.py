@@ -123,6 +123,7 @@ def score_report(
             "against": [path.name for path in against],
             "untouched": [path.name for path in untouched],
             "decoding": _decoding(runs),
+            "template": sorted({one.template for said in runs.values() for one in said}),
             "empty": [empty_answers(said) for said in runs.values()],
             "allow_missing": allow_missing,
             "by": list(by),
