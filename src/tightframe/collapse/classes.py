@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -39,8 +40,7 @@ _CDNV = {
     "nc1_cdnv_p2_db": "cdnv_p2_db",
 }
 _KERNEL = "gnc2_log_kernel"
-_OF_ROWS: tuple[Aggregate, ...] = ("rows",)
-_OF_TAILS: tuple[Aggregate, ...] = ("moments", "median", "tail001", "largest")
+_OF_TAILS: tuple[Aggregate, ...] = ("rows", "moments", "median", "tail001", "largest")
 _OF_DIRECTIONS: tuple[Aggregate, ...] = ("nearest", "logs", "median", "smallest")
 
 
@@ -63,8 +63,7 @@ class ByToken:
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class Described:
+class Described(NamedTuple):
     """What `measure_classes` made."""
 
     path: Path  # classes.parquet; the other tables lie beside it as CSV
@@ -86,10 +85,8 @@ def measure_classes(
 ) -> Described:
     """Describe a model token by token: three tables, from what a measurement has left if it did.
 
-    Positions are left out as `measure_run` does by default.
-
     Writes classes.parquet and .csv, heavy-tails.csv and heaviest-pairs.csv into the folder
-    `results` of the run, in the place of earlier ones: the last description is the one that counts.
+    `results` of the run, in the place of earlier ones. Positions are left out as by `measure_run`.
 
     Args:
         model: A run directory, a checkpoint or Hugging Face folder, a hub name, or a model.
@@ -137,10 +134,8 @@ def measure_classes(
     folder = subject.folder / "results"
     with whole_file(folder / "classes.parquet") as temporary:
         tables.classes.to_parquet(temporary, index=False)
-    for name, table in (
-        *(("classes", tables.classes), ("heavy-tails", tables.tails)),
-        ("heaviest-pairs", tables.pairs),
-    ):
+    named = {"classes": tables.classes, "heavy-tails": tables.tails, "heaviest-pairs": tables.pairs}
+    for name, table in named.items():
         write_csv(folder / f"{name}.csv", table)
     return Described(folder / "classes.parquet", tables, chosen)
 
@@ -153,13 +148,11 @@ def records(table: pd.DataFrame) -> list[dict[Hashable, object]]:
 def readable(table: pd.DataFrame) -> str:
     """A table as text: numbers to four digits, tokens in quotes, whatever characters they hold."""
     tokens = [name for name in table.columns if name.endswith("token")]
-    quoted = {name: table[name].map(_quoted, na_action="ignore") for name in tokens}
+    quoted = {
+        name: table[name].map(lambda token: token and f'"{printable(token)}"', na_action="ignore")
+        for name in tokens
+    }
     return table.assign(**quoted).to_string(index=False, float_format="{:.4g}".format, na_rep="-")
-
-
-def _quoted(token: str) -> str:
-    # Control characters are strangers' words, too: a terminal would obey them.
-    return f'"{printable(token)}"' if token else ""
 
 
 def _states(
@@ -209,7 +202,7 @@ def by_token(
     """
     geometry = Geometry(moments, classifier, decisions, min_count=min_count)
     for quantity in _CDNV.values():
-        for aggregate in (*_OF_ROWS, *_OF_TAILS):
+        for aggregate in _OF_TAILS:
             geometry.plan(quantity, aggregate)
     for aggregate in _OF_DIRECTIONS:
         geometry.plan("unit", aggregate)

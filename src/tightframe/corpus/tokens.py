@@ -74,14 +74,14 @@ class TokenShards:
     @property
     def end_of_text(self) -> int | None:
         """Id of the end-of-text token, if the tokenizer has one."""
-        value = self.manifest["end_of_text"]
-        return None if value is None else int(value)
+        value: int | None = self.manifest["end_of_text"]
+        return value
 
     @property
     def bos(self) -> int | None:
         """Id of the beginning-of-sequence token that every block begins with, if there is one."""
-        value = self.manifest["bos"]
-        return None if value is None else int(value)
+        value: int | None = self.manifest["bos"]
+        return value
 
     @property
     def notes(self) -> list[str]:
@@ -92,8 +92,7 @@ class TokenShards:
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits of the content: tokens, blocks, tokenizer, entropy floor.
 
-        The same text and settings give the same digits wherever the folder is and whatever
-        it is called.
+        The same text and settings give the same digits wherever the folder is, whatever its name.
         """
         return str(self.manifest["fingerprint"])
 
@@ -147,7 +146,7 @@ class Split:
         self._starts = np.cumsum([0, *(len(tokens) for tokens in self._tokens)])
         self.end_of_text = shards.end_of_text
         self.bos = shards.bos
-        self._shards = shards
+        self.special = shards.special
         # Whether the text goes on from each block to the next one; not so in a sample.
         self.goes_on = True
         # Whether a block's first token, which nothing predicts, is part of the text.
@@ -155,11 +154,6 @@ class Split:
 
     def __len__(self) -> int:
         return self.n_blocks
-
-    @property
-    def special(self) -> tuple[int, ...]:
-        """Ids of the tokens that stand for no text, such as the end of one, in increasing order."""
-        return self._shards.special
 
     def sample(self, n_labels: int, *, seed: int) -> "Split":
         """About so many labelled positions: whole blocks, drawn by `seed`, held in memory.

@@ -38,6 +38,20 @@ def check_labels(labels: Int64[Tensor, " N"], n_rows: int, n_classes: int) -> in
     return int(ignored.sum())
 
 
+def check_label_counts(
+    before: Int64[Tensor, " C"], labels: Int64[Tensor, " N"], limits: Int64[Tensor, " C"]
+) -> None:
+    """Refuse labels of which a class would have more than it will have in the end."""
+    counts = before + torch.bincount(labels, minlength=len(before))
+    beyond = (counts > limits).nonzero().flatten()
+    if len(beyond):
+        c = int(beyond[0])
+        raise ValueError(
+            f"class {c} now has {int(counts[c])} embeddings, but label_counts says "
+            f"{int(limits[c])}; were they counted on the same tokens?"
+        )
+
+
 def grouped_labels(
     labels: Int64[Tensor, " N"], groups: Groups, n_classes: int, n_groups: int
 ) -> Int64[Tensor, " N"]:

@@ -23,6 +23,7 @@ from tightframe.moments.dimensions import DimensionMoments, NormHistogram
 from tightframe.moments.labels import (
     Groups,
     as_labels,
+    check_label_counts,
     check_labels,
     check_provenance,
     grouped_labels,
@@ -98,7 +99,6 @@ class ClassMoments:
                 f"label_counts must have one number for each of {n_classes} classes, "
                 f"got shape {tuple(label_counts.shape)}"
             )
-
         self.label_counts: Int64[Tensor, " C"] | None = None
         if label_counts is not None:
             self.label_counts = label_counts.to(device=device, dtype=torch.int64, copy=True)
@@ -218,7 +218,8 @@ class ClassMoments:
         places = grouped_labels(labels, groups, self.n_classes, self.n_groups)
         order = places.argsort(stable=True)[n_ignored:]  # IGNORE sorts before every class
         require_finite(embeddings, labels, order)
-        self._check_label_counts(labels[order])
+        if self.label_counts is not None:
+            check_label_counts(self.counts, labels[order], self.label_counts)
         outer = rows.scatter is not None or rows.balanced_scatter is not None
         for part in self._reducer.segments(embeddings, places, order, deviations=outer):
             rows._join(part)
@@ -235,8 +236,7 @@ class ClassMoments:
             raise ValueError(f"states of different shape: {mine} here, {theirs} there")
         check_provenance(self.provenance, other.provenance)
         ledger = self.ledger.joined(other.ledger)
-        rows, others = self._rows, other._rows
-        device = rows.means.device
+        rows, others, device = self._rows, other._rows, self._rows.means.device
         if self.label_counts is not None and other.label_counts is not None:
             if not torch.equal(self.label_counts, other.label_counts.to(device)):
                 raise ValueError("states with different label_counts: of different tokens?")
@@ -312,11 +312,9 @@ class ClassMoments:
             setattr(rows, name, tensors[name].flatten(0, 1) if groups else tensors[name])
         for name in tensors.keys() & {"scatter", "balanced_scatter"}:
             setattr(rows, name, tensors[name])
-        if "dimensions.counts" in tensors:
-            named = {k: v for k, v in tensors.items() if k.startswith("dimensions.")}
-            state.dimensions = DimensionMoments.from_tensors(
-                {k.removeprefix("dimensions."): v for k, v in named.items()}
-            )
+        prefix = "dimensions."
+        if own := {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}:
+            state.dimensions = DimensionMoments.from_tensors(own)
         if "norms" in tensors:  # not of means that no stream of embeddings gave
             state.norms.counts = tensors["norms"]
         state.ignored, spans, state.provenance = facts
@@ -393,18 +391,6 @@ class ClassMoments:
         groups = f" in {self.n_groups} groups" if self.n_groups > 1 else ""
         size = f"{self.n_classes} classes in {self.dim} dimensions{groups}"
         return " with ".join([size, *kept])
-
-    def _check_label_counts(self, labels: Int[Tensor, " N"]) -> None:
-        if self.label_counts is None:
-            return
-        counts = self.counts + torch.bincount(labels, minlength=self.n_classes)
-        beyond = (counts > self.label_counts).nonzero().flatten()
-        if len(beyond):
-            c = int(beyond[0])
-            raise ValueError(
-                f"class {c} now has {int(counts[c])} embeddings, but label_counts says "
-                f"{int(self.label_counts[c])}; were they counted on the same tokens?"
-            )
 
 
 def _add_outer(
