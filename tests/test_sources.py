@@ -394,12 +394,20 @@ def test_a_source_is_checked_without_being_read(tmp_path, monkeypatch):
         str(tmp_path / "d.txt"): "is empty",
         str(tmp_path / "e.txt"): "binary, or not UTF-8",
         str(tmp_path / "f.txt"): r"not UTF-8 text \(byte 1\)",
+        str(tmp_path / "g.txt"): "holds no text",
+        str(tmp_path / "h.jsonl"): "holds no text",
+        str(tmp_path / "i.jsonl"): "i.jsonl:2: not JSON",
+        str(tmp_path / "j.jsonl"): "j.jsonl:1: not a JSON object",
         str(tmp_path / "none"): r"holds no readable file; expected .*; it holds \.docx 1",
     }.items():
         (tmp_path / "c.docx").write_bytes(b"PK")
         (tmp_path / "d.txt").write_bytes(b"")
         (tmp_path / "e.txt").write_bytes(b"PK\x00")
         (tmp_path / "f.txt").write_bytes(b"a\xe9")
+        (tmp_path / "g.txt").write_bytes(b"\xef\xbb\xbf \n\n\t\n")
+        (tmp_path / "h.jsonl").write_bytes(b"\n \n")
+        (tmp_path / "i.jsonl").write_bytes(b'\n{"text"\n')
+        (tmp_path / "j.jsonl").write_bytes(b"[1]\n" + b"x" * 2**17)
         (tmp_path / "none").mkdir(exist_ok=True)
         (tmp_path / "none" / "a.docx").write_bytes(b"PK")
         with pytest.raises(UserError, match=message):

@@ -27,6 +27,8 @@ ChatTemplate = Callable[[list[dict[str, Any]]], tuple[str, bool]]
 """Write a chat, a list of messages with role and content, as one text; tell, too, whether a message
 spells a special token, which in that text is one."""
 
+NO_TEXT = "holds no text; remove it or fill it"
+
 _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "parquet": b"PAR1"}
 _HEAD = 2**16  # bytes that `check_file` looks at
@@ -55,7 +57,7 @@ def kind(path: Path) -> str | None:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file whose kind or first bytes say that no text can be read from it."""
+    """Refuse a file whose kind, first bytes or first record say that no text can be read."""
     found = kind(path)
     if found is None:
         raise UserError(
@@ -73,11 +75,19 @@ def check_file(path: Path) -> None:
     if not head:
         raise UserError(f"{path}: is empty; expected text")
     cut = len(head) == _HEAD
+    blank = False
     if found == "text":
-        _decode(head, str(path), cut=cut)
+        blank = not _decode(head, str(path), cut=cut).strip()
     elif found == "records":
-        for number, line in enumerate(head.split(b"\n"), 1):
+        lines = head.split(b"\n")
+        for number, line in enumerate(lines, 1):
             _decode(line, f"{path}:{number}", cut=cut)
+        first = next((index for index, line in enumerate(lines) if line.strip()), None)
+        blank = first is None
+        if first is not None and not (cut and first == len(lines) - 1):
+            _record(lines[first], f"{path}:{first + 1}")
+    if blank and not cut:
+        raise UserError(f"{path}: {NO_TEXT}")
 
 
 def size(path: Path) -> int:
@@ -244,17 +254,22 @@ def _records(path: Path) -> _Rows:
         lines = iter(lambda: file.readline(4 * MAX_DOCUMENT_BYTES), b"")
         for number, line in enumerate(lines, 1):
             where = f"{path}:{number}"
-            if line.strip():
-                try:
-                    record = json.loads(_decode(line, where))
-                except (ValueError, RecursionError) as error:  # too long a number, too deep a list
-                    raise UserError(
-                        f"{where}: not JSON ({error}); expected one object a line"
-                    ) from None
-                if not isinstance(record, dict):
-                    raise UserError(f"{where}: not a JSON object; expected one object a line")
+            if (record := _record(line, where)) is not None:
                 yield record, position, where
             position += len(line)
+
+
+def _record(line: bytes, where: str) -> dict[str, Any] | None:
+    """Return what a line of JSON Lines holds; None of white space."""
+    if not line.strip():
+        return None
+    try:
+        record = json.loads(_decode(line, where))
+    except (ValueError, RecursionError) as error:  # too long a number, too deep a list
+        raise UserError(f"{where}: not JSON ({error}); expected one object a line") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: not a JSON object; expected one object a line")
+    return record
 
 
 def _parquet_rows(path: Path, field: str) -> _Rows:

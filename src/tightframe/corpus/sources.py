@@ -248,7 +248,7 @@ def _file_source(
                     yield Document(text, n_bytes, unit + n - 1, n_bytes, 0.0, done, written)
             counts[_BLANK_RECORDS] += blank
             if n == blank and len(files) == 1:
-                raise UserError(f"{file}: holds no text; remove it or fill it")
+                raise UserError(f"{file}: {readers.NO_TEXT}")
             counts[_BLANK_FILES] += n == blank
             before += size
             unit += 1 if is_text else n
