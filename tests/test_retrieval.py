@@ -10,6 +10,7 @@ from reference import decoding as reference
 from spelling_networks import LAYOUTS, network
 from tightframe import cli
 from tightframe.errors import UserError
+from tightframe.formats import parse_json
 from tightframe.knowledge.answers import retrieval
 from tightframe.knowledge.answers.asking import prompts
 from tightframe.knowledge.answers.retrieval import with_context
@@ -85,7 +86,7 @@ def test_articles_are_passages_where_facts_have_them():
 
 def test_an_article_is_read_and_written_and_absent_where_there_is_none(tmp_path):
     fact = dataclasses.replace(FACTS[0], article="All about it.\n\nMore.")
-    assert Fact.from_dict(json.loads(json.dumps(fact.to_dict()))) == fact
+    assert parse_json(json.dumps(fact.to_dict()), Fact, source="f.jsonl") == fact
     assert "article" not in FACTS[0].to_dict()
     assert load_benchmark(write_facts(tmp_path / "f.jsonl", [fact]))[0].article == fact.article
     paper = {"case_id": "1", "fact": "that a bell fell?", "eval": {}}

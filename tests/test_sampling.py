@@ -117,7 +117,7 @@ def test_earlier_files_are_greedy_and_other_words_are_refused(tmp_path):
     path.write_text(text.replace(', "decoding": "greedy"', ""))
     assert read_outputs(path) == example_outputs(FACTS, right)
     path.write_text(text.replace('"greedy"', '"beam"', 1))
-    with pytest.raises(UserError, match="line 1: decoding is 'beam', expected greedy, paper"):
+    with pytest.raises(UserError, match="line 1: decoding is 'beam': expected 'greedy' or 'paper'"):
         read_outputs(path)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from tightframe import cli
 from tightframe.errors import UserError
+from tightframe.formats import parse_json
 from tightframe.knowledge.data.benchmark import load_benchmark, read_facts, write_facts
 from tightframe.knowledge.data.records import Fact, Question, QuestionAnswer, Target, fact_id
 from tightframe.knowledge.data.summary import Wordings, summarize
@@ -77,7 +78,7 @@ def test_wordings_come_back_from_a_file_of_ours_as_they_were(tmp_path):
     assert read_facts(tmp_path / "ours.jsonl") == [*facts, plain]
     lines = (tmp_path / "ours.jsonl").read_text().splitlines()
     assert not {"paraphrases", "reordered", "generated_qas"} & set(json.loads(lines[1]))
-    assert Fact.from_dict(json.loads(lines[0])) == facts[0]
+    assert parse_json(lines[0], Fact, source="ours.jsonl") == facts[0]
     # Parquet gives every row the columns that any row has.
     pq.write_table(pa.Table.from_pylist([json.loads(line) for line in lines]), tmp_path / "ours")
     assert read_facts(tmp_path / "ours") == [*facts, plain]
