@@ -414,19 +414,25 @@ def test_a_source_is_checked_without_being_read(tmp_path, monkeypatch):
             check_source(wrong)
 
 
-def test_a_source_is_refused_before_anything_heavy_is_imported(tmp_path):
-    (tmp_path / "a.docx").write_bytes(b"PK")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.docx", "a.docx: not a kind of file"), ("a.txt", "taken: already exists; remove it")],
+)
+def test_a_build_is_refused_before_anything_heavy_is_imported(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"PK")
+    (tmp_path / "taken").mkdir()
+    arguments = ["corpus", "build", str(tmp_path / name), "--out", str(tmp_path / "taken")]
     program = (
         "import sys\n"
         "from tightframe import cli\n"
         "try:\n"
-        f"    cli.main(['corpus', 'build', {str(tmp_path / 'a.docx')!r}, '--out', 'x'])\n"
+        f"    cli.main({arguments!r})\n"
         "except SystemExit as stopped:\n"
         "    print(stopped.code, 'torch' in sys.modules, 'transformers' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "2 False False\n"
-    assert "a.docx: not a kind of file" in done.stderr
+    assert message in done.stderr
 
 
 def test_columns_that_are_missing_or_not_text_are_refused(tmp_path):

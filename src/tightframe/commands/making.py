@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from tightframe.commands.console import Assignments, Flag, Json, Names, done, say
+from tightframe.files import check_new
 from tightframe.progress import bar
 
 
@@ -95,6 +96,7 @@ def build(
     check_source(source, generated=True)
     if validation is not None:
         check_source(validation)
+    check_new(out)
     from tightframe.corpus.build import build as build_shards  # imports torch
 
     with bar() as progress:
