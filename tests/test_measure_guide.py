@@ -18,22 +18,19 @@ GUIDE = Path(__file__).parent.parent / "docs" / "guide" / "measure.md"
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with a text, tokens of it, and the two models of the guide, tiny."""
+    """A folder with a text, tokens of it, and the model of the guide, tiny."""
     monkeypatch.chdir(tmp_path)
     Path("novels").mkdir()
     lines = (
         f"Anne Elliot saw dog {i % 7} and cat {i % 5} , Anne and Elliot ran ." for i in range(400)
     )
     Path("novels/persuasion.txt").write_text("\n\n".join(lines))
-    build("novels/persuasion.txt", out=Path("tokens/neo"), vocab_size=280, block=64)
-    build("stories", out=Path("tokens/other"), tokenizer="tokens/neo", blocks="packed", tokens=2000)
-    build("novels/persuasion.txt", out=Path("tokens/persuasion"), tokenizer="tokens/neo", block=128)
-    tokenizer = TokenShards.open("tokens/neo").tokenizer
+    build("novels/persuasion.txt", out=Path("tokens/austen"), vocab_size=280, block=64)
+    tokenizer = TokenShards.open("tokens/austen").tokenizer
     shape = TransformerConfig(
         vocab_size=tokenizer.get_vocab_size(), width=8, depth=3, heads=2, positions=256
     )
-    for name in ("austen-neo", "austen-llama"):
-        export_gpt_neo(Transformer(shape, seed=0), name, tokenizer)
+    export_gpt_neo(Transformer(shape, seed=0), "austen-neo", tokenizer)
     return tmp_path
 
 
