@@ -234,6 +234,23 @@ def test_an_adapter_is_loaded_with_its_base_model_and_merged(adapter):
     assert with_tokenizer(folder) == folder
 
 
+def test_an_adapter_of_the_hub_is_merged_into_its_base_model(adapter, monkeypatch):
+    folder, merged = adapter
+
+    def fetch(name, file):  # as if the hub had it; the base model lies here
+        assert name == "owner/adapter"
+        return folder / file if (folder / file).is_file() else None
+
+    monkeypatch.setattr("tightframe.corpus.hub.fetch", fetch)
+    monkeypatch.setattr("tightframe.corpus.hub.check_available", lambda *_: None)
+    loaded = load_model("owner/adapter")
+    assert loaded.name == "adapter"
+    torch.testing.assert_close(loaded.head(loaded.embed(ids(2, 5))), merged(ids(2, 5)).logits)
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"owner/adapter: is an adapter without adapter_model\."):
+        load_model("owner/adapter")
+
+
 def test_an_adapter_that_cannot_be_merged_is_refused(adapter, monkeypatch):
     folder, _ = adapter
     with monkeypatch.context() as without:
