@@ -130,7 +130,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path):
     refused(tmp_path / "bert", "is a BertForMaskedLM; expected a causal language model")
     transformers.ViTConfig().save_pretrained(tmp_path / "vit")
     save_file({"x": torch.zeros(1)}, tmp_path / "vit" / "model.safetensors")
-    refused(tmp_path / "vit", r"Unrecognized configuration class ViTConfig for this kind")
+    refused(tmp_path / "vit", r"is a ViT, of which transformers has no causal language model")
 
 
 def test_an_encoder_without_an_output_layer_is_refused(tmp_path):
@@ -232,6 +232,20 @@ def test_an_adapter_is_loaded_with_its_base_model_and_merged(adapter):
     assert with_tokenizer(folder) == "base"
     (folder / "tokenizer.json").touch()
     assert with_tokenizer(folder) == folder
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "t5", "d_model": 8}, "is a T5, of which transformers has no causal"),
+        ({"model_type": "no_such_kind"}, "its model_type is 'no_such_kind', which the installed"),
+    ],
+)
+def test_kinds_that_transformers_cannot_load_are_named_in_plain_words(tmp_path, config, words):
+    save("llama", tmp_path / "odd")
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=words):
+        load_model(tmp_path / "odd")
 
 
 def test_an_adapter_of_the_hub_is_merged_into_its_base_model(adapter, monkeypatch):
@@ -352,7 +366,7 @@ def test_a_truncated_file_is_refused(tmp_path):
     save("gpt2", tmp_path / "gpt2")
     path = tmp_path / "gpt2" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    refused(tmp_path / "gpt2", "can't load this .*SafetensorError")
+    refused(tmp_path / "gpt2", "its weights are damaged or cut short .*SafetensorError")
 
 
 STRANGER = """

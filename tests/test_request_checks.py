@@ -34,6 +34,10 @@ print(json.dumps({"said": said, "heavy": sorted(heavy)}))
 MISTAKES = {
     "no text": ("model --text none.txt", r"none\.txt: no such file"),
     "a kind that is not read": ("model --text letter.docx", r"letter\.docx: "),
+    "records without the field": (
+        "model --text chats.jsonl --field body",
+        r"chats\.jsonl:1: no field 'body', but content; say with --field",
+    ),
     "an empty file": ("model --text empty.txt", r"empty\.txt: is empty"),
     "a folder without text": ("model --text model", r"model: holds no readable file"),
     "no validation text": ("model --text good.txt --validation none.txt", r"none\.txt: no such"),
@@ -84,6 +88,7 @@ def said(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "good.txt").write_text("Some words.\n\nAnd some more of them.\n")
     (folder / "empty.txt").touch()
+    (folder / "chats.jsonl").write_text('{"content": "Some words."}\n')
     (folder / "letter.docx").write_bytes(b"PK\x03\x04")
     for name, content in (
         ("model", '{"_name_or_path": "someone/base"}'),

@@ -25,6 +25,7 @@ def check_places(
     *,
     tokens: Sequence[Path | None] = (),
     texts: Sequence[str | None] = (),
+    field: str | None = None,
     tokenizer: str | None = None,
     step: int | None = None,
     out: Path | None = None,
@@ -35,6 +36,7 @@ def check_places(
         model: A run, a model's folder or a hub name.
         tokens: Folders of tokens that are given, the first one to be measured on.
         texts: Sources of text that are given, the first one to be measured on.
+        field: Of their records: where the text is.
         tokenizer: What makes tokens of them instead of the model's own.
         step: The checkpoint of a run.
         out: Folder for the results of a model that is not a run.
@@ -50,7 +52,7 @@ def check_places(
             read_manifest(given)
     for text in texts:
         if text is not None:
-            check_source(text)
+            check_source(text, field=field)
     if run is not None:
         check_no_tokenizer(run.path, tokenizer)
     elif any(texts[:1]):

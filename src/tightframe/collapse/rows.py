@@ -63,7 +63,7 @@ def sinks(moments: Mapping[int, ClassMoments]) -> str | None:
     return (
         f"attention sinks: at layer{'s' * (len(found) > 1)} {layers} a few positions (up to "
         f"{max(few.share for few in found.values()):.2%}) have norms up to {far.times:.0f} "
-        "times the median and outweigh all others, so that measures there are of them; "
+        "times the median and outweigh all others: the measures there describe them; "
         "--skip-positions and --skip-special leave such positions out"
     )
 

@@ -93,9 +93,9 @@ def build(
     """
     from tightframe.corpus.sources import check_source
 
-    check_source(source, generated=True)
+    check_source(source, field=field, generated=True)
     if validation is not None:
-        check_source(validation)
+        check_source(validation, field=field)
     check_new(out)
     from tightframe.corpus.build import build as build_shards  # imports torch
 

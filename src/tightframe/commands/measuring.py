@@ -163,7 +163,9 @@ def measure(
     _check_given(tokens, text, how)
     places = [tokens, ood, shared_with]
     texts = [text, validation]
-    checks.check_places(model, tokens=places, texts=texts, tokenizer=tokenizer, step=step, out=out)
+    checks.check_places(
+        model, tokens=places, texts=texts, field=field, tokenizer=tokenizer, step=step, out=out
+    )
 
     from tightframe.collapse import measure_part, measure_run
     from tightframe.collapse.answers import answers, control_values
@@ -312,7 +314,7 @@ def classes(
     _check_given(tokens, text, how)
     texts = [text, validation]
     checks.check_places(
-        model, tokens=[tokens], texts=texts, tokenizer=tokenizer, step=step, out=out
+        model, tokens=[tokens], texts=texts, field=field, tokenizer=tokenizer, step=step, out=out
     )
 
     from tightframe.collapse.classes import measure_classes, readable, records

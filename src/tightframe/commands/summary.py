@@ -118,7 +118,8 @@ def _title(header: Header, rows: Sequence[Row], left_out: int) -> str:
     fewer = f" ({left_out:,} with fewer left out)" if left_out else ""
     samples = "" if least == 1 else f" with {least} samples or more{fewer}"
     groups = header.measurement.get("groups", 1)
-    intervals = f"; 95 % intervals from {groups} groups of documents" if groups > 1 else ""
+    unit = next((row.resampled for row in rows if row.resampled), "documents")
+    intervals = f"; 95 % intervals from {groups} groups of {unit}" if groups > 1 else ""
     labels = {"next": "the next token", "current": "the current token"}.get(rows[0].labels)
     skipped = _skipped(header)
     return (

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tightframe.commands.console import Json, done, say, warnings_said
+from tightframe.errors import UserError
 
 Theories = Annotated[list[Path] | None, Parameter(negative="")]
 
@@ -78,6 +79,8 @@ def report(
     json
         Print one JSON object on standard output.
     """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; expected a sweep or a run")
     from tightframe.report import report as write_report
 
     with warnings_said():

@@ -56,8 +56,13 @@ def kind(path: Path) -> str | None:
     return None if packed and found in ("parquet", "arrow") else found
 
 
-def check_file(path: Path) -> None:
-    """Refuse a file whose kind, first bytes or first record say that no text can be read."""
+def check_file(path: Path, field: str | None = None) -> None:
+    """Refuse a file whose kind, first bytes or first record say that no text can be read.
+
+    Args:
+        path: The file.
+        field: Of records: the field that holds the text, if the first record is to have it.
+    """
     found = kind(path)
     if found is None:
         raise UserError(
@@ -85,7 +90,9 @@ def check_file(path: Path) -> None:
         first = next((index for index, line in enumerate(lines) if line.strip()), None)
         blank = first is None
         if first is not None and not (cut and first == len(lines) - 1):
-            _record(lines[first], f"{path}:{first + 1}")
+            record = _record(lines[first], f"{path}:{first + 1}")
+            if record is not None and field is not None:
+                _value(record, field, f"{path}:{first + 1}")
     if blank and not cut:
         raise UserError(f"{path}: {NO_TEXT}")
 

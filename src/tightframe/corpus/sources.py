@@ -89,7 +89,7 @@ class Source:
         return [f"{self.name}: {line}" for line in lines]
 
 
-def check_source(source: str | Path, *, generated: bool = False) -> None:
+def check_source(source: str | Path, *, field: str | None = None, generated: bool = False) -> None:
     """Refuse at once a source that cannot be read: nothing heavy is imported, no file read whole.
 
     A path has to exist, to be of a kind that can be read, not to be empty, and to begin as such a
@@ -98,6 +98,7 @@ def check_source(source: str | Path, *, generated: bool = False) -> None:
 
     Args:
         source: As `open_source` takes it.
+        field: The field of records that holds the text; by default it is not looked for.
         generated: Whether "stories", the generated corpus, is a source here, too.
     """
     if str(source) == STORIES and generated:
@@ -113,7 +114,7 @@ def check_source(source: str | Path, *, generated: bool = False) -> None:
     path = Path(source)
     files, _ = _saved_files(path, None) or _files(path)
     if not path.is_dir() or len(files) == 1:
-        readers.check_file(files[0])
+        readers.check_file(files[0], field)
 
 
 def open_source(

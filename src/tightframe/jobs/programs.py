@@ -41,7 +41,7 @@ def endings_in_one_line() -> Iterator[None]:
     except PartlyDoneError as error:
         line, status = str(error), 3
     except KeyboardInterrupt as error:
-        line = "interrupted; run the same command again: what it had finished is kept"
+        line = "interrupted; run the same command again: it uses what it had finished, if anything"
         status = error.status if isinstance(error, Stopped) else 130
     except BrokenPipeError:
         sys.exit(141)

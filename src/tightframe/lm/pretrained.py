@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,13 +80,28 @@ def _load(path_or_name: str, dtype: torch.dtype | None, trust_remote_code: bool)
                 f"{path_or_name}: brings Python code of its own, which is not run; read it, and "
                 "give --trust-remote-code if you trust it"
             ) from None
-        raise UserError(
-            f"{path_or_name}: transformers can't load this as a causal language model "
-            f"({hub.reason(error)})"
-        ) from None
+        raise UserError(f"{path_or_name}: {_why_not(error)}") from None
     model, report = loaded
     check_tensors(path_or_name, report, kind="causal")
     return model
+
+
+def _why_not(error: Exception) -> str:
+    """Return in plain words why transformers loads no causal language model."""
+    text = str(error)
+    if found := re.search(r"configuration class <class '[\w.]*?(\w+)Config'>", text):
+        return (
+            f"is a {found[1]}, of which transformers has no causal language model; expected one, "
+            "as GPT-2 and Llama are"
+        )
+    if found := re.search(r"model type `([^`]+)`", text):
+        return (
+            f"its model_type is '{found[1]}', which the installed transformers does not know; "
+            "update transformers, or mend config.json"
+        )
+    if type(error).__name__ == "SafetensorError":
+        return f"its weights are damaged or cut short ({hub.reason(error)}); copy them again"
+    return f"transformers can't load this as a causal language model ({hub.reason(error)})"
 
 
 def _merged(source: str, base: Any) -> Any:
