@@ -41,7 +41,7 @@ def test_errors_are_one_line_with_their_status(monkeypatch, capsys, error, statu
         raise error
 
     monkeypatch.setattr("tightframe.report.report", fail)
-    assert _status(["report", "x"]) == status
+    assert _status(["report", "."]) == status
     printed = capsys.readouterr()
     assert printed.err == f"tightframe: {error}\n"
     assert printed.out == ""
@@ -50,7 +50,7 @@ def test_errors_are_one_line_with_their_status(monkeypatch, capsys, error, statu
 def test_our_own_mistakes_keep_their_traceback(monkeypatch):
     monkeypatch.setattr("tightframe.report.report", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["report", "x"])
+        cli.main(["report", "."])
 
 
 def test_a_misspelt_command_names_the_nearest(capsys):
@@ -60,7 +60,7 @@ def test_a_misspelt_command_names_the_nearest(capsys):
 
 def test_json_prints_one_object_and_nothing_else(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("tightframe.report.report", lambda path, **more: tmp_path / "index.html")
-    cli.main(["report", "x", "--json"])
+    cli.main(["report", ".", "--json"])
     assert json.loads(capsys.readouterr().out) == {"page": str(tmp_path / "index.html")}
 
 
@@ -168,7 +168,7 @@ def test_what_a_command_cannot_do_is_one_line_without_control_characters(
         raise error
 
     monkeypatch.setattr("tightframe.report.report", fail)
-    assert _status(["report", "x"]) == 2
+    assert _status(["report", "."]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith(f"tightframe: {line}")
     assert printed.count("\n") == 1
@@ -178,7 +178,7 @@ def test_what_a_command_cannot_do_is_one_line_without_control_characters(
 def test_an_error_that_is_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("tightframe.report.report", lambda *_, **__: [][0])
     with pytest.raises(IndexError):
-        cli.main(["report", "x"])
+        cli.main(["report", "."])
 
 
 def test_results_and_progress_never_act_on_a_terminal(capsys):

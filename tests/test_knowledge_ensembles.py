@@ -38,7 +38,7 @@ def study(tmp_path_factory):
     inject(
         InjectSettings(
             data=folder.parent / "facts.jsonl", out=folder / "runs" / "single", arm="bilm_sp",
-            n_facts=N_INJECTED, exposures=2, vocab_size=400, width=16, heads=2, warmup=2,
+            n_facts=N_INJECTED, exposures=2, vocab_size=400, width=16, heads=2, warmup=0.2,
             threads=1, device="cpu",
         )
     )  # fmt: skip

@@ -25,7 +25,7 @@ def study(tmp_path_factory):
         inject(
             InjectSettings(
                 data=folder / "facts.jsonl", out=folder / "runs" / f"{arm}-n12-s{seed}", arm=arm,
-                exposures=2, vocab_size=400, width=16, depth=1, heads=2, warmup=2, seed=seed,
+                exposures=2, vocab_size=400, width=16, depth=1, heads=2, warmup=0.2, seed=seed,
                 threads=1, device="cpu",
             )
         )  # fmt: skip
