@@ -3,7 +3,7 @@ import json
 import pytest
 
 from example_facts import example_facts, write_facts
-from tightframe import cli
+from tightframe import cli, progress
 from tightframe.knowledge import facts_fingerprint
 from tightframe.knowledge.answers.ranking import load_ranks
 from tightframe.knowledge.data.output_files import load_answers
@@ -35,12 +35,14 @@ def _fails(capsys, *arguments):
     return capsys.readouterr().err
 
 
-def test_a_run_answers_a_benchmark_which_is_then_scored(capsys, injected):
+def test_a_run_answers_a_benchmark_which_is_then_scored(capsys, injected, monkeypatch):
     data = injected / "facts.jsonl"
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     printed = _run(
         capsys, "answer", injected / "bilm_sp", "--data", data, "--form", "cloze_seen", "--json"
     )
     made = json.loads(printed.out)
+    assert "answers: 100%, 4 answers" in printed.err
     assert (made["form"], made["questions"]) == ("cloze_seen", 4)
     assert made["left_out"] == {"answer not in the fact": 2}
     assert "2 questions not asked: answer not in the fact" in printed.err

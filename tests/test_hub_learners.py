@@ -9,6 +9,7 @@ import torch
 
 import hub_models
 from hub_models import KINDS, SENTENCES
+from tightframe import progress
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import MASK
 from tightframe.knowledge.models import hub_learners
@@ -350,7 +351,12 @@ def test_batching_changes_no_answer(folders, name, objective):
     alone = [learner.answer([prompt], max_new_tokens=6)[0] for prompt in PROMPTS]
     backwards = learner.answer(PROMPTS[::-1] + PROMPTS, max_new_tokens=6)
     learner.at_once = 1
+    told = []
+    before = progress._SHOWN.set(lambda *parts: told.append(parts[:3]))
     assert together == alone == learner.answer(PROMPTS, max_new_tokens=6)
+    progress._SHOWN.reset(before)
+    n = len(PROMPTS)
+    assert told == [("answers", (one + 1) / n, one + 1) for one in range(n)]
     assert backwards == together[::-1] + together
 
 

@@ -1,8 +1,23 @@
 """Progress is a bar on a terminal and a line a minute in a log."""
 
+import re
+import sys
+
+import numpy as np
 import pytest
 
+from example_facts import example_facts
+from spelling_networks import network
 from tightframe import progress
+from tightframe.jobs.executors import Job, run_and_say
+from tightframe.knowledge.answers.answering import answer_questions
+from tightframe.knowledge.answers.asking import prompts
+from tightframe.knowledge.answers.ranking import rank_questions
+from tightframe.knowledge.models import decoding
+from tightframe.ntp.counting import context_table
+from tightframe.ntp.ridge import ridge_path
+from tightframe.ntp.soft_labels import SoftLabels
+from tightframe.ntp.svm import solve_svm
 
 
 @pytest.fixture
@@ -59,3 +74,89 @@ def test_what_takes_less_than_a_minute_says_nothing_in_a_log(clock, capsys):
 )
 def test_time_left_is_told_roughly(seconds, said):
     assert progress._left(seconds) == said
+
+
+@pytest.fixture
+def told():
+    """What is told while the bar is this list: stage, share, units done, detail."""
+    shown = []
+    before = progress._SHOWN.set(lambda *parts: shown.append(parts))
+    yield shown
+    progress._SHOWN.reset(before)
+
+
+def test_what_is_told_reaches_the_innermost_open_bar_or_nothing(clock, capsys):
+    progress.tell("answers", 0.5, 1)
+    with progress.bar("answers"):
+        with progress.bar("runs"):
+            progress.tell("inner", 0.0, 0)
+            clock[0] = 60.0
+            progress.tell("inner", 0.5, 3)
+        progress.tell("outer", 0.0, 0)
+        clock[0] = 120.0
+        progress.tell("outer", 0.5, 3)
+    clock[0] = 300.0
+    progress.tell("answers", 1.0, 6)
+    assert capsys.readouterr().err.splitlines() == [
+        "inner: 50%, 3 runs, 0.05 a second, 1 min left",
+        "outer: 0%",
+        "outer: 50%, 3 answers, 0.05 a second, 1 min left",
+    ]
+
+
+def test_answers_and_candidates_of_a_network_are_told(told, monkeypatch):
+    monkeypatch.setattr(decoding, "TOKENS", 100)
+    facts = example_facts(kinds=("reliability",))
+    net = network("prefix")
+    n = len(answer_questions(net, prompts(facts, "cloze_question")))
+    assert [parts[0] for parts in told] == ["answers"] * len(told)
+    assert [parts[2] for parts in told] == sorted({parts[2] for parts in told})
+    assert [parts[1] for parts in told] == [parts[2] / n for parts in told]
+    assert len(told) > 1
+    told.clear()
+    n = sum(one.n_candidates for one in rank_questions(net, facts, n=3))
+    assert {parts[0] for parts in told} == {"candidates"}
+    assert [parts[1] for parts in told] == [parts[2] / n for parts in told]
+
+
+def test_solving_tells_how_far_the_gap_has_fallen(told):
+    support = np.random.default_rng(0).random((40, 90)) < 0.15
+    support[0] |= ~support.any(axis=0)
+    solution = solve_svm(support, 1e-8)
+    shares = [parts[1] for parts in told]
+    assert len(told) > 2
+    assert shares[0] == 0
+    assert shares == sorted(shares)
+    assert told[-1][:1] == ("solving",)
+    assert told[-1][2] <= solution.iterations
+    assert all(parts[3].startswith("gap ") for parts in told)
+
+
+def test_a_ridge_path_tells_its_points_and_the_steps_at_each(told):
+    random = np.random.default_rng(0)
+    labels = SoftLabels.from_counts(random.integers(0, 9, size=(12, 20)))
+    ridge_path(labels, [1e-2, 1e-4], dim=12)
+    points = [parts for parts in told if parts[0] == "ridge path"]
+    assert [parts[1] for parts in points] == [0, 0.5]
+    assert [parts[3] for parts in points] == ["lambda 0.01", "lambda 0.0001"]
+    within = [parts for parts in told if parts[0].startswith("ridge path at lambda")]
+    assert within
+    assert all(parts[2] % 100 == 0 for parts in within)
+
+
+def test_runs_of_a_study_or_sweep_are_told_with_what_is_under_way(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    code = [sys.executable, "-S", "-c", "import time; time.sleep(0.2)"]
+    jobs = [Job(name, code, tmp_path / name) for name in ("one", "two")]
+    run_and_say(jobs, workers=1, say=lambda line: None)
+    lines = capsys.readouterr().err.splitlines()
+    assert "runs: 0%, one under way" in lines
+    assert any(re.match(r"runs: 50%, 1 runs, .* two under way", line) for line in lines)
+
+
+def test_counting_contexts_tells_how_many_pairs_are_counted(told):
+    tokens = np.random.default_rng(0).integers(0, 50, size=3_000)
+    context_table(tokens, 3, vocab_size=50, memory=40_000)
+    assert len(told) > 1
+    assert {parts[0] for parts in told} == {"contexts"}
+    assert told[-1][1:3] == (1.0, 2_997)

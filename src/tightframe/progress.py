@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Protocol
 
 from tightframe.errors import printable
@@ -24,9 +25,24 @@ class Show(Protocol):
         """
 
 
+_SHOWN: ContextVar[Show | None] = ContextVar("shown", default=None)
+
+
+def tell(name: str, share: float | None, done: int = 0, detail: str = "") -> None:
+    """Show progress in the bar that is open, from wherever the work is done; else do nothing.
+
+    Arguments are those of `Show`.
+    """
+    if (show := _SHOWN.get()) is not None:
+        show(name, share, done, detail)
+
+
 @contextlib.contextmanager
 def bar(unit: str = "tokens") -> Iterator[Show]:
-    """Yield what shows progress: share done, units a second and time left."""
+    """Yield what shows progress: share done, units a second and time left.
+
+    While it is open, `tell` reaches it, too.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -50,7 +66,11 @@ def bar(unit: str = "tokens") -> Iterator[Show]:
                 due = now + EVERY
                 console.print(printable(line), markup=False)
 
-        yield show
+        before = _SHOWN.set(show)
+        try:
+            yield show
+        finally:
+            _SHOWN.reset(before)
 
 
 class _Stage:
@@ -67,7 +87,8 @@ class _Stage:
         if share is not None:
             parts.insert(0, f"{share:.0%}")
         if done > self._done and elapsed > 0:
-            parts.append(f"{(done - self._done) / elapsed:,.0f} a second")
+            speed = (done - self._done) / elapsed
+            parts.append(f"{speed:{',.0f' if speed >= 9.5 else '.2g'}} a second")
         if detail:
             parts.append(detail)
         if share is not None and share > self._share:

@@ -7,6 +7,7 @@ from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, 
 from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import Decoding
+from tightframe.progress import bar
 
 Form = Literal["cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"]
 
@@ -110,20 +111,22 @@ def answer(
     retrieved = None
     if context:
         passages = load_benchmark(among) if among else facts
-        retrieved = with_context(asked, passages, passages=context, top=top, embedder=embedder)
+        with bar("texts"):
+            retrieved = with_context(asked, passages, passages=context, top=top, embedder=embedder)
         asked = retrieved.asked
     learner, trained_on = _loaded(run, device, paper_format=paper_decoding)
     decoding: Decoding = "paper" if paper_decoding else "greedy"
-    written = write_answers(
-        out,
-        learner,
-        asked,
-        trained_on=trained_on,
-        max_new_tokens=max_new_tokens,
-        decoding=decoding,
-        seed=seed,
-        name=f"{learner.name} with {context}" if context else None,
-    )
+    with bar("answers"):
+        written = write_answers(
+            out,
+            learner,
+            asked,
+            trained_on=trained_on,
+            max_new_tokens=max_new_tokens,
+            decoding=decoding,
+            seed=seed,
+            name=f"{learner.name} with {context}" if context else None,
+        )
     cut = sum(output.finish == "length" for output in written.outputs.values())
     if empty := empty_answers(written.outputs.values()):
         say(f"{out}: {empty}")
@@ -195,7 +198,8 @@ def rank(
     check_new(out)
     facts = load_benchmark(data)
     learner, trained_on = _loaded(run, device)
-    ranks = rank_questions(learner, facts, n=candidates, seed=seed)
+    with bar("candidates"):
+        ranks = rank_questions(learner, facts, n=candidates, seed=seed)
     found = save_ranks(out, ranks, model=learner.name, trained_on=trained_on, seed=seed)
     if json:
         show(dumps({"ranks": str(out)} | dict(found)))

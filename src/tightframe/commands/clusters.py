@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from tightframe.commands.console import Assignments, Flag, Json, Seed, done, dumps, say, show
 from tightframe.errors import UserError
 from tightframe.files import check_new
+from tightframe.progress import bar
 
 
 def cluster(
@@ -59,10 +60,12 @@ def cluster(
     if whole_days and by != "time":
         raise UserError("--whole-days: needs --by time; semantic clusters know no days")
     loaded = load_benchmark(facts, strict=strict)
-    if by == "time":
-        found = temporal_clusters(loaded, k, whole_days=whole_days, embedder=embedder, seed=seed)
-    else:
-        found = semantic_clusters(loaded, k, embedder=embedder, seed=seed)
+    how: dict[str, Any] = {"embedder": embedder, "seed": seed}
+    with bar("texts"):
+        if by == "time":
+            found = temporal_clusters(loaded, k, whole_days=whole_days, **how)
+        else:
+            found = semantic_clusters(loaded, k, **how)
     written = save_clusters(out, found)
     silhouette = found.reason or f"{found.silhouette:.4f}"
     done(
@@ -133,17 +136,18 @@ def scope(
 
     check_new(out)
     tuned = _tuned(encoder, set_, seed)
-    scoped = scope_clusters(
-        load_clusters(clusters),
-        load_benchmark(negatives),
-        load_benchmark(outside) if outside else (),
-        rule=rule,
-        threshold=threshold,
-        calibrate=calibrate,
-        false_accepts=false_accepts,
-        seed=seed,
-        encoder=tuned,
-    )
+    with bar("texts"):
+        scoped = scope_clusters(
+            load_clusters(clusters),
+            load_benchmark(negatives),
+            load_benchmark(outside) if outside else (),
+            rule=rule,
+            threshold=threshold,
+            calibrate=calibrate,
+            false_accepts=false_accepts,
+            seed=seed,
+            encoder=tuned,
+        )
     save_scoped(out, scoped)
     if dropped := scoped.report["negatives"]["injected_left_out"]:
         say(f"{negatives}: {dropped:,} facts are injected ones, not used as negatives")

@@ -139,7 +139,7 @@ def concepts(
     from tightframe.formats import read_json
     from tightframe.ntp.concept_study import Asked, readable, study_concepts
 
-    with warnings_said(folder):
+    with warnings_said(folder), bar("contexts"):
         out = study_concepts(folder, Asked(n, clusters, words, model, seed), say=say)
     facts = read_json(out / "concepts.json")
     lines = readable(pd.DataFrame(facts["concepts"]))

@@ -1,7 +1,7 @@
 """Commands that make models: the demo, text to tokens, tokens to a trained run."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -185,10 +185,11 @@ def train(
     if measure:
         from tightframe.collapse import measure_run
 
-        results = [
-            measure_run(run.path, step=step, min_count=min_count, groups=1, measures=measures)
-            for step in run.steps
-        ]
+        asked: dict[str, Any] = {"min_count": min_count, "groups": 1, "measures": measures}
+        with bar() as progress:
+            results = [
+                measure_run(run.path, step=step, progress=progress, **asked) for step in run.steps
+            ]
     last = run.log[-1]
     floors = (
         f" (entropy floor {last['entropy_floor']:.4f}, realised {last['realised_floor']:.4f})"

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from tightframe.commands.console import Device, Flag, Json, done, dumps, say, show, warnings_said
 from tightframe.errors import UserError
 from tightframe.files import check_new
+from tightframe.progress import bar
 
 if TYPE_CHECKING:
     from tightframe.ntp.table import ContextTable
@@ -69,7 +70,7 @@ def table(
         raise UserError(f"--context {context}: expected a number of tokens from 1 on, or all")
     check_new(out)
     shards = TokenShards.open(tokens)
-    with warnings_said(out):
+    with warnings_said(out), bar("pairs"):
         try:
             counted = context_table(
                 shards,
@@ -148,7 +149,7 @@ def solve(
     else:
         _announce(folder, table)
         started = time.monotonic()
-        with warnings_said(folder):
+        with warnings_said(folder), bar("steps"):
             try:
                 solution = solve_svm(
                     table.matrix,
@@ -200,7 +201,8 @@ def path(
     """
     from tightframe.ntp.paths import path_of_table, path_table
 
-    written = path_of_table(folder, dim=dim, down_to=down_to, seed=seed, say=say)
+    with bar("steps"):
+        written = path_of_table(folder, dim=dim, down_to=down_to, seed=seed, say=say)
     points = path_table(written)
     if json:
         show(dumps({"results": str(written), "points": points}))

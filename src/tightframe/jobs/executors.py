@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tightframe.errors import PartlyDoneError, UserError
+from tightframe.progress import bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,24 +56,34 @@ def run_and_say(
 ) -> list[Job]:
     """Run `jobs`, a line for each that starts, ends or fails; returns those that failed."""
     failed: list[Job] = []
+    going: list[str] = []
     ended, since = 0, time.monotonic()
 
     def note(job: Job, status: int, seconds: float) -> None:
         nonlocal ended
         ended += 1
+        going.remove(job.name)
         outcome = f"done in {seconds:.0f} s" if status == 0 else f"FAILED: {last_line(job.log)}"
         left = (time.monotonic() - since) / ended * (len(jobs) - ended)
         say(f"[{ended}/{len(jobs)}] {job.name}: {outcome}; about {left:.0f} s left")
         if status:
             failed.append(job)
 
-    run_local(
-        jobs,
-        workers=workers,
-        started=lambda job: say(f"{job.name}: started"),
-        ended=note,
-        environment=environment,
-    )
+    def begin(job: Job) -> None:
+        going.append(job.name)
+        say(f"{job.name}: started")
+
+    with bar("runs") as show:
+        run_local(
+            jobs,
+            workers=workers,
+            started=begin,
+            ended=note,
+            meanwhile=lambda: show(
+                "runs", ended / len(jobs), ended, f"{', '.join(going)} under way"
+            ),
+            environment=environment,
+        )
     return failed
 
 
@@ -88,11 +99,13 @@ def run_local(
     workers: int,
     started: Callable[[Job], None],
     ended: Callable[[Job, int, float], None],
+    meanwhile: Callable[[], None] = lambda: None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run `jobs` in order, `workers` at a time.
 
-    `ended` gets a job's exit status (negative: the signal that ended it) and seconds. When this
+    `ended` gets a job's exit status (negative: the signal that ended it) and seconds; `meanwhile`
+    is called again and again. When this
     process ends, also by SIGKILL, the running jobs are terminated. `environment` is added to that
     of this process.
     """
@@ -111,6 +124,8 @@ def run_local(
             for process in [p for p in running if p.poll() is not None]:
                 job, since = running.pop(process)
                 ended(job, process.returncode, time.monotonic() - since)
+            if running:
+                meanwhile()
             time.sleep(0.05)
     finally:
         for process in running:

@@ -41,6 +41,7 @@ from tightframe.ntp.learning import LearningOrder, order_of
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.ntp.table import ContextTable
+from tightframe.progress import tell
 from tightframe.results import write_csv
 
 
@@ -203,7 +204,11 @@ def _in_model(
     for step in [None] if steps is None else steps:
         if step is not None:
             say(f"{model}: step {step}")
-        made = collect(load_model(model, step=step), table)
+        made = collect(
+            load_model(model, step=step),
+            table,
+            progress=lambda done, total: tell("contexts", done / total, done),
+        )
         try:
             inside = align(found, made.classifier, made.embeddings)
         except ValueError as error:

@@ -23,6 +23,7 @@ from tightframe.ntp.pairs import (
 )
 from tightframe.ntp.prefixes import n_beginnings, prefixes_by_length
 from tightframe.ntp.table import ContextTable
+from tightframe.progress import tell
 
 MEMORY = 2 * 2**30  # bytes that counting holds at once, beside the table itself
 _DENSE = 0.5  # share of (token, context) pairs above which supports say little
@@ -77,8 +78,10 @@ def context_table(
         )
     )
     kept = _Kept(min_count, min_context, max_contexts, sample_seed, None if length else memory)
+    n_all = n_beginnings(text, max_length) if length is None else n_windows(text, length)
     for part in parts:
         kept.add(part)
+        tell("contexts", min(kept.n_pairs / max(n_all, 1), 1.0), kept.n_pairs)
     found = kept.found()
     if not kept.n_pairs:
         raise UserError(_too_short(text, length))
@@ -87,7 +90,6 @@ def context_table(
             f"none of {kept.n_pairs:,} pairs is left with min_context={min_context}, "
             f"min_count={min_count}; lower them"
         )
-    n_all = n_beginnings(text, max_length) if length is None else n_windows(text, length)
     source: dict[str, Any] = text.source | {
         "length": "prefixes" if length is None else length,
         "pairs": n_all,

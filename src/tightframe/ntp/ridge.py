@@ -24,6 +24,7 @@ from scipy.special import entr
 
 from tightframe.ntp.free_embeddings import FreeEmbeddings
 from tightframe.ntp.soft_labels import SoftLabels, cross_entropy, excess, gradient
+from tightframe.progress import tell
 
 Status = Literal["certified", "uncertified"]
 
@@ -152,8 +153,9 @@ def ridge_path(
     random = np.random.default_rng(seed)
     problem = FreeEmbeddings(labels, dim)
     factors = np.zeros(math.prod(problem.shape))
-    points = []
+    points: list[RidgePoint] = []
     for lam in sorted(asked, reverse=True):
+        tell("ridge path", len(points) / len(asked), detail=f"lambda {lam:.3g}")
         factors, iterations = _optimum(problem, lam, factors, random, threshold)
         point = _point(labels, lam, problem, factors, dim, iterations, threshold)
         if point.status == "uncertified":
@@ -177,7 +179,9 @@ def _optimum(
         iterations += 1
         if iterations % CHECKED_EVERY:
             return
-        if problem.gap(intermediate_result.x, lam) <= threshold / 10:
+        gap = problem.gap(intermediate_result.x, lam)
+        tell(f"ridge path at lambda {lam:.3g}", None, iterations, f"gap {gap:.2g}")
+        if gap <= threshold / 10:
             raise StopIteration
 
     for _ in range(1 + RESTARTS):

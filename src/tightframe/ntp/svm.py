@@ -26,6 +26,7 @@ from tightframe.ntp import certificate
 from tightframe.ntp.feasible import Constraints
 from tightframe.ntp.grouping import Groups, group
 from tightframe.ntp.splitting import BLOCK, HISTORY, Splitting, product
+from tightframe.progress import tell
 
 LEAST_GAP = {torch.float64: 1e-10, torch.float32: 1e-5}
 RANK = 1e-6  # singular values above this share of the largest count
@@ -192,6 +193,7 @@ def _solve(
     rough = dtype == torch.float64 and groups.support.size >= LARGE
     problem = _started(constraints.to(torch.float32) if rough else constraints)
     due, before = 0, (0, math.inf)  # the next check, and the last one: step and gap
+    first = math.nan  # the gap at the first check
     while True:
         if problem.iterations >= min(due, max_iter):
             seen = certificate.relative_gap(*problem.bounds())
@@ -204,9 +206,17 @@ def _solve(
             if rough and seen > STALLED * before[1]:  # float32 has given what it can
                 rough = False
                 problem.refine(constraints)
+            first = seen if math.isnan(first) else first
+            _tell(problem.iterations, seen, first, gap)
             due = _next_check(problem.iterations, seen, before, gap)
             before = problem.iterations, seen
         problem.step()
+
+
+def _tell(step: int, seen: float, first: float, wanted: float) -> None:
+    """Tell how far the gap has fallen, from the first to the one that is wanted, on a log scale."""
+    share = math.log(first / seen) / math.log(first / wanted) if 0 < seen < first else 0.0
+    tell("solving", min(share, 1.0), step, f"gap {seen:.2g}")
 
 
 def _started(constraints: Constraints) -> Splitting:

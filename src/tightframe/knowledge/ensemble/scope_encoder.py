@@ -30,6 +30,7 @@ from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters
 from tightframe.knowledge.ensemble.scope import Scope, statements
 from tightframe.knowledge.ensemble.text_encoders import BATCH, TextEncoder, load_encoder
+from tightframe.progress import tell
 
 _SCOPE = "scope.json"
 _KEYS = {"clusters", "threshold", "scale", "shift"}
@@ -154,7 +155,7 @@ def _train(
     steps = settings.epochs * -(-len(texts) // settings.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     generator = torch.Generator().manual_seed(settings.seed)
-    losses = []
+    losses, done = [], 0
     for _ in range(settings.epochs):
         total = 0.0
         order = torch.randperm(len(texts), generator=generator)
@@ -171,6 +172,8 @@ def _train(
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
+            done += len(rows)
+            tell("fine-tuning", done / (settings.epochs * len(texts)), done)
         losses.append(total / truth.numel())
     model.eval()
     return losses

@@ -22,6 +22,7 @@ from tightframe.errors import UserError
 from tightframe.formats import read_json
 from tightframe.knowledge.models.hub_base import quietly
 from tightframe.knowledge.models.hub_loading import library
+from tightframe.progress import tell
 
 BATCH = 32  # texts at a time; memory and speed only
 
@@ -58,6 +59,8 @@ class TextEncoder:
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             yield rows, self.tokens([texts[row] for row in rows])
+            done = start + len(rows)
+            tell("texts", done / len(order), done)
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """One batch (B, T), padded on the right, where the model lies."""

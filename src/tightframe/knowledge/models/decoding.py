@@ -20,6 +20,7 @@ from tightframe.knowledge.models.sampling import next_tokens
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.loss import score
 from tightframe.lm.objectives import Example, collate, continued, slotted, translated
+from tightframe.progress import tell
 
 TOKENS = 8192  # held at once, with padding; memory only, never the result
 SHOWN = 60  # characters of a text in a message
@@ -53,7 +54,7 @@ def answers(
     _check_room(network, texts, read, [max_new_tokens] * len(read))
     end = network.coder.eos
     said: dict[int, Said] = {}
-    for rows in _batches([len(ids) + max_new_tokens for ids in read]):
+    for rows in _batches([len(ids) + max_new_tokens for ids in read], "answers"):
         chosen = [read[row] for row in rows]
         if network.layout == "slots":
             tokens = [ids[:max_new_tokens] for ids in _slots_filled(network, chosen)]
@@ -127,7 +128,7 @@ def answer_embeddings(network: Decodable, prompts: Sequence[Prompt]) -> Float[Te
     read = [_read(network, prompt, 1) for prompt in prompts]
     _check_room(network, [prompt.text for prompt in prompts], read, [1] * len(read))
     found: dict[int, Tensor] = {}
-    for rows in _batches([*map(len, read)]):
+    for rows in _batches([*map(len, read)], "embeddings"):
         batch = _batch(network, [laid_out(network, read[row], []) for row in rows])
         first = (batch.targets != IGNORE).int().argmax(1)  # of equal ones, the first
         embeddings = _at(network.model.embed(batch), first).cpu()
@@ -187,7 +188,8 @@ def _summed(
     """
     found: dict[int, float] = {}
     n_classes = len(network.model.classifier)
-    for rows in _batches([len(read[row]) + len(targets[row]) for row in range(len(read))]):
+    lengths = [len(ids) + len(target) for ids, target in zip(read, targets, strict=True)]
+    for rows in _batches(lengths, "candidates"):
         # The last token of a target is EOS, which `laid_out` adds.
         examples = [laid_out(network, read[row], targets[row][:-1]) for row in rows]
         batch = _batch(network, examples)
@@ -279,16 +281,23 @@ def _needed(network: Decodable, n_read: int, n_new: int) -> int:
     return n_read + n_new - 1  # the last token is said, not read
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Row numbers, rows of like length together, at most TOKENS with padding."""
+def _batches(lengths: Sequence[int], what: str) -> Iterator[list[int]]:
+    """Row numbers, rows of like length together, at most TOKENS with padding.
+
+    Progress of `what` is told after each batch.
+    """
     rows: list[int] = []
+    done = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         if rows and (len(rows) + 1) * lengths[row] > TOKENS:
             yield rows
+            done += len(rows)
+            tell(what, done / len(lengths), done)
             rows = []
         rows.append(row)
     if rows:
         yield rows
+        tell(what, 1.0, len(lengths))
 
 
 def _batch(network: Decodable, examples: Sequence[Example]) -> Batch:

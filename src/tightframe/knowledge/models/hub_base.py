@@ -26,6 +26,7 @@ from tightframe.knowledge.data.records import MASK
 from tightframe.knowledge.models.learners import Draws, Lesson, Objective, Prompt, Said
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import Example, collate
+from tightframe.progress import tell
 
 Kind: TypeAlias = Literal["causal", "seq2seq", "masked"]
 
@@ -173,8 +174,15 @@ class HubLearner(abc.ABC):
         logits, _ = logits_at(self.module, where, **self._inputs(batch))
         return logits
 
-    def _equal_lengths(self, examples: Sequence[Example]) -> Iterator[tuple[list[int], Batch]]:
-        """Indices and batches of rows that need no padding, so that none sees its neighbours."""
+    def _equal_lengths(
+        self, examples: Sequence[Example], what: str
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """Indices and batches of rows that need no padding, so that none sees its neighbours.
+
+        Args:
+            examples: The rows.
+            what: Progress is told of, such as "answers".
+        """
         lengths = [(len(one.inputs), len(one.source)) for one in examples]
         order = sorted(range(len(examples)), key=lambda index: lengths[index])
         while order:
@@ -184,12 +192,14 @@ class HubLearner(abc.ABC):
             rows, order = order[:n], order[n:]
             batch = collate([examples[row] for row in rows], pad=self.pad)
             yield rows, batch.to(self._device)
+            done = len(examples) - len(order)
+            tell(what, done / len(examples), done)
 
     def _sums(self, examples: Sequence[Example]) -> list[float]:
         """Log-probability of all that each example predicts."""
         found = [0.0] * len(examples)
         with self._asked():
-            for rows, batch in self._equal_lengths(examples):
+            for rows, batch in self._equal_lengths(examples, "candidates"):
                 labelled = batch.targets != IGNORE
                 losses = functional.cross_entropy(
                     self._logits(batch, labelled), batch.targets[labelled], reduction="none"

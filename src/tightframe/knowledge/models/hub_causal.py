@@ -84,7 +84,7 @@ class CausalLearner(HubLearner):
             examples.append(self._fitting(example, of_prompt(prompt), more=max_new_tokens))
         said = [Said("", "end")] * len(prompts)
         with self._asked():
-            for rows, batch in self._equal_lengths(examples):
+            for rows, batch in self._equal_lengths(examples, "answers"):
                 made = continued_rows(
                     self._step,
                     batch.inputs,

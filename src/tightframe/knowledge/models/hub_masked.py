@@ -90,7 +90,7 @@ class MaskedLearner(HubLearner):
         examples = [self._asking(prompt, [0] * n) for prompt in prompts]
         said = [Said("", "end")] * len(prompts)
         with self._asked():
-            for rows, batch in self._equal_lengths(examples):
+            for rows, batch in self._equal_lengths(examples, "answers"):
                 likeliest = self._logits(batch, batch.targets != IGNORE).argmax(-1)
                 for row, ids in zip(rows, likeliest.view(len(rows), n).tolist(), strict=True):
                     said[row] = Said(self._text(ids), "end")

@@ -77,7 +77,7 @@ class Seq2SeqLearner(HubLearner):
             examples.append(self._fitting(example, of_prompt(prompt), more=max_new_tokens))
         said = [Said("", "end")] * len(prompts)
         with self._asked():
-            for rows, batch in self._equal_lengths(examples):
+            for rows, batch in self._equal_lengths(examples, "answers"):
                 for row, one in zip(rows, self._decoded(batch, max_new_tokens), strict=True):
                     said[row] = one
         return said
