@@ -9,6 +9,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tightframe.errors import UserError
+from tightframe.lm.described import check_described, depth_of, positions_of
 from tightframe.lm.hub import random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch
@@ -53,7 +54,7 @@ def model_of(model_type):
 
 
 @torch.no_grad()
-def check(model_type):
+def check(model_type, tmp_path):
     theirs = model_of(model_type)
     if model_type in REFUSED:
         with pytest.raises(UserError) as caught:
@@ -63,6 +64,13 @@ def check(model_type):
         assert message.endswith(f"can't be used: {REFUSED[model_type]}")
         return
     ours = HuggingFaceModel(theirs, name="tiny")
+    # What config.json tells before the loading never refuses what the model takes.
+    theirs.config.save_pretrained(tmp_path)
+    check_described(tmp_path, trust_remote_code=False)
+    assert (depth_of(tmp_path) or ours.depth) >= ours.depth
+    if (described := positions_of(tmp_path)) is not None:
+        assert ours.positions is not None
+        assert described >= ours.positions
     inputs = ids(3, 11)
     visible = torch.ones_like(inputs)
     output = theirs(inputs, attention_mask=visible, output_hidden_states=True, use_cache=False)
@@ -113,13 +121,13 @@ def check(model_type):
 
 
 @pytest.mark.parametrize("model_type", SAMPLE)
-def test_some_causal_models_are_measured_or_refused(model_type):
-    check(model_type)
+def test_some_causal_models_are_measured_or_refused(model_type, tmp_path):
+    check(model_type, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-def test_every_causal_model_is_measured_or_refused(model_type):
+def test_every_causal_model_is_measured_or_refused(model_type, tmp_path):
     if model_type in NOT_TRIED:
         pytest.skip(f"not tried: {NOT_TRIED[model_type]}")
-    check(model_type)
+    check(model_type, tmp_path)

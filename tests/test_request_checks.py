@@ -27,9 +27,11 @@ for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
         cli.main(arguments)
     said.append(printed.getvalue())
-heavy = {"torch", "transformers", "tokenizers", "pandas", "scipy"} & set(sys.modules)
+heavy = {"torch", "transformers", "sklearn", "pandas", "scipy"} & set(sys.modules)
 print(json.dumps({"said": said, "heavy": sorted(heavy)}))
 """
+
+NO_TENSORS = (2).to_bytes(8, "little") + b"{}"  # a whole safetensors file
 
 MISTAKES = {
     "no text": ("model --text none.txt", r"none\.txt: no such file"),
@@ -79,6 +81,52 @@ MISTAKES = {
     "no groups": ("run --groups 0", r"groups is 0; expected at least 1"),
     "no batch": ("run --batch-tokens 0", r"batch_tokens is 0; expected at least 1"),
     "a file in the way": ("run --out good.txt/x", r"a file stands where a folder is needed"),
+    "a folder of the system": (
+        "run --out /proc/x",
+        r"/proc/x: no files can be written there; name another place",
+    ),
+    "a run in the way": ("small --tokens tokens --out run", r"run: belongs to a run; say with"),
+    "a layer beyond the last": (
+        "small --tokens tokens --layers 0,3",
+        r"unknown layer '3'; expected .* to 2 and ranges",
+    ),
+    "a layer beyond a run's last": ("run --layers 0-3", r"unknown layer '3'; expected .* to 2 and"),
+    "a block beyond the positions": (
+        "small --text good.txt --tokenizer tokens --context 18",
+        r"context is 18, but model small has 16 positions; give 17 or fewer",
+    ),
+    "a depth in words": ("worded --tokens tokens", r"worded: n_layer is 'two' in config\.json"),
+    "code of its own": (
+        "coded --tokens tokens",
+        r"coded: brings Python code of its own, which is not run; .*--trust-remote-code",
+    ),
+    "an unknown kind of model": (
+        "alien --tokens tokens",
+        r"alien: its model_type is 'no-such-kind', which the installed transformers does not know",
+    ),
+    "a damaged tokenizer": (
+        "small --text good.txt --tokenizer unreadable",
+        r"unreadable.tokenizer\.json: not a tokenizer\.json, or damaged",
+    ),
+    "damaged settings of a tokenizer": (
+        "small --text good.txt --tokenizer unset",
+        r"unset.tokenizer_config\.json: not JSON",
+    ),
+    "weights cut short": ("cut --tokens tokens", r"cut: its weights are damaged or cut short"),
+    "a part of the weights": (
+        "parted --tokens tokens",
+        r"parted.b\.safetensors: no such file, which model\.safetensors\.index\.json names",
+    ),
+    "a loop of links as text": (
+        "small --text loop --tokenizer tokens",
+        r"loop: a loop of symbolic links; name the place itself",
+    ),
+    "a loop of links as model": ("loop --text good.txt", r"loop: a loop of symbolic links; name"),
+    "a loop of links as tokens": ("run --tokens loop", r"loop: a loop of symbolic links; name"),
+    "a name too long": (
+        "x" * 300 + " --text good.txt",
+        r"tightframe: x{300}: the name is too long; choose a shorter one",
+    ),
 }
 
 
@@ -90,14 +138,32 @@ def said(tmp_path_factory):
     (folder / "empty.txt").touch()
     (folder / "chats.jsonl").write_text('{"content": "Some words."}\n')
     (folder / "letter.docx").write_bytes(b"PK\x03\x04")
+    (folder / "loop").symlink_to("loop")
+    small = {"model_type": "gpt2", "n_layer": 2, "n_positions": 16}
+    code = {"model_type": "no-such-kind", "auto_map": {"AutoConfig": "config.Config"}}
     for name, content in (
         ("model", '{"_name_or_path": "someone/base"}'),
         ("broken", "{"),
         ("bare", "{}"),
+        ("small", json.dumps(small)),
+        ("cut", json.dumps(small)),
+        ("parted", json.dumps(small)),
+        ("worded", json.dumps(small | {"n_layer": "two"})),
+        ("coded", json.dumps(code)),
+        ("alien", '{"model_type": "no-such-kind"}'),
+        ("unreadable", "{}"),
+        ("unset", "{}"),
     ):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(content)
-        (folder / name / "model.safetensors").touch()
+        (folder / name / "model.safetensors").write_bytes(NO_TENSORS)
+    (folder / "cut" / "model.safetensors").write_bytes(NO_TENSORS[:-1])
+    (folder / "parted" / "model.safetensors").rename(folder / "parted" / "a.safetensors")
+    parts = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (folder / "parted" / "model.safetensors.index.json").write_text(json.dumps(parts))
+    (folder / "unreadable" / "tokenizer.json").write_text("{}")
+    (folder / "unset" / "tokenizer.json").write_text("{}")
+    (folder / "unset" / "tokenizer_config.json").write_text("{")
     write_tokens(folder / "tokens")
     train(tiny_settings(folder / "tokens", folder / "run", epochs=1))
     commands = [["measure", *arguments.split()] for arguments, _ in MISTAKES.values()]

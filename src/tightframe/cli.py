@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from tightframe.commands import (
     answers,
@@ -87,6 +87,16 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
             app(sys.argv[1:] if arguments is None else arguments)
         except CycloptsError as error:
             command = " ".join(["tightframe", *(error.command_chain or ())])
+            if isinstance(error, UnusedCliTokensError):
+                raise UserError(_too_many(error, command)) from None
             line = " ".join(str(error).split())
             line = line if line.endswith("...") else line.rstrip(".")  # a list that goes on
             raise UserError(f"{line}; see `{command} --help`") from None
+
+
+def _too_many(error: UnusedCliTokensError, command: str) -> str:
+    """Return what to say of words that no argument takes: perhaps settings without their option."""
+    words = error.unused_tokens or []
+    settings = " ".join(f"--set {word}" for word in words if "=" in word)
+    remedy = f"a setting is given as {settings}; " if settings else ""
+    return f"{' '.join(words)}: more arguments than expected; {remedy}see `{command} --help`"

@@ -51,6 +51,15 @@ def check_new(path: Path) -> None:
         )
 
 
+def check_place(path: Path) -> None:
+    """Refuse a loop of links and a name that is too long; a path where nothing is may be right."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise UserError(f"{path}: {reason(error)}") from None
+
+
 def free_disk(folder: Path) -> int:
     """Return the bytes that can still be written to a folder, which need not exist yet."""
     return shutil.disk_usage(_nearest(folder)).free
@@ -64,6 +73,8 @@ def check_writable(folder: Path) -> None:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(place)
+        if not shutil.disk_usage(place).total:  # a view of the system, such as /proc
+            raise UserError(f"{folder}: no files can be written there; name another place")
         if not free_disk(place):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tightframe.collapse.checks import check_compat, check_numbers, layer_names, unknown_layer
+from tightframe.collapse.checks import check_compat, check_depth, check_numbers, layer_names
 from tightframe.collapse.measures import Measure, choose, extras_of
 from tightframe.collapse.passes import Pass
 from tightframe.collapse.resampling import GROUPS, MIN_COUNT, usual_min_count
@@ -204,14 +204,13 @@ def parse_layers(spec: str, model: Model) -> tuple[int, ...]:
     depth = model.depth
     if spec == "all":
         return (*range(depth), *([PRENORM] if _has_prenorm(model) else []), depth)
+    check_depth(spec, depth)
     found = {depth}
     for name in layer_names(spec):
         if name == "prenorm":
             found.add(PRENORM)
-        elif name.isdecimal() and int(name) <= depth:
+        elif name.isdecimal():
             found.add(int(name))
-        elif name != "last":
-            raise unknown_layer(name, depth)
     return tuple(sorted(found, key=lambda layer: (depth - 0.5) if layer == PRENORM else layer))
 
 

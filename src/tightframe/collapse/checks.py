@@ -10,10 +10,12 @@ from importlib import resources
 from pathlib import Path
 
 from tightframe.corpus.manifest import read_manifest
+from tightframe.corpus.model_tokenizer import check_files
 from tightframe.corpus.sources import check_source
 from tightframe.errors import UserError, nearest
-from tightframe.files import check_writable
-from tightframe.lm.folders import check_model, check_tokenizer_known
+from tightframe.files import check_place, check_writable
+from tightframe.lm.described import check_described, depth_of, positions_of
+from tightframe.lm.folders import check_model, check_tokenizer_known, with_tokenizer
 from tightframe.lm.runs import Run
 
 # The published tables by name, and what stands before the dot in the names of their columns.
@@ -28,9 +30,14 @@ def check_places(
     field: str | None = None,
     tokenizer: str | None = None,
     step: int | None = None,
+    layers: str = "last",
+    context: int | None = None,
+    trust_remote_code: bool = False,
     out: Path | None = None,
 ) -> None:
     """Refuse paths and names under which nothing can be found, or results cannot be written.
+
+    So are layers and blocks that the model does not have, where its files tell.
 
     Args:
         model: A run, a model's folder or a hub name.
@@ -39,14 +46,21 @@ def check_places(
         field: Of their records: where the text is.
         tokenizer: What makes tokens of them instead of the model's own.
         step: The checkpoint of a run.
+        layers: Of the model; see `layer_names`.
+        context: Tokens of a block of text.
+        trust_remote_code: Whether Python code that comes with the model is run.
         out: Folder for the results of a model that is not a run.
     """
     folder = Path(model).expanduser()
+    check_place(folder)
     run = Run.open(folder) if (folder / "config.toml").is_file() else None
-    if run is None:
-        check_model(model)
-    else:
+    if run is not None:
         run.kept(step)
+    else:
+        check_model(model)
+        check_described(model, trust_remote_code=trust_remote_code)
+    check_depth(layers, depth_of(model) if run is None else run.settings.depth)
+    check_room(context, positions_of(model), name=folder.name)
     for given in tokens:
         if given is not None:
             read_manifest(given)
@@ -57,11 +71,20 @@ def check_places(
         check_no_tokenizer(run.path, tokenizer)
     elif any(texts[:1]):
         check_tokenizer_known(tokenizer or model)
+        check_files(with_tokenizer(tokenizer or model))
     if not any((*tokens[:1], *texts[:1])):
         if run is None:
             raise no_tokens(folder.name)
         read_manifest(Path(run.settings.tokens))
+    if run is None and out is not None:
+        check_no_run(out, folder.name)
     check_writable(out or (folder if run else Path("runs")))
+
+
+def check_no_run(out: Path, name: str) -> None:
+    """Refuse to put what is measured of a model from elsewhere into the folder of a run."""
+    if (out / "config.toml").exists():
+        raise UserError(f"{out}: belongs to a run; say with `out` where {name} should go")
 
 
 def check_no_tokenizer(run: Path, tokenizer: str | Path | None) -> None:
@@ -89,6 +112,22 @@ def check_context(context: int | None) -> None:
     """Refuse blocks in which no token predicts another."""
     if context is not None and context < 2:
         raise UserError(f"context is {context}; expected 2 or more: one token predicts the next")
+
+
+def check_room(context: int | None, positions: int | None, *, name: str) -> None:
+    """Refuse blocks that are longer than a model takes; None is not known, or no limit."""
+    if context and positions and context > positions + 1:  # a block's last token is only predicted
+        raise UserError(
+            f"context is {context:,}, but model {name} has {positions:,} positions; "
+            f"give {positions + 1:,} or fewer"
+        )
+
+
+def check_depth(layers: str, depth: int | None) -> None:
+    """Refuse numbers of layers beyond the last one of a model; None is not known."""
+    for name in layer_names(layers):
+        if depth is not None and name.isdecimal() and int(name) > depth:
+            raise unknown_layer(name, depth)
 
 
 def check_compat(tables: Collection[str], *, min_count: int | None, labels: str) -> None:

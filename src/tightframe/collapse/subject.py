@@ -7,7 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-from tightframe.collapse.checks import check_context, check_no_tokenizer, no_tokens
+from tightframe.collapse.checks import (
+    check_context,
+    check_no_run,
+    check_no_tokenizer,
+    check_room,
+    no_tokens,
+)
 from tightframe.corpus.build import Progress as BuildProgress
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.model_tokens import text_tokens
@@ -93,8 +99,8 @@ class Subject:
                 run, source, out = Run.open(path), path, out or path
         name, trained = _named(source)
         folder = Path("runs") / name if out is None else Path(out)
-        if run is None and (folder / "config.toml").exists():
-            raise UserError(f"{folder}: belongs to a run; say with `out` where {name} should go")
+        if run is None:
+            check_no_run(folder, name)
         if run is not None:
             name, step = run.name, run.kept(step)
         else:
@@ -191,11 +197,7 @@ class Subject:
         if context is None:
             context = min(CONTEXT, positions or CONTEXT)
         check_context(context)
-        if positions and context > positions + 1:  # the last token of a block is only predicted
-            raise UserError(
-                f"context is {context:,}, but model {self.name} has {positions:,} positions; "
-                f"give {positions + 1:,} or fewer"
-            )
+        check_room(context, positions, name=self.name)
         return text_tokens(
             text.source,
             tokenizer,

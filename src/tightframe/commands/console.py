@@ -18,6 +18,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 
 from tightframe.errors import printable
+from tightframe.files import check_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +52,10 @@ def _checked(word: str, kinds: set[Any]) -> str:
             raise ValueError(f"'{word}' is no whole number from 0 on")
     if float in kinds and not math.isfinite(float(word)):
         raise ValueError(f"'{word}' is not a finite number")
-    return os.path.expanduser(word) if Path in kinds else word
+    if Path in kinds:
+        word = os.path.expanduser(word)
+        check_place(Path(word))
+    return word
 
 
 def _apart(kind: Any, tokens: "Sequence[Token]") -> Any:

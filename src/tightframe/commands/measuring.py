@@ -164,7 +164,16 @@ def measure(
     places = [tokens, ood, shared_with]
     texts = [text, validation]
     checks.check_places(
-        model, tokens=places, texts=texts, field=field, tokenizer=tokenizer, step=step, out=out
+        model,
+        tokens=places,
+        texts=texts,
+        field=field,
+        tokenizer=tokenizer,
+        step=step,
+        layers=layers,
+        context=context,
+        trust_remote_code=trust_remote_code,
+        out=out,
     )
 
     from tightframe.collapse import measure_part, measure_run
@@ -314,7 +323,14 @@ def classes(
     _check_given(tokens, text, how)
     texts = [text, validation]
     checks.check_places(
-        model, tokens=[tokens], texts=texts, field=field, tokenizer=tokenizer, step=step, out=out
+        model,
+        tokens=[tokens],
+        texts=texts,
+        field=field,
+        tokenizer=tokenizer,
+        step=step,
+        context=context,
+        out=out,
     )
 
     from tightframe.collapse.classes import measure_classes, readable, records

@@ -92,6 +92,20 @@ def load_tokenizer(source: str | Path) -> ModelTokenizer:
     return _of_model(source, None)
 
 
+def check_files(source: str | Path) -> None:
+    """Refuse a tokenizer whose files are damaged, without importing transformers.
+
+    Args:
+        source: As `load_tokenizer` takes it; a name on the hub is left alone.
+    """
+    path = Path(source).expanduser()
+    for file in (path / name for name in _BESIDE):
+        if file.is_file():
+            read_json(file)
+    if path.is_file() or (path / _FILE).is_file():
+        tokenizers.read(path if path.is_file() else path / _FILE)
+
+
 def _is_model(folder: Path) -> bool:
     return not (folder / _OURS).is_file() and any((folder / file).is_file() for file in _BESIDE)
 
@@ -154,11 +168,7 @@ def _not_loaded(name: str, folder: Path | None, silent: bool, error: Exception) 
             "does not answer" if silent else f"gave no tokenizer of this name ({hub.reason(error)})"
         )
         return UserError(f"{name}: no such file, and the Hugging Face hub {why}")
-    for file in _BESIDE:  # the library doesn't name the one that is damaged
-        if (folder / file).is_file():
-            read_json(folder / file)
-    if (folder / _FILE).is_file():
-        tokenizers.read(folder / _FILE)
+    check_files(folder)  # the library doesn't name the one that is damaged
     return UserError(f"{name}: its tokenizer cannot be loaded ({hub.reason(error)})")
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from tightframe.corpus import hub, readers
 from tightframe.corpus.readers import EXPECTED, ChatTemplate
 from tightframe.errors import UserError, nearest
+from tightframe.files import check_place
 from tightframe.formats import read_json
 
 DOCUMENTS = ("paragraphs", "files")  # of a text file
@@ -112,6 +113,7 @@ def check_source(source: str | Path, *, field: str | None = None, generated: boo
         _hub_parts(str(source))
         return
     path = Path(source)
+    check_place(path)
     files, _ = _saved_files(path, None) or _files(path)
     if not path.is_dir() or len(files) == 1:
         readers.check_file(files[0], field)

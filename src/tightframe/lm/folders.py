@@ -10,6 +10,7 @@ from typing import Any
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
+from tightframe.files import check_place
 from tightframe.formats import read_json
 from tightframe.lm.runs import Run
 
@@ -34,6 +35,7 @@ _CONVERT = "AutoModelForCausalLM.from_pretrained({}).save_pretrained(NEW_FOLDER)
 def check_model(source: str | Path) -> None:
     """Refuse what can't be a run or a causal language model; see `load_model` for what can."""
     folder = Path(source).expanduser()
+    check_place(folder)
     if (folder / "config.toml").is_file():
         Run.open(folder).kept()
     elif not folder.exists():

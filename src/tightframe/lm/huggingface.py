@@ -20,14 +20,12 @@ from torch.nn import functional as F
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
+from tightframe.lm.described import POSITIONS
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
 from tightframe.lm.module_calls import PositionTables, module_calls, returning
 
 PROBE = 4  # tokens of the probe, which is repeated with MORE; any model has seen as many
 MORE = 3
-
-# What configurations call the number of positions that a model knows, where it is limited.
-_POSITIONS = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 
 
 class HuggingFaceModel(nn.Module):
@@ -242,7 +240,7 @@ class HuggingFaceModel(nn.Module):
     def _described_positions(self) -> int | None:
         """Number of positions in the configuration; None where it says of no limit."""
         config = self.model.config.get_text_config()
-        named = (getattr(config, name, None) for name in _POSITIONS)
+        named = (getattr(config, name, None) for name in POSITIONS)
         return next((n for n in named if n is not None and n > 0), None)
 
     @property

@@ -12,6 +12,7 @@ import torch
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
+from tightframe.lm.described import damaged, unknown_kind, without_trust
 from tightframe.lm.folders import ADAPTER_WEIGHTS, base_of
 from tightframe.lm.huggingface import HuggingFaceModel
 
@@ -76,10 +77,7 @@ def _load(path_or_name: str, dtype: torch.dtype | None, trust_remote_code: bool)
         )
     except Exception as error:  # whatever the network, the hub, the files or their code may raise
         if not trust_remote_code and "trust_remote_code" in str(error):
-            raise UserError(
-                f"{path_or_name}: brings Python code of its own, which is not run; read it, and "
-                "give --trust-remote-code if you trust it"
-            ) from None
+            raise without_trust(path_or_name) from None
         raise UserError(f"{path_or_name}: {_why_not(error)}") from None
     model, report = loaded
     check_tensors(path_or_name, report, kind="causal")
@@ -95,12 +93,9 @@ def _why_not(error: Exception) -> str:
             "as GPT-2 and Llama are"
         )
     if found := re.search(r"model type `([^`]+)`", text):
-        return (
-            f"its model_type is '{found[1]}', which the installed transformers does not know; "
-            "update transformers, or mend config.json"
-        )
+        return unknown_kind(found[1])
     if type(error).__name__ == "SafetensorError":
-        return f"its weights are damaged or cut short ({hub.reason(error)}); copy them again"
+        return damaged(error)
     return f"transformers can't load this as a causal language model ({hub.reason(error)})"
 
 
