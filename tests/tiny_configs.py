@@ -5,6 +5,7 @@ import re
 
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfig
 
 V = 40
 POSITIONS = 24
@@ -38,14 +39,84 @@ MISSING = {
     "n_routed_experts": 4,
     "n_shared_experts": 1,
 }
+
+
+class Blind(Gemma3nVisionConfig):
+    """The configuration of a vision tower that holds nothing; Gemma 3n's own needs timm.
+
+    Of text, Gemma 3n takes nothing but the tokens' numbers from it.
+    """
+
+    model_type = "gemma3n_blind"
+
+
+class BlindTower(transformers.PreTrainedModel):
+    """The tower of `Blind`."""
+
+    config_class = Blind
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.post_init()
+
+
+transformers.AutoModel.register(Blind, BlindTower)
+
+GEMMA3N_TEXT = {"intermediate_size": 32, "activation_sparsity_pattern": [0.0, 0.0]}
+# Those whose own defaults do not fit each other: the text model that they are made of.
+OF_TEXT = {
+    "gemma4_assistant": "gemma4_text",
+    "gemma4_unified_assistant": "gemma4_unified_text",
+}
 # What follows from more than one of these.
 SPECIAL = {
+    "blt": {
+        "encoder_config": {"hidden_size_global": 16},
+        "decoder_config": {"hidden_size_global": 16},
+        "patching_threshold": 3.0,  # so that patches are of one byte and of several
+    },
     "codegen": {"n_head": 4},
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [2, 1, 1],
+            }
+        },
+    },
     "dbrx": {"attn_config": {"kv_n_heads": 1, "rope_theta": 10000.0, "clip_qkv": 8.0}},
-    "gemma3n_text": {"intermediate_size": 32, "activation_sparsity_pattern": [0.0, 0.0]},
+    "dots3_note": {
+        "vision_config": {
+            "adapter_in_dim": 16,
+            "adapter_out_dim": 16,
+            "mlp_layer_types": ["dense", "dense"],
+        },
+        "audio_config": {"adapter_input_size": 16, "adapter_out_dim": 16},
+    },
+    "gemma3n": {"text_config": GEMMA3N_TEXT, "vision_config": Blind(vocab_size=1, vocab_offset=V)},
+    "gemma3n_text": GEMMA3N_TEXT,
+    "gemma4_assistant": {
+        "text_config": {
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 0,
+            "num_kv_shared_layers": 2,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        "backbone_hidden_size": 16,
+    },
+    "gemma4_unified_assistant": {
+        "text_config": {
+            "num_kv_shared_layers": 1,
+            "layer_types": ["full_attention", "full_attention"],
+        },
+        "backbone_hidden_size": 16,
+    },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {"qk_nope_head_dim": 8, "qk_head_dim": 12, "head_dim": 4, "moe_topk": 2},
     "mamba2": {"num_heads": 4},
+    "mimo_v2_flash": {"num_key_value_heads": 1},
     "nemotron_h": {"layers_block_type": ["mamba", "attention"]},
     "reformer": {"axial_pos_embds": False, "attn_layers": ["local"] * 2},
     "xlm": {"causal": True},
@@ -61,9 +132,16 @@ SPECIAL = {
 
 
 def tiny_config(model_type):
-    """The configuration, a decoder where it could be an encoder."""
+    """Return the configuration, that of a decoder where it could be an encoder."""
     kind = CONFIG_MAPPING[model_type]
-    return kind(**_smaller(kind()) | SPECIAL.get(model_type, {}))
+    if model_type in OF_TEXT:
+        made = {"text_config": _smaller(CONFIG_MAPPING[OF_TEXT[model_type]]())}
+    else:
+        made = _smaller(kind())
+    for name, value in SPECIAL.get(model_type, {}).items():
+        both = isinstance(value, dict) and isinstance(made.get(name), dict)
+        made[name] = made[name] | value if both else value
+    return kind(**made)
 
 
 def _smaller(config):

@@ -94,6 +94,8 @@ def _why_not(error: Exception) -> str:
         )
     if found := re.search(r"model type `([^`]+)`", text):
         return unknown_kind(found[1])
+    if found := re.search(r"requires the (\S+) library but it was not found", text):
+        return f"needs the package {found[1]}; run `pip install {found[1]}`"
     if type(error).__name__ == "SafetensorError":
         return damaged(error)
     return f"transformers can't load this as a causal language model ({hub.reason(error)})"
