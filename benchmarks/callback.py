@@ -32,8 +32,9 @@ from tightframe.collapse.callback import CollapseCallback
 from tightframe.corpus.tokens import TokenShards
 from tightframe.files import write_text
 from tightframe.lm.hub import export_gpt_neo
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.training import TrainSettings, train
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.transformer import Transformer
 
 TARGET = 0.02  # of the time of the steps
 UNTIMED, EVERY, LOOKS = 2, 4, 2  # first steps; steps between two looks; looks in the timed steps

@@ -19,7 +19,8 @@ from tightframe.corpus.tokens import ShardWriter, TokenShards
 from tightframe.files import sha256
 from tightframe.lm.hardware import exact_float32
 from tightframe.lm.objectives import next_token
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tightframe.moments import candidates, stream
 from tightframe.moments.state import ClassMoments, Decisions
 from tightframe.moments.tally import decide

@@ -22,7 +22,8 @@ from rich.table import Table
 from tightframe.lm import attention, loss
 from tightframe.lm.hardware import exact_float32
 from tightframe.lm.loss import cross_entropy
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 
 VOCABULARY, CONTEXT, ROWS = 4096, 256, 16
 

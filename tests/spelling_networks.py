@@ -9,7 +9,8 @@ from torch import nn
 from tightframe.knowledge.data.records import MASK
 from tightframe.knowledge.models import decoding
 from tightframe.lm.interface import Batch
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 
 PAD, BOS, EOS, MASKED, SEP, SLOT = range(6)
 LETTERS = " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,'?!\"[]"

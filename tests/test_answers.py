@@ -5,7 +5,8 @@ import pytest
 from tightframe import cli
 from tightframe.collapse.answers import answers
 from tightframe.collapse.asked import Asked
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tiny_runs import PLAINLY, measure_run
 from tiny_tokens import write_tokens
 

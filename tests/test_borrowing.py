@@ -9,7 +9,8 @@ from torch import nn
 from tightframe.errors import UserError
 from tightframe.lm.borrowing import behind_interface, left_as_found, unwrapped
 from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 
 
 def gpt2():

@@ -17,8 +17,9 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.objectives import next_token
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.training import TrainSettings, train
-from tightframe.lm.transformer import Transformer, TransformerConfig, load_checkpoint
+from tightframe.lm.transformer import Transformer, load_checkpoint
 from tightframe.moments import stream
 from tightframe.moments.tally import decide
 from tightframe.results import gather, read_rows

@@ -18,7 +18,8 @@ from tightframe.corpus.token_names import token_names
 from tightframe.corpus.tokenizer import train_bpe, word_level
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tightframe.moments.nearest import Choices
 from tightframe.moments.reading import Reader, Reading
 from tightframe.moments.state import ClassMoments, Decisions

@@ -15,8 +15,9 @@ from tightframe.lm.evaluation import evaluate
 from tightframe.lm.hub import load_model
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.training import TrainSettings, train
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tightframe.moments.stream import measure
 from tightframe.moments.tally import decide
 from tightframe.results import gather, read_rows

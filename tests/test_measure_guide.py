@@ -11,7 +11,8 @@ from tightframe import cli
 from tightframe.corpus.build import build
 from tightframe.corpus.tokens import TokenShards
 from tightframe.lm.gpt_neo import export_gpt_neo
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide" / "measure.md"
 

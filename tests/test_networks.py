@@ -12,7 +12,8 @@ from tightframe.knowledge.models.word_pieces import Coder
 from tightframe.lm.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tightframe.lm.interface import IGNORE, LanguageModel
 from tightframe.lm.objectives import collate
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 
 CODER = Coder.train([fact.fact for fact in example_facts()], 300)
 N_SLOTS = 12

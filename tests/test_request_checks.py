@@ -129,6 +129,38 @@ MISTAKES = {
     ),
 }
 
+# The same of other commands: what is typed, and what is said.
+OTHERS = {
+    "train": r"tightframe: --set: setting 'tokens' is missing",
+    "train model": r"model: is a folder, expected a file",
+    "train none.toml": r"none\.toml: no such file",
+    "train width=8": r"width=8: no such file; a setting is given as --set width=8",
+    "train a.toml width=8 seed=1": (
+        r"width=8 seed=1: more arguments than expected; a setting is given as --set width=8 "
+        r"--set seed=1; see `tightframe train --help`"
+    ),
+    "train --set tokens=none --set out=new": r"none: no such folder; make it with",
+    "train --set tokens=tokens --set out=new --set width=7": r"width 7 is not divisible by 4 heads",
+    "train --set tokens=tokens --set out=new --set width=300000": (
+        r"a model of width 300,000 and depth 2 takes about [\d,.]+ GB of memory, but [\d,.]+ GB"
+    ),
+    "train --set tokens=tokens --set out=new --set threads=1025": r"expected at most 1,024",
+    "train --set tokens=tokens --set out=model": r"model: holds other files, but no run",
+    "train --set tokens=tokens --set out=good.txt": r"a file stands where a folder is needed",
+    "train --set tokens=tokens --set out=run --set width=16": (
+        r"run: belongs to a run with width = 8, not 16"
+    ),
+    "train --set tokens=tokens --set out=new --measures nc1_cdvn": r"did you mean 'nc1_cdnv",
+    "sweep plan good.txt": r"good\.txt: not TOML",
+    "sweep run good.txt": r"good\.txt: not TOML",
+    "sweep status good.txt": r"good\.txt: not TOML",
+    "sweep run sweep.toml --workers 0": r"workers is 0; expected 1 or more",
+    "sweep plan wide.toml": r"a model of width 300,000,000,000,000 and depth 2 takes about",
+    "sweep plan elsewhere.toml": r"none: no such folder; make it with `tightframe corpus build`",
+    "sweep plan unknown.toml": r"unknown\.toml: unknown setting 'widht'; did you mean 'width'\?",
+    "sweep plan unmeasured.toml": r"unknown measure 'nc1_cdvn'; did you mean",
+}
+
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
@@ -166,7 +198,18 @@ def said(tmp_path_factory):
     (folder / "unset" / "tokenizer_config.json").write_text("{")
     write_tokens(folder / "tokens")
     train(tiny_settings(folder / "tokens", folder / "run", epochs=1))
+    for name, text in {
+        "a": "",
+        "sweep": "[base]\ntokens = 'tokens'\n",
+        "wide": "[base]\ntokens = 'tokens'\nwidth = 300000000000000\n",
+        "elsewhere": "[base]\ntokens = 'none'\n",
+        "unknown": "[base]\ntokens = 'tokens'\n[grid]\nwidht = [8]\n",
+        "unmeasured": "measures = ['nc1_cdvn']\n[base]\ntokens = 'tokens'\n",
+    }.items():
+        (folder / f"{name}.toml").write_text(text)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "loop"}
     commands = [["measure", *arguments.split()] for arguments, _ in MISTAKES.values()]
+    commands += [command.split() for command in OTHERS]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(commands)],
         capture_output=True,
@@ -174,20 +217,21 @@ def said(tmp_path_factory):
         check=True,
         cwd=folder,
     )
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "loop"}
+    assert after == before  # nothing is written
     answer = json.loads(done.stdout)
-    return answer["heavy"], dict(zip(MISTAKES, answer["said"], strict=True)), folder
+    return answer["heavy"], dict(zip([*MISTAKES, *OTHERS], answer["said"], strict=True))
 
 
 def test_mistakes_import_nothing_heavy(said):
-    heavy, _, folder = said
+    heavy, _ = said
     assert heavy == []
-    assert not (folder / "runs").exists()  # nor is anything written
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", [*MISTAKES, *OTHERS])
 def test_mistakes_are_one_line_that_names_them(said, name):
     line = said[1][name]
-    assert re.search(MISTAKES[name][1], line), line
+    assert re.search(OTHERS[name] if name in OTHERS else MISTAKES[name][1], line), line
     assert line.count("\n") == 1
 
 

@@ -15,7 +15,8 @@ from tightframe.collapse import measure_part, measure_run, passes, states
 from tightframe.collapse.merging import merge_states
 from tightframe.errors import UserError
 from tightframe.lm.hub import load_model
-from tightframe.lm.transformer import Transformer, TransformerConfig, save_checkpoint
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer, save_checkpoint
 from tightframe.moments.state import ClassMoments
 from tightframe.results import read_rows
 from tiny_tokens import write_tokens

@@ -7,7 +7,8 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.hub import load_model
 from tightframe.lm.objectives import next_token
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tightframe.moments.stream import measure
 from tightframe.moments.tally import decide
 from tiny_tokens import write_tokens

@@ -17,8 +17,9 @@ from tightframe.corpus.build import build
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.training import train
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tightframe.moments.reading import Reading
 from tightframe.results import gather, read_rows
 from tiny_runs import measure_run, tiny_settings

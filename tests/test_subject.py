@@ -11,7 +11,8 @@ from tightframe.collapse.subject import Subject, Text
 from tightframe.corpus.tokenizer import train_bpe
 from tightframe.errors import UserError
 from tightframe.lm.gpt_neo import export_gpt_neo
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 
 CONTENT = (
     "\n\n".join(f"Anne saw dog {i % 7}.\nAnd cat {i % 5} saw Anne." for i in range(120)) + "\n"

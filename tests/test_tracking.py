@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tightframe.ntp.latent_factors import (
     FactorStudy,
     factor_combinations,

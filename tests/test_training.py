@@ -11,8 +11,9 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.evaluation import evaluate
 from tightframe.lm.schedule import Schedule
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.training import TrainSettings, train
-from tightframe.lm.transformer import Transformer, TransformerConfig, load_checkpoint
+from tightframe.lm.transformer import Transformer, load_checkpoint
 from tightframe.settings import read_toml, resolve
 from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens

@@ -9,9 +9,9 @@ from reference.transformer import naive_embed
 from tightframe.errors import UserError
 from tightframe.lm import attention
 from tightframe.lm.interface import IGNORE, PRENORM, Batch, LanguageModel
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import (
     Transformer,
-    TransformerConfig,
     load_checkpoint,
     save_checkpoint,
 )

@@ -12,7 +12,8 @@ from tightframe.collapse.resampling import (
 )
 from tightframe.collapse.study import measure_part
 from tightframe.corpus.tokens import TokenShards
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tightframe.moments.reading import Reader, Reading
 from tightframe.results import read_rows
 from tiny_tokens import write_tokens

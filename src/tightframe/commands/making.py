@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from tightframe.commands.console import Assignments, Flag, Json, Names, done, say
+from tightframe.errors import UserError
 from tightframe.files import check_new
 from tightframe.progress import bar
 
@@ -162,12 +163,20 @@ def train(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.lm.training import TrainSettings
-    from tightframe.lm.training import train as train_model
+    from tightframe.collapse import checks
+    from tightframe.lm.recipes import TrainSettings
+    from tightframe.lm.sizes import check_training
     from tightframe.settings import overrides, read_toml, resolve
 
+    if config is not None and "=" in config.name and not config.exists():
+        raise UserError(f"{config}: no such file; a setting is given as --set {config}")
+    checks.check_numbers(min_count=min_count)
+    checks.check_measures(measures or (), checks.measure_names())
     values = (read_toml(config) if config else {}) | overrides(set_ or [])
     settings = resolve(TrainSettings, values, source=str(config or "--set"))
+    check_training(settings)
+    from tightframe.lm.training import train as train_model  # imports torch
+
     step_hooks = []
     if measure_every:
         from tightframe.collapse.callback import CollapseCallback

@@ -21,7 +21,10 @@ def plan(file: Path, /, *, json: Json = False) -> None:
     json
         Print one JSON object on standard output.
     """
-    from tightframe.jobs import sweep as jobs
+    from tightframe.jobs.sweep_files import read_sweep
+
+    read_sweep(file, sizes=True)
+    from tightframe.jobs import sweep as jobs  # imports torch
 
     runs = jobs.plan(file)
     done("\n".join(str(run.plan) for run in runs), json, plans=[str(run.plan) for run in runs])
@@ -39,7 +42,12 @@ def run(file: Path, /, *, workers: int | None = None, json: Json = False) -> Non
     json
         Print one JSON object on standard output.
     """
-    from tightframe.jobs import sweep as jobs
+    from tightframe.jobs.executors import check_workers
+    from tightframe.jobs.sweep_files import read_sweep
+
+    check_workers(workers)
+    read_sweep(file, sizes=True)
+    from tightframe.jobs import sweep as jobs  # imports torch
 
     path = jobs.run(file, workers=workers, say=say)
     done(f"{path}: done; `tightframe report {path}` makes the page", json, sweep=str(path))
@@ -55,9 +63,12 @@ def status(file: Path, /, *, json: Json = False) -> None:
     json
         Print one JSON object on standard output.
     """
-    from tightframe.jobs import sweep as jobs
+    from tightframe.jobs.sweep_files import read_sweep
 
-    states = {run.name: run.state for run in jobs.plan(file)}
+    read_sweep(file, sizes=False)
+    from tightframe.jobs import sweep as jobs  # imports torch
+
+    states = {run.name: run.state for run in jobs.plan(file, sizes=False)}
     done("\n".join(f"{state:9} {name}" for name, state in states.items()), json, **states)
 
 

@@ -7,44 +7,22 @@ decide how many runs go at a time: as many as have a core for each of their thre
 """
 
 import dataclasses
-import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
-
-import pydantic
+from typing import Literal
 
 from tightframe.collapse.asked import Asked
 from tightframe.collapse.measures import choose
 from tightframe.collapse.rows import least_count
-from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
+from tightframe.jobs.sweep_files import SWEEP, SweepSettings, read_sweep
 from tightframe.lm import hardware
+from tightframe.lm.recipes import TrainSettings
 from tightframe.lm.runs import Run
-from tightframe.lm.training import TrainSettings
 from tightframe.results import read_rows
 from tightframe.settings import read_toml, resolve, write_toml
-
-Grid = dict[str, list[Any]]
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
-class SweepSettings:
-    """A sweep file: what its runs share, what varies, and how they are measured."""
-
-    name: str  # the folder under `out`
-    base: dict[str, Any] = dataclasses.field(default_factory=dict)  # settings of every run
-    grid: Grid | list[Grid] = dataclasses.field(default_factory=dict)  # setting -> its values
-    min_count: int = 1  # samples that a class needs to be measured
-    measures: list[str] = dataclasses.field(default_factory=list)  # empty: the default list
-    out: str = "sweeps"
-
-    @property
-    def path(self) -> Path:
-        """The sweep's folder."""
-        return Path(self.out) / self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,38 +57,26 @@ class PlannedRun:
         return {step for step, held in found.items() if held >= wanted}
 
 
-def plan(file: Path) -> list[PlannedRun]:
+def plan(file: Path, *, sizes: bool = True) -> list[PlannedRun]:
     """Write the sweep's plan (once) and return its runs, in order.
 
     A sweep that was planned from other settings is refused: give the new one another name.
+
+    Args:
+        file: The sweep file.
+        sizes: Refuse runs that have not begun and that this machine cannot train.
     """
-    values = read_toml(file)
-    settings = resolve(SweepSettings, {"name": file.stem, **values}, source=str(file))
-    written = settings.path / "sweep.toml"
-    if written.exists() and read_toml(written) != values:
-        raise UserError(
-            f"{settings.path}: belongs to another version of {file.name}; "
-            "set another `name`, or remove the folder"
-        )
+    sweep = read_sweep(file, sizes=sizes)
+    settings = sweep.settings
     asked = Asked.of(settings.measures or None, min_count=settings.min_count)
-    _check_grid(settings, file)
-    combinations = list(_combinations(settings))
-    threads = 1 if len(combinations) >= cores() else max(1, cores() // len(combinations))
-    planned: dict[str, tuple[PlannedRun, dict[str, Any]]] = {}
-    for varied in combinations:
-        name = "-".join(f"{key}{_short(value)}" for key, value in varied.items()) or "run"
-        if name in planned:
-            raise UserError(f"{file}: two runs would both be called '{name}'; vary another setting")
-        folder = settings.path / "runs" / name
-        values_of_run = {"threads": threads, **settings.base, **varied, "out": str(folder)}
-        resolve(TrainSettings, values_of_run, source=str(file))  # refused before any training
-        files = settings.path / "plan" / f"{name}.toml", settings.path / "logs" / f"{name}.txt"
-        planned[name] = PlannedRun(name, files[0], folder, files[1], asked), values_of_run
-    for one, values_of_run in planned.values():
-        if not one.plan.exists():
-            write_toml(one.plan, values_of_run)
-    write_toml(written, values)
-    return [one for one, _ in planned.values()]
+    planned = []
+    for name, values in sweep.runs.items():
+        plan, log = settings.path / "plan" / f"{name}.toml", settings.path / "logs" / f"{name}.txt"
+        if not plan.exists():
+            write_toml(plan, values)
+        planned.append(PlannedRun(name, plan, Path(values["out"]), log, asked))
+    write_toml(settings.path / SWEEP, sweep.values)
+    return planned
 
 
 def run(
@@ -129,7 +95,7 @@ def run(
     """
     check_workers(workers)
     runs = plan(file)
-    settings = resolve(SweepSettings, {"name": file.stem, **read_toml(file)}, source=str(file))
+    settings = read_sweep(file, sizes=False).settings
     with exclusive(settings.path, what="sweep"):
         left = [planned for planned in runs if planned.state != "finished"]
         if len(left) < len(runs):
@@ -156,27 +122,3 @@ def _workers(runs: list[PlannedRun]) -> int:
     if any(settings.device == "cuda" for settings in chosen):
         return 1
     return max(1, cores() // max((settings.threads for settings in chosen), default=1))
-
-
-def _check_grid(settings: SweepSettings, file: Path) -> None:
-    """Refuse a setting that is to vary and has no values, or a grid that is to have members."""
-    grids = _grids(settings)
-    if not grids:
-        raise UserError(f"{file}: grid is an empty list; leave it out, or name settings to vary")
-    for name, values in (item for grid in grids for item in grid.items()):
-        if not values:
-            raise UserError(f"{file}: setting '{name}' has no values; give some, or leave it out")
-
-
-def _grids(settings: SweepSettings) -> list[Grid]:
-    return settings.grid if isinstance(settings.grid, list) else [settings.grid]
-
-
-def _combinations(settings: SweepSettings) -> Iterator[dict[str, Any]]:
-    for grid in _grids(settings):
-        for values in itertools.product(*grid.values()):
-            yield dict(zip(grid, values, strict=True))
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")

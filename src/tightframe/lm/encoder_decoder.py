@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tightframe.errors import UserError
 from tightframe.formats import read_listed
 from tightframe.lm.interface import PRENORM, Batch, check_layers
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import (
     MLP_RATIO,
     NORM_EPS,
@@ -25,7 +26,6 @@ from tightframe.lm.transformer import (
     Embedder,
     Linear,
     Transformer,
-    TransformerConfig,
     draw_weights,
     visible_keys,
 )

@@ -4,31 +4,18 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
 
-from tightframe.errors import UserError
-
-CHOICES = {"device": "auto", "precision": "auto", "threads": 0}  # what asks for a choice
-
-MOST_THREADS = 1024  # more than any machine has cores for one process; torch starts all of them
-
-
-@runtime_checkable
-class MachineSettings(Protocol):
-    """The settings that depend on the machine, in a dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def device(self) -> str: ...  # noqa: D102
-    @property
-    def precision(self) -> str: ...  # noqa: D102
-    @property
-    def threads(self) -> int: ...  # noqa: D102
-
+from tightframe.lm.sizes import (
+    MachineSettings,
+    as_recorded,
+    check_fits,
+    check_threads,
+    free_cpu_memory,
+    no_gpu,
+)
 
 S = TypeVar("S", bound=MachineSettings)
 
@@ -36,24 +23,20 @@ S = TypeVar("S", bound=MachineSettings)
 def choose(settings: S, recorded: S | None = None) -> S:
     """The settings with every "auto" replaced: as `recorded` has it, or as suits this machine."""
     if recorded is not None:
-        again = {
-            n: getattr(recorded, n) for n, auto in CHOICES.items() if getattr(settings, n) == auto
-        }
-        settings = dataclasses.replace(settings, **again)
+        settings = as_recorded(settings, recorded)
     device = device_named(settings.device)
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
     threads = settings.threads or torch.get_num_threads()
-    if threads > MOST_THREADS:
-        raise UserError(f"threads is {threads:,}; expected at most {MOST_THREADS:,}")
+    check_threads(threads)
     return dataclasses.replace(settings, device=device, precision=precision, threads=threads)
 
 
 def device_named(device: str) -> str:
     """The device that is asked for; "auto" is a GPU where there is one."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is 'cuda', but torch finds no GPU here; set device=cpu")
+        raise no_gpu()
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
@@ -112,22 +95,12 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be taken on a device; None where the system doesn't tell."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    sizes = dict(line.split(":", 1) for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
+    return free_cpu_memory()
 
 
 def check_memory(needed: int, device: str, *, what: str) -> None:
     """Refuse what would not fit into the free memory of a device, before it is allocated."""
-    free = free_memory(torch.device(device))
-    if free is not None and needed > free:
-        raise UserError(
-            f"{what} takes about {needed / 1e9:,.1f} GB of memory, but {free / 1e9:,.1f} GB are "
-            f"free on {device}; choose smaller sizes"
-        )
+    check_fits(needed, free_memory(torch.device(device)), device, what=what)
 
 
 def _onednn_settings() -> Any:

@@ -90,15 +90,21 @@ class RunFolder(Generic[S]):
         """
         path: Path = settings.out
         run = cls(path)
-        if (path / "config.toml").exists():
-            run._refuse_other(settings, facts)
-        elif path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
-            raise UserError(f"{path}: holds other files, but no run; choose another `out`")
-        else:
+        cls.check_place(settings, facts)
+        if not (path / "config.toml").exists():
             write_toml(path / "config.toml", as_dict(settings))
         if not run.log_path.exists():  # also after a kill between the two files
             write_text(run.log_path, log_text([{"kind": "start", **facts}]))
         return run
+
+    @classmethod
+    def check_place(cls, settings: Any, facts: Mapping[str, Any]) -> None:
+        """Refuse a directory that belongs to other settings or data, or holds other files."""
+        path: Path = settings.out
+        if (path / "config.toml").exists():
+            cls(path)._refuse_other(settings, facts)
+        elif path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
+            raise UserError(f"{path}: holds other files, but no run; choose another `out`")
 
     @cached_property
     def settings(self) -> S:
@@ -174,7 +180,7 @@ class RunFolder(Generic[S]):
         for later in (later for later in self.steps if later > step):
             shutil.rmtree(self.checkpoint(later))
 
-    def _refuse_other(self, settings: S, facts: dict[str, Any]) -> None:
+    def _refuse_other(self, settings: S, facts: Mapping[str, Any]) -> None:
         recorded, wanted = as_dict(self.settings), as_dict(settings)
         differing = [name for name in wanted if wanted[name] != recorded[name]]
         places = (self.MADE_FROM, "out")  # where things lie, not what the run is

@@ -18,7 +18,8 @@ from tightframe.lm.objectives import next_token
 from tightframe.lm.recipes import TrainSettings
 from tightframe.lm.runs import Run
 from tightframe.lm.schedule import Schedule
-from tightframe.lm.transformer import Transformer, TransformerConfig, save_checkpoint
+from tightframe.lm.sizes import config_of
+from tightframe.lm.transformer import Transformer, save_checkpoint
 
 __all__ = ["Hook", "TrainSettings", "train"]
 
@@ -56,18 +57,10 @@ class _Corpus:
         self.shards = shards
         self.split = shards.split("train")
         self.schedule = Schedule(settings, self.split.n_blocks)
-        config = TransformerConfig(
-            vocab_size=shards.vocab_size,
-            width=settings.width,
-            depth=settings.depth,
-            heads=settings.heads,
-            positions=shards.block,
-            window=settings.window,
-            tied=settings.tied,
-        )
+        config = config_of(settings, shards.vocab_size, shards.block)
         rows = min(settings.batch, self.split.n_blocks)
-        sizes = f"a model of width {config.width:,} and depth {config.depth:,}"
-        hardware.check_memory(config.training_bytes(rows), settings.device, what=sizes)
+        needed = config.training_bytes(rows)
+        hardware.check_memory(needed, settings.device, what=config.sizes)
         self.module = Transformer(config, seed=settings.seed, name=settings.out.resolve().name)
         self.module.to(settings.device)
         self.steps = self.schedule.steps

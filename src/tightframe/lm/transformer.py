@@ -8,7 +8,6 @@ Axes: B rows, T positions of a batch, D embedding (the width), V vocabulary, H h
 P positions that the model knows.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tightframe.errors import UserError
 from tightframe.formats import read_listed
 from tightframe.lm.attention import Visible, attend
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.weights import (
     CONFIG,
     REMEDY,
@@ -34,47 +33,6 @@ from tightframe.settings import resolve
 FORMAT = "tightframe-transformer-1"  # what config.json of a checkpoint folder says
 MLP_RATIO = 4  # width of the hidden layer of the MLP over D
 NORM_EPS = 1e-5
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-    """What a Transformer is; the defaults are GPT-Neo's."""
-
-    vocab_size: int
-    width: int  # D, the length of an embedding
-    depth: int  # number of blocks
-    heads: int
-    positions: int  # P, the longest context in tokens
-    window: int = 256  # every second block sees keys closer than this; 0: all blocks see all
-    tied: bool = True  # the classifier is the token embedding
-    attention_bias: bool = False  # biases on query, key and value
-    scale_attention: bool = False  # divide attention logits by sqrt(D / H), as GPT-2 does
-    init_std: float = 0.02  # of embeddings and matrices at the start; biases start at 0
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "width", "depth", "heads", "positions"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.window < 0:
-            raise UserError(f"window is {self.window}, expected 0 (no local attention) or more")
-        if self.width % self.heads:
-            raise UserError(
-                f"width {self.width} is not divisible by {self.heads} heads; "
-                "choose a width that is a multiple of the heads"
-            )
-
-    def training_bytes(self, rows: int) -> int:
-        """Return about how many bytes a training takes at the least, with `rows` rows in a step.
-
-        Of each parameter the weight, its gradient and AdamW's two moments, in float32; of each
-        position of each block about sixteen vectors that the gradient needs: norms, queries, keys,
-        values, the attention's output, and four times two of the hidden layer.
-        """
-        vocabularies = 1 if self.tied else 2
-        parameters = self.width * (vocabularies * self.vocab_size + self.positions)
-        parameters += 12 * self.depth * self.width**2
-        activations = 16 * rows * self.positions * self.width * self.depth
-        return 4 * (4 * parameters + activations)
 
 
 class Embedder(nn.Module):

@@ -38,9 +38,9 @@ from tightframe.lm.encoder_decoder import (
 from tightframe.lm.interface import Batch
 from tightframe.lm.loss import cross_entropy
 from tightframe.lm.objectives import Example
+from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import (
     Transformer,
-    TransformerConfig,
     load_checkpoint,
     save_checkpoint,
 )

@@ -21,7 +21,8 @@ from tightframe.knowledge.models.word_pieces import Coder
 from tightframe.knowledge.training.injection_runs import InjectionRun, InjectSettings
 from tightframe.knowledge.training.lessons import Wordings
 from tightframe.lm import hardware
-from tightframe.lm.transformer import Transformer, TransformerConfig
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 from tightframe.settings import read_toml
 
 EVERY_WORDING = Wordings(paraphrases=True, reordered=True)
