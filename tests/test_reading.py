@@ -37,6 +37,11 @@ def test_a_reading_gives_each_position_its_label(split, labels, skip):
             targets[block, position] = after
     assert torch.equal(read.labels, expected)
     assert torch.equal(read.batch.targets, targets)
+    passed = torch.full_like(read.labels, IGNORE)
+    for block, position, _, after in positions(split):
+        if position < skip and labels == "next":
+            passed[block, position] = after
+    assert torch.equal(read.passed, passed)
     counts = torch.bincount(expected[expected != IGNORE], minlength=VOCAB)
     assert torch.equal(Reader(split, Reading(labels, skip)).label_counts(), counts)
 

@@ -707,6 +707,10 @@ def test_decisions_in_groups_are_those_of_one_stream_and_can_be_left_out(tmp_pat
         whole.update(labels, chosen, group)
         parts.append(Decisions(seen, extras=EXTRAS))
         parts[-1].update(labels, chosen)
+        labels, chosen = random_decisions(10 + group)
+        whole.pass_over(labels, chosen, group)
+        parts[-1].pass_over(labels, chosen)
+        assert parts[-1].n_passed == len(labels)
     together = Decisions(seen, extras=EXTRAS)
     for part in parts:
         together.merge(part)
@@ -727,6 +731,9 @@ def test_decisions_in_groups_are_those_of_one_stream_and_can_be_left_out(tmp_pat
         assert torch.equal(getattr(loaded.without(1), name), getattr(without, name))
         assert torch.equal(getattr(doubled.without(1), name), 2 * getattr(without, name))
     torch.testing.assert_close(loaded.losses, together.losses, **TIGHT)
+    torch.testing.assert_close(loaded.passed.sum(0), together.passed[0], **TIGHT)
+    torch.testing.assert_close(loaded.without(1).passed, without.passed, **TIGHT)
+    assert loaded.without(1).loss == pytest.approx(without.loss)
     torch.testing.assert_close(loaded.without(1).losses, without.losses, **TIGHT)
     with pytest.raises(ValueError, match="different shape: 3 groups here, 1 there"):
         whole.merge(together)

@@ -5,10 +5,12 @@ import torch
 from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.lm.evaluation import evaluate
 from tightframe.lm.hub import load_model
 from tightframe.lm.objectives import next_token
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
+from tightframe.moments.reading import NEXT, Reading
 from tightframe.moments.stream import measure
 from tightframe.moments.tally import decide
 from tiny_tokens import write_tokens
@@ -92,6 +94,28 @@ def test_one_pass_over_validation_gives_loss_accuracy_and_agreement(
         assert decisions.agreements_full[c] == (among_all == nearest)[here].sum()
         assert decisions.losses[c].item() == pytest.approx(losses[here].sum(), rel=1e-5)
     assert decisions.seen.tolist() == seen.tolist()
+
+
+@pytest.mark.parametrize("reading", [Reading(skip=3), Reading(skip=1), NEXT])
+def test_the_loss_is_of_all_predicted_positions_whatever_the_geometry_leaves_out(
+    tokens, model, reading
+):
+    split = tokens.split("val")
+    moments = measure(model, tokens.split("train"))
+    decisions = decide(model, split, moments, groups=3, reading=reading)
+    whole, plain = evaluate(model, split), decide(model, split, moments, groups=3)
+    n_left = sum(max(0, int(length) - 1 - reading.skip) for length in split.rows(range(5))[1])
+    assert (decisions.n, decisions.n + decisions.n_passed) == (n_left, whole.n)
+    assert decisions.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert decisions.accuracy == pytest.approx(whole.accuracy)
+    assert plain.n_passed == 0
+    for group in range(3):
+        one, other = decisions.without(group), plain.without(group)
+        assert one.n + one.n_passed == other.n
+        assert one.loss == pytest.approx(other.loss, rel=1e-6)
+        assert one.accuracy == pytest.approx(other.accuracy)
+    if reading != NEXT:
+        assert float(decisions.losses.sum()) / decisions.n != pytest.approx(whole.loss, rel=1e-3)
 
 
 class Collapsed:

@@ -147,10 +147,19 @@ def test_strata_have_rows_of_their_own_classes(model, tokens, tmp_path):
     assert hits == pytest.approx(whole.value * whole.n)
 
 
-def test_skipped_positions_are_no_part_of_anything(model, tokens, tmp_path):
-    rows = rows_of(measure_run(model, tokens, out=tmp_path, skip_positions=2))
+def test_skipped_positions_are_no_part_of_the_geometry_but_of_the_loss(model, tokens, tmp_path):
+    rows, whole = (
+        rows_of(measure_run(model, tokens, out=tmp_path / f"{n}", skip_positions=n)) for n in (2, 0)
+    )
     lengths = torch.cat([tokens.split("val").rows(range(40))[1]])
-    assert rows[2, "all", "val_loss"].n == int((lengths - 1 - 2).clamp(min=0).sum())
+    assert rows[2, "all", "nc4_rate_fullv"].n == int((lengths - 1 - 2).clamp(min=0).sum())
+    n = int((lengths - 1).sum())
+    for name in ("val_loss", "val_accuracy", "val_perplexity", "val_bits_per_byte"):
+        row, other = rows[2, "all", name], whole[2, "all", name]
+        assert row.n == other.n == n
+        assert row.value == pytest.approx(other.value)
+        assert row.reason == f"over all {n} predicted positions, none left out"
+        assert other.reason == ""
 
 
 def test_projected_layers_say_so(model, tokens, tmp_path):
@@ -352,7 +361,7 @@ def test_sinks_are_left_out_of_other_models_and_kept_in_a_run(model, tokens, tmp
         measurement = read_rows(path)[0].measurement
         return measurement["skip_positions"], measurement["skip_special"]
 
-    asked = {"measures": ["nc3_cos_mean"], "groups": 1, "min_count": 1}
+    asked = {"measures": ["nc4_rate_fullv"], "groups": 1, "min_count": 1}
     usual = study.measure_run(model, tokens, out=tmp_path / "usual", **asked)
     assert ways(usual) == (1, True)
     chosen = {"skip_positions": 1, "skip_special": True}
@@ -360,7 +369,7 @@ def test_sinks_are_left_out_of_other_models_and_kept_in_a_run(model, tokens, tmp
     kept = {"skip_positions": 0, "skip_special": False}
     whole = study.measure_run(model, tokens, out=tmp_path / "whole", **asked, **kept)
     assert ways(whole) == (0, False)
-    n = {path: rows_of(path)[2, "all", "val_loss"].n for path in (usual, whole)}
+    n = {path: rows_of(path)[2, "all", "nc4_rate_fullv"].n for path in (usual, whole)}
     assert n[whole] == tokens.split("val").n_labels
     assert n[usual] == n[whole] - tokens.split("val").n_blocks
     published = study.measure_run(model, tokens, out=tmp_path, compat=["lc-2024-05"], **asked)

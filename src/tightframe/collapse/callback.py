@@ -222,7 +222,7 @@ class CollapseCallback:
             value = reading.values[measure.name]
             rows.append(self._row(header, split, least, measure.name, value))
         if (decisions := reading.decisions) is not None:
-            loss = Value(decisions.loss, decisions.n, 0)
+            loss = Value(decisions.loss, decisions.n + decisions.n_passed, 0)
             rows.append(self._row(header, "val", 1, "val_loss", loss))
         write_rows(path, header, rows)
 

@@ -147,7 +147,8 @@ def losses(
 ) -> Iterator[tuple[str, Value]]:
     """How well the model predicts, and what no model can beat where that is known.
 
-    What is said of the text needs the `whole` of its positions.
+    All positions that the model predicts count, also those that the geometry leaves out: other
+    people's losses are of all. What is said of the text needs the `whole` of its positions.
     """
 
     def perplexity(of: Decisions) -> float:
@@ -162,12 +163,14 @@ def losses(
         read["val_bits_per_byte"] = lambda of: shards.split("val").bits_per_byte(of.loss)
     for name, value_of in read.items():
         share = name == "val_accuracy"
-        yield (
-            name,
-            of_positions(
-                decisions, value_of, range="[0, 1]" if share else "[0, inf)", log=not share
-            ),
+        value = of_positions(
+            decisions, value_of, range="[0, 1]" if share else "[0, inf)", log=not share
         )
+        n, reasons = decisions.n + decisions.n_passed, [value.reason]
+        if decisions.n_passed:
+            reasons.append(f"over all {n:,} predicted positions, none left out")
+        reason = "; ".join(filter(None, reasons))
+        yield name, dataclasses.replace(value, n=n, reason=reason)
     if whole and (floor := shards.entropy_floor) is not None:
         n = int(floor["positions"])
         yield "entropy_floor", Value(floor["mean_conditional_entropy"], n, 0)

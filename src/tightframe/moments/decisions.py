@@ -28,7 +28,7 @@ FORMAT: TensorFormat[tuple[int, int, Spans, dict[str, Any]]] = TensorFormat(
     "Decisions",
     tuple[Count, Count, Spans, dict[str, Any]],
     {
-        **{"seen": "bool C", "losses": "float64 C", "losses_by_group": "float64 G C | None"},
+        **{"seen": "bool C", "passed": "float64 P 3", "losses": "float64 C", "losses_by_group": "float64 G C | None"},
         **{"*_by_group": "count G C", "counts": "count C", "*": "count C"},
     },
     remedy="measure again",
@@ -62,6 +62,8 @@ class Decisions:
         agreements_library: Positions where both decide the same by the reference library's rule,
             which knows of all rows and puts missing means at the origin ("library").
         losses: Sum of the cross-entropies, nats.
+        passed: By group, of the positions that are predicted but not counted (attention sinks, for
+            example): how many they are, the classifier's hits, and the sum of the cross-entropies.
         reevaluated: Decisions that were too close for float32 and were taken in float64.
         ignored, ledger, provenance: As in `ClassMoments`.
         n_groups: How many groups are told apart.
@@ -96,6 +98,7 @@ class Decisions:
         for name in self._kept[len(self._SUMS) :]:
             setattr(self, name, torch.zeros(n_classes, dtype=torch.int64))
         self.losses: Float64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.float64)
+        self.passed: Float64[Tensor, "G 3"] = torch.zeros(groups, 3, dtype=torch.float64)
         self.reevaluated = 0
         self.ignored = 0
         self.ledger = Ledger()
@@ -124,14 +127,30 @@ class Decisions:
         return int(self.counts.sum())
 
     @property
+    def n_passed(self) -> int:
+        """Positions that are predicted but not counted."""
+        return int(self.passed[:, 0].sum())
+
+    @property
     def loss(self) -> float:
-        """Mean cross-entropy, nats per token; NaN without positions."""
-        return float(self.losses.sum()) / self.n if self.n else float("nan")
+        """Mean cross-entropy over all predicted positions, counted or not, nats per token.
+
+        NaN without positions.
+        """
+        total = float(self.losses.sum()) + float(self.passed[:, 2].sum())
+        return self._mean(total)
 
     @property
     def accuracy(self) -> float:
-        """Share of positions where the classifier is right, in [0, 1]; NaN without positions."""
-        return int(self.classifier_hits.sum()) / self.n if self.n else float("nan")
+        """Share of all predicted positions where the classifier is right, in [0, 1].
+
+        NaN without positions.
+        """
+        return self._mean(int(self.classifier_hits.sum()) + float(self.passed[:, 1].sum()))
+
+    def _mean(self, total: float) -> float:
+        n = self.n + self.n_passed
+        return total / n if n else float("nan")
 
     def update(self, labels: Int[Tensor, " N"], choices: Choices, groups: Groups = None) -> None:
         """Take what was decided at some positions; labels follow the rule of `ClassMoments`."""
@@ -172,12 +191,21 @@ class Decisions:
         self.reevaluated += choices.reevaluated
         self.ignored += n_ignored
 
+    def pass_over(self, targets: Int[Tensor, " N"], choices: Choices, groups: Groups = None) -> None:
+        """Take loss and hits of positions that are predicted but not counted."""
+        targets, n_classes = as_labels(targets).cpu(), len(self.seen)
+        places = grouped_labels(targets, groups, n_classes, self.n_groups) // n_classes
+        hits = choices.classifier.cpu() == targets
+        values = torch.stack([torch.ones(len(hits)), hits, choices.losses.cpu()], dim=1)
+        self.passed.index_add_(0, places, values.double())
+
     def without(self, *groups: int) -> "Decisions":
         """What the others come to: as `ClassMoments.without`, and none is `reevaluated`."""
         kept = kept_groups(groups, self.n_groups)
         state = Decisions(self.seen, extras=self.extras)
         for name, sums in self._by_group.items():
             setattr(state, name, sums[kept].sum(0))
+        state.passed = self.passed[kept].sum(0, keepdim=True)
         state.provenance = dict(self.provenance)
         return state
 
@@ -199,12 +227,13 @@ class Decisions:
             getattr(self, name).add_(getattr(other, name))
         for name, sums in self._by_group.items():
             sums.add_(other._by_group[name])
+        self.passed += other.passed
         self.reevaluated += other.reevaluated
         self.ignored += other.ignored
 
     def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
         """All of the state as tensors and JSON-able facts; `unpack` makes it again."""
-        tensors = {name: getattr(self, name) for name in ("seen", *self._kept)}
+        tensors = {name: getattr(self, name) for name in ("seen", "passed", *self._kept)}
         tensors |= {f"{name}_by_group": sums for name, sums in self._by_group.items()}
         return tensors, [self.reevaluated, self.ignored, self.ledger.spans, self.provenance]
 
@@ -217,6 +246,7 @@ class Decisions:
         for name in state._kept:
             setattr(state, name, tensors[name])
         state._by_group = {name: tensors[f"{name}_by_group"] for name in state._by_group}
+        state.passed = tensors["passed"]
         state.reevaluated, state.ignored, spans, state.provenance = facts
         state.ledger = Ledger(spans)
         return state

@@ -52,6 +52,8 @@ class Rows(NamedTuple):
 
     batch: Batch  # its targets are the next tokens, IGNORE at positions that don't count
     labels: Int64[Tensor, "B T"]  # classes, IGNORE at the same positions
+    # If labels are next tokens, those at the positions that don't count; else IGNORE everywhere.
+    passed: Int64[Tensor, "B T"]
     groups: Int64[Tensor, "B T"] | None  # group of each position, where groups are kept
 
 
@@ -89,7 +91,7 @@ class Reader:
 
     def rows(self, indices: range) -> Rows:
         """Some consecutive blocks."""
-        batch, labels = self._labelled(indices)
+        batch, labels, passed = self._labelled(indices)
         if self._quota is not None and self._capped is not None:
             if self._next != indices.start:  # begin in the midst: what was before counts, too
                 before = self._counts(0, indices.start)
@@ -98,7 +100,8 @@ class Reader:
             self._next = indices.stop
             labels = labels.where(taken, IGNORE)
             batch = dataclasses.replace(batch, targets=batch.targets.where(taken, IGNORE))
-        return Rows(batch, labels, self._groups(indices, labels.shape[1]))
+            passed = torch.full_like(passed, IGNORE)  # the loss, too, is of these classes alone
+        return Rows(batch, labels, passed, self._groups(indices, labels.shape[1]))
 
     def label_counts(self) -> Int64[Tensor, " C"]:
         """How often each class is the label of a position that counts."""
@@ -119,10 +122,13 @@ class Reader:
             counts += torch.bincount(places, minlength=len(counts))
         return counts.view(n_groups, -1)
 
-    def _labelled(self, indices: range) -> tuple[Batch, Int64[Tensor, "B T"]]:
-        """A batch and its labels, without any quota."""
+    def _labelled(
+        self, indices: range
+    ) -> tuple[Batch, Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+        """A batch, its labels and the next tokens of the other positions, without any quota."""
         tokens, lengths = self.split.rows(indices)
         batch = next_token(tokens, lengths)
+        every = batch.targets.clone()
         batch.targets[:, : self.reading.skip] = IGNORE
         if self.reading.skip_special:
             batch.targets.masked_fill_(torch.isin(batch.inputs, self._special), IGNORE)
@@ -132,7 +138,9 @@ class Reader:
             labels = batch.inputs.clone()
         else:
             labels = self._shuffled.rows(indices)
-        return batch, labels.where(batch.targets != IGNORE, IGNORE)
+        counts = batch.targets != IGNORE
+        passed = ~counts if self.reading.labels == "next" else torch.zeros_like(counts)
+        return batch, labels.where(counts, IGNORE), every.where(passed, IGNORE)
 
     def _counts(self, start: int, stop: int) -> Int64[Tensor, " C"]:
         """Labels of blocks start, ..., stop - 1, without any quota."""
@@ -142,7 +150,7 @@ class Reader:
         counts = torch.zeros(self.split.vocab_size, dtype=torch.int64)
         step = max(1, _COUNTED // self.split.block)
         for first in range(start, stop, step):
-            _, labels = self._labelled(range(first, min(first + step, stop)))
+            _, labels, _ = self._labelled(range(first, min(first + step, stop)))
             counts += torch.bincount(labels[labels != IGNORE], minlength=len(counts))
         return counts
 

@@ -41,6 +41,7 @@ class Part(NamedTuple):
     embeddings: dict[int, Float[Tensor, "N D"]]  # by layer
     labels: Int64[Tensor, " N"]  # classes, IGNORE at positions that don't count
     targets: Int64[Tensor, " N"]  # next tokens, IGNORE at the same positions
+    passed: Int64[Tensor, " N"]  # as in `reading.Rows`
     groups: Int64[Tensor, " N"] | None
 
 
@@ -136,8 +137,9 @@ class Stream:
                         x = x.float() @ matrices[dim]
                     embeddings[layer] = x.flatten(0, 1)
                 groups = None if rows.groups is None else rows.groups.flatten()
-                labels, targets = rows.labels.to(device).flatten(), batch.targets.flatten()
-                yield Part(first, end, embeddings, labels, targets, groups)
+                labels, passed = (x.to(device).flatten() for x in (rows.labels, rows.passed))
+                targets = batch.targets.flatten()
+                yield Part(first, end, embeddings, labels, targets, passed, groups)
                 done += end - first
                 if progress is not None:
                     progress(done, split.n_blocks)
@@ -146,10 +148,11 @@ class Stream:
         """Return a part of another stream over the same blocks, with the labels of this one."""
         rows = self._reader.rows(range(part.first, part.end))
         groups = None if rows.groups is None else rows.groups.flatten()
-        labels, targets = (x.to(part.labels.device) for x in (rows.labels, rows.batch.targets))
-        return Part(
-            part.first, part.end, part.embeddings, labels.flatten(), targets.flatten(), groups
+        labels, targets, passed = (
+            x.to(part.labels.device).flatten()
+            for x in (rows.labels, rows.batch.targets, rows.passed)
         )
+        return Part(part.first, part.end, part.embeddings, labels, targets, passed, groups)
 
     @cached_property
     def _reader(self) -> Reader:

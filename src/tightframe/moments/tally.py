@@ -20,7 +20,8 @@ class Tally:
     """Decisions of one stream, by layer, taken part by part.
 
     The classifier's decisions, losses and hits are those of the last layer; the nearest class
-    mean is that of each layer. Arguments as in `decide`.
+    mean is that of each layer. Loss and hits are also taken where the reading has no label, so
+    that the loss is that of all predicted positions. Arguments as in `decide`.
 
     Attributes:
         stream: Gives the labelled embeddings.
@@ -94,6 +95,13 @@ class Tally:
             if choices.library is not None and own.with_origin is not None:
                 here = here._replace(library=(choices.library[0], own.with_origin))
             self.decisions[layer].update(labels, here, groups)
+        if len(passed := (part.passed != IGNORE).nonzero().flatten()):
+            with self.stream.naming(part, last):
+                require_finite(part.embeddings[last], part.passed, passed)
+            targets = part.passed[passed]
+            groups = None if part.groups is None else part.groups[passed.cpu()]
+            choices = self._chooser(part.embeddings[last][passed], targets)
+            self.decisions[last].pass_over(targets, choices, groups)
         for tallied in self.decisions.values():
             tallied.ledger.source = self.stream.split.fingerprint
             tallied.ledger.add(part.first, part.end)
