@@ -8,11 +8,14 @@ import pytest
 from tightframe import cli
 from tightframe.collapse.classes import measure_classes
 from tightframe.collapse.subject import Subject, Text
+from tightframe.corpus.build import build
 from tightframe.corpus.tokenizer import train_bpe
 from tightframe.errors import UserError
 from tightframe.lm.gpt_neo import export_gpt_neo
 from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
+from tiny_runs import tiny_settings
 
 CONTENT = (
     "\n\n".join(f"Anne saw dog {i % 7}.\nAnd cat {i % 5} saw Anne." for i in range(120)) + "\n"
@@ -78,6 +81,32 @@ def test_paragraphs_are_parted_by_an_end_of_text(place, tmp_path):
     shards = _tokens(place, "base", tmp_path, documents="paragraphs")
     parts = _content(shards).replace("Anne.Anne", "Anne.<|endoftext|>Anne").split("<|endoftext|>")
     assert "\n\n".join(parts) + "\n" == CONTENT
+
+
+@pytest.mark.parametrize("documents", ["paragraphs", "files"])
+def test_a_run_reads_a_text_as_the_text_was_that_it_was_trained_on(place, tmp_path, documents):
+    trained = build(
+        place / "novel.txt", out=tmp_path / "x", vocab_size=276, block=32, documents=documents
+    )
+    run = train(tiny_settings(trained.path, tmp_path / "run", epochs=1)).path
+    subject = Subject.of(run, None, None)
+    text = Text(place / "novel.txt")
+    said = []
+    shards = subject.tokens(text, say=said.append)
+    assert shards.manifest["source"]["documents"] == documents
+    ends = _content(shards).count("<|endoftext|>")
+    assert ends > 110 if documents == "paragraphs" else ends <= 2
+    line = (
+        f"run: was trained on paragraphs, so {place / 'novel.txt'} is cut at blank lines; "
+        "--documents files reads it whole"
+    )
+    assert said == ([line] if documents == "paragraphs" else [])
+    # What is asked for is done, and not remarked upon.
+    other = Text(place / "novel.txt", documents="files")
+    said.clear()
+    asked = subject.tokens(other, say=said.append)
+    assert asked.manifest["source"]["documents"] == "files"
+    assert said == []
 
 
 def test_a_field_that_is_missing_is_asked_for_by_its_option(place, tmp_path):

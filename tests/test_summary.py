@@ -126,6 +126,16 @@ def test_a_value_outside_of_its_interval_says_why():
     assert sum("without its bias by small counts" in line for line in lines) == 1
 
 
+def test_it_says_which_nc1_to_believe_where_there_are_two():
+    both = [_row("nc1_cdnv_p2", 0.03, reason=FEW), _row("nc1_cdnv_med_db", 0.9, reason=FEW)]
+    lines = _lines(*both, width=200)
+    assert _line(lines, "nc1_cdnv_p2").endswith("(1)")
+    assert _line(lines, "nc1_cdnv_med_db").endswith("0.9")
+    (note,) = [line for line in lines if line.startswith("(1)")]
+    assert note.endswith("where it disagrees with nc1_cdnv_med_db, believe that one")
+    assert not any("believe" in line for row in both for line in _lines(row, width=200))
+
+
 def test_the_last_sentence_says_it_in_words_and_names_the_step():
     rows = [_row("nc1_cdnv_med_db", 0.64), _row("nc4_rate_fullv", 0.078)]
     (sentence,) = [x for x in _lines(*rows, width=400) if x.startswith("In words")]

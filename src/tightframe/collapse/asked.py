@@ -161,7 +161,8 @@ def settle(
         say(
             f"{possible[0]} groups of documents for intervals: too few documents for {GROUPS[0]}"
             if possible[0] > 1
-            else f"no intervals: {shards.path} is too short for {GROUPS[-1]} groups of blocks"
+            else f"no intervals: {shards.path} is too short for {GROUPS[-1]} groups of "
+            "blocks; more text or a smaller --context gives more blocks"
         )
     of_all = [one.name for one in choose(asked.measures) if one.needs_every_class]
     of_all += ["--by-frequency"] if asked.by_frequency else []

@@ -96,13 +96,13 @@ def measure_classes(
         min_count: Embeddings that a class needs to take part.
         out: Folder that takes `results/`; a run has its own.
         progress: Called as the passes go on.
-        say: Takes a line on each word that is left out.
+        say: Takes a line on each word that is left out, and on how a text was read.
     """
     subject = Subject.of(model, step, out, trust_remote_code=trust_remote_code)
     if names and isinstance(tokens, Text):  # mistakes are told before the model is loaded
         tokenizer = subject.tokenizer(tokens).tokenizer
         known_words(names, tokenizer, range(vocab_size(tokenizer)))
-    shards = subject.tokens(tokens, progress)
+    shards = subject.tokens(tokens, progress, say)
     reading = usual_positions(subject, shards)
     counts = Reader(shards.split("train"), reading).label_counts()
     if min_count < 1 or int((counts >= min_count).sum()) < 2:

@@ -163,10 +163,7 @@ def measure_run(
         trust_remote_code=trust_remote_code,
         precision=precision,
     )
-    shards = subject.tokens(tokens, progress)
-    if say is not None and isinstance(tokens, Text):
-        for note in shards.notes:
-            say(note)
+    shards = subject.tokens(tokens, progress, say)
     asked = settle_positions(
         asked, subject, shards, skip_positions=skip_positions, skip_special=skip_special
     )
@@ -219,7 +216,7 @@ def measure_part(
         trust_remote_code=trust_remote_code,
         precision=whole.precision,
     )
-    shards = subject.tokens(tokens, progress)
+    shards = subject.tokens(tokens, progress, say)
     whole = settle_positions(whole, subject, shards, **positions)
     whole, _ = settle(whole, shards, **free, shared=None, say=say or _silent)
     _check_classes(shards, whole)

@@ -1,6 +1,7 @@
 """What is measured: a checkpoint of a run, or a model from elsewhere, and what is known of it."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,7 @@ class Text:
         max_tokens: At most so many, training and validation together.
         validation: A source of its own for validation.
         documents: Of .txt and .md files: "files", each as it is, or "paragraphs", with an
-            end-of-text between them.
+            end-of-text between them. By default as a run was trained; "files" for other models.
         field: Of records, tables and data sets: what holds the text.
         tokenizer: Instead of the model's own: a folder, a tokenizer.json or a hub name.
     """
@@ -58,7 +59,7 @@ class Text:
     bos: Literal["auto", "never"] = "auto"
     max_tokens: int | None = None
     validation: str | Path | None = None
-    documents: Literal["files", "paragraphs"] = "files"
+    documents: Literal["files", "paragraphs"] | None = None
     field: str = "text"
     tokenizer: str | Path | None = None
 
@@ -113,12 +114,20 @@ class Subject:
         self,
         given: TokenShards | Text | str | Path | None,
         progress: BuildProgress | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> TokenShards:
-        """The tokens to measure on: those given, or the ones that the run was trained on."""
+        """The tokens to measure on: those given, or the ones that the run was trained on.
+
+        `say` takes remarks on how a text was read.
+        """
         if isinstance(given, TokenShards):
             return given
         if isinstance(given, Text):
-            return self._tokenized(given, progress)
+            shards = self._tokenized(given, progress)
+            if say is not None:
+                for note in self._notes(given, shards):
+                    say(note)
+            return shards
         if given is not None:
             shards = TokenShards.open(given)
             if self.run is None and isinstance(self.source, str | Path):
@@ -189,6 +198,23 @@ class Subject:
         check_tokenizer_known(self.source)
         return load_tokenizer(with_tokenizer(self.source))
 
+    def _documents(self, text: Text) -> str:
+        """What a document is: as the text says, or as in the tokens that a run was trained on."""
+        if text.documents is not None or self.run is None:
+            return text.documents or "files"
+        trained = TokenShards.open(self.run.settings.tokens)
+        return str(trained.manifest["source"].get("documents", "files"))
+
+    def _notes(self, text: Text, shards: TokenShards) -> list[str]:
+        """Return remarks on how a text was read, a line each."""
+        chosen = []
+        if text.documents is None and shards.manifest["source"].get("documents") == "paragraphs":
+            chosen = [
+                f"{self.name}: was trained on paragraphs, so {text.source} is cut at blank lines; "
+                "--documents files reads it whole"
+            ]
+        return chosen + shards.notes
+
     def _tokenized(self, text: Text, progress: BuildProgress | None) -> TokenShards:
         """The text's tokens, made once and kept in `tokens/`."""
         tokenizer = self.tokenizer(text)
@@ -206,7 +232,7 @@ class Subject:
             bos=text.bos,
             max_tokens=text.max_tokens,
             validation=text.validation,
-            documents=text.documents,
+            documents=self._documents(text),
             field=text.field,
             progress=progress,
         )

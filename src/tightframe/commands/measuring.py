@@ -44,7 +44,7 @@ def measure(
     bos: Literal["auto", "never"] = "auto",
     max_tokens: int | None = None,
     validation: str | None = None,
-    documents: Literal["files", "paragraphs"] = "files",
+    documents: Literal["files", "paragraphs"] | None = None,
     field: str = "text",
     tokenizer: str | None = None,
     project: int | None = None,
@@ -107,7 +107,8 @@ def measure(
     validation
         With --text: a source of its own for validation.
     documents
-        With --text: text files as they are, or cut at blank lines with an end-of-text between.
+        With --text: text files as they are, or cut at blank lines with an end-of-text between
+        (default: as a run was trained; for other models, as they are).
     field
         With --text: what holds the text in records and tables (meta.text for a nested one).
     tokenizer
@@ -273,7 +274,7 @@ def classes(
     bos: Literal["auto", "never"] = "auto",
     max_tokens: int | None = None,
     validation: str | None = None,
-    documents: Literal["files", "paragraphs"] = "files",
+    documents: Literal["files", "paragraphs"] | None = None,
     field: str = "text",
     tokenizer: str | None = None,
     out: Path | None = None,
@@ -304,7 +305,8 @@ def classes(
     validation
         With --text: a source of its own for validation.
     documents
-        With --text: text files as they are, or cut at blank lines with an end-of-text between.
+        With --text: text files as they are, or cut at blank lines with an end-of-text between
+        (default: as a run was trained; for other models, as they are).
     field
         With --text: what holds the text in records and tables (meta.text for a nested one).
     tokenizer

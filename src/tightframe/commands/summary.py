@@ -48,6 +48,11 @@ WORDS = {
     ),
 }
 
+_PLAIN, _BELIEVED = "nc1_cdnv_p2", "nc1_cdnv_med_db"
+BELIEVE = (
+    "as published, it depends on counts and on the scale of embeddings: where it disagrees with "
+    f"{_BELIEVED}, believe that one"
+)
 OUTSIDE = "the value lies outside, as the interval is of it without its bias by small counts"
 
 _DIRECTION = {measure.name: measure.direction for measure in MEASURES}
@@ -78,7 +83,7 @@ def summary(
     measured = [row for row in rows if _property(row) != "Loss"]
     places = list(dict.fromkeys((row.layer, row.subset) for row in measured))
     rows, left_out = _without_class_set(rows, header.measurement["min_count"])
-    rows = [_with_outside(row) for row in rows]
+    rows = _with_view([_with_outside(row) for row in rows])
     if len(places) > 1 and not full:
         shown = _columns(rows, chosen=chosen, width=width, label=max(map(len, map(_label, places))))
         kept = [_bare(row) for row in rows if row.metric in shown]
@@ -274,6 +279,17 @@ def _with_outside(row: Row) -> Row:
     if math.isnan(row.low) or row.low <= row.value <= row.high:
         return row
     return dataclasses.replace(row, reason="; ".join(filter(None, [row.reason, OUTSIDE])))
+
+
+def _with_view(rows: Sequence[Row]) -> list[Row]:
+    """Say which NC1 to believe where both views show one."""
+    robust = {(row.layer, row.subset) for row in rows if row.metric == _BELIEVED}
+    return [
+        dataclasses.replace(row, reason="; ".join(filter(None, [row.reason, BELIEVE])))
+        if row.metric == _PLAIN and (row.layer, row.subset) in robust
+        else row
+        for row in rows
+    ]
 
 
 def _bare(row: Row) -> Row:

@@ -28,7 +28,12 @@ FORMAT: TensorFormat[tuple[int, int, Spans, dict[str, Any]]] = TensorFormat(
     "Decisions",
     tuple[Count, Count, Spans, dict[str, Any]],
     {
-        **{"seen": "bool C", "passed": "float64 P 3", "losses": "float64 C", "losses_by_group": "float64 G C | None"},
+        **{
+            "seen": "bool C",
+            "passed": "float64 P 3",
+            "losses": "float64 C",
+            "losses_by_group": "float64 G C | None",
+        },
         **{"*_by_group": "count G C", "counts": "count C", "*": "count C"},
     },
     remedy="measure again",
@@ -191,7 +196,9 @@ class Decisions:
         self.reevaluated += choices.reevaluated
         self.ignored += n_ignored
 
-    def pass_over(self, targets: Int[Tensor, " N"], choices: Choices, groups: Groups = None) -> None:
+    def pass_over(
+        self, targets: Int[Tensor, " N"], choices: Choices, groups: Groups = None
+    ) -> None:
         """Take loss and hits of positions that are predicted but not counted."""
         targets, n_classes = as_labels(targets).cpu(), len(self.seen)
         places = grouped_labels(targets, groups, n_classes, self.n_groups) // n_classes

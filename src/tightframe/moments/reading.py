@@ -122,9 +122,7 @@ class Reader:
             counts += torch.bincount(places, minlength=len(counts))
         return counts.view(n_groups, -1)
 
-    def _labelled(
-        self, indices: range
-    ) -> tuple[Batch, Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+    def _labelled(self, indices: range) -> tuple[Batch, Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
         """A batch, its labels and the next tokens of the other positions, without any quota."""
         tokens, lengths = self.split.rows(indices)
         batch = next_token(tokens, lengths)
