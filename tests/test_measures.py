@@ -14,6 +14,8 @@ from tightframe.moments.pairs import sweep
 from tightframe.moments.state import ClassMoments, Decisions
 
 FROM_DECISIONS = {measure.name for measure in MEASURES if measure.split == "val"}
+# Those of states with groups of documents are in `test_noise.py`.
+OF_GROUPS = {measure.name for measure in MEASURES if measure.estimator == "debiased by groups"}
 
 # Everything else keeps its value when all embeddings are scaled by one factor,
 SCALE_DEPENDENT = {
@@ -22,7 +24,7 @@ SCALE_DEPENDENT = {
     *("nc3_dot_mean", "unc3_dot_var"),
 }
 # and when they are moved, except what is not centred,
-NOT_CENTRED = {measure.name for measure in MEASURES if "_unc" in measure.name}
+NOT_CENTRED = {measure.name for measure in MEASURES if "_unc" in measure.name} - OF_GROUPS
 NOT_CENTRED |= {"dim_top01_share", "dim_anisotropy"}
 # and when they are turned, except what is about single dimensions.
 OF_DIMENSIONS = {measure.name for measure in MEASURES if measure.needs_dimensions}
@@ -53,9 +55,10 @@ class Sample:
         return metrics(self.moments(), classifier, measures=["all"], **options)
 
     def numbers(self, **options):
-        """What can be had without decisions."""
+        """What can be had without decisions or groups."""
         found = self.all(**options).items()
-        return {name: value.value for name, value in found if name not in FROM_DECISIONS}
+        without = FROM_DECISIONS | OF_GROUPS
+        return {name: value.value for name, value in found if name not in without}
 
     def reference(self, **options):
         labels = self.labels.tolist()

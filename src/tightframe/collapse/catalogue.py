@@ -8,8 +8,10 @@ and b_var are those of uniform points on the sphere. Each class has weight 1, wh
 
 A name is base, exponent, aggregate, centring (`_unc`: not centred; `_stdz`: each dimension over its
 standard deviation; `_pc3`: without the 3 principal directions of A), estimator (`_db`: debiased for
-the noise in the class means; classes with two samples or more), weight (`_fw`: a pair counts
-p_i p_j, the shares of its classes in all samples). Any change of these is another name.
+the noise in the class means, as if samples were independent; classes with two samples or more;
+`_dbg`: debiased by groups of documents, `moments.noise`; classes of which no group holds more than
+half), weight (`_fw`: a pair counts p_i p_j, the shares of its classes in all samples). Any change
+of these is another name.
 """
 
 from functools import partial
@@ -37,9 +39,10 @@ from tightframe.collapse.definition import (
     Measure,
 )
 from tightframe.collapse.pairwise import OfPairs
+from tightframe.collapse.values import INDEPENDENT
 
 # fmt: off
-MEASURES: tuple[Measure, ...] = (
+_WRITTEN: tuple[Measure, ...] = (
     # NC1: within-class variability; c_ij(p) = (s2_i + s2_j) / 2 / d_ij^(2p)
     Measure("nc1_cdnv", OfPairs("cdnv", "moments", over.mean),
             "mean_{i<j} c_ij(1)", "[0, inf)", "low", GALANTI),
@@ -87,7 +90,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("nc1_cdnv_tail001_db", OfPairs("cdnv_db", "tail001", over.far_tail_share),
             "share of sum c_ij(1) in the largest 0.1 % of pairs, debiased", "[0.001, 1]", "low",
             OURS),
-    Measure("nc1_cdnv_rom_db", nc1.cdnv_ratio_of_means_debiased,
+    Measure("nc1_cdnv_rom_db", partial(nc1.cdnv_ratio_of_means_debiased, estimator=INDEPENDENT),
             "mean (s2_i + s2_j) / 2 over mean d_ij^2, debiased", "[0, inf)", "low", OURS),
     Measure("nc1_cdnv_p2_db", OfPairs("cdnv_p2_db", "moments", over.mean),
             "mean_{i<j} c_ij(2), debiased", "[0, inf)", "low", OURS),
@@ -102,12 +105,13 @@ MEASURES: tuple[Measure, ...] = (
     Measure("nc1_cdnv_p2_tail001_db", OfPairs("cdnv_p2_db", "tail001", over.far_tail_share),
             "share of sum c_ij(2) in the largest 0.1 % of pairs, debiased", "[0.001, 1]", "low",
             OURS),
-    Measure("nc1_quotient_db", nc1.quotient_debiased,
+    Measure("nc1_quotient_db", partial(nc1.quotient_debiased, estimator=INDEPENDENT),
             "mean_c s2_c / mean_c n2_c, debiased", "[0, inf)", "low", OURS),
     # NC1, weighted by tokens, and by the pseudo-inverse
     Measure("nc1_cdnv_rom_fw", nc1.cdnv_ratio_of_means_weighted,
             "mean (s2_i + s2_j) / 2 over mean d_ij^2, weighted", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_rom_db_fw", nc1.cdnv_ratio_of_means_debiased_weighted,
+    Measure("nc1_cdnv_rom_db_fw",
+            partial(nc1.cdnv_ratio_of_means_debiased_weighted, estimator=INDEPENDENT),
             "mean (s2_i + s2_j) / 2 over mean d_ij^2, debiased, weighted", "[0, inf)", "low", OURS),
     Measure("nc1_quotient_tok", nc1.quotient_tokens,
             "pooled variance / variance of the means over tokens", "[0, inf)", "low", LIBRARY),
@@ -275,7 +279,7 @@ MEASURES: tuple[Measure, ...] = (
     # NC3, UNC3: duality with the classifier
     Measure("nc3_cos_mean", nc3.cosine_mean,
             "mean_c cos(w_c, m_c)", "[-1, 1]", "high", WU),
-    Measure("nc3_cos_mean_db", nc3.cosine_mean_debiased,
+    Measure("nc3_cos_mean_db", partial(nc3.cosine_mean_debiased, estimator=INDEPENDENT),
             "mean_c <w_c, m_c> / (norm(w_c) sqrt(n2_c)), n2_c debiased", "real", "high", OURS),
     Measure("nc3_cos_wc_mean", nc3.centred_cosine_mean,
             "mean_c cos(w_c - mean w, m_c)", "[-1, 1]", "high", PAPYAN),
@@ -375,3 +379,9 @@ MEASURES: tuple[Measure, ...] = (
             "mean cosine of two embeddings", "[-1/(N-1), 1]", "-", ETHAYARAJH),
 )
 # fmt: on
+# Each debiased measure is followed by its twin whose noise is told by groups of documents.
+MEASURES: tuple[Measure, ...] = tuple(
+    one
+    for written in _WRITTEN
+    for one in ([written, written.by_groups()] if written.estimator == "debiased" else [written])
+)

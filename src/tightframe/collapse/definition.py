@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from tightframe.collapse.intervals import Question
 from tightframe.collapse.pairwise import OfPairs
-from tightframe.collapse.values import Geometry, Value
+from tightframe.collapse.values import BY_GROUPS, INDEPENDENT, Geometry, Value
 from tightframe.moments.nearest import Extra
 
 PAPYAN = "Papyan, Han & Donoho 2020, arXiv:2008.08186"
@@ -64,14 +65,31 @@ class Measure:
         return "val" if self.name.startswith(("nc4_", "ncc_")) else "train"
 
     @property
-    def estimator(self) -> Literal["plain", "debiased"]:
-        """Whether the noise in the class means is subtracted."""
-        return "debiased" if "db" in self.name.split("_") else "plain"
+    def estimator(self) -> Literal["plain", "debiased", "debiased by groups"]:
+        """Whether the noise in the class means is subtracted, and what tells it."""
+        endings = self.name.split("_")
+        if BY_GROUPS in endings:
+            return "debiased by groups"
+        return "debiased" if INDEPENDENT in endings else "plain"
 
     @property
     def least_count(self) -> int:
         """Samples that a class needs at least: a variance that is debiased needs two."""
-        return 2 if self.estimator == "debiased" else 1
+        return 1 if self.estimator == "plain" else 2
+
+    def by_groups(self) -> "Measure":
+        """Return the twin of a debiased measure whose noise is estimated from group means."""
+        assert self.estimator == "debiased", self.name
+        endings = [BY_GROUPS if x == INDEPENDENT else x for x in self.name.split("_")]
+        function: Callable[[Geometry], Value]
+        if isinstance(self.function, OfPairs):
+            quantity = f"{self.function.quantity.removesuffix(INDEPENDENT)}{BY_GROUPS}"
+            function = dataclasses.replace(self.function, quantity=quantity)
+        else:
+            assert isinstance(self.function, partial), self.name
+            function = partial(self.function.func, estimator=BY_GROUPS)
+        formula = self.formula.replace("debiased", "debiased by groups")
+        return dataclasses.replace(self, name="_".join(endings), function=function, formula=formula)
 
     @property
     def needs_scatter(self) -> bool:
@@ -104,5 +122,11 @@ class Measure:
         if self.needs_dimensions:
             why_none = why_none or "the moments of dimensions are not kept by group of documents"
         return Question(
-            self.name, self.function, self.split, self.range, self.least_count, why_none
+            self.name,
+            self.function,
+            self.split,
+            self.range,
+            self.least_count,
+            why_none,
+            by_groups=self.estimator == "debiased by groups",
         )

@@ -62,6 +62,7 @@ class Question:
     range: str  # in words, "[0, inf)"
     least_count: int  # samples that a class needs to take part
     why_none: str = ""  # why it can have no sound interval
+    by_groups: bool = False  # whether it is over the classes whose noise groups tell
 
     @property
     def is_median(self) -> bool:
@@ -155,30 +156,32 @@ def _resample(
     if not questions:
         return {}
     moments = geometry.moments
-    counts = geometry.classes.counts
-    sizes = {one.least_count: int((counts >= one.least_count).sum()) for one in questions}
-    fixed = torch.zeros_like(moments.counts, dtype=torch.bool)
-    fixed[geometry.classes.ids] = True
-    fixed &= survivors(moments.counts_by_group, plan)
-    n_fixed = int(fixed.sum())
+    taken = torch.zeros_like(moments.counts, dtype=torch.bool)
+    taken[geometry.classes.ids] = True
+    fixed = taken & survivors(moments.counts_by_group, plan)
 
-    def too_few(question: Question) -> bool:
-        return n_fixed < max(2, KEPT * sizes[question.least_count])
+    def sizes(question: Question) -> tuple[int, int]:
+        """Classes of the measure that are fixed, and all of them."""
+        own = taken & (moments.counts >= question.least_count)
+        if question.by_groups:
+            own &= geometry.told
+        return int((own & fixed).sum()), int(own.sum())
 
-    out = {
-        one.name: Interval.none(
-            f"only {n_fixed} of {sizes[one.least_count]} classes have two samples in every "
-            "resample; raise min_count"
-        )
-        for one in questions
-        if too_few(one)
-    }
-    questions = [one for one in questions if not too_few(one)]
+    out = {}
+    for one in questions:
+        n_fixed, n = sizes(one)
+        if n_fixed < max(2, KEPT * n):
+            out[one.name] = Interval.none(
+                f"only {n_fixed} of {n} classes have two samples in every resample; raise min_count"
+            )
+    questions = [one for one in questions if one.name not in out]
+    by_groups = any(one.by_groups for one in questions)
 
     def values(left_out: Sequence[int]) -> list[float]:
         state = moments.without(*left_out)
         state.counts[~fixed] = 0
-        resampled = Geometry(state, classifier, ood=geometry.ood)
+        noise = geometry.noise.without(left_out) if by_groups and geometry.noise else None
+        resampled = Geometry(state, classifier, ood=geometry.ood, noise=noise)
         plan_pairs([one.function for one in questions], resampled)
         return [one.function(resampled).value for one in questions]
 
@@ -187,7 +190,8 @@ def _resample(
         resampled = zip(*(values(left_out) for left_out in plan), strict=True)
         for one, value, others in zip(questions, full, resampled, strict=True):
             found = interval(one, value, list(others))
-            if not found.reason and n_fixed < (n := sizes[one.least_count]):
+            n_fixed, n = sizes(one)
+            if not found.reason and n_fixed < n:
                 over = f"interval over the {n_fixed} of {n} classes with two samples in resamples"
                 found = found._replace(reason=over)
             out[one.name] = found

@@ -14,9 +14,11 @@ def quotient(geometry: Geometry) -> Value:
     return geometry.of_classes(_quotient(geometry.classes), geometry.classes.k)
 
 
-def quotient_debiased(geometry: Geometry) -> Value:
-    """The same of unbiased variances and norms."""
-    classes = geometry.classes.repeated
+def quotient_debiased(geometry: Geometry, *, estimator: str) -> Value:
+    """Return the same of unbiased variances and norms."""
+    classes, reason = geometry.debiased(estimator)
+    if classes is None:
+        return geometry.undefined(reason)
     value = _quotient_debiased(classes)
     return geometry.of_classes(value, classes.k, classes=classes, note=_why_none(value, classes))
 
@@ -28,9 +30,11 @@ def cdnv_ratio_of_means(geometry: Geometry) -> Value:
     return geometry.of_pairs(value, classes.n_pairs)
 
 
-def cdnv_ratio_of_means_debiased(geometry: Geometry) -> Value:
-    """The same of unbiased variances and distances."""
-    classes = geometry.classes.repeated
+def cdnv_ratio_of_means_debiased(geometry: Geometry, *, estimator: str) -> Value:
+    """Return the same of unbiased variances and distances."""
+    classes, reason = geometry.debiased(estimator)
+    if classes is None:
+        return geometry.undefined(reason, pairs=True)
     value = _quotient_debiased(classes) * (classes.k - 1) / (2 * max(1, classes.k))
     note = _why_none(value, classes)
     return geometry.of_pairs(value, classes.n_pairs, classes=classes, note=note)
@@ -43,11 +47,15 @@ def cdnv_ratio_of_means_weighted(geometry: Geometry) -> Value:
     return geometry.of_pairs(value, classes.n_pairs)
 
 
-def cdnv_ratio_of_means_debiased_weighted(geometry: Geometry) -> Value:
-    """The same of unbiased variances and distances."""
-    classes = geometry.classes.repeated
+def cdnv_ratio_of_means_debiased_weighted(geometry: Geometry, *, estimator: str) -> Value:
+    """Return the same of unbiased variances and distances."""
+    classes, reason = geometry.debiased(estimator)
+    if classes is None:
+        return geometry.undefined(reason, pairs=True)
     shares = _shares(classes)
     noise = float((shares * (1 - shares)) @ classes.noise)
+    if classes.by_groups is not None:
+        noise -= classes.by_groups.between(shares)
     value = _weighted_ratio(classes, classes.unbiased_variances, noise)
     note = _why_none(value, classes)
     return geometry.of_pairs(value, classes.n_pairs, classes=classes, note=note)

@@ -6,7 +6,13 @@ the input embedding, too: a results file says so in its header.
 
 import math
 
-from tightframe.collapse.values import Geometry, Value, coefficient, note_near_zero, std
+from tightframe.collapse.values import (
+    Geometry,
+    Value,
+    coefficient,
+    note_near_zero,
+    std,
+)
 from tightframe.moments.geometry import root, simplex_error
 
 
@@ -15,13 +21,16 @@ def cosine_mean(geometry: Geometry) -> Value:
     return _over_directions(geometry, float(geometry.cosines.mean()))
 
 
-def cosine_mean_debiased(geometry: Geometry) -> Value:
-    """The same with the norm of each mean debiased; its inner product with the row has no bias.
+def cosine_mean_debiased(geometry: Geometry, *, estimator: str) -> Value:
+    """Return the same with the norm of each mean debiased.
 
+    Its inner product with the row has no bias.
     What is left at two samples a class is the bias of 1 / norm, which is convex: on the mixtures
     of the tests about 1 %.
     """
-    classes = geometry.classes.repeated
+    classes, reason = geometry.debiased(estimator)
+    if classes is None:
+        return geometry.undefined(reason)
     rows = geometry.classifier[: classes.k]
     squared_norms = classes.debiased_squared_norms
     rows_squared = rows.square().sum(1)

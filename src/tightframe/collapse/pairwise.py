@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from tightframe.collapse.values import Geometry, Value, coefficient, view_of
+from tightframe.collapse.values import Geometry, Value, coefficient, estimator_of, view_of
 from tightframe.moments.geometry import (
     ClassSet,
     participation_ratio,
@@ -31,6 +31,10 @@ class OfPairs:
         classes, reason = geometry.view(view)
         if classes is None:
             return geometry.undefined(reason, pairs=True)
+        if self._debiased:
+            classes, reason = geometry.debiased(self._debiased)
+            if classes is None:
+                return geometry.undefined(reason, pairs=True)
         removed = geometry.classes.dim - classes.dim
         if view.startswith("pc") and min(geometry.classes.dim, classes.k - 1) - removed < 2:
             # On a line directions are alike or opposite; which ones are alike is up to rounding.
@@ -41,8 +45,6 @@ class OfPairs:
             n = int(pairs.nearest.isfinite().sum())
             return geometry.of_classes(value, n, why="without a direction")
         without = pairs.pairs - pairs.n  # pairs that have no value
-        if self._debiased:
-            classes = geometry.classes.repeated
         if self._debiased and self.aggregate == "median":
             infinite = pairs.ranked - pairs.n
             note = f"pairs debiased to distance 0 or less: {infinite}, infinite" if infinite else ""
@@ -58,8 +60,8 @@ class OfPairs:
         return geometry.of_pairs(value, n, classes=classes, left=left, note=note)
 
     @property
-    def _debiased(self) -> bool:
-        return self.quantity.endswith("_db")
+    def _debiased(self) -> str:
+        return estimator_of(self.quantity)
 
     @property
     def _lacking(self) -> str:
@@ -111,7 +113,7 @@ def scale_free(pairs: PairSummary, classes: ClassSet) -> float:
 
 def scale_free_debiased(pairs: PairSummary, classes: ClassSet) -> float:
     """The same, of debiased norms; undefined where nothing is left of them."""
-    between = float(classes.repeated.debiased_squared_norms.mean())
+    between = float(classes.debiased_squared_norms.mean())
     return pairs.values.mean * between if between > 0 else math.nan
 
 

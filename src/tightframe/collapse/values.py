@@ -15,12 +15,17 @@ from torch import Tensor
 from tightframe.moments import cores
 from tightframe.moments.dimensions import DimensionMoments
 from tightframe.moments.geometry import ClassSet, select, standardised, without_principal
+from tightframe.moments.noise import GroupNoise, group_noise, told_by_groups
 from tightframe.moments.pairs import Aggregate, Cdnv, PairSummary, Quantity, UnitDistance, sweep
 from tightframe.moments.state import ClassMoments, Decisions
 
 # How class means may be looked at besides as they are: each dimension over its standard deviation,
 # and without the first principal directions of the between-class scatter.
 VIEWS = ("stdz", "pc1", "pc3", "pc10")
+# How names end, of quantities and of measures: debiased for independent samples, and by groups.
+INDEPENDENT, BY_GROUPS = "db", "dbg"
+NO_GROUPS = "needs groups of documents: --groups 20"
+RULED = "of which one group holds more than half"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Geometry:
         min_count: Embeddings that a class needs to take part.
         classes: The only ones to look at, seen from a global mean of their own; all by default.
         ood: Moments of an out-of-distribution stream through the same model, for NC5.
+        noise: Of the class means, where it is known from more groups than `moments` hold; by
+            default it is estimated from theirs.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Geometry:
         min_count: int = 1,
         classes: Bool[Tensor, " C"] | None = None,
         ood: ClassMoments | None = None,
+        noise: GroupNoise | None = None,
     ) -> None:
         if classifier.shape[0] < moments.n_classes or classifier.shape[1] != moments.dim:
             raise ValueError(
@@ -89,12 +97,37 @@ class Geometry:
         self.ood = ood
         self.min_count = min_count
         self.asked: Bool[Tensor, " C"] = classes.cpu()
-        self.classes: ClassSet = select(moments, min_count=min_count, classes=classes)
+        told = torch.zeros_like(moments.counts, dtype=torch.bool)
+        if noise is not None:
+            told[noise.ids] = True
+        elif moments.n_groups > 1:
+            told = told_by_groups(moments.counts_by_group)
+        self.classes: ClassSet = select(moments, min_count=min_count, classes=classes, first=told)
+        self.told: Bool[Tensor, " C"] = told  # whose noise groups of documents tell
+        self._given_noise = noise
         self.n_observed = int(((moments.counts > 0).cpu() & self.asked).sum())
         self._all_rows = classifier.detach()
         self._views: dict[str, tuple[ClassSet | None, str]] = {}
         self._planned: dict[str, set[Aggregate]] = {}
         self._pairs: dict[str, PairSummary] = {}
+
+    @cached_property
+    def noise(self) -> GroupNoise | None:
+        """What sampling whole documents adds to class means; None without groups of them."""
+        ids = self.classes.ids[self.told[self.classes.ids]]  # they come first
+        if self._given_noise is not None:
+            return self._given_noise.of(ids)
+        return group_noise(self.moments, ids) if self.moments.n_groups > 1 else None
+
+    @cached_property
+    def _grouped(self) -> ClassSet | None:
+        return None if self.noise is None else self.classes.grouped(self.noise)
+
+    def debiased(self, estimator: str) -> tuple[ClassSet | None, str]:
+        """The classes whose noise an estimator (a name's ending) tells, or None and why not."""
+        if estimator == INDEPENDENT:
+            return self.classes.repeated, ""
+        return self._grouped, "" if self._grouped is not None else NO_GROUPS
 
     @cached_property
     def classifier(self) -> Float64[Tensor, "K D"]:
@@ -161,6 +194,8 @@ class Geometry:
 
     def plan(self, quantity: str, aggregate: Aggregate) -> None:
         """Say what will be asked of `pairs`, so that one sweep serves all measures."""
+        if estimator_of(quantity) == BY_GROUPS and self._grouped is None:
+            return
         self._planned.setdefault(quantity, set()).add(aggregate)
 
     def pairs(self, quantity: str, aggregate: Aggregate) -> PairSummary:
@@ -178,7 +213,7 @@ class Geometry:
         return self._pairs[quantity]
 
     def quantity(self, name: str) -> Quantity:
-        """What `name` says of a pair of classes; those in `_db` are about `classes.repeated`."""
+        """What `name` says of a pair of classes; the debiased ones are of the first classes."""
         classes, reason = self.view(view_of(name))
         assert classes is not None, reason
         here = torch.zeros_like(classes.global_mean)
@@ -188,18 +223,20 @@ class Geometry:
         if name == "unit_unc":
             norms = classes.raw_norms.where(classes.raw_norms > 0, math.nan)
             return UnitDistance(norms, -classes.global_mean)
-        if not name.endswith("_db"):
+        if not (estimator := estimator_of(name)):
             return Cdnv(classes.variances, 2 if "_p2" in name else 1)
-        repeated = classes.repeated
-        if name == "unit_db":
-            squared = repeated.debiased_squared_norms
-            norms = squared.where(squared > 0, math.nan).sqrt()
-            return UnitDistance(norms, here, repeated.noise)
-        if name == "unit_unc_db":
-            squared = repeated.raw_norms.square() - repeated.noise
-            norms = squared.where(squared > 0, math.nan).sqrt()
-            return UnitDistance(norms, -classes.global_mean, repeated.noise)
-        return Cdnv(repeated.unbiased_variances, 2 if "_p2" in name else 1, repeated.noise)
+        first, reason = self.debiased(estimator)
+        assert first is not None, reason
+        noise, joint = first.noise, None if first.by_groups is None else first.by_groups.joint
+        base = name.removesuffix(f"_{estimator}")
+        if not base.startswith("unit"):
+            power = 2 if "_p2" in name else 1
+            return Cdnv(first.unbiased_variances, power, noise, joint)
+        squared = first.debiased_squared_norms
+        if base == "unit_unc":
+            here, squared = -classes.global_mean, first.raw_norms.square() - noise
+        norms = squared.where(squared > 0, math.nan).sqrt()
+        return UnitDistance(norms, here, noise, joint)
 
     def undefined(self, reason: str, *, pairs: bool = False) -> Value:
         """No value over the classes, or their pairs, and why."""
@@ -244,7 +281,10 @@ class Geometry:
         note: str,
     ) -> Value:
         least = self.min_count if classes is self.classes else max(2, self.min_count)
-        left = {f"classes with fewer than {least} samples": self.n_observed - classes.k, **left}
+        enough = classes.k if classes.by_groups is None else self.classes.repeated.k
+        fewer = f"classes with fewer than {least} samples"
+        ruled = {f"classes {RULED}": enough - classes.k}
+        left = {fewer: self.n_observed - enough, **ruled, **left}
         reasons = [f"{why}: {count} left out" for why, count in left.items() if count]
         if math.isnan(value):
             n = 0
@@ -256,6 +296,12 @@ def view_of(quantity: str) -> str:
     """Which of `VIEWS` a quantity of `Geometry.quantity` is taken in; "" is the plain one."""
     last = quantity.rpartition("_")[2]
     return last if last in VIEWS else ""
+
+
+def estimator_of(quantity: str) -> str:
+    """How a quantity is debiased: `INDEPENDENT`, `BY_GROUPS`, or "" where it is not."""
+    last = quantity.rpartition("_")[2]
+    return last if last in (INDEPENDENT, BY_GROUPS) else ""
 
 
 def swept_with(quantity: str) -> str:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.special import digamma, polygamma
 from torch import Tensor
 
+from tightframe.moments.noise import GroupNoise
 from tightframe.moments.state import ClassMoments
 
 EPS = torch.finfo(torch.float64).eps
@@ -55,7 +56,8 @@ class PairMoments(NamedTuple):
 class ClassSet:
     """Some classes, seen from their unweighted global mean.
 
-    Those with two samples or more come first, so that what needs them takes a prefix.
+    Those with two samples or more come first, and before them those whose noise is told by groups
+    of documents, so that what needs them takes a prefix.
     """
 
     ids: Int64[Tensor, " K"]
@@ -63,6 +65,7 @@ class ClassSet:
     means: Float64[Tensor, "K D"]  # minus the global mean; their sum is 0
     global_mean: Float64[Tensor, " D"]  # of the class means, each class once
     spreads: Float64[Tensor, " K"]  # sum of squared distances to the class mean
+    by_groups: GroupNoise | None = None  # of their means; else samples are independent
 
     @property
     def k(self) -> int:
@@ -82,7 +85,14 @@ class ClassSet:
     @cached_property
     def repeated(self) -> "ClassSet":
         """The classes with two samples or more, around a global mean of their own."""
-        k = int((self.counts >= 2).sum())
+        return self._first(int((self.counts >= 2).sum()))
+
+    def grouped(self, noise: GroupNoise) -> "ClassSet":
+        """The first classes, whose noise is estimated from groups, around a mean of their own."""
+        first = self._first(len(noise.ids))
+        return dataclasses.replace(first, by_groups=noise)
+
+    def _first(self, k: int) -> "ClassSet":
         if k == self.k:
             return self
         means = self.means[:k]
@@ -129,19 +139,28 @@ class ClassSet:
 
     @property
     def unbiased_variances(self) -> Float64[Tensor, " K"]:
-        """The same divided by n - 1; NaN for a single sample."""
+        """Variance of a sample about the true mean; NaN for a single independent sample.
+
+        The spread about the class mean lacks what that mean is off: (n - 1) / n of it is left where
+        samples are independent.
+        """
+        if self.by_groups is not None:
+            return self.variances + self.noise
         return self.spreads / (self.counts - 1)
 
     @property
     def noise(self) -> Float64[Tensor, " K"]:
-        """Expected squared error of each class mean, for independent samples."""
+        """Expected squared error of each class mean: of independent samples, or told by groups."""
+        if self.by_groups is not None:
+            return self.by_groups.own
         return self.unbiased_variances / self.counts
 
     @property
     def debiased_squared_norms(self) -> Float64[Tensor, " K"]:
         """Squared norms without what the noise of the means adds to them; may be negative."""
         noise, k = self.noise, max(1, self.k)
-        return self.squared_norms - (1 - 2 / k) * noise - noise.sum() / k**2
+        rows = noise if self.by_groups is None else self.by_groups.rows
+        return self.squared_norms - (noise - 2 / k * rows) - rows.sum() / k**2
 
     @cached_property
     def cosines(self) -> "PairMoments":
@@ -176,16 +195,26 @@ class ClassSet:
 
 
 def select(
-    moments: ClassMoments, *, min_count: int = 1, classes: Bool[Tensor, " C"] | None = None
+    moments: ClassMoments,
+    *,
+    min_count: int = 1,
+    classes: Bool[Tensor, " C"] | None = None,
+    first: Bool[Tensor, " C"] | None = None,
 ) -> ClassSet:
-    """The classes with at least `min_count` samples; with `classes`, only those among them."""
+    """The classes with at least `min_count` samples; with `classes`, only those among them.
+
+    Those in `first`, which have two samples or more, come first.
+    """
     if min_count < 1:
         raise ValueError(f"min_count must be at least 1, got {min_count}")
     enough = moments.counts >= min_count
     if classes is not None:
         enough &= classes.to(enough.device)
     ids = enough.nonzero().flatten()
-    ids = ids[(moments.counts[ids] < 2).to(torch.uint8).argsort(stable=True)]
+    order = (moments.counts[ids] < 2).to(torch.uint8)
+    if first is not None:
+        order += ~first.to(enough.device)[ids]
+    ids = ids[order.argsort(stable=True)]
     means = moments.means[ids]  # a copy
     centre = means.mean(0)  # NaN where no class is selected
     return ClassSet(ids, moments.counts[ids], means.sub_(centre), centre, moments.spreads[ids])

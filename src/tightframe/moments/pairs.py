@@ -20,6 +20,7 @@ from torch import Tensor
 from tightframe.moments import cores, distances, elementwise
 from tightframe.moments.distances import NEAR, Ranges, Space
 from tightframe.moments.extremes import Pairs
+from tightframe.moments.noise import Joint
 from tightframe.moments.reductions import KEPT, Aggregate, PairSummary, Reduction
 
 __all__ = ["Aggregate", "Cdnv", "PairSummary", "Pairs", "Quantity", "UnitDistance", "sweep"]
@@ -34,13 +35,15 @@ class Cdnv:
     r"""Mean variance of two classes over their distance, :math:`(s_i + s_j) / 2 / d_{ij}^{2p}`.
 
     With `noise`, the squared distance is debiased: :math:`d_{ij}^2 - v_i - v_j`, where
-    :math:`v_c` is the expected squared error of a class mean. Pairs at distance 0, or debiased to
+    :math:`v_c` is the expected squared error of a class mean; with `joint`, also
+    :math:`+ 2 C_{ij}` with the errors' covariance. Pairs at distance 0, or debiased to
     0 or less, have no value; to a median, the latter count as infinite.
     """
 
     variances: Float[Tensor, " k"]
     power: int = 1
     noise: Float[Tensor, " k"] | None = None
+    joint: Joint | None = None
 
     @property
     def k(self) -> int:
@@ -67,6 +70,7 @@ class UnitDistance:
     norms: Float[Tensor, " k"]  # distances to the origin that the directions are seen from
     origin: Float[Tensor, " d"]  # where that lies; of the points, the first d dimensions count
     noise: Float[Tensor, " k"] | None = None  # as in Cdnv; the norms are then debiased, too
+    joint: Joint | None = None  # as in Cdnv
 
     @property
     def k(self) -> int:
@@ -94,14 +98,15 @@ class _Group:
 
     k: int
     noise: Float[Tensor, " k"] | None
+    joint: Joint | None
     members: list[Wanted]
 
     def takes(self, quantity: Quantity) -> bool:
         """Whether a quantity belongs here."""
-        mine, its = self.noise, quantity.noise
-        if self.k != quantity.k or (mine is None) != (its is None):
+        if self.k != quantity.k:
             return False
-        return mine is None or its is None or torch.equal(mine, its)
+        mine, its = ((one.noise, *(one.joint or (None, None))) for one in (self, quantity))
+        return all(_same(a, b) for a, b in zip(mine, its, strict=True))
 
 
 _Plan: TypeAlias = list[tuple[Space, list[_Group]]]
@@ -203,7 +208,7 @@ def _plan(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted], tile:
         groups = by_dim.setdefault(_dim(quantity, points), [])
         group = next((group for group in groups if group.takes(quantity)), None)
         if group is None:
-            groups.append(group := _Group(quantity.k, quantity.noise, []))
+            groups.append(group := _Group(quantity.k, quantity.noise, quantity.joint, []))
         group.members.append((quantity, reduction))
     found = distances.spaces(points, turned, set(by_dim), tile)
     return [(space, by_dim[dim]) for dim, space in found.items()]
@@ -245,9 +250,15 @@ def _sample(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted]) -> 
 def _part(quantity: Quantity, ids: Tensor) -> Quantity:
     """A quantity about some of its classes."""
     noise = None if quantity.noise is None else quantity.noise[ids]
+    joint = None if quantity.joint is None else quantity.joint.of(ids)
     if isinstance(quantity, Cdnv):
-        return dataclasses.replace(quantity, variances=quantity.variances[ids], noise=noise)
-    return dataclasses.replace(quantity, norms=quantity.norms[ids], noise=noise)
+        variances = quantity.variances[ids]
+        return dataclasses.replace(quantity, variances=variances, noise=noise, joint=joint)
+    return dataclasses.replace(quantity, norms=quantity.norms[ids], noise=noise, joint=joint)
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else a is b or torch.equal(a, b)
 
 
 def _upper_tiles(n_points: int, tile: int) -> Iterator[tuple[slice, slice]]:
@@ -287,6 +298,8 @@ def _base(
         return squared, least
     out = space.debiased(rows, columns)
     torch.add(group.noise[rows, None], group.noise[columns], out=out)
+    if group.joint is not None:
+        out.addmm_(*group.joint.between(rows, columns), alpha=-2)
     torch.sub(squared, out, out=out)
     distances.without_rounding(out, squared)
     return out, elementwise.least(out)

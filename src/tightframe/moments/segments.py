@@ -136,3 +136,10 @@ def squared_norms(vectors: Float64[Tensor, "n D"]) -> Float64[Tensor, " n"]:
     """By way of the norm, whose sum of squares needs no second matrix."""
     norms: Tensor = torch.linalg.vector_norm(vectors, dim=1)
     return norms.square_()
+
+
+def add_outer(
+    total: Float64[Tensor, "D D"], rows: Float64[Tensor, "n D"], weights: Float64[Tensor, " n"]
+) -> None:
+    """Add the weighted outer products of some rows."""
+    total.addmm_((rows * weights[:, None]).T, rows)

@@ -30,7 +30,7 @@ from tightframe.moments.labels import (
     kept_groups,
 )
 from tightframe.moments.ledger import Ledger, Spans, unpacking
-from tightframe.moments.segments import Reducer, Segments, require_finite, squared_norms
+from tightframe.moments.segments import Reducer, Segments, add_outer, require_finite, squared_norms
 
 __all__ = ["ClassMoments", "Decisions"]
 
@@ -163,6 +163,11 @@ class ClassMoments:
     def counts_by_group(self) -> Int64[Tensor, "G C"]:
         """Embeddings seen of each class in each group."""
         return self._by_group[0]
+
+    @property
+    def means_by_group(self) -> Float64[Tensor, "G C D"]:
+        """Mean of each class in each group; 0 where a group has none of it."""
+        return self._by_group[1]
 
     @property
     def n_classes(self) -> int:
@@ -354,7 +359,7 @@ class ClassMoments:
             return None
         total = within.clone()
         for counts, means, _ in zip(*self._by_group, strict=True):
-            _add_outer(total, means - self.means, counts * weights)
+            add_outer(total, means - self.means, counts * weights)
         return total
 
     def _forget(self) -> None:
@@ -375,14 +380,14 @@ class ClassMoments:
         self.spreads[classes] += part.spreads + between * squared_norms(shift)
         self.counts[classes] = before + part.counts
         if self.scatter is not None:
-            _add_outer(self.scatter, shift, between)
+            add_outer(self.scatter, shift, between)
             if part.deviations is not None:
                 self.scatter.addmm_(part.deviations.T, part.deviations)
         if self.balanced_scatter is not None and self.label_counts is not None:
             weights = self.label_counts[classes].double().reciprocal_()  # (U,)
-            _add_outer(self.balanced_scatter, shift, between * weights)
+            add_outer(self.balanced_scatter, shift, between * weights)
             if part.deviations is not None:
-                _add_outer(self.balanced_scatter, part.deviations, weights[part.owners])
+                add_outer(self.balanced_scatter, part.deviations, weights[part.owners])
 
     def _shape(self) -> str:
         kept = ["scatter"] if self._rows.scatter is not None else []
@@ -391,10 +396,3 @@ class ClassMoments:
         groups = f" in {self.n_groups} groups" if self.n_groups > 1 else ""
         size = f"{self.n_classes} classes in {self.dim} dimensions{groups}"
         return " with ".join([size, *kept])
-
-
-def _add_outer(
-    total: Float64[Tensor, "D D"], rows: Float64[Tensor, "n D"], weights: Float64[Tensor, " n"]
-) -> None:
-    """Add the weighted outer products of some rows."""
-    total.addmm_((rows * weights[:, None]).T, rows)
