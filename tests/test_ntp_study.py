@@ -29,7 +29,7 @@ from tightframe.ntp.storage import load_table, save_table, table_fingerprint
 from tightframe.ntp.study import compare_run, rows_at
 from tightframe.ntp.svm import solve_svm
 from tightframe.ntp.table import ContextTable
-from tightframe.results import gather, read_rows
+from tightframe.results import gather, read_rows, write_rows
 from tiny_tokens import write_tokens
 
 VOCAB = 23
@@ -180,11 +180,9 @@ def test_a_solution_that_comes_later_adds_its_rows(run, folder):
 
 
 def test_another_solution_is_refused_until_one_is_removed(run, folder):
-    solve(folder)
-    coarse = folder / "solutions" / "a.safetensors"
-    solution = load_solution(coarse)
-    source = {"table": table_fingerprint(folder)}
-    save_solution(coarse, dataclasses.replace(solution, lower=0.9 * solution.upper), source)
+    coarse, fine = load_solution(solve(folder, gap=0.1)), load_solution(solve(folder, name="b"))
+    assert fine.gap < coarse.gap
+    (folder / "solutions" / "b.safetensors").unlink()
     (path,) = compare_run(run, folder, step=4)
     solve(folder, name="b")
     words = r"compared with a.safetensors, but the solution of smallest gap is b"
@@ -192,6 +190,33 @@ def test_another_solution_is_refused_until_one_is_removed(run, folder):
         compare_run(run, folder, step=4)
     path.unlink()
     compare_run(run, folder, step=4)
+
+
+def test_a_gap_in_a_header_is_one_that_the_arrays_give(run, folder):
+    path = solve(folder, gap=0.1)
+    solution = load_solution(path)
+    source = {"table": table_fingerprint(folder)}
+    save_solution(path, dataclasses.replace(solution, lower=solution.upper), source)
+    with pytest.raises(UserError, match=r"a.safetensors: says lower .*, but its arrays give"):
+        compare_run(run, folder, step=4)
+    assert not list(folder.glob("results/*/*"))
+    save_solution(path, solution, source)
+    (written,) = compare_run(run, folder, step=4)
+    header, rows = read_rows(written)
+    assert header.measurement["gap"] == solution.gap > 0
+    # Nor is a row's word taken for it when it is shown again.
+    assert compare_run(run, folder, step=4) == [written]
+    label = f"certified (gap {solution.gap:.1e})"
+    assert any(row.reason.startswith(label) for row in rows)
+    better = [
+        dataclasses.replace(row, reason=row.reason.replace(label, "certified (gap 1.0e-09)"))
+        for row in rows
+    ]
+    write_rows(written, header, better)
+    with pytest.raises(
+        UserError, match=r"beside what is certified \(gap 1.0e-09\), but it is cert"
+    ):
+        compare_run(run, folder, step=4)
 
 
 def test_the_solution_that_is_compared_with_is_said(run, folder):

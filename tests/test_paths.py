@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.ntp import ContextTable, path_laws, ridge_path, save_solution, solve_svm
-from tightframe.ntp.paths import METRICS, load_path, path_of_table, path_table, save_path
+from tightframe.ntp.paths import FORMAT, METRICS, load_path, path_of_table, path_table, save_path
 from tightframe.ntp.storage import save_table
 from tightframe.results import read_rows
 
@@ -74,6 +74,20 @@ def test_a_point_without_certificate_is_said_and_written(folder):
     path = path_of_table(folder, dim=1, down_to=1e-2, say=said.append)
     assert any("uncertified, relative duality gap" in line for line in said)
     assert path_table(path)[-1]["reason"].startswith("uncertified: relative duality gap")
+
+
+def test_what_a_kept_point_says_of_itself_is_computed_anew(folder):
+    path = path_of_table(folder, dim=1, down_to=1e-2)
+    expected = path_table(path)
+    assert expected[-1]["reason"].startswith("uncertified")
+    path.unlink()
+    (points,) = (folder / "paths").iterdir()
+    tensors, facts = FORMAT.read(points)
+    better = {"relgap": 0.0, "excess": 0.0, "status": "certified"}
+    altered = [{**point.model_dump(), **better} for point in facts.points]
+    FORMAT.write(points, tensors, {"source": facts.source, "points": altered})
+    assert load_path(points)[-1].status == "certified"
+    assert path_table(path_of_table(folder, dim=1, down_to=1e-2)) == expected
 
 
 def test_the_laws_are_those_of_the_solution_of_smallest_gap(folder, table):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import scipy.sparse as sp
+import torch
 
+from reference.supports import random_support
 from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.ntp import (
@@ -17,7 +19,10 @@ from tightframe.ntp import (
     save_table,
     solve_svm,
 )
-from tightframe.ntp.solutions import FORMAT, best_solution, check_certificate
+from tightframe.ntp.certificate import grouped_bounds
+from tightframe.ntp.predict import FORMAT as PREDICTION
+from tightframe.ntp.solutions import FORMAT, best_solution
+from tightframe.report.theory_folder import read_theory
 
 
 def small_table():
@@ -28,6 +33,12 @@ def small_table():
     return ContextTable(
         np.arange(8, dtype=np.int32)[:, None], sp.csr_array(counts), np.arange(6, dtype=np.int64)
     )
+
+
+def ragged_table():
+    """16 contexts, each followed by three of twelve tokens: the proxy is not their optimum."""
+    counts = sp.csr_array(random_support(12, 16, (3, 3), 0).T.astype(np.int64))
+    return ContextTable(np.arange(16, dtype=np.int32)[:, None], counts, np.arange(12))
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +68,137 @@ def test_it_says_what_it_was_solved_for_and_with_which_versions(tmp_path, soluti
     assert (facts.contexts, facts.distinct_contexts) == (10, 5)
 
 
-def test_a_certificate_signed_as_ours_is_computed_anew(tmp_path, solution):
-    check_certificate(tmp_path, solution)
-    zeroed = solution.grouped_logits.copy()
-    zeroed[:2] = 0
-    for change in ({"grouped_logits": zeroed}, {"lower": solution.upper * 1.01}):
-        with pytest.raises(UserError, match="but its arrays give"):
-            check_certificate(tmp_path, dataclasses.replace(solution, **change))
+def rewrite(path, arrays=None, format=FORMAT, **facts):
+    """Write a file again with other arrays or facts and a digest that is valid for them."""
+    tensors, before = format.read(path)
+    tensors |= {name: torch.from_numpy(values) for name, values in (arrays or {}).items()}
+    format.write(path, tensors, {**before.model_dump(), **facts})
+
+
+def zeroed(matrix):
+    changed = matrix.copy()
+    changed[:2] = 0
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("arrays", "facts", "message"),
+    [
+        # A lower bound that is raised to the upper one, or an upper one that is cut to it.
+        (
+            {},
+            lambda s: {"lower": s.upper, "gap": 0.0},
+            "says lower 5.6568.*, but its arrays give 5.65",
+        ),
+        (
+            {},
+            lambda s: {"upper": s.lower, "gap": 0.0},
+            "says upper 5.651.*, but its arrays give 5.6568",
+        ),
+        ({}, lambda s: {"lower": 0.9 * s.lower}, "says lower 5.08.*, but its arrays give 5.65"),
+        ({}, lambda s: {"gap": 0.0}, "says gap 0.0, but the rest of it gives 0.001"),
+        ({}, lambda s: {"violation": 1.0}, "says violation 1, but its arrays give "),
+        ({}, lambda s: {"status": "max_iter"}, "says status max_iter, .* gives optimal"),
+        ({}, lambda s: {"source": {"gap": 1e-9}}, "says status optimal, .* gives max_iter"),
+        ({}, lambda s: {"rank": 3}, "says rank 3, but the rest of it gives 4"),
+        ({"logits": lambda s: zeroed(s.grouped_logits)}, {}, "but its arrays give"),
+        ({"dual": lambda s: zeroed(s.grouped_dual)}, {}, "says lower 5.651.*, but its arrays give"),
+        ({"singular_values": lambda s: s.singular_values[::-1].copy()}, {}, "singular value 1 "),
+        (
+            {"row_counts": lambda s: 2 * s.groups.row_counts},
+            {},
+            "says upper 5.6568.*, but its arrays",
+        ),
+    ],
+)
+def test_a_certificate_signed_as_ours_is_computed_anew(tmp_path, solution, arrays, facts, message):
+    # The optimum is 4 sqrt(2) = 5.6568; a dual matrix less a thousandth leaves a gap of that.
+    loose = 0.999 * solution.grouped_dual
+    _, lower = grouped_bounds(solution.groups, solution.grouped_logits, loose)
+    given = dataclasses.replace(solution, grouped_dual=loose, lower=lower)
+    path = tmp_path / "svm.safetensors"
+    save_solution(path, given, {"gap": 0.01})
+    assert load_solution(path).gap == given.gap == pytest.approx(1e-3)
+    rewrite(
+        path,
+        {name: change(given) for name, change in arrays.items()},
+        **(facts(given) if facts else {}),
+    )
+    with pytest.raises(UserError, match=f"svm.safetensors: .*{message}"):
+        load_solution(path)
+
+
+def test_a_solution_is_one_of_the_support_that_it_is_read_for(tmp_path, solution):
+    path = tmp_path / "svm.safetensors"
+    save_solution(path, solution)
+    support = np.repeat(np.eye(5, dtype=bool), 2, axis=1)
+    assert load_solution(path, support).upper == solution.upper
+    with pytest.raises(UserError, match=r"another support matrix \(5 x 10\) than .* \(5 x 10\)"):
+        load_solution(path, support[::-1])
+    weighted = solve_svm(np.eye(5, dtype=bool), 1e-9, weights=np.array([1.0, 2, 2, 2, 2]))
+    save_solution(path, weighted)
+    assert load_solution(path).upper == weighted.upper
+    with pytest.raises(UserError, match="weighs tokens or contexts otherwise than once each"):
+        load_solution(path, np.eye(5, dtype=bool))
+
+
+@pytest.mark.parametrize("side", ["lower", "upper"])
+@pytest.mark.parametrize("command", ["solve", "predict", "predicted", "path"])
+def test_no_command_shows_a_gap_that_a_file_only_claims(tmp_path, capsys, command, side):
+    folder = tmp_path / "ntp" / "small"
+    save_table(folder, ragged_table())
+    main(["ntp", "solve", str(folder), "--gap", "0.01"])
+    if command == "predicted":
+        main(["ntp", "predict", str(folder)])
+    (path,) = (folder / "solutions").iterdir()
+    bounds = {"upper": load_solution(path).upper, "lower": load_solution(path).lower}
+    assert bounds["lower"] < bounds["upper"]
+    claimed = bounds["lower" if side == "upper" else "upper"]
+    rewrite(path, gap=0.0, **{side: claimed})
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    arguments = {
+        "solve": ["ntp", "solve", str(folder), "--gap", "0.01"],
+        "path": ["ntp", "path", str(folder), "--down-to", "1e-2"],
+    }.get(command, ["ntp", "predict", str(folder)])
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert f"says {side} {claimed:.9g}, but its arrays give {bounds[side]:.9g}" in " ".join(
+        printed.err.split()
+    )
+    assert "certified" not in printed.out
+    with pytest.raises(UserError, match=f"says {side} .*, but its arrays give"):
+        read_theory(folder)  # what the page of a table shows
+    if command != "path":  # which writes its points before it reads the solution
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_prediction_is_worth_what_its_source_gives(tmp_path, capsys):
+    folder = tmp_path / "ntp" / "small"
+    save_table(folder, ragged_table())
+    main(["ntp", "solve", str(folder), "--gap", "0.01"])
+    for source in ([], ["--from", "proxy"]):
+        main(["ntp", "predict", str(folder), *source])
+        first = capsys.readouterr().out.splitlines()[-1]
+        main(["ntp", "predict", str(folder), *source])
+        again = capsys.readouterr()
+        assert again.out.splitlines()[-1] == first
+        assert "already predicted" in again.err
+    certified, proxy = sorted(
+        (folder / "predictions").iterdir(), key=lambda path: path.stem == "proxy"
+    )
+    rewrite(certified, format=PREDICTION, gap=1e-9)
+    rewrite(proxy, format=PREDICTION, kind="exact", gap=0.0)
+    for source, words in (
+        ([], "says certified with gap 1e-09, but what it was made from gives certified with gap"),
+        (["--from", "proxy"], "says exact with gap 0, but what it was made from gives proxy with"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["ntp", "predict", str(folder), *source])
+        assert stopped.value.code == 2
+        assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_of_several_the_one_of_smallest_gap_is_taken_whatever_its_age(tmp_path, solution):

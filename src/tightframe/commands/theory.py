@@ -136,15 +136,14 @@ def solve(
     from tightframe.files import fingerprint
     from tightframe.lm.hardware import device_named
     from tightframe.ntp import load_solution, save_solution, solve_svm
-    from tightframe.ntp.solutions import check_certificate, facts_of
+    from tightframe.ntp.solutions import facts_of
     from tightframe.ntp.storage import load_table, table_fingerprint
 
     table = load_table(folder)
     asked = {"table": table_fingerprint(folder), "gap": gap, "max_iter": max_iter, "dtype": dtype}
     path = folder / "solutions" / f"svm-{fingerprint(asked)}.safetensors"
     if path.exists():
-        solution = load_solution(path)
-        check_certificate(path, solution)
+        solution = load_solution(path, table.matrix)
         say(f"{path}: already solved")
     else:
         _announce(folder, table)

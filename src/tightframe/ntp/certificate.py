@@ -85,12 +85,17 @@ def certify(
 
 def grouped_bounds(
     groups: Groups, logits: Float[np.ndarray, "R C"], dual: Float[np.ndarray, "R C"]
-) -> tuple[float, float]:
-    """Return the upper and lower bound that grouped logits and their dual matrix give."""
+) -> tuple[Float[np.ndarray, " s"], float]:
+    """Return what grouped logits and their dual matrix prove of the optimum.
+
+    Returns:
+        The singular values of the expanded logits, whose sum is the upper bound, and the lower
+        bound.
+    """
     constraints = Constraints.of(groups)
     multipliers = torch.from_numpy(np.ascontiguousarray(scaled(groups, dual).T))
-    upper = nuclear_norm(torch.from_numpy(scaled(groups, logits)))
-    return upper, dual_value(repaired(multipliers, constraints), constraints)
+    values = singular_values(torch.from_numpy(scaled(groups, logits))).numpy()
+    return values, dual_value(repaired(multipliers, constraints), constraints)
 
 
 def relative_gap(upper: float, lower: float) -> float:

@@ -16,7 +16,7 @@ from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import Count, Record, TensorFormat
 from tightframe.ntp.laws import PathLaw, path_laws
-from tightframe.ntp.ridge import RidgePoint, Status, decades, ridge_path
+from tightframe.ntp.ridge import RidgePoint, Status, decades, judged, ridge_path
 from tightframe.ntp.soft_labels import SoftLabels
 from tightframe.ntp.solutions import best_solution, load_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
@@ -102,7 +102,7 @@ def path_of_table(
         points = _points(folder, points_path, labels, asked, say)
         laws = None
         if solution_path is not None:
-            limit = load_solution(solution_path).logits
+            limit = load_solution(solution_path, table.matrix).logits
             say(f"{solution_path}: the laws are measured against it")
             try:
                 laws = path_laws(points, limit, labels)
@@ -196,7 +196,7 @@ def _points(
     say: Callable[[str], None],
 ) -> list[RidgePoint]:
     if path.exists():
-        return load_path(path)
+        return [judged(point, labels) for point in load_path(path)]
     try:
         lambdas = decades(labels, asked["down_to"])
         points = ridge_path(labels, lambdas, dim=asked["dim"], seed=asked["seed"])

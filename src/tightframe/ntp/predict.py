@@ -183,16 +183,15 @@ def save_prediction(path: Path, prediction: Prediction, source: dict[str, Any]) 
 
 
 def load_prediction(path: Path) -> Prediction:
-    """What `save_prediction` wrote; anything else is refused in one line."""
+    """Read what `save_prediction` wrote; anything else is refused in one line.
+
+    Its kind and gap are those of the file, which holds no dual matrix to prove them by;
+    `predict_table` holds them against the solution, or against the test of the proxy.
+    """
     tensors, facts = FORMAT.read(path)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     gap = float("nan") if facts.gap is None else facts.gap
     return Prediction(**arrays, kind=facts.kind, gap=gap)
-
-
-def prediction_facts(path: Path) -> dict[str, Any]:
-    """What a prediction was made from, without its arrays."""
-    return FORMAT.read_facts(path).source
 
 
 def _label(source: Any, kind: Kind | None, gap: float | None) -> tuple[Kind, float]:

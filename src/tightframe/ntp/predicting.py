@@ -1,6 +1,7 @@
 """From the folder of a table to a prediction in it."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,11 @@ from tightframe.ntp.predict import (
     Prediction,
     load_prediction,
     predict_geometry,
-    prediction_facts,
     save_prediction,
 )
-from tightframe.ntp.proxies import proxy, proxy_report
+from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
 from tightframe.ntp.solutions import best_solution, load_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
-from tightframe.ntp.svm import Solution
-from tightframe.ntp.table import ContextTable
 
 PROXY = "proxy"
 
@@ -44,23 +42,56 @@ def predict_table(
     path = (
         folder / "predictions" / f"{name}{f'-rank{rank}' if rank is not None else ''}.safetensors"
     )
-    if path.exists():
-        say(f"{path}: already predicted")
-        return path, load_prediction(path).to_dict() | {"proxy": prediction_facts(path)["proxy"]}
-    report = None
-    try:
+    support = table.soft_labels.support
+    with _refused(folder):
         if made_from:
             say(f"{made_from}: predicting from it")
-            predicted = _of_solution(made_from, table, rank)
+            predicted = predict_geometry(load_solution(made_from, table.matrix), rank=rank)
+            report = None
         else:
-            predicted = proxy(table.soft_labels.support, rank)
-            report = _plain(proxy_report(table.soft_labels.support).to_dict())
+            predicted = load_prediction(path) if path.exists() else proxy(support, rank)
+            report = proxy_report(support)
+    if path.exists():
+        _check_worth(path, report, predicted, whole=rank is None)
+        say(f"{path}: already predicted")
+    else:
+        facts = {"table": table_fingerprint(folder), "from": str(made_from or PROXY)}
+        save_prediction(path, predicted, facts | {"proxy": report and _plain(report.to_dict())})
+        say(f"{path}: written")
+    return path, predicted.to_dict() | {"proxy": report and _plain(report.to_dict())}
+
+
+def _check_worth(
+    path: Path, report: ProxyReport | None, predicted: Prediction, *, whole: bool
+) -> None:
+    """Refuse a file that says more, or less, of its worth than what it was made from proves.
+
+    Args:
+        path: Of the prediction.
+        report: Where it was made from the proxy: the test whether that is exact.
+        predicted: What a solution gives, computed anew; of the proxy, what is in the file.
+        whole: Whether all dimensions were asked for.
+    """
+    if report is None:
+        kind, gap = predicted.kind, predicted.gap
+    elif whole and report.verdict == "exact":
+        kind, gap = "exact", 0.0
+    else:
+        kind, gap = "proxy", float("nan")
+    written = load_prediction(path)
+    if (written.kind, f"{written.gap:.12g}") != (kind, f"{gap:.12g}"):
+        raise UserError(
+            f"{path}: says {written.kind} with gap {written.gap:.6g}, but what it was made from "
+            f"gives {kind} with gap {gap:.6g}; remove it, and predict again"
+        )
+
+
+@contextlib.contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:  # the rank, or the size of the table
         raise UserError(f"{folder}: {error}") from None
-    facts = {"table": table_fingerprint(folder), "from": str(made_from or PROXY), "proxy": report}
-    save_prediction(path, predicted, facts)
-    say(f"{path}: written")
-    return path, predicted.to_dict() | {"proxy": report}
 
 
 def _source(folder: Path, source: str | None) -> Path | None:
@@ -76,21 +107,6 @@ def _source(folder: Path, source: str | None) -> Path | None:
             "`--from proxy`"
         )
     return best
-
-
-def _of_solution(path: Path, table: ContextTable, rank: int | None) -> Prediction:
-    solution: Solution = load_solution(path)
-    groups = solution.groups
-    shape = len(groups.row_of), len(groups.column_of)
-    expected = table.vocab_size, table.n_contexts
-    if shape != expected or not np.array_equal(
-        groups.support[np.ix_(groups.row_of, groups.column_of)], table.matrix
-    ):
-        raise UserError(
-            f"{path}: solves another support matrix ({shape[0]} x {shape[1]}) than that of the "
-            f"table ({expected[0]} x {expected[1]}); run `tightframe ntp solve` on this table"
-        )
-    return predict_geometry(solution, rank=rank)
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class References:
         path = best_solution(folder, fingerprint)
         solution, name, digest = None, "", ""
         if path is not None:
-            solution = predict_geometry(load_solution(path))
+            solution = predict_geometry(load_solution(path, labels.matrix))
             name, digest = path.name, sha256(path)[:12]
         elif stand_in.kind == "exact":
             solution, name, digest = stand_in, "proxy", "exact"

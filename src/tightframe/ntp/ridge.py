@@ -29,6 +29,7 @@ from tightframe.progress import tell
 Status = Literal["certified", "uncertified"]
 
 NOISE = 0.01  # standard deviation added to every entry before a point is sought
+THRESHOLD = 1e-3  # relative duality gap up to which a point is certified
 RESTARTS = 3  # a point that has no certificate is left with five times the noise, so often
 CHECKED_EVERY = 100  # iterations; a certificate costs about as much as five of them
 HISTORY = 10  # pairs of steps that L-BFGS remembers: 20 and 30 cost more than they save
@@ -118,7 +119,7 @@ def ridge_path(
     *,
     dim: int,
     seed: int = 0,
-    threshold: float = 1e-3,
+    threshold: float = THRESHOLD,
 ) -> list[RidgePoint]:
     """Optima from the largest ridge to the smallest, each begun at the one before.
 
@@ -223,17 +224,21 @@ def _point(
         np.pad(equal.expand(side[:, :dim] * roots), ((0, 0), (0, spare)))
         for equal, side in ((problem.tokens, left), (problem.contexts, right.T))
     )
-    logits = classifier @ embeddings.T
-    relgap = ridge_gap(logits, labels, lam)
-    return RidgePoint(
-        lam=lam,
-        classifier=classifier,
-        embeddings=embeddings,
-        excess=excess(logits, labels),
-        nuclear_norm=float(values.sum()),
+    nuclear_norm = float(values.sum())
+    point = RidgePoint(
+        lam, classifier, embeddings, math.nan, nuclear_norm, math.nan, "uncertified", iterations
+    )
+    return judged(point, labels, threshold=threshold)
+
+
+def judged(point: RidgePoint, labels: SoftLabels, *, threshold: float = THRESHOLD) -> RidgePoint:
+    """Return a point with the excess, gap and status that its factors have, whatever it says."""
+    relgap = ridge_gap(point.logits, labels, point.lam)
+    return dataclasses.replace(
+        point,
+        excess=excess(point.logits, labels),
         relgap=relgap,
         status="certified" if relgap <= threshold else "uncertified",
-        iterations=iterations,
     )
 
 

@@ -1,12 +1,18 @@
 """Solutions on disk: one safetensors file each, with its facts as JSON in the metadata.
 
-What is kept is of the distinct tokens and contexts, logits and dual matrix both: the certificate
-can be computed anew by whoever reads the file.
+What is kept is of the distinct tokens and contexts, logits and dual matrix both. Whoever reads a
+solution computes its certificate anew from these: no gap that is shown or written into a row rests
+on what a file says of itself. This costs about as much as the singular vectors that every command
+takes from a solution.
 """
 
+import itertools
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
 
 from tightframe.errors import UserError
 from tightframe.formats import Count, Record, TensorFormat
@@ -16,6 +22,7 @@ from tightframe.ntp.svm import Solution, Status
 
 GROUPED = ("support", "row_of", "column_of", "row_counts", "column_counts")
 NUMBERS = ("upper", "lower", "status", "iterations", "violation", "dtype")
+ROUNDING = 1e-11  # of both bounds, relative; the smallest gap that is solved for is 1e-10
 
 
 class SolutionFacts(Record):
@@ -61,8 +68,17 @@ def save_solution(path: Path, solution: Solution, source: dict[str, Any] | None 
     FORMAT.write(path, arrays, facts)
 
 
-def load_solution(path: Path) -> Solution:
-    """Read a solution; a file that is anything else, or damaged, is refused in one line."""
+def load_solution(path: Path, support: Bool[np.ndarray, "V M"] | None = None) -> Solution:
+    """Read a solution whose certificate, computed anew from its arrays, is what the file says.
+
+    Args:
+        path: Of the file.
+        support: S of the table that it is read for; a solution of another matrix is refused.
+
+    Raises:
+        UserError: The file is anything else, or damaged; its bounds, singular values or gap are
+            not those of its arrays; or it solves another matrix than `support`.
+    """
     tensors, facts = FORMAT.read(path)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     groups = Groups(*(arrays[name] for name in GROUPED))
@@ -72,29 +88,79 @@ def load_solution(path: Path) -> Solution:
             raise UserError(
                 f"{path}: names group {members.max()} of {size}; it is damaged, solve again"
             )
-    return Solution(
+    solution = Solution(
         groups=groups,
         grouped_logits=arrays["logits"],
         grouped_dual=arrays["dual"],
         singular_values=arrays["singular_values"],
         **{name: getattr(facts, name) for name in NUMBERS},
     )
+    if support is not None:
+        _check_support(path, groups, support)
+    _check_certificate(path, solution)
+    _check_facts(path, solution, facts)
+    return solution
 
 
-def check_certificate(path: Path, solution: Solution) -> None:
-    """Refuse a solution whose certificate, computed anew from its arrays, is not what it says."""
-    upper, lower = grouped_bounds(solution.groups, solution.grouped_logits, solution.grouped_dual)
-    violation = worst(solution.grouped_logits, solution.groups.support)
-    small = 1e-9 * max(1.0, solution.upper)
-    if (
-        abs(upper - solution.upper) > small
-        or lower < solution.lower - small
-        or violation > solution.violation + small
+def _check_support(path: Path, groups: Groups, support: Bool[np.ndarray, "V M"]) -> None:
+    """Refuse a solution of another support matrix than that of a table, each context once."""
+    shape = len(groups.row_of), len(groups.column_of)
+    if shape != support.shape or not np.array_equal(
+        groups.support[np.ix_(groups.row_of, groups.column_of)], support
     ):
         raise UserError(
-            f"{path}: says upper {solution.upper:.9g} and lower {solution.lower:.9g}, but its "
-            f"arrays give {upper:.9g} and {lower:.9g}; {FORMAT.remedy}"
+            f"{path}: solves another support matrix ({shape[0]} x {shape[1]}) than that of the "
+            f"table ({support.shape[0]} x {support.shape[1]}); run `tightframe ntp solve` on this "
+            "table"
         )
+    rows, columns = groups.support.shape
+    counts = (groups.row_counts, groups.column_counts)
+    expected = (
+        np.bincount(groups.row_of, minlength=rows),
+        np.bincount(groups.column_of, minlength=columns),
+    )
+    if not all(map(np.array_equal, counts, expected)):
+        raise UserError(
+            f"{path}: weighs tokens or contexts otherwise than once each; run `tightframe ntp "
+            "solve` on this table"
+        )
+
+
+def _check_certificate(path: Path, solution: Solution) -> None:
+    """Refuse bounds, singular values and a violation that are not those of the arrays."""
+    groups, logits = solution.groups, solution.grouped_logits
+    values, lower = grouped_bounds(groups, logits, solution.grouped_dual)
+    small = ROUNDING * max(1.0, solution.upper)
+    for name, stated, given in (
+        ("upper", solution.upper, float(values.sum())),
+        ("lower", solution.lower, lower),
+        ("violation", solution.violation, worst(logits, groups.support)),
+        # A context that constrains nothing has zeros more.
+        *(
+            (f"singular value {number}", *pair)
+            for number, pair in enumerate(
+                itertools.zip_longest(solution.singular_values, values, fillvalue=0.0), start=1
+            )
+        ),
+    ):
+        if not abs(stated - given) <= small:
+            raise UserError(
+                f"{path}: says {name} {stated:.9g}, but its arrays give {given:.9g}; "
+                f"{FORMAT.remedy}"
+            )
+
+
+def _check_facts(path: Path, solution: Solution, facts: SolutionFacts) -> None:
+    """Refuse a gap, rank, size or status that does not follow from the rest of the file."""
+    expected = facts_of(solution)
+    wanted = facts.source.get("gap")
+    if isinstance(wanted, float):
+        expected["status"] = "optimal" if solution.gap <= wanted else "max_iter"
+    for name, value in expected.items():
+        if (found := getattr(facts, name)) != value:
+            raise UserError(
+                f"{path}: says {name} {found}, but the rest of it gives {value}; {FORMAT.remedy}"
+            )
 
 
 def best_solution(folder: Path, table: str) -> Path | None:

@@ -222,17 +222,19 @@ class _Work:
             if header.tokens.get("fingerprint") != self.fingerprint:
                 continue
             self._refuse_other(path, header)
+            self._refuse_claims(path, rows)
             held |= {row.metric: path for row in rows}
         return held
 
     @property
     def done(self) -> Path | None:
         """The file with the last of what there is to measure, if nothing is left."""
+        held = self.earlier  # read first: what other files claim is refused
         if self.path.exists():
             return self.path
         names = [measure.name for measure in MEASURES if self._has(measure)]
-        if all(name in self.earlier for name in names):
-            return self.earlier[names[-1]]
+        if all(name in held for name in names):
+            return held[names[-1]]
         return None
 
     def do(self, bos: int | None, batch_tokens: int, say: Callable[[str], None] | None) -> Path:
@@ -282,6 +284,21 @@ class _Work:
                 raise UserError(
                     f"{path}: measured with {name} {before.get(name)}, not {self.how[name]}; "
                     "remove it, or give `out`"
+                )
+
+    def _refuse_claims(self, path: Path, rows: list[Row]) -> None:
+        """Refuse rows that call what they were compared with better than its arrays prove."""
+        references = {"solution": self.references.solution, "proxy": self.references.proxy}
+        for row in rows:
+            measure = next((each for each in MEASURES if each.name == row.metric), None)
+            reference = references.get(str(measure.reference)) if measure else None
+            claimed = row.reason.partition("; ")[0]
+            if reference is None or not claimed.startswith(("certified", "exact")):
+                continue
+            if claimed != reference.label:
+                raise UserError(
+                    f"{path}: says {row.metric} is beside what is {claimed}, but it is "
+                    f"{reference.label}; remove it, and compare again"
                 )
 
     def _header(self, model: Model) -> Header:

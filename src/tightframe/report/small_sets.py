@@ -93,7 +93,8 @@ def report_study(folder: Path, out: Path) -> list[Path]:
     name = folder.name
     rows = gather(sorted((folder / "results").glob("*.jsonl")))
     courses = with_predictions(rows, f"{name}-{PATH}")
-    solution = load_solution(folder / "solutions" / "limit.safetensors")
+    table = load_table(folder)
+    solution = load_solution(folder / "solutions" / "limit.safetensors", table.matrix)
     write_csv(out / f"{name}.csv", courses)
     points = _by_step(rows[rows["run"] == f"{name}-{PATH}"])
     write_csv(out / f"{name}-path.csv", points)
@@ -101,7 +102,6 @@ def report_study(folder: Path, out: Path) -> list[Path]:
         str(run): draw_course(course, PANELS, title=_title(str(run), name, solution.gap))
         for run, course in courses.groupby("run")
     }
-    table = load_table(folder)
     columns = _columns(folder, predict_geometry(solution), proxy(table.matrix))
     order = support_order(table.matrix)
     figures[f"{name}-heat"] = draw_heat_maps(

@@ -65,7 +65,9 @@ def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
         except ValueError as error:  # nothing is to be separated
             raise UserError(f"{path}: {error}") from None
     solution = best_solution(path, table_fingerprint(path))
-    limit = stand_in if solution is None else predict_geometry(load_solution(solution))
+    limit = stand_in
+    if solution is not None:
+        limit = predict_geometry(load_solution(solution, table.matrix))
     rows = _rows(path)
     theory = Theory(
         path.resolve().name,
