@@ -1,5 +1,6 @@
 """Mistakes in a measurement are found before torch, a model or its tokens are loaded."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ from tightframe.collapse.measures import MEASURES
 from tightframe.errors import UserError
 from tightframe.files import check_writable
 from tightframe.lm.training import train
+from tightframe.results import Header, Row, write_rows
 from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens
 
@@ -26,9 +28,9 @@ for arguments in json.loads(sys.argv[1]):
     printed = io.StringIO()
     with contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
         cli.main(arguments)
-    said.append(printed.getvalue())
-heavy = {"torch", "transformers", "sklearn", "pandas", "scipy"} & set(sys.modules)
-print(json.dumps({"said": said, "heavy": sorted(heavy)}))
+    heavy = {"torch", "transformers", "sklearn", "matplotlib", "pandas"} & set(sys.modules)
+    said.append([printed.getvalue(), sorted(heavy)])
+print(json.dumps(said))
 """
 
 NO_TENSORS = (2).to_bytes(8, "little") + b"{}"  # a whole safetensors file
@@ -131,6 +133,17 @@ MISTAKES = {
 
 # The same of other commands: what is typed, and what is said.
 OTHERS = {
+    "report none": r"none: no such folder; expected a sweep or a run",
+    "report tokens": r"tokens: holds tokens, no results; run",
+    "report model": r"model: holds a model, no results; run",
+    "report run": r"run: no results yet; run `tightframe measure run` first",
+    "report run --theory model": r"model: no folder of a context table",
+    "report run --out good.txt": r"good\.txt: a file stands where a folder is needed",
+    "report damaged": r"damaged.results.step-1\.jsonl:1: not JSON",
+    "report measured": r"x at step 1 was measured on 2 token sets, a \(a\) and b \(b\); keep",
+    "report lossless": r"lossless: its results have no validation loss; measure with tokens",
+    "report study": r"study: this study has no results yet; run",
+    "report table": r"table.manifest\.json: not JSON",
     "train": r"tightframe: --set: setting 'tokens' is missing",
     "train model": r"model: is a folder, expected a file",
     "train none.toml": r"none\.toml: no such file",
@@ -207,6 +220,17 @@ def said(tmp_path_factory):
         "unmeasured": "measures = ['nc1_cdvn']\n[base]\ntokens = 'tokens'\n",
     }.items():
         (folder / f"{name}.toml").write_text(text)
+    (folder / "damaged" / "results").mkdir(parents=True)
+    (folder / "damaged" / "results" / "step-1.jsonl").write_text("no rows")
+    row = Row("x", 1, "val", 1, "next", "all", "val_loss", 2.0, 9, 1, 0)
+    for name, tokens in (("measured", "a"), ("measured", "b"), ("lossless", "a")):
+        header = Header("x", 1, {}, {"name": tokens, "fingerprint": tokens}, {}, {})
+        one = row if name == "measured" else dataclasses.replace(row, metric="nc1_cdnv")
+        write_rows(folder / name / "results" / f"{tokens}.jsonl", header, [one])
+    for name, file in (("study", "study.toml"), ("table", "table.safetensors")):
+        (folder / name).mkdir()
+        (folder / name / file).touch()
+    (folder / "table" / "manifest.json").write_text("{")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "loop"}
     commands = [["measure", *arguments.split()] for arguments, _ in MISTAKES.values()]
     commands += [command.split() for command in OTHERS]
@@ -219,18 +243,17 @@ def said(tmp_path_factory):
     )
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "loop"}
     assert after == before  # nothing is written
-    answer = json.loads(done.stdout)
-    return answer["heavy"], dict(zip([*MISTAKES, *OTHERS], answer["said"], strict=True))
+    return dict(zip([*MISTAKES, *OTHERS], json.loads(done.stdout), strict=True))
 
 
 def test_mistakes_import_nothing_heavy(said):
-    heavy, _ = said
-    assert heavy == []
+    assert [heavy for _, heavy in said.values() if set(heavy) - {"pandas"}] == []
+    assert [said[name][1] for name in MISTAKES if said[name][1]] == []
 
 
 @pytest.mark.parametrize("name", [*MISTAKES, *OTHERS])
 def test_mistakes_are_one_line_that_names_them(said, name):
-    line = said[1][name]
+    line = said[name][0]
     assert re.search(OTHERS[name] if name in OTHERS else MISTAKES[name][1], line), line
     assert line.count("\n") == 1
 

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tightframe.collapse.checks import PREFIXES
-from tightframe.collapse.measures import MEASURES
+from tightframe.collapse.checks import PREFIXES, measure_names
 from tightframe.errors import UserError
 from tightframe.results import WAY
 
@@ -99,7 +98,7 @@ def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> Checkpoints:
         for end in ("low", "high")
     ]
     # Losses have no minimum count, so only a measure tells which one its file was made with.
-    is_measure = chosen["metric"].isin([measure.name for measure in MEASURES])
+    is_measure = chosen["metric"].isin(measure_names())
     facts = chosen.assign(is_measure=is_measure).sort_values(
         ["is_measure", "min_count"], ascending=False, kind="stable"
     )

@@ -9,7 +9,7 @@ import re
 import pandas as pd
 
 from tightframe.analysis.checkpoints import CHECKPOINT, MEASURED, by_plainness
-from tightframe.collapse.measures import MEASURES
+from tightframe.collapse.checks import measure_names
 
 LABELS = ("next", "current", "shuffled")  # in the order in which they are shown
 _STRATUM = re.compile(r"count (\d+)(-\d*)?")
@@ -52,7 +52,7 @@ def stratum_start(subset: str) -> int:
 
 def _measures(rows: pd.DataFrame) -> pd.DataFrame:
     """Without losses, floors and columns of published tables, which are of no layer or stratum."""
-    names = {measure.name for measure in MEASURES}
+    names = set(measure_names())
     return rows[rows["metric"].isin(names) & rows["labels"].isin(LABELS)]
 
 

@@ -1,46 +1,131 @@
-"""Study 2: what geometry the text alone predicts, and how near a trained model has come to it."""
+"""Study 2: what geometry the text alone predicts, and how near a trained model has come to it.
 
-from tightframe.ntp.catalogue import MEASURES, measure_table
-from tightframe.ntp.certificate import Bounds, certify
-from tightframe.ntp.closed_forms import ClosedForm, closed_form
-from tightframe.ntp.comparison import compare, shuffled_proxies, shuffled_support
-from tightframe.ntp.concept_axes import (
-    Concepts,
-    cluster_labels,
-    concepts,
-    orthant_clusters,
-    spectral_clusters,
-)
-from tightframe.ntp.concept_strength import align, concept_strengths
-from tightframe.ntp.concept_study import study_concepts
-from tightframe.ntp.counting import context_table
-from tightframe.ntp.embeddings import Embedded, collect
-from tightframe.ntp.grams import gram_cosine, gram_distance
-from tightframe.ntp.latent_factors import FactorStudy, factor_combinations, one_hot_factors
-from tightframe.ntp.laws import Alignment, PathLaw, path_laws
-from tightframe.ntp.learning import (
-    LearningOrder,
-    learning_order,
-    learning_times,
-    simulate_surrogate,
-)
-from tightframe.ntp.linear import LinearSvm, linear_svm
-from tightframe.ntp.low_rank import LowRank, best_of_rank
-from tightframe.ntp.predict import Prediction, load_prediction, predict_geometry, save_prediction
-from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
-from tightframe.ntp.ridge import RidgePoint, lambda_max, ridge_gap, ridge_path
-from tightframe.ntp.sets import stories_set, synthetic_set
-from tightframe.ntp.similarity import structural_similarity
-from tightframe.ntp.soft_labels import SoftLabels
-from tightframe.ntp.soft_supports import Explanation, explain
-from tightframe.ntp.solutions import load_solution, save_solution
-from tightframe.ntp.storage import load_table, save_table
-from tightframe.ntp.study import compare_run
-from tightframe.ntp.svm import Solution, solve_svm
-from tightframe.ntp.table import ContextTable
-from tightframe.ntp.tracking import GramTracker, language_model_reader
-from tightframe.ntp.ufm import UfmCheckpoint, UfmRun, train_ufm
-from tightframe.ntp.word_pairs import Analogies, analogies, random_quadruples
+Public names are loaded when they are first used (PEP 562), so that a table's folder is checked
+without the libraries that solving needs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
+    from tightframe.ntp.catalogue import MEASURES, measure_table
+    from tightframe.ntp.certificate import Bounds, certify
+    from tightframe.ntp.closed_forms import ClosedForm, closed_form
+    from tightframe.ntp.comparison import compare, shuffled_proxies, shuffled_support
+    from tightframe.ntp.concept_axes import (
+        Concepts,
+        cluster_labels,
+        concepts,
+        orthant_clusters,
+        spectral_clusters,
+    )
+    from tightframe.ntp.concept_strength import align, concept_strengths
+    from tightframe.ntp.concept_study import study_concepts
+    from tightframe.ntp.counting import context_table
+    from tightframe.ntp.embeddings import Embedded, collect
+    from tightframe.ntp.grams import gram_cosine, gram_distance
+    from tightframe.ntp.latent_factors import FactorStudy, factor_combinations, one_hot_factors
+    from tightframe.ntp.laws import Alignment, PathLaw, path_laws
+    from tightframe.ntp.learning import (
+        LearningOrder,
+        learning_order,
+        learning_times,
+        simulate_surrogate,
+    )
+    from tightframe.ntp.linear import LinearSvm, linear_svm
+    from tightframe.ntp.low_rank import LowRank, best_of_rank
+    from tightframe.ntp.predict import (
+        Prediction,
+        load_prediction,
+        predict_geometry,
+        save_prediction,
+    )
+    from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
+    from tightframe.ntp.ridge import RidgePoint, lambda_max, ridge_gap, ridge_path
+    from tightframe.ntp.sets import stories_set, synthetic_set
+    from tightframe.ntp.similarity import structural_similarity
+    from tightframe.ntp.soft_labels import SoftLabels
+    from tightframe.ntp.soft_supports import Explanation, explain
+    from tightframe.ntp.solutions import load_solution, save_solution
+    from tightframe.ntp.storage import load_table, save_table
+    from tightframe.ntp.study import compare_run
+    from tightframe.ntp.svm import Solution, solve_svm
+    from tightframe.ntp.table import ContextTable
+    from tightframe.ntp.tracking import GramTracker, language_model_reader
+    from tightframe.ntp.ufm import UfmCheckpoint, UfmRun, train_ufm
+    from tightframe.ntp.word_pairs import Analogies, analogies, random_quadruples
+
+_PUBLIC: dict[str, str] = {
+    "Alignment": "laws",
+    "Analogies": "word_pairs",
+    "Bounds": "certificate",
+    "ClosedForm": "closed_forms",
+    "Concepts": "concept_axes",
+    "ContextTable": "table",
+    "Embedded": "embeddings",
+    "Explanation": "soft_supports",
+    "FactorStudy": "latent_factors",
+    "GramTracker": "tracking",
+    "LearningOrder": "learning",
+    "LinearSvm": "linear",
+    "LowRank": "low_rank",
+    "MEASURES": "catalogue",
+    "PathLaw": "laws",
+    "Prediction": "predict",
+    "ProxyReport": "proxies",
+    "RidgePoint": "ridge",
+    "SoftLabels": "soft_labels",
+    "Solution": "svm",
+    "UfmCheckpoint": "ufm",
+    "UfmRun": "ufm",
+    "align": "concept_strength",
+    "analogies": "word_pairs",
+    "best_of_rank": "low_rank",
+    "certify": "certificate",
+    "closed_form": "closed_forms",
+    "cluster_labels": "concept_axes",
+    "collect": "embeddings",
+    "compare": "comparison",
+    "compare_run": "study",
+    "concept_strengths": "concept_strength",
+    "concepts": "concept_axes",
+    "context_table": "counting",
+    "explain": "soft_supports",
+    "factor_combinations": "latent_factors",
+    "gram_cosine": "grams",
+    "gram_distance": "grams",
+    "lambda_max": "ridge",
+    "language_model_reader": "tracking",
+    "learning_order": "learning",
+    "learning_times": "learning",
+    "linear_svm": "linear",
+    "load_prediction": "predict",
+    "load_solution": "solutions",
+    "load_table": "storage",
+    "measure_table": "catalogue",
+    "one_hot_factors": "latent_factors",
+    "orthant_clusters": "concept_axes",
+    "path_laws": "laws",
+    "predict_geometry": "predict",
+    "proxy": "proxies",
+    "proxy_report": "proxies",
+    "random_quadruples": "word_pairs",
+    "ridge_gap": "ridge",
+    "ridge_path": "ridge",
+    "save_prediction": "predict",
+    "save_solution": "solutions",
+    "save_table": "storage",
+    "shuffled_proxies": "comparison",
+    "shuffled_support": "comparison",
+    "simulate_surrogate": "learning",
+    "solve_svm": "svm",
+    "spectral_clusters": "concept_axes",
+    "stories_set": "sets",
+    "structural_similarity": "similarity",
+    "study_concepts": "concept_study",
+    "synthetic_set": "sets",
+    "train_ufm": "ufm",
+}
 
 __all__ = [
     "MEASURES",
@@ -113,3 +198,13 @@ __all__ = [
     "synthetic_set",
     "train_ufm",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

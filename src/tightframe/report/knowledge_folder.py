@@ -23,11 +23,11 @@ import pydantic
 from tightframe.errors import UserError
 from tightframe.formats import Count, Record, Sha256, check_digest, read_json, read_signed
 from tightframe.knowledge.data.outputs import read_outputs
-from tightframe.knowledge.study.study_files import read_verdicts
+from tightframe.knowledge.study.verdict_files import read_verdicts
+from tightframe.report.inputs import STUDY, is_study
 from tightframe.results import read_csv
 from tightframe.settings import read_toml
 
-STUDY = "study.toml"
 _STUDY = "tightframe knowledge study"
 _ARM = ("n_facts", "exposures")
 _INTERVAL = ("value", "low", "high")
@@ -126,11 +126,6 @@ class _Report(_Part):
     n_scored: Count
     answers: Sha256
     fingerprint: str
-
-
-def is_study(path: Path) -> bool:
-    """Whether this is the folder of a knowledge study."""
-    return (path / STUDY).is_file()
 
 
 def read_study(path: Path) -> Study:

@@ -15,9 +15,9 @@ import pandas as pd
 from tightframe.files import read_text, whole_file, write_text
 from tightframe.formats import read_json
 from tightframe.knowledge.study.arm_tables import at_cell, cells
-from tightframe.knowledge.study.study_files import (
+from tightframe.knowledge.study.study_files import SETTINGS
+from tightframe.knowledge.study.verdict_files import (
     RESULTS,
-    SETTINGS,
     TABLES,
     VERDICTS,
     read_verdicts,

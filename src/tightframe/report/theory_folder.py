@@ -23,6 +23,7 @@ from tightframe.ntp.solutions import best_solution, load_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.ntp.table import ContextTable
 from tightframe.report.by_token import readable, visible
+from tightframe.report.inputs import check_theory
 from tightframe.report.theory import (
     AT_SAME_LOSS,
     MOST_CONTEXTS,
@@ -44,17 +45,9 @@ MOST_CONCEPTS = 12
 MOST_TRIPLETS = 64  # of the proxy of a table that is too large for heat maps
 
 
-def is_theory(path: Path) -> bool:
-    """Whether this is the folder of a context table."""
-    return (path / "table.safetensors").is_file()
-
-
 def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
     """What is known of a table, and what that was made from."""
-    if not is_theory(path):
-        raise UserError(
-            f"{path}: no folder of a context table; make one with `tightframe ntp table`"
-        )
+    check_theory(path)
     table = load_table(path)
     small = table.vocab_size <= MOST_TOKENS and table.n_contexts <= MOST_CONTEXTS
     rank = None if small else min(MOST_TRIPLETS, table.vocab_size, table.n_contexts)

@@ -14,28 +14,23 @@ results/results.jsonl      scores and differences as rows of this package
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, sha256, whole_file
-from tightframe.formats import FileName, Record, Sha256, check_digest, read_signed
-from tightframe.knowledge.data.json_lines import write_report
+from tightframe.files import fingerprint, whole_file
 from tightframe.knowledge.study.arm_tables import COLUMNS, arm_differences, score_table
 from tightframe.knowledge.study.study_runs import StudyRun
+from tightframe.knowledge.study.verdict_files import QUESTIONS, RESULTS, TABLES, write_verdicts
 from tightframe.knowledge.study.verdicts import Decision, DecisionRule, decide
 from tightframe.results import Header, Row, write_csv, write_rows
 from tightframe.settings import read_toml, resolve
 
 SETTINGS = "study.toml"
 RUNS = "runs"
-RESULTS = "results"
-VERDICTS = "verdicts.json"
-QUESTIONS = "questions.parquet"
-TABLES = ("runs", "timings", "asked", "scores", "differences")  # of the results, as CSV
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,33 +75,6 @@ def collect(study: Path) -> Collected:
     )
     _write(study, settings, found)
     return found
-
-
-class _Verdicts(Record):
-    """What verdicts.json holds."""
-
-    verdicts: tuple[dict[str, Any], ...]
-    tables: dict[FileName, Sha256]  # of the tables beside it
-    fingerprint: str
-
-
-def write_verdicts(folder: Path, verdicts: Sequence[Mapping[str, Any]]) -> None:
-    """Write verdicts.json for a folder whose tables are written, with their digests.
-
-    The timings have none: verdicts made again are the same bytes.
-    """
-    names = (QUESTIONS, *(f"{table}.csv" for table in TABLES if table != "timings"))
-    digests = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
-    write_report(folder / VERDICTS, {"verdicts": verdicts, "tables": digests})
-
-
-def read_verdicts(folder: Path) -> tuple[dict[str, Any], ...]:
-    """Return the verdicts of a folder of results; a table that has changed since is refused."""
-    remedy = "run `tightframe knowledge study` again"
-    about: _Verdicts = read_signed(folder / VERDICTS, _Verdicts, remedy=remedy)
-    for name, digest in about.tables.items():
-        check_digest(folder / name, digest)
-    return about.verdicts
 
 
 def _write(study: Path, settings: dict[str, Any], found: Collected) -> None:
