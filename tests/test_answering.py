@@ -9,7 +9,7 @@ from tightframe.knowledge.answers.answering import answer_questions, token_limit
 from tightframe.knowledge.answers.asking import prompts
 from tightframe.knowledge.data.output_files import load_answers
 from tightframe.knowledge.evaluation.scoring import score_outputs
-from tightframe.knowledge.models.learners import Said
+from tightframe.knowledge.models.exchanges import Said
 
 
 class Parrot(Untrainable):

@@ -13,7 +13,7 @@ from tightframe.knowledge.answers.asking import (
 )
 from tightframe.knowledge.data.records import Fact, Question
 from tightframe.knowledge.making.clozes import cloze_of_fact, cloze_of_question
-from tightframe.knowledge.models.learners import Prompt
+from tightframe.knowledge.models.exchanges import Prompt
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 

@@ -16,7 +16,7 @@ from tightframe.knowledge.data.benchmark import read_facts, write_facts
 from tightframe.knowledge.ensemble.cluster_files import save_clusters
 from tightframe.knowledge.ensemble.clusters import facts_fingerprint, semantic_clusters
 from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
-from tightframe.knowledge.models.learners import Prompt
+from tightframe.knowledge.models.exchanges import Prompt
 from tightframe.knowledge.training.injection import InjectSettings, inject, load_learner
 from tightframe.knowledge.training.injection_runs import facts_digest
 from tightframe.lm.runs import log_text

@@ -6,7 +6,7 @@ from tightframe.analysis.fact_embeddings import AskedFact, embed_facts
 from tightframe.analysis.fact_variants import answer_variants
 from tightframe.errors import UserError
 from tightframe.knowledge.data.spans import Span
-from tightframe.knowledge.models.learners import Lesson, Prompt
+from tightframe.knowledge.models.exchanges import Lesson, Prompt
 from tightframe.lm.objectives import collate
 
 ARMS = ("clm_sp", "bilm_sp", "bilm_mlm", "bilm_ed")

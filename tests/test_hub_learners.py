@@ -13,8 +13,9 @@ from tightframe import progress
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import MASK
 from tightframe.knowledge.models import hub_learners
+from tightframe.knowledge.models.exchanges import Lesson, Prompt, Said
 from tightframe.knowledge.models.hub_learners import LoRA, load_hub_learner
-from tightframe.knowledge.models.learners import Learner, Lesson, Prompt, Said
+from tightframe.knowledge.models.learners import Learner
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.objectives import collate
 

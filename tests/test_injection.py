@@ -11,7 +11,7 @@ from example_facts import example_facts, write_facts
 from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.knowledge.ensemble.clusters import facts_fingerprint
-from tightframe.knowledge.models.learners import Prompt
+from tightframe.knowledge.models.exchanges import Prompt
 from tightframe.knowledge.models.networks import Network
 from tightframe.knowledge.training.injection import (
     InjectionRun,

@@ -20,7 +20,7 @@ from tightframe.knowledge.answers.inquiry import (
 )
 from tightframe.knowledge.ensemble.clusters import semantic_clusters
 from tightframe.knowledge.ensemble.scope import fit_scope
-from tightframe.knowledge.models.learners import Prompt, Said
+from tightframe.knowledge.models.exchanges import Prompt, Said
 from tiny_encoders import save_encoder
 
 

@@ -11,7 +11,7 @@ from tightframe.errors import UserError
 from tightframe.jobs import recall_geometry
 from tightframe.knowledge.data.benchmark import write_facts
 from tightframe.knowledge.data.records import Question
-from tightframe.knowledge.models.learners import Prompt
+from tightframe.knowledge.models.exchanges import Prompt
 from tightframe.knowledge.training.injection import InjectSettings, inject
 from tightframe.report.recall import section
 

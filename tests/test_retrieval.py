@@ -17,8 +17,8 @@ from tightframe.knowledge.answers.retrieval import with_context
 from tightframe.knowledge.data.benchmark import load_benchmark
 from tightframe.knowledge.data.output_files import load_answers
 from tightframe.knowledge.data.records import Fact, fact_id
+from tightframe.knowledge.models.exchanges import Prompt
 from tightframe.knowledge.models.hub_learners import load_hub_learner
-from tightframe.knowledge.models.learners import Prompt
 from tightframe.knowledge.training.injection import InjectSettings, inject
 
 

@@ -10,7 +10,7 @@ from tightframe.knowledge.answers.answering import answer_questions, token_limit
 from tightframe.knowledge.answers.asking import prompts
 from tightframe.knowledge.data.outputs import read_outputs
 from tightframe.knowledge.evaluation.score_files import score_report
-from tightframe.knowledge.models.learners import Said
+from tightframe.knowledge.models.exchanges import Said
 from tightframe.knowledge.models.sampling import next_tokens
 
 FACTS = example_facts()

@@ -14,7 +14,8 @@ from torch import Tensor
 from tightframe.analysis.fact_variants import LEAST, Variant, answer_variants
 from tightframe.errors import UserError
 from tightframe.knowledge.data.spans import MAX_SPAN, Span
-from tightframe.knowledge.models.learners import EmbeddingLearner, Lesson, Prompt
+from tightframe.knowledge.models.exchanges import Lesson, Prompt
+from tightframe.knowledge.models.learners import EmbeddingLearner
 from tightframe.lm.borrowing import left_as_found
 from tightframe.lm.interface import IGNORE, LanguageModel
 from tightframe.lm.objectives import Example, collate

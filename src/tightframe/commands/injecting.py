@@ -67,8 +67,7 @@ def inject(
     """
     from tightframe.knowledge.data.benchmark import load_benchmark
     from tightframe.knowledge.data.spans import MAX_SPAN
-    from tightframe.knowledge.training.injection import InjectSettings
-    from tightframe.knowledge.training.injection import inject as inject_facts
+    from tightframe.knowledge.training.injection_runs import InjectSettings, check_injection
     from tightframe.settings import overrides, resolve
 
     given = {
@@ -90,6 +89,9 @@ def inject(
         say(f"max_span {settings.max_span}: longer than the {MAX_SPAN} words published")
     if strict:
         load_benchmark(settings.data, strict=True)
+    check_injection(settings)
+    from tightframe.knowledge.training.injection import inject as inject_facts  # imports torch
+
     run = inject_facts(settings)
     last = next(record for record in reversed(run.log) if record["kind"] == "train")
     facts = run.facts

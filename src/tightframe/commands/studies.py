@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tightframe.commands.console import Assignments, Json, Names, Numbers, done, say
 from tightframe.errors import UserError
+from tightframe.files import check_writable
 
 
 def study(
@@ -61,13 +62,14 @@ def study(
         Print one JSON object on standard output.
     """
     from tightframe.jobs.knowledge_study import run_study, study_settings
-    from tightframe.report.knowledge_study import publish
     from tightframe.settings import overrides
 
     given = {"arms": arms, "n_facts": n_facts, "seeds": seeds, "exposures": exposures}
     given |= {"batch_tokens": batch_tokens}
     values = overrides(set_ or ()) | {k: value for k, value in given.items() if value is not None}
     facts = data if data is not None else _default_data()
+    if report is not None:
+        check_writable(report)
     found = run_study(study_settings(config, values), facts, out, workers=workers, say=say)
     verdicts = [decision.to_dict() for decision in found.decisions]
     lines = [
@@ -75,7 +77,11 @@ def study(
         f"{one.verdict}" + (f" ({one.note})" if one.note else "")
         for one in found.decisions
     ]
-    page = None if report is None else str(publish(out, report))
+    page = None
+    if report is not None:
+        from tightframe.report.knowledge_study import publish  # imports matplotlib
+
+        page = str(publish(out, report))
     lines.append(f"{page or out}: written")
     done("\n".join(lines), json, out=str(out), verdicts=verdicts, report=page)
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-import torch
 from pydantic import NonNegativeInt, PositiveInt
 
 from tightframe.errors import UserError, nearest
-from tightframe.files import exclusive
+from tightframe.files import check_writable, exclusive
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.knowledge.data.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.data.records import Fact
@@ -28,7 +27,12 @@ from tightframe.knowledge.models.arms import ARMS
 from tightframe.knowledge.study.study_files import RUNS, SETTINGS, Collected, collect
 from tightframe.knowledge.study.study_runs import REORDERED, StudyRun
 from tightframe.knowledge.study.verdicts import DecisionRule
-from tightframe.knowledge.training.injection import InjectSettings, choose_facts
+from tightframe.knowledge.training.injection_runs import (
+    InjectSettings,
+    check_network,
+    choose_facts,
+)
+from tightframe.lm.sizes import may_have_gpu
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 # Of an injection; the grid decides them, or the study itself.
@@ -148,6 +152,9 @@ def plan(settings: StudySettings, data: Path, out: Path) -> Plan:
         choose_facts(facts, run.settings)
     recorded = as_dict(settings) | {"data": data.name, "facts": facts_fingerprint(facts)}
     _refuse_other(out / SETTINGS, recorded)
+    check_writable(out)
+    for run in planned.values():
+        check_network(run.settings)
     runs = sorted(planned.values(), key=lambda run: -run.lessons)
     return Plan(out, recorded, facts, runs)
 
@@ -252,6 +259,14 @@ def _job(run: PlannedRun) -> Job:
 def _workers(runs: list[PlannedRun], threads: int) -> int:
     """How many of the runs have a core for each of their threads; a GPU takes one at a time."""
     devices = {run.settings.device for run in runs}
-    if "cuda" in devices or ("auto" in devices and torch.cuda.is_available()):
+    if "cuda" in devices or ("auto" in devices and _gpu_found()):
         return 1
     return max(1, cores() // threads)
+
+
+def _gpu_found() -> bool:
+    if not may_have_gpu():
+        return False
+    import torch
+
+    return torch.cuda.is_available()

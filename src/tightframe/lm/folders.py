@@ -52,6 +52,21 @@ def check_model(source: str | Path) -> None:
         check_weights(folder)
 
 
+def check_loadable(source: str) -> None:
+    """Refuse a folder without the files of any model of transformers, or an unknown name."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        if is_path(source):
+            raise UserError(f"{source}: no such folder; expected a model")
+        hub.check_available(source, "config.json")
+    elif (base := base_of(path)) is not None:
+        raise UserError(
+            f"{source}: is an adapter of {base}; give the merged model (merge_and_unload of peft)"
+        )
+    else:
+        check_weights(path)
+
+
 def is_path(source: str | Path) -> bool:
     """Whether only a folder can be meant: a name on the hub is NAME or OWNER/NAME."""
     folder = Path(source).expanduser()

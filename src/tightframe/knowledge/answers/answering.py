@@ -11,8 +11,9 @@ from tightframe.knowledge.data.records import Decoding, Output
 from tightframe.knowledge.data.spans import fact_generator
 from tightframe.knowledge.models.decodable import Decodable
 from tightframe.knowledge.models.decoding import room
+from tightframe.knowledge.models.exchanges import MAX_NEW_TOKENS
 from tightframe.knowledge.models.hub_base import HUB_NEW_TOKENS
-from tightframe.knowledge.models.learners import MAX_NEW_TOKENS, Learner
+from tightframe.knowledge.models.learners import Learner
 
 SPARE = 4  # tokens beyond the longest gold answer
 PAPER_TOKENS, PAPER_TOKENS_BOTH_WAYS = 256, 266  # of an answer, as published

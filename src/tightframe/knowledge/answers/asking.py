@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from tightframe.knowledge.data.records import MASK, TYPES, Fact, Question, Type
 from tightframe.knowledge.evaluation.scoring import position
 from tightframe.knowledge.making.clozes import answer_span, cloze_of_fact, cloze_of_question
-from tightframe.knowledge.models.learners import Prompt
+from tightframe.knowledge.models.exchanges import Prompt
 
 Asking: TypeAlias = Literal[
     "cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"

@@ -20,7 +20,8 @@ from tightframe.knowledge.ensemble.routing import Rule, choose, text_of
 from tightframe.knowledge.ensemble.scope import Scope
 from tightframe.knowledge.ensemble.text_embeddings import WeightedWords
 from tightframe.knowledge.making.clozes import cloze_of_question
-from tightframe.knowledge.models.learners import Form, Learner, Objective, Prompt, Said
+from tightframe.knowledge.models.exchanges import Form, Objective, Prompt, Said
+from tightframe.knowledge.models.learners import Learner
 
 FAR = 0.4  # a cosine of weighted words: 99 % of other facts' questions are below, 1 % of own ones
 FEW = 10_000  # texts: who has read fewer, and nothing else, understands no question

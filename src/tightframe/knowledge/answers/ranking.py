@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -25,13 +25,29 @@ from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.data.spans import fact_generator
 from tightframe.knowledge.evaluation.paired import Estimate, estimates
 from tightframe.knowledge.evaluation.scores import normal_form
-from tightframe.knowledge.models.learners import Learner
+from tightframe.knowledge.models.exchanges import Objective, Prompt
 
 N_CANDIDATES = 20
 
 # filled: log P(sentence filled with the candidate) - log P(candidate as a sentence).
 # span: the sum of the log-probabilities of the candidate's tokens and its end.
 Rule: TypeAlias = Literal["filled", "span"]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What gives candidates their log-probabilities, as a `Learner` does."""
+
+    @property
+    def objective(self) -> Objective:
+        """What it has learnt by."""
+        ...
+
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """How likely each candidate is as the answer to its prompt, nats."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +138,7 @@ def candidates(
 
 
 def rank_questions(
-    learner: Learner, facts: Sequence[Fact], *, n: int = N_CANDIDATES, seed: int = 0
+    learner: Scorer, facts: Sequence[Fact], *, n: int = N_CANDIDATES, seed: int = 0
 ) -> list[Rank]:
     """Rank the gold answer of each fact's cloze question among other facts' answers.
 

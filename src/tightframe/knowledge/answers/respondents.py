@@ -25,7 +25,8 @@ from tightframe.errors import UserError
 from tightframe.knowledge.answers.inquiry import Panel, Respondent
 from tightframe.knowledge.ensemble.clusters import facts_fingerprint
 from tightframe.knowledge.ensemble.scoping import load_scoped
-from tightframe.knowledge.models.learners import Form, Learner, Objective
+from tightframe.knowledge.models.exchanges import Form, Objective
+from tightframe.knowledge.models.learners import Learner
 from tightframe.settings import read_toml, resolve, write_toml
 
 MANIFEST = "ensemble.toml"

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Literal, TypeAlias
 
 from tightframe.errors import UserError, nearest
-from tightframe.knowledge.models.learners import Objective
+from tightframe.knowledge.models.exchanges import Objective
 
 # causal: read and answered left to right. prefix: the prompt is read both ways, the answer follows
 # left to right. slots: everything is read both ways, the answer stands in slots after the prompt.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from tightframe.knowledge.models.arms import Layout
-from tightframe.knowledge.models.learners import Objective
+from tightframe.knowledge.models.exchanges import Objective
 from tightframe.lm.interface import LanguageModel
 
 

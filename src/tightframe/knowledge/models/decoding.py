@@ -15,7 +15,7 @@ from torch import Tensor
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import MASK
 from tightframe.knowledge.models.decodable import Decodable
-from tightframe.knowledge.models.learners import Draws, Prompt, Said
+from tightframe.knowledge.models.exchanges import Draws, Prompt, Said
 from tightframe.knowledge.models.sampling import next_tokens
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.loss import score

@@ -9,6 +9,7 @@ from torch import Tensor
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import MASK, Template
+from tightframe.knowledge.models.exchanges import Draws, Lesson, Prompt, Said
 from tightframe.knowledge.models.hub_base import (
     HUB_NEW_TOKENS,
     HubLearner,
@@ -18,7 +19,6 @@ from tightframe.knowledge.models.hub_base import (
     of_prompt,
 )
 from tightframe.knowledge.models.hub_decoding import continued_rows
-from tightframe.knowledge.models.learners import Draws, Lesson, Prompt, Said
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import Example, continued
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tightframe.knowledge.models.learners import Draws
+from tightframe.knowledge.models.exchanges import Draws
 from tightframe.knowledge.models.sampling import next_tokens
 
 # New tokens and the cache so far (None at first: all tokens are new) -> logits after the last

@@ -12,6 +12,7 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.formats import check_digest, read_signed
+from tightframe.knowledge.models.exchanges import Objective
 from tightframe.knowledge.models.hub_base import (
     RECORD,
     HubLearner,
@@ -29,7 +30,6 @@ from tightframe.knowledge.models.hub_loading import (
 )
 from tightframe.knowledge.models.hub_masked import MaskedLearner
 from tightframe.knowledge.models.hub_seq2seq import Seq2SeqLearner
-from tightframe.knowledge.models.learners import Objective
 
 __all__ = ["HubLearner", "LoRA", "load_hub_learner"]
 

@@ -12,7 +12,7 @@ import torch
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.knowledge.models.hub_base import Kind, LoRA, quietly
-from tightframe.lm.folders import base_of, check_weights, is_path
+from tightframe.lm.folders import check_loadable
 from tightframe.lm.pretrained import check_tensors
 
 ADAPTERS = "adapter_model.safetensors"
@@ -43,7 +43,7 @@ def load_pretrained(
     """
     transformers = library("transformers", source)
     path = Path(source).expanduser()
-    check_files(source)
+    check_loadable(source)
     where = str(path) if path.exists() else source
     options: dict[str, Any] = {
         "trust_remote_code": False,
@@ -81,21 +81,6 @@ def load_pretrained(
         raise UserError(f"{source}: has no fast tokenizer (tokenizer.json); convert its tokenizer")
     _keep_ends_only(model, transformers)
     return Loaded(model, tokenizer, kind, getattr(config, "_commit_hash", None))
-
-
-def check_files(source: str) -> None:
-    """Refuse a folder without a model's files, or a name for which nothing answers."""
-    path = Path(source).expanduser()
-    if not path.exists():
-        if is_path(source):
-            raise UserError(f"{source}: no such folder; expected a model")
-        hub.check_available(source, "config.json")
-    elif (base := base_of(path)) is not None:
-        raise UserError(
-            f"{source}: is an adapter of {base}; give the merged model (merge_and_unload of peft)"
-        )
-    else:
-        check_weights(path)
 
 
 def kind_of(config: Any) -> Kind:

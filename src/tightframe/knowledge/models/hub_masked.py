@@ -8,6 +8,7 @@ import numpy as np
 
 from tightframe.errors import UserError
 from tightframe.knowledge.data.spans import fact_generator
+from tightframe.knowledge.models.exchanges import Draws, Lesson, Prompt, Said
 from tightframe.knowledge.models.hub_base import (
     HUB_NEW_TOKENS,
     HubLearner,
@@ -15,7 +16,6 @@ from tightframe.knowledge.models.hub_base import (
     of_fact,
     of_prompt,
 )
-from tightframe.knowledge.models.learners import Draws, Lesson, Prompt, Said
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.objectives import Example
 

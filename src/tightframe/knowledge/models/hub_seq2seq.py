@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tightframe.errors import UserError
+from tightframe.knowledge.models.exchanges import Draws, Lesson, Prompt, Said
 from tightframe.knowledge.models.hub_base import (
     HUB_NEW_TOKENS,
     HubLearner,
@@ -18,7 +19,6 @@ from tightframe.knowledge.models.hub_base import (
 )
 from tightframe.knowledge.models.hub_causal import ANSWER, BY_CONTEXT, end_tokens, last
 from tightframe.knowledge.models.hub_decoding import continued_rows
-from tightframe.knowledge.models.learners import Draws, Lesson, Prompt, Said
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import Example, translated
 

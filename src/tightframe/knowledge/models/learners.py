@@ -8,54 +8,22 @@ Axes: N prompts, C candidates of a prompt, D embedding.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tightframe.knowledge.data.records import Template
+from tightframe.knowledge.models.exchanges import (
+    MAX_NEW_TOKENS,
+    Draws,
+    Lesson,
+    Objective,
+    Prompt,
+    Said,
+)
 from tightframe.lm.interface import Batch
 from tightframe.lm.objectives import Example
-
-# ntp: the whole sentence, token by token. sp: the words that a mask hides. qa: the answer to a
-# question. mlm: tokens drawn and hidden by the learner itself (encoder-only models of the hub).
-Objective: TypeAlias = Literal["ntp", "sp", "qa", "mlm"]
-
-# cloze: a sentence with one MASK where the answer belongs. question: a question in words.
-# continuation: the words before the answer.
-Form: TypeAlias = Literal["cloze", "question", "continuation"]
-
-MAX_NEW_TOKENS = 32  # of an answer, unless a gold answer is longer
-
-Draws: TypeAlias = Sequence[np.random.Generator]  # one a prompt
-
-
-class Lesson(NamedTuple):
-    """One thing to learn, shown once."""
-
-    fact_id: str
-    objective: Objective
-    prompt: str  # sp: the sentence with one MASK; qa: the question; ntp and mlm: empty
-    target: str  # sp: the words behind the MASK; qa: the answer; ntp and mlm: the sentence
-    draw: int = 0  # which exposure of the fact this is; what is random in a lesson depends on it
-
-
-class Prompt(NamedTuple):
-    """What is put to a learner."""
-
-    form: Form
-    text: str
-    context: str = ""  # to read before it; cut from its beginning where there is no room for all
-
-
-class Said(NamedTuple):
-    """What a learner answered."""
-
-    text: str  # special tokens removed
-    finish: Literal["end", "length"]
-    template: Template = "plain"
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from tightframe.files import sha256, whole_folder
 from tightframe.formats import Count, Record, Sha256, check_digest, read_signed, write_signed
 from tightframe.knowledge.models import decoding
 from tightframe.knowledge.models.arms import Arm, Layout
-from tightframe.knowledge.models.learners import (
+from tightframe.knowledge.models.exchanges import (
     MAX_NEW_TOKENS,
     Draws,
     Lesson,

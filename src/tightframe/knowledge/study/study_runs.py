@@ -23,7 +23,7 @@ from tightframe.knowledge.evaluation.scores import score_answer
 from tightframe.knowledge.evaluation.scoring import SCALE, SCORES, position
 from tightframe.knowledge.models.arms import find_arm
 from tightframe.knowledge.study.arm_tables import CORRECT, RANKED
-from tightframe.knowledge.training.injection import InjectionRun
+from tightframe.knowledge.training.injection_runs import InjectionRun
 
 ANSWERS = "answers"
 RANKS = "ranks.jsonl"

@@ -15,7 +15,8 @@ from tightframe.files import exclusive
 from tightframe.knowledge.data.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import facts_fingerprint
-from tightframe.knowledge.models.learners import Learner, Lesson
+from tightframe.knowledge.models.exchanges import Lesson
+from tightframe.knowledge.models.learners import Learner
 from tightframe.knowledge.training.injection_runs import (
     FACTS,
     InjectionRun,

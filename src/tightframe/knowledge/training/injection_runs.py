@@ -15,19 +15,31 @@ import pydantic
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint
-from tightframe.knowledge.data.benchmark import read_facts
+from tightframe.files import check_writable, fingerprint
+from tightframe.knowledge.data.benchmark import load_benchmark, read_facts
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.data.summary import study_eligible
+from tightframe.knowledge.ensemble.clusters import facts_fingerprint
 from tightframe.knowledge.evaluation.scoring import position
 from tightframe.knowledge.models.arms import Arm, find_arm
 from tightframe.knowledge.training.lessons import Wordings
 from tightframe.knowledge.training.presets import preset
+from tightframe.lm.folders import check_loadable, check_model
 from tightframe.lm.recipes import Share
 from tightframe.lm.runs import RunFolder
+from tightframe.lm.sizes import (
+    TransformerConfig,
+    as_recorded,
+    check_device,
+    check_fits,
+    check_threads,
+    free_cpu_memory,
+    may_have_gpu,
+)
 from tightframe.settings import given_settings
 
 FACTS = "facts.jsonl"
+NETWORK = "network.json"  # of a checkpoint of ours, beside its weights
 
 
 @pydantic.dataclasses.dataclass(
@@ -167,6 +179,70 @@ class InjectionRun(RunFolder[InjectSettings]):
                 "inject again elsewhere"
             )
         return facts
+
+
+def check_injection(settings: InjectSettings) -> None:
+    """Refuse an injection that cannot begin, before torch is loaded.
+
+    Args:
+        settings: As they were given, with "auto" where the machine decides.
+    """
+    facts = choose_facts(load_benchmark(settings.data), settings)
+    check_threads(settings.threads)
+    check_device(settings.device)
+    check_network(settings)
+    check_start(settings)
+    check_writable(settings.out)
+    if (settings.out / "config.toml").exists():
+        settings = as_recorded(settings, InjectionRun.open(settings.out).settings)
+    InjectionRun.check_place(settings, {"data": facts_fingerprint(facts)})
+
+
+def check_network(settings: InjectSettings) -> None:
+    """Refuse sizes of a new network that are impossible, or that no memory can hold.
+
+    Its vocabulary is trained on the facts, so that here it counts as one token.
+    """
+    if settings.model:
+        return
+    config = TransformerConfig(
+        vocab_size=1,
+        width=settings.width,
+        depth=settings.depth,
+        heads=settings.heads,
+        positions=settings.positions,
+    )
+    if settings.device == "cpu" or (settings.device == "auto" and not may_have_gpu()):
+        sizes = f"a network of width {config.width:,} and depth {config.depth:,}"
+        check_fits(config.training_bytes(1), free_cpu_memory(), "cpu", what=sizes)
+
+
+def check_start(settings: InjectSettings) -> None:
+    """Refuse a model to go on from that is not there."""
+    folder = Path(settings.model).expanduser()
+    if not settings.model or (folder / NETWORK).is_file():
+        return
+    if (folder / "config.toml").is_file():
+        RunFolder.open(folder).kept()
+    elif settings.arm:
+        check_model(settings.model)
+    else:
+        check_loadable(settings.model)
+
+
+def check_answerable(source: Path, device: str) -> None:
+    """Refuse what cannot be asked: no finished run of an injection, nor a model of transformers."""
+    check_device(device)
+    if not (source / "config.toml").is_file():
+        check_loadable(str(source))
+        return
+    opened = InjectionRun.open(source)
+    _ = opened.settings  # another kind of run is refused here
+    if not opened.finished:
+        raise UserError(
+            f"{source}: its injection has not come to its end; go on with it by "
+            f"`{InjectionRun.MADE_BY}`, then ask"
+        )
 
 
 def facts_digest(facts: Sequence[Fact]) -> str:

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.data.spans import MAX_SPAN, exposures_of, fact_generator, spans
-from tightframe.knowledge.models.learners import Lesson, Objective
+from tightframe.knowledge.models.exchanges import Lesson, Objective
 from tightframe.knowledge.training.articles import passages
 
 POOL = 64  # batches that are sorted by length together

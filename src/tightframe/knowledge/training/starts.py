@@ -11,7 +11,8 @@ from tightframe.errors import UserError
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.data.spans import spans
 from tightframe.knowledge.models.arms import Arm
-from tightframe.knowledge.models.learners import Learner, Objective
+from tightframe.knowledge.models.exchanges import Objective
+from tightframe.knowledge.models.learners import Learner
 from tightframe.knowledge.models.networks import (
     ABOUT,
     Network,
