@@ -14,7 +14,7 @@ import pandas as pd
 from tightframe.knowledge.data.records import Output
 from tightframe.knowledge.ensemble.ensembles import Answered, Ensemble, save_ensemble
 from tightframe.knowledge.evaluation.paired import estimates
-from tightframe.knowledge.study.study_files import write_verdicts
+from tightframe.knowledge.study.verdict_files import write_verdicts
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
 SCRIPT = "</script><script>window.hacked=1</script>"

@@ -22,7 +22,8 @@ from tightframe.knowledge.ensemble.scoping import (
     save_scoped,
     scope_clusters,
 )
-from tightframe.knowledge.study.study_files import collect, read_verdicts
+from tightframe.knowledge.study.study_files import collect
+from tightframe.knowledge.study.verdict_files import read_verdicts
 from tightframe.knowledge.training.injection import (
     InjectionRun,
     InjectSettings,

@@ -16,7 +16,7 @@ from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.files import write_text
 from tightframe.knowledge.evaluation.paired import estimates
-from tightframe.knowledge.study.study_files import write_verdicts
+from tightframe.knowledge.study.verdict_files import write_verdicts
 from tightframe.report import knowledge, knowledge_page, rendering, report
 from tightframe.report.knowledge_folder import is_study, read_study
 

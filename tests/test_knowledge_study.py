@@ -14,7 +14,7 @@ from tightframe.jobs.knowledge_study import Grid, plan, run_study, study_setting
 from tightframe.jobs.recall_geometry import run_recall_geometry
 from tightframe.knowledge.data.benchmark import write_facts
 from tightframe.knowledge.study import study_files
-from tightframe.knowledge.study.study_files import read_verdicts
+from tightframe.knowledge.study.verdict_files import read_verdicts
 from tightframe.knowledge.study.verdicts import DecisionRule
 from tightframe.report.knowledge_study import publish
 from tightframe.settings import read_toml
