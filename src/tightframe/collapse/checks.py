@@ -162,11 +162,19 @@ def measure_names() -> tuple[str, ...]:
     """Return the names of the catalogue, read from its source: importing it would import torch."""
     source = (resources.files("tightframe") / "collapse" / "catalogue.py").read_text("utf-8")
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    return tuple(
+    written = [
         ast.literal_eval(call.args[0])
         for call in calls
         if isinstance(call.func, ast.Name) and call.func.id == "Measure"
-    )
+    ]
+    return tuple(name for one in written for name in _with_twin(one))
+
+
+def _with_twin(name: str) -> list[str]:
+    """Return the name of a measure, and of its twin by groups if it is debiased."""
+    endings = name.split("_")
+    twin = "_".join("dbg" if ending == "db" else ending for ending in endings)
+    return [name] if twin == name else [name, twin]
 
 
 def layer_names(spec: str) -> list[str]:
