@@ -383,9 +383,52 @@ def test_a_resumed_trainer_goes_on_without_double_rows(tokens, tmp_path):
     run_trainer(tokens, tmp_path / "a", measuring(tmp_path / "a"), **saving)
     run_trainer(tokens, tmp_path / "b", measuring(tmp_path / "b"), max_steps=3, **saving)
     resume = str(tmp_path / "b" / "trainer" / "checkpoint-2")
-    with pytest.warns(UserWarning, match="rows of steps 3 are removed, .* resumed from step 2"):
+    with pytest.warns(UserWarning, match="rows of step 3 are removed, .* resumed from step 2"):
         run_trainer(tokens, tmp_path / "b", measuring(tmp_path / "b"), resume=resume, **saving)
     assert table(tmp_path / "a" / "run") == table(tmp_path / "b" / "run")
+
+
+def test_a_trainer_resumed_from_another_s_checkpoint_removes_no_rows(tokens, tmp_path):
+    def measuring():
+        return CollapseCallback(tokens, out=tmp_path / "run", every=2, measures=MEASURES)
+
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    run_trainer(tokens, tmp_path / "first", measuring(), **saving)
+    other = {**saving, "learning_rate": 1e-4}
+    run_trainer(tokens, tmp_path / "second", max_steps=3, **other)  # of the same base, unmeasured
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    # Rows are of steps 0, 2, 4 and 6: none of step 3 tells whose weights these are.
+    alien = str(tmp_path / "second" / "trainer" / "checkpoint-3")
+    with pytest.raises(UserError, match=r"probe-train-3-.* other weights at step 3, .*`out`"):
+        run_trainer(tokens, tmp_path / "second", measuring(), resume=alien, **other)
+    assert kept == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
+    # Its own checkpoint is known, though step 3 was not measured.
+    expected = table(tmp_path / "run")
+    own = str(tmp_path / "first" / "trainer" / "checkpoint-3")
+    with pytest.warns(UserWarning, match=r"rows of steps 4, 6 are removed, .* from step 3"):
+        run_trainer(tokens, tmp_path / "first", measuring(), resume=own, **saving)
+    assert table(tmp_path / "run") == expected
+
+
+def test_a_checkpoint_that_was_saved_unmeasured_removes_no_rows(tokens, tmp_path):
+    def measuring():
+        return CollapseCallback(tokens, out=tmp_path / "run", every=2, measures=MEASURES)
+
+    model, trained = model_of(tokens), model_of(tokens, seed=1)
+    found = measuring()
+    for step in range(5):
+        found.step(model if step < 3 else trained, step)
+    kept = table(tmp_path / "run")
+    with pytest.raises(UserError, match=r"has rows of step 4, .*its training passed step 3 with"):
+        measuring().step(trained, 3)
+    assert table(tmp_path / "run") == kept
+    found.saved(trained, 3)  # as a loop says it that keeps a checkpoint
+    with pytest.raises(UserError, match=r"probe-train-3-.* other weights at step 3"):
+        measuring().step(model, 3)
+    assert table(tmp_path / "run") == kept
+    with pytest.warns(UserWarning, match=r"rows of step 4 are removed, .* from step 3"):
+        measuring().step(trained, 3)
+    assert {step for step, _ in table(tmp_path / "run")} == {0, 2}
 
 
 def test_trainer_s_default_interval_takes_rows_as_long_as_blocks(tokens, tmp_path):

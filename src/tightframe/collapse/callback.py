@@ -6,8 +6,10 @@ is averaged over steps. Rows have the subset "probe": over a whole split a measu
 number, because plain estimators depend on the counts.
 
 Each step has its own file, `results/probe-SPLIT-STEP-<hash>.jsonl`, written whole. A training that
-is resumed from an earlier step forgets the rows of the steps that it takes again, and says so; one
-that begins anew where there are rows of later steps is another training, and is refused.
+is resumed from an earlier step forgets the rows of the steps that it takes again, and says so. That
+it is the same training is told by its weights: those of a measured step are in the header of its
+rows, those of a checkpoint between them in `probe-SPLIT-STEP-<hash>.saved.json`. One that begins
+anew where there are rows of later steps, or with weights that nobody recorded, is refused.
 """
 
 import dataclasses
@@ -29,6 +31,7 @@ from tightframe.collapse.values import Value
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
+from tightframe.formats import Record, read_signed, write_signed
 from tightframe.lm.borrowing import behind_interface, left_as_found, unwrapped
 from tightframe.lm.runs import Run
 from tightframe.moments.stream import Precision
@@ -37,6 +40,13 @@ from tightframe.results import Header, Row, read_rows, write_rows
 SUBSET = "probe"  # of its rows
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+
+
+class SavedWeights(Record):
+    """What is recorded of a checkpoint that was saved at a step that was not measured."""
+
+    weights: str  # the digest of all of them
+    fingerprint: str
 
 
 class CollapseCallback:
@@ -119,6 +129,28 @@ class CollapseCallback:
             if step % (self.every or 1) == 0:
                 self._measure(measured, step)
 
+    def saved(self, model: nn.Module, step: int) -> None:
+        """Record whose checkpoint of a step it is, so that a training resumed from it is known.
+
+        Trainer and our loop need no call. In a loop of your own, call it when a checkpoint is saved
+        at a step that is not measured, if the training may be resumed from there.
+
+        Args:
+            model: As in `step`.
+            step: Steps taken so far.
+        """
+        if _rank() > 0 or not self._digest or self._run is not None:
+            return
+        if not self._rows(step).exists():
+            with left_as_found(inner := unwrapped(model)):
+                measured = behind_interface(inner, name=self.name)
+                write_signed(self._saved(step), {"weights": _weights(measured)})
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Trainer has saved a checkpoint."""
+        if state.is_world_process_zero:
+            self.saved(given["model"], state.global_step)
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Trainer starts, or goes on from `state.global_step`."""
         self._digest = ""
@@ -162,10 +194,12 @@ class CollapseCallback:
 
         In a run of ours the settings say that it is the same training, also from step 0 on.
         Otherwise one that begins at step 0 is not the one that went on from there: the weights
-        can't tell, as all trainings of one pretrained model begin with the same ones.
+        can't tell, as all trainings of one pretrained model begin with the same ones. One that is
+        resumed from a later step is the same if its weights are those recorded of this step.
         """
+        results, split = self.out / "results", self.probe.split.name
         later: dict[int, Path] = {}
-        for path in (self.out / "results").glob(f"probe-{self.probe.split.name}-*-*.jsonl"):
+        for path in results.glob(f"probe-{split}-*-*.jsonl"):
             at, digest = path.stem.split("-")[2:]
             if digest != self._digest:
                 raise UserError(
@@ -174,36 +208,59 @@ class CollapseCallback:
                 )
             if int(at) > step:
                 later[int(at)] = path
-            elif int(at) == step and _weights(model) != _recorded(path):
-                raise UserError(
-                    f"{path}: is of other weights at step {step}, so of another training; "
-                    "choose another `out`"
-                )
-        for path in later.values() if self._run is not None else ():
-            path.unlink()
-        if not later or self._run is not None:
-            return
-        steps = ", ".join(map(str, sorted(later)))
-        if step == 0:
+        known = self._recorded(step)
+        if known is not None and known[1] != _weights(model):
             raise UserError(
-                f"{self.out / 'results'}: has rows of steps {steps} of an earlier training, and "
-                "this one begins at step 0; choose another `out`, resume from a checkpoint, or "
-                f"remove probe-{self.probe.split.name}-*.jsonl there"
+                f"{known[0]}: is of other weights at step {step}, so of another training; "
+                "choose another `out`"
+            )
+        if later and self._run is None:
+            steps = f"step{'s' if len(later) > 1 else ''} {', '.join(map(str, sorted(later)))}"
+            if step == 0:
+                raise UserError(
+                    f"{results}: has rows of {steps} of an earlier training, and this one begins "
+                    "at step 0; choose another `out`, resume from a checkpoint, or remove "
+                    f"probe-{split}-*.jsonl there"
+                )
+            if known is None:
+                raise UserError(
+                    f"{results}: has rows of {steps}, and nothing there tells that its training "
+                    f"passed step {step} with these weights; choose another `out`, resume from a "
+                    "step that was measured or saved while it was measured, or remove the rows "
+                    "of later steps"
+                )
+            warnings.warn(
+                f"{results}: rows of {steps} are removed, because the training is resumed from "
+                f"step {step} and takes these steps again",
+                UserWarning,
+                stacklevel=2,
             )
         for path in later.values():
             path.unlink()
-        warnings.warn(
-            f"{self.out / 'results'}: rows of steps {steps} are removed, because the training "
-            f"is resumed from step {step} and takes these steps again",
-            UserWarning,
-            stacklevel=2,
-        )
+        for path in results.glob(f"probe-{split}-*-{self._digest}.saved.json"):
+            if int(path.name.split("-")[2]) > step:
+                path.unlink()
+
+    def _recorded(self, step: int) -> tuple[Path, str] | None:
+        """Return the digest of the weights of a step and the file that has it; None if none has."""
+        if (path := self._rows(step)).exists():
+            return path, str(read_rows(path)[0].measurement.get("weights"))
+        if (path := self._saved(step)).exists():
+            return path, read_signed(path, SavedWeights).weights
+        return None
+
+    def _rows(self, step: int) -> Path:
+        """Path of the rows of a step."""
+        name = f"probe-{self.probe.split.name}-{step}-{self._digest}.jsonl"
+        return self.out / "results" / name
+
+    def _saved(self, step: int) -> Path:
+        """Path of the record of a checkpoint that was saved at a step that was not measured."""
+        return self._rows(step).with_suffix(".saved.json")
 
     def _measure(self, model: Model, step: int) -> None:
         """Write the rows of a step, unless the training went on from there."""
-        file = f"probe-{self.probe.split.name}-{step}-{self._digest}.jsonl"
-        path = self.out / "results" / file
-        if path.exists():
+        if (path := self._rows(step)).exists():
             return
         reading = self.probe.read(model, precision=self.precision or "fp32")
         subject = Subject(model, self.name, step, self.out, self._run)
@@ -251,11 +308,6 @@ def _weights(model: Model) -> str:
         patterns = values.detach().contiguous().view(_INTEGERS[values.element_size()])
         digest.update(f"{name} {int(patterns.sum(dtype=torch.int64))} ".encode())
     return digest.hexdigest()[:12]
-
-
-def _recorded(path: Path) -> Any:
-    """The weights that the rows of a file are of."""
-    return read_rows(path)[0].measurement.get("weights")
 
 
 def _rank() -> int:
