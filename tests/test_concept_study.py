@@ -10,7 +10,8 @@ from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer, save_checkpoint
-from tightframe.ntp.concept_study import Asked, study_concepts
+from tightframe.ntp.checks import Asked
+from tightframe.ntp.concept_study import study_concepts
 from tightframe.ntp.storage import save_table
 from tightframe.ntp.table import ContextTable
 

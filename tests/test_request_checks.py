@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tightframe.collapse.checks import layer_names, measure_names
@@ -14,6 +15,8 @@ from tightframe.collapse.measures import MEASURES
 from tightframe.errors import UserError
 from tightframe.files import check_writable
 from tightframe.lm.training import train
+from tightframe.ntp.counting import context_table
+from tightframe.ntp.storage import save_table
 from tightframe.results import Header, Row, write_rows
 from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens
@@ -164,6 +167,62 @@ OTHERS = {
         r"run: belongs to a run with width = 8, not 16"
     ),
     "train --set tokens=tokens --set out=new --measures nc1_cdvn": r"did you mean 'nc1_cdnv",
+    "corpus build good.txt --out new --vocab-size 10": r"a vocabulary of 10 is too small",
+    "corpus build good.txt --out new": r"give a vocab_size or a tokenizer",
+    "corpus build good.txt --out new --vocab-size 300 --block 1": r"block is 1; expected 2",
+    "corpus build good.txt --out new --tokenizer unreadable": r"not a tokenizer\.json, or damaged",
+    "corpus build good.txt --out new --tokenizer measured": r"measured: holds no tokenizer\.json",
+    "corpus build good.txt --out new --tokenizer ./none": r"\./none: no such tokenizer",
+    "corpus build stories --out /proc/x": r"/proc: no files can be written there",
+    "demo --out good.txt": r"good\.txt: a file stands where a folder is needed",
+    "ntp table none --out new": r"none: no such folder; make it with `tightframe corpus build`",
+    "ntp table tokens --out model": r"model: already exists",
+    "ntp table tokens --out new --max-contexts 0": r"max_contexts must be at least 1, got 0",
+    "ntp table tokens --out new --sample-seed 3": r"sample_seed needs max_contexts",
+    "ntp solve none": r"none: no such folder; make a table with `tightframe ntp table`",
+    "ntp solve table": r"table.manifest\.json: not JSON",
+    "ntp solve counted --gap 0": r"counted: gap: 0\.0, expected 1e-10 or more in float64",
+    "ntp path counted --dim 0": r"counted: dim: 0, expected at least 1",
+    "ntp path counted --down-to 0": r"counted: down_to: 0\.0, expected a ridge > 0",
+    "ntp predict counted": r"counted: holds no solution; run `tightframe ntp solve counted` first",
+    "ntp predict counted --from none": r"none: no such file",
+    "ntp predict counted --from proxy --rank 0": r"counted: rank: 0, expected at least 1",
+    "ntp compare ./none --table counted": r"none: no such folder; expected a run or a model",
+    "ntp compare run --table counted --step 4": r"run: has no checkpoint of step 4",
+    "ntp compare coded --table counted": r"coded: brings Python code of its own",
+    "ntp compare run --table counted --batch-tokens 0": r"batch_tokens is 0; expected at least 1",
+    "ntp concepts counted --clusters 1": r"--clusters: 1, expected at least 2",
+    "ntp concepts counted --model ./none": r"none: no such folder; expected a run or a model",
+    "knowledge inject none --out new --arm clm_sp": r"none: no such file",
+    "knowledge inject facts.txt --out new": r"neither arm nor model is given",
+    "knowledge inject facts.txt --out new --arm clm_ps": r"no arm is called 'clm_ps'; did you",
+    "knowledge inject facts.txt --out new --arm clm_ntp --set width=7": (
+        r"width 7 is not divisible by 4 heads"
+    ),
+    "knowledge inject facts.txt --out new --arm clm_ntp --set width=300000": (
+        r"a network of width 300,000 and depth 2 takes about"
+    ),
+    "knowledge inject facts.txt --out new --arm clm_ntp --n-facts 9": r"2 facts are left to inject",
+    "knowledge inject facts.txt --out model --arm clm_ntp": r"model: holds other files, but no run",
+    "knowledge inject facts.txt --out new --model ./none": r"\./none: no such folder; expected a",
+    "knowledge study --data facts.txt --out new --set widht=8": r"did you mean 'width'",
+    "knowledge study --data facts.txt --out new --arms clm_ps": r"unknown arm 'clm_ps'; did you",
+    "knowledge study --data none --out new": r"none: no such file",
+    "knowledge study good.txt --data facts.txt --out new": r"good\.txt: not TOML",
+    "knowledge study --data facts.txt --out new --workers 0": r"workers is 0; expected 1 or more",
+    "knowledge answer model/none --data asked.jsonl --out new.jsonl": r"model/none: no such folder",
+    "knowledge answer run --data asked.jsonl --out new.jsonl": r"config\.toml: unknown setting",
+    "knowledge answer run --data none --out new.jsonl": r"none: no such file",
+    "knowledge answer run --data facts.txt --out new.jsonl": r"nothing to ask: no question has",
+    "knowledge answer run --data asked.jsonl --top 0": r"--top: is 0, expected at least 1",
+    "knowledge rank model/none --data asked.jsonl --out new.jsonl": r"model/none: no such folder",
+    "knowledge cluster facts.txt --k 2 --out new --embedder ./none": r"embedder \./none: no such",
+    "knowledge scope none --negatives facts.txt --out new --encoder ./none": (
+        r"\./none: no such folder; expected a model's folder or a hub name"
+    ),
+    "knowledge scope none --negatives facts.txt --out new --encoder small --set bach=3": (
+        r"unknown setting 'bach'; did you mean 'batch'"
+    ),
     "sweep plan good.txt": r"good\.txt: not TOML",
     "sweep run good.txt": r"good\.txt: not TOML",
     "sweep status good.txt": r"good\.txt: not TOML",
@@ -220,6 +279,11 @@ def said(tmp_path_factory):
         "unmeasured": "measures = ['nc1_cdvn']\n[base]\ntokens = 'tokens'\n",
     }.items():
         (folder / f"{name}.toml").write_text(text)
+    (folder / "facts.txt").write_text("Ann Lee built the mill.\nBo Day sold the mill.\n")
+    asked = {"fact": "Ann Lee built it.", "question": "Who built it?", "answer": "Ann Lee"}
+    (folder / "asked.jsonl").write_text(json.dumps(asked) + "\n")
+    tokens = np.random.default_rng(0).integers(12, size=60)
+    save_table(folder / "counted", context_table(tokens, 1, vocab_size=12))
     (folder / "damaged" / "results").mkdir(parents=True)
     (folder / "damaged" / "results" / "step-1.jsonl").write_text("no rows")
     row = Row("x", 1, "val", 1, "next", "all", "val_loss", 2.0, 9, 1, 0)

@@ -16,9 +16,8 @@ from tightframe.knowledge.data.benchmark import write_facts
 from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.ensemble.clusters import semantic_clusters
 from tightframe.knowledge.ensemble.routing import asked_of
-from tightframe.knowledge.ensemble.scope import calibrate_scope
+from tightframe.knowledge.ensemble.scope import EncoderSettings, calibrate_scope
 from tightframe.knowledge.ensemble.scope_encoder import (
-    EncoderSettings,
     fit_scope_encoder,
     load_scope_encoder,
     save_scope_encoder,

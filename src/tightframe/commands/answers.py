@@ -6,6 +6,7 @@ from typing import Any, Literal
 from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, say, show
 from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
+from tightframe.files import check_writable
 from tightframe.knowledge.data.records import Decoding
 from tightframe.progress import bar
 
@@ -81,11 +82,11 @@ def answer(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.answers.answering import check_new, write_answers
-    from tightframe.knowledge.answers.asking import OF_THE_FACT, left_out, prompts
-    from tightframe.knowledge.answers.retrieval import with_context
+    from tightframe.knowledge.answers.asking import OF_THE_FACT, check_asked, left_out, prompts
     from tightframe.knowledge.data.benchmark import load_benchmark
+    from tightframe.knowledge.data.output_files import check_new
     from tightframe.knowledge.data.outputs import empty_answers
+    from tightframe.knowledge.ensemble.text_embeddings import check_embedder
 
     if among and not context:
         raise UserError("--among: needs --context, what to retrieve of these facts")
@@ -96,6 +97,8 @@ def answer(
         raise UserError(f"--reordered: needs --form {' or '.join(OF_THE_FACT)}, not {form}")
     if max_new_tokens is not None and max_new_tokens < 1:
         raise UserError(f"--max-new-tokens: is {max_new_tokens}, expected at least 1")
+    if top < 1:
+        raise UserError(f"--top: is {top}, expected at least 1")
     name = f"{form}_reordered" if reordered else form
     name += f"_with_{context}" if context else ""
     name += "_paper" if paper_decoding else ""
@@ -108,9 +111,16 @@ def answer(
     excluded = left_out(facts, form, **chosen)
     for reason, n in excluded.items():
         say(f"{data}: {n:,} questions not asked: {reason}")
+    check_asked(asked)
+    _check(run, out, device)
+    passages = load_benchmark(among) if among else facts
+    if context:
+        check_embedder(embedder)
+    from tightframe.knowledge.answers.answering import write_answers  # imports torch
+    from tightframe.knowledge.answers.retrieval import with_context
+
     retrieved = None
     if context:
-        passages = load_benchmark(among) if among else facts
         with bar("texts"):
             retrieved = with_context(asked, passages, passages=context, top=top, embedder=embedder)
         asked = retrieved.asked
@@ -188,15 +198,16 @@ def rank(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.answers.answering import check_new
     from tightframe.knowledge.answers.ranking import rank_questions, save_ranks
     from tightframe.knowledge.data.benchmark import load_benchmark
+    from tightframe.knowledge.data.output_files import check_new
 
     if candidates < 2:
         raise UserError(f"--candidates: is {candidates}, expected at least 2")
     out = _place(run, out, "ranks.jsonl")
     check_new(out)
     facts = load_benchmark(data)
+    _check(run, out, device)
     learner, trained_on = _loaded(run, device)
     with bar("candidates"):
         ranks = rank_questions(learner, facts, n=candidates, seed=seed)
@@ -225,6 +236,14 @@ def _place(model: Path, out: Path | None, name: str) -> Path:
     return out or model / name
 
 
+def _check(model: Path, out: Path, device: str) -> None:
+    """Refuse a model that cannot be asked, or a place that takes no answers."""
+    from tightframe.knowledge.training.injection_runs import check_answerable
+
+    check_answerable(model, device)
+    check_writable(out.parent)
+
+
 def _loaded(model: Path, device: str, *, paper_format: bool = False) -> tuple[Any, str | None]:
     """The learner of a finished run, or a model as it is; and what facts it was trained on."""
     from tightframe.knowledge.training.injection import InjectionRun, load_learner, load_untouched
@@ -232,9 +251,4 @@ def _loaded(model: Path, device: str, *, paper_format: bool = False) -> tuple[An
     if not (model / "config.toml").is_file():
         return load_untouched(model, device=device, paper_format=paper_format), None
     opened = InjectionRun.open(model)
-    if not opened.finished:
-        raise UserError(
-            f"{model}: its injection has not come to its end; go on with it by "
-            f"`{InjectionRun.MADE_BY}`, then ask"
-        )
     return load_learner(model, device=device), opened.facts["data"]

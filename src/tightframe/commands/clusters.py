@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from tightframe.commands.console import Assignments, Flag, Json, Seed, done, dumps, say, show
 from tightframe.errors import UserError
-from tightframe.files import check_new
+from tightframe.files import check_new, check_writable
 from tightframe.progress import bar
 
 
@@ -55,10 +55,13 @@ def cluster(
     from tightframe.knowledge.data.benchmark import load_benchmark
     from tightframe.knowledge.ensemble.cluster_files import save_clusters
     from tightframe.knowledge.ensemble.clusters import semantic_clusters, temporal_clusters
+    from tightframe.knowledge.ensemble.text_embeddings import check_embedder
 
     check_new(out)
     if whole_days and by != "time":
         raise UserError("--whole-days: needs --by time; semantic clusters know no days")
+    check_writable(out.parent)
+    check_embedder(embedder)
     loaded = load_benchmark(facts, strict=strict)
     how: dict[str, Any] = {"embedder": embedder, "seed": seed}
     with bar("texts"):
@@ -234,11 +237,14 @@ def ensemble(
 
 
 def _tuned(encoder: str | None, assignments: list[str] | None, seed: int) -> Any:
+    from tightframe.knowledge.ensemble.text_embeddings import check_encoder
+
     if encoder is None:
         if assignments:
             raise UserError("--set: these are settings of --encoder; name one")
         return None
-    from tightframe.knowledge.ensemble.scope_encoder import EncoderSettings
+    check_encoder(encoder)
+    from tightframe.knowledge.ensemble.scope import EncoderSettings
     from tightframe.settings import overrides, resolve
 
     values = {"encoder": encoder, "seed": seed} | overrides(assignments or [])

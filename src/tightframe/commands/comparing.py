@@ -17,6 +17,8 @@ from tightframe.commands.console import (
     show,
     warnings_said,
 )
+from tightframe.errors import UserError
+from tightframe.files import check_writable
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
@@ -70,7 +72,24 @@ def compare(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.lm.hardware import device_named
+    from tightframe.lm.described import check_described
+    from tightframe.lm.folders import check_model
+    from tightframe.lm.runs import Run
+    from tightframe.lm.sizes import check_device
+    from tightframe.ntp.storage import table_fingerprint
+
+    if batch_tokens < 1:
+        raise UserError(f"batch_tokens is {batch_tokens}; expected at least 1")
+    check_device(device)
+    table_fingerprint(table)
+    check_model(model)
+    folder = Path(model).expanduser()
+    if (folder / "config.toml").is_file():
+        Run.open(folder).kept(step)
+    else:
+        check_described(model, trust_remote_code=trust_remote_code)
+    check_writable(out or table)
+    from tightframe.lm.hardware import device_named  # imports torch
     from tightframe.ntp.study import compare_run, rows_at
 
     with bar() as progress:
@@ -137,10 +156,18 @@ def concepts(
     import pandas as pd
 
     from tightframe.formats import read_json
-    from tightframe.ntp.concept_study import Asked, readable, study_concepts
+    from tightframe.lm.folders import check_model
+    from tightframe.ntp.checks import Asked
+    from tightframe.ntp.storage import table_fingerprint
+
+    asked = Asked(n, clusters, words, model, seed)
+    table_fingerprint(folder)
+    if model is not None:
+        check_model(model)
+    from tightframe.ntp.concept_study import readable, study_concepts  # imports torch
 
     with warnings_said(folder), bar("contexts"):
-        out = study_concepts(folder, Asked(n, clusters, words, model, seed), say=say)
+        out = study_concepts(folder, asked, say=say)
     facts = read_json(out / "concepts.json")
     lines = readable(pd.DataFrame(facts["concepts"]))
     done("\n".join(lines), json, results=str(out), **facts)

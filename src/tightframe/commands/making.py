@@ -8,7 +8,7 @@ from cyclopts.validators import Number
 
 from tightframe.commands.console import Assignments, Flag, Json, Names, done, say
 from tightframe.errors import UserError
-from tightframe.files import check_new
+from tightframe.files import check_new, check_writable
 from tightframe.progress import bar
 
 
@@ -22,7 +22,8 @@ def demo(*, out: Path = Path(), json: Json = False) -> None:
     json
         Print one JSON object on standard output.
     """
-    from tightframe.jobs.demo import run_demo
+    check_writable(out)
+    from tightframe.jobs.demo import run_demo  # imports torch
 
     page = run_demo(out, say=say)
     done(f"open {page}", json, page=str(page))
@@ -92,12 +93,29 @@ def build(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.corpus.sources import check_source
+    from tightframe.corpus.requested import check_request, layout_of
+    from tightframe.corpus.sources import STORIES, check_source
 
+    generated = source == STORIES
+    check_request(
+        generated=generated,
+        layout=layout_of(blocks, generated=generated),
+        block=block,
+        validation_share=validation_share,
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
+        shards=shards,
+        bos=bos,
+        validation=validation,
+        max_tokens=max_tokens,
+        words=words,
+        tokens=tokens,
+    )
     check_source(source, field=field, generated=True)
     if validation is not None:
         check_source(validation, field=field)
     check_new(out)
+    check_writable(out.parent)
     from tightframe.corpus.build import build as build_shards  # imports torch
 
     with bar() as progress:

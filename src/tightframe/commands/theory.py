@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from tightframe.commands.console import Device, Flag, Json, done, dumps, say, show, warnings_said
 from tightframe.errors import UserError
-from tightframe.files import check_new
+from tightframe.files import check_new, check_writable
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
@@ -62,19 +62,29 @@ def table(
     """
     import numpy as np
 
-    from tightframe.corpus.tokens import TokenShards
-    from tightframe.ntp.counting import context_table
+    from tightframe.corpus.manifest import read_manifest
+    from tightframe.ntp.checks import check_counting
     from tightframe.ntp.storage import save_table
 
     if context != "all" and not (context.isdecimal() and int(context) > 0):
         raise UserError(f"--context {context}: expected a number of tokens from 1 on, or all")
     check_new(out)
+    check_writable(out.parent)
+    read_manifest(tokens)
+    length = None if context == "all" else int(context)
+    try:
+        check_counting(length, min_count, min_context, max_contexts, sample_seed, max_length)
+    except ValueError as error:  # their names are those of the arguments
+        raise UserError(f"{error}; see `tightframe ntp table --help`") from None
+    from tightframe.corpus.tokens import TokenShards  # imports torch
+    from tightframe.ntp.counting import context_table
+
     shards = TokenShards.open(tokens)
     with warnings_said(out), bar("pairs"):
         try:
             counted = context_table(
                 shards,
-                None if context == "all" else int(context),
+                length,
                 split=split,
                 min_count=min_count,
                 min_context=min_context,
@@ -131,13 +141,23 @@ def solve(
     json
         Print one JSON object on standard output.
     """
+    from tightframe.lm.sizes import check_device
+    from tightframe.ntp.checks import check_solving
+    from tightframe.ntp.storage import load_table, table_fingerprint
+
+    table_fingerprint(folder)
+    check_device(device)
+    try:
+        check_solving(gap, max_iter, dtype)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from None
+
     import torch
 
     from tightframe.files import fingerprint
     from tightframe.lm.hardware import device_named
     from tightframe.ntp import load_solution, save_solution, solve_svm
     from tightframe.ntp.solutions import facts_of
-    from tightframe.ntp.storage import load_table, table_fingerprint
 
     table = load_table(folder)
     asked = {"table": table_fingerprint(folder), "gap": gap, "max_iter": max_iter, "dtype": dtype}
@@ -198,7 +218,10 @@ def path(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.ntp.paths import path_of_table, path_table
+    from tightframe.ntp.checks import check_path
+
+    check_path(folder, dim=dim, down_to=down_to)
+    from tightframe.ntp.paths import path_of_table, path_table  # imports torch
 
     with bar("steps"):
         written = path_of_table(folder, dim=dim, down_to=down_to, seed=seed, say=say)
@@ -250,7 +273,10 @@ def predict(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.ntp.predicting import predict_table
+    from tightframe.ntp.checks import check_prediction
+
+    check_prediction(folder, source, rank)
+    from tightframe.ntp.predicting import predict_table  # imports torch
 
     with warnings_said(folder):
         path, facts = predict_table(folder, source, rank, say=say)

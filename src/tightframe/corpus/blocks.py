@@ -26,7 +26,6 @@ from jaxtyping import Int32
 from tightframe.corpus.tokens import ShardWriter
 from tightframe.errors import UserError
 
-BLOCKS = ("published", "packed", "whole")
 GROUP = 1_000  # documents that the published chunking concatenates
 OPEN_BLOCKS = 64  # blocks of `whole` that wait for a document which still fits
 _CHUNK_TOKENS = 2**20  # written at once; memory only, never the result

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,21 +12,19 @@ from tokenizers import Tokenizer
 
 from tightframe.corpus import splits, stories
 from tightframe.corpus import tokenizer as tokenizers
-from tightframe.corpus.blocks import BLOCKS, Packed, Published, Whole
+from tightframe.corpus.blocks import Packed, Published, Whole
 from tightframe.corpus.encoding import BATCH_DOCUMENTS, bytes_of_first, encoded
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.readers import STRETCH_BYTES, ChatTemplate
+from tightframe.corpus.requested import check_request, layout_of
 from tightframe.corpus.sources import STORIES, Source, open_source
 from tightframe.corpus.splits import SplitText
 from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards
-from tightframe.errors import UserError, nearest
+from tightframe.errors import UserError
 from tightframe.files import sha256, whole_folder
 
 STORIES_TOKENS = 1_000_000
-LONGEST = 2**24  # tokens of a block: 64 MB, all of which are held to fill one
-
-WORDS = ("word", "bpe")  # tokens of stories
 
 Bos = Literal["auto", "never"]
 """Whether blocks begin with the beginning-of-sequence token that the tokenizer's model expects."""
@@ -90,32 +88,21 @@ def build(
         progress: Called as work goes on.
     """
     generated = not isinstance(source, Source) and str(source) == STORIES
-    layout = blocks or ("whole" if generated else "packed")
-    _check_name("blocks", layout, BLOCKS)
-    _check_name("words", words or WORDS[0], WORDS)
-    least = 3 if layout == "whole" else 2  # end-of-text, a token, end-of-text; or two tokens
-    _check_numbers(
-        validation_share,
-        block,
-        least,
+    layout = layout_of(blocks, generated=generated)
+    given = check_request(
+        generated=generated,
+        layout=layout,
+        block=block,
+        validation_share=validation_share,
         vocab_size=vocab_size,
+        tokenizer=tokenizer,
         shards=shards,
+        bos=bos,
+        validation=validation,
         max_tokens=max_tokens,
+        words=words,
         tokens=tokens,
     )
-    options = {
-        "vocab_size": vocab_size,
-        "tokenizer": tokenizer,
-        "validation": validation,
-        "max_tokens": max_tokens,
-        "words": words,
-        "tokens": tokens,
-        "shards": shards if layout == "published" else None,
-        "bos": bos if bos != "never" else None,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    _check_together(generated, layout, given)
-
     own = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
     template = None if own is None else own.chat_template
     out = Path(out)
@@ -341,53 +328,3 @@ def _finish(
             "all); use smaller blocks (a smaller context) or more text"
         )
     return entry
-
-
-def _check_name(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        hint = nearest(value, known) or f"; expected one of {', '.join(known)}"
-        raise UserError(f"{option}: unknown '{value}'{hint}")
-
-
-def _check_numbers(validation_share: float, block: int, least: int, **counts: int | None) -> None:
-    if not 0 < validation_share < 1:
-        raise UserError(f"validation_share is {validation_share}; expected a number in (0, 1)")
-    if block < least:
-        raise UserError(f"block is {block}; expected {least} tokens or more")
-    if block > LONGEST:
-        raise UserError(f"block is {block:,}; expected at most {LONGEST:,} tokens")
-    for option, count in counts.items():
-        if count is not None and count <= 0:
-            raise UserError(f"{option} is {count}; expected 1 or more")
-
-
-def _check_together(generated: bool, layout: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that don't go with the kind of source, or with each other."""
-    words, names = given.get("words"), given.keys()
-    mistakes = {
-        "tokenizer and vocab_size: give only one of them": {"tokenizer", "vocab_size"} <= names,
-        f"bos with blocks='{layout}': only packed blocks can begin with it; use blocks='packed'": (
-            "bos" in names and layout != "packed"
-        ),
-        "max_tokens with blocks='published': where its shards end depends on the number of "
-        "documents; use shards=1": "max_tokens" in names and given.get("shards", 1) > 1,
-    }
-    if generated:
-        mistakes |= {
-            "max_tokens: stories have no end; use tokens": "max_tokens" in names,
-            "validation: stories make their own; leave it out": "validation" in names,
-            "words and tokenizer: give only one of them": {"words", "tokenizer"} <= names,
-            "words='bpe': give a vocab_size, too": words == "bpe" and "vocab_size" not in names,
-            "vocab_size: goes with words='bpe', not with 'word'": (
-                words == "word" and "vocab_size" in names
-            ),
-        }
-    else:
-        mistakes |= {
-            f"words: only for the source '{STORIES}'; use vocab_size": "words" in names,
-            f"tokens: only for the source '{STORIES}'; use max_tokens": "tokens" in names,
-            "give a vocab_size or a tokenizer": not {"vocab_size", "tokenizer"} & names,
-        }
-    for message, made in mistakes.items():
-        if made:
-            raise UserError(message)

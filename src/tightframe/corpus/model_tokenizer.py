@@ -75,21 +75,15 @@ def load_tokenizer(source: str | Path) -> ModelTokenizer:
     """
     path = Path(source).expanduser()
     folder = path.parent if path.name == _FILE and path.is_file() else path
+    _check_found(source)
     if folder.is_dir() and _is_model(folder):
         return _of_model(str(folder), folder)
-    if path.is_dir() and not (path / _FILE).is_file():
-        raise UserError(f"{path}: holds no {_FILE}; expected a fast tokenizer")
     if path.exists():
         tokenizer = tokenizers.read(path / _FILE if path.is_dir() else path)
         return ModelTokenizer(
             str(source), tokenizer, tokenizers.end_of_text(tokenizer), _before(tokenizer)
         )
-    if isinstance(source, Path) or not _HUB_NAME.fullmatch(source) or path.suffix == ".json":
-        raise UserError(
-            f"{source}: no such tokenizer; expected a {_FILE}, a folder with one, or the name of a "
-            "Hugging Face tokenizer"
-        )
-    return _of_model(source, None)
+    return _of_model(str(source), None)
 
 
 def check_files(source: str | Path) -> None:
@@ -99,11 +93,25 @@ def check_files(source: str | Path) -> None:
         source: As `load_tokenizer` takes it; a name on the hub is left alone.
     """
     path = Path(source).expanduser()
+    _check_found(source)
     for file in (path / name for name in _BESIDE):
         if file.is_file():
             read_json(file)
     if path.is_file() or (path / _FILE).is_file():
         tokenizers.read(path if path.is_file() else path / _FILE)
+
+
+def _check_found(source: str | Path) -> None:
+    """Refuse a place without a tokenizer, and what cannot be a name on the hub."""
+    path = Path(source).expanduser()
+    if path.is_dir() and not _is_model(path) and not (path / _FILE).is_file():
+        raise UserError(f"{path}: holds no {_FILE}; expected a fast tokenizer")
+    named = isinstance(source, str) and _HUB_NAME.fullmatch(source) and path.suffix != ".json"
+    if not path.exists() and not named:
+        raise UserError(
+            f"{source}: no such tokenizer; expected a {_FILE}, a folder with one, or the name of a "
+            "Hugging Face tokenizer"
+        )
 
 
 def _is_model(folder: Path) -> bool:

@@ -33,15 +33,7 @@ def train_bpe(
         special_tokens: Tokens that are no text; they take the first ids.
         at_most: Take fewer tokens from a text that does not support so many, instead of refusing.
     """
-    smallest = N_BYTES + len(special_tokens)
-    if vocab_size < smallest:
-        special = "end-of-text" if tuple(special_tokens) == (END_OF_TEXT,) else "special tokens"
-        raise UserError(
-            f"a vocabulary of {vocab_size:,} is too small; "
-            f"the smallest is {smallest}: the bytes and {special}"
-        )
-    if vocab_size > LARGEST:
-        raise UserError(f"a vocabulary of {vocab_size:,} is too large; the largest is {LARGEST:,}")
+    check_vocab_size(vocab_size, special_tokens=special_tokens)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -59,6 +51,19 @@ def train_bpe(
             f"the largest possible is {largest:,}"
         )
     return prepared(tokenizer)
+
+
+def check_vocab_size(vocab_size: int, *, special_tokens: Sequence[str] = (END_OF_TEXT,)) -> None:
+    """Refuse a vocabulary that has no room for every byte, or that is too large to train."""
+    smallest = N_BYTES + len(special_tokens)
+    if vocab_size < smallest:
+        special = "end-of-text" if tuple(special_tokens) == (END_OF_TEXT,) else "special tokens"
+        raise UserError(
+            f"a vocabulary of {vocab_size:,} is too small; "
+            f"the smallest is {smallest}: the bytes and {special}"
+        )
+    if vocab_size > LARGEST:
+        raise UserError(f"a vocabulary of {vocab_size:,} is too large; the largest is {LARGEST:,}")
 
 
 def word_level(words: Sequence[str]) -> Tokenizer:

@@ -11,7 +11,6 @@ The folder's name is made of the settings and what they were read from; the same
 worked out again.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from tightframe.files import fingerprint, whole_folder
 from tightframe.lm.hub import load_model
 from tightframe.lm.runs import Run
 from tightframe.lm.vocabulary import check_words
+from tightframe.ntp.checks import Asked
 from tightframe.ntp.concept_axes import (
     Cluster,
     Concepts,
@@ -43,33 +43,6 @@ from tightframe.ntp.storage import load_table, table_fingerprint
 from tightframe.ntp.table import ContextTable
 from tightframe.progress import tell
 from tightframe.results import write_csv
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What is asked of the concepts of a table.
-
-    Attributes:
-        n: Concepts, at most.
-        clusters: Of k-means; the orthants are those of the first concepts, as many orthants at
-            most.
-        words: Tokens and contexts shown of each side and orthant.
-        model: A run, a folder or a hub name whose share of each concept is measured.
-        seed: Of k-means.
-    """
-
-    n: int = 10
-    clusters: int = 8
-    words: int = 10
-    model: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("n", "words"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}: {getattr(self, name)}, expected at least 1")
-        if self.clusters < 2:
-            raise UserError(f"--clusters: {self.clusters}, expected at least 2")
 
 
 def study_concepts(

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from jaxtyping import Int32, Int64, UInt64
 
 from tightframe.errors import UserError
+from tightframe.ntp.checks import MEMORY, check_counting
 from tightframe.ntp.documents import Documents, Tokens, documents
 from tightframe.ntp.pairs import (
     Counted,
@@ -25,7 +26,6 @@ from tightframe.ntp.prefixes import n_beginnings, prefixes_by_length
 from tightframe.ntp.table import ContextTable
 from tightframe.progress import tell
 
-MEMORY = 2 * 2**30  # bytes that counting holds at once, beside the table itself
 _DENSE = 0.5  # share of (token, context) pairs above which supports say little
 
 
@@ -68,7 +68,7 @@ def context_table(
         ValueError: An argument out of its range, or ids that are no token ids.
         UserError: No pair in the text, none above the floors, or contexts that do not fit.
     """
-    _check(length, min_count, min_context, max_contexts, sample_seed, max_length, memory)
+    check_counting(length, min_count, min_context, max_contexts, sample_seed, max_length, memory)
     text = documents(tokens, split=split, vocab_size=vocab_size)
     parts = (
         prefixes_by_length(text, max_length)
@@ -230,29 +230,3 @@ def _warn(table: ContextTable) -> None:
             UserWarning,
             stacklevel=3,
         )
-
-
-def _check(
-    length: int | None,
-    min_count: int,
-    min_context: int,
-    max_contexts: int | None,
-    sample_seed: int | None,
-    max_length: int | None,
-    memory: int,
-) -> None:
-    least = {
-        "length": length,
-        "min_count": min_count,
-        "min_context": min_context,
-        "max_contexts": max_contexts,
-        "max_length": max_length,
-        "memory": memory,
-    }
-    for name, value in least.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if sample_seed is not None and max_contexts is None:
-        raise ValueError("sample_seed needs max_contexts, the size of the sample")
-    if max_length is not None and length is not None:
-        raise ValueError(f"max_length is for length=None, got length={length}")

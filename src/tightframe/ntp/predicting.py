@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tightframe.errors import UserError
+from tightframe.ntp.checks import PROXY, no_solution
 from tightframe.ntp.predict import (
     Prediction,
     load_prediction,
@@ -17,8 +18,6 @@ from tightframe.ntp.predict import (
 from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
 from tightframe.ntp.solutions import best_solution, load_solution
 from tightframe.ntp.storage import load_table, table_fingerprint
-
-PROXY = "proxy"
 
 
 def predict_table(
@@ -102,10 +101,7 @@ def _source(folder: Path, source: str | None) -> Path | None:
         return Path(source)
     best = best_solution(folder, table_fingerprint(folder))
     if best is None:
-        raise UserError(
-            f"{folder}: holds no solution; run `tightframe ntp solve {folder}` first, or take "
-            "`--from proxy`"
-        )
+        raise no_solution(folder)
     return best
 
 

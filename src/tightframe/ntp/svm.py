@@ -23,12 +23,12 @@ from jaxtyping import Bool, Float, Real, Shaped
 
 from tightframe.lm.hardware import free_memory
 from tightframe.ntp import certificate
+from tightframe.ntp.checks import LEAST_GAP, check_solving
 from tightframe.ntp.feasible import Constraints
 from tightframe.ntp.grouping import Groups, group
 from tightframe.ntp.splitting import BLOCK, HISTORY, Splitting, product
 from tightframe.progress import tell
 
-LEAST_GAP = {torch.float64: 1e-10, torch.float32: 1e-5}
 RANK = 1e-6  # singular values above this share of the largest count
 EXACT = 1e-6  # below this gap the bounds of a Gram matrix are too coarse to stop by
 CHECK = 5  # steps between checks, until two of them tell how fast the gap falls
@@ -319,13 +319,10 @@ def _checked_weights(
 
 
 def _check_options(gap: float, max_iter: int, dtype: torch.dtype) -> None:
-    if dtype not in LEAST_GAP:
+    name = str(dtype).removeprefix("torch.")
+    if name not in LEAST_GAP:
         raise ValueError(f"dtype: {dtype}, expected torch.float64 or torch.float32")
-    if not LEAST_GAP[dtype] <= gap < 1:
-        name = str(dtype).removeprefix("torch.")
-        raise ValueError(f"gap: {gap}, expected {LEAST_GAP[dtype]} or more in {name}, below 1")
-    if max_iter < 0:
-        raise ValueError(f"max_iter: {max_iter}, expected 0 or more")
+    check_solving(gap, max_iter, name)
 
 
 def needed_memory(rows: int, columns: int, dtype: torch.dtype = torch.float64) -> int:

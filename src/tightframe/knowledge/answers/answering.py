@@ -4,9 +4,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tightframe.errors import UserError
-from tightframe.knowledge.answers.asking import Asked
-from tightframe.knowledge.data.output_files import Answers, by_question, save_answers
+from tightframe.knowledge.answers.asking import Asked, check_asked
+from tightframe.knowledge.data.output_files import (
+    Answers,
+    by_question,
+    check_new,
+    save_answers,
+)
 from tightframe.knowledge.data.records import Decoding, Output
 from tightframe.knowledge.data.spans import fact_generator
 from tightframe.knowledge.models.decodable import Decodable
@@ -43,11 +47,7 @@ def answer_questions(
         Outputs; their `seconds` are the time of the whole over the number of questions, since
         they are answered in batches.
     """
-    if not asked:
-        raise UserError(
-            "nothing to ask: no question has this form and these types; "
-            "choose others, or facts with questions"
-        )
+    check_asked(asked)
     prompts = [one.prompt for one in asked]
     limit = max_new_tokens or token_limit(learner, asked, decoding=decoding)
     draws = None
@@ -123,12 +123,3 @@ def write_answers(
     answers = Answers(str(path), name or learner.name, trained_on, by_question(str(path), outputs))
     save_answers(path, answers)
     return answers
-
-
-def check_new(path: Path) -> None:
-    """Refuse what cannot become a new file of results, before the work and not after it."""
-    if path.suffix != ".jsonl":
-        raise UserError(f"{path}: expected a name that ends with .jsonl")
-    for one in (path, path.with_suffix(".json")):
-        if one.exists():
-            raise UserError(f"{one}: already exists; remove it or choose another name with --out")

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+from tightframe.errors import UserError
 from tightframe.knowledge.data.records import MASK, TYPES, Fact, Question, Type
 from tightframe.knowledge.evaluation.scoring import position
 from tightframe.knowledge.making.clozes import answer_span, cloze_of_fact, cloze_of_question
@@ -37,6 +38,15 @@ class Asked(NamedTuple):
     prompt: Prompt
     answers: tuple[str, ...]  # aliases, the gold one first
     position: str  # where the answer stands in the fact, as `scoring.position`
+
+
+def check_asked(asked: Sequence[Asked]) -> None:
+    """Refuse to put no question at all."""
+    if not asked:
+        raise UserError(
+            "nothing to ask: no question has this form and these types; "
+            "choose others, or facts with questions"
+        )
 
 
 def prompts(

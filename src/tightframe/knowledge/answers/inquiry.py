@@ -15,10 +15,9 @@ import numpy as np
 
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import MASK, Fact, Template
-from tightframe.knowledge.ensemble.clusters import LEXICAL
 from tightframe.knowledge.ensemble.routing import Rule, choose, text_of
 from tightframe.knowledge.ensemble.scope import Scope
-from tightframe.knowledge.ensemble.text_embeddings import WeightedWords
+from tightframe.knowledge.ensemble.text_embeddings import LEXICAL, WeightedWords
 from tightframe.knowledge.making.clozes import cloze_of_question
 from tightframe.knowledge.models.exchanges import Form, Objective, Prompt, Said
 from tightframe.knowledge.models.learners import Learner

@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from tightframe.errors import UserError
 from tightframe.knowledge.answers.asking import Asked
 from tightframe.knowledge.data.records import MASK, Fact
-from tightframe.knowledge.ensemble.clusters import LEXICAL
-from tightframe.knowledge.ensemble.text_embeddings import WeightedWords
+from tightframe.knowledge.ensemble.text_embeddings import LEXICAL, WeightedWords
 from tightframe.knowledge.ensemble.text_encoders import model_embeddings
 from tightframe.knowledge.evaluation.scores import normal_form
 

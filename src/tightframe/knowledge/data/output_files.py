@@ -87,3 +87,12 @@ def load_answers(path: str | Path) -> Answers:
 
 def _whose(path: Path) -> Path:
     return path.with_suffix(".json")
+
+
+def check_new(path: Path) -> None:
+    """Refuse what cannot become a new file of results, before the work and not after it."""
+    if path.suffix != ".jsonl":
+        raise UserError(f"{path}: expected a name that ends with .jsonl")
+    for one in (path, path.with_suffix(".json")):
+        if one.exists():
+            raise UserError(f"{one}: already exists; remove it or choose another name with --out")

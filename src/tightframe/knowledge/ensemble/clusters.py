@@ -16,9 +16,11 @@ from jaxtyping import Float
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.knowledge.data.records import Fact
-from tightframe.knowledge.ensemble.text_embeddings import dimensions, lexical_embeddings
-
-LEXICAL = "tf-idf"  # the embedder that needs no model
+from tightframe.knowledge.ensemble.text_embeddings import (
+    LEXICAL,
+    dimensions,
+    lexical_embeddings,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,12 @@ Axes: N texts, K clusters, V words and word pairs.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
+import pydantic
 from jaxtyping import Bool, Float, Int
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from scipy.special import expit
 
 from tightframe.errors import UserError
@@ -21,6 +23,24 @@ from tightframe.knowledge.ensemble.clusters import Clusters
 from tightframe.knowledge.ensemble.text_embeddings import WeightedWords
 
 WEAKNESS = 1000.0  # of the penalty: scikit-learn's C
+
+
+@pydantic.dataclasses.dataclass(
+    frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+)
+class EncoderSettings:
+    """How an encoder is fine-tuned; the defaults are the paper's.
+
+    AdamW without weight decay, the rate falling linearly to zero, gradients clipped at norm 1.
+    """
+
+    encoder: str  # a local folder or a name of the hub; the paper's: microsoft/deberta-v3-large
+    learning_rate: PositiveFloat = 2e-5  # at the start
+    batch: PositiveInt = 128  # texts of a step; the paper: 32 on each of 4 devices
+    epochs: PositiveInt = 10
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    seed: NonNegativeInt = 0  # of the new output layer, the order and dropout
+    device: str = "cpu"
 
 
 @runtime_checkable

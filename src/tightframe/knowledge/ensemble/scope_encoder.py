@@ -13,13 +13,11 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import pydantic
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
@@ -28,30 +26,12 @@ from tightframe.formats import FileName, Record, Sha256, check_digest, read_sign
 from tightframe.knowledge.data.json_lines import write_report
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.ensemble.clusters import Clusters
-from tightframe.knowledge.ensemble.scope import Scope, statements
+from tightframe.knowledge.ensemble.scope import EncoderSettings, Scope, statements
 from tightframe.knowledge.ensemble.text_encoders import BATCH, TextEncoder, load_encoder
 from tightframe.progress import tell
 
 _SCOPE = "scope.json"
 _KEYS = {"clusters", "threshold", "scale", "shift"}
-
-
-@pydantic.dataclasses.dataclass(
-    frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-)
-class EncoderSettings:
-    """How an encoder is fine-tuned; the defaults are the paper's.
-
-    AdamW without weight decay, the rate falling linearly to zero, gradients clipped at norm 1.
-    """
-
-    encoder: str  # a local folder or a name of the hub; the paper's: microsoft/deberta-v3-large
-    learning_rate: PositiveFloat = 2e-5  # at the start
-    batch: PositiveInt = 128  # texts of a step; the paper: 32 on each of 4 devices
-    epochs: PositiveInt = 10
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    seed: NonNegativeInt = 0  # of the new output layer, the order and dropout
-    device: str = "cpu"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ from tightframe.knowledge.ensemble.scope import (
 from tightframe.settings import as_dict
 
 if TYPE_CHECKING:
-    from tightframe.knowledge.ensemble.scope_encoder import EncoderSettings
+    from tightframe.knowledge.ensemble.scope import EncoderSettings
 
 _CLASSIFIER, _ROUTING, _REPORT = "scope.safetensors", "routing.jsonl", "scope.json"
 _ENCODER = "encoder"

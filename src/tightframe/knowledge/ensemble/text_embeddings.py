@@ -5,13 +5,16 @@ Axes: N texts, V words and word pairs, D embedding.
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
+from tightframe.corpus import hub
 from tightframe.errors import UserError
 
+LEXICAL = "tf-idf"  # the embedder that needs no model
 PER_DIMENSION = 5  # facts of a cluster that each dimension needs, for a full covariance
 DIMENSIONS = (2, 100)  # at least and at most
 
@@ -78,3 +81,23 @@ def lexical_embeddings(
         with np.errstate(divide="ignore", invalid="ignore"):
             reduced = TruncatedSVD(dim, random_state=seed).fit_transform(weighted)
     return np.asarray(normalize(reduced), dtype=np.float64)
+
+
+def check_embedder(name: str) -> None:
+    """Refuse an embedder that is neither weighted words nor an encoder that is there."""
+    if name != LEXICAL:
+        try:
+            check_encoder(name)
+        except UserError as error:
+            raise UserError(f"embedder {error}") from None
+
+
+def check_encoder(name: str) -> None:
+    """Refuse a folder without a model, or a name for which nothing answers."""
+    path = Path(name)
+    if path.exists() and not (path / "config.json").is_file():
+        raise UserError(f"{name}: holds no config.json; expected a model's folder or a hub name")
+    if not path.exists() and (path.is_absolute() or name.startswith(".")):
+        raise UserError(f"{name}: no such folder; expected a model's folder or a hub name")
+    if not path.exists():
+        hub.check_available(name, "config.json")

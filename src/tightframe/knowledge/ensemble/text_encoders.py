@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.formats import read_json
+from tightframe.knowledge.ensemble.text_embeddings import check_encoder
 from tightframe.knowledge.models.hub_base import quietly
 from tightframe.knowledge.models.hub_loading import library
 from tightframe.progress import tell
@@ -93,7 +94,7 @@ def load_encoder(name: str, *, outputs: int | None = None) -> TextEncoder:
         UserError: transformers is not installed, or can't load this, or tensors are missing.
     """
     transformers = library("transformers", name)
-    _check_folder(name)
+    check_encoder(name)
     where = {
         "local_files_only": not Path(name).exists() and hub.unreachable(),
         "trust_remote_code": False,
@@ -207,17 +208,9 @@ def _of_head(key: str, model: Any) -> bool:
     return "pooler" in key or not inside
 
 
-def _check_folder(name: str) -> None:
-    path = Path(name)
-    if path.exists() and not (path / "config.json").is_file():
-        raise UserError(f"{name}: holds no config.json; expected a model's folder or a hub name")
-    if not path.exists() and (path.is_absolute() or name.startswith(".")):
-        raise UserError(f"{name}: no such folder; expected a model's folder or a hub name")
-
-
 def _json(name: str, file: str) -> Any:
     """A JSON file of a model; None where it has none."""
-    _check_folder(name)
+    check_encoder(name)
     folder = Path(name)
     if folder.exists():
         return read_json(folder / file) if (folder / file).is_file() else None
