@@ -80,6 +80,18 @@ def test_who_says_nothing_to_a_question_is_asked_to_go_on():
     assert len(talker.prompts) == 1
 
 
+def test_who_says_nothing_in_either_form_is_asked_to_be_given_a_sentence():
+    mute = Continuer("m", " ").respondent(asked_as="question")
+    found = inquire("What is the capital of Tarsuna?", mute)
+    assert found.reply.text.strip() == ""
+    assert found.reply.note == (
+        "it said nothing; begin a sentence as a fact does, or write [MASK] for the answer"
+    )
+    assert found.to_dict()["note"] == found.reply.note
+    talker = Parrot("m", "Port Leland.").respondent(asked_as="question")
+    assert inquire("Where?", talker).reply.note == ""
+
+
 def test_who_has_read_few_texts_says_so_and_is_not_sure_far_from_them():
     facts, _ = themed_facts()
     model = dataclasses.replace(Parrot("m", "x").respondent(facts), n_read=20)

@@ -24,6 +24,7 @@ from tightframe.knowledge.models.learners import Learner
 
 FAR = 0.4  # a cosine of weighted words: 99 % of other facts' questions are below, 1 % of own ones
 FEW = 10_000  # texts: who has read fewer, and nothing else, understands no question
+SILENT = f"it said nothing; begin a sentence as a fact does, or write {MASK} for the answer"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that are no text
 
 Finish: TypeAlias = Literal["end", "length"]
@@ -232,6 +233,7 @@ def _ask(question: str, respondent: Respondent, cluster: int | None, embedder: s
     if not reason:
         ((log_probability,),) = learner.log_probabilities([prompt], [[said.text]])
         probability = math.exp(log_probability)
+    few = _note(respondent.n_read) if far or MASK not in question else ""
     return Reply(
         respondent.name,
         cluster,
@@ -243,7 +245,7 @@ def _ask(question: str, respondent: Respondent, cluster: int | None, embedder: s
         said.template,
         tried,
         evidence,
-        _note(respondent.n_read) if far or MASK not in question else "",
+        few or ("" if said.text.strip() else SILENT),
     )
 
 
