@@ -151,7 +151,8 @@ def test_pickled_weights_are_refused(tmp_path):
 def test_weights_of_another_format_are_refused_with_the_way_to_convert_them(tmp_path):
     path = tmp_path / "small.gguf"
     path.write_bytes(b"GGUF")
-    way = rf"GGUF; .*from_pretrained\(\"{tmp_path}\", gguf_file=\"small.gguf\"\)\.save_pretrained"
+    given = rf"from_pretrained\(\"{tmp_path}\", gguf_file=\"small.gguf\"\)"
+    way = rf"m = AutoModelForCausalLM\.{given}; m.hf_quantizer = None; .*AutoTokenizer\.{given}"
     refused(path, way)
     refused(tmp_path, way)
     (tmp_path / "model.safetensors").touch()

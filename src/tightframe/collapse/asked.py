@@ -159,7 +159,8 @@ def settle(
     possible = _possible_groups(shards)
     if groups is None and possible[0] < GROUPS[0]:
         say(
-            f"{possible[0]} groups of documents for intervals: too few documents for {GROUPS[0]}"
+            f"{possible[0]} groups for intervals: too few {_units(shards, possible[0])} for "
+            f"{GROUPS[0]}"
             if possible[0] > 1
             else f"no intervals: {shards.path} is too short for {GROUPS[-1]} groups of "
             "blocks; more text or a smaller --context gives more blocks"
@@ -184,6 +185,11 @@ def settle(
     chosen = possible[0] if groups is None else groups
     fewer = possible[1:] if groups is None else ()
     return dataclasses.replace(asked, groups=chosen, min_count=min_count), fewer
+
+
+def _units(shards: TokenShards, n: int) -> str:
+    """Return what groups of the splits are made of: documents, or blocks of them."""
+    return " or ".join(sorted({shards.split(name).groups(n).unit for name in SPLITS}))
 
 
 def _possible_groups(shards: TokenShards) -> tuple[int, ...]:

@@ -110,10 +110,12 @@ def check_weights(folder: Path) -> None:
     """Refuse a folder, or a file, without a description and weights in safetensors."""
     quantized = [folder] if folder.suffix == ".gguf" else sorted(folder.glob("*.gguf"))
     if quantized and not (folder / DESCRIPTION).is_file():
-        arguments = f'"{quantized[0].parent}", gguf_file="{quantized[0].name}"'
-        raise UserError(
+        given = f'from_pretrained("{quantized[0].parent}", gguf_file="{quantized[0].name}")'
+        raise UserError(  # transformers saves no model that it takes to be still quantized
             f"{folder}: holds weights as GGUF; convert them with transformers and the package "
-            f"gguf: {_CONVERT.format(arguments)}, and its tokenizer likewise"
+            f"gguf: m = AutoModelForCausalLM.{given}; m.hf_quantizer = None; "
+            "del m.config.quantization_config; m.save_pretrained(NEW_FOLDER); "
+            f"AutoTokenizer.{given}.save_pretrained(NEW_FOLDER)"
         )
     if folder.is_file():
         raise UserError(f"{folder}: is a file; give the folder of a model, with {DESCRIPTION}")

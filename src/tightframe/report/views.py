@@ -56,7 +56,8 @@ PUBLISHED = View(
             "How far the embeddings that precede the same token scatter around their mean, "
             "compared with how far apart the means of two tokens lie; averaged over pairs of "
             "tokens. As published, the distance counts with its fourth power: the number has a "
-            "unit, and a few close pairs can decide it.",
+            "unit, a few close pairs can decide it, and it moves with the number of samples. Where "
+            "it disagrees with the robust form, believe that one.",
         ),
         Panel(
             "gnc2_log_kernel_cov_unc",
