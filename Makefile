@@ -9,14 +9,14 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-knowledge study-knowledge-long test test-slow check lint types layers fix bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-knowledge study-knowledge-long test test-slow check lint types layers fix house golden golden-check bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
 
 # After `make demo`: what its text predicts of its models' class means, against what they have.
 bridge: $(INSTALLED)
-	$(BIN)/python -m tightframe.jobs.bridge sweeps/demo --tokens tokens/demo --out sweeps/demo/bridge
+	$(BIN)/python -m studies.bridge.run sweeps/demo --tokens tokens/demo --out sweeps/demo/bridge
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n $(WORKERS)
@@ -36,6 +36,17 @@ types: $(INSTALLED)
 layers: $(INSTALLED)
 	$(BIN)/lint-imports
 
+# The size and shape of the package.
+house: $(INSTALLED)
+	$(BIN)/python tools/house.py
+
+# Before a redesign `make golden` in its first commit's tree; after each step `make golden-check`.
+golden: $(INSTALLED)
+	$(BIN)/python tools/golden.py record golden.json
+
+golden-check: $(INSTALLED)
+	$(BIN)/python tools/golden.py check golden.json
+
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -52,7 +63,7 @@ bench-ntp: $(INSTALLED)
 
 # The published experiment on two small sets; about a quarter of an hour of one core.
 study-ntp: $(INSTALLED)
-	$(BIN)/python -m tightframe.jobs.small_sets configs/ntp-*.toml --report docs/results/ntp
+	$(BIN)/python -m studies.small_sets.run configs/ntp-*.toml --report docs/results/ntp
 
 # Do models that read both ways remember facts better, and does the geometry of a fact tell whether it
 # is recalled? About half an hour on two cores; interrupted, it goes on. The long one asks at 1,000
@@ -65,10 +76,10 @@ study-knowledge-long: CONFIG := configs/knowledge-study-long.toml
 study-knowledge-long: LOCALITY := --no-locality
 study-knowledge study-knowledge-long: $(INSTALLED)
 	$(BIN)/tightframe knowledge study $(CONFIG) --out $(STUDY)
-	$(BIN)/python -m tightframe.jobs.recall_geometry $(STUDY) $(LOCALITY)
-	$(if $(ENSEMBLES),$(BIN)/python -m tightframe.jobs.knowledge_ensembles $(STUDY))
+	$(BIN)/python -m studies.recall_geometry.run $(STUDY) $(LOCALITY)
+	$(if $(ENSEMBLES),$(BIN)/python -m studies.ensembles.run $(STUDY))
 	$(BIN)/tightframe report $(STUDY)
-	$(BIN)/tightframe knowledge study $(CONFIG) --out $(STUDY) --report docs/results/knowledge
+	$(BIN)/python -m studies.injection.publish $(STUDY) docs/results/knowledge
 
 clean:
 	rm -rf .venv

@@ -5,6 +5,7 @@ from tightframe.knowledge.models.arms import find_arm
 from tightframe.knowledge.models.networks import Network
 from tightframe.knowledge.models.word_pieces import Coder
 from tightframe.knowledge.training.starts import texts_in_use
+from tightframe.lm.sizes import TransformerConfig
 
 FIRST = ("Ada", "Boro", "Cyra", "Dario", "Elva", "Fritz", "Gita")
 LAST = ("Quill", "Lane", "Moss", "Fenn", "Stone")

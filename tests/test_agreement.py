@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from reference.bridges import naive_cosine_correlation, naive_p
-from tightframe.analysis import agreement
-from tightframe.analysis.bridges import Ideal
+from studies.bridge import agreement
+from studies.bridge.models import Ideal
 from tightframe.moments.state import ClassMoments
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from studies.bridge import run as bridge
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.jobs import bridge
 from tightframe.lm.recipes import TrainSettings
 from tightframe.lm.training import train
 from tightframe.ntp.table import PAD

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from reference.bridges import naive_class_moments, naive_cross_entropy
-from tightframe.analysis import bridges
+from studies.bridge import models as bridges
 from tightframe.collapse import metrics
 from tightframe.moments.state import ClassMoments
 from tightframe.ntp import ContextTable, predict_geometry, proxy, solve_svm

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from painted_facts import painted_facts, painted_network
-from tightframe.analysis.fact_embeddings import AskedFact, embed_facts
-from tightframe.analysis.fact_variants import answer_variants
+from studies.recall_geometry.embeddings import AskedFact, embed_facts
+from studies.recall_geometry.variants import answer_variants
 from tightframe.errors import UserError
 from tightframe.knowledge.data.spans import Span
 from tightframe.knowledge.models.exchanges import Lesson, Prompt

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.analysis.fact_embeddings import FactEmbeddings
-from tightframe.analysis.fact_geometry import FEATURES, fact_geometry, regressors
+from studies.recall_geometry.embeddings import FactEmbeddings
+from studies.recall_geometry.geometry import FEATURES, fact_geometry, regressors
 
 
 def embeddings(variants, labels, questions, rows=None):

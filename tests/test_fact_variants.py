@@ -1,6 +1,6 @@
 import pytest
 
-from tightframe.analysis.fact_variants import answer_variants
+from studies.recall_geometry.variants import answer_variants
 from tightframe.knowledge.data.spans import Span, spans
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"

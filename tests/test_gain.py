@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tightframe.analysis.gain import FEWEST, out_of_fold, recall_gain
+from studies.recall_geometry.gain import FEWEST, out_of_fold, recall_gain
 
 
 def synthetic(seed, *, n_facts=90, n_seeds=2, slope=0.0):

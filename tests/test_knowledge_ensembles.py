@@ -6,9 +6,9 @@ import json
 import pytest
 
 from example_facts import example_facts, question, write_facts
+from studies.ensembles.run import run_ensembles
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.jobs.knowledge_ensembles import run_ensembles
 from tightframe.knowledge.data.records import Fact, fact_id
 from tightframe.knowledge.ensemble.cluster_files import load_clusters
 from tightframe.knowledge.ensemble.clusters import facts_fingerprint

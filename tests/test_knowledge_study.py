@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 
 from example_facts import example_facts
+from studies.injection.publish import publish
+from studies.recall_geometry.run import run_recall_geometry
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.jobs import knowledge_run, knowledge_study
 from tightframe.jobs.knowledge_study import Grid, plan, run_study, study_settings
-from tightframe.jobs.recall_geometry import run_recall_geometry
 from tightframe.knowledge.data.benchmark import write_facts
 from tightframe.knowledge.study import study_files
 from tightframe.knowledge.study.verdict_files import read_verdicts
 from tightframe.knowledge.study.verdicts import DecisionRule
-from tightframe.report.knowledge_study import publish
 from tightframe.settings import read_toml
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -272,11 +272,9 @@ def test_the_command_runs_a_study_and_says_its_verdict(facts, tmp_path, monkeypa
     words += ["--arms", "clm_sp,bilm_sp", "--n-facts", "2", "--seeds", "0", "--exposures", "1"]
     for name, value in TINY.items():
         words += ["--set", f"{name}={value}"]
-    words += ["--report", str(tmp_path / "knowledge")]
     cli.main(words)
     printed = json.loads(capsys.readouterr().out)
     assert printed["verdicts"][0]["verdict"] == "under-trained"
-    assert Path(printed["report"]).read_text().startswith("# Do models")
     assert read_toml(tmp_path / "x" / "study.toml")["rule"]["margin"] == 5.0
 
 

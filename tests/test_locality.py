@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tightframe.analysis.locality import CHANGES, Shift, changes, geometry_shift, shift_rows
+from studies.recall_geometry.locality import CHANGES, Shift, changes, geometry_shift, shift_rows
 
 
 def points(seed=0, n=12, dim=5):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tightframe.analysis.logistic import fit_logistic
+from studies.recall_geometry.logistic import fit_logistic
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])

@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tightframe.analysis.fact_geometry import FEATURES
-from tightframe.analysis.gain import recall_gain
-from tightframe.analysis.recall import BASELINES, BLOCKS, POSITIONS, recall_statistics
-from tightframe.report.recall import draw
+from studies.recall_geometry.gain import recall_gain
+from studies.recall_geometry.geometry import FEATURES
+from studies.recall_geometry.recall import BASELINES, BLOCKS, POSITIONS, recall_statistics
+from studies.recall_geometry.section import draw
 
 
 def facts_of_runs(n_facts=60, seeds=(0, 1), knows="margin"):

@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 
 from painted_facts import painted_facts, painted_network
-from tightframe.analysis.fact_tables import fact_table
-from tightframe.analysis.locality import CHANGES
+from studies.recall_geometry import run as recall_geometry
+from studies.recall_geometry.locality import CHANGES
+from studies.recall_geometry.section import section
+from studies.recall_geometry.tables import fact_table
 from tightframe.errors import UserError
-from tightframe.jobs import recall_geometry
 from tightframe.knowledge.data.benchmark import write_facts
 from tightframe.knowledge.data.records import Question
 from tightframe.knowledge.models.exchanges import Prompt
 from tightframe.knowledge.training.injection import InjectSettings, inject
-from tightframe.report.recall import section
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_the_section_has_the_numbers_of_the_files(results):
 
 
 def test_a_section_without_measurements_says_what_to_run(tmp_path):
-    with pytest.raises(UserError, match=r"jobs\.recall_geometry"):
+    with pytest.raises(UserError, match=r"recall_geometry"):
         section(tmp_path)
 
 

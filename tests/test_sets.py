@@ -3,9 +3,9 @@ import functools
 import numpy as np
 import pytest
 
+from studies.small_sets import sets
+from studies.small_sets.sets import stories_set, synthetic_set
 from tightframe.corpus.stories import Grammar
-from tightframe.ntp import sets
-from tightframe.ntp.sets import stories_set, synthetic_set
 
 
 @pytest.fixture(scope="module")

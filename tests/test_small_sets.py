@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from tightframe.jobs import small_sets
+from studies.small_sets import run as small_sets
 from tightframe.ntp.model_checkpoints import load_model_checkpoints
 from tightframe.ntp.table import ContextTable
 from tightframe.results import read_rows

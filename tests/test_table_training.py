@@ -3,9 +3,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from studies.small_sets.training import TransformerOnTable, train_on_table
 from tightframe.ntp import ContextTable
 from tightframe.ntp.soft_labels import excess
-from tightframe.ntp.table_training import TransformerOnTable, train_on_table
 
 WIDTH, DEPTH, HEADS = 16, 1, 2
 

@@ -2,14 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tightframe.report.small_sets import with_predictions
-from tightframe.report.theory_figures import (
+from studies.small_sets.figures import (
     CoursePanel,
     Embedded,
     Line,
     draw_course,
     draw_heat_maps,
 )
+from studies.small_sets.tables import with_predictions
 
 
 def _model(seed, words=4, contexts=5):

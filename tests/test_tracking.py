@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.lm.sizes import TransformerConfig
-from tightframe.lm.transformer import Transformer
-from tightframe.ntp.latent_factors import (
+from studies.latent_factors.factors import (
     FactorStudy,
     factor_combinations,
     one_hot_factors,
     spread_steps,
 )
-from tightframe.ntp.tracking import GramTracker, language_model_reader
+from studies.latent_factors.tracking import GramTracker, language_model_reader
+from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.transformer import Transformer
 
 FACTORS = one_hot_factors(factor_combinations((3, 4)))
 

@@ -3,17 +3,16 @@
     python tools/golden.py record golden.json          # before a step of a redesign
     python tools/golden.py check golden.json           # after it, on the same machine
 
-Both run the same jobs in a folder of their own: a corpus, a sweep of two small models, every measure
-on three tiny models of transformers, a context table with its solution, predictions, comparison,
-concepts and path, and facts from a wiki page to scores, clusters and a study. Then they read all
-files that these wrote: rows, tables, JSON, tensors. A number is known by what it is (a row by its run,
-step, layer, labels and measure), not by the file that it lies in, so that files may move. Numbers
-must agree to 1e-12 of their size; texts and numbers of things must be equal. Training depends on the
-processor, so that a record is good for the machine that made it and is never committed.
+Both run the same jobs in a folder of their own: a corpus, a sweep of two small models, every
+measure on three tiny models of transformers, a context table with its solution, predictions,
+comparison, concepts and path, and facts from a wiki page to scores, clusters and a study. Then they
+read all files that these wrote: rows, tables, JSON, tensors. Numbers must agree to 1e-12 of their
+size; texts and counts must be equal. Training depends on the processor: a record is good for the
+machine that made it and is never committed.
 
-`--full` adds `tightframe demo` (twelve models, some minutes). With TIGHTFRAME_DATA, the scores of the
-development file are in it, too. When a command or a file is renamed, its new name goes into `JOBS` or
-`NAMES` here, in the same commit.
+`--full` adds `tightframe demo` (twelve models, some minutes). With TIGHTFRAME_DATA, the scores of
+the development file are in it, too. When a command, a file or a column is renamed, its new name
+goes into `JOBS` or `NAMES` here, in the same commit.
 """
 
 import argparse
@@ -43,17 +42,21 @@ PASSED_OVER = {"log.jsonl", "timings.csv", "lease", "pid"}
 # Where a file or a field of the record has another name now: "as it was recorded": "as it is".
 NAMES: dict[str, str] = {}
 
-JOBS = """
+JOBS = r"""
 corpus build stories --out tokens/stories --tokens 60000 --block 128
 sweep run sweep.toml
 report sweeps/sweep
-measure sweeps/sweep/runs/RUN0 --measures all --layers all --labels next current shuffled --groups 8 --by-frequency
+measure sweeps/sweep/runs/RUN0 --measures all --layers all \
+    --labels next current shuffled --groups 8 --by-frequency
 measure sweeps/sweep/runs/RUN0 --compat lc-2024-05
-measure models/gpt2 --text text.txt --context 64 --measures all --layers all --groups 8 --min-count 2
+measure models/gpt2 --text text.txt --context 64 --measures all --layers all --groups 8 \
+    --min-count 2
 measure models/gpt_neox --text text.txt --context 64 --measures all --groups 8 --random-weights 0
-measure models/llama --text text.txt --context 64 --measures all --layers all --labels next current
+measure models/llama --text text.txt --context 64 --measures all --layers all \
+    --labels next current
 classes models/llama --text text.txt --context 64
-ntp table tokens/stories --out ntp/stories --context 2 --min-context 25 --min-count 2 --followers-only
+ntp table tokens/stories --out ntp/stories --context 2 --min-context 25 --min-count 2 \
+    --followers-only
 ntp solve ntp/stories
 ntp predict ntp/stories
 ntp predict ntp/stories --from proxy --rank 8
@@ -67,7 +70,8 @@ knowledge inject facts.jsonl --arm bilm_sp --out runs/bilm_sp --exposures 20 SMA
 knowledge inject facts.jsonl --arm clm_ntp --out runs/clm_ntp --exposures 20 SMALL
 knowledge answer runs/bilm_sp --data facts.jsonl --form cloze_seen
 knowledge answer runs/clm_ntp --data facts.jsonl
-knowledge score runs/bilm_sp/answers/cloze_seen.jsonl --data facts.jsonl --out knowledge/scores-bilm --allow-missing
+knowledge score runs/bilm_sp/answers/cloze_seen.jsonl --data facts.jsonl --allow-missing \
+    --out knowledge/scores-bilm
 knowledge rank runs/bilm_sp --data facts.jsonl
 knowledge cluster facts.jsonl --k 2 --out knowledge/clusters
 knowledge scope knowledge/clusters --negatives others.jsonl --out knowledge/scope
@@ -104,7 +108,7 @@ def run_jobs(full: bool) -> None:
 
     sys.path.insert(0, str(ROOT / "tests"))
     _write_inputs()
-    jobs = JOBS.strip().splitlines() + (["demo --out demo"] if full else [])
+    jobs = JOBS.replace("\\\n", "").strip().splitlines() + (["demo --out demo"] if full else [])
     if data := os.environ.get("TIGHTFRAME_DATA"):
         file = Path(data) / "wikidyk" / "dev.jsonl"
         said = _write_made_up_answers(file)
@@ -112,7 +116,9 @@ def run_jobs(full: bool) -> None:
     log = io.StringIO()
     for job in jobs:
         runs = sorted(Path("sweeps/sweep/runs").glob("*"))
-        words = shlex.split(job.replace("RUN0", runs[0].name if runs else "").replace("SMALL", SMALL))
+        words = shlex.split(
+            job.replace("RUN0", runs[0].name if runs else "").replace("SMALL", SMALL)
+        )
         print("tightframe", *words, file=sys.stderr)
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             try:
@@ -161,9 +167,7 @@ def _write_inputs() -> None:
 
 def _write_made_up_answers(file: Path) -> Path:
     """Write an answer to each question: right, near or wrong by its number."""
-    from tightframe.knowledge import load_benchmark
-
-    from tightframe.knowledge import Output
+    from tightframe.knowledge import Output, load_benchmark
 
     path = Path("made-up-answers.jsonl")
     with path.open("w") as out:

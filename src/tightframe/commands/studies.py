@@ -5,7 +5,6 @@ from pathlib import Path
 
 from tightframe.commands.console import Assignments, Json, Names, Numbers, done, say
 from tightframe.errors import UserError
-from tightframe.files import check_writable
 
 
 def study(
@@ -21,7 +20,6 @@ def study(
     batch_tokens: int | None = None,
     set_: Assignments = None,
     workers: int | None = None,
-    report: Path | None = None,
     json: Json = False,
 ) -> None:
     """Inject facts into several arms, ask for them, and decide by a rule fixed before.
@@ -55,9 +53,6 @@ def study(
         key=value, a setting of the study or of every injection, e.g. width=64.
     workers
         Runs at a time; by default as many as there are cores, one on a GPU.
-    report
-        A folder to copy the tables to, into one named as the study; beside it, REPORT.md is
-        written on all studies in it.
     json
         Print one JSON object on standard output.
     """
@@ -68,8 +63,6 @@ def study(
     given |= {"batch_tokens": batch_tokens}
     values = overrides(set_ or ()) | {k: value for k, value in given.items() if value is not None}
     facts = data if data is not None else _default_data()
-    if report is not None:
-        check_writable(report)
     found = run_study(study_settings(config, values), facts, out, workers=workers, say=say)
     verdicts = [decision.to_dict() for decision in found.decisions]
     lines = [
@@ -77,13 +70,8 @@ def study(
         f"{one.verdict}" + (f" ({one.note})" if one.note else "")
         for one in found.decisions
     ]
-    page = None
-    if report is not None:
-        from tightframe.report.knowledge_study import publish  # imports matplotlib
-
-        page = str(publish(out, report))
-    lines.append(f"{page or out}: written")
-    done("\n".join(lines), json, out=str(out), verdicts=verdicts, report=page)
+    lines.append(f"{out}: written")
+    done("\n".join(lines), json, out=str(out), verdicts=verdicts)
 
 
 def _default_data() -> Path:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     from tightframe.ntp.counting import context_table
     from tightframe.ntp.embeddings import Embedded, collect
     from tightframe.ntp.grams import gram_cosine, gram_distance
-    from tightframe.ntp.latent_factors import FactorStudy, factor_combinations, one_hot_factors
     from tightframe.ntp.laws import Alignment, PathLaw, path_laws
     from tightframe.ntp.learning import (
         LearningOrder,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     )
     from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
     from tightframe.ntp.ridge import RidgePoint, lambda_max, ridge_gap, ridge_path
-    from tightframe.ntp.sets import stories_set, synthetic_set
     from tightframe.ntp.similarity import structural_similarity
     from tightframe.ntp.soft_labels import SoftLabels
     from tightframe.ntp.soft_supports import Explanation, explain
@@ -51,7 +49,6 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     from tightframe.ntp.study import compare_run
     from tightframe.ntp.svm import Solution, solve_svm
     from tightframe.ntp.table import ContextTable
-    from tightframe.ntp.tracking import GramTracker, language_model_reader
     from tightframe.ntp.ufm import UfmCheckpoint, UfmRun, train_ufm
     from tightframe.ntp.word_pairs import Analogies, analogies, random_quadruples
 
@@ -64,8 +61,6 @@ _PUBLIC: dict[str, str] = {
     "ContextTable": "table",
     "Embedded": "embeddings",
     "Explanation": "soft_supports",
-    "FactorStudy": "latent_factors",
-    "GramTracker": "tracking",
     "LearningOrder": "learning",
     "LinearSvm": "linear",
     "LowRank": "low_rank",
@@ -91,11 +86,9 @@ _PUBLIC: dict[str, str] = {
     "concepts": "concept_axes",
     "context_table": "counting",
     "explain": "soft_supports",
-    "factor_combinations": "latent_factors",
     "gram_cosine": "grams",
     "gram_distance": "grams",
     "lambda_max": "ridge",
-    "language_model_reader": "tracking",
     "learning_order": "learning",
     "learning_times": "learning",
     "linear_svm": "linear",
@@ -103,7 +96,6 @@ _PUBLIC: dict[str, str] = {
     "load_solution": "solutions",
     "load_table": "storage",
     "measure_table": "catalogue",
-    "one_hot_factors": "latent_factors",
     "orthant_clusters": "concept_axes",
     "path_laws": "laws",
     "predict_geometry": "predict",
@@ -120,10 +112,8 @@ _PUBLIC: dict[str, str] = {
     "simulate_surrogate": "learning",
     "solve_svm": "svm",
     "spectral_clusters": "concept_axes",
-    "stories_set": "sets",
     "structural_similarity": "similarity",
     "study_concepts": "concept_study",
-    "synthetic_set": "sets",
     "train_ufm": "ufm",
 }
 
@@ -137,8 +127,6 @@ __all__ = [
     "ContextTable",
     "Embedded",
     "Explanation",
-    "FactorStudy",
-    "GramTracker",
     "LearningOrder",
     "LinearSvm",
     "LowRank",
@@ -163,11 +151,9 @@ __all__ = [
     "concepts",
     "context_table",
     "explain",
-    "factor_combinations",
     "gram_cosine",
     "gram_distance",
     "lambda_max",
-    "language_model_reader",
     "learning_order",
     "learning_times",
     "linear_svm",
@@ -175,7 +161,6 @@ __all__ = [
     "load_solution",
     "load_table",
     "measure_table",
-    "one_hot_factors",
     "orthant_clusters",
     "path_laws",
     "predict_geometry",
@@ -192,10 +177,8 @@ __all__ = [
     "simulate_surrogate",
     "solve_svm",
     "spectral_clusters",
-    "stories_set",
     "structural_similarity",
     "study_concepts",
-    "synthetic_set",
     "train_ufm",
 ]
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tightframe.analysis import fact_geometry
 from tightframe.knowledge.evaluation.paired import estimates
 from tightframe.knowledge.evaluation.scoring import WORDS
 from tightframe.knowledge.study.study_runs import REORDERED
@@ -51,7 +50,14 @@ FEATURES = {  # of the geometry of a fact, in words for an axis
     "log_probability": "log-probability of the answer after the question, nats",
     "log_probability_seen": "log-probability of the answer as trained, nats",
     "logit_margin": "logit of the answer less the largest other, nats",
-    **{one.name: one.meaning for one in fact_geometry.FEATURES},
+    "variance": "variance within the fact over that between facts",
+    "cdnv_mean": "CDNV with another fact, mean over the others",
+    "cdnv_nearest": "CDNV with the fact whose mean is nearest",
+    "cosine_nearest": "largest cosine of its centred mean with another",
+    "cosine_classifier": "cosine of its centred mean with its token's",
+    "rank": "rank of its mean by distance to its question, 1 is nearest",
+    "rank_cosine": "rank of its mean by centred cosine",
+    "margin": "how much nearer its mean is than the nearest other",
     "answer_start": "words before the answer, share of the fact",
     "answer_words": "words of the answer",
 }

@@ -56,8 +56,8 @@ _MADE_BY = {
     "differences.csv": _STUDY,
     "questions.parquet": _STUDY,
     "verdicts.json": _STUDY,
-    "geometry.parquet": "python -m tightframe.jobs.recall_geometry STUDY",
-    "geometry.csv": "python -m tightframe.jobs.recall_geometry STUDY",
+    "geometry.parquet": "python -m studies.recall_geometry.run STUDY",
+    "geometry.csv": "python -m studies.recall_geometry.run STUDY",
     "ensemble": "tightframe knowledge ensemble",
 }
 _JUDGED = {"score", "d", "low", "high", "verdict"}

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from tightframe.analysis.fact_embeddings import FactEmbeddings
+from studies.recall_geometry.embeddings import FactEmbeddings
 from tightframe.moments.state import ClassMoments
 
 Block: TypeAlias = Literal["collapse", "question"]
@@ -27,18 +27,17 @@ class Feature(NamedTuple):
     name: str
     block: Block  # of the variants alone, or of the question's place among them
     log: bool  # whether its logarithm enters a regression
-    meaning: str
 
 
 FEATURES = (
-    Feature("variance", "collapse", True, "variance within the fact over that between facts"),
-    Feature("cdnv_mean", "collapse", True, "CDNV with another fact, mean over the others"),
-    Feature("cdnv_nearest", "collapse", True, "CDNV with the fact whose mean is nearest"),
-    Feature("cosine_nearest", "collapse", False, "largest cosine of its centred mean with another"),
-    Feature("cosine_classifier", "collapse", False, "cosine of its centred mean with its token's"),
-    Feature("rank", "question", True, "rank of its mean by distance to its question, 1 is nearest"),
-    Feature("rank_cosine", "question", True, "rank of its mean by centred cosine"),
-    Feature("margin", "question", False, "how much nearer its mean is than the nearest other"),
+    Feature("variance", "collapse", log=True),
+    Feature("cdnv_mean", "collapse", log=True),
+    Feature("cdnv_nearest", "collapse", log=True),
+    Feature("cosine_nearest", "collapse", log=False),
+    Feature("cosine_classifier", "collapse", log=False),
+    Feature("rank", "question", log=True),
+    Feature("rank_cosine", "question", log=True),
+    Feature("margin", "question", log=False),
 )
 
 

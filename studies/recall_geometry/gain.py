@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from tightframe.analysis.logistic import fit_logistic
+from studies.recall_geometry.logistic import fit_logistic
 from tightframe.knowledge.evaluation.paired import estimates
 
 FOLDS = 5

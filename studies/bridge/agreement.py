@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Float64
 from scipy.stats import rankdata
 from torch import Tensor
 
+from studies.bridge.models import Ideal
 from tightframe.analysis.association import associate
-from tightframe.analysis.bridges import Ideal
 from tightframe.collapse.measures import metrics
 from tightframe.moments.state import ClassMoments
 

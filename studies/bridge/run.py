@@ -1,9 +1,9 @@
 """Does the text alone predict the class means of trained models? Predicted against measured.
 
-`python -m tightframe.jobs.bridge SWEEP --tokens tokens/x --out FOLDER` measures the last model of
-every run of a sweep, makes the ideal models of `analysis.bridges` from tables of the same tokens,
-and writes `models.csv`, `values.csv`, `classes.csv`, `order.csv` and `bridge.png`. Class moments
-stay in the runs' `states/`, so that a second call makes no pass.
+`python -m studies.bridge.run SWEEP --tokens tokens/x --out FOLDER` measures the last model of
+every run of a sweep, makes the ideal models of `models.py` from tables of the same tokens, and
+writes `models.csv`, `values.csv`, `classes.csv`, `order.csv` and `bridge.png`. Class moments stay
+in the runs' `states/`, so that a second call makes no pass.
 """
 
 import argparse
@@ -19,8 +19,10 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from tightframe.analysis import agreement, bridges
-from tightframe.analysis.bridges import Ideal
+from studies.bridge import agreement
+from studies.bridge import figure as drawing
+from studies.bridge import models as bridges
+from studies.bridge.models import Ideal
 from tightframe.collapse import states
 from tightframe.collapse.passes import Pass
 from tightframe.collapse.subject import Subject
@@ -31,7 +33,6 @@ from tightframe.lm.evaluation import evaluate
 from tightframe.moments.state import ClassMoments
 from tightframe.ntp import ContextTable
 from tightframe.ntp.table import PAD
-from tightframe.report import bridge as drawing
 from tightframe.report.canvas import save
 from tightframe.results import write_csv
 

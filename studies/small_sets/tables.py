@@ -10,6 +10,13 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 
+from studies.small_sets.figures import (
+    CoursePanel,
+    Embedded,
+    Line,
+    draw_course,
+    draw_heat_maps,
+)
 from tightframe.analysis.same_loss import EXCESS, at_same_loss
 from tightframe.analysis.support_order import support_order
 from tightframe.files import whole_file
@@ -19,13 +26,6 @@ from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import load_solution
 from tightframe.ntp.storage import load_table
 from tightframe.report.canvas import save
-from tightframe.report.theory_figures import (
-    CoursePanel,
-    Embedded,
-    Line,
-    draw_course,
-    draw_heat_maps,
-)
 from tightframe.results import gather, write_csv
 
 PANELS = (

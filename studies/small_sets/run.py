@@ -1,6 +1,6 @@
 """The published experiment: free features and a Transformer on a small context table.
 
-    python -m tightframe.jobs.small_sets configs/ntp-*.toml --report docs/results/ntp
+    python -m studies.small_sets.run configs/ntp-*.toml --report docs/results/ntp
 
 Each configuration is one arm on one set. What belongs to the set (its table, the certified limit,
 the ridge path) is made by the first of its configurations; what is finished is kept. On disk,
@@ -23,6 +23,9 @@ import torch
 from jaxtyping import Float
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from studies.small_sets.sets import stories_set, synthetic_set
+from studies.small_sets.tables import report_study
+from studies.small_sets.training import TransformerOnTable, train_on_table
 from tightframe.errors import UserError
 from tightframe.files import one_at_a_time
 from tightframe.jobs.programs import endings_in_one_line, say
@@ -36,14 +39,11 @@ from tightframe.ntp.model_checkpoints import (
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.references import References
 from tightframe.ntp.ridge import lambda_max, ridge_path
-from tightframe.ntp.sets import stories_set, synthetic_set
 from tightframe.ntp.solutions import save_solution
 from tightframe.ntp.storage import load_table, save_table, table_fingerprint
 from tightframe.ntp.svm import solve_svm
 from tightframe.ntp.table import ContextTable
-from tightframe.ntp.table_training import TransformerOnTable, train_on_table
 from tightframe.ntp.ufm import train_ufm
-from tightframe.report.small_sets import report_study
 from tightframe.results import Header, Row, write_rows
 from tightframe.settings import as_dict, read_toml, resolve
 

@@ -1,6 +1,6 @@
 """Do concepts find the latent factors? The numbers and the figure of docs/results/concepts.md.
 
-    python docs/results/concepts.py tokens/stories docs/results/concepts
+    python -m studies.latent_factors.run tokens/stories docs/results/concepts
 
 takes the shards of `tightframe corpus build stories` and writes three CSV files and a figure; a few
 minutes on one core.
@@ -9,7 +9,9 @@ minutes on one core.
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,21 +20,23 @@ import torch
 from sklearn.metrics import adjusted_mutual_info_score
 
 import tightframe as tf
+from studies.latent_factors.factors import FactorStudy, factor_combinations, one_hot_factors
+from studies.latent_factors.tracking import GramTracker
 from tightframe.corpus.stories import Grammar
 from tightframe.ntp import context_table, proxy
 from tightframe.ntp.concept_axes import (
+    Concepts,
     cluster_labels,
     concepts,
     orthant_clusters,
     spectral_clusters,
 )
-from tightframe.ntp.latent_factors import FactorStudy, factor_combinations, one_hot_factors
-from tightframe.ntp.tracking import GramTracker
 
 FOUR = ("characters", "objects", "places", "feelings")
 NUMBERS = (1, 2, 3, 4, 8, 16, 32)  # of concepts
 LENGTHS = (1, 2, 5)
 PERMUTATIONS = 50
+Numbers: TypeAlias = np.ndarray[Any, Any]
 SEEDS = (0, 1, 2)
 
 
@@ -51,7 +55,7 @@ def main(tokens: str, out: str) -> None:
     draw(factors, pd.DataFrame(courses), folder / "concepts.png")
 
 
-def factor_rows(shards):
+def factor_rows(shards: tf.TokenShards) -> Iterator[dict[str, Any]]:
     """Clusters of words by concepts, against the categories of the grammar."""
     grammar = Grammar()
     seen = Counter(word for words in grammar.categories.values() for word in words)
@@ -68,7 +72,7 @@ def factor_rows(shards):
             yield {"length": length, "method": method, "concepts": n} | scores(truth, labels)
 
 
-def clusterings(found, rows):
+def clusterings(found: Concepts, rows: Numbers) -> Iterator[tuple[str, int, Numbers]]:
     """Of the words alone: sides and orthants of the first concepts, and k-means."""
     words = found.tokens[rows]
     for number in range(max(NUMBERS)):
@@ -82,7 +86,7 @@ def clusterings(found, rows):
         yield "k-means of directions", n, spectral_clusters(embedded / norms, len(FOUR))
 
 
-def scores(truth, labels):
+def scores(truth: Numbers, labels: Numbers) -> dict[str, float]:
     """Adjusted mutual information and purity, and those of the same clusters dealt at random."""
     rng = np.random.default_rng(0)
     shuffled = [rng.permutation(labels) for _ in range(PERMUTATIONS)]
@@ -97,12 +101,13 @@ def scores(truth, labels):
     }
 
 
-def purity(truth, labels):
+def purity(truth: Numbers, labels: Numbers) -> float:
     """The share of words that are in their cluster's commonest category."""
-    return sum(np.bincount(truth[labels == one]).max() for one in set(labels)) / len(truth)
+    commonest = [int(np.bincount(truth[labels == one]).max()) for one in set(labels)]
+    return sum(commonest) / len(truth)
 
 
-def structure_rows():
+def structure_rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Structure before collapse: independent factors, distinct labels."""
     courses, rows = [], []
     for decay in (5e-3, 0.0):
@@ -121,7 +126,7 @@ def structure_rows():
     return courses, rows
 
 
-def draw(factors, courses, path):
+def draw(factors: pd.DataFrame, courses: pd.DataFrame, path: Path) -> None:
     """Left: what is found of the categories; right: how structure comes and goes."""
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
     styles = {"k-means": "-", "k-means of directions": "--", "orthants": ":"}

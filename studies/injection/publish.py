@@ -2,8 +2,11 @@
 
 A study's tables are copied to `REPORT/<study>/`, and `REPORT.md` is written anew from all the
 folders in REPORT: a study on another machine, or a longer one, only adds its own.
+
+    python -m studies.injection.publish STUDY REPORT
 """
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -12,8 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from studies.injection import tables
+from studies.recall_geometry import section as recall
 from tightframe.files import read_text, whole_file, write_text
 from tightframe.formats import read_json
+from tightframe.jobs.programs import endings_in_one_line
 from tightframe.knowledge.study.arm_tables import at_cell, cells
 from tightframe.knowledge.study.study_files import SETTINGS
 from tightframe.knowledge.study.verdict_files import (
@@ -24,15 +30,13 @@ from tightframe.knowledge.study.verdict_files import (
     write_verdicts,
 )
 from tightframe.knowledge.study.verdicts import DecisionRule
-from tightframe.report import knowledge_tables as tables
-from tightframe.report import recall
 from tightframe.results import read_csv, write_csv
 from tightframe.settings import read_toml, resolve
 
-# What `jobs.recall_geometry` leaves in a study's results: the numbers, and the section on them.
+# What `studies.recall_geometry` leaves in a study's results: the numbers, and the section on them.
 GEOMETRY_TABLES = ("geometry", "locality", "locality-shift")
 GEOMETRY_TEXT = "geometry.md"
-ENSEMBLES = "ensembles"  # a table of those that `jobs.knowledge_ensembles` has made
+ENSEMBLES = "ensembles"  # a table of those that `studies.ensembles.run` has made
 FIGURES = ("accuracy_by_facts.png", "accuracy_by_position.png")  # of the page, where there is one
 
 
@@ -139,7 +143,7 @@ def _ensembles_of(study: Path) -> list[dict[str, Any]]:
 def _opening(studies: list[Published]) -> Iterator[str]:
     yield "# Do models that read both ways remember facts better?"
     yield """\
-<!-- Written by `tightframe knowledge study ... --report`; change report/knowledge_study.py. -->"""
+<!-- Written by `python -m studies.injection.publish`; change studies/injection/publish.py. -->"""
     yield """\
 Facts are trained into a network from scratch, masked span by masked span, and asked for without the
 text. `clm_sp` and `bilm_sp` are one network with one number of parameters that see the same lessons
@@ -324,3 +328,17 @@ SECTIONS: tuple[Callable[[list[Published]], Iterator[str]], ...] = (
     _runs,
     _limits,
 )
+
+
+def main() -> None:
+    """Publish the study that the command line names, and print the page's path."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("report", type=Path, help="folder of all published studies")
+    given = parser.parse_args()
+    with endings_in_one_line():
+        print(publish(given.study, given.report))
+
+
+if __name__ == "__main__":
+    main()

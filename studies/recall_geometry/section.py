@@ -1,6 +1,6 @@
 """What the geometry of facts says of recall, as Markdown and a figure; every number from the files.
 
-Reads what `jobs.recall_geometry` writes into a study's results.
+Reads what `studies.recall_geometry.run` writes into a study's results.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,12 +13,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tightframe.analysis.fact_geometry import FEATURES
-from tightframe.analysis.recall import BASELINES, BLOCKS, CELL
+from studies.injection.tables import markdown
+from studies.recall_geometry.geometry import FEATURES
+from studies.recall_geometry.recall import BASELINES, BLOCKS, CELL
 from tightframe.errors import UserError
 from tightframe.report.canvas import STYLE, blank, round_log_ticks
+from tightframe.report.knowledge import FEATURES as WORDS
 from tightframe.report.knowledge_figures import arm_look
-from tightframe.report.knowledge_tables import markdown
 from tightframe.results import read_csv
 
 TABLES = ("geometry.parquet", "geometry.csv")
@@ -44,7 +45,7 @@ def section(results: Path, *, figure: str = "") -> str:
     for name in TABLES:
         if not (results / name).is_file():
             raise UserError(
-                f"{results / name}: missing; run `python -m tightframe.jobs.recall_geometry` on "
+                f"{results / name}: missing; run `python -m studies.recall_geometry.run` on "
                 "the study first"
             )
     facts = pd.read_parquet(results / "geometry.parquet")
@@ -156,7 +157,8 @@ def _features(statistics: pd.DataFrame) -> str:
         rows = statistics[(statistics["geometry"] == feature.name) & statistics["gain"].notna()]
         if len(rows):
             adds = (rows["q"] <= LEVEL) & (rows["gain"] > 0)
-            cell = [f"`{feature.name}`", feature.meaning, f"{rows['auc_geometry'].median():.3f}"]
+            name, alone = feature.name, rows["auc_geometry"].median()
+            cell = [f"`{name}`", WORDS[name], f"{alone:.3f}"]
             lines.append([*cell, f"{rows['gain'].median():+.3f}", f"{adds.sum()} of {len(rows)}"])
     if not lines:
         return ""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tightframe.analysis.fact_embeddings import FactEmbeddings
+from studies.recall_geometry.embeddings import FactEmbeddings
 from tightframe.knowledge.evaluation.paired import Difference, differences, estimates
 from tightframe.moments.state import ClassMoments
 

@@ -1,10 +1,10 @@
 """Does the geometry of facts tell which are recalled, and does injection move what should stay?
 
-`python -m tightframe.jobs.recall_geometry STUDY` looks at every finished run of a study of facts
+`python -m studies.recall_geometry.run STUDY` looks at every finished run of a study of facts
 and writes into STUDY/results
 
-    geometry.parquet        a line a run and fact: `analysis.fact_tables`, and which run it is
-    geometry.csv            what geometry adds to the model's own outputs: `analysis.recall`
+    geometry.parquet        a line a run and fact: `tables.py`, and which run it is
+    geometry.csv            what geometry adds to the model's own outputs: `recall.py`
     geometry.png            recall against geometry
     locality.csv            facts of a first training, before and after a second one on others
     locality-shift.csv      how far their embeddings have moved, beside two controls
@@ -22,11 +22,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from tightframe.analysis.fact_geometry import regressors
-from tightframe.analysis.fact_tables import FactTable, fact_table
-from tightframe.analysis.gain import PERMUTATIONS
-from tightframe.analysis.locality import Shift, changes, half_split, shift_rows, shifts
-from tightframe.analysis.recall import recall_statistics
+from studies.recall_geometry.gain import PERMUTATIONS
+from studies.recall_geometry.geometry import regressors
+from studies.recall_geometry.locality import Shift, changes, half_split, shift_rows, shifts
+from studies.recall_geometry.recall import recall_statistics
+from studies.recall_geometry.section import FIGURE, draw
+from studies.recall_geometry.tables import FactTable, fact_table
 from tightframe.errors import UserError
 from tightframe.files import whole_file
 from tightframe.jobs.programs import endings_in_one_line, say
@@ -40,7 +41,6 @@ from tightframe.knowledge.training.injection import (
     load_learner,
 )
 from tightframe.report.canvas import save
-from tightframe.report.recall import FIGURE, draw
 from tightframe.results import write_csv
 
 RESULTS = "results"

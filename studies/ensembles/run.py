@@ -1,6 +1,6 @@
 """Do several small models with a router remember more than one model of all facts?
 
-`python -m tightframe.jobs.knowledge_ensembles STUDY` takes a finished run of a study, divides its
+`python -m studies.ensembles.run STUDY` takes a finished run of a study, divides its
 facts among K models by what they are about, trains each on its share with the run's own settings,
 learns from the facts and from others of the same file which model a question belongs to, and joins
 the answers. In STUDY:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from tightframe.analysis.fact_variants import LEAST, Variant, answer_variants
+from studies.recall_geometry.variants import LEAST, Variant, answer_variants
 from tightframe.errors import UserError
 from tightframe.knowledge.data.spans import MAX_SPAN, Span
 from tightframe.knowledge.models.exchanges import Lesson, Prompt

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tightframe.analysis.fact_embeddings import AskedFact, FactEmbeddings, embed_facts
-from tightframe.analysis.fact_geometry import fact_geometry
+from studies.recall_geometry.embeddings import AskedFact, FactEmbeddings, embed_facts
+from studies.recall_geometry.geometry import fact_geometry
 from tightframe.knowledge.answers.answering import answer_questions
 from tightframe.knowledge.answers.asking import Asked, Asking, prompts
 from tightframe.knowledge.data.records import MASK, Fact

@@ -15,8 +15,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import false_discovery_control
 
-from tightframe.analysis.fact_geometry import FEATURES, regressors
-from tightframe.analysis.gain import PERMUTATIONS, Gain, recall_gain
+from studies.recall_geometry.gain import PERMUTATIONS, Gain, recall_gain
+from studies.recall_geometry.geometry import FEATURES, regressors
 
 CELL = ("arm", "n_facts", "exposures")  # runs that differ in nothing but the seed
 OF_THE_SENTENCE = ("answer_start", "answer_words", "verbatim", "longer")

@@ -1,0 +1,1 @@
+"""Does the text predict the class means of trained models? `make bridge`, docs/results/bridge.md"""

@@ -1,0 +1,1 @@
+"""Do concepts find the latent factors of the text? docs/results/concepts.md."""
