@@ -217,6 +217,49 @@ def test_the_debiased_median_is_right_where_the_plain_one_is_far_off(n):
     assert found["nc1_cdnv_med"] == pytest.approx({2: 0.169, 5: 0.338, 20: 0.459}[n], abs=0.02)
 
 
+def nearly_one(gap):
+    """Twenty classes of two samples on axes of their own; two are apart by little beyond noise."""
+    means = 3 * np.eye(20, 21)
+    means[1] = means[0]
+    means[1, 1] = math.sqrt(2 * 0.01 + gap)  # of two samples at +-0.1, v is 0.01
+    offset = np.zeros(21)
+    offset[-1] = 0.1
+    return Sample(
+        np.concatenate([means + offset, means - offset]), np.tile(np.arange(20), 2), means
+    )
+
+
+def test_a_sum_that_one_pair_holds_says_so_and_only_it():
+    # A pair at a debiased squared distance of 1e-6, 189 at about 18, to the power of -2.
+    found = nearly_one(1e-6).all()
+    assert found["nc1_cdnv_p2_db"].value == pytest.approx(0.02 * 1e12 / 190, rel=1e-4)
+    for name in ("nc1_cdnv_db", "nc1_cdnv_p2_db", "nc1_cdnv_p2_std_db", "nc1_cdnv_p2_sf_db"):
+        assert found[name].reason == (
+            "a few pairs decide it, as if 1 of 190 held all of the sum: rather read a median or a "
+            "ratio of means"
+        ), name
+    even = nearly_one(18.0).all()
+    for name, value in even.items():
+        assert "a few pairs decide it" not in value.reason, name
+    # The plain distance of that pair is the noise, 0.02: 900 times nearer than the others, and the
+    # square of that among 190.
+    assert "as if 1 of 190 held" in found["nc1_cdnv_p2"].reason
+    for name in ("nc1_cdnv_med_db", "nc1_cdnv_rom_db", "nc1_cdnv_p2_med_db"):
+        assert found[name].reason == "", name
+
+
+@pytest.mark.parametrize(("variance", "share"), [(0.5, 0.056), (1.5, 0.17), (4.0, 0.44)])
+def test_noise_that_single_pairs_keep_stands_on_what_it_moves(variance, share):
+    # On a simplex all pairs lie at 2 scale^2 and two samples have a noise of their variance each,
+    # so that a share of variance / scale^2 of the mean squared distance is noise.
+    found = collapsed(12, 14, scale=3.0, variance=variance).all()
+    said = {name: "sampling is " in value.reason for name, value in found.items()}
+    assert f"sampling is {share:.0%} of the mean squared" in found["gnc2_log_kernel_mean_db"].reason
+    assert said["nc1_cdnv_db"] == (share > 0.1)
+    assert said["nc1_cdnv_med_db"] == said["nc3_cos_mean_db"] == (share > 0.25)
+    assert not any(is_said for name, is_said in said.items() if "_db" not in name or "_rom" in name)
+
+
 # Naive twins
 
 

@@ -6,14 +6,10 @@ the input embedding, too: a results file says so in its header.
 
 import math
 
-from tightframe.collapse.values import (
-    Geometry,
-    Value,
-    coefficient,
-    note_near_zero,
-    std,
-)
+from tightframe.collapse.values import Geometry, Value, coefficient, note_near_zero, std
 from tightframe.moments.geometry import root, simplex_error
+
+NOISY = 0.25  # share of noise from which on the convexity of 1 / norm shows
 
 
 def cosine_mean(geometry: Geometry) -> Value:
@@ -39,7 +35,10 @@ def cosine_mean_debiased(geometry: Geometry, *, estimator: str) -> Value:
     cosines = dots / (rows_squared * squared_norms)[defined].sqrt()
     n = len(cosines)
     why = "debiased to norm 0 or less, or whose row is 0"
-    return geometry.of_classes(float(cosines.mean()), n, classes=classes, why=why)
+    note = ""
+    if (share := min(1.0, classes.noise_share)) > NOISY:
+        note = f"sampling is {share:.0%} of the mean squared norm: 1 / norm is a few percent off"
+    return geometry.of_classes(float(cosines.mean()), n, classes=classes, why=why, note=note)
 
 
 def cosine_cov(geometry: Geometry) -> Value:

@@ -13,6 +13,25 @@ from tightframe.moments.geometry import (
 )
 from tightframe.moments.pairs import Aggregate, PairSummary
 
+# Where sampling is a larger share of the mean squared distance, what is left after it was taken out
+# moves a value by 2 % or more; by the table of biases in docs/measures.md.
+NOISY: dict[Aggregate, tuple[float, str]] = {
+    "moments": (
+        0.1,
+        "what is left of it in single pairs makes the mean too large, rather read a ratio of means",
+    ),
+    "mean_log": (0.1, "what is left of it in single pairs makes the mean of logarithms too large"),
+    "logs": (
+        0.02,
+        "what is left of it in single pairs makes the mean of their log kernels too large, rather "
+        "read the middle of its interval",
+    ),
+    "median": (
+        0.25,
+        "a median over pairs is a few percent off, rather read a ratio of means",
+    ),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class OfPairs:
@@ -48,16 +67,29 @@ class OfPairs:
         if self._debiased and self.aggregate == "median":
             infinite = pairs.ranked - pairs.n
             note = f"pairs debiased to distance 0 or less: {infinite}, infinite" if infinite else ""
+            note = "; ".join(filter(None, [note, self._why_noisy(classes, value)]))
             left = {"of classes debiased to norm 0 or less": pairs.pairs - pairs.ranked}
             return geometry.of_pairs(value, pairs.ranked, classes=classes, left=left, note=note)
         n = pairs.logs.n if self.aggregate in ("logs", "mean_log") else pairs.n
         left = {self._lacking: without, "of classes without any spread": pairs.n - n}
-        note = ""
+        notes = [_why_uneven(pairs)] if self.aggregate == "moments" else []
         if self.aggregate in ("tail", "tail001") and value > 0.5:
-            note = "a few pairs decide the mean"
+            notes.append("a few pairs decide the mean")
         elif self._debiased and without > 0.01 * pairs.pairs:
-            note = "that is more than 1 %: rather read a median or a ratio of means"
+            notes.append("that is more than 1 %: rather read a median or a ratio of means")
+        note = "; ".join(filter(None, [*notes, self._why_noisy(classes, value)]))
         return geometry.of_pairs(value, n, classes=classes, left=left, note=note)
+
+    def _why_noisy(self, classes: ClassSet, value: float) -> str:
+        """Return what the noise that single pairs still have does to this, where it shows.
+
+        Right on average, a debiased distance is not right in a ratio or a logarithm.
+        """
+        limit, why = NOISY.get(self.aggregate, (math.inf, ""))
+        share = min(1.0, classes.noise_share) if self._debiased else 0.0
+        if not math.isfinite(value) or not share > limit:
+            return ""
+        return f"sampling is {share:.0%} of the mean squared distance: {why}"
 
     @property
     def _debiased(self) -> str:
@@ -69,6 +101,17 @@ class OfPairs:
         if self._debiased:
             return "debiased to distance 0 or less"
         return "with one mean" if "cdnv" in self.quantity else "in one direction, or in none"
+
+
+def _why_uneven(pairs: PairSummary) -> str:
+    """Return that the sum over pairs rests on few of them, if it does: their share is 1 %."""
+    effective, n = pairs.values.effective, pairs.n
+    if n < 10 or not effective < max(2, n / 100):
+        return ""
+    return (
+        f"a few pairs decide it, as if {effective:,.0f} of {n:,} held all of the sum: rather read "
+        "a median or a ratio of means"
+    )
 
 
 def mean(pairs: PairSummary, _: ClassSet) -> float:

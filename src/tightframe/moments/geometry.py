@@ -163,6 +163,11 @@ class ClassSet:
         return self.squared_norms - (noise - 2 / k * rows) - rows.sum() / k**2
 
     @cached_property
+    def noise_share(self) -> float:
+        """What part of the mean squared distance of two class means is noise."""
+        return 1 - float(self.debiased_squared_norms.sum() / self.squared_norms.sum())
+
+    @cached_property
     def cosines(self) -> "PairMoments":
         """Of the angles between classes that have a direction."""
         directions = self.directions

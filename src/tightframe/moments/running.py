@@ -46,6 +46,12 @@ class Moments:
         self.mean += shift * (part.n / self.n)
         self.spread += part.spread + shift * shift * (before * part.n / self.n)
 
+    @property
+    def effective(self) -> float:
+        """How many equal numbers have a sum that rests on as few: (sum x)^2 / sum x^2."""
+        square = self.spread + self.n * self.mean**2
+        return (self.n * self.mean) ** 2 / square if square > 0 else math.nan
+
     def variance(self, *, ddof: int) -> float:
         """Spread over n - ddof; NaN where that is not positive."""
         return self.spread / (self.n - ddof) if self.n > ddof else math.nan
