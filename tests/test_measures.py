@@ -541,7 +541,7 @@ def test_names_are_distinct_and_views_are_made_of_them():
     names = [measure.name for measure in MEASURES]
     assert len(set(names)) == len(names)
     assert {*DEFAULT, *PUBLISHED, *ROBUST} <= set(names)
-    assert len(set(DEFAULT)) == len(DEFAULT) == 24
+    assert len(set(DEFAULT)) == len(DEFAULT) == 30
     assert {*PUBLISHED, *ROBUST} <= set(DEFAULT)
 
 

@@ -77,5 +77,8 @@ def test_every_default_measure_of_a_stored_model_is_that_of_the_plain_loops(name
     expected |= naive_decisions(means, rows, bias, *labelled(model, shards.split("val")))
     assert 0 < expected["nc4_rate"] != expected["nc4_rate_fullv"]
     for measure in DEFAULT:
+        if measure.endswith("_dbg"):  # they need groups of documents, and say so
+            assert math.isnan(found[measure])
+            continue
         assert found[measure] == pytest.approx(expected[measure], rel=1e-9), measure
     assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-6)  # float32 tiles

@@ -15,10 +15,12 @@ from test_page import browser, open_page  # noqa: F401
 from tightframe.analysis.profiles import by_frequency, by_layer
 from tightframe.lm.interface import PRENORM
 from tightframe.report import figures, profiles, report
+from tightframe.report.views import views_of
 from tightframe.results import gather
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LOSSES = pd.Series({"a": 3.0, "b": 2.0})
+LAST = pd.DataFrame({"nc1_cdnv_med_db": [0.5], "nc3_cos_mean": [0.5]})  # of the last layers
 
 
 def rows_of(*folders):
@@ -204,7 +206,7 @@ def test_measures_without_a_place_of_their_own_fill_what_is_free(rows):
     profile = drawn(pd.concat([rows, error]))["layers"]
     assert profile.smalls[-1].panel.metric == "nc2_etf_error"
     assert profile.smalls[-1].panel.family == "NC2"
-    explained = [panel.metric for panel in profiles.explained([profile])]
+    explained = [panel.metric for panel in profiles.explained([profile], views_of(LAST))]
     assert explained == ["nc2_etf_error", "rank_pr"]  # the others stand in a view
 
 

@@ -18,7 +18,7 @@ from tightframe.collapse import measures
 from tightframe.errors import UserError
 from tightframe.files import write_text
 from tightframe.report import canvas, figures, page, panels, report, tables
-from tightframe.report.views import PUBLISHED, ROBUST, VIEWS, arrow
+from tightframe.report.views import PUBLISHED, ROBUST, VIEWS, arrow, best_form, views_of
 from tightframe.results import gather, read_rows, write_rows
 
 
@@ -186,7 +186,8 @@ def test_a_few_runs_are_described_and_not_summed_up(bounded, table, found):
 
 def test_checkpoints_of_a_few_runs_are_drawn_against_their_step(bounded):
     drawn = data_of(bounded)["courses"]["steps"]
-    assert set(drawn) == {panel.metric for view in VIEWS for panel in view.panels} | {"val_loss"}
+    views = views_of(checkpoints(gather(sorted(bounded.glob("runs/*/results/*.jsonl")))).table)
+    assert set(drawn) == {panel.metric for view in views for panel in view.panels} | {"val_loss"}
     lines = {line["run"]: line for line in drawn["val_loss"]["lines"]}
     assert lines["w64-d4-e4-s0"]["x"] == [1024, 4096, 8192]
     reached = np.subtract(lines["w64-d4-e4-s0"]["high"], lines["w64-d4-e4-s0"]["y"])
@@ -341,7 +342,8 @@ def test_results_without_a_loss_are_refused(small):
 
 
 def test_the_same_rows_give_the_same_figures_to_the_byte(shown, found, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "VIEWS", (ROBUST,))
+    robust = views_of(shown.table)[1]
+    monkeypatch.setattr(figures, "views_of", lambda table: (robust,))
     figures.draw_all(shown, found, tmp_path)
     names = {
         f"robust{part}{log}.{kind}"
@@ -350,7 +352,7 @@ def test_the_same_rows_give_the_same_figures_to_the_byte(shown, found, tmp_path,
         for kind in ("pdf", "png")
     }
     assert {path.name for path in tmp_path.iterdir()} == names
-    again = figures.draw(shown, found, ROBUST.more, log=True)
+    again = figures.draw(shown, found, robust.more, log=True)
     for kind in ("pdf", "png"):
         canvas.save(again, tmp_path / f"again.{kind}")
         first = (tmp_path / f"robust_nc2_nc3_log.{kind}").read_bytes()
@@ -371,8 +373,41 @@ def test_a_figure_names_its_measures_and_draws_line_floor_and_points(shown, foun
 
 def test_the_views_show_the_measures_that_the_study_declares_and_computes_unasked():
     assert {panel.metric for panel in PUBLISHED.panels} == set(measures.PUBLISHED)
-    assert {panel.metric for panel in ROBUST.panels} >= set(measures.ROBUST)
-    assert {panel.metric for view in VIEWS for panel in view.panels} <= set(measures.DEFAULT)
+    forms = {name for view in VIEWS for panel in view.panels for name in panel.forms}
+    assert {name for panel in ROBUST.panels for name in panel.forms} >= set(measures.ROBUST)
+    assert forms <= set(measures.DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("counts", "shown", "words"),
+    [
+        # Debiased by groups where all checkpoints have it, else what most of them have.
+        ({"dbg": 9, "db": 9, "": 9}, "dbg", "what the choice of documents adds"),
+        ({"dbg": 4, "db": 9, "": 9}, "db", "as if the positions of a document did not depend"),
+        ({"db": 9, "": 9}, "db", "as if the positions of a document did not depend"),
+        ({"": 9}, "", "in these results not corrected"),
+        ({}, "dbg", "what the choice of documents adds"),
+    ],
+)
+def test_the_robust_view_shows_the_best_form_that_results_have(counts, shown, words):
+    name = "gnc2_log_kernel_excess"
+    columns = {f"{name}_{ending}".rstrip("_"): n for ending, n in counts.items()}
+    table = pd.DataFrame({x: [1.0] * n + [math.nan] * (9 - n) for x, n in columns.items()})
+    panel = views_of(table)[1].main[1]
+    assert panel.metric == f"{name}_{shown}".rstrip("_")
+    assert words in panel.meaning.lower()
+    for metric in columns:
+        assert best_form(metric, columns) == panel.metric
+    assert best_form("nc2_etf_error", columns) == "nc2_etf_error"
+
+
+def test_what_has_no_debiased_form_says_so_in_the_view():
+    plain = [p for p in ROBUST.panels if "There is no form of it without the noise" in p.meaning]
+    assert [p.metric for p in plain] == ["unc3_cos_var", "nc2_equinorm_std_log", "nc2_equiang_std"]
+    debiased = {p.metric for p in ROBUST.panels if p.others}
+    assert debiased == {
+        f"{x}_dbg" for x in ("nc1_cdnv_med", "gnc2_log_kernel_excess", "nc3_cos_mean")
+    }
 
 
 @pytest.mark.parametrize(
@@ -424,7 +459,8 @@ def test_a_floor_far_below_the_losses_does_not_squeeze_them(table):
 
 
 def test_models_without_a_measure_do_not_stretch_the_loss_axis(table):
-    far = table.iloc[:1].drop(columns=[p.metric for view in VIEWS for p in view.panels])
+    shown = [panel.metric for view in views_of(table) for panel in view.panels]
+    far = table.iloc[:1].drop(columns=shown)
     far = pd.concat([table, far.assign(val_loss=50.0)], ignore_index=True)
     assert panels.loss_range(far) == panels.loss_range(table)
     assert panels.loss_range(far[far["val_loss"] == 50])[1] > 50  # it alone

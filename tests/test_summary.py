@@ -118,11 +118,11 @@ def test_a_reason_stands_once_and_is_marked_on_the_numbers_that_it_is_about():
 def test_a_value_outside_of_its_interval_says_why():
     rows = [
         _row("nc3_cos_mean", 0.6, low=0.61, high=0.63),
-        _row("unc3_cos_var", 0.2, low=0.0, high=1.0),
+        _row("nc4_rate_fullv", 0.2, low=0.0, high=1.0),
     ]
     lines = _lines(*rows, width=200)
     assert _line(lines, "nc3_cos_mean").endswith("(1)")
-    assert not _line(lines, "unc3_cos_var").endswith(")")
+    assert not _line(lines, "nc4_rate_fullv").endswith(")")
     assert sum("without its bias by small counts" in line for line in lines) == 1
 
 
@@ -187,3 +187,28 @@ def test_a_model_that_knows_little_more_than_frequencies_is_said_to(loss, said):
     header = dataclasses.replace(HEADER, tokens={"name": "novel", "unigram_entropy": 6.5})
     lines = _lines(_row("nc3_cos_mean"), _row("val_loss", loss), header=header)
     assert any(line.startswith("Close to a unigram model") for line in lines) == said
+
+
+def test_the_form_that_the_results_have_stands_in_the_view():
+    # Debiased by groups where they were kept apart; else as if samples were independent.
+    names = [f"{x}{e}" for x in ("gnc2_log_kernel_excess", "nc3_cos_mean") for e in ("_db", "_dbg")]
+    rows = [_row(name, 0.5) for name in names]
+    shown = {line.split()[0] for line in _lines(*rows) if line.startswith("  ")}
+    assert shown == {"gnc2_log_kernel_excess_dbg", "nc3_cos_mean_dbg"}
+    ungrouped = [_row(name, math.nan if name.endswith("_dbg") else 0.5) for name in names]
+    shown = {line.split()[0] for line in _lines(*ungrouped) if line.startswith("  ")}
+    assert shown == {"gnc2_log_kernel_excess_db", "nc3_cos_mean_db"}
+    (sentence,) = [x for x in _lines(*rows, width=400) if x.startswith("In words")]
+    assert "class means have a cosine of 0.5 with their rows" in sentence
+
+
+def test_what_has_no_debiased_form_says_so_where_it_stands():
+    rows = [_row("unc3_cos_var", 0.2), _row("nc4_rate_fullv", 0.3)]
+    lines = _lines(*rows, width=200)
+    assert _line(lines, "unc3_cos_var").endswith("(1)")
+    assert not _line(lines, "nc4_rate_fullv").endswith(")")
+    (note,) = [line for line in lines if line.startswith("(1)")]
+    assert note.startswith("(1) there is no form of it without the noise of the class means")
+    layers = [dataclasses.replace(row, layer=layer) for row in rows for layer in (1, 2)]
+    (note,) = [line for line in _lines(*layers, width=200) if line.startswith("unc3_cos_var: ")]
+    assert "compare it at equal counts only" in note

@@ -70,7 +70,8 @@ class CollapseCallback:
             Of models that don't use all weights for a token (mixtures of experts), say it.
         step_tokens: Tokens that a process trains on in a step, for that count. Known from our
             loop; of Trainer, rows as long as the blocks are assumed.
-        measures: Names from `MEASURES`; by default `DEFAULT` without those about decisions.
+        measures: Names from `MEASURES`; by default `DEFAULT` without those about decisions,
+            and without those that need groups of documents, which the probe has none of.
         min_count: Embeddings in the probe that a class needs to take part.
         precision: Of the forward passes; by default bf16 where the training has it, else fp32.
     """
@@ -94,7 +95,8 @@ class CollapseCallback:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         chosen = choose(measures)
         if measures is None:
-            chosen = tuple(one for one in choose(DEFAULT) if one.split == "train")
+            own = (one for one in choose(DEFAULT) if one.split == "train")
+            chosen = tuple(one for one in own if one.estimator != "debiased by groups")
         if split == "val" and any(one.split == "val" for one in chosen):
             raise ValueError(
                 "decisions compare validation embeddings with class means of training; "

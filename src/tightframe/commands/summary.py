@@ -7,13 +7,14 @@ import dataclasses
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from tightframe.analysis.checkpoints import is_near_unigram
 from tightframe.collapse.answers import Control
 from tightframe.collapse.measures import MEASURES
 from tightframe.lm.interface import PRENORM
-from tightframe.report.views import PUBLISHED, ROBUST
+from tightframe.report.views import NO_DEBIASED, PUBLISHED, ROBUST, best_form
 from tightframe.results import Header, Row
 
 # What the measures of a property begin with, and what stands above them.
@@ -29,13 +30,17 @@ PROPERTIES = (
     (("dim_",), "Dimensions"),
     (("val_", "entropy_floor", "realised_floor"), "Loss"),
 )
-VIEWS = [panel.metric for view in (ROBUST, PUBLISHED) for panel in view.panels]
-# What stands side by side where there are several layers or strata.
+_ORDER = [name for view in (ROBUST, PUBLISHED) for panel in view.panels for name in panel.forms]
+# Measures of the robust view that have one form only, which the noise of class means is in.
+_PLAIN_ONLY = {
+    panel.metric for panel in ROBUST.panels if not panel.others and panel.family != "NC4"
+}
+# What stands side by side where there are several layers or strata: each in the form of the view.
 HEADLINES = (
     *("nc1_cdnv_med_db", "gnc2_log_kernel_excess", "nc3_cos_mean", "unc3_cos_var"),
     *("ncc_accuracy", "rank_pr"),
 )
-# What a value says in words, and what it is at full collapse.
+# What a value says in words, and what it is at full collapse; in whichever form.
 WORDS = {
     "nc1_cdnv_med_db": (
         "variance within classes is {:.2g} times the squared distance between them",
@@ -51,8 +56,9 @@ WORDS = {
 _PLAIN, _BELIEVED = "nc1_cdnv_p2", "nc1_cdnv_med_db"
 BELIEVE = (
     "as published, it depends on counts and on the scale of embeddings: where it disagrees with "
-    f"{_BELIEVED}, believe that one"
+    "{}, believe that one"
 )
+_NOISY = NO_DEBIASED[0].lower() + NO_DEBIASED[1:-1]
 OUTSIDE = "the value lies outside, as the interval is of it without its bias by small counts"
 
 _DIRECTION = {measure.name: measure.direction for measure in MEASURES}
@@ -83,13 +89,16 @@ def summary(
     measured = [row for row in rows if _property(row) != "Loss"]
     places = list(dict.fromkeys((row.layer, row.subset) for row in measured))
     rows, left_out = _without_class_set(rows, header.measurement["min_count"])
-    rows = _with_view([_with_outside(row) for row in rows])
+    forms = _counted(rows)
+    rows = _with_view([_with_outside(row) for row in rows], forms)
     if len(places) > 1 and not full:
-        shown = _columns(rows, chosen=chosen, width=width, label=max(map(len, map(_label, places))))
+        label = max(map(len, map(_label, places)))
+        shown = _columns(rows, forms, chosen=chosen, width=width, label=label)
         kept = [_bare(row) for row in rows if row.metric in shown]
         kept += [row for row in rows if row.metric not in _DIRECTION]
     else:
-        kept = [row for row in rows if full or chosen or row.metric in (*VIEWS, *_losses(rows))]
+        views = [panel.metric for one in (ROBUST, PUBLISHED) for panel in one.of(forms).panels]
+        kept = [row for row in rows if full or chosen or row.metric in (*views, *_losses(rows))]
     notes = _Notes(kept)
     yield from _wrapped(_title(header, rows, left_out), width)
     if len(places) > 1 and not full:
@@ -108,6 +117,8 @@ def summary(
         yield ""
     for number, text in enumerate(notes.texts, start=1):
         yield from _wrapped(f"({number}) {text}", width)
+    if len(places) > 1 and not full and (noisy := [x for x in shown if x in _PLAIN_ONLY]):
+        yield from _wrapped(f"{', '.join(noisy)}: {_NOISY}", width)
     yield ""
     yield from _wrapped(_in_words(kept, control, header), width)
     if sinks := header.measurement.get("sinks"):
@@ -157,7 +168,7 @@ def _by_property(rows: Sequence[Row], notes: "_Notes", control: Control) -> Iter
     if others:
         start = 2 + names + 2 + arrows + 2 + digits + 2 + space + 2
         yield from ("", f"{'random':>{start + last}}", f"{'weights':>{start + last}}")
-    order = {name: place for place, name in enumerate(VIEWS)}
+    order = {name: place for place, name in enumerate(_ORDER)}
     before = None
     for row in sorted(rows, key=lambda row: (_rank(row), order.get(row.metric, len(order)))):
         if _property(row) != before:
@@ -204,7 +215,8 @@ def _in_words(rows: Sequence[Row], control: Control, header: Header) -> str:
         return f"Most collapsed {'; '.join(said)}." if said else "No layer is more collapsed."
     values = {row.metric: row for row in rows if row.subset == "all"}
     said, ends = [], []
-    for name, (words, end) in WORDS.items():
+    forms = _counted(rows)
+    for name, (words, end) in ((best_form(name, forms), said) for name, said in WORDS.items()):
         if name in values and not math.isnan(values[name].value):
             row = values[name]
             other = control.get((row.layer, row.subset, name))
@@ -281,26 +293,37 @@ def _with_outside(row: Row) -> Row:
     return dataclasses.replace(row, reason="; ".join(filter(None, [row.reason, OUTSIDE])))
 
 
-def _with_view(rows: Sequence[Row]) -> list[Row]:
-    """Say which NC1 to believe where both views show one."""
-    robust = {(row.layer, row.subset) for row in rows if row.metric == _BELIEVED}
-    return [
-        dataclasses.replace(row, reason="; ".join(filter(None, [row.reason, BELIEVE])))
-        if row.metric == _PLAIN and (row.layer, row.subset) in robust
-        else row
-        for row in rows
-    ]
+def _with_view(rows: Sequence[Row], forms: Mapping[str, int]) -> list[Row]:
+    """Say which NC1 to believe where both views show one, and which measures are not debiased."""
+    believed = best_form(_BELIEVED, forms)
+    robust = {(row.layer, row.subset) for row in rows if row.metric == believed}
+    found = []
+    for row in rows:
+        why = _NOISY if row.metric in _PLAIN_ONLY else ""
+        if row.metric == _PLAIN and (row.layer, row.subset) in robust:
+            why = BELIEVE.format(believed)
+        reason = "; ".join(filter(None, [row.reason, why]))
+        found.append(dataclasses.replace(row, reason=reason))
+    return found
+
+
+def _counted(rows: Sequence[Row]) -> Mapping[str, int]:
+    """Return how many values there are of each metric."""
+    return Counter(row.metric for row in rows if not math.isnan(row.value))
 
 
 def _bare(row: Row) -> Row:
-    """Leave out of a row's reason what is said of its interval, which a table does not show."""
-    parts = [part for part in _parts(row.reason) if not part.startswith(_OF_INTERVALS)]
+    """Leave out of a row's reason what a table says in its columns' names or does not show."""
+    parts = [part for part in _parts(row.reason) if not part.startswith((*_OF_INTERVALS, _NOISY))]
     return dataclasses.replace(row, reason="; ".join(parts))
 
 
-def _columns(rows: Sequence[Row], *, chosen: bool, width: int, label: int) -> list[str]:
+def _columns(
+    rows: Sequence[Row], forms: Mapping[str, int], *, chosen: bool, width: int, label: int
+) -> list[str]:
     names = list(dict.fromkeys(row.metric for row in rows if row.metric in _DIRECTION))
-    wanted = names if chosen else [name for name in HEADLINES if name in names] or names
+    headlines = [best_form(name, forms) for name in HEADLINES]
+    wanted = names if chosen else [name for name in headlines if name in names] or names
     return wanted[: max(1, (width - max(label, 5)) // (_COLUMN + 1))]
 
 

@@ -37,7 +37,7 @@ from tightframe.report.panels import (
     parameters,
 )
 from tightframe.report.profiles import Line, Profile, key_name
-from tightframe.report.views import LOSS, VIEWS, Panel, arrow, top
+from tightframe.report.views import LOSS, Panel, arrow, top, views_of
 
 _THREAD, _FLOOR = "#cbc8c0", "#0b7a62"
 OF_LABELS = {  # colour and marker
@@ -56,7 +56,7 @@ def draw_all(shown: Checkpoints, found: pd.DataFrame, folder: Path) -> None:
         found: Their associations.
         folder: Takes `<view>[_nc2_nc3][_log].{pdf,png}`.
     """
-    for view in VIEWS:
+    for view in views_of(shown.table):
         for part, panels in (("", view.main), ("_nc2_nc3", view.more)):
             for log in (False, True):
                 figure = draw(shown, found, panels, log=log)
@@ -110,7 +110,7 @@ def draw_courses(courses: pd.DataFrame, folder: Path, *, name: str) -> None:
         folder: Takes `<name>_<view>.{pdf,png}`.
         name: "training" for what was measured then, "steps" for checkpoints.
     """
-    for view in VIEWS:
+    for view in views_of(courses):
         if any(course(courses, panel.metric) for panel in view.panels):
             figure = draw_course(courses, [LOSS, *view.panels])
             save_for_print(figure, folder, f"{name}_{view.name}")

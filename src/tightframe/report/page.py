@@ -23,7 +23,7 @@ from tightframe.report.payload import (
     views_of_metrics,
 )
 from tightframe.report.rendering import render_template, word
-from tightframe.report.views import LOSS, VIEWS, Panel, View, arrow, measure
+from tightframe.report.views import LOSS, VIEWS, Panel, View, arrow, measure, views_of
 from tightframe.results import Header
 
 
@@ -54,6 +54,7 @@ def render(
     """
     table = shown.table
     looks = pd.DataFrame() if courses is None else courses.table
+    views = views_of(table if len(table) else looks)
     everything = pd.concat([table, looks], ignore_index=True)
     few = len(table) > 0 and not is_scattered(table)
     steps = _shown_courses(against_step(table))
@@ -80,7 +81,7 @@ def render(
         profiles=smalls,
         profile_data={profile.kind: profiles.payload(profile) for profile in smalls},
         key_name=profiles.key_name,
-        explained=profiles.explained(smalls),
+        explained=profiles.explained(smalls, views),
         sinks=_sinks(headers, smalls),
         fewest=profiles.FEWEST,
         sizes=_size_ticks(everything),
@@ -89,10 +90,10 @@ def render(
         near_unigram=_near_unigram(table),
         steps=[(view, [LOSS, *panels]) for view, panels in steps],
         n_looks=len(looks),
-        views=VIEWS,
+        views=views,
         measure=measure,
         arrow=arrow,
-        associations=_associations(found),
+        associations=_associations(found, table),
         columns=_columns(shown),
         checkpoints=_lines(table),
         refused=[*shown.refused.items(), *([] if courses is None else courses.refused.items())],
@@ -208,13 +209,13 @@ def _columns(shown: Checkpoints) -> list[dict[str, Any]]:
             "views": views,
             "setting": setting(metric, shown),
         }
-        for metric, views in views_of_metrics().items()
+        for metric, views in views_of_metrics(table).items()
         if metric in table
     ]
     return found
 
 
-def _associations(found: pd.DataFrame) -> list[dict[Hashable, Any]]:
+def _associations(found: pd.DataFrame, table: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """A line a measure of the views: r, R^2, Spearman, R^2 of the log, and of last checkpoints."""
     line = {(f["metric"], f["log"], f["checkpoints"]): f for f in found.to_dict("records")}
     return [
@@ -224,7 +225,7 @@ def _associations(found: pd.DataFrame) -> list[dict[Hashable, Any]]:
             "r2_log": line[metric, True, "all"]["r2"],
             "r2_last": line[metric, False, "last"]["r2"],
         }
-        for metric, views in views_of_metrics().items()
+        for metric, views in views_of_metrics(table).items()
         if (metric, False, "all") in line
     ]
 
@@ -232,7 +233,8 @@ def _associations(found: pd.DataFrame) -> list[dict[Hashable, Any]]:
 def _shown_courses(courses: pd.DataFrame) -> list[tuple[View, list[Panel]]]:
     """The views with those of their panels that were measured while training."""
     shown = [
-        (view, [panel for panel in view.panels if course(courses, panel.metric)]) for view in VIEWS
+        (view, [panel for panel in view.panels if course(courses, panel.metric)])
+        for view in views_of(courses)
     ]
     return shown if any(panels for _, panels in shown) else []
 

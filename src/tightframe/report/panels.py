@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tightframe.analysis.association import FEW_RUNS
 from tightframe.analysis.checkpoints import outside
-from tightframe.report.views import VIEWS
+from tightframe.report.views import views_of
 
 # Small to large models; every shade stands out by at least 3 to 1 from the ground it is drawn on.
 ON_LIGHT = ("#e56b5d", "#c5407e", "#9613a1", "#5901a5", "#0d0887")
@@ -152,7 +152,8 @@ def _ticks_of(values: "pd.Series[Any]") -> tuple[float, ...]:
 
 def loss_range(table: pd.DataFrame) -> tuple[float, float]:
     """Return the ends of the loss axis: losses of all points, and floors not far below them."""
-    metrics = [panel.metric for view in VIEWS for panel in view.panels if panel.metric in table]
+    shown = [panel.metric for view in views_of(table) for panel in view.panels]
+    metrics = [metric for metric in shown if metric in table]
     points = table[np.isfinite(table[metrics]).any(axis=1)]
     losses = (table if points.empty else points)["val_loss"]
     losses = losses[np.isfinite(losses)]

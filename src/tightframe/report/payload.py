@@ -26,7 +26,7 @@ from tightframe.report.panels import (
     parameters,
 )
 from tightframe.report.rendering import json_numbers, word
-from tightframe.report.views import VIEWS, arrow, top
+from tightframe.report.views import arrow, top, views_of
 
 FEWEST = 3  # checkpoints: fewer have no association with the loss, and no figure of one
 _KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
@@ -68,8 +68,8 @@ def _points(shown: Checkpoints, found: pd.DataFrame) -> dict[str, Any]:
     """Return the checkpoints against their validation losses."""
     table, refused = shown.table, shown.refused
     runs = table.sort_values("step", kind="stable").groupby("run", sort=False)
-    panels = {}
-    for panel in dict.fromkeys(panel for view in VIEWS for panel in view.panels):
+    panels, views = {}, views_of(table)
+    for panel in dict.fromkeys(panel for view in views for panel in view.panels):
         if panel.metric in table:
             panels[panel.metric] = {
                 "x": json_numbers(table[panel.metric], digits=7),
@@ -100,7 +100,7 @@ def _points(shown: Checkpoints, found: pd.DataFrame) -> dict[str, Any]:
                 }
                 for panel in view.panels
             ]
-            for view in VIEWS
+            for view in views
         },
     }
 
@@ -125,7 +125,7 @@ def setting(metric: str, shown: Checkpoints) -> str:
 def _courses(courses: pd.DataFrame) -> dict[str, Any]:
     """Return every measure of the views, and the loss, against the step, a line a run."""
     drawn = {}
-    for metric in ("val_loss", *views_of_metrics()):
+    for metric in ("val_loss", *views_of_metrics(courses)):
         if (one := course(courses, metric)) is not None:
             lines = zip(
                 *(one.runs, one.sizes, one.steps, one.values, one.low, one.high), strict=True
@@ -186,10 +186,11 @@ def _escape(text: str) -> str:
     return html.escape(text, quote=False)  # plotly knows &lt; &gt; &amp; and not &quot;
 
 
-def views_of_metrics() -> dict[str, str]:
-    """The measures in the order of their panels, and the views that show each."""
+def views_of_metrics(table: pd.DataFrame) -> dict[str, str]:
+    """The measures in the order of their panels, and the views that show each of a table."""
     views: dict[str, list[str]] = {}
-    for pair in zip(*(view.panels for view in VIEWS), strict=True):
-        for view, panel in zip(VIEWS, pair, strict=True):
+    shown = views_of(table)
+    for pair in zip(*(view.panels for view in shown), strict=True):
+        for view, panel in zip(shown, pair, strict=True):
             views.setdefault(panel.metric, []).append(view.name)
     return {metric: " ".join(names) for metric, names in views.items()}

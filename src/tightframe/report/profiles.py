@@ -18,7 +18,7 @@ from tightframe.collapse.measures import MEASURES
 from tightframe.lm.interface import PRENORM
 from tightframe.report.panels import log_ticks
 from tightframe.report.rendering import json_numbers
-from tightframe.report.views import VIEWS, Panel, arrow, measure, top
+from tightframe.report.views import ROBUST, VIEWS, Panel, View, arrow, measure, top
 
 NAMES = {"next": "next token", "current": "current token", "shuffled": "shuffled labels"}
 TWIN = "random weights"
@@ -29,12 +29,12 @@ _NEAREST = Panel(
     "How often the nearest class mean is that of the label, on validation text.",
 )
 _RATIO = Panel(
-    "nc1_cdnv_rom_db",
+    "nc1_cdnv_rom_dbg",
     "NC1",
     "Within-class variability",
     "Scatter within classes compared with the squared distance between them, each averaged over "
-    "pairs of tokens before one is divided by the other, corrected for the noise in the means of "
-    "rare tokens.",
+    "pairs of tokens before one is divided by the other.",
+    ("nc1_cdnv_rom_db",),
 )
 _FILLED = Panel(
     "rank_pr",
@@ -45,20 +45,21 @@ _FILLED = Panel(
 _KNOWN = {
     panel.metric: panel
     for panel in (
-        *(panel for view in VIEWS for panel in view.panels),
-        *(_NEAREST, _RATIO, _FILLED),
+        *(panel.of({name: 1}) for view in VIEWS for panel in view.panels for name in panel.forms),
+        *(_NEAREST, *(_RATIO.of({name: 1}) for name in _RATIO.forms), _FILLED),
     )
 }
 # The places of the figure, each with the measures that may stand there: the one with most lines.
-_NC1 = ("nc1_cdnv_med_db", "nc1_cdnv_rom_db")
+_FORMS = {panel.family: panel.forms for panel in ROBUST.panels}
+_NC1 = (*_FORMS["NC1"], "nc1_cdnv_rom_dbg", "nc1_cdnv_rom_db")
 PANELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "layers": (
-        *(("ncc_accuracy",), _NC1, ("gnc2_log_kernel_excess",)),
-        *(("nc2_equiang_std",), ("rank_pr",), ("nc3_cos_mean",)),
+        *(("ncc_accuracy",), _NC1, _FORMS["GNC2"]),
+        *(("nc2_equiang_std",), ("rank_pr",), _FORMS["NC3"]),
     ),
     "frequency": (
-        *(("ncc_accuracy",), _NC1, ("gnc2_log_kernel_excess",)),
-        *(("nc2_equiang_std",), ("nc3_cos_mean",), ("nc4_rate_fullv",)),
+        *(("ncc_accuracy",), _NC1, _FORMS["GNC2"]),
+        *(("nc2_equiang_std",), _FORMS["NC3"], ("nc4_rate_fullv",)),
     ),
 }
 _STEPS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 100)  # from one named layer to the next
@@ -157,9 +158,9 @@ def profiles(
     return found
 
 
-def explained(smalls: Sequence[Profile]) -> list[Panel]:
+def explained(smalls: Sequence[Profile], views: Sequence[View]) -> list[Panel]:
     """Return the panels of these profiles that stand in no view, for the guide of the page."""
-    of_views = {panel.metric for view in VIEWS for panel in view.panels}
+    of_views = {panel.metric for view in views for panel in view.panels}
     shown = {small.panel.metric for profile in smalls for small in profile.smalls}
     return [panel_of(metric) for metric in sorted(shown - of_views)]
 

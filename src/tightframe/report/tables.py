@@ -7,7 +7,7 @@ import pandas as pd
 from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, in_one_way
 from tightframe.collapse.checks import PREFIXES
 from tightframe.collapse.compat import columns
-from tightframe.report.views import VIEWS
+from tightframe.report.views import views_of
 
 LOSS = ["val_loss", "entropy_floor", "loss_above_floor", "realised_floor", "loss_above_realised"]
 QUALITY = [*LOSS, "val_accuracy", "val_perplexity"]
@@ -31,7 +31,7 @@ def with_floors(table: pd.DataFrame) -> pd.DataFrame:
 
 def measured(table: pd.DataFrame) -> list[str]:
     """The measures in the table: those of the views first, then the others by name."""
-    shown = dict.fromkeys(panel.metric for view in VIEWS for panel in view.panels)
+    shown = dict.fromkeys(panel.metric for view in views_of(table) for panel in view.panels)
     others = sorted(
         name
         for name in table.columns

@@ -2,13 +2,30 @@
 
 The published view has the forms of the paper's tables and figures (Wu & Papyan 2024, arXiv:
 2405.17767); the robust view has forms that are free of units and not decided by a few pairs of
-classes, NC1 without the bias of small counts. Formulas, ranges, directions and sources are those
-of `collapse.MEASURES`.
+classes, and without the bias of small counts where there is such a form: `best_form` says which one
+results have, here and nowhere else. Formulas, ranges, directions and sources are those of
+`collapse.MEASURES`.
 """
 
 import dataclasses
+from collections.abc import Mapping
+
+import pandas as pd
 
 from tightframe.collapse.measures import MEASURES, Measure
+
+NO_DEBIASED = (
+    "There is no form of it without the noise of the class means, which moves it: compare it at "
+    "equal counts only."
+)
+# What is added to a robust panel, by the estimator of the form that it shows.
+_ESTIMATED = {
+    "debiased by groups": "corrected for what the choice of documents adds to the class means.",
+    "debiased": "corrected for the noise in the means of rare tokens, as if the positions of a "
+    "document did not depend on each other.",
+    "plain": "in these results not corrected for the noise in the means of rare tokens: measure "
+    "again.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +36,20 @@ class Panel:
     family: str  # what the literature calls it
     title: str
     meaning: str  # for somebody who has not read the paper
+    others: tuple[str, ...] = ()  # forms that stand here where results have more of them
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Names of the measures that may stand here, the best first."""
+        return (self.metric, *self.others)
+
+    def of(self, measured: Mapping[str, int]) -> "Panel":
+        """Return the panel with the form that results have, and what that is corrected for."""
+        if not self.others:
+            return self
+        metric = max(self.forms, key=lambda name: measured.get(name, 0))  # of equals, the first
+        meaning = f"{self.meaning} {_ESTIMATED[measure(metric).estimator].capitalize()}"
+        return dataclasses.replace(self, metric=metric, meaning=meaning, others=())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +67,11 @@ class View:
     def panels(self) -> tuple[Panel, ...]:
         """All panels, in the order in which they are shown."""
         return self.main + self.more
+
+    def of(self, measured: Mapping[str, int]) -> "View":
+        """Return the view with the forms that results have."""
+        main, more = (tuple(one.of(measured) for one in part) for part in (self.main, self.more))
+        return View(self.name, main, more)
 
 
 _DUALITY = Panel(
@@ -105,26 +141,28 @@ ROBUST = View(
     "robust",
     main=(
         Panel(
-            "nc1_cdnv_med_db",
+            "nc1_cdnv_med_dbg",
             "NC1",
             "Within-class variability",
             "Scatter within a class compared with the squared distance between classes, the median "
-            "over pairs of tokens, corrected for the noise in the means of rare tokens.",
+            "over pairs of tokens.",
+            ("nc1_cdnv_med_db",),
         ),
         Panel(
-            "gnc2_log_kernel_excess",
+            "gnc2_log_kernel_excess_dbg",
             "GNC2",
             "Hyperspherical uniformity",
             "How much more the directions of the class means crowd together than points thrown on "
             "the sphere at random: their average logarithmic repulsion minus the random one. "
             "0 is as even as random; it can be compared across widths.",
+            ("gnc2_log_kernel_excess_db", "gnc2_log_kernel_excess"),
         ),
         Panel(
             "unc3_cos_var",
             "UNC3",
             "Uniform duality",
             "Whether all tokens are equally well aligned with their rows of the classifier: the "
-            "variance of the cosines of NC3.",
+            f"variance of the cosines of NC3. {NO_DEBIASED}",
         ),
         Panel(
             "nc4_rate_fullv",
@@ -140,16 +178,20 @@ ROBUST = View(
             "NC2",
             "Equal norms",
             "Whether all class means are equally long: the spread of their log lengths. 0 is "
-            "equal; no unit.",
+            f"equal; no unit. {NO_DEBIASED}",
         ),
         Panel(
             "nc2_equiang_std",
             "NC2",
             "Equal angles",
             "Whether all pairs of class means stand at the same angle: the spread of the cosines. "
-            "0 is one angle for all.",
+            f"0 is one angle for all. {NO_DEBIASED}",
         ),
-        _DUALITY,
+        dataclasses.replace(
+            _DUALITY,
+            metric="nc3_cos_mean_dbg",
+            others=("nc3_cos_mean_db", "nc3_cos_mean"),
+        ),
     ),
 )
 
@@ -161,6 +203,23 @@ LOSS = Panel(
     "Validation loss",
     "How badly the model predicts the next token of new text.",
 )
+
+
+def views_of(table: pd.DataFrame) -> tuple[View, ...]:
+    """Return the views with the forms that most checkpoints of a table have, a column a metric."""
+    counts = {str(name): int(n) for name, n in table.count().items()}
+    return tuple(view.of(counts) for view in VIEWS)
+
+
+def best_form(metric: str, measured: Mapping[str, int]) -> str:
+    """Return the form of a measure that the robust view shows of results; itself if it has none.
+
+    Args:
+        metric: Any of the forms of a panel.
+        measured: How many values there are of each metric.
+    """
+    panels = [panel for panel in ROBUST.panels if metric in panel.forms]
+    return panels[0].of(measured).metric if panels else metric
 
 
 def measure(metric: str) -> Measure:
