@@ -62,7 +62,7 @@ def test_the_table_of_biases(n_documents):
     print("| documents | in common |", " | ".join([*NAMES, "its middle", *PLAIN]), "|")
     print("|" + "---|" * (len(NAMES) + len(PLAIN) + 3))
     for name, world in WORLDS.items():
-        found = apart(world, n_documents, [*measures, *PLAIN], draws=24, middles=[KERNEL])
+        found = apart(world, n_documents, [*measures, *PLAIN], draws=60, middles=[KERNEL])
         cells = [" / ".join(_cell(found[f"{x}{e}"]) for e in ESTIMATORS) for x in NAMES]
         cells += [_cell(found[x]) for x in (f"{KERNEL} middle", *PLAIN)]
         print(f"| {n_documents} | {name} |", " | ".join(cells), "|", flush=True)

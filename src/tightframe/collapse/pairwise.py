@@ -32,6 +32,8 @@ NOISY: dict[Aggregate, tuple[float, str]] = {
     ),
 }
 
+RULING = 0.25  # share from which on the middle of the interval of a log kernel is of no use either
+
 
 @dataclasses.dataclass(frozen=True)
 class OfPairs:
@@ -89,6 +91,8 @@ class OfPairs:
         share = min(1.0, classes.noise_share) if self._debiased else 0.0
         if not math.isfinite(value) or not share > limit:
             return ""
+        if self.aggregate == "logs" and share > RULING:
+            why = "what is left of it in single pairs decides the mean of their log kernels"
         return f"sampling is {share:.0%} of the mean squared distance: {why}"
 
     @property
