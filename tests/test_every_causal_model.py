@@ -1,6 +1,7 @@
 """Every causal class that transformers offers is measured rightly, or refused in one line."""
 
 import functools
+import re
 
 import pytest
 import safetensors.torch
@@ -38,6 +39,12 @@ NOT_MADE = {
     "musicgen_melody": "'MusicgenMelodyConfig' object has no attribute 'dropout'",
 }
 DECODERS = {"musicgen": "MusicgenForCausalLM", "musicgen_melody": "MusicgenMelodyForCausalLM"}
+# What is saved names the kind of its text part, of which transformers lists no causal class.
+NOT_LOADED = {
+    "emu3": "is a Emu3Text, of which transformers has no causal language model",
+    "gemma3n": "needs the package timm",  # of what stands in for its vision tower nothing is saved
+    "mllama": "is a MllamaText, of which transformers has no causal language model",
+}
 NO_PRENORM = ("gemma3n", "gemma3n_text", "qwen4_exp", "qwen4_exp_text", "reformer")
 SEVERAL_STREAMS = ("deepseek_v4", "gemma3n", "gemma3n_text", "hy_v4")  # between their blocks
 
@@ -108,6 +115,17 @@ def check(model_type, tmp_path):
     else:
         with pytest.raises(UserError, match="has no layer before a final norm"):
             ours.embed_layers(inputs, [PRENORM])
+
+    # What it is saved as loads as the same model.
+    theirs.save_pretrained(tmp_path)
+    if model_type in NOT_LOADED:
+        with pytest.raises(
+            UserError, match=f"^{re.escape(str(tmp_path))}: {NOT_LOADED[model_type]}"
+        ):
+            load_model(tmp_path)
+    else:
+        loaded = load_model(tmp_path)
+        close(loaded.head(loaded.embed(inputs)), output.logits)
 
     # Rows of other lengths in one batch, each as it is alone.
     lengths = [11, 4, 1]

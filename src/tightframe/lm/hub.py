@@ -78,10 +78,12 @@ def random_twin(
         ours = Transformer(model.config, seed=seed, name=name)
         return ours.to(classifier.device, classifier.dtype).eval()
     kept = getattr(model.model, "get_base_model", lambda: model.model)()  # without peft's wrapper
+    config = copy.deepcopy(kept.config)
+    config.dtype = torch.float32  # saving a model leaves its name there, of which none is made
     try:
         with torch.random.fork_rng(devices=[]):  # transformers draws from torch's own generator
             torch.default_generator.manual_seed(seed)
-            theirs = type(kept)(copy.deepcopy(kept.config))
+            theirs = type(kept)(config)
     except Exception as error:  # whatever the code of a model may raise
         raise UserError(f"{name}: can't be made ({hub.reason(error)})") from error
     return HuggingFaceModel(theirs.to(classifier.device, classifier.dtype), name=name).eval()
