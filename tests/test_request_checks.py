@@ -223,6 +223,11 @@ OTHERS = {
     "knowledge scope none --negatives facts.txt --out new --encoder small --set bach=3": (
         r"unknown setting 'bach'; did you mean 'batch'"
     ),
+    "merge": r"no state files given; make some with `tightframe measure --part 1/4`",
+    "merge none": r"none: no such file; make it with",
+    "merge good.txt": r"the files are not parts of one state by their names; give --out FILE",
+    "merge good.txt --out new": r"good\.txt: not a whole safetensors file",
+    "merge small/model.safetensors --out new": r"model\.safetensors: holds something else",
     "sweep plan good.txt": r"good\.txt: not TOML",
     "sweep run good.txt": r"good\.txt: not TOML",
     "sweep status good.txt": r"good\.txt: not TOML",

@@ -218,7 +218,7 @@ def check_layout(
 
 def kind_of(path: Path) -> str:
     """Return which kind of `TensorFormat` a file says that it holds."""
-    with _open(path, REMEDY) as file:
+    with _open(path, REMEDY, framework="numpy") as file:  # which does not import torch
         content = _content(path, file, REMEDY)
     return content.kind if content else "something else"
 
@@ -252,12 +252,12 @@ def read_listed(path: Path, digest: str | None = None, *, remedy: str = REMEDY) 
 
 
 @contextlib.contextmanager
-def _open(path: Path, remedy: str) -> Iterator[Any]:
+def _open(path: Path, remedy: str, *, framework: str = "pt") -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     check_file(path, remedy.removeprefix("remove it, and "))
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); {remedy}") from None

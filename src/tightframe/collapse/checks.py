@@ -5,6 +5,7 @@ the modules that compute hold their arguments to the same rules.
 """
 
 import ast
+import re
 from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,9 +15,13 @@ from tightframe.corpus.model_tokenizer import check_files
 from tightframe.corpus.sources import check_source
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_place, check_writable
+from tightframe.formats import kind_of
 from tightframe.lm.described import check_described, depth_of, positions_of
 from tightframe.lm.folders import check_model, check_tokenizer_known, with_tokenizer
 from tightframe.lm.runs import Run
+
+_PART = re.compile(r"\.part-\d+-of-\d+$")  # ends the name of a piece of a state
+_STATES = ("ClassMoments", "Decisions")  # kinds of state files
 
 # The published tables by name, and what stands before the dot in the names of their columns.
 PREFIXES = {"lc-2024-05": "compat05", "lc-2024-10": "compat10"}
@@ -209,3 +214,32 @@ def share_of(part: str) -> tuple[int, int]:
     if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise UserError(f"part is '{part}'; expected I/N with I from 1 to N")
     return int(i), int(n)
+
+
+def check_pieces(
+    paths: Sequence[str | Path], out: str | Path | None
+) -> tuple[list[Path], Path, str]:
+    """Refuse state files that are missing or not of one kind, and a place that is taken.
+
+    Returns:
+        The files, where the whole state goes, and its kind.
+    """
+    files = [Path(path) for path in paths]
+    if not files:
+        raise UserError("no state files given; make some with `tightframe measure --part 1/4`")
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file}: no such file; make it with `tightframe measure --part 1/4`")
+    if out is None:
+        whole = {_PART.sub("", file.stem) for file in files}
+        if len(whole) > 1 or whole == {files[0].stem}:
+            raise UserError("the files are not parts of one state by their names; give --out FILE")
+        out = files[0].with_name(f"{whole.pop()}.safetensors")
+    out = Path(out)
+    if out.exists():
+        raise UserError(f"{out}: already exists; remove it or choose another name")
+    kinds = {file: kind_of(file) for file in files}
+    for file, kind in kinds.items():
+        if kind not in _STATES or kind != kinds[files[0]]:
+            raise UserError(f"{file}: holds {kind}, but {files[0]} holds {kinds[files[0]]}")
+    return files, out, kinds[files[0]]

@@ -254,7 +254,10 @@ def merge(*states: Path, out: Path | None = None, json: Json = False) -> None:
     json
         Print one JSON object on standard output.
     """
-    from tightframe.collapse.merging import merge_states
+    from tightframe.collapse.checks import check_pieces
+
+    check_pieces(states, out)
+    from tightframe.collapse.merging import merge_states  # imports torch
 
     path, state = merge_states(states, out)
     blocks = state.ledger.n_blocks
