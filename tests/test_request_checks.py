@@ -223,6 +223,9 @@ OTHERS = {
     "knowledge scope none --negatives facts.txt --out new --encoder small --set bach=3": (
         r"unknown setting 'bach'; did you mean 'batch'"
     ),
+    "knowledge ask none Why?": r"none: no such file or folder; expected a run of",
+    "knowledge ask model Why?": r"model: is neither; expected a run of",
+    "knowledge panel none --runs none --out new": r"none: no such file or folder; expected a run",
     "merge": r"no state files given; make some with `tightframe measure --part 1/4`",
     "merge none": r"none: no such file; make it with",
     "merge good.txt": r"the files are not parts of one state by their names; give --out FILE",

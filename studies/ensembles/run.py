@@ -25,7 +25,7 @@ from tightframe.errors import UserError
 from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.knowledge.answers.answering import write_answers
 from tightframe.knowledge.answers.asking import Asking, prompts
-from tightframe.knowledge.answers.respondents import MANIFEST, EnsembleSettings, write_panel
+from tightframe.knowledge.answers.respondents import EnsembleSettings, write_panel
 from tightframe.knowledge.data.benchmark import load_benchmark
 from tightframe.knowledge.data.output_files import Answers, load_answers
 from tightframe.knowledge.data.records import Fact
@@ -35,6 +35,7 @@ from tightframe.knowledge.ensemble.clusters import Clusters, facts_fingerprint, 
 from tightframe.knowledge.ensemble.ensembles import assemble, save_ensemble
 from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
 from tightframe.knowledge.training.injection import InjectionRun, inject, load_learner
+from tightframe.knowledge.training.injection_runs import ENSEMBLE
 from tightframe.lm import hardware
 
 FORM: Asking = "cloze_question"
@@ -126,7 +127,7 @@ def _trained(single: InjectionRun, folder: Path, cluster: int) -> InjectionRun:
 
 def _write_manifest(folder: Path, k: int, single: InjectionRun) -> None:
     """What `tightframe knowledge ask` needs to put a question to the ensemble."""
-    if not (folder / MANIFEST).exists():
+    if not (folder / ENSEMBLE).exists():
         runs = tuple(folder / f"run-{cluster}" for cluster in range(k))
         write_panel(folder, EnsembleSettings(folder / "scope", runs, str(single.path)))
 

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from tightframe.commands.console import Device, Flag, Json, done, dumps, show
 from tightframe.errors import printable
+from tightframe.files import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,10 @@ def ask(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.answers.inquiry import inquire
+    from tightframe.knowledge.training.injection_runs import check_askable
+
+    check_askable(model, device)
+    from tightframe.knowledge.answers.inquiry import inquire  # imports torch
     from tightframe.knowledge.answers.respondents import open_model
 
     found = inquire(question, open_model(model, device=device), ask_all=all_, embedder=embedder)
@@ -83,7 +87,15 @@ def panel(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.answers.respondents import EnsembleSettings, write_panel
+    from tightframe.knowledge.training.injection_runs import check_askable
+
+    check_writable(out)
+    for run in runs:
+        check_askable(run, "cpu")
+    from tightframe.knowledge.answers.respondents import (  # imports torch
+        EnsembleSettings,
+        write_panel,
+    )
 
     settings = EnsembleSettings(scope, tuple(runs), fallback, rule, threshold)
     path = write_panel(out, settings)

@@ -27,9 +27,8 @@ from tightframe.knowledge.ensemble.clusters import facts_fingerprint
 from tightframe.knowledge.ensemble.scoping import load_scoped
 from tightframe.knowledge.models.exchanges import Form, Objective
 from tightframe.knowledge.models.learners import Learner
+from tightframe.knowledge.training.injection_runs import ENSEMBLE, not_askable
 from tightframe.settings import read_toml, resolve, write_toml
-
-MANIFEST = "ensemble.toml"
 
 
 @pydantic.dataclasses.dataclass(
@@ -50,15 +49,11 @@ def open_model(path: str | Path, *, device: str = "auto") -> Respondent | Panel:
     path = Path(path)
     if path.is_file():
         return open_panel(path, device=device)
-    if (path / MANIFEST).is_file():
-        return open_panel(path / MANIFEST, device=device)
+    if (path / ENSEMBLE).is_file():
+        return open_panel(path / ENSEMBLE, device=device)
     if (path / "config.toml").is_file():
         return open_respondent(path, device=device)
-    found = "is neither" if path.exists() else "no such file or folder"
-    raise UserError(
-        f"{path}: {found}; expected a run of `tightframe knowledge inject` (config.toml), or an "
-        f"ensemble ({MANIFEST}: scope, runs, fallback)"
-    )
+    raise not_askable(path)
 
 
 def open_respondent(path: str | Path, *, device: str = "auto") -> Respondent:
@@ -120,7 +115,7 @@ def write_panel(folder: str | Path, settings: EnsembleSettings) -> Path:
         settings: With paths as seen from where the program runs.
     """
     folder = Path(folder)
-    path = folder / MANIFEST
+    path = folder / ENSEMBLE
     if path.exists():
         raise UserError(f"{path}: already exists; remove it or choose another folder")
     _panel(settings, Path(), "cpu")

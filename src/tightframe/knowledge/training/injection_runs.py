@@ -39,6 +39,7 @@ from tightframe.lm.sizes import (
 from tightframe.settings import given_settings
 
 FACTS = "facts.jsonl"
+ENSEMBLE = "ensemble.toml"  # of a folder that is an ensemble of runs
 NETWORK = "network.json"  # of a checkpoint of ours, beside its weights
 
 
@@ -243,6 +244,25 @@ def check_answerable(source: Path, device: str) -> None:
             f"{source}: its injection has not come to its end; go on with it by "
             f"`{InjectionRun.MADE_BY}`, then ask"
         )
+
+
+def check_askable(path: Path, device: str) -> None:
+    """Refuse what no typed question can be put to: no finished run, nor an ensemble of runs."""
+    check_device(device)
+    if path.is_file() or (path / ENSEMBLE).is_file():
+        return
+    if not (path / "config.toml").is_file():
+        raise not_askable(path)
+    check_answerable(path, device)
+
+
+def not_askable(path: Path) -> UserError:
+    """Return the error of a path that is no run of an injection, and no ensemble of runs."""
+    found = "is neither" if path.exists() else "no such file or folder"
+    return UserError(
+        f"{path}: {found}; expected a run of `tightframe knowledge inject` (config.toml), or an "
+        f"ensemble ({ENSEMBLE}: scope, runs, fallback)"
+    )
 
 
 def facts_digest(facts: Sequence[Fact]) -> str:
