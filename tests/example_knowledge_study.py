@@ -13,7 +13,9 @@ import pandas as pd
 
 from tightframe.knowledge.data.records import Output
 from tightframe.knowledge.ensemble.ensembles import Answered, Ensemble, save_ensemble
+from tightframe.knowledge.evaluation.fact_intervals import PERCENT
 from tightframe.knowledge.evaluation.paired import estimates
+from tightframe.knowledge.evaluation.scoring import BOUNDS
 from tightframe.knowledge.study.verdict_files import write_verdicts
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
@@ -104,7 +106,9 @@ def scores(asked: pd.DataFrame) -> pd.DataFrame:
         for subset in ("all", *dict.fromkeys(POSITIONS)):
             part = own if subset == "all" else own[own["position"] == subset]
             codes = pd.factorize(part["fact_id"], sort=True)[0]
-            found = estimates(part[names].to_numpy(float), codes)
+            found = estimates(
+                part[names].to_numpy(float), codes, [BOUNDS.get(name, PERCENT) for name in names]
+            )
             for name, one in zip(names, found, strict=True):
                 rows.append(
                     {

@@ -43,7 +43,7 @@ def questions(arms, *, n_facts=80, exposures=500, form="cloze_question", rule=""
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def example_run(study, arm, *, n_facts=6, seed=0, right=lambda fact, form: True, **settings):
+def example_run(study, arm, *, n_facts=18, seed=0, right=lambda fact, form: True, **settings):
     """A finished run of `study` that answers the reliability question as `right` says."""
     facts = example_facts(n_facts, kinds=("reliability",))
     reordered = arm.endswith("_reordered")

@@ -2,15 +2,19 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import t
 
+from tightframe.knowledge.evaluation.fact_intervals import PERCENT
 from tightframe.knowledge.evaluation.paired import (
     differences,
     estimates,
-    resampled_means,
+    power,
     sign_test,
     verdict,
 )
+
+BOTH = [PERCENT, None]  # bounds of two scores
+ONE = [PERCENT]
 
 
 def draw(n_facts, *, seed=0, most=7):
@@ -22,37 +26,10 @@ def draw(n_facts, *, seed=0, most=7):
     return values, facts
 
 
-def test_resamples_are_those_of_drawing_facts_one_by_one():
-    values, facts = draw(9)
-    sums = np.array([values[facts == fact].sum(0) for fact in range(9)])
-    counts = np.array([(facts == fact).sum() for fact in range(9)])
-    generator = np.random.default_rng(3)
-    for mean in resampled_means(sums, counts, resamples=50, seed=3):
-        drawn = generator.integers(9, size=9)
-        questions = np.concatenate([values[facts == fact] for fact in drawn])
-        assert mean == pytest.approx(questions.mean(0), rel=1e-12)
-
-
-def test_how_many_resamples_are_held_at_once_changes_nothing(monkeypatch):
-    sums, counts = np.arange(10.0)[:, None], np.ones(10, dtype=int)
-    whole = resampled_means(sums, counts, resamples=100)
-    monkeypatch.setattr("tightframe.knowledge.evaluation.paired._HELD", 70)
-    assert np.array_equal(resampled_means(sums, counts, resamples=100), whole)
-
-
-def test_the_interval_is_that_of_the_binomial_where_facts_have_one_question_each():
-    n, right = 400, 120
-    values = 100.0 * (np.arange(n) < right)[:, None]
-    (found,) = estimates(values, np.arange(n))
-    assert (found.value, found.n, found.n_facts) == (30, n, n)
-    ends = 100 * binom.ppf([0.025, 0.975], n, right / n) / n
-    assert [found.low, found.high] == pytest.approx(ends, abs=0.6)  # 1000 draws of the ends
-
-
 def test_more_questions_on_the_same_facts_make_nothing_surer():
     values, facts = draw(200, most=1)
-    once = estimates(values, facts)
-    many = estimates(np.repeat(values, 5, axis=0), np.repeat(facts, 5))
+    once = estimates(values, facts, BOTH)
+    many = estimates(np.repeat(values, 5, axis=0), np.repeat(facts, 5), BOTH)
     for one, five in zip(once, many, strict=True):
         assert one[:3] == pytest.approx(five[:3])
     assert [one.n for one in many] == [1000, 1000]
@@ -61,29 +38,32 @@ def test_more_questions_on_the_same_facts_make_nothing_surer():
 def test_the_order_of_questions_changes_nothing_and_the_seed_fixes_everything():
     values, facts = draw(40)
     order = np.random.default_rng(1).permutation(len(facts))
-    assert estimates(values[order], facts[order]) == estimates(values, facts)
-    assert estimates(values, facts, seed=1) != estimates(values, facts)
-    assert estimates(values[:, :1], facts)[0] == estimates(values, facts)[0]
+    found = estimates(values, facts, BOTH)
+    assert estimates(values[order], facts[order], BOTH) == found
+    assert estimates(values, facts, BOTH, seed=1)[1] != found[1]
+    assert estimates(values[:, :1], facts, ONE)[0] == found[0]
 
 
-def test_where_resampling_can_tell_nothing_the_reason_says_so():
-    (none,) = estimates(np.zeros((0, 1)), np.zeros(0, dtype=int))
+def test_without_questions_there_is_no_number():
+    (none,) = estimates(np.zeros((0, 1)), np.zeros(0, dtype=int), ONE)
     assert math.isnan(none.value)
     assert none.reason == "no questions"
-    (single,) = estimates(np.array([[100.0], [0.0]]), np.array([5, 5]))
-    assert single.value == 50
-    assert math.isnan(single.low)
-    assert single.reason == "no interval: a single fact"
-    (same,) = estimates(np.full((9, 1), 100.0), np.arange(9))
-    assert same[:3] == (100, 100, 100)
-    assert "the same on every fact" in same.reason
+
+
+def test_a_mean_of_too_few_facts_stands_without_an_interval():
+    (found,) = estimates(np.array([[100.0], [0.0]]), np.array([5, 5]), ONE)
+    assert (found.value, found.n, found.n_facts) == (50, 2, 1)
+    assert math.isnan(found.low)
+    assert found.reason == "no interval: a single fact, fewer than 15"
 
 
 def test_swapping_the_arms_turns_the_sign_and_nothing_else():
     ours, facts = draw(60)
     theirs = 100.0 * (np.random.default_rng(1).random(ours.shape) < 0.4)
     for one, other in zip(
-        differences(ours, theirs, facts), differences(theirs, ours, facts), strict=True
+        differences(ours, theirs, facts, BOTH),
+        differences(theirs, ours, facts, BOTH),
+        strict=True,
     ):
         assert one.estimate.value != 0
         assert one.estimate.value == -other.estimate.value
@@ -97,7 +77,7 @@ def test_the_difference_of_two_arms_is_surer_than_the_arms():
     theirs, facts = draw(300, most=1)
     ours = theirs.copy()
     ours[:30] = 100.0
-    (found, _), (arm, _) = differences(ours, theirs, facts), estimates(ours, facts)
+    (found, _), (arm, _) = differences(ours, theirs, facts, BOTH), estimates(ours, facts, BOTH)
     assert found.estimate.value == pytest.approx(ours[:, 0].mean() - theirs[:, 0].mean())
     assert found.estimate.high - found.estimate.low < (arm.high - arm.low) / 2
 
@@ -125,7 +105,7 @@ def arms(n_facts, gain, *, spread=30.0, seed=0):
     noise = generator.normal(size=n_facts)
     noise = (noise - noise.mean()) / noise.std() * spread
     theirs = np.full((n_facts, 1), 50.0)
-    (found,) = differences(theirs + gain + noise[:, None], theirs, np.arange(n_facts))
+    (found,) = differences(theirs + gain + noise[:, None], theirs, np.arange(n_facts), ONE)
     return found.estimate
 
 
@@ -170,13 +150,14 @@ def test_an_interval_of_another_difference_is_refused(d, low, high):
 def test_arms_that_are_equal_but_for_rounding_get_no_verdict_of_their_sign():
     # Three seeds on two questions: right with 1 against 0, then with 2 against 3. Equal on every
     # fact, but in floats (100/3 - 0) + (200/3 - 100) is 7e-15, which is above 0.
-    ours = np.tile([[100 / 3], [200 / 3]], (40, 1))
-    theirs = np.tile([[0.0], [100.0]], (40, 1))
+    ours = np.tile([[100 / 3], [200 / 3]], (80, 1))
+    theirs = np.tile([[0.0], [100.0]], (80, 1))
     assert (ours - theirs)[:2].sum() > 0
-    (found,) = differences(ours, theirs, np.repeat(np.arange(40), 2))
-    assert found.estimate[:3] == (0, 0, 0)
+    (found,) = differences(ours, theirs, np.repeat(np.arange(80), 2), ONE)
+    assert found.estimate.value == 0
+    assert found.estimate.reason == "none of the facts tell the arms apart: a wide interval"
     assert verdict(*found.estimate[:3]) == "not reproduced"
-    (swapped,) = differences(theirs, ours, np.repeat(np.arange(40), 2))
+    (swapped,) = differences(theirs, ours, np.repeat(np.arange(80), 2), ONE)
     assert verdict(*swapped.estimate[:3]) == "not reproduced"
 
 
@@ -185,19 +166,21 @@ def test_an_interval_that_ends_at_the_margin_but_for_rounding_lies_within_it():
     assert verdict(0.0, -5 - 1e-6, 5.0) == "inconclusive"
 
 
-@pytest.mark.slow
-def test_95_of_100_intervals_hold_the_truth():
-    # Facts of unequal ease with 1 to 7 questions; the truth is the ratio that many facts tend to:
-    # ease and number of questions are independent, so 50. Plain resampling of questions would
-    # hold it in about 80 of 100.
-    held = np.zeros(2)
-    n = 600
-    for seed in range(n):
-        values, facts = draw(150, seed=seed)
-        for one in estimates(values, facts, seed=seed):
-            held[0] += one.low <= 50 <= one.high
-        for one in estimates(values, np.arange(len(values)), seed=seed):
-            held[1] += one.low <= 50 <= one.high
-    by_fact, by_question = held / (2 * n)
-    assert 0.93 <= by_fact <= 0.97
-    assert by_question < 0.9
+def test_the_detectable_difference_is_found_in_80_of_100_studies():
+    # Draws of the estimate around it, whose standard error is drawn, too: t with 24 degrees.
+    found = power(-10.0, 10.0, 25)
+    generator = np.random.default_rng(0)
+    error = 10 / t.ppf(0.975, 24)
+    draws = generator.normal(found.detectable, error, 20_000)
+    errors = error * np.sqrt(generator.chisquare(24, 20_000) / 24)
+    assert (draws > t.ppf(0.975, 24) * errors).mean() == pytest.approx(0.8, abs=0.015)
+
+
+def test_the_chance_to_show_equal_arms_is_that_of_an_interval_within_the_margin():
+    draws = np.random.default_rng(1).normal(0, 3 / t.ppf(0.975, 99), 20_000)
+    within = (abs(draws) + 3 <= 5).mean()
+    assert power(-3.0, 3.0, 100).none == pytest.approx(within, abs=0.01)
+    assert power(-1.0, 7.0, 100).none == pytest.approx(power(-4.0, 4.0, 100).none)
+    assert power(-5.1, 5.1, 100).none == 0  # wider than the margin, wherever it lies
+    assert np.isnan(power(math.nan, math.nan, 100)).all()
+    assert power(-3.0, 3.0, 100, margin=1.0).none == 0

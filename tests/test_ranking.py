@@ -104,13 +104,15 @@ def test_scores_drawn_at_random_come_near_the_stated_chance():
         assert abs(estimate.value - chance) < width
 
 
-def test_intervals_resample_facts():
-    # Two questions of a fact are right together, so that two facts are as much as they say.
+def test_intervals_are_over_facts():
+    # The questions of a fact are right together: 20 facts, as much as with a question each.
     ranks = [
-        Rank(f"q{i}", f"f{i % 2}", 1.0 + i % 2, 20, "span", "front", "Oak", -1.0) for i in range(40)
+        Rank(f"q{i}", f"f{i % 20}", 1.0 + i % 2, 20, "span", "front", "Oak", -1.0)
+        for i in range(400)
     ]
-    top1 = standing(ranks).top1
-    assert (top1.value, top1.low, top1.high, top1.n, top1.n_facts) == (50, 0, 100, 40, 2)
+    top1, once = standing(ranks).top1, standing(ranks[:20]).top1
+    assert (top1.value, top1.n, top1.n_facts) == (50, 400, 20)
+    assert top1[:3] == pytest.approx(once[:3])
 
 
 def test_candidates_are_other_facts_answers_and_no_second_one_is_right():

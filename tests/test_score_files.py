@@ -65,9 +65,10 @@ def test_the_command_writes_rows_and_tables_that_agree(made, capsys):
     assert [line["group"] for line in lines] == [record["group"] for record in tables["scores"]]
     for line, record in zip(lines, tables["scores"], strict=True):
         row = found["half", record["group"], "match_norm"]
-        assert (row.value, row.low, row.high) == (
-            *(record["match_norm"], record["match_norm_low"], record["match_norm_high"]),
-        )
+        assert row.value == record["match_norm"]
+        assert math.isnan(row.low)  # of twelve facts at most
+        assert record["match_norm_low"] is None
+        assert row.reason.startswith("no interval: ")
         assert float(line["match_norm"]) == row.value
         assert (row.n, row.labels, row.resampled) == (record["n"], "fact", "facts")
     assert found["half", "reliability", "match_norm"].value == 50
@@ -80,14 +81,17 @@ def test_the_command_writes_rows_and_tables_that_agree(made, capsys):
 
 
 def test_the_length_of_outputs_stands_beside_the_published_match(made, capsys):
+    facts = example_facts(28)
+    write_facts(made / "facts.jsonl", facts)
+    write_outputs(made / "half.jsonl", example_outputs(facts, odd_right, "half"))
     run(made, "half.jsonl")
     _, _, head, _, first, *_ = capsys.readouterr().out.splitlines()
     cells = [cell.strip() for cell in head.strip("|").split("|")]
     assert cells[cells.index("match_paper") - 1] == "output_words"
     words = sum(
-        len(odd_right(i, one).split()) for i, fact in enumerate(FACTS) for one in fact.questions
+        len(odd_right(i, one).split()) for i, fact in enumerate(facts) for one in fact.questions
     )
-    assert f"{words / 24:.1f} [" in first
+    assert f"{words / 56:.1f} [" in first
 
 
 def test_json_is_one_object_and_the_same_numbers(made, capsys):
@@ -128,7 +132,10 @@ def test_missing_outputs_are_counted_in_every_table(made, capsys):
     assert "| questions | n | facts | missing |" in capsys.readouterr().out
     rows = read_rows(made / "new" / "results.jsonl")[1]
     everything = next(row for row in rows if row.subset == "all")
-    assert (everything.n, everything.excluded, everything.reason) == (23, 1, "1 without output")
+    assert (everything.n, everything.excluded, everything.reason) == (
+        *(23, 1),
+        "1 without output; no interval: 12 facts, fewer than 15",
+    )
 
 
 def test_names_of_models_are_only_text(tmp_path, made):
@@ -272,4 +279,4 @@ def test_one_type_needs_no_line_for_all(made):
     single = report.scores[1]
     assert math.isnan(single["match_norm_low"])
     row = next(row for row in report.rows if row.subset == "reliability/front")
-    assert row.reason == "no interval: a single fact"
+    assert row.reason == "no interval: a single fact, fewer than 15"

@@ -37,18 +37,18 @@ def test_answers_become_a_row_a_question_scored(study):
     table = pd.read_parquet(study / "results" / "questions.parquet")
     assert tuple(table.columns) == COLUMNS
     assert set(table["arm"]) == {"bilm_sp", "clm_sp", "clm_ntp"}
-    of_run = table[table["run"] == "clm_sp-n6-s1"]
+    of_run = table[table["run"] == "clm_sp-n18-s1"]
     assert dict(of_run.groupby("form").size()) == dict.fromkeys(
-        ("cloze_question", "cloze_seen", "rank20", "raw_question"), 6
+        ("cloze_question", "cloze_seen", "rank20", "raw_question"), 18
     )
     asked = of_run[of_run["form"] == "cloze_question"].reset_index()
-    assert list(asked["match_paper"]) == [0, 100, 0, 100, 0, 100]
-    assert list(asked["position"]) == ["front"] * 2 + ["back"] * 2 + ["not in fact"] * 2
+    assert list(asked["match_paper"]) == [0, 100] * 9
+    assert list(asked["position"]) == ["front"] * 6 + ["back"] * 6 + ["not in fact"] * 6
     assert asked.loc[1, "text"] == asked.loc[1, "gold"] == "Boro Lane 1"
     assert asked.loc[1, "output_words"] == 3
     assert asked["rank"].isna().all()
     ranked = of_run[of_run["form"] == "rank20"]
-    assert list(ranked["correct"]) == [0, 100, 0, 100, 0, 100]
+    assert list(ranked["correct"]) == [0, 100] * 9
     assert ranked["match_paper"].isna().all()
     assert set(ranked["rule"]) == {"span"}
 
@@ -57,20 +57,20 @@ def test_tables_and_verdict_follow_from_the_answers(study):
     found = collect(study)
     (decision,) = read_verdicts(study / "results")
     assert decision["d"] == 50
-    assert decision["verdict"] == "reproduced at 6"
+    assert decision["verdict"] == "reproduced at 18"
     assert decision["seeds"] == 2
     assert decision == json.loads(json.dumps(found.decisions[0].to_dict()))
     scores = pd.read_csv(study / "results" / "scores.csv")
     one = scores[(scores["arm"] == "clm_sp") & (scores["form"] == "rank20")].set_index("subset")
     assert one["value"].to_dict() == {"all": 50, "front": 50, "back": 50, "not in fact": 50}
     runs = pd.read_csv(study / "results" / "runs.csv").set_index("run")
-    assert runs["finished"].to_dict()["bilm_ed-n6-s0"] == False  # noqa: E712
-    assert runs.loc["clm_sp-n6-s0", ["cloze_seen", "cloze_question"]].to_list() == [100, 50]
-    assert runs.loc["clm_sp-n6-s0", ["parameters", "tokens"]].to_list() == [609_280, 900]
+    assert runs["finished"].to_dict()["bilm_ed-n18-s0"] == False  # noqa: E712
+    assert runs.loc["clm_sp-n18-s0", ["cloze_seen", "cloze_question"]].to_list() == [100, 50]
+    assert runs.loc["clm_sp-n18-s0", ["parameters", "tokens"]].to_list() == [609_280, 900]
     timings = pd.read_csv(study / "results" / "timings.csv").set_index("run")
-    assert timings.loc["clm_sp-n6-s0"].to_dict() == {"seconds": 4.0, "cpu_seconds": 3.5}
+    assert timings.loc["clm_sp-n18-s0"].to_dict() == {"seconds": 4.0, "cpu_seconds": 3.5}
     assert "seconds" not in runs
-    assert math.isnan(runs.loc["clm_ntp-n6-s0", "cloze_seen"])
+    assert math.isnan(runs.loc["clm_ntp-n18-s0", "cloze_seen"])
     asked = pd.read_csv(study / "results" / "asked.csv")
     assert set(asked["left_out"]) == {1}
     assert set(asked["reasons"]) == {"no wh-word: 1"}
@@ -79,11 +79,11 @@ def test_tables_and_verdict_follow_from_the_answers(study):
 def test_rows_can_be_gathered(study):
     collect(study)
     rows = gather([study / "results" / "results.jsonl"])
-    one = rows[(rows["run"] == "bilm_sp-less-clm_sp-n6-e5") & (rows["subset"] == "all")]
+    one = rows[(rows["run"] == "bilm_sp-less-clm_sp-n18-e5") & (rows["subset"] == "all")]
     one = one.set_index("metric")["value"]
     assert one["cloze_question_match_paper_difference"] == 50
-    assert one["cloze_question_match_paper_difference_p"] == 0.25  # three facts to none
-    mean = rows[(rows["run"] == "clm_ntp-n6-e5") & (rows["subset"] == "all")]
+    assert one["cloze_question_match_paper_difference_p"] == 2 / 2**9  # nine facts to none
+    mean = rows[(rows["run"] == "clm_ntp-n18-e5") & (rows["subset"] == "all")]
     assert set(mean["metric"]) >= {"left_context_match_paper", "rank20_correct"}
 
 
@@ -104,18 +104,18 @@ def test_arms_that_swap_their_answers_get_the_opposite_difference(study, tmp_pat
     (ours,), (theirs,) = collect(study).decisions, collect(swapped).decisions
     assert theirs.d == -ours.d == -50
     assert [theirs.low, theirs.high] == pytest.approx([-ours.high, -ours.low], abs=1e-9)
-    assert theirs.verdict == "reversed at 6"
+    assert theirs.verdict == "reversed at 18"
 
 
 def test_answers_of_a_model_of_other_facts_are_refused(study):
-    whose = study / "runs" / "clm_sp-n6-s0" / "answers" / "cloze_seen.json"
+    whose = study / "runs" / "clm_sp-n18-s0" / "answers" / "cloze_seen.json"
     whose.write_text('{"model": "m", "trained_on": "elsewhere"}')
     with pytest.raises(UserError, match=r"cloze_seen\.jsonl: answers of a model .* other facts"):
         collect(study)
 
 
 def test_answers_to_other_questions_are_refused(study):
-    ranks = study / "runs" / "clm_sp-n6-s0" / "ranks.jsonl"
+    ranks = study / "runs" / "clm_sp-n18-s0" / "ranks.jsonl"
     ranks.write_text(ranks.read_text().replace(":reliability", ":locality"))
     write_report(ranks.with_suffix(".json"), {"sha256": sha256(ranks)})
     with pytest.raises(UserError, match="locality is no question on a fact of this run"):
@@ -134,7 +134,7 @@ def test_a_table_that_was_cut_short_is_refused(study, table):
 def test_a_verdict_that_was_changed_is_refused(study):
     collect(study)
     path = study / "results" / "verdicts.json"
-    path.write_text(path.read_text().replace("reproduced at 6", "reversed at 6", 1))
+    path.write_text(path.read_text().replace("reproduced at 18", "reversed at 18", 1))
     with pytest.raises(UserError, match=r"verdicts.json: damaged or changed .* knowledge study"):
         read_verdicts(study / "results")
 

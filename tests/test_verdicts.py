@@ -61,7 +61,11 @@ def test_known_differences_get_their_verdicts(n_facts, gain, expected):
     assert found.d == pytest.approx(gain, abs=1e-9)
     assert found.low <= found.d <= found.high
     assert found.verdict == expected
-    assert (found.n, found.seeds, found.under_trained, found.note) == (n_facts, 3, (), "")
+    assert (found.n, found.seeds, found.under_trained) == (n_facts, 3, ())
+    assert found.note.startswith("equal arms can't be shown with 40 facts: the interval is") == (
+        n_facts == 40
+    )
+    assert found.note == "" or n_facts == 40
     assert found.beside["verdict"] == expected
 
 
@@ -86,12 +90,21 @@ def test_the_names_of_the_arms_mean_nothing():
     assert (found.d, found.low, found.high) == (ours.d, ours.low, ours.high)
 
 
-def test_arms_that_are_the_same_on_every_fact_get_a_verdict_with_a_warning():
-    # Both arms never right: the interval is [0, 0], however few the facts.
-    never = questions(dict.fromkeys(NAMES, np.zeros(6)))
-    (found,) = decide(pd.concat([never, trained(6)], ignore_index=True), RULE)
-    assert (found.d, found.low, found.high, found.verdict) == (0, 0, 0, "not reproduced at 80")
-    assert found.note == "the same on every fact: the interval can't tell how sure it is"
+@pytest.mark.parametrize(("n", "said"), [(80, "not reproduced at 80"), (40, "inconclusive at 80")])
+def test_arms_that_are_the_same_on_every_fact_get_a_wide_interval_and_a_warning(n, said):
+    # Both arms never right: 0 of 80 facts tell them apart, which leaves at most 4.4 of 100 that do.
+    never = questions(dict.fromkeys(NAMES, np.zeros(n)))
+    (found,) = decide(pd.concat([never, trained(n)], ignore_index=True), RULE)
+    assert (found.d, found.verdict) == (0, said)
+    assert found.low == pytest.approx(-found.high, abs=1e-9)
+    assert found.low < 0
+    assert found.note.startswith("none of the facts tell the arms apart: a wide interval")
+
+
+def test_a_handful_of_facts_gets_no_verdict_but_the_reason():
+    (found,) = decide(both(14, 50), RULE)
+    assert found.verdict == "inconclusive at 80"
+    assert found.note == "no interval: 14 facts, fewer than 15"
 
 
 def test_an_arm_that_has_not_memorised_gets_no_comparison():
@@ -202,12 +215,11 @@ def test_ranks_by_two_rules_are_never_compared():
     assert set(found["score"]) == {"correct"}
 
 
-def test_scores_average_seeds_and_resample_facts():
-    values = np.array([[100.0, 0.0, 100.0, 0.0], [0.0, 0.0, 100.0, 100.0]])
+def test_scores_average_seeds_and_have_intervals_over_facts():
+    values = np.tile([[100.0, 0.0, 100.0, 0.0], [0.0, 0.0, 100.0, 100.0]], 5)
     table = score_table(questions({"a": values}), Resampling())
     row = table[(table["subset"] == "all") & (table["score"] == "em_norm")].iloc[0]
-    assert (row["value"], row["n"], row["n_facts_scored"], row["seeds"]) == (50, 4, 4, 2)
-    # Facts of 50, 0, 100, 50: a resample of four can be 0 or 100 but seldom.
+    assert (row["value"], row["n"], row["n_facts_scored"], row["seeds"]) == (50, 20, 20, 2)
     assert 0 < row["low"] < 50 < row["high"] < 100
     again = score_table(questions({"a": np.repeat(values, 3, axis=0)}), Resampling())
     pd.testing.assert_frame_equal(again.drop(columns="seeds"), table.drop(columns="seeds"))

@@ -91,7 +91,7 @@ def recall_gain(
     )
     losses = _losses(alone, y)
     gains = losses - _losses(together, y)
-    interval = estimates(gains[:, None], facts, seed=seed)[0]
+    interval = estimates(gains[:, None], facts, [None], seed=seed)[0]
 
     reached = sum(
         int((losses.mean() - by_chance >= gains.mean() - 1e-12).sum())

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from studies.recall_geometry.embeddings import FactEmbeddings
+from tightframe.knowledge.evaluation.fact_intervals import PERCENT
 from tightframe.knowledge.evaluation.paired import Difference, differences, estimates
 from tightframe.moments.state import ClassMoments
 
@@ -113,11 +114,12 @@ def changes(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> pd.D
         both = joined[[f"{column}_before", f"{column}_after"]].to_numpy(float)
         both = both[np.isfinite(both).all(1)]
         facts = np.arange(len(both))
-        levels = [estimates(both[:, [i]], facts, seed=seed)[0] for i in (0, 1)]
+        bounds = [PERCENT if quantity.endswith("%") else None]
+        levels = [estimates(both[:, [i]], facts, bounds, seed=seed)[0] for i in (0, 1)]
         line: dict[str, object] = {"quantity": quantity}
         for name, level in zip(("before", "after"), levels, strict=True):
             line |= {name: level.value, f"{name}_low": level.low, f"{name}_high": level.high}
-        change = differences(both[:, [1]], both[:, [0]], facts, seed=seed)[0]
+        change = differences(both[:, [1]], both[:, [0]], facts, bounds, seed=seed)[0]
         lines.append(line | _change(change))
     return pd.DataFrame(lines)
 

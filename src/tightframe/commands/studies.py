@@ -57,19 +57,30 @@ def study(
         Print one JSON object on standard output.
     """
     from tightframe.jobs.knowledge_study import run_study, study_settings
+    from tightframe.knowledge.evaluation.paired import power
     from tightframe.settings import overrides
 
     given = {"arms": arms, "n_facts": n_facts, "seeds": seeds, "exposures": exposures}
     given |= {"batch_tokens": batch_tokens}
     values = overrides(set_ or ()) | {k: value for k, value in given.items() if value is not None}
     facts = data if data is not None else _default_data()
-    found = run_study(study_settings(config, values), facts, out, workers=workers, say=say)
+    settings = study_settings(config, values)
+    found = run_study(settings, facts, out, workers=workers, say=say)
     verdicts = [decision.to_dict() for decision in found.decisions]
-    lines = [
-        f"{one.first} less {one.second}: {one.d:+.1f} [{one.low:.1f}, {one.high:.1f}] points: "
-        f"{one.verdict}" + (f" ({one.note})" if one.note else "")
-        for one in found.decisions
-    ]
+    lines = []
+    for one in found.decisions:
+        could = power(
+            one.low, one.high, one.n, level=settings.rule.level, margin=settings.rule.margin
+        )
+        lines.append(
+            f"{one.first} less {one.second}: {one.d:+.1f} [{one.low:.1f}, {one.high:.1f}] points: "
+            f"{one.verdict}" + (f" ({one.note})" if one.note else "")
+        )
+        if could.detectable == could.detectable:
+            lines.append(
+                f"  a difference of {could.detectable:.1f} points would be found in 80 %, equal "
+                f"arms in {100 * could.none:.0f} % of such studies"
+            )
     lines.append(f"{out}: written")
     done("\n".join(lines), json, out=str(out), verdicts=verdicts)
 

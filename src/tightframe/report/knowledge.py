@@ -1,7 +1,7 @@
 """What the page of a knowledge study shows: scores, types, answers, ensembles, geometry.
 
 Percents are taken from the study's tables as they are. Two things are computed here, with the
-intervals of `knowledge.paired` (facts are resampled, all seeds of a fact together): scores by type,
+intervals of `knowledge.paired` (over facts, all seeds of a fact together): scores by type,
 and how many facts are recalled among those of like geometry.
 """
 
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tightframe.knowledge.evaluation.paired import estimates
-from tightframe.knowledge.evaluation.scoring import WORDS
+from tightframe.knowledge.evaluation.fact_intervals import FEWEST, PERCENT
+from tightframe.knowledge.evaluation.paired import LEVEL, MARGIN, Power, estimates, power
+from tightframe.knowledge.evaluation.scoring import BOUNDS, WORDS
 from tightframe.knowledge.study.study_runs import REORDERED
 from tightframe.report.knowledge_folder import Ensemble, Study
 
@@ -64,7 +65,7 @@ FEATURES = {  # of the geometry of a fact, in words for an axis
 MAIN_FORM, MAIN_SCORE = "cloze_question", "match_paper"
 MOST_LINES = 3_000  # questions and forms in the table of answers
 LONGEST = 160  # letters of an answer that are shown
-MOST_BINS, FEWEST_IN_BIN = 8, 10  # facts of like geometry
+MOST_BINS, FEWEST_IN_BIN = 8, FEWEST  # facts of like geometry
 MOST_STATISTICS = 200
 _OF_RECALL = {
     "run",
@@ -85,6 +86,13 @@ class Card(NamedTuple):
     """A verdict as it is drawn: by the score of the rule, then by the score beside it."""
 
     verdict: dict[str, Any]
+    level: float = LEVEL
+    margin: float = MARGIN
+
+    def power(self, one: Mapping[str, Any]) -> Power:
+        """Return what a comparison with the interval of a score could have found."""
+        n_facts = self.verdict.get("n", self.verdict["n_facts"])
+        return power(one["low"], one["high"], n_facts, level=self.level, margin=self.margin)
 
     @property
     def scores(self) -> tuple[dict[str, Any], ...]:
@@ -167,7 +175,8 @@ def by_type(questions: pd.DataFrame) -> pd.DataFrame:
         values = questions.iloc[rows][scores].to_numpy(dtype=np.float64)
         known = np.flatnonzero(~np.isnan(values).all(axis=0))
         kept = ~np.isnan(values[:, known]).any(axis=1)
-        means = estimates(values[kept][:, known], codes[rows][kept])
+        bounds = [BOUNDS.get(scores[column], PERCENT) for column in known]
+        means = estimates(values[kept][:, known], codes[rows][kept], bounds)
         for column, found in zip(known, means, strict=True):
             lines.append((*key, scores[column], found.value, found.low, found.high, found.n))
     names = ["arm", "n_facts", "exposures", "form", "type", "score", "value", "low", "high", "n"]
@@ -203,7 +212,7 @@ def recall_by_feature(recall: pd.DataFrame) -> pd.DataFrame:
             for _, part in known.groupby(bins, sort=True):
                 codes = pd.factorize(part["fact_id"], sort=True)[0]
                 percent = 100 * part[["recalled"]].to_numpy(dtype=np.float64)
-                (found,) = estimates(percent, codes)
+                (found,) = estimates(percent, codes, [PERCENT])
                 median = float(part[feature].median())
                 lines.append((arm, n_facts, feature, median, *found[:4]))
     names = ["arm", "n_facts", "feature", "median", "value", "low", "high", "n"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.knowledge.evaluation.paired import MARGIN
+from tightframe.knowledge.evaluation.paired import LEVEL, MARGIN
 from tightframe.report import knowledge
 from tightframe.report.knowledge_folder import Study
 from tightframe.report.page import facts
@@ -65,6 +65,7 @@ def render_study(
     """
     drawn = knowledge.payload(study, types, bins)
     differences = _differences(study)
+    rule = study.settings.get("rule", {})
     return render_template(
         "knowledge_page.html",
         ["plots.js", "knowledge.js", "sorting.js"],
@@ -73,8 +74,11 @@ def render_study(
         first_section="facts",
         study=study,
         tiles=_tiles(study, len(drawn["arms"])),
-        cards=[knowledge.Card(one) for one in study.verdicts],
-        rule={"margin": MARGIN, "trained_at": 90.0} | study.settings.get("rule", {}),
+        cards=[
+            knowledge.Card(one, rule.get("level", LEVEL), rule.get("margin", MARGIN))
+            for one in study.verdicts
+        ],
+        rule={"margin": MARGIN, "trained_at": 90.0} | rule,
         arms=drawn["arms"],
         has_types=len(types) > 0,
         differences=differences,

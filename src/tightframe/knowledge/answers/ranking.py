@@ -23,6 +23,7 @@ from tightframe.knowledge.answers.asking import Asked, prompts
 from tightframe.knowledge.data.json_lines import read_records, write_records, write_report
 from tightframe.knowledge.data.records import Fact
 from tightframe.knowledge.data.spans import fact_generator
+from tightframe.knowledge.evaluation.fact_intervals import PERCENT, Bounds
 from tightframe.knowledge.evaluation.paired import Estimate, estimates
 from tightframe.knowledge.evaluation.scores import normal_form
 from tightframe.knowledge.models.exchanges import Objective, Prompt
@@ -181,7 +182,7 @@ def rank_of_first(scores: Sequence[float]) -> float:
 
 
 def standing(ranks: Sequence[Rank], *, seed: int = 0) -> Standing:
-    """Averages over questions, with intervals that resample facts.
+    """Return averages over questions, with intervals over facts.
 
     Args:
         ranks: At least one.
@@ -192,7 +193,8 @@ def standing(ranks: Sequence[Rank], *, seed: int = 0) -> Standing:
     values = np.stack([100.0 * (place == 1), 1 / place, place], axis=1)  # (Q, 3)
     facts = np.unique([one.fact_id for one in ranks], return_inverse=True)[1]
     harmonic = np.array([sum(1 / k for k in range(1, own + 1)) for own in n])
-    top1, reciprocal_rank, mean_rank = estimates(values, facts, seed=seed)
+    bounds: list[Bounds] = [PERCENT, (0.0, 1.0), (1.0, float(n.max()))]
+    top1, reciprocal_rank, mean_rank = estimates(values, facts, bounds, seed=seed)
     return Standing(
         top1,
         reciprocal_rank,

@@ -1,37 +1,46 @@
-r"""What is sure of scores: intervals that resample facts, and two arms on the same facts.
+"""What is sure of scores: means with intervals over facts, and two arms on the same facts.
 
-Questions on one fact are right or wrong together, and so are the seeds of one arm: facts are what
-is drawn. A mean over questions is a ratio of sums over facts, :math:`\sum_f S_f / \sum_f n_f`, so
-a resample is a weighting of the facts, and all resamples are one product of matrices.
+Questions on one fact are right or wrong together, and so are the seeds of one arm: facts are the
+units of all intervals (`fact_intervals`).
 
-Axes: Q questions, F facts, S scores, R resamples.
+Axes: Q questions, F facts, S scores.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from tightframe.knowledge.evaluation.fact_intervals import Bounds, interval
+
 RESAMPLES = 1000
 LEVEL = 0.95
+POWER = 0.8  # share of studies that tell the detectable difference from 0
 MARGIN = 5.0  # points; a difference that surely is smaller counts as none
 
-_HELD = 4_000_000  # weights held at once; memory only, never the result
 _TIE = 1e-9  # points; means over seeds or F1, added in another order, differ by rounding
 
 Verdict: TypeAlias = Literal["reproduced", "reversed", "not reproduced", "inconclusive"]
 
 
 class Estimate(NamedTuple):
-    """A mean over questions with the interval of resampled facts, of 95 % if not told otherwise."""
+    """A mean over questions with its interval over facts, of 95 % if not told otherwise."""
 
     value: float
-    low: float  # NaN with fewer than two facts
+    low: float  # NaN where no interval holds
     high: float
     n: int  # questions
     n_facts: int
     reason: str = ""  # why there is no interval, or what to beware of
+
+
+class Power(NamedTuple):
+    """What a comparison with an interval of this width could have found."""
+
+    detectable: float  # points; a difference as large is told from 0 in 80 % of such studies
+    none: float  # chance that the interval of two equal arms lies within the margin
 
 
 class SignTest(NamedTuple):
@@ -52,71 +61,40 @@ class Difference(NamedTuple):
 def estimates(
     values: Float[np.ndarray, "Q S"],
     facts: Int[np.ndarray, " Q"],
+    bounds: Sequence[Bounds],
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
 ) -> list[Estimate]:
-    """The mean of each score over the questions; all scores of one resample are of the same facts.
+    """Return the mean of each score over the questions, with its interval over facts.
 
     Args:
         values: Scores of the questions, without NaN.
         facts: The fact of each question, any whole number. Resamples are drawn in its order.
-        resamples: How many.
-        level: Share of the resamples that lie in the interval.
+        bounds: Ends of the range of each score, None for a score without bounds.
+        resamples: Of facts, for scores without bounds.
+        level: Share of such intervals that hold the truth.
         seed: Of the resamples.
     """
     sums, counts = _by_fact(values, facts)
     n, n_facts = len(values), len(counts)
     if n == 0:
         return [Estimate(math.nan, math.nan, math.nan, 0, 0, "no questions")] * values.shape[1]
-    means = sums.sum(0) / counts.sum()  # (S,)
-    if n_facts < 2:
-        reason = "no interval: a single fact"
-        return [Estimate(float(mean), math.nan, math.nan, n, 1, reason) for mean in means]
-    resampled = resampled_means(sums, counts, resamples=resamples, seed=seed)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    same = np.ptp(sums / counts[:, None], axis=0) < _TIE
-    reasons = np.where(same, "the same on every fact: the interval can't tell how sure it is", "")
-    return [
-        Estimate(float(mean), float(a), float(b), n, n_facts, str(reason))
-        for mean, a, b, reason in zip(means, low, high, reasons, strict=True)
-    ]
-
-
-def resampled_means(
-    sums: Float[np.ndarray, "F S"],
-    counts: Int[np.ndarray, " F"],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Float[np.ndarray, "R S"]:
-    """The means over questions of resamples that draw as many facts as there are, with replacement.
-
-    Args:
-        sums: Sums of the scores over the questions of a fact.
-        counts: Questions of a fact, at least one.
-        resamples: How many.
-        seed: Of the draws.
-    """
-    generator = np.random.default_rng(seed)
-    n_facts = len(counts)
-    step = max(1, _HELD // n_facts)
-    means = []
-    for start in range(0, resamples, step):
-        n = min(step, resamples - start)
-        drawn = generator.integers(n_facts, size=(n, n_facts))
-        drawn += np.arange(n)[:, None] * n_facts
-        weights = np.bincount(drawn.ravel(), minlength=n * n_facts).reshape(n, n_facts)
-        weights = weights.astype(np.float64)  # (r, F), how often each fact was drawn
-        means.append(weights @ sums / (weights @ counts)[:, None])
-    return np.concatenate(means)
+    found = []
+    for column, ends in zip(sums.T, bounds, strict=True):
+        low, high, reason = interval(
+            column, counts, ends, level=level, resamples=resamples, seed=seed
+        )
+        found.append(Estimate(float(column.sum() / n), low, high, n, n_facts, reason))
+    return found
 
 
 def differences(
     ours: Float[np.ndarray, "Q S"],
     theirs: Float[np.ndarray, "Q S"],
     facts: Int[np.ndarray, " Q"],
+    bounds: Sequence[Bounds],
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -131,12 +109,14 @@ def differences(
         ours: Scores of one arm, the mean over its seeds where it has several; no NaN.
         theirs: Those of the other arm on the same questions.
         facts: The fact of each question.
-        resamples: How many.
-        level: Share of the resamples that lie in the interval.
+        bounds: Ends of the range of each score, not of its difference; None without.
+        resamples: Of facts, for scores without bounds.
+        level: Share of such intervals that hold the truth.
         seed: Of the resamples.
     """
     apart = ours - theirs
-    found = estimates(apart, facts, resamples=resamples, level=level, seed=seed)
+    spans = [None if ends is None else (ends[0] - ends[1], ends[1] - ends[0]) for ends in bounds]
+    found = estimates(apart, facts, spans, resamples=resamples, level=level, seed=seed)
     sums, _ = _by_fact(apart, facts)
     return [
         Difference(_without_rounding(one), sign_test(sums[:, column]))
@@ -175,6 +155,30 @@ def verdict(d: float, low: float, high: float, *, margin: float = MARGIN) -> Ver
         return "reversed"
     within = low >= -margin - _TIE and high <= margin + _TIE
     return "not reproduced" if within else "inconclusive"
+
+
+def power(
+    low: float, high: float, n_facts: int, *, level: float = LEVEL, margin: float = MARGIN
+) -> Power:
+    """Return what could be told at this number of facts; NaN without an interval.
+
+    Args:
+        low: Of the interval of the difference.
+        high: Of the interval of the difference.
+        n_facts: Facts that it is over.
+        level: Of the interval.
+        margin: Points up to which a difference counts as none.
+    """
+    from scipy.stats import norm, t
+
+    if not low < high:
+        return Power(math.nan, math.nan)
+    half, quantile = (high - low) / 2, float(t.ppf((1 + level) / 2, n_facts - 1))
+    error = half / quantile
+    within = max(0.0, margin - half) / error  # of 0, in standard errors
+    return Power(
+        (quantile + float(t.ppf(POWER, n_facts - 1))) * error, float(2 * norm.cdf(within) - 1)
+    )
 
 
 def _without_rounding(found: Estimate) -> Estimate:

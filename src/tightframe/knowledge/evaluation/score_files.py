@@ -10,7 +10,7 @@ scores.md         both tables, to read
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,7 @@ def score_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for score in (WORDS, *PERCENT):
             found = group.scores[score]
             record |= {f"{score}{end}": value for end, value in zip(ENDS, found[:3], strict=True)}
+        record["reason"] = _reasons(found.reason for found in group.scores.values())
         table.append(record)
     return table
 
@@ -194,10 +195,16 @@ def difference_table(against: str, comparisons: Sequence[Comparison]) -> list[di
             "facts": found.n_facts,
             "left_out": compared.left_out,
             **signs._asdict(),
+            "reason": found.reason,
         }
         for compared in comparisons
         for score, (found, signs) in compared.scores.items()
     ]
+
+
+def _reasons(reasons: Iterable[str]) -> str:
+    """Return each reason once, in their order."""
+    return "; ".join(dict.fromkeys(filter(None, reasons)))
 
 
 def _read(paths: Sequence[Path]) -> dict[str, list[Output]]:
@@ -237,6 +244,8 @@ def _markdown(
         cells = [record["group"], *(f"{record[name]:,}" for name in counts)]
         cells += [_cell(*(record[f"{name}{end}"] for end in ENDS)) for name in (WORDS, *PERCENT)]
         lines.append(f"| {' | '.join(cells)} |")
+    told = [f"{one['group']}: {one['reason']}" for one in scores if one["reason"]]
+    lines += ["", *(f"- {line}" for line in told)] if told else []
     for against in dict.fromkeys(record["against"] for record in differences):
         lines += [
             "",
@@ -276,10 +285,10 @@ def _header(names: Sequence[str]) -> list[str]:
 
 
 def _cell(value: float, low: float, high: float, *, sign: str = "-") -> str:
-    """A value with its interval, which is left out where resampling could not tell one."""
+    """A value with its interval, where there is one."""
     if math.isnan(value):
         return ""
-    told = low < high  # not NaN, and facts differ
+    told = low < high  # not NaN
     interval = f" [{low:.{DECIMALS}f}, {high:.{DECIMALS}f}]" if told else ""
     return f"{value:{sign}.{DECIMALS}f}{interval}"
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tightframe.errors import UserError
 from tightframe.knowledge.data.records import TYPES, Fact, Output
+from tightframe.knowledge.evaluation.fact_intervals import Bounds
 from tightframe.knowledge.evaluation.paired import Difference, Estimate, differences, estimates
 from tightframe.knowledge.evaluation.scores import AnswerScores, score_answer
 
@@ -20,6 +21,7 @@ By: TypeAlias = Literal["type", "year", "month", "day", "position"]
 PERCENT = AnswerScores._fields
 WORDS = "output_words"  # of the raw text: what a long output gains in match_paper
 SCORES = (*PERCENT, WORDS)
+BOUNDS: dict[str, Bounds] = {**dict.fromkeys(PERCENT, (0.0, 100.0)), WORDS: None}
 POSITIONS = ("front", "back", "not in fact")
 UNDATED = "no date"
 
@@ -132,7 +134,9 @@ def average(table: pd.DataFrame, by: Sequence[By] = ("type",), *, seed: int = 0)
         part = table.iloc[chosen]
         values = part[list(SCORES)].to_numpy()
         known = ~np.isnan(values[:, 0])
-        means = estimates(values[known], codes[chosen][known], seed=seed)
+        means = estimates(
+            values[known], codes[chosen][known], [BOUNDS[name] for name in SCORES], seed=seed
+        )
         found.append(Group(name, dict(zip(SCORES, means, strict=True)), int(part["missing"].sum())))
     return found
 
@@ -156,7 +160,9 @@ def compare(
     both = ~np.isnan(one[:, 0]) & ~np.isnan(other[:, 0])
     for name, chosen in groups(ours, by):
         kept = chosen[both[chosen]]
-        apart = differences(one[kept], other[kept], codes[kept], seed=seed)
+        apart = differences(
+            one[kept], other[kept], codes[kept], [BOUNDS[name] for name in SCORES], seed=seed
+        )
         scores = dict(zip(SCORES, apart, strict=True))
         found.append(Comparison(name, scores, len(chosen) - len(kept)))
     return found

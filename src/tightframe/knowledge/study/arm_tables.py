@@ -3,7 +3,7 @@
 All of it is made from one table of questions, a row a run, form and question, with `COLUMNS`. A
 form is how a fact is asked for (`asking`); scores are percent, NaN where a form has none.
 
-Several seeds of an arm are averaged question by question; facts are what intervals resample.
+Several seeds of an arm are averaged question by question; intervals are over facts.
 """
 
 import itertools
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from tightframe.knowledge.evaluation.fact_intervals import PERCENT, Bounds
 from tightframe.knowledge.evaluation.paired import (
     LEVEL,
     RESAMPLES,
@@ -20,7 +21,7 @@ from tightframe.knowledge.evaluation.paired import (
     differences,
     estimates,
 )
-from tightframe.knowledge.evaluation.scoring import POSITIONS
+from tightframe.knowledge.evaluation.scoring import BOUNDS, POSITIONS
 from tightframe.knowledge.evaluation.scoring import SCORES as OF_ANSWERS
 
 RANKED = "rank20"  # the form that is not answered but chosen among candidates
@@ -66,12 +67,16 @@ def score_table(questions: pd.DataFrame, resampling: Resampling) -> pd.DataFrame
             means = _averaged(of_arm, names)
             for subset, kept in _subsets(means):
                 found = estimates(
-                    kept[list(names)].to_numpy(float), _facts(kept), **resampling._asdict()
+                    kept[list(names)].to_numpy(float),
+                    _facts(kept),
+                    _bounds(names),
+                    **resampling._asdict(),
                 )
                 for name, one in zip(names, found, strict=True):
-                    numbers = {"value": one.value, "low": one.low, "high": one.high}
+                    numbers: dict[str, Any] = {"value": one.value, "low": one.low}
+                    numbers |= {"high": one.high}
                     numbers |= {"n": one.n, "n_facts_scored": one.n_facts}
-                    numbers |= {"seeds": of_arm["seed"].nunique()}
+                    numbers |= {"seeds": of_arm["seed"].nunique(), "reason": one.reason}
                     rows.append({"arm": arm} | about | {"subset": subset, "score": name} | numbers)
     return pd.DataFrame(rows)
 
@@ -94,7 +99,8 @@ def arm_differences(questions: pd.DataFrame, resampling: Resampling) -> pd.DataF
                 for name, (one, signs) in found.scores.items():
                     which = {"subset": subset, "score": name, "first": first, "second": second}
                     numbers = {"d": one.value, "low": one.low, "high": one.high}
-                    counts = signs._asdict() | {"n": one.n, "seeds": found.seeds}
+                    counts = signs._asdict() | {"n": one.n, "n_facts_scored": one.n_facts}
+                    counts |= {"seeds": found.seeds, "reason": one.reason}
                     rows.append(about | which | numbers | counts)
     return pd.DataFrame(rows)
 
@@ -137,6 +143,7 @@ def compare_arms(
         ours[list(names)].to_numpy(float),
         theirs[list(names)].to_numpy(float),
         _facts(ours),
+        _bounds(names),
         **resampling._asdict(),
     )
     return Compared(dict(zip(names, found, strict=True)), len(seeds))
@@ -174,6 +181,10 @@ def _subsets(means: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for position in POSITIONS:
         if len(kept := means[means["position"] == position]):
             yield position, kept
+
+
+def _bounds(scores: Sequence[str]) -> list[Bounds]:
+    return [BOUNDS.get(name, PERCENT) for name in scores]
 
 
 def _facts(means: pd.DataFrame) -> np.ndarray:

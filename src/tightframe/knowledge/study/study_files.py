@@ -112,14 +112,14 @@ def _score_rows(scores: pd.DataFrame) -> Iterator[Row]:
     for one in scores.to_dict("records"):
         run = f"{one['arm']}-n{one['n_facts']}-e{one['exposures']}"
         name = f"{one['form']}_{one['score']}"
-        yield _row(run, one, name, one["value"], one["n"], one["low"], one["high"])
+        yield _row(run, one, name, one["value"], one["n"], one["low"], one["high"], one["reason"])
 
 
 def _difference_rows(differences: pd.DataFrame) -> Iterator[Row]:
     for one in differences.to_dict("records"):
         run = f"{one['first']}-less-{one['second']}-n{one['n_facts']}-e{one['exposures']}"
         name = f"{one['form']}_{one['score']}_difference"
-        yield _row(run, one, name, one["d"], one["n"], one["low"], one["high"])
+        yield _row(run, one, name, one["d"], one["n"], one["low"], one["high"], one["reason"])
         told = one["better"] + one["worse"]
         signs = _row(run, one, f"{name}_p", one["p"], told, math.nan, math.nan)
         reason = f"sign test over facts, {one['better']:,} better, {one['worse']:,} worse"
@@ -127,7 +127,14 @@ def _difference_rows(differences: pd.DataFrame) -> Iterator[Row]:
 
 
 def _row(
-    run: str, one: Mapping[Any, Any], metric: str, value: float, n: int, low: float, high: float
+    run: str,
+    one: Mapping[Any, Any],
+    metric: str,
+    value: float,
+    n: int,
+    low: float,
+    high: float,
+    reason: str = "",
 ) -> Row:
     """Of questions asked without a text: no layer or least number of samples applies."""
     return Row(
@@ -145,4 +152,5 @@ def _row(
         low=low,
         high=high,
         resampled="facts",
+        reason=reason,
     )

@@ -10,7 +10,7 @@ import pandas as pd
 import pydantic
 from pydantic import PositiveFloat, PositiveInt
 
-from tightframe.knowledge.evaluation.paired import Difference, verdict
+from tightframe.knowledge.evaluation.paired import Difference, Estimate, power, verdict
 from tightframe.knowledge.study.arm_tables import Resampling, cells, compare_arms
 
 Form: TypeAlias = Literal["cloze_question", "cloze_seen", "raw_question", "left_context"]
@@ -29,7 +29,7 @@ class DecisionRule:
     score: Score = "match_paper"
     beside: Score = "match_norm"  # another score whose verdict is told, where it differs
     margin: PositiveFloat = 5.0  # points; a difference surely smaller counts as none
-    resamples: PositiveInt = 1000  # of facts
+    resamples: PositiveInt = 1000  # of facts, for the lengths of outputs
     level: float = pydantic.Field(default=0.95, gt=0, lt=1)  # of the interval
     seed: int = 0  # of the resamples
     trained_form: Form = "cloze_seen"  # what a trained arm has memorised
@@ -103,7 +103,7 @@ def decide(questions: pd.DataFrame, rule: DecisionRule) -> list[Decision]:
                     main["verdict"],
                     beside["verdict"],
                     lacking,
-                    found.scores[rule.score].estimate.reason,
+                    found.scores[rule.score].estimate,
                 ),
                 under_trained=lacking,
                 trained=trained,
@@ -135,7 +135,7 @@ def _note(
     main: str,
     beside: str,
     lacking: tuple[str, ...],
-    unsure: str,
+    estimate: Estimate,
 ) -> str:
     """What to beware of.
 
@@ -145,9 +145,16 @@ def _note(
         main: Its verdict.
         beside: The verdict by the other score.
         lacking: Arms that are under-trained.
-        unsure: Why the interval says little; empty if it doesn't.
+        estimate: The difference that it rests on.
     """
-    notes = [unsure] if unsure else []
+    notes = [estimate.reason] if estimate.reason else []
+    wide, n_facts = estimate.high - estimate.low, estimate.n_facts
+    found = power(*estimate[1:3], n_facts, level=rule.level, margin=rule.margin)
+    if main.startswith("inconclusive") and found.none == 0:
+        notes.append(
+            f"equal arms can't be shown with {n_facts:,} facts: the interval is {wide:.1f} points "
+            f"wide, and would have to lie within {rule.margin:g} of 0"
+        )
     if main != beside:
         notes.append(f"by {rule.beside} the verdict is another: {beside}")
     asked = cell[cell["form"] == rule.trained_form]
