@@ -228,7 +228,8 @@ def table_of(tokenizer, counts):
         for index, count in counts.items()
     ]
     columns = ("cdnv_p2_db", "cdnv", "cdnv_db", "interference", "norm", "duality", "agreement")
-    return pd.DataFrame(lines).assign(**dict.fromkeys(columns, math.nan))
+    pairs = dict.fromkeys(("cdnv_pairs", "cdnv_db_pairs"), len(counts) - 1)
+    return pd.DataFrame(lines).assign(**dict.fromkeys(columns, math.nan), **pairs)
 
 
 def test_a_word_stands_beside_classes_that_are_as_common_and_beside_all(bpe):
@@ -242,6 +243,21 @@ def test_a_word_stands_beside_classes_that_are_as_common_and_beside_all(bpe):
     assert found["classes"].tolist() == [1, 2, 5]
     assert found["count"].tolist() == [100, 125, 120]
     assert found["cdnv_p2"].tolist() == [10 * anna[0], 55, 2 * (anna[0] + 5 + 6 + 7 + 8)]
+
+
+def test_the_averages_over_all_classes_are_the_measures(bpe):
+    # Debiased, some pairs have no value: a mean over classes that weighs each once is another.
+    embeddings, labels, classifier = sample(5)
+    moments, classifier = moments_of(embeddings, labels, 12), torch.from_numpy(classifier)
+    table = by_token(moments, classifier).classes
+    found = metrics(moments, classifier, measures=["all"])
+    line = words(table, [], bpe).iloc[-1]
+    assert table["cdnv_db_pairs"].nunique() > 1
+    assert line["cdnv_db"] != pytest.approx(table["cdnv_db"].mean(), rel=1e-3)
+    names = {"cdnv": "nc1_cdnv", "cdnv_p2": "nc1_cdnv_p2", "cdnv_db": "nc1_cdnv_db"}
+    names |= {"cdnv_p2_db": "nc1_cdnv_p2_db", "interference": "nc2_equiang_mean"}
+    for column, measure in names.items():
+        assert line[column] == pytest.approx(found[measure].value, rel=1e-10), column
 
 
 def test_a_word_that_is_one_token_in_both_places_is_shown_twice():

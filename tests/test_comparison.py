@@ -355,3 +355,18 @@ def test_tokens_that_a_random_support_leaves_out_are_no_warning():
     counts = np.zeros((100, 2), dtype=int)
     counts[[0, 1], 0] = counts[[2, 3], 1] = 1
     assert len(shuffled_proxies(SoftLabels.from_counts(counts), 2)) == 2
+
+
+def test_contexts_with_one_next_token_have_no_spread():
+    # M contexts that all tokens follow, and M one-hot ones, which have no differences.
+    rng = np.random.default_rng(6)
+    w, h = rng.normal(size=(V, 8)), rng.normal(size=(2 * M, 8))
+    counts = np.hstack(
+        [rng.integers(1, 5, (V, M)), 3 * np.eye(V, dtype=int)[:, rng.integers(0, V, M)]]
+    )
+    more = SoftLabels.from_counts(counts)
+    found = compare(w, h, more, predict_geometry(rng.normal(size=(V, 2 * M))))
+    several = [naive.spread(w @ h.T, more.probabilities.toarray(), j) for j in range(M)]
+    assert found["ntp_spread_mean"].value == pytest.approx(np.mean(several), rel=1e-12)
+    assert (found["ntp_spread_mean"].n, found["ntp_spread_mean"].excluded) == (M, M)
+    assert found["ntp_spread_mean"].reason == f"{M} contexts are one-hot"

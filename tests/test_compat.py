@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tightframe.collapse import metrics
-from tightframe.collapse.compat import columns, compat
+from tightframe.collapse.compat import columns, compat, published_values
 from tightframe.errors import UserError
 from tightframe.moments.state import ClassMoments, Decisions
 
@@ -94,6 +94,36 @@ def test_the_columns_of_may_are_their_definitions_in_plain_loops(model):
     losses, n = model.decisions.losses, int(model.decisions.counts.sum())
     assert close(row["val_loss"], float(losses.sum()) / n)
     assert close(row["val_acc"], int(model.decisions.classifier_hits.sum()) / n)
+
+
+@pytest.mark.parametrize("table", ["lc-2024-05", "lc-2024-10"])
+def test_every_column_says_over_how_many_things_it_is(model, table):
+    # Class 13 gets a zero row and class 12 no position: both are in the 14 classes.
+    model.classifier[13] = 0
+    found = published_values(
+        table, model.moments, torch.from_numpy(model.classifier), model.decisions
+    )
+    positions, of_classes = (
+        int(model.decisions.counts.sum()),
+        int(model.decisions.counts[:14].sum()),
+    )
+    pairs = 14 * 13 // 2
+    expected = dict.fromkeys(("val_acc", "val_loss", "perplex"), (positions, 0))
+    expected |= {
+        name: (pairs, 0) for name in found if name.startswith(("cdnv", "interfere", "log_"))
+    }
+    expected |= {
+        name: (14, 0) for name in found if name.startswith(("norms", "matches_", "simdot"))
+    }
+    expected |= {name: (13, 1) for name in found if name.startswith(("sims", "simcos", "dists"))}
+    expected |= dict.fromkeys(
+        {"matches", "hits", "misses"} & set(found), (of_classes, positions - of_classes)
+    )
+    counted = {name: (value.n, value.excluded) for name, value in found.items()}
+    assert expected.items() <= counted.items()
+    assert set(found) - set(expected) <= {"etf_error", "dual_error"}
+    row = compat(table, model.moments, torch.from_numpy(model.classifier), model.decisions, FACTS)
+    assert {name: row[name] for name in found} == {n: v.value for n, v in found.items()}
 
 
 def test_the_identities_between_the_tables_hold(model):

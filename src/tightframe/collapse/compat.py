@@ -6,6 +6,7 @@ not the rounding of float32. Where a definition breaks down (two equal class mea
 the global one), what breaks it is left out, as in our own measures.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tightframe.collapse.checks import check_table
 from tightframe.collapse.measures import metrics
-from tightframe.collapse.values import Geometry, std
+from tightframe.collapse.values import Geometry, Value, std
 from tightframe.moments.geometry import EPS
 from tightframe.moments.state import ClassMoments, Decisions
 
@@ -70,23 +71,35 @@ def compat(
         decisions: Of the validation split.
         facts: `model` and `n_params`, which are passed on.
     """
+    values = published_values(table, moments, classifier, decisions)
+    row: dict[str, str | float] = {
+        name: facts[name] if name in facts else values[name].value for name in FACTS
+    }
+    return row | {name: values[name].value for name in _measures_of(table)}
+
+
+def published_values(
+    table: str, moments: ClassMoments, classifier: Float[Tensor, "V D"], decisions: Decisions
+) -> dict[str, Value]:
+    """Return the numbers of a published table with how many things each is over.
+
+    Args:
+        table: "lc-2024-05" or "lc-2024-10".
+        moments: Of the training split, all classes that occur.
+        classifier: A row a token.
+        decisions: Of the validation split.
+    """
     wanted = _measures_of(table)
     geometry = Geometry(moments, classifier, decisions)
     own = _may(geometry, decisions) if wanted is MAY else _october(geometry)
     measures = [name for name in wanted.values() if name]
     values = metrics(moments, classifier, decisions, measures=measures)
-    hits = values["nc4_hits"]
-    own["misses"] = hits.n - hits.value
-    loss = decisions.loss
-    row: dict[str, str | float] = {
-        "model": facts["model"],
-        "n_params": facts["n_params"],
-        "val_acc": decisions.accuracy,
-        "val_loss": loss,
-        "perplex": math.exp(loss) if loss < 700 else math.inf,
-    }
-    return row | {
-        column: values[name].value if name else own[column] for column, name in wanted.items()
+    hits, loss = values["nc4_hits"], decisions.loss
+    own["misses"] = dataclasses.replace(hits, value=hits.n - hits.value)
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    of_positions = {"val_acc": decisions.accuracy, "val_loss": loss, "perplex": perplexity}
+    return {name: Value(value, decisions.n, 0) for name, value in of_positions.items()} | {
+        column: values[name] if name else own[column] for column, name in wanted.items()
     }
 
 
@@ -95,32 +108,32 @@ def _measures_of(table: str) -> dict[str, str]:
     return TABLES[table]
 
 
-def _may(geometry: Geometry, decisions: Decisions) -> dict[str, float]:
-    """What no measure of ours has: norms are squared, deviations have ddof 1."""
+def _may(geometry: Geometry, decisions: Decisions) -> dict[str, Value]:
+    """Return what no measure of ours has: norms are squared, deviations have ddof 1."""
     classes = geometry.classes
     squares, scale = classes.squared_norms, math.sqrt(classes.dim)
     logs = 2 * classes.norms[classes.directed].log()
     matches = decisions.agreements.to(classes.ids.device)[classes.ids].double()
     return {
-        **_mean_and_std("dists", _faulty_distances(geometry)),
-        "sims_std": std(geometry.cosines),
-        **_mean_and_std("norms", squares),
-        **_mean_and_std("norms_scl", squares / scale),
-        **_mean_and_std("norms_log", logs),
-        **_mean_and_std("norms_logscl", logs - math.log(scale)),
-        **_mean_and_std("matches", matches),
+        **_mean_and_std("dists", _faulty_distances(geometry), classes.k),
+        "sims_std": _over(geometry.cosines, std(geometry.cosines), classes.k),
+        **_mean_and_std("norms", squares, classes.k),
+        **_mean_and_std("norms_scl", squares / scale, classes.k),
+        **_mean_and_std("norms_log", logs, classes.k),
+        **_mean_and_std("norms_logscl", logs - math.log(scale), classes.k),
+        **_mean_and_std("matches", matches, classes.k),
     }
 
 
-def _october(geometry: Geometry) -> dict[str, float]:
-    """What no measure of ours has: norms are not squared, variances have ddof 1."""
+def _october(geometry: Geometry) -> dict[str, Value]:
+    """Return what no measure of ours has: norms are not squared, variances have ddof 1."""
     classes = geometry.classes
     logs = classes.norms[classes.directed].log()
     return {
-        "norms_mean": float(classes.norms.mean()),
-        "norms_var": std(classes.norms) ** 2,
-        "norms_log_mean": float(logs.mean()),
-        "norms_log_var": std(logs) ** 2,
+        "norms_mean": _over(classes.norms, float(classes.norms.mean()), classes.k),
+        "norms_var": _over(classes.norms, std(classes.norms) ** 2, classes.k),
+        "norms_log_mean": _over(logs, float(logs.mean()), classes.k),
+        "norms_log_var": _over(logs, std(logs) ** 2, classes.k),
     }
 
 
@@ -138,5 +151,13 @@ def _faulty_distances(geometry: Geometry) -> Float64[Tensor, " k"]:
     return gaps.sum(1) / (gaps.square().sum(1).sqrt() + EPS)
 
 
-def _mean_and_std(name: str, values: Float64[Tensor, " k"]) -> dict[str, float]:
-    return {f"{name}_mean": float(values.mean()), f"{name}_std": std(values)}
+def _mean_and_std(name: str, values: Float64[Tensor, " k"], n_classes: int) -> dict[str, Value]:
+    return {
+        f"{name}_mean": _over(values, float(values.mean()), n_classes),
+        f"{name}_std": _over(values, std(values), n_classes),
+    }
+
+
+def _over(values: Float64[Tensor, " k"], value: float, n_classes: int) -> Value:
+    """A value over the classes that have a number, and how many have none."""
+    return Value(value, len(values), n_classes - len(values))

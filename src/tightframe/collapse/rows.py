@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tightframe.collapse.asked import Asked
 from tightframe.collapse.checks import PREFIXES
-from tightframe.collapse.compat import compat as published_row
+from tightframe.collapse.compat import published_values
 from tightframe.collapse.intervals import of_positions
 from tightframe.collapse.measures import Measure, metrics
 from tightframe.collapse.passes import Pass
@@ -133,13 +133,12 @@ def published(
     """The columns of the published tables that were asked for, in their order."""
     if moments.n_groups > 1:
         moments, decisions = moments.without(), decisions.without()
-    facts: dict[str, str | int] = {"model": header.run, "n_params": model.n_parameters}
     for table in asked.compat:
-        columns = published_row(table, moments, model.classifier, decisions, facts)
+        columns = published_values(table, moments, model.classifier, decisions)
+        columns["n_params"] = Value(model.n_parameters, model.n_parameters, 0)
         for column, value in columns.items():
-            if not isinstance(value, str):
-                name, counted = f"{PREFIXES[table]}.{column}", Value(float(value), moments.n, 0)
-                yield row_of(header, asked, model.depth, "train", "all", 1, name, counted)
+            name = f"{PREFIXES[table]}.{column}"
+            yield row_of(header, asked, model.depth, "train", "all", 1, name, value)
 
 
 def losses(

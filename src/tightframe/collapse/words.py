@@ -1,6 +1,7 @@
 """Words that are one token: their numbers in the table of classes, beside those of their like."""
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import pandas as pd
@@ -13,6 +14,11 @@ _SHOWN = (
     *("count", "cdnv_p2", "cdnv_p2_db", "cdnv", "cdnv_db", "interference", "norm", "duality"),
     "agreement",
 )
+# Means over the pairs of a class, and how many these are: debiased, classes have unequally many.
+_OF_PAIRS = {
+    **dict.fromkeys(("cdnv", "cdnv_p2"), "cdnv_pairs"),
+    **dict.fromkeys(("cdnv_db", "cdnv_p2_db"), "cdnv_db_pairs"),
+}
 
 
 def words(table: pd.DataFrame, names: Sequence[str], tokenizer: Tokenizer) -> pd.DataFrame:
@@ -27,7 +33,9 @@ def words(table: pd.DataFrame, names: Sequence[str], tokenizer: Tokenizer) -> pd
     Returns:
         For each token a line of itself and a line of the averages over the other classes whose
         count is within a factor of two (`of` is "token" and "like counts"); at the end the averages
-        over all classes (`of` is "all classes"). `classes` is how many are averaged.
+        over all classes (`of` is "all classes"). `classes` is how many are averaged. CDNV are
+        averaged over the pairs of these classes, so that the last line has the measures' values;
+        everything else over classes.
     """
     lines = []
     for name in names:
@@ -113,5 +121,15 @@ def _encode(text: str, tokenizer: Tokenizer) -> list[int]:
 
 
 def _average(some: pd.DataFrame, **facts: str | int | None) -> dict[str, object]:
-    means = {name: float(some[name].astype(float).mean()) for name in _SHOWN}
+    means = {name: _mean(some, name) for name in _SHOWN}
     return {**facts, "classes": len(some), **means}
+
+
+def _mean(some: pd.DataFrame, name: str) -> float:
+    """Return the mean of a column; of what is itself a mean over pairs, that over all its pairs."""
+    values = some[name].astype(float)
+    if name not in _OF_PAIRS:
+        return float(values.mean())
+    pairs = some[_OF_PAIRS[name]].where(values.notna(), 0).astype(float)
+    total = float(pairs.sum())
+    return float((values.fillna(0.0) * pairs).sum()) / total if total else math.nan

@@ -103,7 +103,8 @@ def table(
     done(
         f"{out}: {numbers['n_pairs']:,} pairs, {numbers['n_contexts']:,} contexts over "
         f"{numbers['n_tokens_used']:,} of {numbers['vocab_size']:,} tokens, "
-        f"{numbers['n_supports']:,} supports of {numbers['mean_support']:.2f} tokens on average, "
+        f"{numbers['n_supports']:,} distinct supports, {numbers['mean_support']:.2f} tokens "
+        f"after a context on average, "
         f"density {numbers['density']:.2%}, empirical entropy "
         f"{numbers['empirical_entropy']:.4f} nats a pair"
         + (f"; pairs left out: {left_out}" if left_out else ""),
