@@ -72,9 +72,10 @@ def study(
         could = power(
             one.low, one.high, one.n, level=settings.rule.level, margin=settings.rule.margin
         )
+        interval = f" [{one.low:.1f}, {one.high:.1f}]" if one.low == one.low else ""
         lines.append(
-            f"{one.first} less {one.second}: {one.d:+.1f} [{one.low:.1f}, {one.high:.1f}] points: "
-            f"{one.verdict}" + (f" ({one.note})" if one.note else "")
+            f"{one.first} less {one.second}: {one.d:+.1f}{interval} points: {one.verdict}"
+            + (f" ({one.note})" if one.note else "")
         )
         if could.detectable == could.detectable:
             lines.append(
