@@ -11,7 +11,7 @@ from tightframe.errors import UserError
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer, save_checkpoint
 from tightframe.ntp.checks import Asked
-from tightframe.ntp.concept_study import study_concepts
+from tightframe.ntp.concept_study import readable, study_concepts
 from tightframe.ntp.storage import save_table
 from tightframe.ntp.table import ContextTable
 
@@ -67,6 +67,15 @@ def test_the_same_question_is_worked_out_once(folder, capsys):
     assert "+ tokens:" in captured.out
     assert [path.name for path in (folder / "concepts").iterdir()] == [
         facts["results"].rsplit("/")[-1]
+    ]
+
+
+def test_blanks_at_the_ends_of_tokens_are_shown():
+    sides = {"concept": 1, "singular_value": 2.5, "what": "token", "side": "+"}
+    frame = pd.DataFrame([sides | {"text": text} for text in (" the", ",", "to be ", "  ")])
+    assert list(readable(frame)) == [
+        "1  singular value 2.5",
+        "   + tokens: \N{OPEN BOX}the | , | to be\N{OPEN BOX} | \N{OPEN BOX}\N{OPEN BOX}",
     ]
 
 

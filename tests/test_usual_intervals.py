@@ -88,6 +88,20 @@ def test_intervals_come_unasked(model, tokens, tmp_path):
     assert read_rows(other)[0].measurement["min_count"] == 2
 
 
+def test_a_count_that_gives_few_intervals_names_the_one_that_would_do(model, tokens, tmp_path):
+    measures, said = ["nc3_cos_mean", "gnc2_log_kernel_excess"], []
+    for least in (2, MIN_COUNT):
+        path = measure_run(
+            model, tokens, measures=measures, out=tmp_path, min_count=least, say=said.append
+        )
+        assert read_rows(path)[0].measurement["min_count"] == least
+    assert said == [f"min_count 2, so that there are few intervals: {MIN_COUNT} would do"]
+    measure_run(
+        model, tokens, measures=measures, out=tmp_path / "b", min_count=2, groups=1, say=said.append
+    )
+    assert len(said) == 1  # without groups there are none in any case
+
+
 def test_fewer_documents_give_fewer_groups_or_none_and_say_so(model, tmp_path):
     for val, expected in ((14, 12), (9, 8), (5, 1)):
         tokens = write_tokens(tmp_path / f"tokens-{val}", train=400, val=val)

@@ -170,19 +170,24 @@ def settle(
     if min_count is None and of_all:
         say(f"min_count 1, so that there are few intervals: {of_all[0]} is of every class")
         min_count = 1
-    if min_count is None:
+    chosen = possible[0] if groups is None else groups
+    if min_count is None or (chosen > 1 and not of_all):
         split = shards.split("train")
-        kept_apart = groups if groups is not None and groups > 1 else possible[0]
+        kept_apart = chosen if chosen > 1 else possible[0]
         bounds = split.groups(kept_apart) if kept_apart > 1 else None
         quota = None if shared is None else shared.quota(split)
-        counts = Reader(split, asked.reading, bounds, quota).label_counts_by_group()
-        min_count = usual_min_count(counts) or 1
-        if min_count == 1 and (groups is None or groups > 1):
+        enough = usual_min_count(
+            Reader(split, asked.reading, bounds, quota).label_counts_by_group()
+        )
+        few = f"min_count {min_count or 1}, so that there are few intervals: "
+        if enough is None and (groups or 2) > 1 and (min_count or 1) < MIN_COUNT:
             say(
-                f"min_count 1, so that there are few intervals: classes with {MIN_COUNT} samples "
-                "are less than half of the text; more text gives more"
+                f"{few}classes with {MIN_COUNT} samples are less than half of the text; more text "
+                "gives more"
             )
-    chosen = possible[0] if groups is None else groups
+        elif enough is not None and min_count is not None and min_count < enough:
+            say(f"{few}{enough} would do")
+        min_count = min_count or enough or 1
     fewer = possible[1:] if groups is None else ()
     return dataclasses.replace(asked, groups=chosen, min_count=min_count), fewer
 

@@ -118,12 +118,18 @@ def sides_table(found: Concepts, text: dict[str, Callable[[int], str]], words: i
 
 
 def readable(frame: pd.DataFrame) -> Iterator[str]:
-    """The table of concepts for readers: a line a side."""
+    """Yield the table of concepts for readers: a line a side, with blanks that can be seen."""
     for (concept, value), lines in frame.groupby(["concept", "singular_value"], sort=True):
         yield f"{concept}  singular value {value:.6g}"
         for (what, side), some in lines.groupby(["what", "side"], sort=False):
-            between = ", " if what == "token" else " | "
-            yield f"   {side} {what}s: {between.join(some['text'])}"
+            yield f"   {side} {what}s: {' | '.join(map(_with_ends, some['text']))}"
+
+
+def _with_ends(text: str) -> str:
+    """Return a text whose blanks at its ends can be seen."""
+    inner = text.strip(" ")
+    box, start = "\N{OPEN BOX}", len(text) - len(text.lstrip(" "))
+    return box * start + inner + box * (len(text) - start - len(inner))
 
 
 def _clusters_table(
