@@ -135,7 +135,7 @@ def published(
         moments, decisions = moments.without(), decisions.without()
     for table in asked.compat:
         columns = published_values(table, moments, model.classifier, decisions)
-        columns["n_params"] = Value(model.n_parameters, model.n_parameters, 0)
+        columns["n_params"] = Value(float(model.n_parameters), model.n_parameters, 0)
         for column, value in columns.items():
             name = f"{PREFIXES[table]}.{column}"
             yield row_of(header, asked, model.depth, "train", "all", 1, name, value)
