@@ -8,6 +8,10 @@ from torch import Tensor
 from tightframe.collapse.values import Geometry, Value, coefficient
 from tightframe.moments.geometry import ClassSet, pinv_quotient
 
+# Share of noise in the mean squared distance from which on a ratio of means is not sure to 2 %, as
+# what documents have in common moves all pairs at once: see the table of biases, docs/measures.md.
+NOISY = 0.5
+
 
 def quotient(geometry: Geometry) -> Value:
     """Mean variance of a class over mean squared norm of a centred mean."""
@@ -20,7 +24,7 @@ def quotient_debiased(geometry: Geometry, *, estimator: str) -> Value:
     if classes is None:
         return geometry.undefined(reason)
     value = _quotient_debiased(classes)
-    return geometry.of_classes(value, classes.k, classes=classes, note=_why_none(value, classes))
+    return geometry.of_classes(value, classes.k, classes=classes, note=_beware(value, classes))
 
 
 def cdnv_ratio_of_means(geometry: Geometry) -> Value:
@@ -36,7 +40,7 @@ def cdnv_ratio_of_means_debiased(geometry: Geometry, *, estimator: str) -> Value
     if classes is None:
         return geometry.undefined(reason, pairs=True)
     value = _quotient_debiased(classes) * (classes.k - 1) / (2 * max(1, classes.k))
-    note = _why_none(value, classes)
+    note = _beware(value, classes)
     return geometry.of_pairs(value, classes.n_pairs, classes=classes, note=note)
 
 
@@ -57,7 +61,7 @@ def cdnv_ratio_of_means_debiased_weighted(geometry: Geometry, *, estimator: str)
     if classes.by_groups is not None:
         noise -= classes.by_groups.between(shares)
     value = _weighted_ratio(classes, classes.unbiased_variances, noise)
-    note = _why_none(value, classes)
+    note = _beware(value, classes)
     return geometry.of_pairs(value, classes.n_pairs, classes=classes, note=note)
 
 
@@ -94,10 +98,14 @@ def _quotient_debiased(classes: ClassSet) -> float:
     return coefficient(within, between) if between > 0 else math.nan
 
 
-def _why_none(value: float, classes: ClassSet) -> str:
-    """Why a debiased ratio of means has no value although there are pairs."""
-    lost = math.isnan(value) and classes.n_pairs > 0
-    return "the mean squared distance is debiased to 0 or less" if lost else ""
+def _beware(value: float, classes: ClassSet) -> str:
+    """Return why a debiased ratio of means has no value although there are pairs, or is off."""
+    if math.isnan(value):
+        lost = classes.n_pairs > 0
+        return "the mean squared distance is debiased to 0 or less" if lost else ""
+    if (share := classes.noise_share) > NOISY:
+        return f"sampling is {share:.0%} of the mean squared distance: it may be a few percent off"
+    return ""
 
 
 def _shares(classes: ClassSet) -> Float64[Tensor, " K"]:

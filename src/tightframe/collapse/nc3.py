@@ -59,8 +59,8 @@ def cosine_variance(geometry: Geometry) -> Value:
     is known when the pass is over. Kept is their trace; that noise is alike in all directions does
     not hold for embeddings. Group means tell the variance along any line, but at few samples it is
     as large as the truth, and terms of higher order are not small beside it: tried on mixtures,
-    that is of no use at two samples a class, and several percent off at five. Raise the minimum
-    count, or compare at equal counts.
+    that is of no use at two samples a class, and several percent off at five. The views and the
+    terminal say so beside it. Raise the minimum count, or compare at equal counts.
     """
     return _over_directions(geometry, std(geometry.cosines) ** 2)
 

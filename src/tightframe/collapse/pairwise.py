@@ -17,7 +17,7 @@ from tightframe.moments.pairs import Aggregate, PairSummary
 # moves a value by 2 % or more; by the table of biases in docs/measures.md.
 NOISY: dict[Aggregate, tuple[float, str]] = {
     "moments": (
-        0.1,
+        0.08,
         "what is left of it in single pairs makes the mean too large, rather read a ratio of means",
     ),
     "mean_log": (0.1, "what is left of it in single pairs makes the mean of logarithms too large"),
