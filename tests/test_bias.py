@@ -16,6 +16,7 @@ WORLDS = {
     "document": World(shared=0.25),
     "class in document, strong": World(own=0.3, bursts=2, distance=0.5),
     "document, strong": World(shared=0.5, bursts=2, distance=0.5),
+    "document, half of the classes": World(shared=0.5, sharing=0.5, bursts=2, distance=0.5),
     "class in document, extreme": World(own=0.8, bursts=4, distance=0.06, length=1500),
     "document, extreme": World(shared=0.8, bursts=4, distance=0.06, length=1500),
 }

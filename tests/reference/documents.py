@@ -25,7 +25,8 @@ class World:
 
     Args:
         own: Part that samples of one class in one document share.
-        shared: Part that all samples of one document share.
+        shared: Part that all samples of one document share, of the classes that do.
+        sharing: Share of the classes that do.
         distance: Mean squared norm of a class mean, against a variance of 1.
         bursts: How unevenly a class lies in documents: variance of its relative rate.
         length: Samples of a document.
@@ -33,6 +34,7 @@ class World:
 
     own: float = 0.0
     shared: float = 0.0
+    sharing: float = 1.0
     distance: float = 1.0
     bursts: float = 1.0
     length: int = 400
@@ -64,7 +66,8 @@ class World:
         of_class = rng.normal(size=(len(d), dim)) * scale * math.sqrt(self.own)
         of_all = rng.normal(size=(n_documents, dim)) * np.sqrt(self.shared * noise_axes)
         alone = rng.normal(size=(len(d), dim)) * scale * np.sqrt(rest / n)[:, None]
-        at = means[c] + of_class + of_all[d] + alone
+        takes = np.arange(k) % 2 < 2 * self.sharing
+        at = means[c] + of_class + of_all[d] * takes[c][:, None] + alone
         freedom = np.maximum(n - 1, 1e-12)[:, None] / 2
         within = 2 * (rng.standard_gamma(freedom, size=(len(d), dim)) * scale**2 * rest).sum(1)
         within *= n > 1
@@ -77,7 +80,7 @@ class World:
         truth = ClassMoments(k, dim)
         truth.counts += 2**50
         truth.means += torch.from_numpy(means)
-        truth.spreads += torch.from_numpy(variances + self.shared) * 2**50
+        truth.spreads += torch.from_numpy(variances + self.shared * takes) * 2**50
         return moments, classifier, truth
 
 

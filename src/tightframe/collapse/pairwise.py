@@ -32,7 +32,7 @@ NOISY: dict[Aggregate, tuple[float, str]] = {
     ),
 }
 
-RULING = 0.25  # share from which on the middle of the interval of a log kernel is of no use either
+RULING = 0.15  # share from which on the middle of the interval of a log kernel is of no use either
 
 
 @dataclasses.dataclass(frozen=True)
