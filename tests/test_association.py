@@ -180,3 +180,71 @@ def test_no_line_goes_through_a_measure_that_crosses_zero_far(values, crosses):
     found = associated("m", **RUNS, m=array(*values))
     assert (found["reason"] == "the measure crosses 0 far") == crosses
     assert math.isnan(found["r"]) == crosses
+
+
+def trainings(**columns):
+    """Eight runs of one epoch and of three, which lose less."""
+    return RUNS | {
+        "run": list("abcdefgh"),
+        "step": 8 * [1],
+        "set_epochs": 4 * [1.0] + 4 * [3.0],
+        "val_loss": array(4, 4.1, 4.2, 4.3, 2, 2.1, 2.2, 2.3),
+        **columns,
+    }
+
+
+def test_signs_within_trainings_of_one_length_stand_beside_the_pooled_one():
+    # Within each length the measure falls as the loss grows; between lengths it grows with it.
+    table = pd.DataFrame(trainings(m=array(9, 8, 7, 6, 4, 3, 2, 1), set_recipe="small-data"))
+    found = associations(table, ["m"])
+    found = found[~found["log"] & (found["checkpoints"] == "all")].set_index("group")
+    assert found.index.tolist() == ["all", "epochs 1", "epochs 3"]
+    assert found["n"].tolist() == [8, 4, 4]
+    assert found.loc["all", "r"] == pytest.approx(
+        reference.pearson(table["m"], table["val_loss"]), rel=1e-12
+    )
+    assert found.loc["all", "r"] > 0.8
+    assert found["r"].tolist()[1:] == pytest.approx([-1, -1])
+    only = associations(table.assign(set_epochs=1.0), ["m"])
+    assert set(only["group"]) == {"all"}
+
+
+def test_p_counts_the_permutations_that_correlate_as_strongly():
+    # Of 4! orders of four points on a line 2 reach |r| = 1: p is near 1/12, and never 0.
+    found = associate(array(1, 2, 3, 4), array(2, 4, 6, 8))
+    assert found.p == pytest.approx(1 / 12, abs=0.03)
+    assert (found.p * 1000) == pytest.approx(round(found.p * 1000))
+    x = np.arange(30.0)
+    assert associate(x, x).p == 1 / 1000
+    rng = np.random.default_rng(0)
+    chance = [associate(*rng.normal(size=(2, 10))).p for _ in range(300)]
+    assert np.mean(np.array(chance) <= 0.05) == pytest.approx(0.05, abs=0.035)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_the_unit_of_a_measure_does_not_change_p(unit):
+    x, y = np.array([1.0, 2, 4, 3, 7]), np.array([2.0, 1, 5, 3, 4])
+    assert associate(unit * x, y).p == associate(x, y).p
+
+
+def test_a_coefficient_whose_mean_changes_sign_has_no_line():
+    # std / mean: beyond -900 and 90 the mean is near 0 on either side; far from 0 "on average".
+    values = array(90, 80, 70, -5)
+    found = associated("nc2_equiang_cov", **RUNS, nc2_equiang_cov=values)
+    assert found["reason"] == "the mean that it divides by changes sign"
+    assert math.isnan(found["r2"])
+    assert math.isnan(found["slope"])
+    assert associated("other", **RUNS, other=values)["reason"] == ""
+    assert associated("nc2_equiang_cov", **RUNS, nc2_equiang_cov=-abs(values))["reason"] == ""
+
+
+def test_a_run_that_rules_a_line_is_named_with_what_r_is_without_it():
+    # Beside -37 the others differ by 3 at most; without it the measure falls with the loss.
+    columns = trainings(m=array(-37, -6, -5.5, -5, -4.5, -4, -3.5, -3))
+    found = associated("m", **columns)
+    assert found["ruled_by"] == "a"
+    rest = [np.delete(columns[name], 0) for name in ("m", "val_loss")]
+    assert found["r_without"] == pytest.approx(reference.pearson(*rest), rel=1e-12)
+    even = associated("m", **trainings(m=np.arange(8.0)))
+    assert even["ruled_by"] == ""
+    assert math.isnan(even["r_without"])

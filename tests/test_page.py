@@ -6,6 +6,7 @@ import functools
 import hashlib
 import html
 import json
+import math
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from example_results import rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
 from tightframe.report import page, payload, rendering, tables
+from tightframe.report.panels import correlation
 from tightframe.report.views import PUBLISHED, views_of
 from tightframe.results import gather, read_rows
 
@@ -253,13 +255,41 @@ def headlines(opened):
     )
 
 
+def test_correlations_within_each_length_of_training_stand_beside_the_pooled_one(sweep, text):
+    table = checkpoints(gather(sorted(sweep.glob("runs/*/results/*.jsonl")))).table
+    lines = associations(table, ["nc1_cdnv_p2"])
+    own = lines[
+        (lines["metric"] == "nc1_cdnv_p2") & ~lines["log"] & (lines["checkpoints"] == "all")
+    ]
+    by_group = own.set_index("group")
+    assert by_group.index.tolist() == ["all", "epochs 1", "epochs 4"]
+    row = re.search(
+        r'<tr[^>]*>\s*<th scope="row" data-sort="nc1_cdnv_p2">.*?</tr>', text, re.DOTALL
+    )
+    cells = [float(cell) for cell in re.findall(r'<td data-sort="(.*?)"', row[0])[:3]]
+    assert cells == pytest.approx(by_group["r"].tolist(), rel=1e-9)
+    detail = data_of(text)["panels"]["nc1_cdnv_p2"]["linear"]["detail"]
+    assert detail.splitlines()[1] == "within " + "; ".join(
+        f"{group} {correlation(one['r'], one['p'])}" for group, one in by_group.iloc[1:].iterrows()
+    )
+
+
+def test_a_correlation_that_is_not_different_from_0_is_marked():
+    assert correlation(0.6, 0.051) == "+0.60 n.s."
+    assert correlation(0.9, 0.05) == "+0.90"
+    assert correlation(-0.75, 0.001) == "\N{MINUS SIGN}0.75"
+    assert correlation(math.nan, math.nan) == "\N{EM DASH}"
+
+
 @pytest.mark.browser
 def test_the_panels_are_drawn_and_the_switches_change_them(browser, sweep, text):
     opened = open_page(browser, sweep / "index.html")
     first = headlines(opened)
     assert len(first) == 7
-    assert all(drawn[0].startswith("<b>R\N{SUPERSCRIPT TWO} = 0.") for drawn in first)
+    panels = data_of(text)["panels"]
+    assert sum(drawn[0].startswith("<b>R\N{SUPERSCRIPT TWO} = 0.") for drawn in first) == 5
     for drawn, panel in zip(first, PUBLISHED.panels, strict=True):
+        assert drawn[0] == f"<b>{panels[panel.metric]['linear']['headline']}</b>"
         assert drawn[1].startswith(panel.metric)
         assert drawn[2:] == ["linear", 30]
     assert opened.locator(".plot .scatterlayer .points path").count() == 7 * 30
@@ -269,7 +299,7 @@ def test_the_panels_are_drawn_and_the_switches_change_them(browser, sweep, text)
     opened.get_by_label("Log", exact=True).check()
     second = headlines(opened)
     assert [drawn[2] for drawn in second] == ["log"] * 7
-    expected = data_of(text)["panels"]["nc1_cdnv_med_db"]["log"]["headline"]
+    expected = panels["nc1_cdnv_med_db"]["log"]["headline"]
     assert second[0][0] == f"<b>{expected}</b>"
     assert second[0][1].startswith("nc1_cdnv_med_db")
     assert opened.locator("th:visible", has_text="nc1_cdnv_p2").count() == 0

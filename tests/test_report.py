@@ -87,6 +87,7 @@ def test_the_table_of_associations_is_the_squared_correlation_of_the_table_of_ru
     runs = pd.read_csv(sweep / "report" / "tables" / "runs.csv")
     lines = pd.read_csv(sweep / "report" / "tables" / "associations.csv")
     key = (lines["metric"] == "nc1_cdnv_p2") & (lines["checkpoints"] == "all")
+    key &= lines["group"] == "all"
     plain, log = lines[key & ~lines["log"]].iloc[0], lines[key & lines["log"]].iloc[0]
     assert (plain["n"], plain["n_runs"]) == (30, 15)
     r = np.corrcoef(runs["nc1_cdnv_p2"], runs["val_loss"])[0, 1]

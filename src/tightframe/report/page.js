@@ -80,7 +80,7 @@
       note(fit.headline && `<b>${fit.headline}</b>`, look, {
         ...corner, y: 1, font: { family: look.sans, color: look.ink, size: 17 },
       }),
-      note(fit.detail.replace("\n", "<br>"), look, {
+      note(fit.detail.replaceAll("\n", "<br>"), look, {
         ...corner, y: 1, yshift: fit.headline ? -25 : 0, font: { family: look.sans, color: look.soft, size: 11.5 },
       }),
       ...(data.floors ?? []).map(({ value, label }) => {

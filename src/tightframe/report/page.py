@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.analysis.association import FEW_RUNS
+from tightframe.analysis.association import FEW_RUNS, POOLED
 from tightframe.analysis.checkpoints import Checkpoints, is_near_unigram, outside
 from tightframe.report import by_token, profiles, tables, theory
-from tightframe.report.panels import SizeScale, course, floors, parameters
+from tightframe.report.panels import SizeScale, correlation, course, floors, parameters
 from tightframe.report.payload import (
     against_step,
     is_scattered,
@@ -94,6 +94,8 @@ def render(
         measure=measure,
         arrow=arrow,
         associations=_associations(found, table),
+        kinds=[] if found.empty else [g for g in dict.fromkeys(found["group"]) if g != POOLED],
+        correlation=correlation,
         columns=_columns(shown),
         checkpoints=_lines(table),
         refused=[*shown.refused.items(), *([] if courses is None else courses.refused.items())],
@@ -217,13 +219,16 @@ def _columns(shown: Checkpoints) -> list[dict[str, Any]]:
 
 def _associations(found: pd.DataFrame, table: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """A line a measure of the views: r, R^2, Spearman, R^2 of the log, and of last checkpoints."""
-    line = {(f["metric"], f["log"], f["checkpoints"]): f for f in found.to_dict("records")}
+    records = found.to_dict("records")
+    line = {(f["metric"], f["log"], f["checkpoints"]): f for f in records if f["group"] == POOLED}
+    parts = [f for f in records if f["group"] != POOLED and f["checkpoints"] == "all"]
     return [
         {
             **line[metric, False, "all"],
             "views": views,
             "r2_log": line[metric, True, "all"]["r2"],
             "r2_last": line[metric, False, "last"]["r2"],
+            "within": [f for f in parts if f["metric"] == metric and not f["log"]],
         }
         for metric, views in views_of_metrics(table).items()
         if (metric, False, "all") in line

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from tightframe.analysis.association import FEW_RUNS
+from tightframe.analysis.association import FEW_RUNS, POOLED, SAME
 from tightframe.analysis.checkpoints import outside
 from tightframe.report.views import views_of
 
@@ -38,30 +38,56 @@ def fit(table: pd.DataFrame, found: pd.DataFrame, metric: str, *, log: bool) -> 
     A measure with values at or below zero keeps its linear axis and says so.
     """
     chosen = (found["metric"] == metric) & (found["checkpoints"] == "all")
-    line = found[chosen & (found["log"] == log)].iloc[0]
+    lines = found[chosen & (found["log"] == log)]
+    line = lines[lines["group"] == POOLED].iloc[0]
     x = table[metric][np.isfinite(table[metric]) & np.isfinite(table["val_loss"])]
     if log and not (len(x) and x.min() > 0):
         linear = fit(table, found, metric, log=False)
         return dataclasses.replace(linear, detail=f"{linear.detail}; linear: not all positive")
     ticks = log_ticks(float(x.min()), float(x.max())) if log else None
     count = f"{line['n']} points, {line['n_runs']} run{'s' if line['n_runs'] != 1 else ''}"
+    parts = within(lines)
+    inside = f"\n{parts}" if parts else ""
     if line["reason"]:
-        return Fit(log, "no R²", f"{line['reason']}\n{count}", "left", ticks=ticks)
+        return Fit(log, "no R²", f"{line['reason']}\n{count}{inside}", "left", ticks=ticks)
     ends = float(x.min()), float(x.max())
     low, high = (math.log(end) if log else end for end in ends)
-    r2, r = f"R² = {line['r2']:.2f}", f"r = {line['r']:+.2f}".replace("-", "\N{MINUS SIGN}")
+    r2, r = f"R² = {line['r2']:.2f}", f"r = {correlation(line['r'], line['p'])}"
+    if line["ruled_by"]:
+        r2 = f"{r2}, by one run"
+        r = f"{r}, without it {correlation(line['r_without'])}"
     few = line["n_runs"] < FEW_RUNS
     return Fit(
         log,
         "" if few else r2,
         f"{r2} describes these {line['n_runs']} runs\n{r}; {line['n']} points"
         if few
-        else f"{r}; {count}",
+        else f"{r}; {count}{inside}",
         "left" if line["r"] > 0 else "right",
         ends,
         (line["slope"] * low + line["intercept"], line["slope"] * high + line["intercept"]),
         ticks,
     )
+
+
+def correlation(r: float, p: float = math.nan) -> str:
+    """Return r to two digits, marked where it is not different from 0."""
+    if math.isnan(r):
+        return "\N{EM DASH}"
+    mark = " n.s." if p > SAME else ""
+    return f"{r:+.2f}{mark}".replace("-", "\N{MINUS SIGN}")
+
+
+def within(lines: pd.DataFrame) -> str:
+    """Return the correlations within each kind of training in words; "" where none is known.
+
+    Args:
+        lines: Of `analysis.associations`, of one metric.
+    """
+    parts = lines[lines["group"] != POOLED].to_dict("records")
+    told = [f"{one['group']} {correlation(one['r'], one['p'])}" for one in parts]
+    known = any(one["r"] == one["r"] for one in parts)
+    return f"within {'; '.join(told)}" if known else ""
 
 
 def error_bars(table: pd.DataFrame, metric: str) -> tuple["pd.Series[float]", "pd.Series[float]"]:
