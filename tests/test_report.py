@@ -60,6 +60,7 @@ def test_a_report_is_a_page_tables_and_rows_and_nothing_else(sweep):
         "figures/robust.png",
         "tables/runs.csv",
         "tables/associations.csv",
+        "tables/associations.md",
         "tables/settings.csv",
     }
     assert sorted(path.name for path in sweep.iterdir()) == ["report", "results.parquet", "runs"]
@@ -98,6 +99,26 @@ def test_the_table_of_associations_is_the_squared_correlation_of_the_table_of_ru
     signed = lines[(lines["metric"] == "gnc2_log_kernel_cov_unc") & lines["log"]]
     assert signed["r"].isna().all()
     assert set(signed["reason"]) == {"not positive"}
+
+
+def test_the_table_for_a_page_has_the_numbers_of_the_table_and_its_marks(sweep):
+    folder = sweep / "report" / "tables"
+    lines = pd.read_csv(folder / "associations.csv")
+    lines = lines[~lines["log"] & (lines["checkpoints"] == "all")].set_index(["metric", "group"])
+    head, _, *rows = (folder / "associations.md").read_text().splitlines()
+    kinds = [kind for kind in lines.index.unique("group") if kind != "all"]
+    assert head.split(" | ")[4:-1] == [f"r, {kind}" for kind in kinds]
+    for row in rows:
+        metric, r, r2, _, *within = [cell.strip(" `") for cell in row.strip("|").split("|")]
+        for cell, group in zip([r, *within], ["all", *kinds], strict=False):
+            one = lines.loc[(metric, group)]
+            if cell == "\N{EM DASH}":
+                assert math.isnan(one["r"])
+                continue
+            number = cell.replace("\N{MINUS SIGN}", "-").removesuffix(" n.s.")
+            assert float(number) == pytest.approx(one["r"], abs=0.00501)
+            assert cell.endswith(" n.s.") == (one["p"] > 0.05)
+        assert (r2 == "") == math.isnan(lines.loc[(metric, "all"), "r2"])
 
 
 @pytest.fixture

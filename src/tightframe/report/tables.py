@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from tightframe.analysis.association import POOLED
 from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, in_one_way
 from tightframe.collapse.checks import PREFIXES
 from tightframe.collapse.compat import columns
+from tightframe.report.panels import correlation
 from tightframe.report.views import views_of
 
 LOSS = ["val_loss", "entropy_floor", "loss_above_floor", "realised_floor", "loss_above_realised"]
@@ -60,6 +62,37 @@ def with_ends(table: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
         for name in (metric, f"low_{metric}", f"high_{metric}")
         if name in table
     ]
+
+
+def associations_text(found: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Return the associations of the views' measures as a Markdown table, to put on a page.
+
+    A correlation that is not different from 0 is marked "n.s."; kinds of training stand beside all.
+
+    Args:
+        found: As `analysis.associations` gives it.
+        table: The checkpoints that it is of.
+    """
+    lines = found[~found["log"] & (found["checkpoints"] == "all")]
+    kinds = [kind for kind in dict.fromkeys(lines["group"]) if kind != POOLED]
+    rows = []
+    for metric in dict.fromkeys(panel.metric for view in views_of(table) for panel in view.panels):
+        by_group = {
+            one["group"]: one for one in lines[lines["metric"] == metric].to_dict("records")
+        }
+        if not by_group:
+            continue
+        pooled = by_group[POOLED]
+        beware = str(pooled["reason"])
+        if pooled["ruled_by"]:
+            without = correlation(pooled["r_without"])
+            beware = f"{pooled['ruled_by']} alone rules it; r is {without} without"
+        r2 = "" if pooled["r2"] != pooled["r2"] else f"{pooled['r2']:.2f}"
+        of_kinds = (correlation(by_group[kind]["r"], by_group[kind]["p"]) for kind in kinds)
+        own = correlation(pooled["r"], pooled["p"]), r2, correlation(pooled["spearman"])
+        rows.append([f"`{metric}`", *own, *of_kinds, beware])
+    heads = ["measure", "r", "R²", "Spearman", *(f"r, {kind}" for kind in kinds), "to beware of"]
+    return markdown(heads, rows) + "\n"
 
 
 def short_names(runs: Sequence[str]) -> dict[str, str]:

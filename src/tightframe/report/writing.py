@@ -43,6 +43,7 @@ def write_results(
         write_csv(folder / "tables" / "runs.csv", tables.runs(table))
         write_csv(folder / "tables" / "settings.csv", shown.settings)
         write_csv(folder / "tables" / "associations.csv", found)
+        write_text(folder / "tables" / "associations.md", tables.associations_text(found, table))
         if payload.is_scattered(table):
             figures.draw_all(shown, found, folder / "figures")
         if len(steps := payload.against_step(table)):
