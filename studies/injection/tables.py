@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from tightframe.knowledge.evaluation.fact_intervals import FEWEST
+from tightframe.knowledge.evaluation.paired import power
 from tightframe.knowledge.evaluation.scoring import POSITIONS
 from tightframe.knowledge.models.arms import ARMS
 from tightframe.knowledge.study.arm_tables import CELL, CORRECT, RANKED
@@ -40,8 +42,21 @@ def number(value: float, low: float = math.nan, high: float = math.nan, *, sign:
     return f"{value:{sign}.1f}{interval}"
 
 
-def verdict_rows(study: str, decisions: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A row a verdict: study, facts, exposures, seeds, what was memorised, d, verdict, beside."""
+def could_find(one: dict[str, Any], rule: DecisionRule) -> tuple[str, str]:
+    """What a study of this size finds: the difference told in 80 %, and how often "equal" is."""
+    found = power(
+        _nan(one["low"]), _nan(one["high"]), one["n"], level=rule.level, margin=rule.margin
+    )
+    if math.isnan(found.detectable):
+        return "", ""
+    equal = "never" if found.none == 0 else f"{100 * found.none:.0f} %"
+    return f"{found.detectable:.1f}", equal
+
+
+def verdict_rows(
+    study: str, decisions: Sequence[dict[str, Any]], rule: DecisionRule
+) -> list[list[str]]:
+    """A row a verdict: study, facts, exposures, seeds, memorised, d, verdict, power, beside."""
     rows = []
     for one in decisions:
         beside = one["beside"]
@@ -52,6 +67,7 @@ def verdict_rows(study: str, decisions: Sequence[dict[str, Any]]) -> list[list[s
                 memorised,
                 number(_nan(one["d"]), _nan(one["low"]), _nan(one["high"]), sign="+"),
                 f"**{one['verdict']}**",
+                *could_find(one, rule),
                 number(_nan(beside["d"]), _nan(beside["low"]), _nan(beside["high"]), sign="+")
                 + f": {beside['verdict']}",
             ]
@@ -151,8 +167,10 @@ def same_lessons(runs: pd.DataFrame) -> tuple[int, int]:
 
 
 def _interval(rows: pd.DataFrame, value: str, *, sign: str = "-") -> str:
-    """The number of the only row, if there is one."""
+    """The number of the only row, if there is one; without an interval over too few facts."""
     for one in rows.to_dict("records"):
+        if one.get("n_facts_scored", one["n"]) < FEWEST:  # older tables have such intervals
+            return number(float(one[value]), sign=sign)
         return number(*(float(one[name]) for name in (value, "low", "high")), sign=sign)
     return ""
 

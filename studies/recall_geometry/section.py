@@ -124,7 +124,7 @@ def _gains(statistics: pd.DataFrame) -> str:
         cell += [f"{one['n_facts_used']} x {one['seeds']}", f"{100 * one['recalled']:.1f}"]
         if np.isfinite(one["gain"]):
             cell += [f"{one[f'auc_{name}']:.3f}" for name in ("baseline", "geometry", "both")]
-            cell += [_interval(one["gain"], one["low"], one["high"], 3), f"{one['p']:.3f}"]
+            cell += [_interval(one["gain"], one["low"], one["high"], 3), _probability(one["p"])]
         else:
             cell += ["", "", "", str(one["reason"]), ""]
         lines.append(cell)
@@ -138,17 +138,31 @@ def _verdict(statistics: pd.DataFrame) -> str:
     told = statistics[np.isfinite(statistics["gain"]) & (statistics["position"] == "all")]
     if told.empty:
         return "No cell can be judged: nearly all of its facts are recalled, or nearly none."
-    sentences = []
+    sentences, by_p, by_interval = [], 0, 0
     for baseline in BASELINES:
         for block in BLOCKS:
             rows = told[(told["baseline"] == baseline) & (told["geometry"] == block)]
-            adds = (rows["p"] <= LEVEL) & (rows["gain"] > 0)
+            matters = (rows["p"] <= LEVEL) & (rows["gain"] > 0)
+            sure = matters & (rows["low"] > 0)
             name = {"all": "all geometry", "collapse": "collapse alone"}.get(block)
             sentences.append(
-                f"{name or 'the place of the question'} adds to {baseline} in {int(adds.sum())} of "
-                f"{len(rows)}"
+                f"{name or 'the place of the question'} beside {baseline}: {int(matters.sum())} "
+                f"of {len(rows)} by p, {int(sure.sum())} by the interval"
             )
-    return f"Of the cells that can be judged (p at most {LEVEL}): " + "; ".join(sentences) + "."
+            by_p, by_interval = by_p + int(matters.sum()), by_interval + int(sure.sum())
+    return (
+        "Two questions: p (permutations) says whether what geometry has beyond the baseline is "
+        f"tied to these outcomes at all, and is at most {LEVEL} with a gain above 0 in {by_p} "
+        "cells; an interval above 0 says that the gain in log loss would hold for other facts, "
+        f"and stands in **{by_interval} of these {by_p}**. Of the cells that can be judged: "
+        + "; ".join(sentences)
+        + "."
+    )
+
+
+def _probability(p: float) -> str:
+    """Return p to three digits; a small one is no 0."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _features(statistics: pd.DataFrame) -> str:
@@ -162,7 +176,7 @@ def _features(statistics: pd.DataFrame) -> str:
             lines.append([*cell, f"{rows['gain'].median():+.3f}", f"{adds.sum()} of {len(rows)}"])
     if not lines:
         return ""
-    added = f"adds to the log-probability (q at most {LEVEL})"
+    added = f"tied to recall beyond the log-probability (q at most {LEVEL})"
     head = ("feature", "what it is", "AUC alone, median", "gain, median", added)
     return "One by one, over the cells:\n\n" + markdown(head, lines)
 
@@ -182,7 +196,7 @@ def _locality(results: Path) -> Iterable[str]:
             _interval(one[name], one[f"{name}_low"], one[f"{name}_high"], 2)
             for name in ("before", "after", "change")
         ]
-        + [f"{one['p']:.3f}"]
+        + [_probability(one["p"])]
         for _, one in changed.iterrows()
     ]
     yield markdown(("arm", "mean over facts", "before", "after", "change", "p (signs)"), lines)
@@ -204,4 +218,5 @@ def _name(key: tuple[object, ...]) -> str:
 
 
 def _interval(value: float, low: float, high: float, digits: int) -> str:
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    ends = f" [{low:.{digits}f}, {high:.{digits}f}]" if low < high else ""
+    return f"{value:.{digits}f}{ends}"

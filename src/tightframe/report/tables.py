@@ -92,7 +92,8 @@ def associations_text(found: pd.DataFrame, table: pd.DataFrame) -> str:
         own = correlation(pooled["r"], pooled["p"]), r2, correlation(pooled["spearman"])
         rows.append([f"`{metric}`", *own, *of_kinds, beware])
     heads = ["measure", "r", "R²", "Spearman", *(f"r, {kind}" for kind in kinds), "to beware of"]
-    return markdown(heads, rows) + "\n"
+    table = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in table)
 
 
 def short_names(runs: Sequence[str]) -> dict[str, str]:
