@@ -99,7 +99,7 @@ def test_the_section_has_the_numbers_of_the_files(results):
     assert "fewer than 10" in text  # of 12 facts, too few are recalled to say anything
     changed = pd.read_csv(results / "locality.csv")
     for value in changed["change"]:
-        assert f"{value:.2f} [" in text
+        assert f"| {value:.2f} |" in text  # of few facts: without an interval
     widths = {}
     for line in text.splitlines():
         if line.startswith("|"):
