@@ -92,8 +92,8 @@ def associations_text(found: pd.DataFrame, table: pd.DataFrame) -> str:
         own = correlation(pooled["r"], pooled["p"]), r2, correlation(pooled["spearman"])
         rows.append([f"`{metric}`", *own, *of_kinds, beware])
     heads = ["measure", "r", "R²", "Spearman", *(f"r, {kind}" for kind in kinds), "to beware of"]
-    table = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in table)
+    cells = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def short_names(runs: Sequence[str]) -> dict[str, str]:
