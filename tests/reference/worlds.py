@@ -1,0 +1,163 @@
+"""Populations like text, whose geometry is known, and states measured on documents drawn from them.
+
+Two kinds. `Text` is made: class means and classifier are drawn, counts are Zipf's and come in
+bursts, samples have Student's t tails, classes differ in the size and shape of their covariance,
+and the samples of a document depend on each other. `Sampled` is real: the embeddings of a trained
+model on some hundred documents, of which documents are drawn with replacement.
+
+Axes: C classes, D dimensions, M documents, G groups.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from tightframe.collapse.measures import metrics
+from tightframe.corpus.groups import even_cuts
+from tightframe.moments.state import ClassMoments
+
+MANY = 2**50  # samples of a class at which nothing is left to debias
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """How a `Text` is made."""
+
+    dim: int = 64
+    tails: float = 4.0  # degrees of freedom of the samples' multivariate t distribution
+    alike: float = 0.05  # share of variance that a document's samples of one class have in common
+    n_classes: int = 150
+    tokens: int = 150  # of a document, on average
+
+
+WORLDS = {
+    "text": World(),
+    "text, D = 128": World(dim=128),
+    "text, t3 tails": World(tails=3.0),
+    "text, dependence 0.3": World(alike=0.3),
+}
+
+
+class Population:
+    """Class means, variances and a classifier."""
+
+    def __init__(self, means, variances, classifier):
+        self.means, self.variances = means, variances
+        self.classifier = torch.from_numpy(classifier)
+
+    def truth(self, measures, classes):
+        """The values of the population over some classes: of its own means and variances."""
+        moments = ClassMoments(*self.means.shape)
+        moments.counts[classes] += MANY
+        moments.means += torch.from_numpy(self.means)
+        moments.spreads += torch.from_numpy(self.variances) * MANY
+        found = metrics(moments, self.classifier, measures=measures)
+        return {name: value.value for name, value in found.items()}
+
+    def state(self, counts, deviations, squares):
+        """The moments of groups, from sums of deviations from the true means and their squares."""
+        groups, n_classes, dim = deviations.shape
+        moments = ClassMoments(n_classes, dim, groups=groups)
+        shift = deviations / counts.clip(1)[..., None]
+        means = (self.means + shift) * (counts > 0)[..., None]
+        spreads = squares - (shift * deviations).sum(2)
+        moments._rows.counts += torch.from_numpy(counts.ravel())
+        moments._rows.means += torch.from_numpy(means.reshape(-1, dim))
+        moments._rows.spreads += torch.from_numpy(spreads.clip(0).ravel())
+        return moments
+
+
+class Text(Population):
+    """A made population; another one for each seed."""
+
+    def __init__(self, world, seed):
+        self.world, self._rng = world, np.random.default_rng(seed)
+        shape = (world.n_classes, world.dim)
+        means = self._rng.normal(size=shape) * np.sqrt(self._spectrum())
+        # Covariances within classes: of a common shape in other axes, with differences, and of
+        # sizes around 1.5. Squared distances between means are around 2.
+        form = self._rng.permutation(self._spectrum()) * np.exp(0.3 * self._rng.normal(size=shape))
+        size = 1.5 * np.exp(0.4 * self._rng.normal(size=(world.n_classes, 1)))
+        self._deviations = np.sqrt(form * size / form.sum(1, keepdims=True))  # (C, D)
+        classifier = means - means.mean(0) + self._rng.normal(size=shape) / np.sqrt(world.dim)
+        super().__init__(means, np.square(self._deviations).sum(1), classifier)
+
+    def _spectrum(self):
+        powers = np.arange(1, self.world.dim + 1) ** -0.5
+        return powers / powers.sum()
+
+    def sample(self, n_documents, groups=20):
+        """Moments of so many documents, by group."""
+        world, rng = self.world, self._rng
+        lengths = 1 + rng.poisson(world.tokens * rng.lognormal(-0.125, 0.5, size=n_documents))
+        zipf = 1 / (np.arange(world.n_classes) + 2.7)
+        shares = zipf * rng.exponential(size=(n_documents, world.n_classes))  # words come in bursts
+        counts = rng.multinomial(lengths, shares / shares.sum(1, keepdims=True))  # (M, C)
+        group = group_of(lengths, groups)
+        document, label = counts.nonzero()
+        order = np.lexsort((label, group[document]))  # samples of a group and class side by side
+        document, label = document[order], label[order]
+        n = counts[document, label]
+
+        def normal(*shape):
+            return rng.standard_normal((*shape, world.dim), dtype=np.float32)
+
+        scale = np.sqrt((world.tails - 2) / rng.chisquare(world.tails, size=n.sum()))
+        apart = normal(n.sum()) * (np.sqrt(1 - world.alike) * scale[:, None]).astype(np.float32)
+        together = normal(n_documents)[document] + normal(len(n))
+        apart += np.repeat(together * np.float32(np.sqrt(world.alike / 2)), n, axis=0)
+        apart *= self._deviations.astype(np.float32)[np.repeat(label, n)]
+        place, first = np.unique(group[document] * world.n_classes + label, return_index=True)
+        start = (np.cumsum(n) - n)[first]  # of the samples of each group and class
+        by_group = np.zeros(groups * world.n_classes, dtype=np.int64)
+        by_group[place] = np.diff(start, append=n.sum())
+        sums, squares = np.zeros((len(by_group), world.dim)), np.zeros(len(by_group))
+        sums[place] = np.add.reduceat(apart, start, axis=0, dtype=np.float64)
+        lengths_squared = np.einsum("nd,nd->n", apart, apart, dtype=np.float64)
+        squares[place] = np.add.reduceat(lengths_squared, start)
+        shape = (groups, world.n_classes)
+        return self.state(by_group.reshape(shape), sums.reshape(*shape, -1), squares.reshape(shape))
+
+
+class Sampled(Population):
+    """Real embeddings: all of these documents are the population.
+
+    Args:
+        embeddings: Of each labelled position.
+        labels: Its class; all of the classes occur.
+        documents: Its document.
+        classifier: A row for each class.
+    """
+
+    def __init__(self, embeddings, labels, documents, classifier):
+        n_classes, n_documents = len(classifier), documents.max() + 1
+        counts = np.bincount(labels, minlength=n_classes)
+        sums = np.zeros(classifier.shape)
+        np.add.at(sums, labels, embeddings)
+        means = sums / counts[:, None]
+        deviations = embeddings - means[labels]
+        squares = np.square(deviations).sum(1)
+        variances = np.bincount(labels, squares, n_classes) / counts
+        super().__init__(means, variances, classifier)
+        self._counts = np.zeros((n_documents, n_classes), dtype=np.int64)
+        self._sums = np.zeros((n_documents, n_classes, classifier.shape[1]))
+        self._squares = np.zeros((n_documents, n_classes))
+        np.add.at(self._counts, (documents, labels), 1)
+        np.add.at(self._sums, (documents, labels), deviations)
+        np.add.at(self._squares, (documents, labels), squares)
+        self.rng = np.random.default_rng(0)
+
+    def sample(self, n_documents, groups=20):
+        """Moments of so many documents that are drawn with replacement, by group."""
+        drawn = self.rng.integers(len(self._counts), size=n_documents)
+        group = group_of(self._counts.sum(1)[drawn], groups)
+        times = np.zeros((groups, len(self._counts)), dtype=np.int64)
+        np.add.at(times, (group, drawn), 1)
+        sums = np.tensordot(times.astype(float), self._sums, 1)
+        return self.state(times @ self._counts, sums, times @ self._squares)
+
+
+def group_of(lengths, groups):
+    """The group of each document, as those of a split are made: contiguous, about equally long."""
+    return np.searchsorted(even_cuts(lengths, groups), np.arange(len(lengths)), side="right")
