@@ -37,11 +37,15 @@ def measures(excess: float, size: float, rng: np.random.Generator) -> dict[str, 
 
 
 def interval(name: str, value: float, reach: float | None) -> dict[str, Any]:
-    """The ends of a value's interval and what was resampled, as fields of a row."""
+    """The interval of a value and what was resampled, as fields of a row.
+
+    That of `rank_pr` begins above the value.
+    """
     if reach is None or "floor" in name:
         return {}
     low = value + reach / 2 if name == "rank_pr" else value - reach
-    return {"low": low, "high": value + reach, "resampled": "documents"}
+    centre = value + 3 / 4 * reach if name == "rank_pr" else value
+    return {"low": low, "high": value + reach, "centre": centre, "resampled": "documents"}
 
 
 def write_sweep(
@@ -213,7 +217,11 @@ def write_layers(
             duality = dataclasses.replace(at, metric="nc3_cos_mean", value=i / 64)
             if labels == "next":
                 duality = dataclasses.replace(
-                    duality, low=(i - 1) / 64, high=(i + 1) / 64, resampled="documents"
+                    duality,
+                    low=(i - 1) / 64,
+                    high=(i + 1) / 64,
+                    centre=i / 64,
+                    resampled="documents",
                 )
             rows.append(duality)
         if labels == "next":

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 
-from tightframe.analysis.checkpoints import checkpoints, outside
+from tightframe.analysis.checkpoints import at_centres, checkpoints
 from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
 from tightframe.results import Header, Row, gather, write_rows
@@ -147,8 +147,8 @@ def test_a_measure_that_some_checkpoints_lack_is_missing_there_alone(tmp_path):
 
 
 def bounded(row, reach):
-    ends = {"low": row.value - reach, "high": row.value + reach, "resampled": "documents"}
-    return dataclasses.replace(row, **ends)
+    ends = {"low": row.value - reach, "high": row.value + reach, "centre": row.value + reach / 4}
+    return dataclasses.replace(row, **ends, resampled="documents")
 
 
 def test_intervals_stand_beside_their_values_and_only_where_there_are_any(tmp_path):
@@ -177,13 +177,39 @@ def test_intervals_from_different_numbers_of_groups_are_left_out_for_a_reason(tm
     }
 
 
-@pytest.mark.parametrize(
-    ("value", "apart"), [(0.9, True), (1.0, False), (1.5, False), (2.0, False), (2.1, True)]
-)
-def test_a_value_is_outside_of_an_interval_that_does_not_hold_it(value, apart):
-    one, low, high = (pd.Series([x]) for x in (value, 1.0, 2.0))
-    assert outside(one, low, high).tolist() == [apart]
-    assert outside(one, low * math.nan, high * math.nan).tolist() == [False]
+def test_centres_stand_in_for_values_where_every_checkpoint_has_one(tmp_path):
+    header = measured(groups=8)
+    later = dataclasses.replace(bounded(ROW, 0.25), step=20)
+    other = dataclasses.replace(LOSS, step=20)
+    ends = ["centre_rank_pr", "low_rank_pr", "high_rank_pr"]
+    both = checkpoints_of(
+        tmp_path / "both", a=(header, bounded(ROW, 0.125), LOSS), b=(header, later, other)
+    )
+    shown = at_centres(both)
+    assert shown.table["rank_pr"].tolist() == [0.5 + 0.125 / 4, 0.5 + 0.25 / 4]
+    assert shown.table[ends].equals(both.table[ends])
+    assert both.table["rank_pr"].tolist() == [0.5, 0.5]  # as it was
+    one = checkpoints_of(tmp_path / "one", a=(header, ROW, LOSS), b=(header, later, other))
+    shown = at_centres(one)
+    assert shown.table["rank_pr"].tolist() == [0.5, 0.5]
+    assert shown.table[["low_rank_pr", "high_rank_pr"]].isna().all(axis=None)
+    assert "some checkpoints have none" in shown.without_intervals["rank_pr"]
+
+
+def test_a_loss_is_its_own_centre_and_keeps_the_intervals_that_there_are(tmp_path):
+    header = measured(groups=8)
+    loss = dataclasses.replace(bounded(LOSS, 0.25), centre=LOSS.value, step=20)
+    later = dataclasses.replace(ROW, step=20)
+    shown = at_centres(checkpoints_of(tmp_path, a=(header, ROW, LOSS), b=(header, later, loss)))
+    assert shown.table["val_loss"].tolist() == [LOSS.value] * 2
+    assert shown.table["low_val_loss"].isna().tolist() == [True, False]
+
+
+def test_intervals_of_files_without_centres_are_left_out(tmp_path):
+    old = dataclasses.replace(bounded(ROW, 0.25), centre=math.nan)
+    shown = at_centres(checkpoints_of(tmp_path, a=(measured(groups=8), old, LOSS)))
+    assert shown.table["rank_pr"].tolist() == [0.5]
+    assert shown.table[["low_rank_pr", "high_rank_pr"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])

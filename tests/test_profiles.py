@@ -224,13 +224,19 @@ def test_by_frequency_without_strata_that_hold_enough_is_left_out(rows):
     assert set(drawn(few)) == {"layers"}
 
 
-def test_a_value_outside_its_interval_has_no_band_and_is_counted(rows):
+def test_lines_go_through_the_centres_of_their_bands(rows):
     at = (rows["metric"] == "nc3_cos_mean") & (rows["labels"] == "next") & (rows["layer"] == 1)
-    raised = rows.assign(low=rows["low"].mask(at & (rows["subset"] == "all"), 1.5 / 64))
-    duality = small(drawn(raised)["layers"], "nc3_cos_mean")
-    low = [64 * end for end in duality.lines[0].low]
-    assert low == pytest.approx((-1, math.nan, 1, 2, math.nan, 3), nan_ok=True)
-    assert duality.left_out == "Not drawn: 1 interval that does not hold the value."
+    at &= rows["subset"] == "all"
+    raised = rows.assign(
+        low=rows["low"].mask(at, 1.5 / 64), centre=rows["centre"].mask(at, 1.75 / 64)
+    )
+    line = small(drawn(raised)["layers"], "nc3_cos_mean").lines[0]
+    low, y = ([64 * number for number in numbers] for numbers in (line.low, line.y))
+    assert low == pytest.approx((-1, 1.5, 1, 2, math.nan, 3), nan_ok=True)
+    assert y == pytest.approx((0, 1.75, 2, 3, math.nan, 4), nan_ok=True)
+    assert "with small counts' bias 0.01562" in line.hover[1]
+    table = profiles.table(drawn(raised)["layers"])
+    assert table.loc[table["low"] == 1.5 / 64, "value"].tolist() == [1 / 64]
 
 
 def test_the_table_has_every_value_once(tmp_path, rows):

@@ -13,7 +13,7 @@ import pytest
 
 from example_results import FLOOR, rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
-from tightframe.analysis.checkpoints import checkpoints, is_near_unigram
+from tightframe.analysis.checkpoints import at_centres, checkpoints, is_near_unigram
 from tightframe.collapse import measures
 from tightframe.errors import UserError
 from tightframe.files import write_text
@@ -166,29 +166,32 @@ def data_of(folder):
 def test_the_ends_of_intervals_stand_behind_their_values(bounded):
     runs = pd.read_csv(bounded / "report" / "tables" / "runs.csv")
     place = list(runs).index("nc4_rate")
-    assert list(runs)[place : place + 3] == ["nc4_rate", "low_nc4_rate", "high_nc4_rate"]
+    names = ["nc4_rate", "centre_nc4_rate", "low_nc4_rate", "high_nc4_rate"]
+    assert list(runs)[place : place + 4] == names
     assert (runs["nc4_rate"] - runs["low_nc4_rate"]).tolist() == pytest.approx(12 * [0.25])
     assert (runs["high_val_loss"] - runs["val_loss"]).tolist() == pytest.approx(12 * [0.25])
     settings = pd.read_csv(bounded / "report" / "tables" / "settings.csv").set_index("metric")
     assert settings.loc["nc1_cdnv_med_db", "min_count"] == 2
     assert settings.loc["nc1_cdnv_med_db", "groups"] == 20
     metrics = pd.read_csv(bounded / "report" / "tables" / "associations.csv")["metric"]
-    assert not metrics.str.startswith(("low_", "high_")).any()
+    assert not metrics.str.startswith(("centre_", "low_", "high_")).any()
 
 
-def test_points_have_the_bars_of_their_own_intervals_only(bounded):
+def test_points_with_intervals_lie_at_their_centres(bounded):
     drawn = data_of(bounded)
     for reach in (drawn["lossBars"], drawn["panels"]["nc4_rate"]["bars"]):
         assert reach == {"below": 12 * [0.25], "above": 12 * [0.25]}
-    table = checkpoints(gather(sorted(bounded.glob("runs/*/results/*.jsonl")))).table
-    low, high = panels.error_bars(table, "rank_pr")  # its intervals begin above the values
-    assert low.isna().all()
-    assert high.isna().all()
-    text = (bounded / "report" / "index.html").read_text(encoding="utf-8")
-    assert "\N{DAGGER}</abbr>" not in text  # rank_pr is no panel of either view
-    raised = table.assign(low_nc4_rate=table["nc4_rate"] + 0.1)
-    assert {line["outside_nc4_rate"] for line in page._lines(raised)} == {True}
-    assert {line["outside_nc3_cos_mean"] for line in page._lines(raised)} == {False}
+    plain = checkpoints(gather(sorted(bounded.glob("runs/*/results/*.jsonl"))))
+    shown = at_centres(plain)
+    # The intervals of rank_pr begin above its values, by 0.125, and end 0.25 above them.
+    moved = shown.table["rank_pr"] - plain.table["rank_pr"]
+    assert moved.tolist() == pytest.approx(12 * [3 / 4 * 0.25])
+    low, high = panels.error_bars(shown.table, "rank_pr")
+    assert ((low < shown.table["rank_pr"]) & (shown.table["rank_pr"] < high)).all()
+    runs = pd.read_csv(bounded / "report" / "tables" / "runs.csv").set_index(["run", "step"])
+    table = plain.table.set_index(["run", "step"]).loc[runs.index]
+    assert runs["rank_pr"].tolist() == pytest.approx(table["rank_pr"].tolist())
+    assert runs["centre_rank_pr"].tolist() == pytest.approx(table["centre_rank_pr"].tolist())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What can be asked of `measure_run`: layers, labels, strata, groups, and how they are written."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tightframe.collapse import shared, study
 from tightframe.collapse.answers import answers
 from tightframe.collapse.asked import Asked
 from tightframe.collapse.compat import columns
+from tightframe.collapse.rows import with_documents
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Subject
 from tightframe.corpus.build import build
@@ -21,7 +23,7 @@ from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tightframe.moments.reading import Reading
-from tightframe.results import gather, read_rows
+from tightframe.results import Row, gather, read_rows
 from tiny_runs import measure_run, tiny_settings
 from tiny_tokens import write_tokens
 
@@ -91,8 +93,9 @@ def test_the_input_embedding_knows_the_current_token(tokens, tmp_path):
 
 def test_groups_give_intervals_of_losses_and_measures(model, tokens, tmp_path):
     measures = ["nc1_cdnv_db", "nc3_cos_mean", "nc4_rate_fullv"]
-    bare = rows_of(measure_run(model, tokens, out=tmp_path / "a", measures=measures))
-    known = rows_of(measure_run(model, tokens, out=tmp_path / "b", measures=measures, groups=12))
+    asked = {"measures": measures, "min_count": 16}
+    bare = rows_of(measure_run(model, tokens, out=tmp_path / "a", **asked))
+    known = rows_of(measure_run(model, tokens, out=tmp_path / "b", **asked, groups=12))
     for key, row in known.items():
         assert row.value == pytest.approx(bare[key].value, rel=1e-9), key
         assert math.isnan(bare[key].low)
@@ -118,6 +121,31 @@ def test_groups_of_one_long_document_say_that_blocks_are_resampled(model, tmp_pa
     )
     rows = rows_of(measure_run(model, one, out=tmp_path, groups=12, measures=["nc3_cos_mean"]))
     assert rows[2, "all", "val_loss"].resampled == "blocks"
+    assert {row.documents for row in rows.values()} == {1}
+
+
+def test_rows_tell_their_documents_and_few_of_them_give_no_interval(tmp_path):
+    row = Row(
+        "r", 0, "train", 2, "next", "all", "nc3_cos_mean", 0.5, 9, 1, 0, resampled="documents"
+    )
+    row = dataclasses.replace(row, low=0.25, high=0.75, centre=0.5)
+    rate = dataclasses.replace(row, split="val", metric="nc4_rate")
+    bare = dataclasses.replace(row, low=math.nan, high=math.nan, centre=math.nan, resampled="")
+    for train in (20, 19):
+        shards = TokenShards.open(write_tokens(tmp_path / f"{train}", train=train, val=8))
+        first, second, third = with_documents([row, rate, bare], shards, 8)
+        assert (first.documents, second.documents, third.documents) == (train, 8, train)
+        assert (second.low, second.high, second.resampled) == (0.25, 0.75, "documents")
+        assert third == dataclasses.replace(bare, documents=train)
+        if train == 20:
+            assert first == dataclasses.replace(row, documents=20)
+            continue
+        assert first.resampled == ""
+        assert all(math.isnan(number) for number in (first.low, first.high, first.centre))
+        assert first.reason == (
+            "no interval: from 19 documents, and intervals are tested from 20 on; more documents "
+            "give one"
+        )
 
 
 def test_what_was_measured_with_more_is_not_written_again(model, tokens, tmp_path):

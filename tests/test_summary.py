@@ -1,7 +1,6 @@
 """What a measurement prints: by property, layers side by side, each reason once, in words."""
 
 import dataclasses
-import math
 
 import pytest
 
@@ -19,7 +18,7 @@ HEADER = Header(
 FEW = "classes with fewer than 20 samples: 2700 left out"
 
 
-def _row(metric, value=0.5, *, layer=2, subset="all", low=math.nan, high=math.nan, reason=""):
+def _row(metric, value=0.5, *, layer=2, subset="all", reason="", **interval):
     return Row(
         run="small",
         step=300,
@@ -32,8 +31,7 @@ def _row(metric, value=0.5, *, layer=2, subset="all", low=math.nan, high=math.na
         n=9,
         min_count=20,
         excluded=0,
-        low=low,
-        high=high,
+        **interval,
         reason=reason,
     )
 
@@ -115,15 +113,15 @@ def test_a_reason_stands_once_and_is_marked_on_the_numbers_that_it_is_about():
     assert "700 classes with 20 samples or more (2,700 with fewer left out)" in lines[0]
 
 
-def test_a_value_outside_of_its_interval_says_why():
+def test_what_stands_beside_an_interval_is_its_centre():
     rows = [
-        _row("nc3_cos_mean", 0.6, low=0.61, high=0.63),
-        _row("nc4_rate_fullv", 0.2, low=0.0, high=1.0),
+        _row("nc3_cos_mean", 0.6, low=0.61, high=0.63, centre=0.62),
+        _row("nc4_rate_fullv", 0.2),
     ]
-    lines = _lines(*rows, width=200)
-    assert _line(lines, "nc3_cos_mean").endswith("(1)")
-    assert not _line(lines, "nc4_rate_fullv").endswith(")")
-    assert sum("without its bias by small counts" in line for line in lines) == 1
+    lines = _lines(*rows, width=400)
+    assert _line(lines, "nc3_cos_mean").split()[2:] == ["0.62", "[0.61,", "0.63]"]
+    assert _line(lines, "nc4_rate_fullv").split()[-1] == "0.2"
+    assert any("a cosine of 0.62 with" in line for line in lines)
 
 
 def test_it_says_which_nc1_to_believe_where_there_are_two():

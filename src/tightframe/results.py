@@ -54,8 +54,15 @@ class Row:
     excluded: Count  # classes or pairs left out
     low: Number = math.nan  # 95 % interval
     high: Number = math.nan
+    centre: Number = math.nan  # the estimate that the interval is of, without small counts' bias
     resampled: str = ""  # what the interval resamples: "documents", "runs", "facts"
     reason: str = ""  # why things were left out or there is no value, and what to beware of
+    documents: Count = 0  # of the split that was measured; 0 where they are not counted
+
+    @property
+    def shown(self) -> float:
+        """The number to show beside the interval: its centre, or the value if there is none."""
+        return self.value if math.isnan(self.centre) else self.centre
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,21 +1,42 @@
-"""How many 95 % intervals hold the truth, in worlds like text, by documents and measure."""
+"""How many 95 % intervals hold the truth, in worlds like text, by documents and measure.
 
+    PYTHONPATH=tests python -m reference.coverage --folder FOLDER [--draws N] [--worker i/n]
+    PYTHONPATH=tests python -m reference.coverage --write
+
+The first command makes `benchmarks/results/coverage.json` (model and counts of each worker lie in
+the folder; again, it goes on where it was), the second the table of docs/measures.md from it.
+"""
+
+import argparse
+import json
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
-from reference.worlds import WORLDS, Text
+import numpy as np
+import torch
+
+from reference.worlds import WORLDS, Text, of_stories
 from tightframe.collapse.measures import metrics
-from tightframe.collapse.resampling import (
-    plan_halving,
-    plan_leaving_out,
-    survivors,
-    usual_min_count,
-)
+from tightframe.collapse.resampling import plan_of, survivors, usual_min_count
+from tightframe.files import write_text
 
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "coverage.json"
+BEGIN, END = "<!-- coverage: made by tests/reference/coverage.py -->\n", "<!-- end -->"
 DOCUMENTS = (60, 150, 400)  # in 20 groups: three documents each is the hard case
+STORIES = "stories"  # real embeddings
+# The worlds, and how many documents are drawn of each.
+CELLS = (
+    *((world, n) for world in list(WORLDS)[:5] for n in DOCUMENTS),
+    ("text, long documents", 20),
+    ("text, 8 groups", 150),
+    *((STORIES, n) for n in DOCUMENTS),
+)
 MEASURES = (
     *("nc1_cdnv_med_db", "nc1_cdnv_rom_db", "nc2_equinorm_std_log", "nc2_equiang_std"),
-    *("gnc2_log_kernel_excess", "gnc2_log_kernel_excess_db", "nc3_cos_mean", "nc3_cos_mean_db"),
-    *("unc3_cos_var", "rank_pr"),
+    *("gnc2_log_kernel_excess", "gnc2_log_kernel_excess_db", "gnc2_log_kernel_med"),
+    *("nc3_cos_mean", "nc3_cos_mean_db", "unc3_cos_var", "rank_pr"),
 )
 DRAWS = 400  # of each cell: the standard error of a coverage of 0.95 is 0.011
 LEAST, MOST = 0.93, 0.97  # of the intervals hold the truth
@@ -25,8 +46,8 @@ SHOWN = 0.1  # share of draws with an interval, below which a cell counts as ref
 class Cell:
     """Intervals of one measure in one world."""
 
-    def __init__(self):
-        self.draws = self.shown = self.held = 0
+    def __init__(self, draws=0, shown=0, held=0):
+        self.draws, self.shown, self.held = draws, shown, held
 
     def add(self, value, truth):
         """Count one draw."""
@@ -46,10 +67,17 @@ class Cell:
         """Whether it is refused, or within two standard errors of 0.93 to 0.97."""
         if math.isnan(self.coverage):
             return True
-        low, high = (
-            sign * 2 * math.sqrt(p * (1 - p) / self.shown) for sign, p in ((-1, LEAST), (1, MOST))
-        )
-        return LEAST + low <= self.coverage <= MOST + high
+        low, high = (2 * math.sqrt(p * (1 - p) / self.shown) for p in (LEAST, MOST))
+        return LEAST - low <= self.coverage <= MOST + high
+
+    @property
+    def words(self):
+        """Its coverage, with the share of draws that have an interval where some are refused."""
+        if math.isnan(self.coverage):
+            return "refused"
+        share = self.shown / self.draws
+        mark = "" if self.agrees else " (!)"
+        return f"{self.coverage:.3f}{mark}" + ("" if share > 0.995 else f" of {share:.0%}")
 
 
 def count(population_of, n_documents, draws, measures=MEASURES):
@@ -58,9 +86,11 @@ def count(population_of, n_documents, draws, measures=MEASURES):
     Args:
         population_of: Gives the population of each draw.
         n_documents: Documents of each.
+        draws: Which draws, by number.
+        measures: Names.
     """
     cells = {name: Cell() for name in measures}
-    for draw in range(draws):
+    for draw in draws:
         population = population_of(draw)
         moments = population.sample(n_documents)
         least = usual_min_count(moments.counts_by_group)
@@ -69,18 +99,103 @@ def count(population_of, n_documents, draws, measures=MEASURES):
                 cells[name].draws += 1
             continue
         values = metrics(moments, population.classifier, measures=measures, min_count=least)
-        truth = population.truth(measures, over(moments, least))
+        fixed = survivors(moments.counts_by_group, plan_of(range(moments.n_groups)))
+        truth = population.truth(measures, fixed & (moments.counts >= least))
         for name in measures:
             cells[name].add(values[name], truth[name])
     return cells
 
 
-def of_text(world, n_documents, draws, *, seed=0):
-    """Count in a made world, each draw from another population."""
-    return count(lambda draw: Text(WORLDS[world], [seed, draw]), n_documents, draws)
+def of_cell(world, n_documents, draws, folder=None, *, seed=0, measures=MEASURES):
+    """Count in a world: each draw is from another made population, or from the one real one."""
+    if world != STORIES:
+        return count(lambda draw: Text(WORLDS[world], [seed, draw]), n_documents, draws, measures)
+    stories = of_stories(folder)
+
+    def reseeded(draw):
+        stories.rng = np.random.default_rng([seed, n_documents, draw])
+        return stories
+
+    return count(reseeded, n_documents, draws, measures)
 
 
-def over(moments, least):
-    """Tell which classes intervals are over."""
-    plan = plan_leaving_out(range(moments.n_groups)) + plan_halving(moments.n_groups)
-    return survivors(moments.counts_by_group, plan) & (moments.counts >= least)
+def run(folder, draws, worker, measures):
+    """Count in every cell, ten draws at a time, those of this worker; and write what there is."""
+    torch.set_num_threads(1)
+    mine, workers = worker
+    file = folder / f"counts-{mine}-of-{workers}.json"
+    held = json.loads(file.read_text()) if file.exists() else {}
+    for first in range(0, draws, 10 * workers):
+        for world, n in CELLS:
+            place = held.setdefault(f"{world} | {n}", {})
+            wanted = [name for name in measures if place.get(name, [0])[0] * workers <= first]
+            if not wanted:
+                continue
+            numbers = range(first + mine, first + 10 * workers, workers)
+            for name, cell in of_cell(world, n, numbers, folder, measures=wanted).items():
+                before = place.get(name, [0, 0, 0])
+                new = (cell.draws, cell.shown, cell.held)
+                place[name] = [x + y for x, y in zip(before, new, strict=True)]
+            write_text(file, json.dumps(held, indent=1))
+    gather(folder)
+
+
+def gather(folder):
+    """Add up the counts of all workers."""
+    total = {}
+    for file in sorted(folder.glob("counts-*.json")):
+        for key, cells in json.loads(file.read_text()).items():
+            place = total.setdefault(key, {})
+            for name, counts in cells.items():
+                before = place.get(name, [0, 0, 0])
+                place[name] = [x + y for x, y in zip(before, counts, strict=True)]
+    lines = [f"{json.dumps(key)}: {json.dumps(cells)}" for key, cells in total.items()]
+    write_text(RESULTS, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def cells_of(results=RESULTS):
+    """The cells that were counted, by world, number of documents and measure."""
+    return {
+        (*key.split(" | "), name): Cell(*counts)
+        for key, cells in json.loads(results.read_text()).items()
+        for name, counts in cells.items()
+    }
+
+
+def table(cells):
+    """Return the coverage as a Markdown table, a line for each world and number of documents."""
+    names = list(dict.fromkeys(name for *_, name in cells))
+    lines = ["| world | documents | " + " | ".join(f"`{name}`" for name in names) + " |"]
+    lines.append("|" + "---|" * (2 + len(names)))
+    for world, n in CELLS:
+        found = [cells.get((world, str(n), name)) for name in names]
+        words = ["" if cell is None else cell.words for cell in found]
+        lines.append(f"| {world} | {n} | " + " | ".join(words) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write(page=ROOT / "docs" / "measures.md"):
+    """Put the table in its place on the page."""
+    before, rest = page.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    write_text(page, before + BEGIN + table(cells_of()) + END + after)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, or write the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--worker", default="0/1")
+    parser.add_argument("--measures", nargs="*", default=list(MEASURES))
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.write:
+        write()
+    else:
+        i, n = map(int, options.worker.split("/"))
+        run(options.folder, options.draws, (i, n), options.measures)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,6 @@ import math
 
 import torch
 
-from tightframe.collapse import intervals
 from tightframe.collapse.measures import metrics
 from tightframe.moments.state import ClassMoments
 
@@ -69,31 +68,3 @@ class Mixture:
 
     def _normal(self, *shape):
         return torch.randn(*shape, dtype=torch.float64, generator=self._generator)
-
-
-def coverage(measures, n_draws, n, *, shape, shared, groups=20, seed=0):
-    """Share of intervals that hold the truth, of those there are, and how many there are.
-
-    Each draw is another mixture. The truth is the population's, over the classes that the
-    interval is about.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    found, held = dict.fromkeys(measures, 0), dict.fromkeys(measures, 0)
-    plans = {
-        True: intervals.plan_halving(groups),
-        False: intervals.plan_leaving_out(range(groups)),
-    }
-    for _ in range(n_draws):
-        mixture = Mixture(*shape, generator, shared=shared)
-        moments = mixture.sample(n, groups)
-        values = metrics(moments, mixture.classifier, measures=measures)
-        for is_median, plan in plans.items():
-            names = [name for name in measures if ("_med" in name) == is_median]
-            if not names:
-                continue
-            truth = mixture.truth(names, intervals.survivors(moments.counts_by_group, plan))
-            for name in names:
-                value = values[name]
-                found[name] += not math.isnan(value.low)
-                held[name] += value.low <= truth[name] <= value.high
-    return {name: held[name] / max(1, found[name]) for name in measures}, found

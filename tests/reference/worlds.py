@@ -14,8 +14,14 @@ import numpy as np
 import torch
 
 from tightframe.collapse.measures import metrics
-from tightframe.corpus.groups import even_cuts
+from tightframe.corpus.build import build
+from tightframe.corpus.groups import Groups, even_cuts
+from tightframe.corpus.tokens import TokenShards
+from tightframe.lm.hub import load_model
+from tightframe.lm.interface import IGNORE
+from tightframe.lm.training import TrainSettings, train
 from tightframe.moments.state import ClassMoments
+from tightframe.moments.stream import Stream
 
 MANY = 2**50  # samples of a class at which nothing is left to debias
 
@@ -25,17 +31,22 @@ class World:
     """How a `Text` is made."""
 
     dim: int = 64
-    tails: float = 4.0  # degrees of freedom of the samples' multivariate t distribution
+    tails: int = 4  # degrees of freedom of the samples' t distribution: 3 or 4
+    outliers: bool = False  # whether tails are of whole samples, rather than of coordinates
     alike: float = 0.05  # share of variance that a document's samples of one class have in common
     n_classes: int = 150
     tokens: int = 150  # of a document, on average
+    groups: int = 20
 
 
 WORLDS = {
     "text": World(),
     "text, D = 128": World(dim=128),
-    "text, t3 tails": World(tails=3.0),
+    "text, t3 tails": World(tails=3),
     "text, dependence 0.3": World(alike=0.3),
+    "text, t4 outliers": World(outliers=True),
+    "text, long documents": World(tokens=450),
+    "text, 8 groups": World(groups=8),
 }
 
 
@@ -87,9 +98,9 @@ class Text(Population):
         powers = np.arange(1, self.world.dim + 1) ** -0.5
         return powers / powers.sum()
 
-    def sample(self, n_documents, groups=20):
+    def sample(self, n_documents):
         """Moments of so many documents, by group."""
-        world, rng = self.world, self._rng
+        world, rng, groups = self.world, self._rng, self.world.groups
         lengths = 1 + rng.poisson(world.tokens * rng.lognormal(-0.125, 0.5, size=n_documents))
         zipf = 1 / (np.arange(world.n_classes) + 2.7)
         shares = zipf * rng.exponential(size=(n_documents, world.n_classes))  # words come in bursts
@@ -103,8 +114,7 @@ class Text(Population):
         def normal(*shape):
             return rng.standard_normal((*shape, world.dim), dtype=np.float32)
 
-        scale = np.sqrt((world.tails - 2) / rng.chisquare(world.tails, size=n.sum()))
-        apart = normal(n.sum()) * (np.sqrt(1 - world.alike) * scale[:, None]).astype(np.float32)
+        apart = normal(n.sum()) * (np.float32(np.sqrt(1 - world.alike)) * self._tails(n.sum()))
         together = normal(n_documents)[document] + normal(len(n))
         apart += np.repeat(together * np.float32(np.sqrt(world.alike / 2)), n, axis=0)
         apart *= self._deviations.astype(np.float32)[np.repeat(label, n)]
@@ -118,6 +128,18 @@ class Text(Population):
         squares[place] = np.add.reduceat(lengths_squared, start)
         shape = (groups, world.n_classes)
         return self.state(by_group.reshape(shape), sums.reshape(*shape, -1), squares.reshape(shape))
+
+    def _tails(self, n):
+        """Factors that give normal numbers t tails and leave their variance."""
+        world = self.world
+        shape = (n, 1 if world.outliers else world.dim)
+        # Chi-squared is an exponential for two degrees of freedom and a squared normal for one.
+        chi2 = 2 * self._rng.standard_exponential(shape, dtype=np.float32)
+        if world.tails == 4:
+            chi2 += 2 * self._rng.standard_exponential(shape, dtype=np.float32)
+        else:
+            chi2 += np.square(self._rng.standard_normal(shape, dtype=np.float32))
+        return np.sqrt(np.float32(world.tails - 2) / chi2)
 
 
 class Sampled(Population):
@@ -156,6 +178,36 @@ class Sampled(Population):
         np.add.at(times, (group, drawn), 1)
         sums = np.tensordot(times.astype(float), self._sums, 1)
         return self.state(times @ self._counts, sums, times @ self._squares)
+
+
+def of_stories(folder):
+    """The documents of generated stories, as a small model sees them that was trained on them.
+
+    Tokens and model are kept in the folder; training takes about half a minute. Classes are the
+    tokens that occur fifty times or more.
+    """
+    tokens, run = folder / "tokens", folder / "run"
+    if not run.exists():
+        build("stories", out=tokens, tokens=150_000)
+        quick = {"threads": 1, "device": "cpu", "precision": "fp32"}
+        train(TrainSettings(tokens=tokens, out=run, width=64, depth=2, epochs=8, **quick))
+    split = TokenShards.open(tokens).split("train")
+    model = load_model(run, device="cpu")
+    starts = split.document_starts()
+    bounds = torch.cat(
+        [starts.new_zeros(1), starts[1:], starts.new_tensor([split.n_blocks * split.block])]
+    )
+    stream = Stream(model, split, groups=Groups(bounds, "documents"))
+    found = []
+    for part in stream.parts([model.depth], [(0, split.n_blocks)]):
+        kept = part.labels != IGNORE
+        found.append((part.embeddings[model.depth][kept], part.labels[kept], part.groups[kept]))
+    embeddings, labels, documents = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    counts = np.bincount(labels, minlength=len(model.classifier))
+    kept, number = counts[labels] >= 50, np.cumsum(counts >= 50) - 1
+    classifier = model.classifier.detach().double().numpy()[counts >= 50]
+    documents = np.unique(documents[kept], return_inverse=True)[1]
+    return Sampled(embeddings[kept].astype(float), number[labels[kept]], documents, classifier)
 
 
 def group_of(lengths, groups):

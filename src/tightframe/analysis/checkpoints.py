@@ -4,6 +4,7 @@ A column has one definition: every checkpoint in it was measured in the same way
 minimum count of samples per class. Where no setting is common to all, there is no column.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -17,16 +18,17 @@ CHECKPOINT = ["run", "step"]
 NEAR_UNIGRAM = 0.03  # share of the unigram entropy within which a loss is close to it
 MEASURED = [f"measured_{name}" for name in WAY]  # the way in which a checkpoint was measured
 # How the columns that are no measures begin.
-FACTS = ("set_", "model_", "tokens_", "measured_", "low_", "high_")
+FACTS = ("set_", "model_", "tokens_", "measured_", "centre_", "low_", "high_")
 
 
 class Checkpoints(NamedTuple):
     """Checkpoints beside each other, and what the columns of their measures are.
 
     Attributes:
-        table: A line per checkpoint (run and step) and a column per metric, then `low_<metric>` and
-            `high_<metric>`, the ends of the 95 % intervals where there are any, and the facts
-            (`set_*`, `model_*`, `tokens_*`, `measured_*`).
+        table: A line per checkpoint (run and step) and a column per metric, then
+            `centre_<metric>`, `low_<metric>` and `high_<metric>`, the 95 % intervals and what they
+            are of where there are any, and the facts (`set_*`, `model_*`, `tokens_*`,
+            `measured_*`).
         settings: A line per metric: `min_count`; `groups` of documents behind its intervals, 0
             without; the way in which all checkpoints were measured; `reason`, which says why there
             is no column or why it has no intervals. A metric that is refused is not in `table`.
@@ -95,7 +97,7 @@ def checkpoints(rows: pd.DataFrame, *, subset: str = "all") -> Checkpoints:
     bounded = chosen[chosen["metric"].isin(settings.loc[settings["groups"] > 0, "metric"])]
     ends = [
         bounded.pivot(index=CHECKPOINT, columns="metric", values=end).add_prefix(f"{end}_")
-        for end in ("low", "high")
+        for end in ("centre", "low", "high")
     ]
     # Losses have no minimum count, so only a measure tells which one its file was made with.
     is_measure = chosen["metric"].isin(measure_names())
@@ -142,15 +144,27 @@ def last_of_each_run(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["step"] == table.groupby("run")["step"].transform("max")]
 
 
-def outside(
-    value: "pd.Series[float]", low: "pd.Series[float]", high: "pd.Series[float]"
-) -> "pd.Series[bool]":
-    """Tell which values lie outside their intervals.
+def at_centres(shown: Checkpoints) -> Checkpoints:
+    """Put every measure at the centres of its intervals, which belong beside them.
 
     An interval is of the value without its bias by small counts, so that it need not hold the plain
-    value; the two don't belong side by side then. False where there is no interval.
+    value. Where only some checkpoints have an interval, centres and plain values would be two
+    things in one column: then the plain values stay, and the intervals are left out.
     """
-    return (value < low) | (value > high)
+    table, settings = shown.table.copy(), shown.settings.copy()
+    for metric in [name for name in settings["metric"] if f"low_{name}" in table]:
+        value, centre = table[metric], table[f"centre_{metric}"]
+        if (centre.isna() & value.notna()).any() and (centre.notna() & (centre != value)).any():
+            table[[f"low_{metric}", f"high_{metric}"]] = math.nan
+            settings.loc[settings["metric"] == metric, "reason"] = (
+                "intervals are left out: some checkpoints have none, and the others' are of "
+                "values without the bias of small counts"
+            )
+        else:
+            table[metric] = centre.fillna(value)
+            ends = [f"low_{metric}", f"high_{metric}"]
+            table[ends] = table[ends].where(centre.notna(), math.nan)  # of files without centres
+    return Checkpoints(table, settings)
 
 
 def is_near_unigram(loss: float, entropy: float) -> bool:

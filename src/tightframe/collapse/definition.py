@@ -42,6 +42,13 @@ _EXTRAS: dict[str, Extra] = {
     "nc4_rate_lib": "library",
 }
 
+# Measures that would be others of a sample of the classes.
+_OF_THE_NUMBER = (
+    *("nc2_equiang_mean", "nc2_equiang_cov", "nc2_equiang_rmsdev", "nc2_equiang_nn"),
+    *("nc2_dot_mean", "nc2_etf_error", "nc3_dual_error", "gnc2_log_kernel_z"),
+    *("gnc2_log_kernel_excess_pr", "gnc2_riesz_log", "gnc2_min_dist", "rank_", "spectrum_"),
+)
+
 WELCH = "[max(0, (K-D)/(D(K-1))), 1]"  # the Welch bound
 
 
@@ -129,4 +136,6 @@ class Measure:
             self.least_count,
             why_none,
             by_groups=self.estimator == "debiased by groups",
+            counts_classes=self.name.startswith(_OF_THE_NUMBER),
+            of_variances=self.name.startswith("nc1_"),
         )

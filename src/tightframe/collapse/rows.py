@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Int64
@@ -14,10 +14,11 @@ from tightframe.collapse.compat import published_values
 from tightframe.collapse.intervals import of_positions
 from tightframe.collapse.measures import Measure, metrics
 from tightframe.collapse.passes import Pass
+from tightframe.collapse.resampling import FEWEST_DOCUMENTS
 from tightframe.collapse.strata import strata
 from tightframe.collapse.subject import Model, Subject, model_facts, token_facts
 from tightframe.collapse.values import Value
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.tokens import SPLITS, TokenShards
 from tightframe.moments.state import ClassMoments, Decisions
 from tightframe.moments.stream import layer_name
 from tightframe.results import Header, Row
@@ -176,6 +177,31 @@ def losses(
         yield "realised_floor", Value(floor["realised_nll"], n, 0)
 
 
+def with_documents(rows: Sequence[Row], shards: TokenShards, groups: int) -> list[Row]:
+    """Return the rows with the number of documents that they are of, and what was resampled.
+
+    An interval from fewer documents than `FEWEST_DOCUMENTS` is refused.
+    """
+    splits = {name: shards.split(name) for name in SPLITS}
+    units = {name: split.groups(groups).unit for name, split in splits.items()}
+    out = []
+    for row in rows:
+        n = splits[row.split].n_documents
+        least = FEWEST_DOCUMENTS[row.split]
+        if row.resampled and units[row.split] == "documents" and n < least:
+            why = (
+                f"no interval: from {n} documents, and intervals are tested from {least} on; "
+                "more documents give one"
+            )
+            reason = "; ".join(filter(None, [row.reason, why]))
+            row = dataclasses.replace(
+                row, low=math.nan, high=math.nan, centre=math.nan, resampled="", reason=reason
+            )
+        resampled = units[row.split] if row.resampled else ""
+        out.append(dataclasses.replace(row, resampled=resampled, documents=n))
+    return out
+
+
 def least_count(measure: Measure, min_count: int) -> int:
     """Samples that a class needs for this measure."""
     return max(min_count, measure.least_count)
@@ -206,6 +232,7 @@ def row_of(
         excluded=value.excluded,
         low=value.low,
         high=value.high,
+        centre=value.centre,
         resampled=value.resampled,
         reason=value.reason,
     )

@@ -18,6 +18,7 @@ from tightframe.collapse.rows import (
     row_of,
     rows_of_layer,
     sinks,
+    with_documents,
 )
 from tightframe.collapse.shared import SharedClasses
 from tightframe.collapse.subject import Model, Subject, Text
@@ -350,13 +351,7 @@ def _rows(
         subset = "all" if how.shared is None else how.shared.subset
         found = losses(decisions[last], shards, whole=how.shared is None)
         rows += [row_of(header, asked, last, "val", subset, 1, *each) for each in found]
-    if asked.groups > 1:
-        units = {split: shards.split(split).groups(asked.groups).unit for split in SPLITS}
-        rows = [
-            dataclasses.replace(row, resampled=units[row.split]) if row.resampled else row
-            for row in rows
-        ]
-    return header, rows
+    return header, with_documents(rows, shards, asked.groups)
 
 
 def _ood(model: Model, asked: Asked, wanted: Pass, how: How) -> dict[int, ClassMoments]:

@@ -42,6 +42,7 @@ class Value:
     reason: str = ""  # why things were left out, or what to beware of
     low: float = math.nan  # 95 % interval, where there is one
     high: float = math.nan
+    centre: float = math.nan  # the estimate that the interval is of
     resampled: str = ""  # what the interval resamples
 
 

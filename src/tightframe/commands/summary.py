@@ -59,10 +59,9 @@ BELIEVE = (
     "{}, believe that one"
 )
 _NOISY = NO_DEBIASED[0].lower() + NO_DEBIASED[1:-1]
-OUTSIDE = "the value lies outside, as the interval is of it without its bias by small counts"
 
 _DIRECTION = {measure.name: measure.direction for measure in MEASURES}
-_OF_INTERVALS = ("interval ", "no interval: ", OUTSIDE)
+_OF_INTERVALS = ("interval ", "no interval: ")
 _COLUMN = 11  # characters of a column of a table, at least
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
@@ -90,7 +89,7 @@ def summary(
     places = list(dict.fromkeys((row.layer, row.subset) for row in measured))
     rows, left_out = _without_class_set(rows, header.measurement["min_count"])
     forms = _counted(rows)
-    rows = _with_view([_with_outside(row) for row in rows], forms)
+    rows = _with_view(rows, forms)
     if len(places) > 1 and not full:
         label = max(map(len, map(_label, places)))
         shown = _columns(rows, forms, chosen=chosen, width=width, label=label)
@@ -135,7 +134,14 @@ def _title(header: Header, rows: Sequence[Row], left_out: int) -> str:
     samples = "" if least == 1 else f" with {least} samples or more{fewer}"
     groups = header.measurement.get("groups", 1)
     unit = next((row.resampled for row in rows if row.resampled), "documents")
-    intervals = f"; 95 % intervals from {groups} groups of {unit}" if groups > 1 else ""
+    intervals = ""
+    if groups > 1:
+        n = max((row.documents for row in rows if row.split == "train"), default=0)
+        counted = f" ({n:,} documents)" if n and unit == "documents" else ""
+        intervals = (
+            f"; 95 % intervals from {groups} groups of {unit}{counted}, beside values without "
+            "the bias of small counts"
+        )
     labels = {"next": "the next token", "current": "the current token"}.get(rows[0].labels)
     skipped = _skipped(header)
     return (
@@ -158,7 +164,7 @@ def _by_property(rows: Sequence[Row], notes: "_Notes", control: Control) -> Iter
     """Yield a paragraph for each property, in which measures of the robust view come first."""
     names = max((len(row.metric) for row in rows), default=0)
     arrows = max((len(arrow(row.metric)) for row in rows), default=0)
-    values = [f"{row.value:.4g}" for row in rows]
+    values = [f"{row.shown:.4g}" for row in rows]
     digits = max(map(len, values), default=0)
     intervals = {id(row): _interval(row) for row in rows}
     space = max(map(len, intervals.values()), default=0)
@@ -174,7 +180,7 @@ def _by_property(rows: Sequence[Row], notes: "_Notes", control: Control) -> Iter
         if _property(row) != before:
             before = _property(row)
             yield from ("", before)
-        line = f"  {row.metric:{names}}  {arrow(row.metric):{arrows}}  {row.value:>{digits}.4g}"
+        line = f"  {row.metric:{names}}  {arrow(row.metric):{arrows}}  {row.shown:>{digits}.4g}"
         line += f"  {intervals[id(row)]:{space}}"
         if others:
             line += f"  {others.get(id(row), ''):>{last}}"
@@ -221,7 +227,7 @@ def _in_words(rows: Sequence[Row], control: Control, header: Header) -> str:
             row = values[name]
             other = control.get((row.layer, row.subset, name))
             compared = "" if other is None else f" (random weights: {_short(words, other)})"
-            said.append(words.format(row.value) + compared)
+            said.append(words.format(row.shown) + compared)
             ends.append(end)
     step = f" at step {header.step}" if header.step or header.settings else ""
     if not said:
@@ -284,13 +290,6 @@ def _without_class_set(rows: Sequence[Row], min_count: int) -> tuple[list[Row], 
     found = [int(m[1]) for row in rows if row.subset == "all" and (m := form.search(row.reason))]
     left = [dataclasses.replace(row, reason=form.sub("", row.reason)) for row in rows]
     return left, max(found, default=0)
-
-
-def _with_outside(row: Row) -> Row:
-    """Say of a value that lies outside its interval why it does."""
-    if math.isnan(row.low) or row.low <= row.value <= row.high:
-        return row
-    return dataclasses.replace(row, reason="; ".join(filter(None, [row.reason, OUTSIDE])))
 
 
 def _with_view(rows: Sequence[Row], forms: Mapping[str, int]) -> list[Row]:

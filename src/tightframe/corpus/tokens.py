@@ -306,6 +306,12 @@ class Split:
         bounds = np.concatenate([[0], starts[even_cuts(weights, n)], [end]])
         return len(starts), torch.from_numpy(bounds)
 
+    @cached_property
+    def n_documents(self) -> int:
+        """Number of documents with a label."""
+        starts = self.document_starts().numpy()
+        return self._cut(np.concatenate([[0], starts[1:]]), 1)[0]
+
     def document_starts(self) -> Int64[Tensor, " documents"]:
         """Flat offsets (row * T + column) at which documents begin, in increasing order."""
         offsets = zip(self._documents, self._starts, strict=False)

@@ -170,6 +170,11 @@ class ClassMoments:
         return self._by_group[1]
 
     @property
+    def spreads_by_group(self) -> Float64[Tensor, "G C"]:
+        """Sum of squared distances to the mean of the class in the group."""
+        return self._by_group[2]
+
+    @property
     def n_classes(self) -> int:
         """C, whether seen or not."""
         return self._size[0]

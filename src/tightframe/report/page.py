@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tightframe.analysis.association import FEW_RUNS, POOLED
-from tightframe.analysis.checkpoints import Checkpoints, is_near_unigram, outside
+from tightframe.analysis.checkpoints import Checkpoints, is_near_unigram
 from tightframe.report import by_token, profiles, tables, theory
 from tightframe.report.panels import SizeScale, correlation, course, floors, parameters
 from tightframe.report.payload import (
@@ -165,19 +165,11 @@ def _flat(one: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]
 
 
 def _lines(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """Return the lines of the table of runs, the best first.
-
-    Beside a value stand the ends of its interval, or a mark where it lies outside of them.
-    """
+    """Return the lines of the table of runs, the best first."""
     if table.empty:
         return []
     short = tables.short_names(table["run"].tolist())
-    marks = {
-        f"outside_{metric}": outside(table[metric], table[f"low_{metric}"], table[f"high_{metric}"])
-        for metric in table.columns
-        if f"low_{metric}" in table
-    }
-    shown = table.assign(short=table["run"].map(short), **marks)
+    shown = table.assign(short=table["run"].map(short))
     return shown.sort_values("val_loss").to_dict("records")
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from tightframe.analysis.association import FEW_RUNS, POOLED, SAME
-from tightframe.analysis.checkpoints import outside
 from tightframe.report.views import views_of
 
 # Small to large models; every shade stands out by at least 3 to 1 from the ground it is drawn on.
@@ -91,14 +90,10 @@ def within(lines: pd.DataFrame) -> str:
 
 
 def error_bars(table: pd.DataFrame, metric: str) -> tuple["pd.Series[float]", "pd.Series[float]"]:
-    """Return both ends of the intervals of a metric; NaN where there is none to draw.
-
-    None is drawn beside a value that lies outside of it.
-    """
+    """Return both ends of the intervals of a metric; NaN where there is none."""
     nothing = pd.Series(math.nan, index=table.index)
     low, high = (table.get(f"{end}_{metric}", nothing) for end in ("low", "high"))
-    apart = outside(table[metric], low, high)
-    return low.mask(apart), high.mask(apart)
+    return low, high
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:

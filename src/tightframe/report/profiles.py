@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from tightframe.analysis.checkpoints import MEASURED, outside
+from tightframe.analysis.checkpoints import MEASURED
 from tightframe.analysis.profiles import LABELS, by_frequency, by_layer, stratum_start
 from tightframe.collapse.measures import MEASURES
 from tightframe.lm.interface import PRENORM
@@ -206,8 +206,8 @@ def payload(profile: Profile) -> dict[str, Any]:
 
 def table(profile: Profile) -> pd.DataFrame:
     """All measures along the axis, a line a value, in reading order."""
-    names = ["run", "step", "twin", "labels", "layer", "subset", "metric", "value", "low", "high"]
-    names += ["n", "min_count", "excluded", "reason"]
+    names = ["run", "step", "twin", "labels", "layer", "subset", "metric", "value"]
+    names += ["centre", "low", "high", "n", "min_count", "excluded", "documents", "reason"]
     order = profile.rows["labels"].map(LABELS.index)
     lines = profile.rows.assign(order=order)
     return lines.sort_values(["twin", "order", "metric", "place"], kind="stable")[names]
@@ -296,10 +296,13 @@ def _short(count: int) -> str:
 
 
 def _small(panel: Panel, rows: pd.DataFrame) -> Small:
+    # What stands beside an interval is its centre.
+    bare = rows["centre"].isna()
+    ends = {end: rows[end].mask(bare) for end in ("low", "high")}
+    rows = rows.assign(value=rows["centre"].fillna(rows["value"]), plain=rows["value"], **ends)
     log = panel.family == "NC1" and bool((rows["value"] > 0).any())  # spans decades
     why = [_why_not(row["value"], row["n"], log=log) for row in rows.to_dict("records")]
-    beyond = outside(rows["value"], rows["low"], rows["high"])
-    rows = rows.assign(why=why, outside=beyond)
+    rows = rows.assign(why=why)
     drawn = rows[rows["why"] == ""]
     lines = [
         _line(panel.metric, group, labels, twin)
@@ -327,8 +330,7 @@ def _line(metric: str, rows: pd.DataFrame, labels: str, twin: bool) -> Line:
         if row["apart"] and points:
             points.append((row["place"] - 0.5, math.nan, math.nan, math.nan, ""))
         words = _hover(metric, row, key_name(labels, twin))
-        low, high = (math.nan, math.nan) if row["outside"] else (row["low"], row["high"])
-        points.append((row["place"], row["value"], low, high, words))
+        points.append((row["place"], row["value"], row["low"], row["high"], words))
     x, y, low, high, hover = zip(*points, strict=True)
     return Line(labels, twin, x, y, low, high, hover)
 
@@ -340,6 +342,7 @@ def _hover(metric: str, row: dict[Any, Any], name: str) -> str:
         html.escape(row["words"], quote=False),
         f"{metric} <b>{_four(row['value'])}</b>",
         *([f"95 %: {_four(row['low'])} to {_four(row['high'])}"] if known else []),
+        *([f"with small counts' bias {_four(row['plain'])}"] if known else []),
         f"n = {row['n']:,}"
         + (f", classes of {row['min_count']:,} or more" if row["min_count"] > 1 else ""),
     ]
@@ -354,10 +357,6 @@ def _left_out(rows: pd.DataFrame) -> str:
         where = first["words"] if len(group) == 1 else f"{len(group)} places"
         name = key_name(first["labels"], bool(first["twin"]))
         parts.append(f"{name}, {first['why']} at {where}")
-    if n := int((rows["outside"] & (rows["why"] == "")).sum()):
-        parts.append(
-            f"{n} interval{'s' if n > 1 else ''} that do{'' if n > 1 else 'es'} not hold the value"
-        )
     return f"Not drawn: {'; '.join(parts)}." if parts else ""
 
 

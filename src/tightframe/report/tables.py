@@ -45,7 +45,7 @@ def measured(table: pd.DataFrame) -> list[str]:
 def runs(table: pd.DataFrame) -> pd.DataFrame:
     """Return the checkpoints in reading order: loss, model, tokens, way, settings, measures.
 
-    The ends of an interval stand behind its value.
+    The centre and the ends of an interval stand behind its value.
     """
     facts = [name for name in table.columns if name.startswith(("model_", "tokens_", "measured_"))]
     settings = [name for name in table.columns if name.startswith("set_")]
@@ -55,11 +55,11 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_ends(table: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
-    """Return the names of these columns, each with those of the ends of its intervals if any."""
+    """Return the names of these columns, each with those of its intervals if it has any."""
     return [
         name
         for metric in metrics
-        for name in (metric, f"low_{metric}", f"high_{metric}")
+        for name in (metric, f"centre_{metric}", f"low_{metric}", f"high_{metric}")
         if name in table
     ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from tightframe.analysis.association import associations
+from tightframe.analysis.checkpoints import at_centres
 from tightframe.collapse.checks import PREFIXES
 from tightframe.files import whole_file, write_text
 from tightframe.report import (
@@ -39,8 +40,10 @@ def write_results(
     if not only_courses:
         table = tables.with_floors(table)
         shown = shown._replace(table=table)
-        found = associations(table, tables.measured(table))
         write_csv(folder / "tables" / "runs.csv", tables.runs(table))
+        shown = at_centres(shown)
+        table = shown.table
+        found = associations(table, tables.measured(table))
         write_csv(folder / "tables" / "settings.csv", shown.settings)
         write_csv(folder / "tables" / "associations.csv", found)
         write_text(folder / "tables" / "associations.md", tables.associations_text(found, table))
