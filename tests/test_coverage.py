@@ -64,16 +64,6 @@ def test_variances_with_heavy_tails_and_logarithms_of_no_distance_are_refused():
     assert found["gnc2_log_kernel_excess"].shown == 0
 
 
-def test_the_table_is_that_of_the_counts():
-    page = (coverage.ROOT / "docs" / "measures.md").read_text()
-    assert coverage.BEGIN + coverage.table(coverage.cells_of()) + coverage.END in page
-
-
-def test_every_published_cell_agrees_or_is_refused():
-    wrong = {key: cell.words for key, cell in coverage.cells_of().items() if not cell.agrees}
-    assert not wrong
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("world", "n"), coverage.CELLS)
 def test_ninety_five_percent_of_intervals_hold_the_truth(world, n, folder):

@@ -131,13 +131,13 @@ def test_rows_tell_their_documents_and_few_of_them_give_no_interval(tmp_path):
     row = dataclasses.replace(row, low=0.25, high=0.75, centre=0.5)
     rate = dataclasses.replace(row, split="val", metric="nc4_rate")
     bare = dataclasses.replace(row, low=math.nan, high=math.nan, centre=math.nan, resampled="")
-    for train in (20, 19):
-        shards = TokenShards.open(write_tokens(tmp_path / f"{train}", train=train, val=8))
+    for n in (20, 19):
+        shards = TokenShards.open(write_tokens(tmp_path / f"{n}", train=n, val=8))
         first, second, third = with_documents([row, rate, bare], shards, 8)
-        assert (first.documents, second.documents, third.documents) == (train, 8, train)
+        assert (first.documents, second.documents, third.documents) == (n, 8, n)
         assert (second.low, second.high, second.resampled) == (0.25, 0.75, "documents")
-        assert third == dataclasses.replace(bare, documents=train)
-        if train == 20:
+        assert third == dataclasses.replace(bare, documents=n)
+        if n == 20:
             assert first == dataclasses.replace(row, documents=20)
             continue
         assert first.resampled == ""

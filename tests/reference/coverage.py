@@ -34,9 +34,9 @@ CELLS = (
     *((STORIES, n) for n in DOCUMENTS),
 )
 MEASURES = (
-    *("nc1_cdnv_med_db", "nc1_cdnv_rom_db", "nc2_equinorm_std_log", "nc2_equiang_std"),
-    *("gnc2_log_kernel_excess", "gnc2_log_kernel_excess_db", "gnc2_log_kernel_med"),
-    *("nc3_cos_mean", "nc3_cos_mean_db", "unc3_cos_var", "rank_pr"),
+    *("nc1_cdnv_med_db", "nc1_cdnv_med_dbg", "nc1_cdnv_rom_db", "nc2_equinorm_std_log"),
+    *("nc2_equiang_std", "gnc2_log_kernel_excess", "gnc2_log_kernel_excess_dbg"),
+    *("nc3_cos_mean", "nc3_cos_mean_dbg", "unc3_cos_var", "rank_pr"),
 )
 DRAWS = 400  # of each cell: the standard error of a coverage of 0.95 is 0.011
 LEAST, MOST = 0.93, 0.97  # of the intervals hold the truth
@@ -146,8 +146,8 @@ def gather(folder):
     for file in sorted(folder.glob("counts-*.json")):
         for key, cells in json.loads(file.read_text()).items():
             place = total.setdefault(key, {})
-            for name, counts in cells.items():
-                before = place.get(name, [0, 0, 0])
+            for name in [name for name in MEASURES if name in cells]:
+                counts, before = cells[name], place.get(name, [0, 0, 0])
                 place[name] = [x + y for x, y in zip(before, counts, strict=True)]
     lines = [f"{json.dumps(key)}: {json.dumps(cells)}" for key, cells in total.items()]
     write_text(RESULTS, "{\n" + ",\n".join(lines) + "\n}\n")

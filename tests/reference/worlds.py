@@ -63,8 +63,9 @@ class Population:
         moments.counts[classes] += MANY
         moments.means += torch.from_numpy(self.means)
         moments.spreads += torch.from_numpy(self.variances) * MANY
-        found = metrics(moments, self.classifier, measures=measures)
-        return {name: value.value for name, value in found.items()}
+        independent = {name: name.replace("_dbg", "_db") for name in measures}
+        found = metrics(moments, self.classifier, measures=list(independent.values()))
+        return {name: found[independent[name]].value for name in measures}
 
     def state(self, counts, deviations, squares):
         """The moments of groups, from sums of deviations from the true means and their squares."""

@@ -124,6 +124,8 @@ class Measure:
         why_none = self.no_interval
         if isinstance(self.function, OfPairs):
             why_none = why_none or NO_INTERVAL.get(self.function.aggregate, "")
+        if self.name.startswith("gnc2_log_kernel_med"):
+            why_none = "the pairs at the median of angles are other ones in each resample"
         if self.needs_scatter:
             why_none = why_none or "the scatter is not kept by group of documents"
         if self.needs_dimensions:

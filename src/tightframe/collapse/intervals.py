@@ -262,7 +262,8 @@ def _unresolved(
         return {}
     reason = (
         f"{near:,} of {pairs.pairs:,} pairs of class means are too near to be told from their "
-        "noise, which logarithms of distances hang on; raise min_count, or read the median"
+        "noise, which logarithms of distances hang on; raise min_count, or read cosines "
+        "(nc2_equiang_std)"
     )
     return {one.name: reason for one in questions}
 
