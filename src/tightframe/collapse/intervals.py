@@ -13,8 +13,9 @@ value and resamples are all taken over them. A measure that changes with the num
 an interval only if these are all of its classes. Positive ratios and spreads, whose range is
 [0, inf), are treated on a log scale, where their errors are nearer to symmetric.
 
-There is no interval where none would hold: where the two estimates of the bias disagree, and of
-variances whose samples have heavy tails. `tests/test_coverage.py` holds the coverage of the others
+There is no interval where none would hold: where the two estimates of the bias disagree, of
+variances whose samples have heavy tails, and of logarithms and inverses of distances where some
+are mostly noise. `tests/test_coverage.py` holds the coverage of the others
 to 93 to 97 % in worlds that look like text; docs/measures.md has the table.
 
 Intervals of decisions (NC4) resample validation documents and take the class means as given.
@@ -55,10 +56,9 @@ from tightframe.moments.segments import squared_norms
 from tightframe.moments.state import ClassMoments, Decisions
 
 BENT = 2.0  # standard errors by which the line and the parabola may differ
-HEAVY = 3.3  # index of tails below which variances have no intervals
+HEAVY = 3.5  # index of tails below which variances have no intervals
 NOISY = 3.0  # a squared distance within so many times its noise is mostly noise
-NEAR = 1e-4  # share of such pairs beyond which logarithms have no intervals
-LOGS = ("logs", "mean_log")
+NEAR = 1e-4  # share of such pairs beyond which what they decide has no interval
 DOCUMENTS = "documents"
 _NUMBER = re.compile(r"-?(\d+(\.\d+)?|inf)")
 
@@ -83,9 +83,12 @@ class Question:
         return isinstance(self.function, OfPairs) and self.function.aggregate == "median"
 
     @property
-    def of_logs(self) -> bool:
-        """Whether it is made of logarithms of distances, which pairs of near means decide."""
-        return isinstance(self.function, OfPairs) and self.function.aggregate in LOGS
+    def of_near_pairs(self) -> bool:
+        """Whether it is a mean of logarithms or inverses of distances, which near means decide."""
+        if not isinstance(self.function, OfPairs):
+            return False
+        inverse = self.function.quantity.startswith("cdnv") and self.function.aggregate == "moments"
+        return inverse or self.function.aggregate in ("logs", "mean_log")
 
     @property
     def is_log(self) -> bool:
@@ -156,7 +159,7 @@ def _of_moments(
     able = [one for one in questions if not refused[one.name]]
     whole = without(able, ())
     refused |= _heavy_tailed([one for one in able if one.of_variances], moments, fixed)
-    refused |= _unresolved([one for one in able if one.of_logs], moments, fixed)
+    refused |= _unresolved([one for one in able if one.of_near_pairs], moments, fixed)
     out = {name: Interval.none(reason) for name, reason in refused.items() if reason}
     smooth = [one for one in able if one.name not in out and not one.is_median]
     medians = [one for one in able if one.name not in out and one.is_median]
@@ -243,9 +246,9 @@ def _heavy_tailed(
 def _unresolved(
     questions: Sequence[Question], moments: ClassMoments, fixed: Bool[Tensor, " C"]
 ) -> dict[str, str]:
-    """Why pairs of near means allow no intervals of logarithms; nothing if they do.
+    """Why pairs of near means allow no intervals of what they decide; nothing if they do.
 
-    The logarithm of a distance that is mostly noise has no series in 1/n.
+    The logarithm or inverse of a distance that is mostly noise has no series in 1/n.
     """
     if not questions:
         return {}
@@ -262,8 +265,8 @@ def _unresolved(
         return {}
     reason = (
         f"{near:,} of {pairs.pairs:,} pairs of class means are too near to be told from their "
-        "noise, which logarithms of distances hang on; raise min_count, or read cosines "
-        "(nc2_equiang_std)"
+        "noise, and they decide it; raise min_count, or read a median, a ratio of means "
+        "(nc1_cdnv_rom_db) or cosines (nc2_equiang_std)"
     )
     return {one.name: reason for one in questions}
 

@@ -48,7 +48,7 @@ FEWEST_DOCUMENTS = {"train": 20, "val": 8}  # at which intervals of a split's nu
 MIN_COUNT = 20  # fewest samples a class at which the coverage of intervals is tested
 KEPT = 0.9  # share of a measure's classes that must be fixed, or there is no interval
 SPLITS = (1, 2)  # the bits of a group's number by which halves are made where none are balanced
-TAIL = 0.02  # share of the group means of a class that make up the tail
+TAIL = 0.05  # share of the group means of a class that make up the tail
 
 Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -157,7 +157,10 @@ def tail_index(counts: Int64[Tensor, "G C"], spreads: Float64[Tensor, "G C"]) ->
     shares = spreads / counts * (counts.sum(0) / spreads.sum(0))  # of the variance of the class
     ordered = shares[shares > 0].sort(descending=True).values
     n = int(TAIL * len(ordered))
-    return 1 / float((ordered[:n] / ordered[n]).log().mean()) if n >= 10 else math.inf
+    if n < 10:
+        return math.inf
+    mean_log = float((ordered[:n] / ordered[n]).log().mean())
+    return 1 / mean_log if mean_log else math.inf
 
 
 def balanced_halves(n_groups: int) -> Bool[Tensor, "H G"] | None:
