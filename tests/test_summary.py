@@ -1,6 +1,7 @@
 """What a measurement prints: by property, layers side by side, each reason once, in words."""
 
 import dataclasses
+import math
 
 import pytest
 
