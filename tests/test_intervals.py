@@ -127,13 +127,13 @@ def test_the_index_of_a_tail_is_that_of_its_law(index):
     rest = (1e6 - tails.sum(0))[None]
     counts = torch.ones(20, 2000, dtype=torch.int64)
     counts[-1] = 10**6
-    found = resampling.tail_index(counts, torch.cat([tails, rest]))
+    found = resampling.tail_index(counts, torch.cat([tails, rest]), 0.05)
     assert found == pytest.approx(index, abs=4 * index / math.sqrt(0.05 * 40_000))
 
 
 def test_few_numbers_have_no_tail():
     few = torch.ones(20, 20, dtype=torch.int64)
-    assert resampling.tail_index(few, few.double()) == math.inf
+    assert resampling.tail_index(few, few.double(), 0.02) == math.inf
 
 
 @pytest.mark.parametrize(

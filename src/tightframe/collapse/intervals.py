@@ -56,7 +56,8 @@ from tightframe.moments.segments import squared_norms
 from tightframe.moments.state import ClassMoments, Decisions
 
 BENT = 2.0  # standard errors by which the line and the parabola may differ
-HEAVY = 3.5  # index of tails below which variances have no intervals
+# Index of tails below which variances have no intervals, by the share that makes up the tail.
+HEAVY = {0.05: 3.5, 0.02: 3.2}
 NOISY = 3.0  # a squared distance within so many times its noise is mostly noise
 NEAR = 1e-4  # share of such pairs beyond which what they decide has no interval
 DOCUMENTS = "documents"
@@ -233,14 +234,15 @@ def _heavy_tailed(
         return {}
     counts = moments.counts_by_group[:, fixed]
     spreads = moments.spreads_by_group[:, fixed] + counts * _drawn(moments, fixed)
-    if (index := tail_index(counts, spreads)) >= HEAVY:
-        return {}
-    reason = (
-        f"squared distances to the class means have heavy tails (index {index:.1f}, expected "
-        f"{HEAVY:g} or more), so that a few samples decide variances; measures of directions "
-        "(NC2, NC3) have intervals"
-    )
-    return {one.name: reason for one in questions}
+    for share, least in HEAVY.items():
+        if (index := tail_index(counts, spreads, share)) < least:
+            reason = (
+                f"squared distances to the class means have heavy tails (index {index:.2f}, "
+                f"expected {least:g} or more), so that a few samples decide variances; measures "
+                "of directions (NC2, NC3) have intervals"
+            )
+            return {one.name: reason for one in questions}
+    return {}
 
 
 def _unresolved(

@@ -48,7 +48,6 @@ FEWEST_DOCUMENTS = {"train": 20, "val": 8}  # at which intervals of a split's nu
 MIN_COUNT = 20  # fewest samples a class at which the coverage of intervals is tested
 KEPT = 0.9  # share of a measure's classes that must be fixed, or there is no interval
 SPLITS = (1, 2)  # the bits of a group's number by which halves are made where none are balanced
-TAIL = 0.05  # share of the group means of a class that make up the tail
 
 Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -144,7 +143,9 @@ def effective_groups(counts: Int64[Tensor, "G C"]) -> float:
     return float((n.sum(0).square() / n.square().sum(0)).nanmedian())
 
 
-def tail_index(counts: Int64[Tensor, "G C"], spreads: Float64[Tensor, "G C"]) -> float:
+def tail_index(
+    counts: Int64[Tensor, "G C"], spreads: Float64[Tensor, "G C"], share: float
+) -> float:
     """Return Hill's index of the mean squared deviations of a class in each group.
 
     Below 2, squared deviations have no variance, and the mean of some tells little of the next
@@ -153,10 +154,11 @@ def tail_index(counts: Int64[Tensor, "G C"], spreads: Float64[Tensor, "G C"]) ->
     Args:
         counts: Samples of each class in each group.
         spreads: Their squared distances to the mean of the class in all groups, summed.
+        share: Of these mean squared deviations, what makes up the tail.
     """
     shares = spreads / counts * (counts.sum(0) / spreads.sum(0))  # of the variance of the class
     ordered = shares[shares > 0].sort(descending=True).values
-    n = int(TAIL * len(ordered))
+    n = int(share * len(ordered))
     if n < 10:
         return math.inf
     mean_log = float((ordered[:n] / ordered[n]).log().mean())
