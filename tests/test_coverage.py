@@ -64,6 +64,17 @@ def test_variances_with_heavy_tails_and_logarithms_of_no_distance_are_refused():
     assert found["gnc2_log_kernel_excess"].shown == 0
 
 
+def test_the_table_is_that_of_the_counts():
+    page = (coverage.ROOT / "docs" / "measures.md").read_text()
+    assert coverage.BEGIN + coverage.table(coverage.cells_of()) + coverage.END in page
+
+
+def test_every_published_cell_agrees_or_is_refused():
+    for (world, n, name), cell in coverage.cells_of().items():
+        missed = coverage.MISSED.get((world, int(n)), ())
+        assert cell.agrees or name in missed, (world, n, name, cell.words)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("world", "n"), coverage.CELLS)
 def test_ninety_five_percent_of_intervals_hold_the_truth(world, n, folder):
@@ -71,5 +82,6 @@ def test_ninety_five_percent_of_intervals_hold_the_truth(world, n, folder):
     draws = range(coverage.DRAWS)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         cells = pool.submit(coverage.of_cell, world, n, draws, folder, seed=1).result()
+    missed = coverage.MISSED.get((world, n), ())
     wrong = {name: cell.words for name, cell in cells.items() if not cell.agrees}
-    assert not wrong
+    assert wrong.keys() <= set(missed), wrong

@@ -40,6 +40,12 @@ MEASURES = (
 )
 DRAWS = 400  # of each cell: the standard error of a coverage of 0.95 is 0.011
 LEAST, MOST = 0.93, 0.97  # of the intervals hold the truth
+# Where more is missed than that, and no diagnostic of ours refuses: the bias of variances with
+# heavy tails does not go as 1/n, and with many documents it outgrows the standard error.
+MISSED = {
+    ("text, D = 128", 400): ("nc1_cdnv_med_db", "nc1_cdnv_med_dbg"),
+    ("text, t3 tails", 400): ("nc1_cdnv_med_db", "nc1_cdnv_med_dbg", "nc1_cdnv_rom_db"),
+}
 SHOWN = 0.1  # share of draws with an interval, below which a cell counts as refused
 
 
@@ -164,14 +170,19 @@ def cells_of(results=RESULTS):
 
 def table(cells):
     """Return the coverage as a Markdown table, a line for each world and number of documents."""
-    names = list(dict.fromkeys(name for *_, name in cells))
+    names = [name for name in MEASURES if any(key[2] == name for key in cells)]
     lines = ["| world | documents | " + " | ".join(f"`{name}`" for name in names) + " |"]
     lines.append("|" + "---|" * (2 + len(names)))
     for world, n in CELLS:
         found = [cells.get((world, str(n), name)) for name in names]
         words = ["" if cell is None else cell.words for cell in found]
         lines.append(f"| {world} | {n} | " + " | ".join(words) + " |")
-    return "\n".join(lines) + "\n"
+    draws = sorted(cell.draws for cell in cells.values())
+    error = math.sqrt(0.95 * 0.05 / draws[0])
+    counted = (
+        f"{draws[0]} to {draws[-1]} draws of a cell: with {draws[0]}, the standard error of a "
+    )
+    return "\n".join([*lines, "", f"{counted}coverage of 0.95 is {error:.3f}."]) + "\n"
 
 
 def write(page=ROOT / "docs" / "measures.md"):
