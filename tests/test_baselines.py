@@ -1,6 +1,6 @@
 import numpy as np
 
-from tightframe.ntp.baselines import shuffled_groups
+from tightframe.ntp.comparison import shuffled_groups
 
 SUPPORT = np.array(
     [[1, 0, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]], dtype=bool

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from reference import comparison as naive
-from tightframe.ntp.by_context import by_context
 from tightframe.ntp.catalogue import MEASURES
 from tightframe.ntp.comparison import compare, shuffled_proxies, shuffled_support
+from tightframe.ntp.embeddings import by_context
 from tightframe.ntp.predict import predict_geometry
 from tightframe.ntp.soft_labels import SoftLabels, centred_support, finite_component
 

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from tightframe.ntp.concept_axes import concepts
-from tightframe.ntp.concept_strength import align, concept_strengths
+from tightframe.ntp.concept_axes import align, concept_strengths, concepts
 
 
 @pytest.fixture

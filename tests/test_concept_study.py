@@ -12,8 +12,7 @@ from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer, save_checkpoint
 from tightframe.ntp.checks import Asked
 from tightframe.ntp.concept_study import readable, study_concepts
-from tightframe.ntp.storage import save_table
-from tightframe.ntp.table import ContextTable
+from tightframe.ntp.table import ContextTable, save_table
 
 WORDS = ("ant", "bee", "cat", "dog", "eel", "fox")
 

@@ -11,7 +11,7 @@ from tightframe.corpus.tokens import ShardWriter, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.ntp import context_table, pairs
-from tightframe.ntp.documents import documents as read_documents
+from tightframe.ntp.pairs import documents as read_documents
 
 END = 0
 WORDS = ("<|endoftext|>", "a", "b", "c", "d", "e")
@@ -100,7 +100,7 @@ def test_pieces_change_nothing(length, monkeypatch):
     documents = draw_documents()
     expected = as_dict(context_table(documents, length))
     for piece in (1, 3, 7):
-        monkeypatch.setattr("tightframe.ntp.documents.PIECE", piece)
+        monkeypatch.setattr("tightframe.ntp.pairs.PIECE", piece)
         assert as_dict(context_table(documents, length)) == expected
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tightframe.ntp.grams import (
+from tightframe.ntp.similarity import (
     gram_cosine,
     gram_distance,
     gram_inner,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tightframe.ntp.concept_axes import concepts
-from tightframe.ntp.learning import (
+from tightframe.ntp.concept_study import (
     learned_share,
     learning_order,
     learning_times,

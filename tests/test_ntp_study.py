@@ -25,10 +25,9 @@ from tightframe.ntp.comparison import compare
 from tightframe.ntp.embeddings import collect
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import load_solution, save_solution
-from tightframe.ntp.storage import load_table, save_table, table_fingerprint
 from tightframe.ntp.study import compare_run, rows_at
 from tightframe.ntp.svm import solve_svm
-from tightframe.ntp.table import ContextTable
+from tightframe.ntp.table import ContextTable, load_table, save_table, table_fingerprint
 from tightframe.results import gather, read_rows, write_rows
 from tiny_tokens import write_tokens
 

@@ -10,8 +10,7 @@ from tightframe.cli import main
 from tightframe.ntp.predict import load_prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import load_solution
-from tightframe.ntp.storage import save_table
-from tightframe.ntp.table import ContextTable
+from tightframe.ntp.table import ContextTable, save_table
 
 
 def small_table(seed=0):

@@ -16,7 +16,7 @@ from tightframe.errors import UserError
 from tightframe.files import check_writable
 from tightframe.lm.training import train
 from tightframe.ntp.counting import context_table
-from tightframe.ntp.storage import save_table
+from tightframe.ntp.table import save_table
 from tightframe.results import Header, Row, write_rows
 from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens

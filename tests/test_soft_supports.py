@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tightframe.ntp.soft_labels import centred_support
-from tightframe.ntp.soft_supports import (
+from tightframe.ntp.soft_labels import (
+    centred_support,
     count_floor,
     explain,
     positive_pmi,

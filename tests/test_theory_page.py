@@ -16,8 +16,7 @@ from test_page import browser, open_page  # noqa: F401
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.ntp.model_checkpoints import ModelCheckpoint, save_model_checkpoints
-from tightframe.ntp.storage import save_table
-from tightframe.ntp.table import ContextTable
+from tightframe.ntp.table import ContextTable, save_table
 from tightframe.report import report, theory
 from tightframe.report.by_token import visible
 from tightframe.report.page import render_theory

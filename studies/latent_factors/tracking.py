@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float, Int, Real
 
 from tightframe.lm.interface import LanguageModel
-from tightframe.ntp.grams import gram_cosine
-from tightframe.ntp.similarity import gram_structural_similarity
+from tightframe.ntp.similarity import gram_cosine, gram_structural_similarity
 
 Side: TypeAlias = Literal["classifier", "embeddings"]
 Measure: TypeAlias = Literal["cosine", "similarity"]

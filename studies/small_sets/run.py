@@ -29,20 +29,17 @@ from studies.small_sets.training import TransformerOnTable, train_on_table
 from tightframe.errors import UserError
 from tightframe.files import one_at_a_time
 from tightframe.jobs.programs import endings_in_one_line, say
-from tightframe.ntp.baselines import shuffled_groups
-from tightframe.ntp.comparison import compare
+from tightframe.ntp.comparison import References, compare, shuffled_groups
 from tightframe.ntp.model_checkpoints import (
     ModelCheckpoint,
     load_model_checkpoints,
     save_model_checkpoints,
 )
 from tightframe.ntp.proxies import proxy
-from tightframe.ntp.references import References
 from tightframe.ntp.ridge import lambda_max, ridge_path
 from tightframe.ntp.solutions import save_solution
-from tightframe.ntp.storage import load_table, save_table, table_fingerprint
 from tightframe.ntp.svm import solve_svm
-from tightframe.ntp.table import ContextTable
+from tightframe.ntp.table import ContextTable, load_table, save_table, table_fingerprint
 from tightframe.ntp.ufm import train_ufm
 from tightframe.results import Header, Row, write_rows
 from tightframe.settings import as_dict, read_toml, resolve

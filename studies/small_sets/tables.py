@@ -24,7 +24,7 @@ from tightframe.ntp.model_checkpoints import load_model_checkpoints
 from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import load_solution
-from tightframe.ntp.storage import load_table
+from tightframe.ntp.table import load_table
 from tightframe.report.canvas import save
 from tightframe.results import gather, write_csv
 

@@ -76,7 +76,7 @@ def compare(
     from tightframe.lm.folders import check_model
     from tightframe.lm.runs import Run
     from tightframe.lm.sizes import check_device
-    from tightframe.ntp.storage import table_fingerprint
+    from tightframe.ntp.table import table_fingerprint
 
     if batch_tokens < 1:
         raise UserError(f"batch_tokens is {batch_tokens}; expected at least 1")
@@ -158,7 +158,7 @@ def concepts(
     from tightframe.formats import read_json
     from tightframe.lm.folders import check_model
     from tightframe.ntp.checks import Asked
-    from tightframe.ntp.storage import table_fingerprint
+    from tightframe.ntp.table import table_fingerprint
 
     asked = Asked(n, clusters, words, model, seed)
     table_fingerprint(folder)

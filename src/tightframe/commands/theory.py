@@ -64,7 +64,7 @@ def table(
 
     from tightframe.corpus.manifest import read_manifest
     from tightframe.ntp.checks import check_counting
-    from tightframe.ntp.storage import save_table
+    from tightframe.ntp.table import save_table
 
     if context != "all" and not (context.isdecimal() and int(context) > 0):
         raise UserError(f"--context {context}: expected a number of tokens from 1 on, or all")
@@ -144,7 +144,7 @@ def solve(
     """
     from tightframe.lm.sizes import check_device
     from tightframe.ntp.checks import check_solving
-    from tightframe.ntp.storage import load_table, table_fingerprint
+    from tightframe.ntp.table import load_table, table_fingerprint
 
     table_fingerprint(folder)
     check_device(device)

@@ -14,25 +14,25 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     from tightframe.ntp.comparison import compare, shuffled_proxies, shuffled_support
     from tightframe.ntp.concept_axes import (
         Concepts,
+        align,
         cluster_labels,
+        concept_strengths,
         concepts,
         orthant_clusters,
         spectral_clusters,
     )
-    from tightframe.ntp.concept_strength import align, concept_strengths
-    from tightframe.ntp.concept_study import study_concepts
-    from tightframe.ntp.counting import context_table
-    from tightframe.ntp.embeddings import Embedded, collect
-    from tightframe.ntp.grams import gram_cosine, gram_distance
-    from tightframe.ntp.laws import Alignment, PathLaw, path_laws
-    from tightframe.ntp.learning import (
+    from tightframe.ntp.concept_study import (
         LearningOrder,
         learning_order,
         learning_times,
         simulate_surrogate,
+        study_concepts,
     )
+    from tightframe.ntp.counting import context_table
+    from tightframe.ntp.embeddings import Embedded, collect
     from tightframe.ntp.linear import LinearSvm, linear_svm
     from tightframe.ntp.low_rank import LowRank, best_of_rank
+    from tightframe.ntp.paths import Alignment, PathLaw, path_laws
     from tightframe.ntp.predict import (
         Prediction,
         load_prediction,
@@ -41,31 +41,29 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     )
     from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
     from tightframe.ntp.ridge import RidgePoint, lambda_max, ridge_gap, ridge_path
-    from tightframe.ntp.similarity import structural_similarity
-    from tightframe.ntp.soft_labels import SoftLabels
-    from tightframe.ntp.soft_supports import Explanation, explain
+    from tightframe.ntp.similarity import gram_cosine, gram_distance, structural_similarity
+    from tightframe.ntp.soft_labels import Explanation, SoftLabels, explain
     from tightframe.ntp.solutions import load_solution, save_solution
-    from tightframe.ntp.storage import load_table, save_table
     from tightframe.ntp.study import compare_run
     from tightframe.ntp.svm import Solution, solve_svm
-    from tightframe.ntp.table import ContextTable
+    from tightframe.ntp.table import ContextTable, load_table, save_table
     from tightframe.ntp.ufm import UfmCheckpoint, UfmRun, train_ufm
     from tightframe.ntp.word_pairs import Analogies, analogies, random_quadruples
 
 _PUBLIC: dict[str, str] = {
-    "Alignment": "laws",
+    "Alignment": "paths",
     "Analogies": "word_pairs",
     "Bounds": "certificate",
     "ClosedForm": "closed_forms",
     "Concepts": "concept_axes",
     "ContextTable": "table",
     "Embedded": "embeddings",
-    "Explanation": "soft_supports",
-    "LearningOrder": "learning",
+    "Explanation": "soft_labels",
+    "LearningOrder": "concept_study",
     "LinearSvm": "linear",
     "LowRank": "low_rank",
     "MEASURES": "catalogue",
-    "PathLaw": "laws",
+    "PathLaw": "paths",
     "Prediction": "predict",
     "ProxyReport": "proxies",
     "RidgePoint": "ridge",
@@ -73,7 +71,7 @@ _PUBLIC: dict[str, str] = {
     "Solution": "svm",
     "UfmCheckpoint": "ufm",
     "UfmRun": "ufm",
-    "align": "concept_strength",
+    "align": "concept_axes",
     "analogies": "word_pairs",
     "best_of_rank": "low_rank",
     "certify": "certificate",
@@ -82,22 +80,22 @@ _PUBLIC: dict[str, str] = {
     "collect": "embeddings",
     "compare": "comparison",
     "compare_run": "study",
-    "concept_strengths": "concept_strength",
+    "concept_strengths": "concept_axes",
     "concepts": "concept_axes",
     "context_table": "counting",
-    "explain": "soft_supports",
-    "gram_cosine": "grams",
-    "gram_distance": "grams",
+    "explain": "soft_labels",
+    "gram_cosine": "similarity",
+    "gram_distance": "similarity",
     "lambda_max": "ridge",
-    "learning_order": "learning",
-    "learning_times": "learning",
+    "learning_order": "concept_study",
+    "learning_times": "concept_study",
     "linear_svm": "linear",
     "load_prediction": "predict",
     "load_solution": "solutions",
-    "load_table": "storage",
+    "load_table": "table",
     "measure_table": "catalogue",
     "orthant_clusters": "concept_axes",
-    "path_laws": "laws",
+    "path_laws": "paths",
     "predict_geometry": "predict",
     "proxy": "proxies",
     "proxy_report": "proxies",
@@ -106,10 +104,10 @@ _PUBLIC: dict[str, str] = {
     "ridge_path": "ridge",
     "save_prediction": "predict",
     "save_solution": "solutions",
-    "save_table": "storage",
+    "save_table": "table",
     "shuffled_proxies": "comparison",
     "shuffled_support": "comparison",
-    "simulate_surrogate": "learning",
+    "simulate_surrogate": "concept_study",
     "solve_svm": "svm",
     "spectral_clusters": "concept_axes",
     "structural_similarity": "similarity",

@@ -8,10 +8,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tightframe.ntp.by_context import Against
 from tightframe.ntp.compared import Compared, Reference, Side, Value, predicted_rows
-from tightframe.ntp.grams import gram_cosine, gram_distance
-from tightframe.ntp.similarity import distance, gram_structural_similarity, quotient
+from tightframe.ntp.embeddings import Against
+from tightframe.ntp.similarity import (
+    distance,
+    gram_cosine,
+    gram_distance,
+    gram_structural_similarity,
+    quotient,
+)
 from tightframe.ntp.support_collapse import Collapse
 
 NO_GROUP = "no two contexts have one support"

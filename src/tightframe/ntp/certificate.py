@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tightframe.ntp.feasible import Constraints
 from tightframe.ntp.grouping import Groups, group
+from tightframe.ntp.splitting import Constraints
 
 
 @dataclasses.dataclass(frozen=True)

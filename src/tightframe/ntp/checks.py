@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tightframe.errors import UserError
 from tightframe.files import check_file
-from tightframe.ntp.storage import table_fingerprint
+from tightframe.ntp.table import table_fingerprint
 
 PROXY = "proxy"  # in the place of a solution: the centred support matrix
 MEMORY = 2 * 2**30  # bytes that counting holds at once, beside the table itself

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from tightframe.ntp.by_context import Against, ByContext, by_context
+from tightframe.ntp.embeddings import Against, ByContext, by_context
 from tightframe.ntp.predict import Prediction
 from tightframe.ntp.similarity import unit_rows
 from tightframe.ntp.soft_labels import SoftLabels, project_off_support

@@ -1,20 +1,116 @@
 """A model's classifier and embeddings against the geometry that its table predicts.
 
-Axes: V tokens, M contexts, D embedding.
+A table's folder gives what models are compared with: its best solution, proxies, a baseline.
+
+    ntp/<name>/   table.safetensors  manifest.json  solutions/*.safetensors
+                  results/<model>/step-N-<hash>.jsonl
+
+Gram matrices of centred sparse matrices agree to some degree by themselves, so an agreement with
+the prediction is read beside that with the prediction of shuffled supports. `shuffled_support`
+draws every context for itself; where supports repeat that is easily beaten, because the blocks of
+equal supports are lost.
+
+Axes: V tokens, M distinct contexts, D embedding.
 """
 
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from tightframe.errors import UserError
+from tightframe.files import sha256
 from tightframe.ntp.catalogue import MEASURES, Measure
 from tightframe.ntp.compared import Compared, Value
-from tightframe.ntp.predict import Prediction
+from tightframe.ntp.predict import Prediction, predict_geometry
+from tightframe.ntp.proxies import proxy
 from tightframe.ntp.proxies import proxy as proxy_of
 from tightframe.ntp.soft_labels import Columns, SoftLabels
+from tightframe.ntp.solutions import best_solution, load_solution
+
+
+def shuffled_groups(support: Bool[np.ndarray, "V M"], seed: int) -> Bool[np.ndarray, "V M"]:
+    """Supports of the same sizes, their tokens drawn anew, each token as likely as any other.
+
+    Contexts that share a support share the new one: what repeats in the text repeats here, and
+    only *which* tokens follow is lost.
+    """
+    generator = np.random.default_rng(seed)
+    distinct, group = np.unique(support, axis=1, return_inverse=True)
+    order = generator.random(distinct.shape).argsort(axis=0)  # a permutation of tokens a column
+    shuffled: Bool[np.ndarray, "V M"] = np.take_along_axis(distinct, order, axis=0)
+    return shuffled[:, group.ravel()]
+
+
+DENSE = 4_000_000  # entries of the largest support whose proxy is decomposed whole
+RANK = 64  # triplets of the proxy of a larger one
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class References:
+    """Predictions of one table.
+
+    Attributes:
+        solution: Of L_mm, or of the centred support where that is proved to be exact; None where
+            there is neither.
+        proxy: Of the centred support.
+        shuffled: Of supports drawn at random.
+        facts: What they are, for headers.
+    """
+
+    solution: Prediction | None
+    proxy: Prediction
+    shuffled: tuple[Prediction, ...]
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(
+        cls, folder: Path, labels: SoftLabels, fingerprint: str, *, shuffles: int, seed: int
+    ) -> "References":
+        """Of a table's folder.
+
+        Args:
+            folder: Its `solutions/` may be empty or absent.
+            labels: Of the table.
+            fingerprint: Of the table; solutions of other ones are passed over.
+            shuffles: Draws of the baseline.
+            seed: Of these draws.
+
+        Raises:
+            UserError: The table predicts nothing, or has solutions of other tables alone.
+        """
+        large = labels.vocab_size * labels.n_contexts > DENSE
+        rank = min(RANK, labels.vocab_size, labels.n_contexts) if large else None
+        try:
+            stand_in = proxy(labels.support, rank=rank)
+        except ValueError as error:  # nothing is to be separated
+            raise UserError(f"{folder}: {error}") from None
+        path = best_solution(folder, fingerprint)
+        solution, name, digest = None, "", ""
+        if path is not None:
+            solution = predict_geometry(load_solution(path, labels.matrix))
+            name, digest = path.name, sha256(path)[:12]
+        elif stand_in.kind == "exact":
+            solution, name, digest = stand_in, "proxy", "exact"
+        facts = {
+            "solution": name,
+            "solution_sha256": digest,
+            "solution_kind": "" if solution is None else solution.kind,
+            "gap": None if solution is None else solution.gap,
+            "proxy_kind": stand_in.kind,
+            "proxy_rank": stand_in.rank,
+            "shuffles": shuffles,
+            "seed": seed,
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on supports that nobody asked about
+            drawn = shuffled_proxies(labels, shuffles, seed=seed, rank=rank)
+        return cls(solution, stand_in, drawn, facts)
+
 
 __all__ = ["MEASURES", "Measure", "Value", "compare", "shuffled_proxies", "shuffled_support"]
 

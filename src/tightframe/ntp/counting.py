@@ -1,9 +1,16 @@
-"""From a text to its context table: count, floor, choose, order.
+"""Make the context table of a text: count, compute the floor, choose contexts, order them.
+
+Contexts are of a fixed length (`pairs.py`), or every beginning of a document, as autoregressive
+training has them. Beginnings are a tree: one of t + 1 tokens is one of t tokens and a token. Level
+by level, the documents whose beginnings are equal share a node with a number, so that equality is
+exact and needs no hash. For beginnings the text is held in memory, 5 bytes for each token.
 
 Axes: N pairs, L tokens of a context, M distinct contexts, V tokens.
 """
 
+import dataclasses
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,19 +19,72 @@ from jaxtyping import Int32, Int64, UInt64
 
 from tightframe.errors import UserError
 from tightframe.ntp.checks import MEMORY, check_counting
-from tightframe.ntp.documents import Documents, Tokens, documents
 from tightframe.ntp.pairs import (
     Counted,
+    Documents,
     Hash,
+    Tokens,
+    documents,
     hash_windows,
     joined,
     n_parts,
     n_windows,
     pairs_by_parts,
 )
-from tightframe.ntp.prefixes import n_beginnings, prefixes_by_length
-from tightframe.ntp.table import ContextTable
+from tightframe.ntp.table import PAD, ContextTable
 from tightframe.progress import tell
+
+
+def prefixes_by_length(text: Documents, max_length: int | None) -> Iterator[Counted]:
+    """The counts of all contexts of 1 token, of 2, ...; all padded to the longest there are.
+
+    A document is read up to its first token outside the vocabulary.
+    """
+    tokens, starts, lengths = _held(text)
+    longest = int(lengths.max(initial=1)) - 1
+    width = longest if max_length is None else min(max_length, longest)
+    nodes = np.zeros(len(starts), dtype=np.int64)  # one for all: nothing is read yet
+    for depth in range(width + 1):
+        going = lengths > depth
+        starts, lengths, nodes = starts[going], lengths[going], nodes[going]
+        keys, nodes_after, counts = np.unique(
+            (nodes << 32) | tokens[starts + depth], return_inverse=True, return_counts=True
+        )
+        if depth:
+            numbers, documents = np.unique(nodes, return_index=True)
+            contexts = np.full((len(numbers), width), PAD, dtype=np.int32)
+            places = starts[documents, None] + np.arange(depth)
+            contexts[:, width - depth :] = tokens[places]
+            sizes = np.bincount(np.searchsorted(numbers, keys >> 32), minlength=len(numbers))
+            following = (keys & 0xFFFFFFFF).astype(np.int32)
+            yield Counted(contexts, sizes, following, counts)
+        nodes = nodes_after
+
+
+def n_beginnings(text: Documents, max_length: int | None) -> int:
+    """How many pairs there would be if every id were in the vocabulary."""
+    _, _, lengths = _held(dataclasses.replace(text, vocab_size=2**31))
+    return int(np.minimum(lengths - 1, 2**31 if max_length is None else max_length).sum())
+
+
+def _held(
+    text: Documents,
+) -> tuple[
+    Int32[np.ndarray, " N"], Int64[np.ndarray, " documents"], Int64[np.ndarray, " documents"]
+]:
+    """All tokens, where documents begin, and how many tokens of each are in the vocabulary."""
+    lines = list(text.lines())
+    if not lines:
+        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)
+    tokens = np.concatenate([line for line, _ in lines])
+    breaks = np.concatenate([starts for _, starts in lines])
+    breaks[0] = True
+    starts = np.flatnonzero(breaks)
+    ends = np.append(starts[1:], len(tokens))
+    unknown = np.append(np.flatnonzero(tokens >= text.vocab_size), len(tokens))
+    ends = np.minimum(ends, unknown[np.searchsorted(unknown, starts)])
+    return tokens, starts, ends - starts
+
 
 _DENSE = 0.5  # share of (token, context) pairs above which supports say little
 

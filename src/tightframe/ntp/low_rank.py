@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tightframe.ntp.certificate import worst
-from tightframe.ntp.feasible import Constraints
 from tightframe.ntp.grouping import Groups, group
+from tightframe.ntp.splitting import Constraints
 
 FEASIBLE = 1e-6  # a constraint missed by more than this is missed
 MARGIN = 1e-9  # what scaling to feasibility leaves for rounding

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tightframe.formats import Count, Record, TensorFormat
-from tightframe.ntp.spectrum import NULL, signed
+from tightframe.ntp.grouping import NULL, signed
 
 Kind: TypeAlias = Literal["exact", "certified", "proxy"]
 Factors: TypeAlias = tuple[

@@ -17,7 +17,7 @@ from tightframe.ntp.predict import (
 )
 from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
 from tightframe.ntp.solutions import best_solution, load_solution
-from tightframe.ntp.storage import load_table, table_fingerprint
+from tightframe.ntp.table import load_table, table_fingerprint
 
 
 def predict_table(

@@ -14,9 +14,14 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Shaped
 
-from tightframe.ntp.merging import MergedSupport, support_columns
+from tightframe.ntp.grouping import (
+    MergedSupport,
+    Triplets,
+    dense_triplets,
+    leading_triplets,
+    support_columns,
+)
 from tightframe.ntp.predict import Prediction, from_triplets
-from tightframe.ntp.spectrum import Triplets, dense_triplets, leading_triplets
 
 Support: TypeAlias = Shaped[np.ndarray, "V M"] | sp.sparray
 Verdict: TypeAlias = Literal["exact", "not exact", "undecided"]

@@ -1,17 +1,18 @@
-"""How alike two matrices are, or two matrices of cosines, which are never formed.
+"""How similar two Gram matrices are, or two matrices of cosines, without forming either.
 
-What is compared of Gram matrices with M^2 entries are sums over them, and those are had from their
-factors (`grams`): exactly, at any M, where blocks or sampled pairs would be slow or inexact.
+A sum over the N^2 entries of two Gram matrices is a product of their thin factors, because
+<a a^T, b b^T> = ||a^T b||^2 for factors a (N, A) and b (N, B): exact at any N, where blocks or
+sampled pairs would be slow or inexact.
 
-Axes: M rows (tokens or contexts), D and E columns.
+Axes: N or M rows (tokens or contexts), A and D columns of one matrix, B and E of the other.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Bool, Float
-
-from tightframe.ntp.grams import gram_moments
 
 STABILIZER = 1e-5  # C of the structural similarity
 
@@ -92,3 +93,70 @@ def _structural(covariance: float, first: float, second: float) -> float:
 def _check_same_shape(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> None:
     if a.shape != b.shape:
         raise ValueError(f"expected two matrices of one shape, got {a.shape} and {b.shape}")
+
+
+class GramMoments(NamedTuple):
+    """Means, variances and covariance of the entries of two Grams; population, over all N * N."""
+
+    mean_a: float
+    mean_b: float
+    variance_a: float
+    variance_b: float
+    covariance: float
+
+
+def gram_inner(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> float:
+    """<a a^T, b b^T>, exactly, from factors."""
+    _same_rows(a, b)
+    return float(np.square(a.T @ b).sum())
+
+
+def gram_norm(a: Float[np.ndarray, "N A"]) -> float:
+    """||a a^T||, the Frobenius norm."""
+    return float(np.linalg.norm(a.T @ a))
+
+
+def gram_cosine(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> float:
+    """Cosine of two Grams, in [0, 1]; 1 where one is a multiple of the other.
+
+    NaN where one of them is 0. Neither rotation nor scale of a factor changes it.
+    """
+    norms = gram_norm(a) * gram_norm(b)
+    inner = gram_inner(a, b)
+    return inner / norms if norms > 0 else float("nan")
+
+
+def gram_distance(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> float:
+    """|| a a^T/||a a^T|| - b b^T/||b b^T|| ||, in [0, sqrt(2)]; 0 where one is a multiple.
+
+    From a triangular factor of both, so that it has its digits where the two are nearly equal:
+    sqrt(2 - 2 cosine) would lose them below 1e-8.
+    """
+    _same_rows(a, b)
+    norms = gram_norm(a), gram_norm(b)
+    if min(norms) == 0:
+        return float("nan")
+    both = np.concatenate([a / np.sqrt(norms[0]), b / np.sqrt(norms[1])], axis=1)
+    triangle = scipy.linalg.qr(both, mode="r")[0][: both.shape[1]]  # below that it is 0
+    signs = np.repeat([1.0, -1.0], [a.shape[1], b.shape[1]])
+    return float(np.linalg.norm((triangle * signs) @ triangle.T))
+
+
+def gram_moments(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> GramMoments:
+    """What structural similarity is made of, over all entries of both Grams as they are."""
+    inner = gram_inner(a, b)
+    entries = len(a) ** 2
+    mean_a = float(np.square(a.sum(axis=0)).sum()) / entries
+    mean_b = float(np.square(b.sum(axis=0)).sum()) / entries
+    return GramMoments(
+        mean_a,
+        mean_b,
+        gram_norm(a) ** 2 / entries - mean_a**2,
+        gram_norm(b) ** 2 / entries - mean_b**2,
+        inner / entries - mean_a * mean_b,
+    )
+
+
+def _same_rows(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> None:
+    if len(a) != len(b):
+        raise ValueError(f"b: {len(b)} rows (axis 0), expected {len(a)} as in a")

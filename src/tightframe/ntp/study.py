@@ -25,11 +25,9 @@ from tightframe.lm.vocabulary import beginning_of_sequence, check_words
 from tightframe.lm.weights import digest_of_weights
 from tightframe.ntp.catalogue import MEASURES, Measure
 from tightframe.ntp.compared import Value
-from tightframe.ntp.comparison import compare
+from tightframe.ntp.comparison import References, compare
 from tightframe.ntp.embeddings import BATCH_TOKENS, collect
-from tightframe.ntp.references import References
-from tightframe.ntp.storage import load_table, table_fingerprint
-from tightframe.ntp.table import ContextTable
+from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
 from tightframe.results import Header, Row, read_rows, write_rows
 from tightframe.settings import as_dict
 

@@ -5,7 +5,7 @@ r"""The logits of least nuclear norm that separate every support: where training
     L_{z} = L_{z'} \text{ in the support},\; L_z - L_v \ge 1 \text{ off it.}
 
 Solved on distinct rows and columns, with multiplicities (`grouping`), by an accelerated ADMM
-(`splitting`) with an exact projection (`feasible`). It ends when both bounds, recomputed from the
+(`splitting.py`) with an exact projection. It ends when both bounds, recomputed from the
 answer in float64 (`certificate`), are near enough, and for no other reason.
 
 Axes: V tokens, M contexts; R, C distinct ones; r the rank. Source: arXiv 2408.15417.
@@ -24,9 +24,8 @@ from jaxtyping import Bool, Float, Real, Shaped
 from tightframe.lm.hardware import free_memory
 from tightframe.ntp import certificate
 from tightframe.ntp.checks import LEAST_GAP, check_solving
-from tightframe.ntp.feasible import Constraints
 from tightframe.ntp.grouping import Groups, group
-from tightframe.ntp.splitting import BLOCK, HISTORY, Splitting, product
+from tightframe.ntp.splitting import BLOCK, HISTORY, Constraints, Splitting, product
 from tightframe.progress import tell
 
 RANK = 1e-6  # singular values above this share of the largest count

@@ -25,7 +25,7 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
         The page.
     """
     from tightframe.files import check_writable
-    from tightframe.ntp.storage import table_fingerprint
+    from tightframe.ntp.table import table_fingerprint
     from tightframe.report import inputs
     from tightframe.report.knowledge_folder import read_study
 

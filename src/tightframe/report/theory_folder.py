@@ -20,8 +20,7 @@ from tightframe.ntp.model_checkpoints import load_model_checkpoints
 from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import best_solution, load_solution
-from tightframe.ntp.storage import load_table, table_fingerprint
-from tightframe.ntp.table import ContextTable
+from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
 from tightframe.report.by_token import readable, visible
 from tightframe.report.inputs import check_theory
 from tightframe.report.theory import (
