@@ -32,8 +32,8 @@ from tightframe.collapse.callback import CollapseCallback
 from tightframe.corpus.tokens import TokenShards
 from tightframe.files import write_text
 from tightframe.lm.hub import export_gpt_neo
+from tightframe.lm.loop import TrainSettings, train
 from tightframe.lm.sizes import TransformerConfig
-from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer
 
 TARGET = 0.02  # of the time of the steps

@@ -34,9 +34,9 @@ from tightframe.knowledge.training.injection import InjectSettings
 from tightframe.knowledge.training.lessons import Stream
 from tightframe.knowledge.training.starts import start
 from tightframe.lm import hardware
-from tightframe.lm.adamw import AdamW
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import collate
+from tightframe.lm.optimizer import AdamW
 
 RATE = 1e-3
 Step = Callable[[Batch], None]

@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 
 from tightframe.errors import UserError
-from tightframe.lm.borrowing import behind_interface, left_as_found, unwrapped
+from tightframe.lm.hub import behind_interface, left_as_found, unwrapped
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer

@@ -8,8 +8,8 @@ import pytest
 from studies.bridge import run as bridge
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm.recipes import TrainSettings
-from tightframe.lm.training import train
+from tightframe.lm.loop import train
+from tightframe.lm.runs import TrainSettings
 from tightframe.ntp.table import PAD
 from tiny_tokens import write_tokens
 

@@ -10,9 +10,8 @@ from reference import blocks as reference
 from tightframe.corpus import stories
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.build import build, usual_grammar
-from tightframe.corpus.encoding import BATCH_DOCUMENTS, encoded
 from tightframe.corpus.sources import Document, open_source
-from tightframe.corpus.splits import made
+from tightframe.corpus.splits import BATCH_DOCUMENTS, encoded, made
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 

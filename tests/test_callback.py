@@ -16,9 +16,9 @@ from tightframe.collapse.probe import OVERHEAD, Probe
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.huggingface import HuggingFaceModel
+from tightframe.lm.loop import TrainSettings, train
 from tightframe.lm.objectives import next_token
 from tightframe.lm.sizes import TransformerConfig
-from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, load_checkpoint
 from tightframe.moments import stream
 from tightframe.moments.tally import decide
@@ -116,7 +116,7 @@ def test_its_time_is_not_the_training_s(tiny, monkeypatch):
         now += 1.0
 
     monkeypatch.setattr("tightframe.lm.loop.time.perf_counter", lambda: now)
-    monkeypatch.setattr("tightframe.lm.training.next_token", one_batch)
+    monkeypatch.setattr("tightframe.lm.loop.next_token", one_batch)
     run = train(tiny, step_hooks=[slow])
     # Records at steps 2, 4, 6, 8 and 9, an eighth of a second each.
     seconds = [record["seconds"] for record in run.log if record["kind"] == "train"]

@@ -14,8 +14,7 @@ from tightframe.collapse import metrics
 from tightframe.collapse.classes import by_token, class_table, measure_classes, readable
 from tightframe.collapse.words import known_words, words
 from tightframe.corpus.build import build
-from tightframe.corpus.token_names import token_names
-from tightframe.corpus.tokenizer import train_bpe, word_level
+from tightframe.corpus.tokenizer import token_names, train_bpe, word_level
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.sizes import TransformerConfig

@@ -11,12 +11,12 @@ from tightframe.collapse.measures import DEFAULT
 from tightframe.collapse.subject import model_facts
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm.evaluation import evaluate
 from tightframe.lm.hub import load_model
 from tightframe.lm.huggingface import HuggingFaceModel
+from tightframe.lm.loop import TrainSettings, train
+from tightframe.lm.loss import evaluate
 from tightframe.lm.runs import Run
 from tightframe.lm.sizes import TransformerConfig
-from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer
 from tightframe.moments.stream import measure
 from tightframe.moments.tally import decide

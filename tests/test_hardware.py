@@ -5,7 +5,7 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.lm import hardware
-from tightframe.lm.recipes import TrainSettings
+from tightframe.lm.runs import TrainSettings
 
 SETTINGS = TrainSettings(tokens="tokens/x", out="runs/x")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tightframe.errors import UserError
 from tightframe.knowledge.training.injection_runs import InjectSettings
-from tightframe.lm.recipes import TrainSettings
+from tightframe.lm.runs import TrainSettings
 from tightframe.lm.schedule import Schedule, warmup_steps
 
 

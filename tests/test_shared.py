@@ -5,7 +5,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.shared import Capped, matched_counts, shared_classes
-from tightframe.corpus.token_names import _LETTERS
+from tightframe.corpus.tokenizer import _LETTERS
 from tightframe.errors import UserError
 
 

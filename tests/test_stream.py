@@ -5,8 +5,8 @@ import torch
 from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm.evaluation import evaluate
 from tightframe.lm.hub import load_model
+from tightframe.lm.loss import evaluate
 from tightframe.lm.objectives import next_token
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer

@@ -19,8 +19,8 @@ from tightframe.corpus.build import build
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.interface import PRENORM
+from tightframe.lm.loop import train
 from tightframe.lm.sizes import TransformerConfig
-from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tightframe.moments.reading import Reading
 from tightframe.results import Row, gather, read_rows

@@ -12,8 +12,8 @@ from tightframe.corpus.build import build
 from tightframe.corpus.tokenizer import train_bpe
 from tightframe.errors import UserError
 from tightframe.lm.gpt_neo import export_gpt_neo
+from tightframe.lm.loop import train
 from tightframe.lm.sizes import TransformerConfig
-from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tiny_runs import tiny_settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tightframe import files
 from tightframe.collapse import study
-from tightframe.lm.training import TrainSettings
+from tightframe.lm.loop import TrainSettings
 
 # Every class and position and no intervals, whatever the default would be.
 measure_run = functools.partial(

@@ -29,7 +29,7 @@ from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.jobs.programs import endings_in_one_line, say
-from tightframe.lm.evaluation import evaluate
+from tightframe.lm.loss import evaluate
 from tightframe.moments.state import ClassMoments
 from tightframe.ntp import ContextTable
 from tightframe.ntp.table import PAD

@@ -16,7 +16,7 @@ from tightframe.errors import UserError
 from tightframe.knowledge.data.spans import MAX_SPAN, Span
 from tightframe.knowledge.models.exchanges import Lesson, Prompt
 from tightframe.knowledge.models.learners import EmbeddingLearner
-from tightframe.lm.borrowing import left_as_found
+from tightframe.lm.hub import left_as_found
 from tightframe.lm.interface import IGNORE, LanguageModel
 from tightframe.lm.objectives import Example, collate
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tightframe.lm.adamw import AdamW
+from tightframe.lm.optimizer import AdamW
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tightframe.ntp.model_checkpoints import ModelCheckpoint

@@ -32,7 +32,7 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import Record, read_signed, write_signed
-from tightframe.lm.borrowing import behind_interface, left_as_found, unwrapped
+from tightframe.lm.hub import behind_interface, left_as_found, unwrapped
 from tightframe.lm.runs import Run
 from tightframe.moments.stream import Precision
 from tightframe.results import Header, Row, read_rows, write_rows

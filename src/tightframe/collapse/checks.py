@@ -16,8 +16,14 @@ from tightframe.corpus.sources import check_source
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_place, check_writable
 from tightframe.formats import kind_of
-from tightframe.lm.described import check_described, depth_of, positions_of
-from tightframe.lm.folders import check_model, check_tokenizer_known, with_tokenizer
+from tightframe.lm.folders import (
+    check_described,
+    check_model,
+    check_tokenizer_known,
+    depth_of,
+    positions_of,
+    with_tokenizer,
+)
 from tightframe.lm.runs import Run
 
 _PART = re.compile(r"\.part-\d+-of-\d+$")  # ends the name of a piece of a state

@@ -21,8 +21,7 @@ from tightframe.collapse.study import Progress
 from tightframe.collapse.subject import Model, Subject, Text
 from tightframe.collapse.values import Geometry
 from tightframe.collapse.words import known_words, words
-from tightframe.corpus.token_names import token_names
-from tightframe.corpus.tokenizer import vocab_size
+from tightframe.corpus.tokenizer import token_names, vocab_size
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError, printable
 from tightframe.files import whole_file

@@ -24,9 +24,8 @@ from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_toke
 from tightframe.lm.hub import digest_of, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
-from tightframe.lm.transformer import Transformer
+from tightframe.lm.transformer import Transformer, digest_of_weights
 from tightframe.lm.vocabulary import check_tokenizer
-from tightframe.lm.weights import digest_of_weights
 from tightframe.moments.distributed import World
 from tightframe.moments.stream import Precision
 from tightframe.settings import as_dict

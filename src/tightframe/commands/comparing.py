@@ -72,8 +72,7 @@ def compare(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.lm.described import check_described
-    from tightframe.lm.folders import check_model
+    from tightframe.lm.folders import check_described, check_model
     from tightframe.lm.runs import Run
     from tightframe.lm.sizes import check_device
     from tightframe.ntp.table import table_fingerprint

@@ -182,7 +182,7 @@ def train(
         Print one JSON object on standard output.
     """
     from tightframe.collapse import checks
-    from tightframe.lm.recipes import TrainSettings
+    from tightframe.lm.runs import TrainSettings
     from tightframe.lm.sizes import check_training
     from tightframe.settings import overrides, read_toml, resolve
 
@@ -193,7 +193,7 @@ def train(
     values = (read_toml(config) if config else {}) | overrides(set_ or [])
     settings = resolve(TrainSettings, values, source=str(config or "--set"))
     check_training(settings)
-    from tightframe.lm.training import train as train_model  # imports torch
+    from tightframe.lm.loop import train as train_model  # imports torch
 
     step_hooks = []
     if measure_every:

@@ -13,13 +13,12 @@ from tokenizers import Tokenizer
 from tightframe.corpus import splits, stories
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.blocks import Packed, Published, Whole
-from tightframe.corpus.encoding import BATCH_DOCUMENTS, bytes_of_first, encoded
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.readers import STRETCH_BYTES, ChatTemplate
 from tightframe.corpus.requested import check_request, layout_of
 from tightframe.corpus.sources import STORIES, Source, open_source
-from tightframe.corpus.splits import SplitText
+from tightframe.corpus.splits import BATCH_DOCUMENTS, SplitText, bytes_of_first, encoded
 from tightframe.corpus.tokens import SPLITS, ShardWriter, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256, whole_folder

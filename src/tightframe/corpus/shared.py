@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int, Int64
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tightframe.corpus.token_names import is_byte, marks_ends, token_bytes
+from tightframe.corpus.tokenizer import is_byte, marks_ends, token_bytes
 from tightframe.errors import UserError
 
 

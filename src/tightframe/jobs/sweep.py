@@ -19,8 +19,7 @@ from tightframe.files import exclusive
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.jobs.sweep_files import SWEEP, SweepSettings, read_sweep
 from tightframe.lm import hardware
-from tightframe.lm.recipes import TrainSettings
-from tightframe.lm.runs import Run
+from tightframe.lm.runs import Run, TrainSettings
 from tightframe.results import read_rows
 from tightframe.settings import read_toml, resolve, write_toml
 

@@ -11,7 +11,7 @@ import pydantic
 from tightframe.collapse.checks import check_measures, check_numbers, measure_names
 from tightframe.errors import UserError
 from tightframe.jobs.executors import cores
-from tightframe.lm.recipes import TrainSettings
+from tightframe.lm.runs import TrainSettings
 from tightframe.lm.sizes import check_sizes
 from tightframe.settings import read_toml, resolve
 

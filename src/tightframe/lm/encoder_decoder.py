@@ -20,16 +20,21 @@ from tightframe.formats import read_listed
 from tightframe.lm.interface import PRENORM, Batch, check_layers
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import (
+    CONFIG,
     MLP_RATIO,
     NORM_EPS,
+    REMEDY,
+    WEIGHTS,
     Block,
     Embedder,
     Linear,
     Transformer,
     draw_weights,
+    fill,
+    load_content,
+    save_weights,
     visible_keys,
 )
-from tightframe.lm.weights import CONFIG, REMEDY, WEIGHTS, fill, load_content, save_weights
 from tightframe.settings import resolve
 
 FORMAT = "tightframe-encoder-decoder-1"  # what config.json of a checkpoint folder says

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
-from tightframe.lm.described import POSITIONS
+from tightframe.lm.folders import POSITIONS
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
 from tightframe.lm.module_calls import PositionTables, module_calls, returning
 

@@ -1,4 +1,7 @@
-"""The one training loop, whatever is trained on whatever: it updates, logs, saves and resumes.
+"""The one training loop (update, log, save, resume), and the training of a corpus through it.
+
+`Loop` knows nothing of what is trained; next-token prediction on the tokens of a corpus is
+one use of it, and the injection of facts another.
 
 Axes: B rows of a batch.
 """
@@ -17,11 +20,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm import resume
-from tightframe.lm.adamw import AdamW
+from tightframe.files import exclusive
+from tightframe.lm import hardware, optimizer
 from tightframe.lm.interface import IGNORE, Batch
-from tightframe.lm.runs import RunFolder
+from tightframe.lm.loss import cross_entropy, evaluate
+from tightframe.lm.objectives import next_token
+from tightframe.lm.optimizer import AdamW
+from tightframe.lm.runs import Run, RunFolder, TrainSettings
+from tightframe.lm.schedule import Schedule
+from tightframe.lm.sizes import config_of
+from tightframe.lm.transformer import Transformer, save_checkpoint
 from tightframe.progress import bar
 
 # Called with the step, the model and the record whenever one has been written to the log.
@@ -37,23 +47,23 @@ class LoopSettings(Protocol):
     """What the loop reads of a run's settings; `lm.recipes.TrainSettings` says what each is."""
 
     @property
-    def learning_rate(self) -> float: ...  # noqa: D102
+    def learning_rate(self) -> float: ...
     @property
-    def weight_decay(self) -> float: ...  # noqa: D102
+    def weight_decay(self) -> float: ...
     @property
-    def betas(self) -> tuple[float, float]: ...  # noqa: D102
+    def betas(self) -> tuple[float, float]: ...
     @property
-    def eps(self) -> float: ...  # noqa: D102
+    def eps(self) -> float: ...
     @property
-    def clip(self) -> float: ...  # noqa: D102
+    def clip(self) -> float: ...
     @property
-    def log_every(self) -> int: ...  # noqa: D102
+    def log_every(self) -> int: ...
     @property
-    def save_every(self) -> int: ...  # noqa: D102
+    def save_every(self) -> int: ...
     @property
-    def precision(self) -> str: ...  # noqa: D102
+    def precision(self) -> str: ...
     @property
-    def device(self) -> str: ...  # noqa: D102
+    def device(self) -> str: ...
 
 
 @runtime_checkable
@@ -139,7 +149,7 @@ class Loop:
             weight_decay=settings.weight_decay,
         )
         sums = torch.zeros(3, dtype=torch.float64, device=settings.device)
-        self.progress = resume.Progress(sums)
+        self.progress = optimizer.Progress(sums)
         self.recorded = 0, 0.0  # tokens and seconds at the last record
         self.clock = 0.0  # when it was last read, in seconds
         self.cpu_clock = 0.0
@@ -148,7 +158,7 @@ class Loop:
     def finish(self) -> None:
         """Train from the newest state, or from the start, to the end."""
         run, progress, steps = self.run, self.progress, self.course.steps
-        resumed = resume.load_state(run.resume_folder, self.optimizer, progress)
+        resumed = optimizer.load_state(run.resume_folder, self.optimizer, progress)
         run.rewind(progress.step if resumed else -1)
         self.recorded = progress.tokens, progress.seconds
         self._start_clock()
@@ -226,7 +236,7 @@ class Loop:
 
     def _save_state(self) -> None:
         with self._clock_stopped():
-            resume.save_state(self.run.resume_folder, self.optimizer, self.progress)
+            optimizer.save_state(self.run.resume_folder, self.optimizer, self.progress)
 
     def _place(self) -> dict[str, Any]:
         step = self.progress.step
@@ -261,3 +271,86 @@ class Loop:
 def say(line: str) -> None:
     """A message to whoever watches, beside what a command prints."""
     print(line, file=sys.stderr)
+
+
+__all__ = ["Hook", "TrainSettings", "train"]
+
+
+def train(
+    settings: TrainSettings, *, hooks: Sequence[Hook] = (), step_hooks: Sequence[StepHook] = ()
+) -> Run:
+    """Train a model, or go on with a run that was interrupted; a finished one is left alone.
+
+    On a CPU an interrupted run ends with the bits of an uninterrupted one.
+
+    Args:
+        settings: Of the run; the same ones go on with it.
+        hooks: Called with each record of the log.
+        step_hooks: Called at each step, e.g. `CollapseCallback(...).step`.
+    """
+    shards = TokenShards.open(settings.tokens)
+    earlier = Run.open(settings.out) if (settings.out / "config.toml").exists() else None
+    settings = hardware.choose(settings, earlier.settings if earlier else None)
+    course = _Corpus(settings, shards)
+    with exclusive(settings.out, what="run"), hardware.prepared(settings.threads):
+        run = Run.claim(settings, course.facts())
+        if run.finished:
+            say(f"{run.path}: is finished already")
+        else:
+            Loop(run, settings, course, hooks=hooks, step_hooks=step_hooks).finish()
+        optimizer.clear_states(run.resume_folder)
+    return run
+
+
+class _Corpus:
+    """A course through the blocks of a corpus, a new order each epoch."""
+
+    def __init__(self, settings: TrainSettings, shards: TokenShards):
+        self.shards = shards
+        self.split = shards.split("train")
+        self.schedule = Schedule(settings, self.split.n_blocks)
+        config = config_of(settings, shards.vocab_size, shards.block)
+        rows = min(settings.batch, self.split.n_blocks)
+        needed = config.training_bytes(rows)
+        hardware.check_memory(needed, settings.device, what=config.sizes)
+        self.module = Transformer(config, seed=settings.seed, name=settings.out.resolve().name)
+        self.module.to(settings.device)
+        self.steps = self.schedule.steps
+        self.checkpoints = self.schedule.checkpoints
+        self.learning_rate = self.schedule.learning_rate
+
+    def facts(self) -> dict[str, Any]:
+        """The first line of the log."""
+        return {
+            "tokens": self.shards.fingerprint,
+            "tokens_name": self.shards.name,
+            "steps": self.steps,
+            "n_parameters": self.module.n_parameters,
+            **made_by(),
+        }
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        for rows in self.schedule.batches(step):
+            yield next_token(*self.split.rows(rows))
+
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
+        embeddings = self.module.embed(batch).flatten(0, 1)
+        targets = batch.targets.flatten()
+        return cross_entropy(embeddings, self.module.classifier, self.module.bias, targets)
+
+    def keep(self, folder: Path) -> dict[str, Any]:
+        """Validate, in float32, and keep the model."""
+        found = evaluate(self.module, self.shards.split("val"))
+        record = {
+            "val_loss": found.loss,
+            "val_accuracy": found.accuracy,
+            "val_perplexity": found.perplexity,
+        }
+        if (floor := self.shards.entropy_floor) is not None:
+            record["entropy_floor"] = floor["mean_conditional_entropy"]
+            record["realised_floor"] = floor["realised_nll"]
+        save_checkpoint(self.module, folder)
+        return record
+
+    def place(self, step: int) -> dict[str, Any]:
+        return {"epoch": round(self.schedule.epoch(step), 6)}

@@ -1,22 +1,28 @@
-"""Cross-entropy over a vocabulary without the matrix of all logits.
+"""Cross-entropy over a vocabulary without the matrix of all logits, and the loss on a split.
 
 The loss and both its gradients come from one pass over chunks of rows that stay in the processor's
 cache, so memory and time are those of three matrix products and little else. The backward pass
-only scales what is already there.
+only scales what is already there. Loss, accuracy and perplexity on a split take one pass, too.
 
-Axes: N positions, D embedding, V vocabulary, n labelled positions of a chunk.
+Axes: B rows of a batch, T positions, N positions of a batch in one row, D embedding, V vocabulary,
+n labelled positions of a chunk.
 """
 
+import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tightframe.lm.interface import IGNORE
+from tightframe.corpus.tokens import Split
+from tightframe.lm.hardware import exact_float32
+from tightframe.lm.interface import IGNORE, LanguageModel
+from tightframe.lm.objectives import next_token
 
 CHUNK_LOGITS = 2**20  # logits held at once: 4 MiB in float32, which fits a last-level cache
 ACCELERATOR_CHUNK_LOGITS = 2**26  # 256 MiB: large products keep a GPU busy
@@ -177,3 +183,57 @@ def _rows_at_once(embeddings: Tensor, vocabulary: int) -> int:
 def _chunks(embeddings: Tensor, vocabulary: int) -> Iterator[slice]:
     n, step = len(embeddings), max(1, _rows_at_once(embeddings, vocabulary))
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts the labelled positions of a split."""
+
+    loss: float  # mean cross-entropy, nats per token
+    accuracy: float  # share of positions whose label has the largest logit, in [0, 1]
+    n: int  # labelled positions
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the loss, at least 1; infinite where that overflows."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@torch.no_grad()
+def evaluate(model: LanguageModel, split: Split, *, batch_tokens: int = 2**14) -> Evaluation:
+    """Evaluate in the model's own precision, on its own device; sums are float64.
+
+    Args:
+        model: Any language model.
+        split: What it should predict; each position counts once.
+        batch_tokens: Tokens held at once; memory only, never the result.
+    """
+    device = model.classifier.device
+    total = torch.zeros(2, dtype=torch.float64, device=device)  # of losses, of hits
+    step = max(1, batch_tokens // split.block)
+    for start in range(0, split.n_blocks, step):
+        rows = range(start, min(start + step, split.n_blocks))
+        batch = next_token(*split.rows(rows)).to(device)
+        scores = score(
+            model.head,
+            model.embed(batch).flatten(0, 1),
+            batch.targets.flatten(),
+            n_classes=len(model.classifier),
+        )
+        total += torch.stack([scores.losses.double().sum(), scores.hits.double().sum()])
+    loss, accuracy = (total / split.n_labels).tolist()
+    return Evaluation(loss, accuracy, split.n_labels)
+
+
+@contextlib.contextmanager
+def measuring(model: LanguageModel) -> Iterator[None]:
+    """Without dropout and with the faster float32; as before at the end."""
+    training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with exact_float32():
+            yield
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(training)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tightframe.errors import UserError
-from tightframe.lm.recipes import TrainSettings
+from tightframe.lm.runs import TrainSettings
 
 WARMUP = 200  # steps, where nothing else is said; of a short run a tenth
 

@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from tightframe.corpus.manifest import read_manifest
 from tightframe.errors import UserError
 from tightframe.files import check_writable
-from tightframe.lm.recipes import TrainSettings
-from tightframe.lm.runs import Run
+from tightframe.lm.runs import Run, TrainSettings
 
 CHOICES = {"device": "auto", "precision": "auto", "threads": 0}  # what asks for a choice
 MOST_THREADS = 1024  # more than any machine has cores for one process; torch starts all of them

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
-from tightframe.corpus.token_names import token_names
-from tightframe.corpus.tokenizer import vocab_size
+from tightframe.corpus.tokenizer import token_names, vocab_size
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256

@@ -19,8 +19,8 @@ from torch import Tensor
 from tightframe.corpus.groups import Groups
 from tightframe.corpus.tokens import Split
 from tightframe.errors import UserError
-from tightframe.lm.evaluation import measuring
 from tightframe.lm.interface import PRENORM, LanguageModel
+from tightframe.lm.loss import measuring
 from tightframe.moments.ledger import Span
 from tightframe.moments.projection import Projection
 from tightframe.moments.reading import NEXT, Reader, Reading

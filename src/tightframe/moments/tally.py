@@ -6,8 +6,8 @@ Axes: N positions of a batch in one row, D embedding.
 from collections.abc import Collection, Mapping, Sequence
 
 from tightframe.corpus.tokens import Split
-from tightframe.lm.evaluation import measuring
 from tightframe.lm.interface import IGNORE, LanguageModel
+from tightframe.lm.loss import measuring
 from tightframe.moments.ledger import Span
 from tightframe.moments.nearest import Chooser, Extra, NearestMeans
 from tightframe.moments.reading import NEXT, Reading

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tightframe.errors import UserError
-from tightframe.lm.evaluation import measuring
 from tightframe.lm.interface import LanguageModel
+from tightframe.lm.loss import measuring
 from tightframe.ntp.predict import Prediction
 from tightframe.ntp.soft_labels import (
     SoftLabels,

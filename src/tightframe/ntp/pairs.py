@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Int, Int32, Int64, UInt64
 
-from tightframe.corpus.token_names import token_names
+from tightframe.corpus.tokenizer import token_names
 from tightframe.corpus.tokens import Split, TokenShards
 
 Line: TypeAlias = tuple[Int32[np.ndarray, "_"], Bool[np.ndarray, "_"]]

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tightframe.lm.adamw import AdamW
+from tightframe.lm.optimizer import AdamW
 from tightframe.ntp.soft_labels import (
     SoftLabels,
     excess,

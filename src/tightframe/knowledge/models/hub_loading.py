@@ -13,7 +13,7 @@ from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.knowledge.models.hub_base import Kind, LoRA, quietly
 from tightframe.lm.folders import check_loadable
-from tightframe.lm.pretrained import check_tensors
+from tightframe.lm.hub import check_tensors
 
 ADAPTERS = "adapter_model.safetensors"
 

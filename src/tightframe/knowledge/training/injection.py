@@ -26,7 +26,7 @@ from tightframe.knowledge.training.injection_runs import (
 )
 from tightframe.knowledge.training.lessons import Budget, Stream
 from tightframe.knowledge.training.starts import load, start
-from tightframe.lm import hardware, resume
+from tightframe.lm import hardware, optimizer
 from tightframe.lm.interface import Batch
 from tightframe.lm.loop import Hook, Loop, made_by, say
 from tightframe.lm.objectives import Example, collate
@@ -73,7 +73,7 @@ def inject(settings: InjectSettings, *, hooks: Sequence[Hook] = ()) -> Injection
             say(f"{run.path}: is finished already")
         else:
             Loop(run, settings, course, hooks=hooks).finish()
-        resume.clear(run.resume_folder)
+        optimizer.clear_states(run.resume_folder)
     return run
 
 

@@ -25,8 +25,7 @@ from tightframe.knowledge.models.arms import Arm, find_arm
 from tightframe.knowledge.training.lessons import Wordings
 from tightframe.knowledge.training.presets import preset
 from tightframe.lm.folders import check_loadable, check_model
-from tightframe.lm.recipes import Share
-from tightframe.lm.runs import RunFolder
+from tightframe.lm.runs import RunFolder, Share
 from tightframe.lm.sizes import (
     TransformerConfig,
     as_recorded,

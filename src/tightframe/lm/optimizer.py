@@ -1,0 +1,154 @@
+"""AdamW by torch's fused kernel, and the states that an unfinished run resumes from.
+
+torch's own `Optimizer` class imports the compiler when it is first made, which takes a second of
+every run. What is kept of a parameter has a name here, so that a state of the run is a dictionary
+of tensors.
+
+A state holds weights, optimizer and progress in one safetensors file with a digest of its content:
+it is either whole or refused. It is written before the previous one is removed, so that there is
+always one to resume from.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from tightframe.errors import UserError
+from tightframe.formats import Count, Record, TensorFormat
+
+
+class AdamW:
+    """Decoupled weight decay on matrices and embeddings, as `Trainer`: not on biases and norms.
+
+    Args:
+        model: Its parameters that require gradients are updated in place, from them.
+        betas: Decay of the running means of gradients and of their squares.
+        eps: Added to the root of the second mean.
+        weight_decay: A step takes `learning_rate * weight_decay` of a weight away.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, betas: tuple[float, float], eps: float, weight_decay: float
+    ):
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.first = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.second = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.steps = {name: p.new_zeros(()) for name, p in self.parameters.items()}
+
+    def update(self, learning_rate: float) -> None:
+        """Take one step along the gradients, then drop them; a parameter without one stays."""
+        given = {n: p for n, p in self.parameters.items() if p.grad is not None}
+        decayed = [name for name, parameter in given.items() if parameter.ndim >= 2]
+        others = [name for name, parameter in given.items() if parameter.ndim < 2]
+        for names, weight_decay in ((decayed, self.weight_decay), (others, 0.0)):
+            gradients = [self.parameters[name].grad for name in names]
+            with torch.no_grad():
+                adamw(
+                    [self.parameters[name] for name in names],
+                    [gradient for gradient in gradients if gradient is not None],
+                    [self.first[name] for name in names],
+                    [self.second[name] for name in names],
+                    [],
+                    [self.steps[name] for name in names],
+                    fused=True,
+                    amsgrad=False,
+                    beta1=self.betas[0],
+                    beta2=self.betas[1],
+                    lr=learning_rate,
+                    weight_decay=weight_decay,
+                    eps=self.eps,
+                    maximize=False,
+                )
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """What a training resumes from; the tensors themselves."""
+        return {
+            f"{kind}.{name}": value
+            for kind, kept in self._kept().items()
+            for name, value in kept.items()
+        }
+
+    def _kept(self) -> dict[str, dict[str, Tensor]]:
+        return {"first": self.first, "second": self.second, "steps": self.steps}
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come."""
+
+    sums: Tensor  # (3,) float64, since the last record: losses, gradient norms, updates
+    step: int = 0  # batches seen
+    tokens: int = 0  # labelled positions trained on
+    seconds: float = 0.0  # of training, without validation and saving
+    cpu_seconds: float = 0.0  # of this process' threads in the same time
+
+
+class ProgressFacts(Record):
+    """The numbers of a `Progress`."""
+
+    step: Count
+    tokens: Count
+    seconds: float
+    cpu_seconds: float
+
+
+FORMAT: TensorFormat[ProgressFacts] = TensorFormat(
+    "a state of a training",
+    ProgressFacts,
+    {"*": "*float* ..."},
+    remedy="remove it, and the run starts from an earlier state or anew",
+)
+
+
+def save_state(folder: Path, optimizer: AdamW, progress: Progress) -> None:
+    """Write a state of what is trained, then remove the earlier ones."""
+    numbers = {name: getattr(progress, name) for name in ProgressFacts.model_fields}
+    earlier = _states(folder)
+    path = folder / f"step-{progress.step}.safetensors"
+    FORMAT.write(path, _tensors(optimizer, progress), numbers)
+    for state in earlier:
+        if state != path:
+            state.unlink()
+
+
+def load_state(folder: Path, optimizer: AdamW, progress: Progress) -> bool:
+    """Put the newest state into the parameters, optimizer and progress; False if there is none."""
+    states = _states(folder)
+    if not states:
+        return False
+    found, numbers = FORMAT.read(states[-1])
+    ours = _tensors(optimizer, progress)
+    shapes, expected = ({n: x.shape for n, x in each.items()} for each in (found, ours))
+    if shapes != expected:
+        raise UserError(f"{states[-1]}: is of another model; {FORMAT.remedy}")
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(found[name])
+    for name, value in numbers:
+        setattr(progress, name, value)
+    return True
+
+
+def _tensors(optimizer: AdamW, progress: Progress) -> dict[str, Tensor]:
+    """What is trained, the optimizer's state and the sums: the tensors themselves."""
+    weights = {f"weight.{name}": value.detach() for name, value in optimizer.parameters.items()}
+    return weights | optimizer.state() | {"sums": progress.sums}
+
+
+def clear_states(folder: Path) -> None:
+    """Remove the states of a finished run."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _states(folder: Path) -> list[Path]:
+    """The states, oldest first."""
+    return sorted(folder.glob("step-*.safetensors"), key=lambda path: int(path.stem.split("-")[1]))
