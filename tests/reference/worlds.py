@@ -19,7 +19,7 @@ from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.tokens import TokenShards
 from tightframe.lm.hub import load_model
 from tightframe.lm.interface import IGNORE
-from tightframe.lm.training import TrainSettings, train
+from tightframe.lm.loop import TrainSettings, train
 from tightframe.moments.state import ClassMoments
 from tightframe.moments.stream import Stream
 
