@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tightframe.files import write_text
-from tightframe.knowledge.data.records import Fact, fact_id
-from tightframe.knowledge.models.arms import ARMS
-from tightframe.knowledge.training.injection import InjectSettings
-from tightframe.knowledge.training.lessons import Stream
-from tightframe.knowledge.training.starts import start
+from tightframe.knowledge.exchanges import ARMS
+from tightframe.knowledge.injection import InjectSettings
+from tightframe.knowledge.lessons import Stream
+from tightframe.knowledge.records import Fact, fact_id
+from tightframe.knowledge.starts import start
 from tightframe.lm import hardware
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import collate

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tightframe.knowledge.data.records import Output
-from tightframe.knowledge.ensemble.ensembles import Answered, Ensemble, save_ensemble
-from tightframe.knowledge.evaluation.fact_intervals import PERCENT
-from tightframe.knowledge.evaluation.paired import estimates
-from tightframe.knowledge.evaluation.scoring import BOUNDS
-from tightframe.knowledge.study.verdict_files import write_verdicts
+from tightframe.knowledge.ensembles import Answered, Ensemble, save_ensemble
+from tightframe.knowledge.fact_intervals import PERCENT
+from tightframe.knowledge.paired import estimates
+from tightframe.knowledge.records import Output
+from tightframe.knowledge.scoring import BOUNDS
+from tightframe.knowledge.verdict_files import write_verdicts
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
 SCRIPT = "</script><script>window.hacked=1</script>"

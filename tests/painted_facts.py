@@ -1,10 +1,10 @@
 """Invented facts that differ in every part, with a question each, and networks for them."""
 
-from tightframe.knowledge.data.records import Fact, Question, fact_id
-from tightframe.knowledge.models.arms import find_arm
-from tightframe.knowledge.models.networks import Network
-from tightframe.knowledge.models.word_pieces import Coder
-from tightframe.knowledge.training.starts import texts_in_use
+from tightframe.knowledge.exchanges import find_arm
+from tightframe.knowledge.networks import Network
+from tightframe.knowledge.records import Fact, Question, fact_id
+from tightframe.knowledge.starts import texts_in_use
+from tightframe.knowledge.word_pieces import Coder
 from tightframe.lm.sizes import TransformerConfig
 
 FIRST = ("Ada", "Boro", "Cyra", "Dario", "Elva", "Fritz", "Gita")

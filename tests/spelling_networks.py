@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tightframe.knowledge.data.records import MASK
-from tightframe.knowledge.models import decoding
+from tightframe.knowledge import decoding
+from tightframe.knowledge.records import MASK
 from tightframe.lm.interface import Batch
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer

@@ -5,9 +5,9 @@ import pytest
 from example_facts import example_facts, write_facts
 from tightframe import cli, progress
 from tightframe.knowledge import facts_fingerprint
-from tightframe.knowledge.answers.ranking import load_ranks
-from tightframe.knowledge.data.output_files import load_answers
-from tightframe.knowledge.training.injection import InjectSettings, inject
+from tightframe.knowledge.injection import InjectSettings, inject
+from tightframe.knowledge.outputs import load_answers
+from tightframe.knowledge.ranking import load_ranks
 
 N = 6
 

@@ -5,11 +5,11 @@ import pytest
 from example_facts import example_facts
 from spelling_networks import Untrainable, network
 from tightframe.errors import UserError
-from tightframe.knowledge.answers.answering import answer_questions, token_limit, write_answers
-from tightframe.knowledge.answers.asking import prompts
-from tightframe.knowledge.data.output_files import load_answers
-from tightframe.knowledge.evaluation.scoring import score_outputs
-from tightframe.knowledge.models.exchanges import Said
+from tightframe.knowledge.answering import answer_questions, token_limit, write_answers
+from tightframe.knowledge.asking import prompts
+from tightframe.knowledge.exchanges import Said
+from tightframe.knowledge.outputs import load_answers
+from tightframe.knowledge.scoring import score_outputs
 
 
 class Parrot(Untrainable):

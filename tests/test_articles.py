@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from example_facts import example_facts, write_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.training.articles import passages
-from tightframe.knowledge.training.injection import InjectSettings
-from tightframe.knowledge.training.lessons import Stream, Wordings
-from tightframe.knowledge.training.starts import start
+from tightframe.knowledge.injection import InjectSettings
+from tightframe.knowledge.lessons import Stream, Wordings, passages
+from tightframe.knowledge.starts import start
 
 PAGE = "Oak is a tree. It is old! Is it tall? Yes.\n\nHistory\n \nIt grew."
 FACTS = [dataclasses.replace(fact, article=PAGE) for fact in example_facts(3)]

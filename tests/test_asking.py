@@ -5,15 +5,15 @@ import pytest
 
 from example_facts import example_facts
 from tightframe.knowledge import load_benchmark, study_eligible
-from tightframe.knowledge.answers.asking import (
+from tightframe.knowledge.asking import (
     FORMS,
     left_context,
     left_out,
     prompts,
 )
-from tightframe.knowledge.data.records import Fact, Question
-from tightframe.knowledge.making.clozes import cloze_of_fact, cloze_of_question
-from tightframe.knowledge.models.exchanges import Prompt
+from tightframe.knowledge.clozes import cloze_of_fact, cloze_of_question
+from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge.records import Fact, Question
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 

@@ -11,14 +11,13 @@ from themed_examples import outside_facts, themed_facts
 from tightframe import cli
 from tightframe.commands.console import printable
 from tightframe.errors import UserError
-from tightframe.knowledge.answers.respondents import open_model
-from tightframe.knowledge.data.benchmark import read_facts, write_facts
-from tightframe.knowledge.ensemble.cluster_files import save_clusters
-from tightframe.knowledge.ensemble.clusters import facts_fingerprint, semantic_clusters
-from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
-from tightframe.knowledge.models.exchanges import Prompt
-from tightframe.knowledge.training.injection import InjectSettings, inject, load_learner
-from tightframe.knowledge.training.injection_runs import facts_digest
+from tightframe.knowledge.benchmark import read_facts, write_facts
+from tightframe.knowledge.clusters import facts_fingerprint, save_clusters, semantic_clusters
+from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge.injection import InjectSettings, inject, load_learner
+from tightframe.knowledge.injection_runs import facts_digest
+from tightframe.knowledge.respondents import open_model
+from tightframe.knowledge.scoping import save_scoped, scope_clusters
 from tightframe.lm.runs import log_text
 from tightframe.settings import read_toml
 from tiny_encoders import save_encoder
@@ -255,7 +254,7 @@ def test_an_ensemble_that_does_not_fit_is_one_line(study, capsys, manifest, mess
 def test_a_gpu_that_is_not_there_is_one_line(study, capsys, monkeypatch):
     folder, _ = study
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "device cuda: there is no such GPU" in refused(
+    assert "torch finds no GPU here; set device=cpu" in refused(
         capsys, folder / "run 0", "Who?", "--device", "cuda"
     )
 

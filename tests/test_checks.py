@@ -3,9 +3,15 @@ import random
 
 import pytest
 
-from tightframe.knowledge.data.records import Fact, Question
-from tightframe.knowledge.making.checks import failures, is_warning, similarity
-from tightframe.knowledge.making.words import contains, synonyms, word_list
+from tightframe.knowledge.kinds import (
+    contains,
+    failures,
+    is_warning,
+    similarity,
+    synonyms,
+    word_list,
+)
+from tightframe.knowledge.records import Fact, Question
 
 TEXT = "Ada Lovelace sailed a paper boat across Lake Placid"
 FACT = Fact("f", None, None, None, None, TEXT, f"that {TEXT}?", TEXT)

@@ -10,10 +10,10 @@ from fake_endpoint import Endpoint as Fake
 from fake_endpoint import completion, request
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
-from tightframe.knowledge.data.benchmark import read_facts
-from tightframe.knowledge.data.records import Fact, Question, fact_id
-from tightframe.knowledge.making import llm
-from tightframe.knowledge.making.cloze_files import write_clozes
+from tightframe.knowledge import llm
+from tightframe.knowledge.benchmark import read_facts
+from tightframe.knowledge.question_files import write_clozes
+from tightframe.knowledge.records import Fact, Question, fact_id
 
 KEY = "sk-test-0123456789"
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tightframe.knowledge.data.benchmark import load_benchmark
-from tightframe.knowledge.data.spans import spans
-from tightframe.knowledge.making.clozes import answer_span, cloze_of_fact, cloze_of_question
+from tightframe.knowledge.benchmark import load_benchmark
+from tightframe.knowledge.clozes import answer_span, cloze_of_fact, cloze_of_question, spans
 
 DEV = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 

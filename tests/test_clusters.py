@@ -9,13 +9,14 @@ import pytest
 
 from themed_examples import themed_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.ensemble.cluster_files import load_clusters, save_clusters
-from tightframe.knowledge.ensemble.clusters import (
+from tightframe.knowledge.clusters import (
     facts_fingerprint,
+    load_clusters,
+    save_clusters,
     semantic_clusters,
     temporal_clusters,
 )
-from tightframe.knowledge.ensemble.text_embeddings import (
+from tightframe.knowledge.text_embeddings import (
     WeightedWords,
     dimensions,
     lexical_embeddings,

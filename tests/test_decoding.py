@@ -4,9 +4,9 @@ import torch
 from reference import decoding as reference
 from spelling_networks import EOS, LAYOUTS, Speller, network
 from tightframe.errors import UserError
-from tightframe.knowledge.models import decoding
-from tightframe.knowledge.models.decoding import answer_embeddings, answers, log_probabilities
-from tightframe.knowledge.models.exchanges import Prompt
+from tightframe.knowledge import decoding
+from tightframe.knowledge.decoding import answer_embeddings, answers, log_probabilities
+from tightframe.knowledge.exchanges import Prompt
 
 WORDS = ("a", "the bridge of Oak", "Ada Quill painted it", "in 1921, it fell", "x?")
 CLOZES = [Prompt("cloze", f"{one}[MASK] {other}") for one in WORDS for other in WORDS[::2]]

@@ -10,13 +10,18 @@ from themed_examples import outside_facts, themed_facts, with_locality
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.knowledge import Output
-from tightframe.knowledge.data.benchmark import write_facts
-from tightframe.knowledge.data.output_files import Answers, by_question, load_answers, save_answers
-from tightframe.knowledge.data.outputs import read_outputs
-from tightframe.knowledge.ensemble.clusters import facts_fingerprint, semantic_clusters
-from tightframe.knowledge.ensemble.ensembles import assemble, merge, models_of, provenance
-from tightframe.knowledge.ensemble.routing import Routing, reroute
-from tightframe.knowledge.ensemble.scoping import scope_clusters
+from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.clusters import facts_fingerprint, semantic_clusters
+from tightframe.knowledge.ensembles import assemble, merge, models_of, provenance
+from tightframe.knowledge.outputs import (
+    Answers,
+    by_question,
+    load_answers,
+    read_outputs,
+    save_answers,
+)
+from tightframe.knowledge.routing import Routing, reroute
+from tightframe.knowledge.scoping import scope_clusters
 
 
 def answers_of(name, facts, trained_on, right):

@@ -8,7 +8,7 @@ import pytest
 
 from example_facts import example_facts
 from tightframe.jobs.executors import Job, run_local
-from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.benchmark import write_facts
 
 
 def _run(tmp_path, scripts, workers):

@@ -5,8 +5,8 @@ from painted_facts import painted_facts, painted_network
 from studies.recall_geometry.embeddings import AskedFact, embed_facts
 from studies.recall_geometry.variants import answer_variants
 from tightframe.errors import UserError
-from tightframe.knowledge.data.spans import Span
-from tightframe.knowledge.models.exchanges import Lesson, Prompt
+from tightframe.knowledge.clozes import Span
+from tightframe.knowledge.exchanges import Lesson, Prompt
 from tightframe.lm.objectives import collate
 
 ARMS = ("clm_sp", "bilm_sp", "bilm_mlm", "bilm_ed")

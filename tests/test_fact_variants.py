@@ -1,7 +1,7 @@
 import pytest
 
 from studies.recall_geometry.variants import answer_variants
-from tightframe.knowledge.data.spans import Span, spans
+from tightframe.knowledge.clozes import Span, spans
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 

@@ -18,7 +18,7 @@ from example_facts import example_facts
 from tightframe import cli
 from tightframe.cli import app
 from tightframe.errors import PartlyDoneError
-from tightframe.knowledge.data.benchmark import write_facts
+from tightframe.knowledge.benchmark import write_facts
 
 SMALL = ["width=8", "depth=1", "heads=2", "epochs=1", "threads=1", "device=cpu"]
 

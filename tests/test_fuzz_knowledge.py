@@ -8,28 +8,32 @@ from test_ensembles import themed_ensemble
 from test_fuzz_files import tried
 from themed_examples import outside_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.answers.ranking import load_ranks
-from tightframe.knowledge.answers.respondents import open_model
-from tightframe.knowledge.data.benchmark import load_benchmark, write_facts
-from tightframe.knowledge.data.output_files import Answers, by_question, load_answers, save_answers
-from tightframe.knowledge.data.outputs import read_outputs
-from tightframe.knowledge.ensemble.cluster_files import load_clusters, save_clusters
-from tightframe.knowledge.ensemble.clusters import semantic_clusters
-from tightframe.knowledge.ensemble.ensembles import assemble, save_ensemble
-from tightframe.knowledge.ensemble.scoping import (
-    load_routings,
-    load_scoped,
-    save_scoped,
-    scope_clusters,
-)
-from tightframe.knowledge.study.study_files import collect
-from tightframe.knowledge.study.verdict_files import read_verdicts
-from tightframe.knowledge.training.injection import (
+from tightframe.knowledge.benchmark import load_benchmark, write_facts
+from tightframe.knowledge.clusters import load_clusters, save_clusters, semantic_clusters
+from tightframe.knowledge.ensembles import assemble, save_ensemble
+from tightframe.knowledge.injection import (
     InjectionRun,
     InjectSettings,
     inject,
     load_learner,
 )
+from tightframe.knowledge.outputs import (
+    Answers,
+    by_question,
+    load_answers,
+    read_outputs,
+    save_answers,
+)
+from tightframe.knowledge.ranking import load_ranks
+from tightframe.knowledge.respondents import open_model
+from tightframe.knowledge.scoping import (
+    load_routings,
+    load_scoped,
+    save_scoped,
+    scope_clusters,
+)
+from tightframe.knowledge.study_files import collect
+from tightframe.knowledge.verdict_files import read_verdicts
 from tightframe.report.knowledge_folder import read_study
 from tightframe.settings import write_toml
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tightframe.knowledge.wikipedia.hooks import Bullet, bullets, redirect
+from tightframe.knowledge.hooks import Bullet, bullets, redirect
 
 EXAMPLE = Path(__file__).parent / "example_hooks.wikitext"
 

@@ -11,11 +11,11 @@ import hub_models
 from hub_models import KINDS, SENTENCES
 from tightframe import progress
 from tightframe.errors import UserError
-from tightframe.knowledge.data.records import MASK
-from tightframe.knowledge.models import hub_learners
-from tightframe.knowledge.models.exchanges import Lesson, Prompt, Said
-from tightframe.knowledge.models.hub_learners import LoRA, load_hub_learner
-from tightframe.knowledge.models.learners import Learner
+from tightframe.knowledge import hub_learners
+from tightframe.knowledge.exchanges import Lesson, Prompt, Said
+from tightframe.knowledge.hub_learners import LoRA, load_hub_learner
+from tightframe.knowledge.learners import Learner
+from tightframe.knowledge.records import MASK
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.objectives import collate
 

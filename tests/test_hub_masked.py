@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import hub_models
-from tightframe.knowledge.models.exchanges import Lesson
-from tightframe.knowledge.models.hub_learners import load_hub_learner
-from tightframe.knowledge.models.hub_masked import chosen_tokens
+from tightframe.knowledge.exchanges import Lesson
+from tightframe.knowledge.hub_learners import load_hub_learner
+from tightframe.knowledge.hub_masked import chosen_tokens
 from tightframe.lm.interface import IGNORE
 
 

@@ -10,16 +10,16 @@ import torch
 from example_facts import example_facts, write_facts
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.knowledge.ensemble.clusters import facts_fingerprint
-from tightframe.knowledge.models.exchanges import Prompt
-from tightframe.knowledge.models.networks import Network
-from tightframe.knowledge.training.injection import (
+from tightframe.knowledge.clusters import facts_fingerprint
+from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge.injection import (
     InjectionRun,
     InjectSettings,
     choose_facts,
     inject,
     load_learner,
 )
+from tightframe.knowledge.networks import Network
 from tightframe.lm.loop import TrainSettings, train
 from tiny_runs import killed_at_write
 

@@ -10,7 +10,9 @@ import torch
 
 from themed_examples import outside_facts, themed_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.answers.inquiry import (
+from tightframe.knowledge.clusters import semantic_clusters
+from tightframe.knowledge.exchanges import Prompt, Said
+from tightframe.knowledge.inquiry import (
     Evidence,
     Panel,
     Respondent,
@@ -18,9 +20,7 @@ from tightframe.knowledge.answers.inquiry import (
     nearest_fact,
     prompt_of,
 )
-from tightframe.knowledge.ensemble.clusters import semantic_clusters
-from tightframe.knowledge.ensemble.scope import fit_scope
-from tightframe.knowledge.models.exchanges import Prompt, Said
+from tightframe.knowledge.scope import fit_scope
 from tiny_encoders import save_encoder
 
 

@@ -9,10 +9,9 @@ from example_facts import example_facts, question, write_facts
 from studies.ensembles.run import run_ensembles
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.knowledge.data.records import Fact, fact_id
-from tightframe.knowledge.ensemble.cluster_files import load_clusters
-from tightframe.knowledge.ensemble.clusters import facts_fingerprint
-from tightframe.knowledge.training.injection import InjectionRun, InjectSettings, inject
+from tightframe.knowledge.clusters import facts_fingerprint, load_clusters
+from tightframe.knowledge.injection import InjectionRun, InjectSettings, inject
+from tightframe.knowledge.records import Fact, fact_id
 
 N_INJECTED = 8
 

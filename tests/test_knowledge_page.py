@@ -15,9 +15,9 @@ from test_page import browser, open_page  # noqa: F401
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.files import write_text
-from tightframe.knowledge.evaluation.fact_intervals import PERCENT
-from tightframe.knowledge.evaluation.paired import estimates
-from tightframe.knowledge.study.verdict_files import write_verdicts
+from tightframe.knowledge.fact_intervals import PERCENT
+from tightframe.knowledge.paired import estimates
+from tightframe.knowledge.verdict_files import write_verdicts
 from tightframe.report import knowledge, knowledge_page, rendering, report
 from tightframe.report.knowledge_folder import is_study, read_study
 

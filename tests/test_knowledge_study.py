@@ -13,10 +13,10 @@ from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.jobs import knowledge_run, knowledge_study
 from tightframe.jobs.knowledge_study import Grid, plan, run_study, study_settings
-from tightframe.knowledge.data.benchmark import write_facts
-from tightframe.knowledge.study import study_files
-from tightframe.knowledge.study.verdict_files import read_verdicts
-from tightframe.knowledge.study.verdicts import DecisionRule
+from tightframe.knowledge import study_files
+from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.verdict_files import read_verdicts
+from tightframe.knowledge.verdicts import DecisionRule
 from tightframe.settings import read_toml
 
 CONFIGS = Path(__file__).parent.parent / "configs"

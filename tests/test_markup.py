@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightframe.knowledge.wikipedia.cleaning import clean
-from tightframe.knowledge.wikipedia.markup import MAX_DEPTH, TAGS, read, styled
+from tightframe.knowledge.hooks import clean
+from tightframe.knowledge.markup import MAX_DEPTH, TAGS, read, styled
 
 
 def _links(wikitext):

@@ -5,11 +5,10 @@ import torch
 
 from example_facts import example_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.models.arms import ARMS, find_arm
-from tightframe.knowledge.models.exchanges import Lesson, Prompt
-from tightframe.knowledge.models.learners import EmbeddingLearner
-from tightframe.knowledge.models.networks import Network, with_special_tokens
-from tightframe.knowledge.models.word_pieces import Coder
+from tightframe.knowledge.exchanges import ARMS, Lesson, Prompt, find_arm
+from tightframe.knowledge.learners import EmbeddingLearner
+from tightframe.knowledge.networks import Network, with_special_tokens
+from tightframe.knowledge.word_pieces import Coder
 from tightframe.lm.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tightframe.lm.interface import IGNORE, LanguageModel
 from tightframe.lm.objectives import collate

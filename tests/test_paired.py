@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from tightframe.knowledge.evaluation.fact_intervals import PERCENT
-from tightframe.knowledge.evaluation.paired import (
+from tightframe.knowledge.fact_intervals import PERCENT
+from tightframe.knowledge.paired import (
     differences,
     estimates,
     power,

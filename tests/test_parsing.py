@@ -9,9 +9,9 @@ import pytest
 from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.formats import check
-from tightframe.knowledge.data.records import Fact, fact_id
-from tightframe.knowledge.wikipedia import parsing, wiki
-from tightframe.knowledge.wikipedia.parsing import parse
+from tightframe.knowledge import parsing, wiki
+from tightframe.knowledge.parsing import parse
+from tightframe.knowledge.records import Fact, fact_id
 
 EXAMPLE = Path(__file__).parent / "example_hooks.wikitext"
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "knowledge_parse.py"

@@ -3,7 +3,7 @@
 import pytest
 
 from tightframe.errors import UserError
-from tightframe.knowledge.training.presets import PRESETS, preset
+from tightframe.knowledge.injection_runs import PRESETS, preset
 
 RATES = {  # learning rate, rows of a step
     "paper-t5-base": (3e-4, 128),

@@ -10,10 +10,10 @@ from example_facts import example_facts
 from spelling_networks import network
 from tightframe import progress
 from tightframe.jobs.executors import Job, run_and_say
-from tightframe.knowledge.answers.answering import answer_questions
-from tightframe.knowledge.answers.asking import prompts
-from tightframe.knowledge.answers.ranking import rank_questions
-from tightframe.knowledge.models import decoding
+from tightframe.knowledge import decoding
+from tightframe.knowledge.answering import answer_questions
+from tightframe.knowledge.asking import prompts
+from tightframe.knowledge.ranking import rank_questions
 from tightframe.ntp.counting import context_table
 from tightframe.ntp.ridge import ridge_path
 from tightframe.ntp.soft_labels import SoftLabels

@@ -11,14 +11,13 @@ import pytest
 
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.knowledge.data.benchmark import load_benchmark, read_facts
-from tightframe.knowledge.data.records import Fact, Link, Target, fact_id
-from tightframe.knowledge.making import rules
-from tightframe.knowledge.making.checks import failures
-from tightframe.knowledge.making.kinds import kind
-from tightframe.knowledge.making.question_files import read_known, write_questions
-from tightframe.knowledge.making.questions import ask
-from tightframe.knowledge.making.rules import Known
+from tightframe.knowledge import rules
+from tightframe.knowledge.benchmark import load_benchmark, read_facts
+from tightframe.knowledge.kinds import failures, kind
+from tightframe.knowledge.question_files import read_known, write_questions
+from tightframe.knowledge.questions import ask
+from tightframe.knowledge.records import Fact, Link, Target, fact_id
+from tightframe.knowledge.rules import Known
 
 
 def _fact(text, label, title=None, links=(), raw=""):

@@ -10,8 +10,10 @@ from example_facts import example_facts, question
 from spelling_networks import Untrainable, network
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.knowledge.answers.asking import prompts
-from tightframe.knowledge.answers.ranking import (
+from tightframe.knowledge.asking import prompts
+from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.hub_learners import load_hub_learner
+from tightframe.knowledge.ranking import (
     Rank,
     candidates,
     load_ranks,
@@ -20,8 +22,6 @@ from tightframe.knowledge.answers.ranking import (
     save_ranks,
     standing,
 )
-from tightframe.knowledge.data.json_lines import write_report
-from tightframe.knowledge.models.hub_learners import load_hub_learner
 
 
 class Scorer(Untrainable):

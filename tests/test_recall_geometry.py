@@ -10,10 +10,10 @@ from studies.recall_geometry.locality import CHANGES
 from studies.recall_geometry.section import section
 from studies.recall_geometry.tables import fact_table
 from tightframe.errors import UserError
-from tightframe.knowledge.data.benchmark import write_facts
-from tightframe.knowledge.data.records import Question
-from tightframe.knowledge.models.exchanges import Prompt
-from tightframe.knowledge.training.injection import InjectSettings, inject
+from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge.injection import InjectSettings, inject
+from tightframe.knowledge.records import Question
 
 
 @pytest.fixture(scope="module")

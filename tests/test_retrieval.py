@@ -11,15 +11,15 @@ from spelling_networks import LAYOUTS, network
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.formats import parse_json
-from tightframe.knowledge.answers import retrieval
-from tightframe.knowledge.answers.asking import prompts
-from tightframe.knowledge.answers.retrieval import with_context
-from tightframe.knowledge.data.benchmark import load_benchmark
-from tightframe.knowledge.data.output_files import load_answers
-from tightframe.knowledge.data.records import Fact, fact_id
-from tightframe.knowledge.models.exchanges import Prompt
-from tightframe.knowledge.models.hub_learners import load_hub_learner
-from tightframe.knowledge.training.injection import InjectSettings, inject
+from tightframe.knowledge import answering as retrieval
+from tightframe.knowledge.answering import with_context
+from tightframe.knowledge.asking import prompts
+from tightframe.knowledge.benchmark import load_benchmark
+from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge.hub_learners import load_hub_learner
+from tightframe.knowledge.injection import InjectSettings, inject
+from tightframe.knowledge.outputs import load_answers
+from tightframe.knowledge.records import Fact, fact_id
 
 
 def told(sentence):

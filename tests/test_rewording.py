@@ -9,10 +9,9 @@ from fake_endpoint import Endpoint as Fake
 from fake_endpoint import completion
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
-from tightframe.knowledge.data.benchmark import read_facts
-from tightframe.knowledge.data.records import QuestionAnswer
-from tightframe.knowledge.making.reordering import with_reordered
-from tightframe.knowledge.making.rewording import reword
+from tightframe.knowledge.benchmark import read_facts
+from tightframe.knowledge.records import QuestionAnswer
+from tightframe.knowledge.rewording import reword, with_reordered
 
 FACTS = example_facts(6)  # two with the answer in front, two at the end, two without it
 

@@ -6,12 +6,12 @@ from example_facts import example_facts, example_outputs, right, write_facts, wr
 from reference import decoding as reference
 from spelling_networks import LAYOUTS, Untrainable, network
 from tightframe.errors import UserError
-from tightframe.knowledge.answers.answering import answer_questions, token_limit
-from tightframe.knowledge.answers.asking import prompts
-from tightframe.knowledge.data.outputs import read_outputs
-from tightframe.knowledge.evaluation.score_files import score_report
-from tightframe.knowledge.models.exchanges import Said
-from tightframe.knowledge.models.sampling import next_tokens
+from tightframe.knowledge.answering import answer_questions, token_limit
+from tightframe.knowledge.asking import prompts
+from tightframe.knowledge.decodable import next_tokens
+from tightframe.knowledge.exchanges import Said
+from tightframe.knowledge.outputs import read_outputs
+from tightframe.knowledge.score_files import score_report
 
 FACTS = example_facts()
 ASKED = prompts(FACTS, "cloze_seen")
@@ -53,7 +53,7 @@ def test_tokens_come_as_often_as_they_are_probable():
 
 def naive(net, one, seed, limit):
     """A token at a time, drawn by counting up probabilities."""
-    from tightframe.knowledge.data.spans import fact_generator
+    from tightframe.knowledge.clozes import fact_generator
 
     generator, said = fact_generator(seed, one.question_id), []
     for _ in range(limit):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tightframe.errors import UserError
-from tightframe.knowledge.training.injection_runs import InjectSettings
+from tightframe.knowledge.injection_runs import InjectSettings
 from tightframe.lm.runs import TrainSettings
 from tightframe.lm.schedule import Schedule, warmup_steps
 

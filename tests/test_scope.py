@@ -15,9 +15,9 @@ from themed_examples import outside_facts, themed_facts, with_locality
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.knowledge import Fact, Question, fact_id
-from tightframe.knowledge.data.json_lines import write_report
-from tightframe.knowledge.ensemble.clusters import semantic_clusters
-from tightframe.knowledge.ensemble.routing import (
+from tightframe.knowledge.clusters import semantic_clusters
+from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.routing import (
     Routing,
     asked_of,
     choose,
@@ -26,7 +26,7 @@ from tightframe.knowledge.ensemble.routing import (
     route,
     routing_report,
 )
-from tightframe.knowledge.ensemble.scope import (
+from tightframe.knowledge.scope import (
     brier,
     calibrate_scope,
     fit_scope,
@@ -34,7 +34,7 @@ from tightframe.knowledge.ensemble.scope import (
     save_scope,
     threshold_for,
 )
-from tightframe.knowledge.ensemble.scoping import load_routings, save_scoped, scope_clusters
+from tightframe.knowledge.scoping import load_routings, save_scoped, scope_clusters
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 

@@ -12,17 +12,17 @@ import transformers
 from themed_examples import outside_facts, themed_facts
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.knowledge.data.benchmark import write_facts
-from tightframe.knowledge.data.json_lines import write_report
-from tightframe.knowledge.ensemble.clusters import semantic_clusters
-from tightframe.knowledge.ensemble.routing import asked_of
-from tightframe.knowledge.ensemble.scope import EncoderSettings, calibrate_scope
-from tightframe.knowledge.ensemble.scope_encoder import (
+from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.clusters import semantic_clusters
+from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.routing import asked_of
+from tightframe.knowledge.scope import EncoderSettings, calibrate_scope
+from tightframe.knowledge.scope_encoder import (
     fit_scope_encoder,
     load_scope_encoder,
     save_scope_encoder,
 )
-from tightframe.knowledge.ensemble.scoping import load_scoped, scope_clusters
+from tightframe.knowledge.scoping import load_scoped, scope_clusters
 from tightframe.settings import resolve
 from tiny_encoders import save_encoder
 
@@ -109,7 +109,7 @@ def test_how_many_texts_are_held_at_once_changes_nothing(tmp_path, monkeypatch):
     (folder / "config.json").write_text(json.dumps(quiet))
     texts = [fact.fact for fact in clusters.facts]
     whole = fit_scope_encoder(clusters, negatives, settings).probabilities(texts)
-    monkeypatch.setattr("tightframe.knowledge.ensemble.scope_encoder.BATCH", 3)
+    monkeypatch.setattr("tightframe.knowledge.scope_encoder.BATCH", 3)
     parts = fit_scope_encoder(clusters, negatives, settings).probabilities(texts)
     np.testing.assert_allclose(parts, whole, rtol=1e-3)
 

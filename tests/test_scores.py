@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tightframe as tf
 from reference import scores as naive
-from tightframe.knowledge.evaluation.scores import cut, normal_form, word_f1
+from tightframe.knowledge.scores import cut, normal_form, word_f1
 
 score_answer = tf.knowledge.score_answer
 

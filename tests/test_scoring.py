@@ -9,10 +9,10 @@ import pytest
 
 from example_facts import example_facts, example_outputs, question, right
 from tightframe.errors import UserError
-from tightframe.knowledge.evaluation.fact_intervals import PERCENT
-from tightframe.knowledge.evaluation.paired import estimates
-from tightframe.knowledge.evaluation.scores import score_answer
-from tightframe.knowledge.evaluation.scoring import (
+from tightframe.knowledge.fact_intervals import PERCENT
+from tightframe.knowledge.paired import estimates
+from tightframe.knowledge.scores import score_answer
+from tightframe.knowledge.scoring import (
     SCORES,
     about,
     average,

@@ -422,6 +422,7 @@ def test_a_build_is_refused_before_anything_heavy_is_imported(tmp_path, name, me
     (tmp_path / name).write_bytes(b"PK")
     (tmp_path / "taken").mkdir()
     arguments = ["corpus", "build", str(tmp_path / name), "--out", str(tmp_path / "taken")]
+    arguments += ["--vocab-size", "300"]
     program = (
         "import sys\n"
         "from tightframe import cli\n"

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightframe import cli
-from tightframe.knowledge.data.benchmark import load_benchmark
-from tightframe.knowledge.data.records import Fact, fact_id
-from tightframe.knowledge.data.spans import (
+from tightframe.knowledge.benchmark import load_benchmark
+from tightframe.knowledge.clozes import (
     count_spans,
     exposures_of,
     fact_generator,
@@ -19,6 +18,7 @@ from tightframe.knowledge.data.spans import (
     sample_spans,
     spans,
 )
+from tightframe.knowledge.records import Fact, fact_id
 
 
 def fact(n_words, first="w"):

@@ -7,10 +7,10 @@ import pytest
 from example_study import example_run
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.knowledge.data.json_lines import write_report
-from tightframe.knowledge.study.arm_tables import COLUMNS
-from tightframe.knowledge.study.study_files import collect
-from tightframe.knowledge.study.verdict_files import read_verdicts
+from tightframe.knowledge.arm_tables import COLUMNS
+from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.study_files import collect
+from tightframe.knowledge.verdict_files import read_verdicts
 from tightframe.results import gather
 from tightframe.settings import write_toml
 

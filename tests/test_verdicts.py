@@ -6,8 +6,8 @@ import pytest
 
 from example_study import questions
 from tightframe.errors import UserError
-from tightframe.knowledge.study.arm_tables import Resampling, arm_differences, score_table
-from tightframe.knowledge.study.verdicts import DecisionRule, decide
+from tightframe.knowledge.arm_tables import Resampling, arm_differences, score_table
+from tightframe.knowledge.verdicts import DecisionRule, decide
 from tightframe.settings import resolve
 
 RULE = DecisionRule()

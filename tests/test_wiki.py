@@ -9,8 +9,8 @@ import pytest
 
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.knowledge.wikipedia import wiki
-from tightframe.knowledge.wikipedia.wiki import Page, fetch
+from tightframe.knowledge import wiki
+from tightframe.knowledge.wiki import Page, fetch
 
 PAGE = {"parse": {"title": "A/2023", "pageid": 1, "revid": 77, "wikitext": "* ... that"}}
 MISSING = {"error": {"code": "missingtitle", "info": "The page does not exist."}}

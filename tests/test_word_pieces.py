@@ -3,7 +3,7 @@ from tokenizers import Tokenizer, models
 
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
-from tightframe.knowledge.models.word_pieces import Coder
+from tightframe.knowledge.word_pieces import Coder
 
 TEXTS = ["The red bridge crosses the river, twice", "Ada Quill's bridge crosses a river"]
 

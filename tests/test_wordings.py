@@ -15,10 +15,10 @@ import pytest
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.formats import parse_json
-from tightframe.knowledge.data.benchmark import load_benchmark, read_facts, write_facts
-from tightframe.knowledge.data.records import Fact, Question, QuestionAnswer, Target, fact_id
-from tightframe.knowledge.data.summary import Wordings, summarize
-from tightframe.knowledge.making.reordering import JOIN, reordered, with_reordered
+from tightframe.knowledge.benchmark import load_benchmark, read_facts, write_facts
+from tightframe.knowledge.records import Fact, Question, QuestionAnswer, Target, fact_id
+from tightframe.knowledge.rewording import JOIN, reordered, with_reordered
+from tightframe.knowledge.summary import Wordings, summarize
 
 DEV = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 HOOK = "that the tower of Oort was built by Ada Brandt in one night?"

@@ -23,19 +23,25 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.jobs.programs import endings_in_one_line, say
-from tightframe.knowledge.answers.answering import write_answers
-from tightframe.knowledge.answers.asking import Asking, prompts
-from tightframe.knowledge.answers.respondents import EnsembleSettings, write_panel
-from tightframe.knowledge.data.benchmark import load_benchmark
-from tightframe.knowledge.data.output_files import Answers, load_answers
-from tightframe.knowledge.data.records import Fact
-from tightframe.knowledge.data.summary import study_eligible
-from tightframe.knowledge.ensemble.cluster_files import facts_of, load_clusters, save_clusters
-from tightframe.knowledge.ensemble.clusters import Clusters, facts_fingerprint, semantic_clusters
-from tightframe.knowledge.ensemble.ensembles import assemble, save_ensemble
-from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
-from tightframe.knowledge.training.injection import InjectionRun, inject, load_learner
-from tightframe.knowledge.training.injection_runs import ENSEMBLE
+from tightframe.knowledge.answering import write_answers
+from tightframe.knowledge.asking import Asking, prompts
+from tightframe.knowledge.benchmark import load_benchmark
+from tightframe.knowledge.clusters import (
+    Clusters,
+    facts_fingerprint,
+    facts_of,
+    load_clusters,
+    save_clusters,
+    semantic_clusters,
+)
+from tightframe.knowledge.ensembles import assemble, save_ensemble
+from tightframe.knowledge.injection import InjectionRun, inject, load_learner
+from tightframe.knowledge.injection_runs import ENSEMBLE
+from tightframe.knowledge.outputs import Answers, load_answers
+from tightframe.knowledge.records import Fact
+from tightframe.knowledge.respondents import EnsembleSettings, write_panel
+from tightframe.knowledge.scoping import save_scoped, scope_clusters
+from tightframe.knowledge.summary import study_eligible
 from tightframe.lm import hardware
 
 FORM: Asking = "cloze_question"

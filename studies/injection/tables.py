@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.knowledge.evaluation.fact_intervals import FEWEST
-from tightframe.knowledge.evaluation.paired import power
-from tightframe.knowledge.evaluation.scoring import POSITIONS
-from tightframe.knowledge.models.arms import ARMS
-from tightframe.knowledge.study.arm_tables import CELL, CORRECT, RANKED
-from tightframe.knowledge.study.study_runs import REORDERED
-from tightframe.knowledge.study.verdicts import DecisionRule
+from tightframe.knowledge.arm_tables import CELL, CORRECT, RANKED
+from tightframe.knowledge.exchanges import ARMS
+from tightframe.knowledge.fact_intervals import FEWEST
+from tightframe.knowledge.paired import power
+from tightframe.knowledge.scoring import POSITIONS
+from tightframe.knowledge.study_runs import REORDERED
+from tightframe.knowledge.verdicts import DecisionRule
 
 # Columns of the table of arms: form, score, heading; intervals where the verdict needs them.
 SHOWN = (

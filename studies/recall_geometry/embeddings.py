@@ -13,9 +13,9 @@ from torch import Tensor
 
 from studies.recall_geometry.variants import LEAST, Variant, answer_variants
 from tightframe.errors import UserError
-from tightframe.knowledge.data.spans import MAX_SPAN, Span
-from tightframe.knowledge.models.exchanges import Lesson, Prompt
-from tightframe.knowledge.models.learners import EmbeddingLearner
+from tightframe.knowledge.clozes import MAX_SPAN, Span
+from tightframe.knowledge.exchanges import Lesson, Prompt
+from tightframe.knowledge.learners import EmbeddingLearner
 from tightframe.lm.hub import left_as_found
 from tightframe.lm.interface import IGNORE, LanguageModel
 from tightframe.lm.objectives import Example, collate

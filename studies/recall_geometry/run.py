@@ -31,15 +31,15 @@ from studies.recall_geometry.tables import FactTable, fact_table
 from tightframe.errors import UserError
 from tightframe.files import whole_file
 from tightframe.jobs.programs import endings_in_one_line, say
-from tightframe.knowledge.data.benchmark import write_facts
-from tightframe.knowledge.data.records import Fact
-from tightframe.knowledge.models.learners import EmbeddingLearner
-from tightframe.knowledge.training.injection import (
+from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.injection import (
     InjectionRun,
     InjectSettings,
     inject,
     load_learner,
 )
+from tightframe.knowledge.learners import EmbeddingLearner
+from tightframe.knowledge.records import Fact
 from tightframe.report.canvas import save
 from tightframe.results import write_csv
 

@@ -11,12 +11,12 @@ import pandas as pd
 
 from studies.recall_geometry.embeddings import AskedFact, FactEmbeddings, embed_facts
 from studies.recall_geometry.geometry import fact_geometry
-from tightframe.knowledge.answers.answering import answer_questions
-from tightframe.knowledge.answers.asking import Asked, Asking, prompts
-from tightframe.knowledge.data.records import MASK, Fact
-from tightframe.knowledge.data.spans import MAX_SPAN, Span
-from tightframe.knowledge.evaluation.scores import score_answer
-from tightframe.knowledge.models.learners import EmbeddingLearner
+from tightframe.knowledge.answering import answer_questions
+from tightframe.knowledge.asking import Asked, Asking, prompts
+from tightframe.knowledge.clozes import MAX_SPAN, Span
+from tightframe.knowledge.learners import EmbeddingLearner
+from tightframe.knowledge.records import MASK, Fact
+from tightframe.knowledge.scores import score_answer
 
 
 class FactTable(NamedTuple):

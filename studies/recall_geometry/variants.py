@@ -10,8 +10,8 @@ not part of what is predicted, and long spans fit models with few slots.
 import re
 from typing import NamedTuple
 
-from tightframe.knowledge.data.records import MASK
-from tightframe.knowledge.data.spans import MAX_SPAN, Span
+from tightframe.knowledge.clozes import MAX_SPAN, Span
+from tightframe.knowledge.records import MASK
 
 LEAST = 8  # variants of a fact; with fewer, a variance is mostly noise
 

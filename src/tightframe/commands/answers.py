@@ -7,7 +7,7 @@ from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, 
 from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
 from tightframe.files import check_writable
-from tightframe.knowledge.data.records import Decoding
+from tightframe.knowledge.records import Decoding
 from tightframe.progress import bar
 
 Form = Literal["cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"]
@@ -82,11 +82,10 @@ def answer(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.answers.asking import OF_THE_FACT, check_asked, left_out, prompts
-    from tightframe.knowledge.data.benchmark import load_benchmark
-    from tightframe.knowledge.data.output_files import check_new
-    from tightframe.knowledge.data.outputs import empty_answers
-    from tightframe.knowledge.ensemble.text_embeddings import check_embedder
+    from tightframe.knowledge.asking import OF_THE_FACT, check_asked, left_out, prompts
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.outputs import check_new, empty_answers
+    from tightframe.knowledge.text_embeddings import check_embedder
 
     if among and not context:
         raise UserError("--among: needs --context, what to retrieve of these facts")
@@ -116,8 +115,10 @@ def answer(
     passages = load_benchmark(among) if among else facts
     if context:
         check_embedder(embedder)
-    from tightframe.knowledge.answers.answering import write_answers  # imports torch
-    from tightframe.knowledge.answers.retrieval import with_context
+    from tightframe.knowledge.answering import (
+        with_context,
+        write_answers,  # imports torch
+    )
 
     retrieved = None
     if context:
@@ -198,9 +199,9 @@ def rank(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.answers.ranking import rank_questions, save_ranks
-    from tightframe.knowledge.data.benchmark import load_benchmark
-    from tightframe.knowledge.data.output_files import check_new
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.outputs import check_new
+    from tightframe.knowledge.ranking import rank_questions, save_ranks
 
     if candidates < 2:
         raise UserError(f"--candidates: is {candidates}, expected at least 2")
@@ -238,7 +239,7 @@ def _place(model: Path, out: Path | None, name: str) -> Path:
 
 def _check(model: Path, out: Path, device: str) -> None:
     """Refuse a model that cannot be asked, or a place that takes no answers."""
-    from tightframe.knowledge.training.injection_runs import check_answerable
+    from tightframe.knowledge.injection_runs import check_answerable
 
     check_answerable(model, device)
     check_writable(out.parent)
@@ -246,7 +247,7 @@ def _check(model: Path, out: Path, device: str) -> None:
 
 def _loaded(model: Path, device: str, *, paper_format: bool = False) -> tuple[Any, str | None]:
     """The learner of a finished run, or a model as it is; and what facts it was trained on."""
-    from tightframe.knowledge.training.injection import InjectionRun, load_learner, load_untouched
+    from tightframe.knowledge.injection import InjectionRun, load_learner, load_untouched
 
     if not (model / "config.toml").is_file():
         return load_untouched(model, device=device, paper_format=paper_format), None

@@ -12,7 +12,7 @@ from tightframe.files import check_writable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tightframe.knowledge.answers.inquiry import Inquiry, Reply
+    from tightframe.knowledge.inquiry import Inquiry, Reply
 
 
 def ask(
@@ -43,11 +43,11 @@ def ask(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.training.injection_runs import check_askable
+    from tightframe.knowledge.injection_runs import check_askable
 
     check_askable(model, device)
-    from tightframe.knowledge.answers.inquiry import inquire  # imports torch
-    from tightframe.knowledge.answers.respondents import open_model
+    from tightframe.knowledge.inquiry import inquire  # imports torch
+    from tightframe.knowledge.respondents import open_model
 
     found = inquire(question, open_model(model, device=device), ask_all=all_, embedder=embedder)
     if json:
@@ -87,12 +87,12 @@ def panel(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.training.injection_runs import check_askable
+    from tightframe.knowledge.injection_runs import check_askable
 
     check_writable(out)
     for run in runs:
         check_askable(run, "cpu")
-    from tightframe.knowledge.answers.respondents import (  # imports torch
+    from tightframe.knowledge.respondents import (  # imports torch
         EnsembleSettings,
         write_panel,
     )

@@ -26,8 +26,8 @@ def validate(file: Path, /, *, strict: Flag = False, json: Json = False) -> None
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.data.benchmark import read_benchmark
-    from tightframe.knowledge.data.summary import summarize
+    from tightframe.knowledge.benchmark import read_benchmark
+    from tightframe.knowledge.summary import summarize
 
     benchmark = read_benchmark(file)
     for line in benchmark.listed():
@@ -83,8 +83,8 @@ def masks(
     import json as lines
 
     from tightframe.files import whole_file
-    from tightframe.knowledge.data.benchmark import load_benchmark
-    from tightframe.knowledge.data.spans import MAX_SPAN, count_spans, span_records
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.clozes import MAX_SPAN, count_spans, span_records
 
     for name, value in (("--exposures", exposures), ("--max-span", max_span)):
         if value < 1:

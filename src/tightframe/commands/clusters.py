@@ -52,10 +52,9 @@ def cluster(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.data.benchmark import load_benchmark
-    from tightframe.knowledge.ensemble.cluster_files import save_clusters
-    from tightframe.knowledge.ensemble.clusters import semantic_clusters, temporal_clusters
-    from tightframe.knowledge.ensemble.text_embeddings import check_embedder
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.clusters import save_clusters, semantic_clusters, temporal_clusters
+    from tightframe.knowledge.text_embeddings import check_embedder
 
     check_new(out)
     if whole_days and by != "time":
@@ -133,9 +132,9 @@ def scope(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.data.benchmark import load_benchmark
-    from tightframe.knowledge.ensemble.cluster_files import load_clusters
-    from tightframe.knowledge.ensemble.scoping import save_scoped, scope_clusters
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.clusters import load_clusters
+    from tightframe.knowledge.scoping import save_scoped, scope_clusters
 
     check_new(out)
     tuned = _tuned(encoder, set_, seed)
@@ -202,11 +201,11 @@ def ensemble(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.data.output_files import load_answers
-    from tightframe.knowledge.ensemble.cluster_files import load_clusters
-    from tightframe.knowledge.ensemble.ensembles import assemble, save_ensemble
-    from tightframe.knowledge.ensemble.routing import reroute
-    from tightframe.knowledge.ensemble.scoping import load_routings
+    from tightframe.knowledge.clusters import load_clusters
+    from tightframe.knowledge.ensembles import assemble, save_ensemble
+    from tightframe.knowledge.outputs import load_answers
+    from tightframe.knowledge.routing import reroute
+    from tightframe.knowledge.scoping import load_routings
 
     check_new(out)
     divided = load_clusters(clusters)
@@ -237,14 +236,14 @@ def ensemble(
 
 
 def _tuned(encoder: str | None, assignments: list[str] | None, seed: int) -> Any:
-    from tightframe.knowledge.ensemble.text_embeddings import check_encoder
+    from tightframe.knowledge.text_embeddings import check_encoder
 
     if encoder is None:
         if assignments:
             raise UserError("--set: these are settings of --encoder; name one")
         return None
     check_encoder(encoder)
-    from tightframe.knowledge.ensemble.scope import EncoderSettings
+    from tightframe.knowledge.scope import EncoderSettings
     from tightframe.settings import overrides, resolve
 
     values = {"encoder": encoder, "seed": seed} | overrides(assignments or [])

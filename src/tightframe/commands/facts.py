@@ -39,8 +39,8 @@ def parse(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.wikipedia import wiki
-    from tightframe.knowledge.wikipedia.parsing import parse as parse_pages
+    from tightframe.knowledge import wiki
+    from tightframe.knowledge.parsing import parse as parse_pages
 
     parsed = parse_pages(
         files,

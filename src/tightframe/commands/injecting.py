@@ -65,9 +65,9 @@ def inject(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.data.benchmark import load_benchmark
-    from tightframe.knowledge.data.spans import MAX_SPAN
-    from tightframe.knowledge.training.injection_runs import InjectSettings, check_injection
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.clozes import MAX_SPAN
+    from tightframe.knowledge.injection_runs import InjectSettings, check_injection
     from tightframe.settings import overrides, resolve
 
     given = {
@@ -90,7 +90,7 @@ def inject(
     if strict:
         load_benchmark(settings.data, strict=True)
     check_injection(settings)
-    from tightframe.knowledge.training.injection import inject as inject_facts  # imports torch
+    from tightframe.knowledge.injection import inject as inject_facts  # imports torch
 
     run = inject_facts(settings)
     last = next(record for record in reversed(run.log) if record["kind"] == "train")

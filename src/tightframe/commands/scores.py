@@ -60,8 +60,8 @@ def score(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.data.benchmark import load_benchmark
-    from tightframe.knowledge.evaluation.score_files import score_report
+    from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.score_files import score_report
 
     if not outputs:
         raise UserError("no outputs to score; name at least one file")

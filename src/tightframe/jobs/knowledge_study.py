@@ -19,19 +19,19 @@ from pydantic import NonNegativeInt, PositiveInt
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_writable, exclusive
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
-from tightframe.knowledge.data.benchmark import load_benchmark, write_facts
-from tightframe.knowledge.data.records import Fact
-from tightframe.knowledge.ensemble.clusters import facts_fingerprint
-from tightframe.knowledge.making.reordering import with_reordered
-from tightframe.knowledge.models.arms import ARMS
-from tightframe.knowledge.study.study_files import RUNS, SETTINGS, Collected, collect
-from tightframe.knowledge.study.study_runs import REORDERED, StudyRun
-from tightframe.knowledge.study.verdicts import DecisionRule
-from tightframe.knowledge.training.injection_runs import (
+from tightframe.knowledge.benchmark import load_benchmark, write_facts
+from tightframe.knowledge.clusters import facts_fingerprint
+from tightframe.knowledge.exchanges import ARMS
+from tightframe.knowledge.injection_runs import (
     InjectSettings,
     check_network,
     choose_facts,
 )
+from tightframe.knowledge.records import Fact
+from tightframe.knowledge.rewording import with_reordered
+from tightframe.knowledge.study_files import RUNS, SETTINGS, Collected, collect
+from tightframe.knowledge.study_runs import REORDERED, StudyRun
+from tightframe.knowledge.verdicts import DecisionRule
 from tightframe.lm.sizes import may_have_gpu
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 

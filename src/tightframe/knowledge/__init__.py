@@ -8,47 +8,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
-    from tightframe.knowledge.data.benchmark import load_benchmark, read_facts, write_facts
-    from tightframe.knowledge.data.records import Fact, Link, Output, Question, Target, fact_id
-    from tightframe.knowledge.data.summary import study_eligible, summarize
-    from tightframe.knowledge.ensemble.clusters import (
+    from tightframe.knowledge.benchmark import load_benchmark, read_facts, write_facts
+    from tightframe.knowledge.clusters import (
         facts_fingerprint,
         semantic_clusters,
         temporal_clusters,
     )
-    from tightframe.knowledge.ensemble.ensembles import assemble
-    from tightframe.knowledge.ensemble.routing import route
-    from tightframe.knowledge.ensemble.scope import fit_scope
-    from tightframe.knowledge.evaluation.scores import AnswerScores, score_answer
-    from tightframe.knowledge.making.questions import ask
-    from tightframe.knowledge.making.reordering import with_reordered
-    from tightframe.knowledge.wikipedia.parsing import Parsed, Reject, parse
+    from tightframe.knowledge.ensembles import assemble
+    from tightframe.knowledge.parsing import Parsed, Reject, parse
+    from tightframe.knowledge.questions import ask
+    from tightframe.knowledge.records import Fact, Link, Output, Question, Target, fact_id
+    from tightframe.knowledge.rewording import with_reordered
+    from tightframe.knowledge.routing import route
+    from tightframe.knowledge.scope import fit_scope
+    from tightframe.knowledge.scores import AnswerScores, score_answer
+    from tightframe.knowledge.summary import study_eligible, summarize
 
 _PUBLIC: dict[str, str] = {
-    "AnswerScores": "evaluation.scores",
-    "Fact": "data.records",
-    "Link": "data.records",
-    "Output": "data.records",
-    "Parsed": "wikipedia.parsing",
-    "Question": "data.records",
-    "Reject": "wikipedia.parsing",
-    "Target": "data.records",
-    "ask": "making.questions",
-    "assemble": "ensemble.ensembles",
-    "fact_id": "data.records",
-    "facts_fingerprint": "ensemble.clusters",
-    "fit_scope": "ensemble.scope",
-    "load_benchmark": "data.benchmark",
-    "parse": "wikipedia.parsing",
-    "read_facts": "data.benchmark",
-    "route": "ensemble.routing",
-    "score_answer": "evaluation.scores",
-    "semantic_clusters": "ensemble.clusters",
-    "study_eligible": "data.summary",
-    "summarize": "data.summary",
-    "temporal_clusters": "ensemble.clusters",
-    "with_reordered": "making.reordering",
-    "write_facts": "data.benchmark",
+    "AnswerScores": "scores",
+    "Fact": "records",
+    "Link": "records",
+    "Output": "records",
+    "Parsed": "parsing",
+    "Question": "records",
+    "Reject": "parsing",
+    "Target": "records",
+    "ask": "questions",
+    "assemble": "ensembles",
+    "fact_id": "records",
+    "facts_fingerprint": "clusters",
+    "fit_scope": "scope",
+    "load_benchmark": "benchmark",
+    "parse": "parsing",
+    "read_facts": "benchmark",
+    "route": "routing",
+    "score_answer": "scores",
+    "semantic_clusters": "clusters",
+    "study_eligible": "summary",
+    "summarize": "summary",
+    "temporal_clusters": "clusters",
+    "with_reordered": "rewording",
+    "write_facts": "benchmark",
 }
 
 __all__ = [*_PUBLIC]

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tightframe.knowledge.evaluation.fact_intervals import FEWEST, PERCENT
-from tightframe.knowledge.evaluation.paired import LEVEL, MARGIN, Power, estimates, power
-from tightframe.knowledge.evaluation.scoring import BOUNDS, WORDS
-from tightframe.knowledge.study.study_runs import REORDERED
+from tightframe.knowledge.fact_intervals import FEWEST, PERCENT
+from tightframe.knowledge.paired import LEVEL, MARGIN, Power, estimates, power
+from tightframe.knowledge.scoring import BOUNDS, WORDS
+from tightframe.knowledge.study_runs import REORDERED
 from tightframe.report.knowledge_folder import Ensemble, Study
 
 ARMS = {  # in the order shown, with what they are

@@ -1,0 +1,168 @@
+"""Spans of a fact, and clozes by rules: a fact or a question with a mask in place of its answer."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from tightframe.knowledge.records import MASK, Fact
+from tightframe.knowledge.summary import answer_place
+
+MAX_SPAN = 5  # words of the longest span
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """A fact with a run of its words taken out; `before + span + after` is the fact."""
+
+    before: str
+    span: str
+    after: str
+
+    @property
+    def cloze(self) -> str:
+        """The sentence with a mask in its place."""
+        return f"{self.before}{MASK}{self.after}"
+
+    @property
+    def sentence(self) -> str:
+        """With the words put back."""
+        return f"{self.before}{self.span}{self.after}"
+
+
+def spans(fact: str, max_span: int = MAX_SPAN) -> list[Span]:
+    """All runs of 1 to `max_span` words, by start, then length; words are what blanks separate."""
+    if max_span < 1:
+        raise ValueError(f"max_span must be at least 1, got {max_span}")
+    words = [match.span() for match in re.finditer(r"\S+", fact)]
+    return [
+        Span(fact[:start], fact[start : words[last][1]], fact[words[last][1] :])
+        for first, (start, _) in enumerate(words)
+        for last in range(first, min(first + max_span, len(words)))
+    ]
+
+
+def n_spans(n_words: int, max_span: int = MAX_SPAN) -> int:
+    """How many spans a fact of so many words has: 5n - 10 for n >= 5 and spans of up to 5."""
+    return sum(n_words - length + 1 for length in range(1, min(max_span, n_words) + 1))
+
+
+def exposures_of(n_variants: int, exposures: int, generator: np.random.Generator) -> np.ndarray:
+    """Which variant is shown at each exposure, so that counts differ by at most one.
+
+    Whole passes over the variants, each in a new order, then a part of one more.
+
+    Returns:
+        Indices in [0, n_variants), as many as exposures.
+    """
+    if n_variants < 1 or exposures < 1:
+        raise ValueError(
+            f"variants and exposures must be at least 1, got {n_variants} and {exposures}"
+        )
+    passes = -(-exposures // n_variants)
+    return np.concatenate([generator.permutation(n_variants) for _ in range(passes)])[:exposures]
+
+
+def fact_generator(seed: int, fact_id: str) -> np.random.Generator:
+    """A fact's own randomness: its examples do not depend on which other facts there are."""
+    digest = hashlib.sha256(f"{seed}|{fact_id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def sample_spans(
+    fact: Fact, exposures: int, *, seed: int, max_span: int = MAX_SPAN
+) -> Iterator[Span]:
+    """The spans of a fact at each of its exposures, in the order of training."""
+    variants = spans(fact.fact, max_span)
+    for index in exposures_of(len(variants), exposures, fact_generator(seed, fact.id)):
+        yield variants[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanCounts:
+    """How many examples there are, before any is made."""
+
+    facts: int
+    examples: int
+    fewest_variants: int  # of a fact
+    mean_variants: float
+    most_variants: int
+    least_shown: int  # how often a variant is shown, at least; 0 where not all fit
+    most_shown: int
+
+
+def count_spans(facts: Sequence[Fact], exposures: int, max_span: int = MAX_SPAN) -> SpanCounts:
+    """What `sample_spans` will give over all facts."""
+    if exposures < 1 or max_span < 1 or not facts:
+        raise ValueError(
+            f"expected facts, exposures and max_span from 1 on, "
+            f"got {len(facts)}, {exposures}, {max_span}"
+        )
+    variants = [n_spans(len(fact.fact.split()), max_span) for fact in facts]
+    return SpanCounts(
+        facts=len(facts),
+        examples=len(facts) * exposures,
+        fewest_variants=min(variants),
+        mean_variants=sum(variants) / len(variants),
+        most_variants=max(variants),
+        least_shown=min(exposures // n for n in variants),
+        most_shown=max(-(-exposures // n) for n in variants),
+    )
+
+
+def span_records(
+    facts: Iterable[Fact], exposures: int, *, seed: int, max_span: int = MAX_SPAN
+) -> Iterator[dict[str, str]]:
+    """The examples of all facts as JSON-able records, fact after fact."""
+    for fact in facts:
+        for one in sample_spans(fact, exposures, seed=seed, max_span=max_span):
+            yield {"fact_id": fact.id, "cloze": one.cloze, "span": one.span}
+
+
+_WH = r"(?:who|whom|whose|what|which|where|when)\b"
+_OPENING = re.compile(rf"\s*(?:(?:in|by|of|from|at|on|to|for|with)\s+)?{_WH}", re.IGNORECASE)
+_INSIDE = re.compile(rf"\b{_WH}", re.IGNORECASE)
+
+
+def cloze_of_question(question: str) -> str | None:
+    """A question with its wh-phrase as the mask, and without its final "?".
+
+    The phrase is an opening wh-word with the preposition before it ("In which city" begins with
+    it); where the question opens otherwise, its first wh-word. A prompt that holds a mask already
+    is its own cloze.
+
+    Returns:
+        A text with exactly one mask; None for a question without such a word ("How many ...?").
+    """
+    if MASK in question:
+        return question if question.count(MASK) == 1 else None
+    asked = question.strip().removesuffix("?").rstrip()
+    phrase = _OPENING.match(asked) or _INSIDE.search(asked)
+    return None if phrase is None else asked[: phrase.start()] + MASK + asked[phrase.end() :]
+
+
+def cloze_of_fact(fact: str, answers: Iterable[str]) -> tuple[str, str] | None:
+    """A fact with its answer masked, and what the mask stands for; None if no alias is in it."""
+    masked = answer_span(fact, answers)
+    return None if masked is None else (masked.cloze, masked.span)
+
+
+def answer_span(fact: str, answers: Iterable[str]) -> Span | None:
+    """The words of a fact that hold its answer; None if no alias stands in it.
+
+    The first alias that stands there letter for letter, where it is no part of a longer word if
+    there is such a place, widened to what blanks separate: of "Oort's" nothing is left beside the
+    mask, and the span is one that span prediction shows.
+    """
+    place = answer_place(fact, [alias.strip() for alias in answers])
+    if place is None:
+        return None
+    start, alias = place
+    whole = re.search(rf"(?<!\w){re.escape(alias)}(?!\w)", fact)
+    start = whole.start() if whole else start
+    words = [word.span() for word in re.finditer(r"\S+", fact)]
+    first = max(begin for begin, _ in words if begin <= start)
+    last = min(end for _, end in words if end >= start + len(alias))
+    return Span(fact[:first], fact[first:last], fact[last:])

@@ -1,1 +1,0 @@
-"""Many models and a router: facts in clusters, and whose scope a question falls into."""

@@ -1,1 +1,0 @@
-"""Outputs to scores: of one answer, of a benchmark, and of two models on the same facts."""
