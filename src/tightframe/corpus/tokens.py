@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,14 +74,12 @@ class TokenShards:
     @property
     def end_of_text(self) -> int | None:
         """Id of the end-of-text token, if the tokenizer has one."""
-        value: int | None = self.manifest["end_of_text"]
-        return value
+        return cast("int | None", self.manifest["end_of_text"])
 
     @property
     def bos(self) -> int | None:
         """Id of the beginning-of-sequence token that every block begins with, if there is one."""
-        value: int | None = self.manifest["bos"]
-        return value
+        return cast("int | None", self.manifest["bos"])
 
     @property
     def notes(self) -> list[str]:
@@ -90,17 +88,13 @@ class TokenShards:
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits of the content: tokens, blocks, tokenizer, entropy floor.
-
-        The same text and settings give the same digits wherever the folder is, whatever its name.
-        """
+        """Twelve hexadecimal digits of the content, whatever the folder's name and place."""
         return str(self.manifest["fingerprint"])
 
     @property
     def entropy_floor(self) -> dict[str, float] | None:
         """Nats per label token of the validation split that no model can beat, where known."""
-        floor: dict[str, float] | None = self.manifest["entropy_floor"]
-        return floor
+        return cast("dict[str, float] | None", self.manifest["entropy_floor"])
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -1,8 +1,7 @@
 """Two mergeable states: `ClassMoments` of labelled embeddings, `Decisions` of a classifier.
 
-Both take batches in any order and partition and give the same result to 1e-10 relative; both are
-merged in place and saved as one safetensors file. What a label means is not their concern. Both
-may be kept by group of documents, so that intervals can be had by leaving groups out.
+Both take batches in any order and partition and give the same result to 1e-10 relative, merge in
+place, and may be kept by group of documents, so that intervals can be had by leaving groups out.
 
 Axes: N labelled positions, C classes, D embedding, G groups, U some of the classes.
 """
@@ -54,11 +53,9 @@ class ClassMoments:
     Args:
         n_classes: Labels lie in [0, n_classes).
         dim: Length of an embedding.
-        groups: Into how many groups the embeddings are divided (documents, as a rule). Whatever
-            is read of the state is about all of them together; `without` leaves some out.
-        scatter: Also keep the pooled within-class scatter; 2 D^2 operations an embedding.
-        label_counts: How many embeddings each class will have in the end; with them the
-            class-balanced scatter is kept too, at the same price.
+        groups: Number of groups of embeddings (documents, as a rule); `without` leaves some out.
+        scatter: Also keep the pooled within-class scatter; 2 D^2 operations for each embedding.
+        label_counts: Final number of embeddings of each class; keeps the class-balanced scatter.
         dimensions: Also keep the moments of each dimension, whatever the labels.
         device: Where the state lives, in `ClassMoments.bytes`; embeddings are moved there.
 
