@@ -97,7 +97,7 @@ def rows(*lines):
     frame = pd.DataFrame(lines, columns=names)
     facts = {"set_seed": 0, "tokens_name": "x", "tokens_fingerprint": "1f", "measured_groups": 1}
     facts |= {f"measured_{name}": usual for name, usual in WAY.items()}
-    facts |= {"low": math.nan, "high": math.nan}
+    facts |= {"centre": math.nan, "low": math.nan, "high": math.nan}
     return frame.assign(**facts, model_width=[len(run) for run in frame["run"]])
 
 
