@@ -227,13 +227,15 @@ def _ask(question: str, respondent: Respondent, cluster: int | None, embedder: s
     evidence = nearest_fact(question, respondent.facts, embedder=embedder)
     far = evidence is None or (embedder == LEXICAL and evidence.cosine < FAR)
     reason = _untold(said, objective)
+    few = _note(respondent.n_read) if far or MASK not in question else ""
     if far and respondent.n_read is not None:
         reason = "it has read nothing but its facts, and none is near the question"
+    elif few and not reason:
+        reason = "it has read too few sentences to understand a question"
     probability = nan
     if not reason:
         ((log_probability,),) = learner.log_probabilities([prompt], [[said.text]])
         probability = math.exp(log_probability)
-    few = _note(respondent.n_read) if far or MASK not in question else ""
     return Reply(
         respondent.name,
         cluster,
