@@ -1,6 +1,6 @@
 """Results of a small context table -> its figures and tables: models beside what is predicted.
 
-It takes what `jobs/small_sets.py` writes to a set's folder: rows of every model and of the ridge
+It takes what `run.py` writes to a set's folder: rows of every model and of the ridge
 path, checkpoints of every model, and the certified limit.
 """
 

@@ -1,7 +1,7 @@
 """Study 3: what models learn from injected facts, and how they answer for them.
 
 Public names are loaded when they are first used (PEP 562), so that the command line may import
-`data.records`, which knows the types of questions, without the libraries that the study needs.
+`records`, which knows the types of questions, without the libraries that the study needs.
 """
 
 import importlib
