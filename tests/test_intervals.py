@@ -156,6 +156,17 @@ def test_resamples_that_say_nothing_give_no_interval(full, without, log, reason)
         assert found.reason == f"no interval: {reason}"
 
 
+def test_groups_that_change_nothing_give_no_interval():
+    # Each group left out gives 2, so the standard error is 0, while halves of groups differ.
+    kept = resampling.halves_of(8).numpy()
+    halves = np.linspace(1, 3, len(kept)).tolist()
+    for found in (
+        resampling.jackknife(2.5, [2.0] * 8),
+        resampling.extrapolate(2.5, [2.0] * 8, halves, kept)[0],
+    ):
+        assert found.reason == "no interval: the same in every resample"
+
+
 def test_whole_groups_are_left_out():
     # One class at 0 and one on a line, whose groups are at 1, 2, 3 and 4: a sample in the first,
     # two in the second and so on. Of two classes in one dimension, the mean inner product of the

@@ -77,7 +77,7 @@ def jackknife(
         freedom: Degrees of freedom; by default one less than there are groups.
         log: Whether errors are in proportion to the value.
     """
-    if reason := _unusable([full, *without], log):
+    if reason := _unusable([full, *without], log) or _unusable(without, log):
         return Interval.none(reason)
     (theta,), left = _scaled([full], log), _scaled(without, log)
     n = len(left)
@@ -106,7 +106,7 @@ def extrapolate(
     Returns:
         The interval, and the distance of its centre to the jackknife's in standard errors.
     """
-    if reason := _unusable([full, *without, *halves], log):
+    if reason := _unusable([full, *without, *halves], log) or _unusable(without, log):
         return Interval.none(reason), math.nan
     (theta,), left, half = (_scaled(values, log) for values in ([full], without, halves))
     n = len(left)
