@@ -28,9 +28,9 @@ from rich.table import Table
 from training import BATCH, CONTEXT, VOCABULARY, machine, machine_slug, quieten, write_tokens
 from transformers import GPTNeoForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
-from tightframe.collapse.callback import CollapseCallback
 from tightframe.corpus.tokens import TokenShards
 from tightframe.files import write_text
+from tightframe.geometry.callback import CollapseCallback
 from tightframe.lm.hub import export_gpt_neo
 from tightframe.lm.loop import TrainSettings, train
 from tightframe.lm.sizes import TransformerConfig

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from tightframe.collapse.measures import DEFAULT, MEASURES, metrics
-from tightframe.collapse.pairwise import OfPairs
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.tokens import ShardWriter, TokenShards
 from tightframe.files import sha256
+from tightframe.geometry import candidates, stream
+from tightframe.geometry.measures import DEFAULT, MEASURES, metrics
+from tightframe.geometry.pairwise import OfPairs
+from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.tally import decide
 from tightframe.lm.hardware import exact_float32
 from tightframe.lm.objectives import next_token
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
-from tightframe.moments import candidates, stream
-from tightframe.moments.state import ClassMoments, Decisions
-from tightframe.moments.tally import decide
 
 BATCH = 4096  # positions given to the accumulators at once
 MEASURED_BATCH = 8192  # tokens of a forward pass

@@ -3,8 +3,8 @@
 import pytest
 
 from tightframe import cli
-from tightframe.collapse.answers import answers
-from tightframe.collapse.asked import Asked
+from tightframe.geometry.answers import answers
+from tightframe.geometry.asked import Asked
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tiny_runs import PLAINLY, measure_run
@@ -61,9 +61,9 @@ def test_strata_and_published_columns_are_answers_where_they_are_asked_for(measu
 
 
 def test_one_process_of_many_prints(measured, monkeypatch, capsys):
-    monkeypatch.setattr("tightframe.collapse.checks.check_model", lambda _: None)
+    monkeypatch.setattr("tightframe.geometry.checks.check_model", lambda _: None)
     for rank, printed in (("1", False), ("0", True)):
-        monkeypatch.setattr("tightframe.collapse.measure_run", lambda *_, **__: measured.path)
+        monkeypatch.setattr("tightframe.geometry.measure_run", lambda *_, **__: measured.path)
         monkeypatch.setenv("RANK", rank)
         tokens = str(measured.tokens)
         asked = ["--measures", "nc3_cos_mean", *PLAINLY]

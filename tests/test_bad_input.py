@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from tightframe import cli
 from tightframe.corpus.tokens import TokenShards
+from tightframe.geometry.state import ClassMoments
 from tightframe.lm.gpt_neo import export_gpt_neo
 from tightframe.lm.hub import load_model
-from tightframe.moments.state import ClassMoments
 
 SMALL = [f"--set={pair}" for pair in ("width=8", "depth=1", "heads=2", "epochs=1", "threads=1")]
 
@@ -423,7 +423,7 @@ def test_a_mistake_is_one_line_and_leaves_everything_as_it_was(
 
 def test_too_few_documents_for_the_groups_are_said_before_a_pass(made, capsys, monkeypatch):
     # Of about 5,000 tokens, a tenth for validation: 360 training documents, 40 others.
-    monkeypatch.setattr("tightframe.collapse.states.moments", None)  # the pass
+    monkeypatch.setattr("tightframe.geometry.states.moments", None)  # the pass
     with pytest.raises(SystemExit) as stop:
         cli.main(f"measure {made}/run --groups 300 --measures nc2_etf_error".split())
     assert stop.value.code == 2

@@ -10,18 +10,18 @@ import torch
 import transformers
 
 from tightframe import cli
-from tightframe.collapse.callback import CollapseCallback
-from tightframe.collapse.measures import DEFAULT, choose, metrics
-from tightframe.collapse.probe import OVERHEAD, Probe
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.geometry import stream
+from tightframe.geometry.callback import CollapseCallback
+from tightframe.geometry.measures import DEFAULT, choose, metrics
+from tightframe.geometry.probe import OVERHEAD, Probe
+from tightframe.geometry.tally import decide
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.loop import TrainSettings, train
 from tightframe.lm.objectives import next_token
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer, load_checkpoint
-from tightframe.moments import stream
-from tightframe.moments.tally import decide
 from tightframe.results import gather, read_rows
 from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens

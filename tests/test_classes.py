@@ -10,18 +10,18 @@ import torch
 
 from reference.geometry import naive_classes
 from tightframe import cli
-from tightframe.collapse import metrics
-from tightframe.collapse.classes import by_token, class_table, measure_classes, readable
-from tightframe.collapse.words import known_words, words
 from tightframe.corpus.build import build
 from tightframe.corpus.tokenizer import token_names, train_bpe, word_level
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.geometry import metrics
+from tightframe.geometry.classes import by_token, class_table, measure_classes, readable
+from tightframe.geometry.nearest import Choices
+from tightframe.geometry.reading import Reader, Reading
+from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.words import known_words, words
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
-from tightframe.moments.nearest import Choices
-from tightframe.moments.reading import Reader, Reading
-from tightframe.moments.state import ClassMoments, Decisions
 
 TEXT = [
     "Anna saw Tim . Tim saw Anna . Anna ran to Tim and Tim ran to Anna .",
@@ -361,7 +361,7 @@ def test_a_model_is_described_in_files_that_can_be_read_back(model, shards, tmp_
 
 
 def test_mistakes_are_told_before_the_passes(model, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr("tightframe.collapse.classes._states", None)
+    monkeypatch.setattr("tightframe.geometry.classes._states", None)
     with pytest.raises(UserError, match="'Zebra' is no single token"):
         measure_classes(model, shards, names=["Zebra"], out=tmp_path)
     with pytest.raises(UserError, match="min_count is 1000000; expected 1 or more, so that at"):
@@ -372,8 +372,8 @@ def test_mistakes_are_told_before_the_passes(model, shards, tmp_path, monkeypatc
 def test_the_command_prints_words_or_the_heaviest_pairs(
     model, shards, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("tightframe.collapse.subject.load_model", lambda *a, **k: model)
-    monkeypatch.setattr("tightframe.collapse.checks.check_model", lambda _: None)
+    monkeypatch.setattr("tightframe.geometry.subject.load_model", lambda *a, **k: model)
+    monkeypatch.setattr("tightframe.geometry.checks.check_model", lambda _: None)
     arguments = ["classes", "small", "--tokens", str(shards.path), "--out", str(tmp_path)]
     cli.main(arguments)
     printed = capsys.readouterr().out

@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 
-from tightframe.collapse import MEASURES, metrics
-from tightframe.collapse.measures import DEFAULT
-from tightframe.collapse.subject import model_facts
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.geometry import MEASURES, metrics
+from tightframe.geometry.measures import DEFAULT
+from tightframe.geometry.stream import measure
+from tightframe.geometry.subject import model_facts
+from tightframe.geometry.tally import decide
 from tightframe.lm.hub import load_model
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.loop import TrainSettings, train
@@ -18,8 +20,6 @@ from tightframe.lm.loss import evaluate
 from tightframe.lm.runs import Run
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
-from tightframe.moments.stream import measure
-from tightframe.moments.tally import decide
 from tightframe.results import gather, read_rows
 from tightframe.settings import read_toml, write_toml
 from tiny_runs import measure_run
@@ -124,7 +124,7 @@ def test_the_header_says_what_was_measured_by_what(run, tokens):
 def test_a_finished_measurement_is_not_done_again(run, monkeypatch):
     path = measure_run(run.path)
     before = path.read_bytes()
-    monkeypatch.setattr("tightframe.collapse.study._measure", None)
+    monkeypatch.setattr("tightframe.geometry.study._measure", None)
     assert measure_run(run.path) == path
     assert path.read_bytes() == before
 

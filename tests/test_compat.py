@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.collapse import metrics
-from tightframe.collapse.compat import columns, compat, published_values
 from tightframe.errors import UserError
-from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.geometry import metrics
+from tightframe.geometry.compat import columns, compat, published_values
+from tightframe.geometry.state import ClassMoments, Decisions
 
 # Sections 7.2 and 7.3 of the table's description, word for word.
 MAY = """model,n_params,val_acc,val_loss,perplex,dists_mean,dists_std,sims_mean,sims_std,norms_mean,

@@ -9,7 +9,7 @@ import torch
 
 from reference import coverage
 from reference.worlds import WORLDS, Sampled, Text
-from tightframe.collapse.resampling import jackknife
+from tightframe.geometry.resampling import jackknife
 
 QUICK = ("nc1_cdnv_med_db", "nc1_cdnv_rom_db", "gnc2_log_kernel_excess", "nc3_cos_mean", "rank_pr")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.moments import elementwise
+from tightframe.geometry import elementwise
 
 
 @pytest.fixture(params=[0, 10**6], ids=["torch", "numpy"])

@@ -19,9 +19,9 @@ from test_solutions import small_table
 from tightframe import cli
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.geometry.state import ClassMoments, Decisions
 from tightframe.lm.hub import load_model
 from tightframe.lm.runs import Run, TrainSettings
-from tightframe.moments.state import ClassMoments, Decisions
 from tightframe.ntp import load_table, save_table
 from tightframe.ntp.model_checkpoints import (
     ModelCheckpoint,

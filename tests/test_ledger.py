@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightframe.errors import UserError
-from tightframe.moments.ledger import Ledger
+from tightframe.geometry.ledger import Ledger
 
 blocks = st.sets(st.integers(0, 30))
 

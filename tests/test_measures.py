@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from reference.geometry import naive_measures
-from tightframe.collapse import MEASURES, measure_table, metrics, values
-from tightframe.collapse.measures import DEFAULT, PUBLISHED, ROBUST
 from tightframe.errors import UserError
-from tightframe.moments.dimensions import DimensionMoments
-from tightframe.moments.pairs import sweep
-from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.geometry import MEASURES, measure_table, metrics, values
+from tightframe.geometry.measures import DEFAULT, PUBLISHED, ROBUST
+from tightframe.geometry.pairs import sweep
+from tightframe.geometry.scalar_dimensions import DimensionMoments
+from tightframe.geometry.state import ClassMoments, Decisions
 
 FROM_DECISIONS = {measure.name for measure in MEASURES if measure.split == "val"}
 # Those of states with groups of documents are in `test_noise.py`.

@@ -11,8 +11,8 @@ import torch
 
 from reference.geometry import naive_measures
 from tightframe import cli
-from tightframe.collapse.measures import DEFAULT
 from tightframe.corpus.tokens import TokenShards
+from tightframe.geometry.measures import DEFAULT
 from tightframe.results import read_rows
 from tiny_runs import PLAINLY
 from tiny_tokens import write_tokens

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.collapse import metrics
-from tightframe.moments.state import ClassMoments
+from tightframe.geometry import metrics
+from tightframe.geometry.state import ClassMoments
 
 NAMES = ["nc5_orthodev", "nc5_orthodev_ctr"]
 

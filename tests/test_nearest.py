@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference.moments import naive_choices, naive_extras, naive_ranks
-from tightframe.moments import candidates, nearest
-from tightframe.moments.nearest import Chooser, NearestMeans
+from tightframe.geometry import candidates, nearest
+from tightframe.geometry.nearest import Chooser, NearestMeans
 
 
 def problem(n=60, n_classes=90, dim=6, *, padding=0, seed=0, unseen=10, dtype=torch.float32):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from reference.noise import factors, naive_by_groups
-from tightframe.collapse import MEASURES, metrics
-from tightframe.collapse.values import NO_GROUPS
-from tightframe.moments.noise import group_noise, told_by_groups
-from tightframe.moments.pairs import sweep
-from tightframe.moments.state import ClassMoments
+from tightframe.geometry import MEASURES, metrics
+from tightframe.geometry.noise import group_noise, told_by_groups
+from tightframe.geometry.pairs import sweep
+from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.values import NO_GROUPS
 
 BY_GROUPS = [measure.name for measure in MEASURES if measure.estimator == "debiased by groups"]
 # What has the unit of a squared distance in its denominator.
@@ -148,7 +148,7 @@ def test_the_factors_solve_the_equations_of_a_class_that_is_half_in_one_group():
 def test_tiles_do_not_matter(monkeypatch):
     data = sample(25, 3, 20)
     whole = numbers(*data)
-    monkeypatch.setattr("tightframe.collapse.values.sweep", partial(sweep, tile=4))
+    monkeypatch.setattr("tightframe.geometry.values.sweep", partial(sweep, tile=4))
     close(numbers(*data), whole)
 
 

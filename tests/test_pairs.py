@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.moments import pairs, reductions
-from tightframe.moments.pairs import Cdnv, UnitDistance, sweep
-from tightframe.moments.running import Moments
+from tightframe.geometry import pairs, reductions
+from tightframe.geometry.pairs import Cdnv, UnitDistance, sweep
+from tightframe.geometry.running import Moments
 
 ALL = (
     *("moments", "logs", "roots", "median", "tail", "tail001", "least", "riesz"),

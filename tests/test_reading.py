@@ -5,8 +5,8 @@ import torch
 
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.geometry.reading import Reader, Reading
 from tightframe.lm.interface import IGNORE
-from tightframe.moments.reading import Reader, Reading
 from tiny_tokens import write_tokens
 
 BLOCK, VOCAB = 9, 23

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from tightframe import cli
-from tightframe.collapse import MEASURES, measure_table
-from tightframe.collapse.measures import DEFAULT
+from tightframe.geometry import MEASURES, measure_table
+from tightframe.geometry.measures import DEFAULT
 from tightframe.ntp.catalogue import measure_table as theory_table
 
 ROOT = Path(__file__).parent.parent

@@ -14,9 +14,9 @@ import pytest
 from example_results import FLOOR, rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import at_centres, checkpoints, is_near_unigram
-from tightframe.collapse import measures
 from tightframe.errors import UserError
 from tightframe.files import write_text
+from tightframe.geometry import measures
 from tightframe.report import canvas, figures, page, panels, report, tables
 from tightframe.report.views import PUBLISHED, ROBUST, VIEWS, arrow, best_form, views_of
 from tightframe.results import gather, read_rows, write_rows

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tightframe.collapse.checks import layer_names, measure_names
-from tightframe.collapse.measures import MEASURES
 from tightframe.errors import UserError
 from tightframe.files import check_writable
+from tightframe.geometry.checks import layer_names, measure_names
+from tightframe.geometry.measures import MEASURES
 from tightframe.lm.loop import train
 from tightframe.ntp.counting import context_table
 from tightframe.ntp.table import save_table

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.moments import selection
-from tightframe.moments.selection import Bracket, Selection
+from tightframe.geometry import selection
+from tightframe.geometry.selection import Bracket, Selection
 
 
 def run(make, values, *, infinite=0, parts=3):

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 
 from reference.moments import naive_moments
 from tightframe.errors import UserError
-from tightframe.moments import segments
-from tightframe.moments.nearest import Choices
-from tightframe.moments.state import FORMAT, ClassMoments, Decisions
+from tightframe.geometry import segments
+from tightframe.geometry.nearest import Choices
+from tightframe.geometry.state import FORMAT, ClassMoments, Decisions
 
 TIGHT = {"rtol": 1e-10, "atol": 0.0}
 

@@ -11,13 +11,13 @@ import time
 import pytest
 import torch
 
-from tightframe.collapse import measure_part, measure_run, passes, states
-from tightframe.collapse.merging import merge_states
 from tightframe.errors import UserError
+from tightframe.geometry import measure_part, measure_run, passes, states
+from tightframe.geometry.merging import merge_states
+from tightframe.geometry.state import ClassMoments
 from tightframe.lm.hub import load_model
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer, save_checkpoint
-from tightframe.moments.state import ClassMoments
 from tightframe.results import read_rows
 from tiny_tokens import write_tokens
 
@@ -25,7 +25,7 @@ VOCAB, BLOCK, BLOCKS = 23, 9, 400
 
 COMMAND = """
 import json, sys
-from tightframe.collapse import measure_run, states
+from tightframe.geometry import measure_run, states
 states.SAVE_EVERY = 0.0
 print("ready", flush=True)
 measure_run(**json.loads(sys.argv[1]))

@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from tightframe.collapse import metrics
-from tightframe.collapse.strata import strata
-from tightframe.collapse.values import Geometry
-from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.geometry import metrics
+from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.strata import strata
+from tightframe.geometry.values import Geometry
 
 
 def test_bins_are_half_open_and_the_empty_ones_are_left_out():

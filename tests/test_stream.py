@@ -5,14 +5,14 @@ import torch
 from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.geometry.reading import NEXT, Reading
+from tightframe.geometry.stream import measure
+from tightframe.geometry.tally import decide
 from tightframe.lm.hub import load_model
 from tightframe.lm.loss import evaluate
 from tightframe.lm.objectives import next_token
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
-from tightframe.moments.reading import NEXT, Reading
-from tightframe.moments.stream import measure
-from tightframe.moments.tally import decide
 from tiny_tokens import write_tokens
 
 VOCAB, BLOCK = 23, 9

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.collapse import shared, study
-from tightframe.collapse.answers import answers
-from tightframe.collapse.asked import Asked
-from tightframe.collapse.compat import columns
-from tightframe.collapse.rows import with_documents
-from tightframe.collapse.shared import SharedClasses
-from tightframe.collapse.subject import Subject
 from tightframe.corpus.build import build
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
+from tightframe.geometry import shared, study
+from tightframe.geometry.answers import answers
+from tightframe.geometry.asked import Asked
+from tightframe.geometry.compat import columns
+from tightframe.geometry.reading import Reading
+from tightframe.geometry.rows import with_documents
+from tightframe.geometry.shared import SharedClasses
+from tightframe.geometry.subject import Subject
 from tightframe.lm.interface import PRENORM
 from tightframe.lm.loop import train
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
-from tightframe.moments.reading import Reading
 from tightframe.results import Row, gather, read_rows
 from tiny_runs import measure_run, tiny_settings
 from tiny_tokens import write_tokens
@@ -339,7 +339,7 @@ def test_tokenizers_without_a_common_string_are_refused(two_tokenizers, tmp_path
 
 
 def test_a_quota_takes_the_first_samples_whatever_the_batches(model, tokens):
-    from tightframe.moments.reading import NEXT, Reader
+    from tightframe.geometry.reading import NEXT, Reader
 
     split = tokens.split("train")
     quota = torch.full((VOCAB,), 5)

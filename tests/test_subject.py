@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from tightframe import cli
-from tightframe.collapse.classes import measure_classes
-from tightframe.collapse.subject import Subject, Text
 from tightframe.corpus.build import build
 from tightframe.corpus.tokenizer import train_bpe
 from tightframe.errors import UserError
+from tightframe.geometry.classes import measure_classes
+from tightframe.geometry.subject import Subject, Text
 from tightframe.lm.gpt_neo import export_gpt_neo
 from tightframe.lm.loop import train
 from tightframe.lm.sizes import TransformerConfig
@@ -143,7 +143,7 @@ def test_ids_that_the_model_does_not_know_are_refused(place, tmp_path):
 
 
 def test_words_are_looked_at_before_the_model_is_loaded(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("tightframe.collapse.subject.load_model", None)
+    monkeypatch.setattr("tightframe.geometry.subject.load_model", None)
     text = Text(place / "novel.txt")
     with pytest.raises(UserError, match=r"'Lady' is no single token .*; common words here: Anne$"):
         measure_classes(place / "base", text, names=["Lady"], out=tmp_path)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.collapse import metrics
-from tightframe.moments.geometry import select
-from tightframe.moments.state import ClassMoments
+from tightframe.geometry import metrics
+from tightframe.geometry.closed_forms import select
+from tightframe.geometry.state import ClassMoments
 
 K, D = 200, 64
 COUNTS = [2, 5, 20, 100, 1000]

@@ -3,18 +3,13 @@
 import pytest
 import torch
 
-from tightframe.collapse import measure_run, passes, states
-from tightframe.collapse.resampling import (
-    GROUPS,
-    MIN_COUNT,
-    balanced_halves,
-    usual_min_count,
-)
-from tightframe.collapse.study import measure_part
 from tightframe.corpus.tokens import TokenShards
+from tightframe.geometry import measure_run, passes, states
+from tightframe.geometry.reading import Reader, Reading
+from tightframe.geometry.resampling import GROUPS, MIN_COUNT, balanced_halves, usual_min_count
+from tightframe.geometry.study import measure_part
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
-from tightframe.moments.reading import Reader, Reading
 from tightframe.results import read_rows
 from tiny_tokens import write_tokens
 

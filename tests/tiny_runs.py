@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from tightframe import files
-from tightframe.collapse import study
+from tightframe.geometry import study
 from tightframe.lm.loop import TrainSettings
 
 # Every class and position and no intervals, whatever the default would be.

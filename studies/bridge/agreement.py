@@ -15,8 +15,8 @@ from torch import Tensor
 
 from studies.bridge.models import Ideal
 from tightframe.analysis.association import associate
-from tightframe.collapse.measures import metrics
-from tightframe.moments.state import ClassMoments
+from tightframe.geometry.measures import metrics
+from tightframe.geometry.state import ClassMoments
 
 # None has units, which a prediction knows nothing of (the published `nc1_cdnv_p2` has), and none
 # divides by a mean near 0.

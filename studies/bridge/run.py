@@ -23,14 +23,14 @@ from studies.bridge import agreement
 from studies.bridge import figure as drawing
 from studies.bridge import models as bridges
 from studies.bridge.models import Ideal
-from tightframe.collapse import states
-from tightframe.collapse.passes import Pass
-from tightframe.collapse.subject import Subject
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
+from tightframe.geometry import states
+from tightframe.geometry.passes import Pass
+from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.subject import Subject
 from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.lm.loss import evaluate
-from tightframe.moments.state import ClassMoments
 from tightframe.ntp import ContextTable
 from tightframe.ntp.table import PAD
 from tightframe.report.canvas import save

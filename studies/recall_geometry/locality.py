@@ -11,9 +11,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from studies.recall_geometry.embeddings import FactEmbeddings
+from tightframe.geometry.state import ClassMoments
 from tightframe.knowledge.fact_intervals import PERCENT
 from tightframe.knowledge.paired import Difference, differences, estimates
-from tightframe.moments.state import ClassMoments
 
 CHANGES = {  # of a fact: column -> what is averaged over facts
     "recalled": "facts recalled, %",

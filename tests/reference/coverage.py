@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from reference.worlds import WORLDS, Text, of_stories
-from tightframe.collapse.measures import metrics
-from tightframe.collapse.resampling import plan_of, survivors, usual_min_count
 from tightframe.files import write_text
+from tightframe.geometry.measures import metrics
+from tightframe.geometry.resampling import plan_of, survivors, usual_min_count
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.json"

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tightframe.collapse.measures import choose, metrics
-from tightframe.collapse.values import Geometry
-from tightframe.moments.state import ClassMoments
+from tightframe.geometry.measures import choose, metrics
+from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.values import Geometry
 
 TELLING = ("sampling is ", "a few pairs decide", "rather read")  # reasons that a value is biased
 KINDS = 8  # of words, whose class means crowd together as those of a language do

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from tightframe.collapse.measures import metrics
-from tightframe.moments.state import ClassMoments
+from tightframe.geometry.measures import metrics
+from tightframe.geometry.state import ClassMoments
 
 
 class Mixture:

@@ -13,15 +13,15 @@ import dataclasses
 import numpy as np
 import torch
 
-from tightframe.collapse.measures import metrics
 from tightframe.corpus.build import build
 from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.tokens import TokenShards
+from tightframe.geometry.measures import metrics
+from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.stream import Stream
 from tightframe.lm.hub import load_model
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.loop import TrainSettings, train
-from tightframe.moments.state import ClassMoments
-from tightframe.moments.stream import Stream
 
 MANY = 2**50  # samples of a class at which nothing is left to debias
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tightframe.collapse.checks import PREFIXES, measure_names
 from tightframe.errors import UserError
+from tightframe.geometry.checks import PREFIXES, measure_names
 from tightframe.results import WAY
 
 CHECKPOINT = ["run", "step"]

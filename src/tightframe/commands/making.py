@@ -181,7 +181,7 @@ def train(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.collapse import checks
+    from tightframe.geometry import checks
     from tightframe.lm.runs import TrainSettings
     from tightframe.lm.sizes import check_training
     from tightframe.settings import overrides, read_toml, resolve
@@ -197,7 +197,7 @@ def train(
 
     step_hooks = []
     if measure_every:
-        from tightframe.collapse.callback import CollapseCallback
+        from tightframe.geometry.callback import CollapseCallback
 
         callback = CollapseCallback(
             settings.tokens,
@@ -210,7 +210,7 @@ def train(
     run = train_model(settings, step_hooks=step_hooks)
     results = []
     if measure:
-        from tightframe.collapse import measure_run
+        from tightframe.geometry import measure_run
 
         asked: dict[str, Any] = {"min_count": min_count, "groups": 1, "measures": measures}
         with bar() as progress:

@@ -20,7 +20,7 @@ from tightframe.errors import UserError
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
-    from tightframe.collapse.subject import Text
+    from tightframe.geometry.subject import Text
 
 Labels = Literal["next", "current", "shuffled"]
 
@@ -143,7 +143,7 @@ def measure(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.collapse import checks
+    from tightframe.geometry import checks
 
     checks.check_numbers(min_count=min_count, groups=groups, project=project)
     checks.check_numbers(batch_tokens=batch_tokens, max_tokens=max_tokens)
@@ -177,10 +177,10 @@ def measure(
         out=out,
     )
 
-    from tightframe.collapse import measure_part, measure_run
-    from tightframe.collapse.answers import answers, control_values
-    from tightframe.collapse.asked import Asked
     from tightframe.commands.summary import summary
+    from tightframe.geometry import measure_part, measure_run
+    from tightframe.geometry.answers import answers, control_values
+    from tightframe.geometry.asked import Asked
     from tightframe.results import read_rows
 
     on = _given(model, tokens, text, how)
@@ -254,10 +254,10 @@ def merge(*states: Path, out: Path | None = None, json: Json = False) -> None:
     json
         Print one JSON object on standard output.
     """
-    from tightframe.collapse.checks import check_pieces
+    from tightframe.geometry.checks import check_pieces
 
     check_pieces(states, out)
-    from tightframe.collapse.merging import merge_states  # imports torch
+    from tightframe.geometry.merging import merge_states
 
     path, state = merge_states(states, out)
     blocks = state.ledger.n_blocks
@@ -319,7 +319,7 @@ def classes(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.collapse import checks
+    from tightframe.geometry import checks
 
     checks.check_numbers(min_count=min_count, max_tokens=max_tokens)
     how: dict[str, Any] = {"context": context, "bos": bos, "max_tokens": max_tokens}
@@ -338,7 +338,7 @@ def classes(
         out=out,
     )
 
-    from tightframe.collapse.classes import measure_classes, readable, records
+    from tightframe.geometry.classes import measure_classes, readable, records
 
     given = _given(model, tokens, text, how)
     with bar() as progress:
@@ -360,7 +360,7 @@ def classes(
 
 def _check_given(tokens: Path | None, text: str | None, how: dict[str, Any]) -> None:
     """Refuse tokens beside a text, and options of a text without one."""
-    from tightframe.collapse.checks import check_context
+    from tightframe.geometry.checks import check_context
 
     if text is not None and tokens is not None:
         raise UserError("--tokens and --text: give one of them")
@@ -375,7 +375,7 @@ def _given(
     model: str, tokens: Path | None, text: str | None, how: dict[str, Any]
 ) -> "Path | Text | None":
     """Return what to measure on: tokens, or a text that is yet to become tokens."""
-    from tightframe.collapse.subject import Text
+    from tightframe.geometry.subject import Text
     from tightframe.lm.folders import with_tokenizer
 
     if text is None:

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from tightframe.analysis.checkpoints import is_near_unigram
-from tightframe.collapse.answers import Control
-from tightframe.collapse.measures import MEASURES
+from tightframe.geometry.answers import Control
+from tightframe.geometry.measures import MEASURES
 from tightframe.lm.interface import PRENORM
 from tightframe.report.views import NO_DEBIASED, PUBLISHED, ROBUST, best_form
 from tightframe.results import Header, Row

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from tightframe.collapse.asked import Asked
-from tightframe.collapse.measures import choose
-from tightframe.collapse.rows import least_count
 from tightframe.files import exclusive
+from tightframe.geometry.asked import Asked
+from tightframe.geometry.measures import choose
+from tightframe.geometry.rows import least_count
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.jobs.sweep_files import SWEEP, SweepSettings, read_sweep
 from tightframe.lm import hardware

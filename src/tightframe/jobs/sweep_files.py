@@ -8,8 +8,8 @@ from typing import Any
 
 import pydantic
 
-from tightframe.collapse.checks import check_measures, check_numbers, measure_names
 from tightframe.errors import UserError
+from tightframe.geometry.checks import check_measures, check_numbers, measure_names
 from tightframe.jobs.executors import cores
 from tightframe.lm.runs import TrainSettings
 from tightframe.lm.sizes import check_sizes

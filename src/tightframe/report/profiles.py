@@ -14,7 +14,7 @@ import pandas as pd
 
 from tightframe.analysis.checkpoints import MEASURED
 from tightframe.analysis.profiles import LABELS, by_frequency, by_layer, stratum_start
-from tightframe.collapse.measures import MEASURES
+from tightframe.geometry.measures import MEASURES
 from tightframe.lm.interface import PRENORM
 from tightframe.report.panels import log_ticks
 from tightframe.report.rendering import json_numbers

@@ -6,8 +6,8 @@ import pandas as pd
 
 from tightframe.analysis.association import POOLED
 from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, in_one_way
-from tightframe.collapse.checks import PREFIXES
-from tightframe.collapse.compat import columns
+from tightframe.geometry.checks import PREFIXES
+from tightframe.geometry.compat import columns
 from tightframe.report.panels import correlation
 from tightframe.report.views import views_of
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tightframe.collapse.measures import MEASURES, Measure
+from tightframe.geometry.measures import MEASURES, Measure
 
 NO_DEBIASED = (
     "There is no form of it without the noise of the class means, which moves it: compare it at "

@@ -1,0 +1,269 @@
+"""What a classifier and the nearest class mean decide at labelled positions, class by class.
+
+Axes: N labelled positions, C classes, G groups.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float64, Int, Int64
+from torch import Tensor
+
+from tightframe.formats import Count, TensorFormat
+from tightframe.geometry.labels import (
+    Groups,
+    as_labels,
+    check_labels,
+    check_provenance,
+    grouped_labels,
+    kept_groups,
+)
+from tightframe.geometry.ledger import Ledger, Spans, unpacking
+from tightframe.geometry.nearest import Choices, Extra
+from tightframe.lm.interface import IGNORE
+
+FORMAT: TensorFormat[tuple[int, int, Spans, dict[str, Any]]] = TensorFormat(
+    "Decisions",
+    tuple[Count, Count, Spans, dict[str, Any]],
+    {
+        **{
+            "seen": "bool C",
+            "passed": "float64 P 3",
+            "losses": "float64 C",
+            "losses_by_group": "float64 G C | None",
+        },
+        **{"*_by_group": "count G C", "counts": "count C", "*": "count C"},
+    },
+    remedy="measure again",
+)
+
+
+class Decisions:
+    """What a classifier and the nearest class mean decide at labelled positions.
+
+    Everything is kept by the class of the label, so that any subset or frequency bin of classes
+    can be looked at later.
+
+    Args:
+        seen: The classes that have a mean (S): the candidates of the nearest-mean rule.
+        groups: Into how many groups the positions are divided, so that what they come to can be
+            had without one: 48 bytes a class and group, and 8 for each of `extras`.
+        extras: What the choices tell besides; each has agreements of its own, which are None
+            where they don't.
+
+    Attributes:
+        counts: Positions of each label, whether its class is seen or not.
+        classifier_hits: Positions where the classifier's largest logit is the label's.
+        nearest_hits: Positions where the nearest class mean is the label's.
+        agreements: Positions where both decide the same, both among the seen classes; counted
+            only where the label is seen (`nc4_rate`).
+        agreements_full: The same where the classifier chooses among all ids, at all positions
+            (`nc4_rate_fullv`).
+        agreements_top5: Positions with a seen label where the classifier puts fewer than five
+            seen classes before the nearest mean's ("ranks").
+        agreements_cosine: As `agreements`, with the mean at the smallest angle ("cosine").
+        agreements_library: Positions where both decide the same by the reference library's rule,
+            which knows of all rows and puts missing means at the origin ("library").
+        losses: Sum of the cross-entropies, nats.
+        passed: By group, of the positions that are predicted but not counted (attention sinks, for
+            example): how many they are, the classifier's hits, and the sum of the cross-entropies.
+        reevaluated: Decisions that were too close for float32 and were taken in float64.
+        ignored, ledger, provenance: As in `ClassMoments`.
+        n_groups: How many groups are told apart.
+    """
+
+    _SUMS = (
+        *("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"),
+        "losses",
+    )
+    _EXTRAS: ClassVar[dict[Extra, str]] = {
+        "ranks": "agreements_top5",
+        "cosine": "agreements_cosine",
+        "library": "agreements_library",
+    }
+
+    def __init__(
+        self, seen: Bool[Tensor, " C"], groups: int = 1, extras: Collection[Extra] = ()
+    ) -> None:
+        if groups < 1:
+            raise ValueError(f"expected at least 1 group, got {groups}")
+        n_classes = len(seen)
+        self.seen = seen.cpu()
+        self.counts: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.classifier_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.nearest_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.agreements: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.agreements_full: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
+        self.agreements_top5: Int64[Tensor, " C"] | None = None
+        self.agreements_cosine: Int64[Tensor, " C"] | None = None
+        self.agreements_library: Int64[Tensor, " C"] | None = None
+        self._kept = self._SUMS + tuple(self._EXTRAS[extra] for extra in sorted(extras))
+        for name in self._kept[len(self._SUMS) :]:
+            setattr(self, name, torch.zeros(n_classes, dtype=torch.int64))
+        self.losses: Float64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.float64)
+        self.passed: Float64[Tensor, "G 3"] = torch.zeros(groups, 3, dtype=torch.float64)
+        self.reevaluated = 0
+        self.ignored = 0
+        self.ledger = Ledger()
+        self.provenance: dict[str, Any] = {}
+        self.n_groups = groups
+        self._by_group: dict[str, Tensor] = {}  # the same sums (G, C), where there are groups
+        if groups > 1:
+            self._by_group = {
+                name: torch.zeros(groups, n_classes, dtype=getattr(self, name).dtype)
+                for name in self._kept
+            }
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """What it tells besides."""
+        return tuple(extra for extra, name in self._EXTRAS.items() if name in self._kept)
+
+    @property
+    def counts_by_group(self) -> Int64[Tensor, "G C"]:
+        """Positions of each label in each group."""
+        return self._by_group.get("counts", self.counts[None])
+
+    @property
+    def n(self) -> int:
+        """Labelled positions."""
+        return int(self.counts.sum())
+
+    @property
+    def n_passed(self) -> int:
+        """Positions that are predicted but not counted."""
+        return int(self.passed[:, 0].sum())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over all predicted positions, counted or not, nats per token.
+
+        NaN without positions.
+        """
+        total = float(self.losses.sum()) + float(self.passed[:, 2].sum())
+        return self._mean(total)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all predicted positions where the classifier is right, in [0, 1].
+
+        NaN without positions.
+        """
+        return self._mean(int(self.classifier_hits.sum()) + float(self.passed[:, 1].sum()))
+
+    def _mean(self, total: float) -> float:
+        n = self.n + self.n_passed
+        return total / n if n else float("nan")
+
+    def update(self, labels: Int[Tensor, " N"], choices: Choices, groups: Groups = None) -> None:
+        """Take what was decided at some positions; labels follow the rule of `ClassMoments`."""
+        n_classes = len(self.seen)
+        labels = as_labels(labels).cpu()
+        n_ignored = check_labels(labels, len(choices.losses), n_classes)
+        places = grouped_labels(labels, groups, n_classes, self.n_groups)
+        kept = labels != IGNORE
+        labels, places = labels[kept], places[kept]
+        nearest, among_seen, among_all = (
+            ids.cpu()[kept]
+            for ids in (choices.nearest, choices.classifier_seen, choices.classifier)
+        )
+        added = {
+            "counts": torch.ones_like(labels),
+            "classifier_hits": among_all == labels,
+            "nearest_hits": nearest == labels,
+            "agreements": (among_seen == nearest) & self.seen[labels],
+            "agreements_full": among_all == nearest,
+            "losses": choices.losses.cpu()[kept],
+        }
+        if choices.ranks is not None:
+            added["agreements_top5"] = (choices.ranks.cpu()[kept] < 5) & self.seen[labels]
+        if choices.cosine is not None:
+            same = among_seen == choices.cosine.cpu()[kept]
+            added["agreements_cosine"] = same & self.seen[labels]
+        if choices.library is not None:
+            one, other = (ids.cpu()[kept] for ids in choices.library)
+            added["agreements_library"] = one == other
+        for name in self._kept:
+            if name not in added:
+                raise ValueError(f"choices tell nothing of {name}; make them with its extra")
+            total: Tensor = getattr(self, name)
+            values = added[name].to(total.dtype)
+            total.index_add_(0, labels, values)
+            if self._by_group:
+                self._by_group[name].view(-1).index_add_(0, places, values)
+        self.reevaluated += choices.reevaluated
+        self.ignored += n_ignored
+
+    def pass_over(
+        self, targets: Int[Tensor, " N"], choices: Choices, groups: Groups = None
+    ) -> None:
+        """Take loss and hits of positions that are predicted but not counted."""
+        targets, n_classes = as_labels(targets).cpu(), len(self.seen)
+        places = grouped_labels(targets, groups, n_classes, self.n_groups) // n_classes
+        hits = choices.classifier.cpu() == targets
+        values = torch.stack([torch.ones(len(hits)), hits, choices.losses.cpu()], dim=1)
+        self.passed.index_add_(0, places, values.double())
+
+    def without(self, *groups: int) -> "Decisions":
+        """What the others come to: as `ClassMoments.without`, and none is `reevaluated`."""
+        kept = kept_groups(groups, self.n_groups)
+        state = Decisions(self.seen, extras=self.extras)
+        for name, sums in self._by_group.items():
+            setattr(state, name, sums[kept].sum(0))
+        state.passed = self.passed[kept].sum(0, keepdim=True)
+        state.provenance = dict(self.provenance)
+        return state
+
+    def merge(self, other: "Decisions") -> None:
+        """Take over everything that `other` has seen; `other` stays as it is."""
+        sizes = [(len(self.seen), len(other.seen), "classes")]
+        for mine, theirs, things in [*sizes, (self.n_groups, other.n_groups, "groups")]:
+            if mine != theirs:
+                raise ValueError(f"states of different shape: {mine} {things} here, {theirs} there")
+        if not torch.equal(self.seen, other.seen):
+            raise ValueError("states whose nearest-mean candidates differ: of different moments?")
+        if self.extras != other.extras:
+            raise ValueError(
+                f"states that tell different things: {self.extras} here, {other.extras} there"
+            )
+        check_provenance(self.provenance, other.provenance)
+        self.ledger = self.ledger.joined(other.ledger)
+        for name in self._kept:
+            getattr(self, name).add_(getattr(other, name))
+        for name, sums in self._by_group.items():
+            sums.add_(other._by_group[name])
+        self.passed += other.passed
+        self.reevaluated += other.reevaluated
+        self.ignored += other.ignored
+
+    def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
+        """All of the state as tensors and JSON-able facts; `unpack` makes it again."""
+        tensors = {name: getattr(self, name) for name in ("seen", "passed", *self._kept)}
+        tensors |= {f"{name}_by_group": sums for name, sums in self._by_group.items()}
+        return tensors, [self.reevaluated, self.ignored, self.ledger.spans, self.provenance]
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> "Decisions":
+        """The state that was packed."""
+        counts = tensors.get("counts_by_group")
+        extras = [extra for extra, name in cls._EXTRAS.items() if name in tensors]
+        state = cls(tensors["seen"], 1 if counts is None else len(counts), extras)
+        for name in state._kept:
+            setattr(state, name, tensors[name])
+        state._by_group = {name: tensors[f"{name}_by_group"] for name in state._by_group}
+        state.passed = tensors["passed"]
+        state.reevaluated, state.ignored, spans, state.provenance = facts
+        state.ledger = Ledger(spans)
+        return state
+
+    def save(self, path: Path | str) -> None:
+        """Write the state to one safetensors file, whole or not at all."""
+        FORMAT.write(Path(path), *self.pack())
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Decisions":
+        """A saved state; a damaged file, or one of another version, is a UserError."""
+        with unpacking(Path(path)):
+            return cls.unpack(*FORMAT.read(Path(path)))

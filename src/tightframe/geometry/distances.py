@@ -1,0 +1,204 @@
+"""Squared distances of all pairs of points, tile by tile, in spaces that lie in each other.
+
+They come from one matrix product a tile. Points that are centred lose little by that; pairs for
+which it is too much are done again from the vectors.
+
+Axes: K points, D dimensions, I and J rows and columns of a tile, N pairs.
+"""
+
+import copy
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from tightframe.geometry import elementwise
+from tightframe.geometry.closed_forms import squared_norms
+
+__all__ = [
+    "NEAR",
+    "Ranges",
+    "Space",
+    "gaps",
+    "spaces",
+    "squared_distances",
+    "without_rounding",
+]
+
+# A squared distance below this share of the squared norms is taken from the vectors: there, the
+# product of matrices has lost five of its sixteen digits. It is the rare case.
+NEAR = 1e-5
+# Points closer than this share of their norms are one point: the means are not known better.
+SAME = 1e-12
+# A debiased distance below this share of the plain one is 0.
+ROUNDING = 1e-10
+BUFFERS = 5
+
+
+class Ranges:
+    """The least and the largest of stretches of some numbers, looked for once in each.
+
+    All tiles ask for those of the same few stretches; NaN if one of the numbers is.
+    """
+
+    def __init__(self, numbers: Float[Tensor, " K"]) -> None:
+        self._numbers = numbers
+        self._found: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def __call__(self, part: slice) -> tuple[float, float]:
+        """Of one stretch."""
+        ends = part.start, part.stop
+        if ends not in self._found:
+            low, high = self._numbers[part].aminmax()
+            self._found[ends] = float(low), float(high)
+        return self._found[ends]
+
+
+class Space:
+    """The points in some dimensions, and the memory that all tiles share.
+
+    Fresh pages cost more than the sums. Squared distances grow from space to space: `inner` is the
+    space of fewer dimensions whose distances of the same tile are in the shared memory before.
+    """
+
+    def __init__(
+        self,
+        points: Float[Tensor, "K d"],
+        memory: Float[Tensor, "buffers n"],
+        added: Float[Tensor, "K a"],
+        inner: "Space | None" = None,
+    ) -> None:
+        """`added` are the dimensions that the inner space lacks; of `points` or of a turned copy.
+
+        The points themselves are looked at where the product of matrices is not enough.
+        """
+        self.points = points
+        self.grown = inner is not None
+        self.added = added
+        added_norms = squared_norms(added)
+        self.squared_norms = added_norms  # (K,)
+        if inner is not None:
+            self.squared_norms = inner.squared_norms + added_norms
+            # Few dimensions as a rule: with the norms as factors, one product adds all of them.
+            ones, norms = torch.ones_like(added_norms)[:, None], added_norms[:, None]
+            self.left = torch.cat([-2 * added, norms, ones], 1)
+            self.right = torch.cat([added, ones, norms], 1)
+        self.ranges = Ranges(self.squared_norms)
+        self.memory = memory
+
+    def beside(self, memory: Float[Tensor, "buffers n"]) -> "Space":
+        """The same space with memory of its own."""
+        twin = copy.copy(self)
+        twin.memory = memory
+        return twin
+
+    def distances(self, rows: slice, columns: slice) -> Float[Tensor, "I J"]:
+        """Memory for the squared distances of a tile."""
+        return self._view(0, rows, columns)
+
+    def values(self, rows: slice, columns: slice) -> Float[Tensor, "I J"]:
+        """Memory for what is taken from them."""
+        return self._view(1, rows, columns)
+
+    def spare(self, rows: slice, columns: slice, index: int = 0) -> Float[Tensor, "I J"]:
+        """Two pieces of memory to work in."""
+        return self._view(2 + index, rows, columns)
+
+    def debiased(self, rows: slice, columns: slice) -> Float[Tensor, "I J"]:
+        """Memory for the distances without what noise adds to them."""
+        return self._view(4, rows, columns)
+
+    def scale(
+        self, rows: slice, columns: slice, norms: Float[Tensor, " K"]
+    ) -> Float[Tensor, "I J"]:
+        """Sum of squared norms, in the second spare memory."""
+        return torch.add(norms[rows, None], norms[columns], out=self.spare(rows, columns, 1))
+
+    def _view(self, index: int, rows: slice, columns: slice) -> Tensor:
+        n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
+        return self.memory[index, : n_rows * n_columns].view(n_rows, n_columns)
+
+
+def spaces(
+    points: Float[Tensor, "K D"],
+    turned: Float[Tensor, "K D"] | None,
+    dims: set[int],
+    tile: int,
+) -> dict[int, Space]:
+    """The spaces of the first so many dimensions, each in the next.
+
+    With `turned`, all but the whole space are of its dimensions. The same points, seen in other
+    axes, have the same distances: those of the whole space still grow out of the others.
+    """
+    memory = points.new_empty(BUFFERS, min(tile, len(points)) ** 2)
+    seen = points if turned is None else turned
+    found: dict[int, Space] = {}
+    inner, before = None, 0
+    for dim in sorted(dims):
+        own = points if dim == points.shape[1] else seen[:, :dim]
+        # Alone, the whole space needs no other axes.
+        added = own if inner is None else seen[:, before:dim]
+        inner = found[dim] = Space(own, memory, added, inner)
+        before = dim
+    return found
+
+
+def squared_distances(
+    space: Space, rows: slice, columns: slice, inner_least: float = math.nan
+) -> tuple[Float[Tensor, "I J"], float]:
+    """Squared distances of a tile, and the least or what none of them is below.
+
+    On and below the diagonal of all pairs they are NaN, and the least is, too. Those of the inner
+    space, if there is one, are in the memory before; `inner_least` is what none of them is below.
+    """
+    norms = space.squared_norms
+    squared = space.distances(rows, columns)
+    if space.grown:
+        squared.addmm_(space.left[rows], space.right[columns].T)
+    else:
+        start = space.scale(rows, columns, norms)
+        torch.addmm(start, space.added[rows], space.added[columns].T, alpha=-2, out=squared)
+    if rows == columns:
+        squared.masked_fill_(torch.ones_like(squared, dtype=torch.bool).tril_(), math.nan)
+    # NaN compares as False: a tile without pairs is looked at in full.
+    largest = space.ranges(rows)[1] + space.ranges(columns)[1]
+    if inner_least >= NEAR * largest:  # more dimensions, larger distances
+        return squared, inner_least
+    least = elementwise.least(squared)
+    present = elementwise.least_present(squared) if math.isnan(least) else least
+    if not present >= NEAR * largest:
+        scale = space.scale(rows, columns, norms)
+        near = squared < scale.mul_(NEAR)
+        if bool(near.any()):
+            i, j = near.nonzero(as_tuple=True)
+            left, right = space.points[rows], space.points[columns]
+            squared[i, j] = gaps(left, right, i, j, scale[i, j] / NEAR)
+            least = elementwise.least(squared)
+    return squared, least
+
+
+def gaps(
+    left: Float[Tensor, "I d"],
+    right: Float[Tensor, "J d"],
+    i: Int64[Tensor, " N"],
+    j: Int64[Tensor, " N"],
+    scale: Float[Tensor, " N"],
+) -> Float[Tensor, " N"]:
+    """Squared distances of some pairs, from the vectors; 0 where they are the same to float64."""
+    parts = max(1, i.numel() * left.shape[1] >> 20)  # of 8 MiB
+    found = [
+        (left[part_i] - right[part_j]).square_().sum(1)
+        for part_i, part_j in zip(i.tensor_split(parts), j.tensor_split(parts), strict=True)
+    ]
+    squared = torch.cat(found)
+    return squared.masked_fill_(squared <= SAME**2 * scale, 0)
+
+
+def without_rounding(
+    differences: Float[Tensor, "I J"], minuends: Float[Tensor, "I J"]
+) -> Float[Tensor, "I J"]:
+    """Set differences to 0 of which nothing is left but rounding."""
+    if not elementwise.least(differences) > ROUNDING * elementwise.greatest(minuends):
+        differences.masked_fill_(differences <= ROUNDING * minuends, 0)
+    return differences

@@ -1,0 +1,123 @@
+"""Several processes of one job (`torchrun`): each takes a share, all end with the sum.
+
+Without `torchrun` there is one process, and nothing here does anything.
+"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tightframe.geometry.ledger import Span
+from tightframe.geometry.state import ClassMoments, Decisions
+
+State = TypeVar("State", ClassMoments, Decisions)
+
+
+class World(NamedTuple):
+    """Which process of how many this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes: its own GPU, or the CPU."""
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cpu")
+
+
+def join_world() -> World:
+    """Meet the other processes that `torchrun` has started, if it has."""
+    if "RANK" not in os.environ or not dist.is_available():
+        return World()
+    if not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(World().device)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def leave_world() -> None:
+    """Part from the other processes."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def wait(world: World) -> None:
+    """Until all processes are here."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def share(spans: Sequence[Span], world: World, *, multiple: int = 1) -> list[Span]:
+    """The blocks of `spans` that are this process's: a stretch about as long as the others'.
+
+    Stretches end at multiples of `multiple`, so that the batches of all processes together are
+    those of one process.
+    """
+    cuts = sorted(
+        {cut for first, end in spans for cut in range(first, end) if cut % multiple == 0}
+        | {first for first, _ in spans}
+    )
+    low, high = (len(cuts) * (world.rank + i) // world.size for i in (0, 1))
+    start = cuts[low] if low < len(cuts) else math.inf
+    stop = cuts[high] if high < len(cuts) else math.inf
+    clipped = ((max(first, start), min(end, stop)) for first, end in spans)
+    return [(int(first), int(end)) for first, end in clipped if first < end]
+
+
+def sum_states(state: State, world: World) -> State:
+    """What all processes have seen together; the same everywhere.
+
+    The states travel one after the other, so that no process holds more than two.
+    """
+    if world.size == 1:
+        return state
+    total: State | None = None
+    for source in range(world.size):
+        theirs = _broadcast(state, source, world)
+        if total is None:
+            total = theirs
+        else:
+            total.merge(theirs)
+    assert total is not None
+    return total
+
+
+def _broadcast(state: State, source: int, world: World) -> State:
+    """The state of one process, given to all."""
+    mine = world.rank == source
+    tensors, facts = state.pack()
+    dtypes = {name: str(x.dtype).removeprefix("torch.") for name, x in tensors.items()}
+    shapes = {name: list(x.shape) for name, x in tensors.items()}
+    dtypes, shapes, facts = _broadcast_json([dtypes, shapes, facts], source, world)
+    received = {}
+    for name, dtype in dtypes.items():
+        if mine:
+            tensor = tensors[name].detach().to(world.device).contiguous()
+        else:
+            tensor = torch.empty(shapes[name], dtype=getattr(torch, dtype), device=world.device)
+        if tensor.dtype == torch.bool:  # which nccl doesn't send
+            tensor = tensor.byte()
+        dist.broadcast(tensor, source)
+        received[name] = tensor.bool() if dtype == "bool" else tensor
+    device = next(iter(tensors.values())).device
+    return type(state).unpack({name: x.to(device) for name, x in received.items()}, facts)
+
+
+def _broadcast_json(value: Any, source: int, world: World) -> Any:
+    content = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+    length = torch.tensor([len(content)], device=world.device)
+    dist.broadcast(length, source)
+    buffer: Tensor = torch.empty(int(length), dtype=torch.uint8, device=world.device)
+    if world.rank == source:
+        buffer = content.to(world.device)
+    dist.broadcast(buffer, source)
+    return json.loads(bytes(buffer.tolist()))

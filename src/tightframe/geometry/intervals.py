@@ -1,0 +1,370 @@
+"""95 % intervals of the measures, from states that are kept by group of documents.
+
+Positions of one document depend on each other, documents don't: what is resampled are groups of
+documents (G of them, usually 20 contiguous ones), from the moments of one and the same pass.
+
+What an interval is of: the value for infinitely many documents, over the classes it is taken on.
+Class means from few samples are noisy, and most measures take the noise for geometry. The bias
+goes as 1/n, so resamples with fewer documents tell its size and it is taken out (`resampling.py`).
+An interval may therefore exclude the plain value; its `centre` is the estimate that it is of.
+
+The classes are fixed beforehand: those of the measure that keep two samples in every resample;
+value and resamples are all taken over them. A measure that changes with the number of classes has
+an interval only if these are all of its classes. Positive ratios and spreads, whose range is
+[0, inf), are treated on a log scale, where their errors are nearer to symmetric.
+
+There is no interval where none would hold: where the two estimates of the bias disagree, of
+variances whose samples have heavy tails, and of logarithms and inverses of distances where some
+are mostly noise. `tests/test_coverage.py` holds the coverage of the others
+to 93 to 97 % in worlds that look like text; docs/measures.md has the table.
+
+Intervals of decisions (NC4) resample validation documents and take the class means as given.
+
+Axes: C classes, G groups.
+"""
+
+import copy
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from tightframe.geometry.pairs import Aggregate, Cdnv, sweep
+from tightframe.geometry.pairwise import OfPairs
+from tightframe.geometry.resampling import (
+    GROUPS,
+    KEPT,
+    Interval,
+    balanced_halves,
+    effective_groups,
+    extrapolate,
+    half_samples,
+    halves_of,
+    jackknife,
+    plan_of,
+    survivors,
+    tail_index,
+)
+from tightframe.geometry.segments import squared_norms
+from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.values import Geometry, Value
+
+BENT = 2.0  # standard errors by which the line and the parabola may differ
+# Index of tails below which variances have no intervals, by the share that makes up the tail.
+HEAVY = {0.05: 3.5, 0.02: 3.2}
+NOISY = 3.0  # a squared distance within so many times its noise is mostly noise
+NEAR = 1e-4  # share of such pairs beyond which what they decide has no interval
+DOCUMENTS = "documents"
+_NUMBER = re.compile(r"-?(\d+(\.\d+)?|inf)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A measure, as far as its interval is concerned."""
+
+    name: str
+    function: Callable[[Geometry], Value]
+    split: Literal["train", "val"]
+    range: str  # in words, "[0, inf)"
+    least_count: int  # samples that a class needs to take part
+    why_none: str = ""  # why it can have no sound interval
+    by_groups: bool = False  # whether it is over the classes whose noise groups tell
+    counts_classes: bool = False  # whether it changes with the number of classes
+    of_variances: bool = False  # whether it is made of the variances of classes
+
+    @property
+    def is_median(self) -> bool:
+        """Whether it moves with a few pairs, and so needs halves."""
+        return isinstance(self.function, OfPairs) and self.function.aggregate == "median"
+
+    @property
+    def of_near_pairs(self) -> bool:
+        """Whether it is a mean of logarithms or inverses of distances, which near means decide."""
+        if not isinstance(self.function, OfPairs):
+            return False
+        inverse = self.function.quantity.startswith("cdnv") and self.function.aggregate == "moments"
+        return inverse or self.function.aggregate in ("logs", "mean_log")
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is a ratio or a spread, with errors in proportion to it."""
+        return self.range == "[0, inf)"
+
+
+def with_intervals(
+    values: Mapping[str, Value],
+    questions: Sequence[Question],
+    geometry: Geometry,
+    classifier: Float[Tensor, "V D"],
+) -> dict[str, Value]:
+    """The same values with their intervals, as far as the states are kept by group."""
+    grouped = {
+        "train": geometry.moments.n_groups > 1,
+        "val": geometry.decisions is not None and geometry.decisions.n_groups > 1,
+    }
+    asked = [one for one in questions if grouped[one.split] and values[one.name].n]
+    intervals = {one.name: Interval.none(one.why_none) for one in asked if one.why_none}
+    asked = [one for one in asked if not one.why_none]
+    intervals |= _of_decisions([one for one in asked if one.split == "val"], geometry)
+    intervals |= _of_moments([one for one in asked if one.split == "train"], geometry, classifier)
+    ranges = {one.name: one.range for one in questions}
+    return {
+        name: _filled(value, intervals[name], ranges[name]) if name in intervals else value
+        for name, value in values.items()
+    }
+
+
+def _of_moments(
+    questions: Sequence[Question], geometry: Geometry, classifier: Float[Tensor, "V D"]
+) -> dict[str, Interval]:
+    """By leaving out each group and halves of them, over the classes that survive it all."""
+    if not questions:
+        return {}
+    moments = geometry.moments
+    counts = moments.counts_by_group
+    groups = _occupied(counts)
+    if len(groups) < 2:
+        return _none(questions, "the documents are in one group")
+    plan = plan_of(groups)
+    taken = torch.zeros_like(moments.counts, dtype=torch.bool)
+    taken[geometry.classes.ids] = True
+    fixed = taken & survivors(counts, plan)
+
+    def sizes(question: Question) -> tuple[int, int]:
+        """Classes of the measure that are fixed, and all of them."""
+        own = taken & (moments.counts >= question.least_count)
+        if question.by_groups:
+            own &= geometry.told
+        return int((own & fixed).sum()), int(own.sum())
+
+    def without(asked: Sequence[Question], left_out: Sequence[int]) -> Geometry:
+        state = moments.without(*left_out)
+        state.counts[~fixed] = 0
+        by_groups = any(one.by_groups for one in asked)
+        noise = geometry.noise.without(left_out) if by_groups and geometry.noise else None
+        resampled = Geometry(state, classifier, ood=geometry.ood, noise=noise)
+        plan_pairs([one.function for one in asked], resampled)
+        return resampled
+
+    def values(asked: Sequence[Question], left_out: Sequence[int]) -> list[float]:
+        resampled = without(asked, left_out)
+        return [one.function(resampled).value for one in asked]
+
+    refused = {one.name: _refusal(one, geometry, *sizes(one)) for one in questions}
+    able = [one for one in questions if not refused[one.name]]
+    whole = without(able, ())
+    refused |= _heavy_tailed([one for one in able if one.of_variances], moments, fixed)
+    refused |= _unresolved([one for one in able if one.of_near_pairs], moments, fixed)
+    out = {name: Interval.none(reason) for name, reason in refused.items() if reason}
+    smooth = [one for one in able if one.name not in out and not one.is_median]
+    medians = [one for one in able if one.name not in out and one.is_median]
+    if not (asked := smooth + medians):
+        return out
+    full = [one.function(whole).value for one in asked]
+    left = [values(smooth, group) for group in plan[: len(groups)]] if smooth else []
+    halves = [values(asked, half) for half in plan[len(groups) :]]
+    kept = halves_of(len(groups)).numpy()
+    freedom = effective_groups(counts[:, fixed]) - 1
+    for place, one in enumerate(asked):
+        half = [value[place] for value in halves]
+        if one.is_median:
+            interval = half_samples(full[place], half, freedom=freedom, log=one.is_log)
+        else:
+            leaving = [value[place] for value in left]
+            interval = _smooth(full[place], leaving, half, kept, freedom, one.is_log)
+        n_fixed, n = sizes(one)
+        if not interval.reason and n_fixed < n:
+            over = f"interval over the {n_fixed} of {n} classes with two samples in resamples"
+            interval = interval._replace(reason=over)
+        out[one.name] = interval
+    return out
+
+
+def _smooth(
+    full: float,
+    without: Sequence[float],
+    halves: Sequence[float],
+    kept: Bool[np.ndarray, "H G"],
+    freedom: float | int,
+    log: bool,
+) -> Interval:
+    """The interval of what moves smoothly with the documents, if its bias is a series."""
+    if not halves:
+        return jackknife(full, without, freedom=freedom, log=log)
+    found, bent = extrapolate(full, without, halves, kept, freedom=freedom, log=log)
+    if bent > BENT:
+        return Interval.none(
+            "its bias by small counts is too large to be taken out, two estimates of it differ by "
+            f"{bent:.1f} standard errors; raise min_count"
+        )
+    return found
+
+
+def _refusal(question: Question, geometry: Geometry, n_fixed: int, n: int) -> str:
+    """Why the classes or the groups allow no interval of a measure; "" if they do."""
+    moments = geometry.moments
+    if n_fixed < max(2, KEPT * n):
+        return f"only {n_fixed} of {n} classes have two samples in every resample; raise min_count"
+    if question.counts_classes and n_fixed < n:
+        return (
+            f"it changes with the number of classes, and only {n_fixed} of {n} have two samples "
+            "in every resample; raise min_count"
+        )
+    if not question.is_median:
+        return ""
+    if len(_occupied(moments.counts_by_group)) < moments.n_groups:
+        return "some groups have no documents, and a median needs balanced halves"
+    if balanced_halves(moments.n_groups) is None:
+        known = ", ".join(map(str, GROUPS))
+        return f"{moments.n_groups} groups have no balanced halves; {known} do"
+    return ""
+
+
+def _heavy_tailed(
+    questions: Sequence[Question], moments: ClassMoments, fixed: Bool[Tensor, " C"]
+) -> dict[str, str]:
+    """Why the tails of the samples allow no intervals of variances; nothing if they do."""
+    if not questions:
+        return {}
+    counts = moments.counts_by_group[:, fixed]
+    spreads = moments.spreads_by_group[:, fixed] + counts * _drawn(moments, fixed)
+    for share, least in HEAVY.items():
+        if (index := tail_index(counts, spreads, share)) < least:
+            reason = (
+                f"squared distances to the class means have heavy tails (index {index:.2f}, "
+                f"expected {least:g} or more), so that a few samples decide variances; measures "
+                "of directions (NC2, NC3) have intervals"
+            )
+            return {one.name: reason for one in questions}
+    return {}
+
+
+def _unresolved(
+    questions: Sequence[Question], moments: ClassMoments, fixed: Bool[Tensor, " C"]
+) -> dict[str, str]:
+    """Why pairs of near means allow no intervals of what they decide; nothing if they do.
+
+    The logarithm or inverse of a distance that is mostly noise has no series in 1/n.
+    """
+    if not questions:
+        return {}
+    counts = moments.counts_by_group[:, fixed].double()
+    squares = (counts / counts.sum(0)).square()
+    # Expected squared error of a class mean, from how far its groups are from it.
+    noise = (squares * _drawn(moments, fixed)).sum(0) / (1 - squares.sum(0))
+    means = moments.means[fixed]
+    distances = Cdnv(noise, 1, NOISY * noise)  # its values are those of pairs farther apart
+    wanted: set[Aggregate] = {"moments"}
+    pairs = sweep(means - means.mean(0), {"far": (distances, wanted)})["far"]
+    near = pairs.pairs - pairs.n
+    if near <= NEAR * pairs.pairs:
+        return {}
+    reason = (
+        f"{near:,} of {pairs.pairs:,} pairs of class means are too near to be told from their "
+        "noise, and they decide it; raise min_count, or read a median, a ratio of means "
+        "(nc1_cdnv_rom_db) or cosines (nc2_equiang_std)"
+    )
+    return {one.name: reason for one in questions}
+
+
+def _drawn(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> Float64[Tensor, "G K"]:
+    """Return the squared distance of each group's mean of a class to the mean of the class."""
+    means = moments.means[fixed]
+    return torch.stack([squared_norms(of[fixed] - means) for of in moments.means_by_group])
+
+
+def of_positions(
+    decisions: Decisions,
+    value_of: Callable[[Decisions], float],
+    *,
+    range: str,
+    log: bool = False,
+) -> Value:
+    """Compute something of all positions, such as a loss, with its interval if kept by group."""
+    value = Value(value_of(decisions), decisions.n, 0)
+    if decisions.n_groups == 1 or not decisions.n:
+        return value
+    groups = _occupied(decisions.counts_by_group)
+    if len(groups) < 2:
+        found = Interval.none("the documents are in one group")
+    else:
+        without = [value_of(decisions.without(group)) for group in groups]
+        freedom = _freedom(decisions)
+        found = _around(value.value, jackknife(value.value, without, freedom=freedom, log=log))
+    return _filled(value, found, range)
+
+
+def _of_decisions(questions: Sequence[Question], geometry: Geometry) -> dict[str, Interval]:
+    """By leaving out one group of validation positions; the class means stay as they are."""
+    decisions = geometry.decisions
+    if not questions or decisions is None:
+        return {}
+    groups = _occupied(decisions.counts_by_group)
+    if len(groups) < 2:
+        return _none(questions, "the documents are in one group")
+    without = []
+    for group in groups:
+        given = copy.copy(geometry)
+        given.decisions = decisions.without(group)
+        without.append(given)
+    out = {}
+    for question in questions:
+        full, resampled = (
+            question.function(geometry).value,
+            [question.function(given).value for given in without],
+        )
+        found = jackknife(full, resampled, freedom=_freedom(decisions), log=question.is_log)
+        given_means = "interval given the measured class means"
+        found = _around(full, found)
+        out[question.name] = found if found.reason else found._replace(reason=given_means)
+    return out
+
+
+def _around(value: float, interval: Interval) -> Interval:
+    """Return the interval of a mean over positions, which has no bias to be taken out."""
+    return interval._replace(centre=value) if interval.low <= value <= interval.high else interval
+
+
+def _freedom(decisions: Decisions) -> float:
+    return effective_groups(decisions.counts_by_group.sum(1, keepdim=True)) - 1
+
+
+def plan_pairs(functions: Sequence[Callable[[Geometry], Value]], geometry: Geometry) -> None:
+    """Say what the measures will ask of the pairs, so that one sweep serves them all."""
+    for function in functions:
+        if isinstance(function, OfPairs):
+            geometry.plan(function.quantity, function.aggregate)
+
+
+def _occupied(counts: Int64[Tensor, "G C"]) -> list[int]:
+    return [group for group, n in enumerate(counts.sum(1).tolist()) if n]
+
+
+def _none(questions: Sequence[Question], reason: str) -> dict[str, Interval]:
+    return {question.name: Interval.none(reason) for question in questions}
+
+
+def _filled(value: Value, interval: Interval, range: str) -> Value:
+    """Return the value with its interval, no wider than what the measure can be.
+
+    An end of the range that is no number, such as a dimension, bounds nothing.
+    """
+    ends = re.fullmatch(r"[\[(](.+), (.+)[\])]", range)
+    first, last = ends.groups() if ends else ("", "")
+    least = float(first) if _NUMBER.fullmatch(first) else -math.inf
+    most = float(last) if _NUMBER.fullmatch(last) else math.inf
+    low, high, centre = (min(max(end, least), most) for end in interval[:3])
+    if high - low <= (interval.high - interval.low) / 10:  # nearly all of it lies beyond an end
+        interval = Interval.none(f"all of it, or nearly, is outside of {range}")
+    reason = "; ".join(filter(None, [value.reason, interval.reason]))
+    if math.isnan(interval.low):
+        return dataclasses.replace(value, reason=reason)
+    return dataclasses.replace(
+        value, low=low, high=high, centre=centre, resampled=DOCUMENTS, reason=reason
+    )

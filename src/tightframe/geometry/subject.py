@@ -1,0 +1,275 @@
+"""What is measured: a checkpoint of a run, or a model from elsewhere, and what is known of it."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tightframe.corpus.build import Progress as BuildProgress
+from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
+from tightframe.corpus.model_tokens import text_tokens
+from tightframe.corpus.tokens import TokenShards
+from tightframe.errors import UserError
+from tightframe.geometry.checks import (
+    check_context,
+    check_no_run,
+    check_no_tokenizer,
+    check_room,
+    no_tokens,
+)
+from tightframe.geometry.distributed import World
+from tightframe.geometry.stream import Precision
+from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
+from tightframe.lm.hub import digest_of, load_model, random_twin
+from tightframe.lm.huggingface import HuggingFaceModel
+from tightframe.lm.runs import Run
+from tightframe.lm.transformer import Transformer, digest_of_weights
+from tightframe.lm.vocabulary import check_tokenizer
+from tightframe.settings import as_dict
+
+Model = Transformer | HuggingFaceModel
+
+HALF = (torch.bfloat16, torch.float16)
+CONTEXT = 1024  # tokens of a block of text, or as many as the model has positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Text to measure on, which becomes tokens by the model's own tokenizer.
+
+    Args:
+        source: A file, a folder, or hf:NAME.
+        context: Tokens of a block; by default 1,024, or fewer if the model has fewer positions.
+        bos: "auto": blocks begin with the token that the tokenizer begins a text with, if it has
+            one; "never": they don't.
+        max_tokens: At most so many, training and validation together.
+        validation: A source of its own for validation.
+        documents: Of .txt and .md files: "files", each as it is, or "paragraphs", with an
+            end-of-text between them. By default as a run was trained; "files" for other models.
+        field: Of records, tables and data sets: what holds the text.
+        tokenizer: Instead of the model's own: a folder, a tokenizer.json or a hub name.
+    """
+
+    source: str | Path
+    context: int | None = None
+    bos: Literal["auto", "never"] = "auto"
+    max_tokens: int | None = None
+    validation: str | Path | None = None
+    documents: Literal["files", "paragraphs"] | None = None
+    field: str = "text"
+    tokenizer: str | Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A model that need not be loaded yet, and the folder that takes its results."""
+
+    source: str | Path | Model
+    name: str
+    step: int  # 0 where nothing says how long a model was trained
+    folder: Path
+    run: Run | None
+    random_weights: int | None = None  # the seed of a twin with weights drawn anew
+    trust_remote_code: bool = False
+    precision: Precision = "fp32"  # of the forward passes that it will make
+
+    @classmethod
+    def of(
+        cls,
+        source: str | Path | Model,
+        step: int | None,
+        out: str | Path | None,
+        *,
+        random_weights: int | None = None,
+        trust_remote_code: bool = False,
+        precision: Precision = "fp32",
+    ) -> "Subject":
+        """Find a run, or take a model as it comes, whose results go to `runs/NAME` unless told.
+
+        A folder `checkpoint-N` as transformers' `Trainer` writes them is step N of the folder that
+        it lies in: the name alone would be that of every other training's.
+        """
+        run = None
+        if isinstance(source, str | Path):
+            path = Path(source).expanduser()
+            if (path / "config.toml").is_file():
+                run, source, out = Run.open(path), path, out or path
+        name, trained = _named(source)
+        folder = Path("runs") / name if out is None else Path(out)
+        if run is None:
+            check_no_run(folder, name)
+        if run is not None:
+            name, step = run.name, run.kept(step)
+        else:
+            step = trained if step is None else step
+        if random_weights is not None:
+            name, folder = f"{name}-random", folder / f"random-{random_weights}"
+        return cls(source, name, step, folder, run, random_weights, trust_remote_code, precision)
+
+    def tokens(
+        self,
+        given: TokenShards | Text | str | Path | None,
+        progress: BuildProgress | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> TokenShards:
+        """The tokens to measure on: those given, or the ones that the run was trained on.
+
+        `say` takes remarks on how a text was read.
+        """
+        if isinstance(given, TokenShards):
+            return given
+        if isinstance(given, Text):
+            shards = self._tokenized(given, progress)
+            if say is not None:
+                for note in self._notes(given, shards):
+                    say(note)
+            return shards
+        if given is not None:
+            shards = TokenShards.open(given)
+            if self.run is None and isinstance(self.source, str | Path):
+                check_tokenizer(self.source, shards)
+            return shards
+        if self.run is None:
+            raise no_tokens(self.name)
+        shards = TokenShards.open(self.run.settings.tokens)
+        if shards.fingerprint != (trained_on := self.run.facts["tokens"]):
+            raise UserError(
+                f"{shards.path}: holds tokens {shards.fingerprint}, but {self.run.path} was "
+                f"trained on {trained_on}; say on which tokens to measure it"
+            )
+        return shards
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the training run; none for a model from elsewhere."""
+        return as_dict(self.run.settings) if self.run else {}
+
+    @property
+    def threads(self) -> int:
+        """As many as the run was trained with, so that runs side by side stay so."""
+        return (self.run.settings.threads if self.run else 0) or torch.get_num_threads()
+
+    @cached_property
+    def weights(self) -> str:
+        """What tells this model from another of the same name."""
+        if self.run is not None and self.random_weights is None:
+            return digest_of_weights(self.run.checkpoint(self.step))
+        return digest_of(self.model)
+
+    @cached_property
+    def model(self) -> Model:
+        """Loaded once: on the GPU if there is one and the run was not told to use the CPU.
+
+        Most weights of the hub are stored in 16 bits, and would make the forward pass in them: in
+        "fp32" they are widened. A model that was given as it is stays so.
+        """
+        if isinstance(self.source, str | Path):
+            wanted = self.run.settings.device if self.run else "auto"
+            model = load_model(
+                self.source,
+                step=self.step if self.run else None,
+                device="cpu" if wanted == "cpu" else World().device,
+                trust_remote_code=self.trust_remote_code,
+            )
+            if self.precision == "fp32" and any(x.dtype in HALF for x in model.parameters()):
+                model = model.float()
+        else:
+            model = self.source
+        if self.random_weights is not None:
+            model = random_twin(model, seed=self.random_weights)
+        return model
+
+    def tokenizer(self, text: Text) -> ModelTokenizer:
+        """Load what makes tokens of a text: the tokenizer that it names, or the model's own."""
+        if self.run is not None:
+            check_no_tokenizer(self.run.path, text.tokenizer)
+            return load_tokenizer(self.run.settings.tokens)
+        if text.tokenizer is not None:
+            return load_tokenizer(text.tokenizer)
+        if not isinstance(self.source, str | Path):
+            raise UserError(
+                f"{self.name}: a model in memory has no tokenizer; name it in the text "
+                "(tokenizer=...), or build tokens and give those"
+            )
+        check_tokenizer_known(self.source)
+        return load_tokenizer(with_tokenizer(self.source))
+
+    def _documents(self, text: Text) -> str:
+        """What a document is: as the text says, or as in the tokens that a run was trained on."""
+        if text.documents is not None or self.run is None:
+            return text.documents or "files"
+        trained = TokenShards.open(self.run.settings.tokens)
+        return str(trained.manifest["source"].get("documents", "files"))
+
+    def _notes(self, text: Text, shards: TokenShards) -> list[str]:
+        """Return remarks on how a text was read, a line each."""
+        chosen = []
+        if text.documents is None and shards.manifest["source"].get("documents") == "paragraphs":
+            chosen = [
+                f"{self.name}: was trained on paragraphs, so {text.source} is cut at blank lines; "
+                "--documents files reads it whole"
+            ]
+        return chosen + shards.notes
+
+    def _tokenized(self, text: Text, progress: BuildProgress | None) -> TokenShards:
+        """The text's tokens, made once and kept in `tokens/`."""
+        tokenizer = self.tokenizer(text)
+        positions = self.model.positions
+        context = text.context
+        if context is None:
+            context = min(CONTEXT, positions or CONTEXT)
+        check_context(context)
+        check_room(context, positions, name=self.name)
+        return text_tokens(
+            text.source,
+            tokenizer,
+            cache=self.folder / "tokens",
+            context=context,
+            bos=text.bos,
+            max_tokens=text.max_tokens,
+            validation=text.validation,
+            documents=self._documents(text),
+            field=text.field,
+            progress=progress,
+        )
+
+
+def _named(source: str | Path | Model) -> tuple[str, int]:
+    """What results call a model, and the step of its training that its folder tells."""
+    if not isinstance(source, str | Path):
+        return source.name, 0
+    path = Path(source).expanduser()
+    path = path.resolve() if path.is_dir() else path  # "." has a name, too
+    step = trainer_step(path)
+    return (path.name, 0) if step is None else (path.parent.name, step)
+
+
+def model_facts(model: Model, shards: TokenShards) -> dict[str, Any]:
+    """What measures are read beside: kind, size, shape, and what the classifier is."""
+    n_rows, width = model.classifier.shape
+    return {
+        "architecture": model.architecture,
+        "n_parameters": model.n_parameters,
+        "vocab_size": n_rows,  # rows of the classifier; those of padding included
+        "padding_rows": max(0, n_rows - shards.vocab_size),  # beyond the tokenizer's largest id
+        "width": width,
+        "depth": model.depth,
+        "tied": model.tied,
+        "dtype": str(model.classifier.dtype).removeprefix("torch."),
+    }
+
+
+def token_facts(shards: TokenShards) -> dict[str, Any]:
+    """What the tokens are, and what no model can beat on them where that is known."""
+    return {
+        "name": shards.name,
+        "fingerprint": shards.fingerprint,
+        "vocab_size": shards.vocab_size,
+        "block": shards.block,
+        "train_labels": shards.split("train").n_labels,
+        "val_labels": shards.split("val").n_labels,
+        "entropy_floor": shards.entropy_floor,
+    }
