@@ -6,11 +6,11 @@ import torch
 from scipy.stats import t as student
 
 from reference.mixtures import Mixture
-from tightframe.collapse import intervals, resampling
-from tightframe.collapse.measures import MEASURES, metrics
-from tightframe.collapse.values import Value
-from tightframe.moments.nearest import Choices
-from tightframe.moments.state import ClassMoments, Decisions
+from tightframe.geometry import intervals, resampling
+from tightframe.geometry.measures import MEASURES, metrics
+from tightframe.geometry.nearest import Choices
+from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.values import Value
 
 COVERED = ("nc1_cdnv_med_db", "gnc2_log_kernel_excess", "nc3_cos_mean")
 
