@@ -1,12 +1,22 @@
 import csv
 import dataclasses
+import json
 import math
 
 import pandas as pd
 import pytest
 
 from tightframe.errors import UserError
-from tightframe.results import Header, Row, gather, read_csv, read_rows, write_csv, write_rows
+from tightframe.results import (
+    Header,
+    ResultTable,
+    Row,
+    gather,
+    read_csv,
+    read_rows,
+    write_csv,
+    write_rows,
+)
 
 HEADER = Header("r", 10, {"width": 8}, {}, {"depth": 2, "betas": [0.9, 0.99]}, {})
 ROW = Row("r", 10, "train", 1, "next", "all", "nc1_cdnv", 0.5, 10, 1, 0)
@@ -121,3 +131,43 @@ def test_texts_that_a_spreadsheet_would_run_are_text_in_a_csv_and_come_back(tmp_
     again = read_csv(path, dtype={"token": str}, keep_default_na=False)
     assert again["token"].to_list() == texts + numbers
     assert again["value"].to_list() == table["value"].to_list()
+
+
+class Words(ResultTable):
+    """A small result with text that a page, a terminal or a spreadsheet would act on."""
+
+    one_line = "3 words\x1b[2J of <b>"
+
+    def to_pandas(self):
+        return pd.DataFrame(
+            {"word": ["<i>", "=1+1", "c"], "n": [1, 2, 3], "x<y": [0.5, math.nan, math.inf]}
+        )
+
+
+def test_a_result_has_a_one_line_repr_and_an_escaped_table():
+    assert repr(Words()) == r"Words(3 words\x1b[2J of <b>)"
+    html = Words()._repr_html_()
+    assert "&lt;i&gt;" in html
+    assert "x&lt;y" in html
+    assert not {"<i>", "<b>"} & set(html.split())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json", ".jsonl"])
+def test_a_result_is_saved_in_the_format_of_the_suffix(tmp_path, suffix):
+    path = Words().save(tmp_path / f"words{suffix}")
+    read = {
+        ".csv": read_csv,
+        ".parquet": pd.read_parquet,
+        ".json": lambda path: pd.DataFrame(json.loads(path.read_text())),
+        ".jsonl": lambda path: pd.DataFrame(map(json.loads, path.read_text().splitlines())),
+    }[suffix]
+    table = read(path)
+    pd.testing.assert_frame_equal(
+        table.assign(**{"x<y": table["x<y"].astype(float)}), Words().to_pandas(), check_dtype=False
+    )
+
+
+def test_a_result_is_not_saved_in_an_unknown_format(tmp_path):
+    with pytest.raises(UserError, match=r"words.xls: cannot be saved as '.xls'; expected a name"):
+        Words().save(tmp_path / "words.xls")
+    assert not list(tmp_path.iterdir())

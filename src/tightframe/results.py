@@ -4,8 +4,10 @@ A results file is JSON lines: a header (what was measured, by what, with which s
 row a line. It is written whole and never rewritten.
 """
 
+import abc
 import csv
 import dataclasses
+import html
 import json
 import math
 import platform
@@ -14,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from tightframe.errors import UserError
+from tightframe.errors import UserError, printable
 from tightframe.files import fingerprint, read_text, whole_file, write_text
 from tightframe.formats import Count, Record, parse_json
 
@@ -197,6 +199,63 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
     if not records:
         raise UserError("no results files found; run `tightframe measure` first")
     return pd.DataFrame(list(records.values()))
+
+
+class ResultTable(abc.ABC):
+    """Base of every study's result: a table with a one-line summary, for notebooks and files."""
+
+    SHOWN_ROWS: ClassVar[int] = 60  # of the table in a notebook; the middle of a longer one is cut
+
+    @property
+    @abc.abstractmethod
+    def one_line(self) -> str:
+        """One line that says what the result is of, and its most important number."""
+
+    @abc.abstractmethod
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the result as a table, one row per number or per thing that was measured."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table to a file, whole or not at all, in the format of its suffix.
+
+        Args:
+            path: A file that ends in .csv, .parquet, .json (a list of records) or .jsonl (one
+                record per line). NaN is null in JSON, infinities are "inf" and "-inf".
+
+        Returns:
+            The path of the file.
+        """
+        path = Path(path)
+        if path.suffix not in (".csv", ".parquet", ".json", ".jsonl"):
+            raise UserError(
+                f"{path}: cannot be saved as '{path.suffix}'; expected a name that ends in "
+                ".csv, .parquet, .json or .jsonl"
+            )
+        table = self.to_pandas()
+        if path.suffix == ".csv":
+            write_csv(path, table)
+        elif path.suffix == ".parquet":
+            with whole_file(path) as temporary:
+                table.to_parquet(temporary, index=False)
+        else:
+            records = [
+                {str(name): _jsonable(value) for name, value in record.items()}
+                for record in table.astype(object).where(table.notna(), None).to_dict("records")
+            ]
+            lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records]
+            is_list = path.suffix == ".json"
+            text = f"[{', '.join(lines)}]\n" if is_list else "".join(f"{line}\n" for line in lines)
+            write_text(path, text)
+        return path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({printable(self.one_line)})"
+
+    def _repr_html_(self) -> str:
+        table = self.to_pandas().to_html(
+            index=False, escape=True, max_rows=self.SHOWN_ROWS, float_format="{:.4g}".format
+        )
+        return f"<p>{html.escape(repr(self))}</p>\n{table}"
 
 
 def _same_value(one: Row, other: Row, *, regrouped: bool) -> bool:
