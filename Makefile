@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-knowledge study-knowledge-long test test-slow check lint types layers fix house golden golden-check bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-knowledge study-knowledge-long test test-slow check lint types layers fix house golden golden-check docs bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -46,6 +46,11 @@ golden: $(INSTALLED)
 
 golden-check: $(INSTALLED)
 	$(BIN)/python tools/golden.py check golden.json
+
+# The site of the documentation, in site/; a broken link or docstring fails.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python tools/site.py > llms.txt
 
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .
