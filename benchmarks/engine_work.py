@@ -15,11 +15,11 @@ import torch
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.tokens import ShardWriter, TokenShards
 from tightframe.files import sha256
-from tightframe.geometry import candidates, stream
+from tightframe.geometry import argmax_tiles, stream
+from tightframe.geometry.decisions import Decisions, decide
 from tightframe.geometry.measures import DEFAULT, MEASURES, metrics
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairwise import OfPairs
-from tightframe.geometry.state import ClassMoments, Decisions
-from tightframe.geometry.tally import decide
 from tightframe.lm.hardware import exact_float32
 from tightframe.lm.objectives import next_token
 from tightframe.lm.sizes import TransformerConfig
@@ -176,13 +176,13 @@ def our_nearest(folder: Path, _: str, size: Size) -> Side:
     def decide(points: torch.Tensor) -> torch.Tensor:
         with exact_float32():
             ids = torch.arange(len(means))
-            table = candidates.Table(means, ids, torch.float32, centre=means.mean(0))
-            buffers = torch.empty(2, candidates.ROWS, candidates.TILE)
+            table = argmax_tiles.Table(means, ids, torch.float32, centre=means.mean(0))
+            buffers = torch.empty(2, argmax_tiles.ROWS, argmax_tiles.TILE)
             tops = [
                 table.sweep(part.double(), buffers[:, : len(part)])
-                for part in points.split(candidates.ROWS)
+                for part in points.split(argmax_tiles.ROWS)
             ]
-            return candidates.resolve(points, [table], [candidates.Top.cat(tops)])[0]
+            return argmax_tiles.resolve(points, [table], [argmax_tiles.Top.cat(tops)])[0]
 
     decide(points[:64])
     for _ in range(size["repeats"]):

@@ -8,7 +8,7 @@ import torch
 from reference.bridges import naive_cosine_correlation, naive_p
 from studies.bridge import agreement
 from studies.bridge.models import Ideal
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 
 
 def moments_of(means, spreads=None, count=4):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tightframe import cli
 from tightframe.corpus.tokens import TokenShards
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.lm.gpt_neo import export_gpt_neo
 from tightframe.lm.hub import load_model
 

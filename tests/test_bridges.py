@@ -10,7 +10,7 @@ import torch
 from reference.bridges import naive_class_moments, naive_cross_entropy
 from studies.bridge import models as bridges
 from tightframe.geometry import metrics
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.ntp import ContextTable, predict_geometry, proxy, solve_svm
 from tightframe.ntp.soft_labels import centred_support, finite_component
 

@@ -14,9 +14,9 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import stream
 from tightframe.geometry.callback import CollapseCallback
+from tightframe.geometry.decisions import decide
 from tightframe.geometry.measures import DEFAULT, choose, metrics
 from tightframe.geometry.probe import OVERHEAD, Probe
-from tightframe.geometry.tally import decide
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.loop import TrainSettings, train
 from tightframe.lm.objectives import next_token

@@ -16,9 +16,10 @@ from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import metrics
 from tightframe.geometry.classes import by_token, class_table, measure_classes, readable
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Choices
-from tightframe.geometry.reading import Reader, Reading
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.stream import Reader, Reading
 from tightframe.geometry.words import known_words, words
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer

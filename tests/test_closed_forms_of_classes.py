@@ -6,8 +6,8 @@ import torch
 
 from tightframe.geometry import closed_forms
 from tightframe.geometry.closed_forms import ClassSet, select
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairs import UnitDistance, sweep
-from tightframe.geometry.state import ClassMoments
 
 
 def class_set(means, counts=None, spreads=None):

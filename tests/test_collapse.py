@@ -9,10 +9,10 @@ import torch
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import MEASURES, metrics
+from tightframe.geometry.decisions import decide
 from tightframe.geometry.measures import DEFAULT
 from tightframe.geometry.stream import measure
 from tightframe.geometry.subject import model_facts
-from tightframe.geometry.tally import decide
 from tightframe.lm.hub import load_model
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.loop import TrainSettings, train

@@ -10,7 +10,8 @@ import torch
 from tightframe.errors import UserError
 from tightframe.geometry import metrics
 from tightframe.geometry.compat import columns, compat, published_values
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.moments import ClassMoments
 
 # Sections 7.2 and 7.3 of the table's description, word for word.
 MAY = """model,n_params,val_acc,val_loss,perplex,dists_mean,dists_std,sims_mean,sims_std,norms_mean,

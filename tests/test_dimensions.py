@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.geometry import metrics, scalar_dimensions
-from tightframe.geometry.scalar_dimensions import DimensionMoments
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry import dimensions, metrics
+from tightframe.geometry.dimensions import DimensionMoments
+from tightframe.geometry.moments import ClassMoments
 
 
 def moments(x, **options):
@@ -62,7 +62,7 @@ def test_coins_and_dice_have_known_moments():
 @pytest.mark.parametrize("offset", [0.0, 3000.0])
 def test_moments_are_those_of_extended_precision(monkeypatch, chunk, offset):
     # 3,000 is a hundred standard deviations and more.
-    monkeypatch.setattr(scalar_dimensions, "CHUNK", chunk)
+    monkeypatch.setattr(dimensions, "CHUNK", chunk)
     x = embeddings(offset=offset)
     check(moments(x), x)
 
@@ -221,7 +221,7 @@ def test_what_is_not_kept_by_group_has_no_interval_and_says_so():
 
 
 def norms_of(*batches):
-    histogram = scalar_dimensions.NormHistogram()
+    histogram = dimensions.NormHistogram()
     for batch in batches:
         histogram.update(batch)
     return histogram

@@ -19,7 +19,8 @@ from test_solutions import small_table
 from tightframe import cli
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.moments import ClassMoments
 from tightframe.lm.hub import load_model
 from tightframe.lm.runs import Run, TrainSettings
 from tightframe.ntp import load_table, save_table

@@ -7,9 +7,10 @@ from scipy.stats import t as student
 
 from reference.mixtures import Mixture
 from tightframe.geometry import intervals, resampling
+from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.measures import MEASURES, metrics
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Choices
-from tightframe.geometry.state import ClassMoments, Decisions
 from tightframe.geometry.values import Value
 
 COVERED = ("nc1_cdnv_med_db", "gnc2_log_kernel_excess", "nc3_cos_mean")

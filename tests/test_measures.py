@@ -8,10 +8,11 @@ import torch
 from reference.geometry import naive_measures
 from tightframe.errors import UserError
 from tightframe.geometry import MEASURES, measure_table, metrics, values
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.dimensions import DimensionMoments
 from tightframe.geometry.measures import DEFAULT, PUBLISHED, ROBUST
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairs import sweep
-from tightframe.geometry.scalar_dimensions import DimensionMoments
-from tightframe.geometry.state import ClassMoments, Decisions
 
 FROM_DECISIONS = {measure.name for measure in MEASURES if measure.split == "val"}
 # Those of states with groups of documents are in `test_noise.py`.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tightframe.geometry import metrics
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 
 NAMES = ["nc5_orthodev", "nc5_orthodev_ctr"]
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference.moments import naive_choices, naive_extras, naive_ranks
-from tightframe.geometry import candidates, nearest
+from tightframe.geometry import argmax_tiles, nearest
 from tightframe.geometry.nearest import Chooser, NearestMeans
 
 
@@ -76,7 +76,7 @@ def test_choices_are_those_of_plain_loops(n, n_classes, dim, padding, seed, unse
 @pytest.mark.parametrize("rows", [1, 7, 60])
 def test_the_size_of_tiles_is_memory_only(monkeypatch, n_classes, rows):
     # Every remainder of a tile (128) and of a block (64), and of the rows scored at once.
-    monkeypatch.setattr(candidates, "TILE", 128)
+    monkeypatch.setattr(argmax_tiles, "TILE", 128)
     monkeypatch.setattr(nearest, "SCORES", rows * nearest.TILE)
     assert_naive(*problem(15, n_classes, unseen=0, padding=1))
     if n_classes > 1:
@@ -121,7 +121,7 @@ def test_scores_that_differ_by_the_order_of_a_sum_are_a_tie(monkeypatch):
     # All rows are one vector in another order, and h is the same in every direction: each score
     # is the same sum, and each distance, but for its last digits. The smallest id wins, within a
     # tile and across tiles.
-    monkeypatch.setattr(candidates, "TILE", 64)
+    monkeypatch.setattr(argmax_tiles, "TILE", 64)
     rng = np.random.default_rng(0)
     vector = rng.normal(size=33)
     rows = torch.from_numpy(np.stack([rng.permutation(vector) for _ in range(200)]))
@@ -140,7 +140,7 @@ def test_scores_that_differ_by_the_order_of_a_sum_are_a_tie(monkeypatch):
 def test_near_ties_are_decided_as_float64_does(monkeypatch, gap, tile):
     # Each class has a twin 64 ids later, whose row and mean differ by a share `gap`, which
     # float32 can't tell; the embeddings lie at the classes.
-    monkeypatch.setattr(candidates, "TILE", tile)
+    monkeypatch.setattr(argmax_tiles, "TILE", tile)
     rng = np.random.default_rng(0)
     base = rng.normal(size=(64, 6))
     twins = base * (1 + gap * rng.choice([-1, 1], size=(64, 1)))
@@ -212,7 +212,7 @@ def test_a_soft_cap_changes_the_loss_and_no_choice():
 def test_losses_neither_overflow_nor_underflow(monkeypatch, scale):
     # Logits of several thousands: the largest is subtracted before any exponential, although
     # it comes in a late tile.
-    monkeypatch.setattr(candidates, "TILE", 64)
+    monkeypatch.setattr(argmax_tiles, "TILE", 64)
     embeddings, labels, classifier, _, means, seen = problem(n_classes=200)
     embeddings *= scale
     losses = Chooser(classifier, None, means, seen)(embeddings, labels).losses
@@ -268,7 +268,7 @@ def test_ranks_are_those_of_plain_loops(n, n_classes, dim, padding, seed, unseen
 @pytest.mark.parametrize("n_classes", [63, 128, 129, 300])
 @pytest.mark.parametrize("rows", [1, 7, 60])
 def test_the_size_of_tiles_changes_no_rank(monkeypatch, n_classes, rows):
-    monkeypatch.setattr(candidates, "TILE", 128)
+    monkeypatch.setattr(argmax_tiles, "TILE", 128)
     monkeypatch.setattr(nearest, "SCORES", rows * nearest.TILE)
     ranks = assert_naive_ranks(*problem(30, n_classes, padding=1))
     assert len(ranks.unique()) > 10  # unrelated rows and means: ranks of all sizes
@@ -279,7 +279,7 @@ def test_the_size_of_tiles_changes_no_rank(monkeypatch, n_classes, rows):
 def test_ranks_among_near_ties_are_those_of_float64(monkeypatch, gap, tile):
     # Rows come in four, whose logits differ by a share `gap` that float32 can't tell: whether the
     # other three are before the nearest mean's is open for each.
-    monkeypatch.setattr(candidates, "TILE", tile)
+    monkeypatch.setattr(argmax_tiles, "TILE", tile)
     rng = np.random.default_rng(0)
     base, jitter = rng.normal(size=(50, 6)), rng.normal(size=(4, 50, 1))
     classifier = torch.from_numpy((base * (1 + gap * jitter)).reshape(200, 6))
@@ -396,7 +396,7 @@ def test_equal_angles_go_to_the_smallest_id():
 def test_near_ties_of_angles_are_decided_as_float64_does(monkeypatch, gap, tile):
     # Means come in pairs, 100 ids apart, of other lengths at all but the same angle. They are
     # centred already, up to that.
-    monkeypatch.setattr(candidates, "TILE", tile)
+    monkeypatch.setattr(argmax_tiles, "TILE", tile)
     rng = np.random.default_rng(0)
     base = rng.normal(size=(100, 6))
     base -= base.mean(0)

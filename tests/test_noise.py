@@ -10,9 +10,9 @@ import torch
 
 from reference.noise import factors, naive_by_groups
 from tightframe.geometry import MEASURES, metrics
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.noise import group_noise, told_by_groups
 from tightframe.geometry.pairs import sweep
-from tightframe.geometry.state import ClassMoments
 from tightframe.geometry.values import NO_GROUPS
 
 BY_GROUPS = [measure.name for measure in MEASURES if measure.estimator == "debiased by groups"]

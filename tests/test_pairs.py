@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.geometry import pairs, reductions
+from tightframe.geometry import pair_statistics, pairs
+from tightframe.geometry.pair_statistics import Moments
 from tightframe.geometry.pairs import Cdnv, UnitDistance, sweep
-from tightframe.geometry.running import Moments
 
 ALL = (
     *("moments", "logs", "roots", "median", "tail", "tail001", "least", "riesz"),
@@ -301,7 +301,7 @@ def test_a_sample_of_pairs_changes_no_result(group, monkeypatch):
     asked = requests(x)
     asked["unit, debiased"] = (units(x[:40], x[0], torch.linspace(0, 9, 40).double()), ALL)
     expected = sweep(x, asked, tile=16)
-    monkeypatch.setattr(reductions, "KEPT", 0)
+    monkeypatch.setattr(pair_statistics, "KEPT", 0)
     monkeypatch.setattr(pairs, "GROUP", group)
     for name, summary in sweep(x, asked, tile=16).items():
         assert numbers(summary) == pytest.approx(numbers(expected[name]), rel=1e-12, nan_ok=True)
@@ -371,7 +371,7 @@ def test_a_kernel_that_overflows_is_summed_by_its_logarithm():
 @pytest.mark.parametrize("cores", [2, 3])
 def test_the_number_of_cores_changes_no_result(cores, threads, monkeypatch):
     monkeypatch.setattr(pairs, "KEPT", 0)  # or so few pairs would stay on one
-    monkeypatch.setattr(reductions, "KEPT", 0)
+    monkeypatch.setattr(pair_statistics, "KEPT", 0)
     x = points(60, 4)
     x[7] = x[3]
     asked = requests(x)

@@ -1,6 +1,6 @@
 import torch
 
-from tightframe.geometry.projection import Projection
+from tightframe.geometry.stream import Projection
 
 
 def test_a_projection_is_decided_by_its_seed_and_dimensions():

@@ -5,7 +5,7 @@ import torch
 
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry.reading import Reader, Reading
+from tightframe.geometry.stream import Reader, Reading
 from tightframe.lm.interface import IGNORE
 from tiny_tokens import write_tokens
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.geometry import selection
-from tightframe.geometry.selection import Bracket, Selection
+from tightframe.geometry import order_statistics
+from tightframe.geometry.order_statistics import Bracket, Selection
 
 
 def run(make, values, *, infinite=0, parts=3):
@@ -39,7 +39,7 @@ def streams(n, rng):
 @pytest.mark.parametrize("capacity", [1, 4, 2**22])
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 101, 1000])
 def test_the_median_and_its_neighbour_are_those_of_the_sorted_stream(n, capacity, monkeypatch):
-    monkeypatch.setattr(selection, "CAPACITY", capacity)
+    monkeypatch.setattr(order_statistics, "CAPACITY", capacity)
     for name, values in streams(n, np.random.default_rng(n)).items():
         for infinite in (0, 1, n):
             found, _ = run(median, values, infinite=infinite)
@@ -64,14 +64,14 @@ def test_two_passes_are_enough_where_the_bin_fits_into_memory():
 
 
 def test_a_small_memory_takes_more_passes(monkeypatch):
-    monkeypatch.setattr(selection, "CAPACITY", 1)
+    monkeypatch.setattr(order_statistics, "CAPACITY", 1)
     _, passes = run(median, np.random.default_rng(0).random(10_000))
     assert 2 < passes <= 5
 
 
 def test_values_beyond_the_fine_bins_take_six_passes_at_most(monkeypatch):
     # The end bins hold all below 2**-64 and from 2**64 up: the first pass tells nothing there.
-    monkeypatch.setattr(selection, "CAPACITY", 1)
+    monkeypatch.setattr(order_statistics, "CAPACITY", 1)
     near_one_another = 1 + 1e-13 * np.random.default_rng(0).random(10_000)
     for scale in (1e-200, 1e200):
         found, passes = run(median, scale * near_one_another)
@@ -130,7 +130,7 @@ def test_a_sample_that_misleads_costs_passes_and_nothing_else(off):
 
 def test_a_bracket_that_is_too_full_is_given_up(monkeypatch):
     # The sample says that few values lie in its bracket (none but two), the stream has them all.
-    monkeypatch.setattr(selection, "CAPACITY", 1)
+    monkeypatch.setattr(order_statistics, "CAPACITY", 1)
     values = 1 + np.random.default_rng(0).random(10_000)
     sample = np.repeat([0.0, 1.0, 2.0, 3.0], [30, 20, 20, 30]) + 1e-9
     bracket = Bracket(1.0, 2.0, capacity=100)

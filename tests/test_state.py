@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 
 from reference.moments import naive_moments
 from tightframe.errors import UserError
-from tightframe.geometry import segments
+from tightframe.geometry import moments
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.moments import FORMAT, ClassMoments
 from tightframe.geometry.nearest import Choices
-from tightframe.geometry.state import FORMAT, ClassMoments, Decisions
 
 TIGHT = {"rtol": 1e-10, "atol": 0.0}
 
@@ -127,7 +128,7 @@ def test_any_partition_order_and_merge_give_one_state(cuts, seed, merges, offset
 def test_the_size_of_a_chunk_is_memory_only(monkeypatch, chunk):
     embeddings, labels = sample(500)
     expected = naive_moments(embeddings, labels, 13)
-    monkeypatch.setattr(segments, "CHUNK", chunk * 5)
+    monkeypatch.setattr(moments, "CHUNK", chunk * 5)
     counts = torch.bincount(labels, minlength=13)
     assert_same(moments_of(embeddings, labels, scatter=True, label_counts=counts), expected)
 

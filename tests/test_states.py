@@ -14,7 +14,7 @@ import torch
 from tightframe.errors import UserError
 from tightframe.geometry import measure_part, measure_run, passes, states
 from tightframe.geometry.merging import merge_states
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.lm.hub import load_model
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer, save_checkpoint

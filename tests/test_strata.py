@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tightframe.geometry import metrics
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.strata import strata
 from tightframe.geometry.values import Geometry
 

@@ -5,9 +5,8 @@ import torch
 from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry.reading import NEXT, Reading
-from tightframe.geometry.stream import measure
-from tightframe.geometry.tally import decide
+from tightframe.geometry.decisions import decide
+from tightframe.geometry.stream import NEXT, Reading, measure
 from tightframe.lm.hub import load_model
 from tightframe.lm.loss import evaluate
 from tightframe.lm.objectives import next_token

@@ -11,7 +11,7 @@ import torch
 
 from tightframe.geometry import metrics
 from tightframe.geometry.closed_forms import select
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 
 K, D = 200, 64
 COUNTS = [2, 5, 20, 100, 1000]

@@ -5,8 +5,8 @@ import torch
 
 from tightframe.corpus.tokens import TokenShards
 from tightframe.geometry import measure_run, passes, states
-from tightframe.geometry.reading import Reader, Reading
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, balanced_halves, usual_min_count
+from tightframe.geometry.stream import Reader, Reading
 from tightframe.geometry.study import measure_part
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer

@@ -10,10 +10,10 @@ _PUBLIC: dict[str, str] = {
     "TokenShards": "tightframe.corpus.tokens",
     "Transformer": "tightframe.lm.transformer",
     "load_model": "tightframe.lm.hub",
-    "ClassMoments": "tightframe.geometry.state",
-    "Decisions": "tightframe.geometry.state",
+    "ClassMoments": "tightframe.geometry.moments",
+    "Decisions": "tightframe.geometry.decisions",
     "measure": "tightframe.geometry.stream",
-    "decide": "tightframe.geometry.tally",
+    "decide": "tightframe.geometry.decisions",
     "CollapseCallback": "tightframe.geometry.callback",
     "UserError": "tightframe.errors",
 }

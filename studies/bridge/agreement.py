@@ -16,7 +16,7 @@ from torch import Tensor
 from studies.bridge.models import Ideal
 from tightframe.analysis.association import associate
 from tightframe.geometry.measures import metrics
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 
 # None has units, which a prediction knows nothing of (the published `nc1_cdnv_p2` has), and none
 # divides by a mean near 0.

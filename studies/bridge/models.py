@@ -26,7 +26,7 @@ from jaxtyping import Float, Float64, Int64
 from scipy.optimize import brentq
 from torch import Tensor
 
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.ntp import ContextTable, Prediction, SoftLabels
 from tightframe.ntp.grouping import CentredSupport, dense_triplets, leading_triplets
 from tightframe.ntp.predict import from_triplets

@@ -26,8 +26,8 @@ from studies.bridge.models import Ideal
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import states
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.passes import Pass
-from tightframe.geometry.state import ClassMoments
 from tightframe.geometry.subject import Subject
 from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.lm.loss import evaluate

@@ -16,7 +16,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from studies.recall_geometry.embeddings import FactEmbeddings
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 
 Block: TypeAlias = Literal["collapse", "question"]
 

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from studies.recall_geometry.embeddings import FactEmbeddings
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.knowledge.fact_intervals import PERCENT
 from tightframe.knowledge.paired import Difference, differences, estimates
 

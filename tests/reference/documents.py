@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tightframe.geometry.measures import choose, metrics
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.values import Geometry
 
 TELLING = ("sampling is ", "a few pairs decide", "rather read")  # reasons that a value is biased

@@ -5,7 +5,7 @@ import math
 import torch
 
 from tightframe.geometry.measures import metrics
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 
 
 class Mixture:

@@ -17,7 +17,7 @@ from tightframe.corpus.build import build
 from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.tokens import TokenShards
 from tightframe.geometry.measures import metrics
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.stream import Stream
 from tightframe.lm.hub import load_model
 from tightframe.lm.interface import IGNORE

@@ -12,11 +12,9 @@ from tightframe.geometry.checks import check_compat, check_depth, check_numbers,
 from tightframe.geometry.measures import Measure, choose, extras_of
 from tightframe.geometry.nearest import Extra
 from tightframe.geometry.passes import Pass
-from tightframe.geometry.projection import Projection
-from tightframe.geometry.reading import NEXT, Labels, Reader, Reading
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, usual_min_count
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import Precision
+from tightframe.geometry.stream import NEXT, Labels, Precision, Projection, Reader, Reading
 from tightframe.geometry.subject import Model, Subject
 from tightframe.lm.interface import PRENORM
 

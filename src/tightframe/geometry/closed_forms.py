@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.special import digamma, polygamma
 from torch import Tensor
 
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.noise import GroupNoise
-from tightframe.geometry.state import ClassMoments
 
 EPS = torch.finfo(torch.float64).eps
 PART = 1 << 15  # numbers that are squared at once: 256 KiB, which stay in the cache

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tightframe.geometry.checks import check_table
 from tightframe.geometry.closed_forms import EPS
+from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.measures import metrics
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.values import Geometry, Value, std
 
 FACTS = ("model", "n_params", "val_acc", "val_loss", "perplex")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from jaxtyping import Float64
 from torch import Tensor
 
-from tightframe.geometry.scalar_dimensions import DimensionMoments
+from tightframe.geometry.dimensions import DimensionMoments
 from tightframe.geometry.values import Geometry, Value
 
 OUTLIER = 6.0  # standard deviations

@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.ledger import Span
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.moments import ClassMoments
 
 State = TypeVar("State", ClassMoments, Decisions)
 

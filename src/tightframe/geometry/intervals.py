@@ -35,6 +35,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.moments import ClassMoments, squared_norms
 from tightframe.geometry.pairs import Aggregate, Cdnv, sweep
 from tightframe.geometry.pairwise import OfPairs
 from tightframe.geometry.resampling import (
@@ -51,8 +53,6 @@ from tightframe.geometry.resampling import (
     survivors,
     tail_index,
 )
-from tightframe.geometry.segments import squared_norms
-from tightframe.geometry.state import ClassMoments, Decisions
 from tightframe.geometry.values import Geometry, Value
 
 BENT = 2.0  # standard errors by which the line and the parabola may differ

@@ -8,9 +8,10 @@ from torch import Tensor
 from tightframe.geometry import intervals
 from tightframe.geometry.catalogue import MEASURES
 from tightframe.geometry.checks import check_measures
+from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.definition import Measure
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Extra
-from tightframe.geometry.state import ClassMoments, Decisions
 from tightframe.geometry.values import Geometry, Value
 
 __all__ = [

@@ -6,7 +6,8 @@ from typing import Any
 
 from tightframe.errors import UserError
 from tightframe.geometry.checks import check_pieces
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.moments import ClassMoments
 
 State = ClassMoments | Decisions
 KINDS: dict[str, type[State]] = {"ClassMoments": ClassMoments, "Decisions": Decisions}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from jaxtyping import Int64
 from torch import Tensor
 
-from tightframe.geometry.state import Decisions
+from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.values import Geometry, Value
 
 NOT_TOLD = "not among the `extras` of these decisions; ranks are known at the last layer only"

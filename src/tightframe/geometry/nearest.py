@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from tightframe.geometry.candidates import TILE, LogSum, Table, Top, resolve
+from tightframe.geometry.argmax_tiles import TILE, LogSum, Table, Top, resolve
 
 SCORES = 2**20  # scores held at once on a CPU: 4 MiB in float32
 ACCELERATOR_SCORES = 2**26  # 256 MiB: large products keep a GPU busy

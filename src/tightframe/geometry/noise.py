@@ -39,8 +39,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from tightframe.geometry.segments import squared_norms
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments, squared_norms
 
 
 class Joint(NamedTuple):

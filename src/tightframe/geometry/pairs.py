@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tightframe.geometry import cores, distances, elementwise
-from tightframe.geometry.distances import NEAR, Ranges, Space
-from tightframe.geometry.extremes import Pairs
+from tightframe.geometry import tiles
 from tightframe.geometry.noise import Joint
-from tightframe.geometry.reductions import KEPT, Aggregate, PairSummary, Reduction
+from tightframe.geometry.order_statistics import Pairs
+from tightframe.geometry.pair_statistics import KEPT, Aggregate, PairSummary, Reduction
+from tightframe.geometry.tiles import NEAR, Ranges, Space
 
 __all__ = ["Aggregate", "Cdnv", "PairSummary", "Pairs", "Quantity", "UnitDistance", "sweep"]
 
@@ -151,7 +151,7 @@ def sweep(
         )
         for name, (quantity, aggregates) in requests.items()
     }
-    with cores.apart(points.device) as n_cores:
+    with tiles.apart(points.device) as n_cores:
         if len(points) * (len(points) - 1) // 2 <= KEPT:
             n_cores = 1
         sampled = [(quantity, it) for quantity, it in wanted.values() if it.wants_sample]
@@ -168,7 +168,7 @@ def _pass(
     points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted], tile: int, n_cores: int
 ) -> None:
     """Show the reductions all tiles, those of each core to parts of them that are then joined."""
-    tiles = list(_upper_tiles(len(points), tile))
+    places = list(_upper_tiles(len(points), tile))
     own = _plan(points, turned, wanted, tile)
     plans, parts = [own], []
     for _ in range(n_cores - 1):
@@ -188,14 +188,14 @@ def _pass(
         parts.append(part)
 
     def work(first: int) -> None:
-        for rows, columns in tiles[first::n_cores]:
+        for rows, columns in places[first::n_cores]:
             least = math.nan
             for space, groups in plans[first]:
-                squared, least = distances.squared_distances(space, rows, columns, least)
+                squared, least = tiles.squared_distances(space, rows, columns, least)
                 for group in groups:
                     _reduce(group, space, squared, least, rows, columns)
 
-    cores.side_by_side([functools.partial(work, first) for first in range(n_cores)])
+    tiles.side_by_side([functools.partial(work, first) for first in range(n_cores)])
     for part in parts:
         for _, reduction in wanted:
             reduction.join(part[id(reduction)])
@@ -210,7 +210,7 @@ def _plan(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted], tile:
         if group is None:
             groups.append(group := _Group(quantity.k, quantity.noise, quantity.joint, []))
         group.members.append((quantity, reduction))
-    found = distances.spaces(points, turned, set(by_dim), tile)
+    found = tiles.spaces(points, turned, set(by_dim), tile)
     return [(space, by_dim[dim]) for dim, space in found.items()]
 
 
@@ -237,7 +237,7 @@ def _sample(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted]) -> 
             parts = [(_part(quantity, ids), reduction) for quantity, reduction in mine]
             here, least = None if axes is None else axes[ids], math.nan
             for space, groups in _plan(points[ids], here, parts, len(ids)):
-                squared, least = distances.squared_distances(space, rows, columns, least)
+                squared, least = tiles.squared_distances(space, rows, columns, least)
                 for group in groups:
                     base, least_base = _base(group, space, squared, least, rows, columns)
                     for part, reduction in group.members:
@@ -277,7 +277,7 @@ def _reduce(
     if cut != [rows, columns]:
         rows, columns = cut
         squared = squared[: rows.stop - rows.start, : columns.stop - columns.start]
-        least = elementwise.least(squared)
+        least = tiles.minimum(squared)
     base, least = _base(group, space, squared, least, rows, columns)
     spares = (space.spare(rows, columns), space.spare(rows, columns, 1))
     for quantity, reduction in group.members:
@@ -301,8 +301,8 @@ def _base(
     if group.joint is not None:
         out.addmm_(*group.joint.between(rows, columns), alpha=-2)
     torch.sub(squared, out, out=out)
-    distances.without_rounding(out, squared)
-    return out, elementwise.least(out)
+    tiles.without_rounding(out, squared)
+    return out, tiles.minimum(out)
 
 
 def _values(
@@ -325,13 +325,13 @@ def _unit_distances(
     """Squared distances of the directions of a tile (I, J); NaN where one has no direction."""
     values = _times_norms(quantity, space, base, rows, columns)
     if quantity.noise is not None:
-        distances.without_rounding(values, base)
+        tiles.without_rounding(values, base)
     left, right = quantity.norms[rows], quantity.norms[columns]
     values.mul_(left.reciprocal()[:, None]).mul_(right.reciprocal())
-    least = elementwise.least(values)
+    least = tiles.minimum(values)
     if quantity.noise is not None:
         return values, least
-    present = elementwise.least_present(values) if math.isnan(least) else least
+    present = tiles.minimum_present(values) if math.isnan(least) else least
     smallest = present * quantity.ranges(rows)[0] * quantity.ranges(columns)[0]
     if not smallest >= _near(quantity, space, rows, columns):
         least = _repair(quantity, space, values, rows, columns)
@@ -348,12 +348,10 @@ def _sum_of_logs(
     if quantity.noise is not None:
         return None
     values = _times_norms(quantity, space, base, rows, columns)
-    least = elementwise.least(values)
+    least = tiles.minimum(values)
     if not least >= _near(quantity, space, rows, columns):
         return None
-    total = elementwise.sum_of_logs(
-        values.flatten(), least, spare=space.spare(rows, columns).flatten()
-    )
+    total = tiles.sum_of_logs(values.flatten(), least, spare=space.spare(rows, columns).flatten())
     left, right = (float(quantity.norms[part].log().sum()) for part in (rows, columns))
     return total - left * values.shape[1] - right * values.shape[0]
 
@@ -390,5 +388,5 @@ def _repair(
             (space.points[part] - quantity.origin) / quantity.norms[part, None]
             for part in (rows, columns)
         )
-        values[i, j] = distances.gaps(from_left, from_right, i, j, torch.full_like(left[i], 2.0))
-    return elementwise.least(values)
+        values[i, j] = tiles.gaps(from_left, from_right, i, j, torch.full_like(left[i], 2.0))
+    return tiles.minimum(values)

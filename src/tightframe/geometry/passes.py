@@ -7,11 +7,9 @@ from typing import Any
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import free_disk
-from tightframe.geometry.projection import Projection
-from tightframe.geometry.reading import NEXT, Reading
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.state import ClassMoments
-from tightframe.geometry.stream import BATCH_TOKENS, Precision, Stream
+from tightframe.geometry.stream import BATCH_TOKENS, NEXT, Precision, Projection, Reading, Stream
 from tightframe.geometry.subject import Subject
 from tightframe.lm.hardware import free_memory
 

@@ -8,10 +8,10 @@ from typing import Any
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import stream
+from tightframe.geometry.decisions import Decisions, decide
 from tightframe.geometry.measures import Measure, extras_of, metrics
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.subject import Model
-from tightframe.geometry.tally import decide
 from tightframe.geometry.values import Value
 
 # Share of the training's time that measuring is planned to take by default. It may take 0.02: the

@@ -12,11 +12,12 @@ from tightframe.corpus.tokens import SPLITS, TokenShards
 from tightframe.geometry.asked import Asked
 from tightframe.geometry.checks import PREFIXES
 from tightframe.geometry.compat import published_values
+from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.intervals import of_positions
 from tightframe.geometry.measures import Measure, metrics
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.passes import Pass
 from tightframe.geometry.resampling import FEWEST_DOCUMENTS
-from tightframe.geometry.state import ClassMoments, Decisions
 from tightframe.geometry.strata import strata
 from tightframe.geometry.stream import layer_name
 from tightframe.geometry.subject import Model, Subject, model_facts, token_facts

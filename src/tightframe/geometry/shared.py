@@ -16,7 +16,7 @@ from torch import Tensor
 from tightframe.corpus.shared import matched_counts, shared_classes
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry.reading import Reader, Reading
+from tightframe.geometry.stream import Reader, Reading
 
 ALL = 2**62  # a quota that no text exhausts
 

@@ -16,15 +16,15 @@ from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import kind_of
+from tightframe.geometry.decisions import Decisions, Tally, tally
 from tightframe.geometry.distributed import World, share, sum_states, wait
 from tightframe.geometry.ledger import Ledger, Span
+from tightframe.geometry.moments import FORMAT as STATE_FORMAT
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Extra
 from tightframe.geometry.passes import Pass, check_memory
-from tightframe.geometry.state import FORMAT as STATE_FORMAT
-from tightframe.geometry.state import ClassMoments, Decisions
 from tightframe.geometry.stream import Progress, Stream, collect, layer_name, new_moments
 from tightframe.geometry.subject import Subject
-from tightframe.geometry.tally import Tally, tally
 
 SAVE_EVERY = 60.0  # seconds of a pass between two writings; more where a writing takes long
 

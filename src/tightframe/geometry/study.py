@@ -13,9 +13,10 @@ from tightframe.geometry import states, stream
 from tightframe.geometry.answers import earlier_rows, key_of, nothing_left
 from tightframe.geometry.asked import Asked, settle, settle_positions
 from tightframe.geometry.checks import check_numbers, share_of
+from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.distributed import World, join_world, leave_world, wait
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.passes import Pass, fit
-from tightframe.geometry.reading import Labels, Reader
 from tightframe.geometry.rows import (
     header_of,
     losses,
@@ -26,7 +27,7 @@ from tightframe.geometry.rows import (
     with_documents,
 )
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.state import ClassMoments, Decisions
+from tightframe.geometry.stream import Labels, Reader
 from tightframe.geometry.subject import Model, Subject, Text
 from tightframe.lm.hardware import prepared
 from tightframe.results import Header, Row, write_rows

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from tightframe.geometry import cores
+from tightframe.geometry import tiles
 from tightframe.geometry.closed_forms import ClassSet, select, standardised, without_principal
+from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.dimensions import DimensionMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.noise import GroupNoise, group_noise, told_by_groups
 from tightframe.geometry.pairs import Aggregate, Cdnv, PairSummary, Quantity, UnitDistance, sweep
-from tightframe.geometry.scalar_dimensions import DimensionMoments
-from tightframe.geometry.state import ClassMoments, Decisions
 
 # How class means may be looked at besides as they are: each dimension over its standard deviation,
 # and without the first principal directions of the between-class scatter.
@@ -208,7 +209,7 @@ class Geometry:
             assert classes is not None, reason
             turned = any(view_of(name).startswith("pc") for name in mine)
             axes = classes.principal_means if turned else None
-            with cores.apart(classes.means.device):
+            with tiles.apart(classes.means.device):
                 requests = {name: (self.quantity(name), self._planned[name]) for name in mine}
             self._pairs |= sweep(classes.means, requests, turned=axes)
         return self._pairs[quantity]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from tightframe.geometry.state import ClassMoments
+from tightframe.geometry.moments import ClassMoments
 from tightframe.ntp.grouping import EqualColumns
 from tightframe.ntp.similarity import unit_rows
 from tightframe.ntp.soft_labels import SoftLabels

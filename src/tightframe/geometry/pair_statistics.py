@@ -17,10 +17,54 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from tightframe.geometry import elementwise
-from tightframe.geometry.extremes import Extremes, Pairs
-from tightframe.geometry.running import Moments
-from tightframe.geometry.selection import Bracket, Selection
+from tightframe.geometry import tiles
+from tightframe.geometry.order_statistics import Bracket, Extremes, Pairs, Selection
+
+# A sum of squares keeps its digits where this share of it, at least, is about the mean.
+SPREAD = 1e-4
+
+
+@dataclasses.dataclass
+class Moments:
+    """Count, mean and spread of a stream of numbers."""
+
+    n: int = 0
+    mean: float = math.nan
+    spread: float = 0.0  # sum of squared deviations from the mean
+
+    def take(self, values: Float[Tensor, " N"]) -> None:
+        """Join a part by Chan's formula; its memory may be used up for the deviations."""
+        if (n := values.numel()) == 0:
+            return
+        mean = float(values.sum()) / n
+        square = float(values @ values)
+        spread = square - n * mean * mean
+        if not spread > SPREAD * square:
+            deviations = values.sub_(mean)
+            spread = float(deviations @ deviations)
+        self.join(Moments(n, mean, spread))
+
+    def join(self, part: "Moments") -> None:
+        """Join another stream."""
+        if self.n == 0 or part.n == 0:
+            if self.n == 0:
+                self.n, self.mean, self.spread = part.n, part.mean, part.spread
+            return
+        shift, before = part.mean - self.mean, self.n
+        self.n += part.n
+        self.mean += shift * (part.n / self.n)
+        self.spread += part.spread + shift * shift * (before * part.n / self.n)
+
+    @property
+    def effective(self) -> float:
+        """How many equal numbers have a sum that rests on as few: (sum x)^2 / sum x^2."""
+        square = self.spread + self.n * self.mean**2
+        return (self.n * self.mean) ** 2 / square if square > 0 else math.nan
+
+    def variance(self, *, ddof: int) -> float:
+        """Spread over n - ddof; NaN where that is not positive."""
+        return self.spread / (self.n - ddof) if self.n > ddof else math.nan
+
 
 Aggregate: TypeAlias = Literal[
     "moments",
@@ -253,7 +297,7 @@ class Reduction:
             return
         n, floor = valid.numel(), min(tail.floor for tail in going.values())
         if floor > 0:
-            valid = elementwise.picked(valid, elementwise.from_on(valid, floor))
+            valid = tiles.masked(valid, tiles.greater_equal(valid, floor))
         for tail in going.values():
             tail.add(valid, below=n - valid.numel())
 
@@ -263,12 +307,12 @@ class Reduction:
         """Which pairs have a value (None: all), those values, and those that a median is over."""
         if least > 0:
             return None, (valid := values.flatten()), valid
-        kept = elementwise.above(base, 0.0)
-        valid = elementwise.picked(values, kept)
+        kept = tiles.greater(base, 0.0)
+        valid = tiles.masked(values, kept)
         if self._debiased != "zero":
             return kept, valid, valid
-        present = elementwise.from_on(values, -math.inf)
-        return kept, valid, elementwise.picked(values, present).clamp_(min=0)
+        present = tiles.greater_equal(values, -math.inf)
+        return kept, valid, tiles.masked(values, present).clamp_(min=0)
 
     def end_pass(self) -> bool:
         """All tiles are through; True when nothing more is needed of them."""
@@ -301,7 +345,7 @@ class Reduction:
             return
         summary.n += values.numel()
         if least is None:
-            least = elementwise.least(values)
+            least = tiles.minimum(values)
         summary.least = min(summary.least, least)
         if wanted & {"logs", "mean_log", "roots", "riesz"}:
             self._reduce_logs(values, spare, other, least)
@@ -312,18 +356,18 @@ class Reduction:
         summary, wanted = self.summary, self._wanted
         if not wanted & {"logs", "riesz"}:
             if "roots" in wanted:
-                summary.roots.take(elementwise.sqrt(values, out=other))
+                summary.roots.take(tiles.sqrt(values, out=other))
             if "mean_log" in wanted:
                 positive = _positive(values, least)
                 n = positive.numel()
                 if not least > 0 and n:
-                    least = elementwise.least(positive)
-                total = elementwise.sum_of_logs(positive, least, spare=spare[:n])
+                    least = tiles.minimum(positive)
+                total = tiles.sum_of_logs(positive, least, spare=spare[:n])
                 summary.logs.join(Moments(n, total / n if n else math.nan, math.nan))
             return
         positive = _positive(values, least)
         n = positive.numel()
-        logs = elementwise.log(positive, out=spare[:n])
+        logs = tiles.log(positive, out=spare[:n])
         other_logs = other[:n]
         if "riesz" in wanted and n:
             part = _log_sum_power(logs, -(self._dim - 2) / 2, other_logs, least)
@@ -331,9 +375,9 @@ class Reduction:
         if "roots" in wanted:
             if least > 0:  # the exponential is the faster one
                 roots = torch.mul(logs, 0.5, out=other_logs)
-                elementwise.exp(roots, out=roots)
+                tiles.exp(roots, out=roots)
             else:
-                roots = elementwise.sqrt(values, out=other)
+                roots = tiles.sqrt(values, out=other)
             summary.roots.take(roots)
         summary.logs.take(logs)
 
@@ -346,10 +390,10 @@ class Reduction:
         # Every class meets the others in the order of their indices, as a column first: whoever
         # comes later must be strictly nearer. Few are, so indices are looked for where it pays.
         for dim, part, others in ((0, columns, rows), (1, rows, columns)):
-            least = elementwise.least_along(filled, dim)
+            least = tiles.minimum_along(filled, dim)
             lower = (least < nearest[part]).nonzero().flatten()
             if len(lower):
-                places = elementwise.places_of_least(filled, dim, lower)
+                places = tiles.argmin_along(filled, dim, lower)
                 nearest[part.start + lower] = least[lower]
                 ids[part.start + lower] = others.start + places
 
@@ -367,14 +411,14 @@ class Reduction:
 
 def _positive(values: Tensor, least: float) -> Tensor:
     """The positive ones; two singletons have a CDNV of 0."""
-    return values if least > 0 else elementwise.picked(values, elementwise.above(values, 0.0))
+    return values if least > 0 else tiles.masked(values, tiles.greater(values, 0.0))
 
 
 def _log_sum_power(logs: Tensor, exponent: float, spare: Tensor, least: float) -> float:
     """ln of the sum of e^(exponent * logs), of numbers (N,) that are given by their logarithms."""
     powers = torch.mul(logs, exponent, out=spare)
     known = exponent < 0 < least
-    largest = exponent * math.log(least) if known else elementwise.greatest(powers)
+    largest = exponent * math.log(least) if known else tiles.maximum(powers)
     if not abs(largest) < SAFE_LOG:
         return float(powers.logsumexp(0))
-    return math.log(float(elementwise.exp(powers, out=powers).sum()))
+    return math.log(float(tiles.exp(powers, out=powers).sum()))

@@ -1,17 +1,18 @@
-"""Exact order statistics of a stream that is too long to keep, by one pass or a few over it.
+"""Exact order statistics and extreme pairs of a stream that is too long to keep.
 
-Axes: N values.
+Axes: N values, I and J rows and columns of a tile, m extreme pairs.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from tightframe.geometry import elementwise
+from tightframe.geometry import tiles
 
 BINS = 1 << 16
 CAPACITY = 1 << 22  # values that the last pass keeps at once: 32 MiB
@@ -246,16 +247,16 @@ class Bracket:
 
     def add(self, values: Float[Tensor, " N"], below: int = 0) -> None:
         """Take a part of the stream, and the number of other values of it, below the low end."""
-        from_low = elementwise.from_on(values, self.low)
-        n_from_low = elementwise.count(from_low)
+        from_low = tiles.greater_equal(values, self.low)
+        n_from_low = tiles.count_true(from_low)
         self._below += below + values.numel() - n_from_low
-        above = elementwise.above(values, self.high)
-        n_above = elementwise.count(above)
+        above = tiles.greater(values, self.high)
+        n_above = tiles.count_true(above)
         n_inside = n_from_low - n_above
         self._above += n_above
         self._n_members += n_inside
         if self._wants_tail and n_above:
-            self._sum_above += float(elementwise.picked(values, above).sum())
+            self._sum_above += float(tiles.masked(values, above).sum())
         if self.low == self.high:  # all members are equal: their number is enough
             return
         if self._members is None:
@@ -263,7 +264,7 @@ class Bracket:
         if n_inside and self._n_members <= self._capacity:
             place = self._n_members - n_inside
             inside = from_low.logical_xor_(above)
-            self._members[place : self._n_members] = elementwise.picked(values, inside)
+            self._members[place : self._n_members] = tiles.masked(values, inside)
 
     def find(self, rank_of: Callable[[int], int], infinite: int) -> bool:
         """The stream is through; False where the rank, or the one above, is not in the bracket."""
@@ -289,3 +290,76 @@ class Bracket:
         self.next_value = math.inf if last else float(members[place + 1])
         self.tail = self._sum_above + float(members[place:].sum())
         return True
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+    """Some pairs i < j of classes with their values."""
+
+    i: Int64[Tensor, " m"]
+    j: Int64[Tensor, " m"]
+    values: Float64[Tensor, " m"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Extremes:
+    """The m largest or smallest values of a stream of tiles, and where they are."""
+
+    def __init__(self, m: int, *, largest: bool) -> None:
+        self._m = m
+        self._sign = 1 if largest else -1
+        # Of the pairs so far, in their order: sign * value, i, j.
+        self._values = np.empty(0)
+        self._places = np.empty((2, 0), dtype=np.int64)
+
+    def add(
+        self,
+        values: Float[Tensor, "I J"],
+        kept: Bool[Tensor, "I J"] | None,
+        valid: Float[Tensor, " N"],
+        row: int,
+        column: int,
+    ) -> None:
+        """Take a tile whose first pair is (row, column); `valid` are its values that count."""
+        if len(valid) == 0:
+            return
+        full = len(self._values) == self._m
+        best = tiles.maximum(valid) if self._sign > 0 else -tiles.minimum(valid)
+        if full and best < self._values[-1]:  # the rule, once a few tiles are through
+            return
+        signed = (values if self._sign > 0 else -values).flatten()
+        if kept is not None:
+            signed = signed.where(kept.flatten(), -math.inf)
+        bound = float(self._values[-1]) if full else -math.inf
+        if len(valid) > self._m:
+            bound = max(bound, float(signed.topk(self._m).values[-1]))
+        # In a tile, places ascend as (i, j) do: of those that tie at the bound, the first ones.
+        above = (signed > bound).nonzero().flatten()
+        ties = (signed == bound).nonzero().flatten()[: self._m]
+        if bound == -math.inf:  # no bound yet: those are not kept
+            ties = ties[:0]
+        places = torch.cat([above, ties])
+        at = places.cpu().numpy()
+        i, j = at // values.shape[1] + row, at % values.shape[1] + column
+        self._keep(signed[places].cpu().numpy(), np.stack([i, j]))
+
+    def join(self, other: "Extremes") -> None:
+        """Take the pairs of another part of the stream, which has other places."""
+        self._keep(other._values, other._places)
+
+    def _keep(
+        self,
+        values: np.ndarray[tuple[int], np.dtype[np.float64]],
+        places: np.ndarray[tuple[int, int], np.dtype[np.int64]],
+    ) -> None:
+        values = np.concatenate([self._values, values])
+        places = np.concatenate([self._places, places], axis=1)
+        order = np.lexsort((places[1], places[0], -values))[: self._m]
+        self._values, self._places = values[order], places[:, order]
+
+    def pairs(self) -> Pairs:
+        """Those that were found, in order."""
+        i, j = torch.from_numpy(self._places)
+        return Pairs(i, j, torch.from_numpy(self._sign * self._values))
