@@ -16,9 +16,9 @@ import pytest
 from example_results import rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
+from tightframe.geometry.views import PUBLISHED, views_of
 from tightframe.report import page, payload, rendering, tables
 from tightframe.report.panels import correlation
-from tightframe.report.views import PUBLISHED, views_of
 from tightframe.results import gather, read_rows
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -13,9 +13,9 @@ import pytest
 from example_results import rewrite, write_layers, write_sweep
 from test_page import browser, open_page  # noqa: F401
 from tightframe.analysis.profiles import by_frequency, by_layer
+from tightframe.geometry.views import views_of
 from tightframe.lm.interface import PRENORM
 from tightframe.report import figures, profiles, report
-from tightframe.report.views import views_of
 from tightframe.results import gather
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -13,12 +13,20 @@ import pytest
 
 from example_results import FLOOR, rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
-from tightframe.analysis.checkpoints import at_centres, checkpoints, is_near_unigram
+from tightframe.analysis.checkpoints import at_centres, checkpoints
 from tightframe.errors import UserError
 from tightframe.files import write_text
 from tightframe.geometry import measures
+from tightframe.geometry.views import (
+    PUBLISHED,
+    ROBUST,
+    VIEWS,
+    arrow,
+    best_form,
+    is_near_unigram,
+    views_of,
+)
 from tightframe.report import canvas, figures, page, panels, report, tables
-from tightframe.report.views import PUBLISHED, ROBUST, VIEWS, arrow, best_form, views_of
 from tightframe.results import gather, read_rows, write_rows
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tightframe.commands.summary import arrow, summary
+from tightframe.geometry.summary import arrow, summary
 from tightframe.results import Header, Row
 
 HEADER = Header(

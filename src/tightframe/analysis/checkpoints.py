@@ -15,7 +15,6 @@ from tightframe.geometry.checks import PREFIXES, measure_names
 from tightframe.results import WAY
 
 CHECKPOINT = ["run", "step"]
-NEAR_UNIGRAM = 0.03  # share of the unigram entropy within which a loss is close to it
 MEASURED = [f"measured_{name}" for name in WAY]  # the way in which a checkpoint was measured
 # How the columns that are no measures begin.
 FACTS = ("set_", "model_", "tokens_", "measured_", "centre_", "low_", "high_")
@@ -165,16 +164,6 @@ def at_centres(shown: Checkpoints) -> Checkpoints:
             ends = [f"low_{metric}", f"high_{metric}"]
             table[ends] = table[ends].where(centre.notna(), math.nan)  # of files without centres
     return Checkpoints(table, settings)
-
-
-def is_near_unigram(loss: float, entropy: float) -> bool:
-    """Tell whether a model predicts hardly better than the frequencies of the tokens do.
-
-    Args:
-        loss: Its validation loss, in nats per token.
-        entropy: Entropy of the tokens' frequencies, in nats; NaN where it is not known.
-    """
-    return loss >= (1 - NEAR_UNIGRAM) * entropy
 
 
 def _of_one_setting(metric: Any, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:

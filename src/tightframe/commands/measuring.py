@@ -177,10 +177,10 @@ def measure(
         out=out,
     )
 
-    from tightframe.commands.summary import summary
     from tightframe.geometry import measure_part, measure_run
     from tightframe.geometry.answers import answers, control_values
     from tightframe.geometry.asked import Asked
+    from tightframe.geometry.summary import summary
     from tightframe.results import read_rows
 
     on = _given(model, tokens, text, how)

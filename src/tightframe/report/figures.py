@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from tightframe.analysis.checkpoints import Checkpoints
+from tightframe.geometry.views import LOSS, Panel, arrow, top, views_of
 from tightframe.report.canvas import (
     INK,
     SOFT,
@@ -37,7 +38,6 @@ from tightframe.report.panels import (
     parameters,
 )
 from tightframe.report.profiles import Line, Profile, key_name
-from tightframe.report.views import LOSS, Panel, arrow, top, views_of
 
 _THREAD, _FLOOR = "#cbc8c0", "#0b7a62"
 OF_LABELS = {  # colour and marker

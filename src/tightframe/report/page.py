@@ -12,7 +12,17 @@ from typing import Any
 import pandas as pd
 
 from tightframe.analysis.association import FEW_RUNS, POOLED
-from tightframe.analysis.checkpoints import Checkpoints, is_near_unigram
+from tightframe.analysis.checkpoints import Checkpoints
+from tightframe.geometry.views import (
+    LOSS,
+    VIEWS,
+    Panel,
+    View,
+    arrow,
+    is_near_unigram,
+    measure,
+    views_of,
+)
 from tightframe.report import by_token, profiles, tables, theory
 from tightframe.report.panels import SizeScale, correlation, course, floors, parameters
 from tightframe.report.payload import (
@@ -23,7 +33,6 @@ from tightframe.report.payload import (
     views_of_metrics,
 )
 from tightframe.report.rendering import render_template, word
-from tightframe.report.views import LOSS, VIEWS, Panel, View, arrow, measure, views_of
 from tightframe.results import Header
 
 

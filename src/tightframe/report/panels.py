@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from tightframe.analysis.association import FEW_RUNS, POOLED, SAME
-from tightframe.report.views import views_of
+from tightframe.geometry.views import views_of
 
 # Small to large models; every shade stands out by at least 3 to 1 from the ground it is drawn on.
 ON_LIGHT = ("#e56b5d", "#c5407e", "#9613a1", "#5901a5", "#0d0887")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from tightframe.analysis.association import FEW_RUNS
 from tightframe.analysis.checkpoints import Checkpoints
+from tightframe.geometry.views import arrow, top, views_of
 from tightframe.report.panels import (
     ON_DARK,
     ON_LIGHT,
@@ -26,7 +27,6 @@ from tightframe.report.panels import (
     parameters,
 )
 from tightframe.report.rendering import json_numbers, word
-from tightframe.report.views import arrow, top, views_of
 
 FEWEST = 3  # checkpoints: fewer have no association with the loss, and no figure of one
 _KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")

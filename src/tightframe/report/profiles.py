@@ -15,10 +15,10 @@ import pandas as pd
 from tightframe.analysis.checkpoints import MEASURED
 from tightframe.analysis.profiles import LABELS, by_frequency, by_layer, stratum_start
 from tightframe.geometry.measures import MEASURES
+from tightframe.geometry.views import ROBUST, VIEWS, Panel, View, arrow, measure, top
 from tightframe.lm.interface import PRENORM
 from tightframe.report.panels import log_ticks
 from tightframe.report.rendering import json_numbers
-from tightframe.report.views import ROBUST, VIEWS, Panel, View, arrow, measure, top
 
 NAMES = {"next": "next token", "current": "current token", "shuffled": "shuffled labels"}
 TWIN = "random weights"

@@ -8,8 +8,8 @@ from tightframe.analysis.association import POOLED
 from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, in_one_way
 from tightframe.geometry.checks import PREFIXES
 from tightframe.geometry.compat import columns
+from tightframe.geometry.views import views_of
 from tightframe.report.panels import correlation
-from tightframe.report.views import views_of
 
 LOSS = ["val_loss", "entropy_floor", "loss_above_floor", "realised_floor", "loss_above_realised"]
 QUALITY = [*LOSS, "val_accuracy", "val_perplexity"]

@@ -4,15 +4,19 @@ The published view has the forms of the paper's tables and figures (Wu & Papyan 
 2405.17767); the robust view has forms that are free of units and not decided by a few pairs of
 classes, and without the bias of small counts where there is such a form: `best_form` says which one
 results have, here and nowhere else. Formulas, ranges, directions and sources are those of
-`collapse.MEASURES`.
+`geometry.MEASURES`.
 """
 
 import dataclasses
 from collections.abc import Mapping
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from tightframe.geometry.measures import MEASURES, Measure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEAR_UNIGRAM = 0.03  # share of the unigram entropy within which a loss is close to it
 
 NO_DEBIASED = (
     "There is no form of it without the noise of the class means, which moves it: compare it at "
@@ -205,7 +209,7 @@ LOSS = Panel(
 )
 
 
-def views_of(table: pd.DataFrame) -> tuple[View, ...]:
+def views_of(table: "pd.DataFrame") -> tuple[View, ...]:
     """Return the views with the forms that most checkpoints of a table have, a column a metric."""
     counts = {str(name): int(n) for name, n in table.count().items()}
     return tuple(view.of(counts) for view in VIEWS)
@@ -242,3 +246,13 @@ def arrow(metric: str, *, upright: bool = False) -> str:
         low, high = "\N{DOWNWARDS ARROW}\N{UPWARDS ARROW}"
     words = {"low": f"{low} more collapsed", "high": f"more collapsed {high}"}
     return words.get(direction, f"{direction.removeprefix('-> ')} when collapsed")
+
+
+def is_near_unigram(loss: float, entropy: float) -> bool:
+    """Tell whether a model predicts hardly better than the frequencies of the tokens do.
+
+    Args:
+        loss: Its validation loss, in nats per token.
+        entropy: Entropy of the tokens' frequencies, in nats; NaN where it is not known.
+    """
+    return loss >= (1 - NEAR_UNIGRAM) * entropy

@@ -10,11 +10,10 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from tightframe.analysis.checkpoints import is_near_unigram
 from tightframe.geometry.answers import Control
 from tightframe.geometry.measures import MEASURES
+from tightframe.geometry.views import NO_DEBIASED, PUBLISHED, ROBUST, best_form, is_near_unigram
 from tightframe.lm.interface import PRENORM
-from tightframe.report.views import NO_DEBIASED, PUBLISHED, ROBUST, best_form
 from tightframe.results import Header, Row
 
 # What the measures of a property begin with, and what stands above them.
