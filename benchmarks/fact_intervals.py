@@ -18,7 +18,7 @@ from scipy.stats import norm, t
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from reference.fact_worlds import FACTS, HELD_OUT, WORLDS, World
-from tightframe.knowledge.fact_intervals import interval
+from tightframe.knowledge.intervals import interval
 
 RESAMPLES = 1000
 NOTHING = (np.nan, np.nan)

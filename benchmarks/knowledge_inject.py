@@ -29,9 +29,9 @@ from rich.table import Table
 
 from tightframe.files import write_text
 from tightframe.knowledge.exchanges import ARMS
+from tightframe.knowledge.facts import Fact, fact_id
 from tightframe.knowledge.injection import InjectSettings
 from tightframe.knowledge.lessons import Stream
-from tightframe.knowledge.records import Fact, fact_id
 from tightframe.knowledge.starts import start
 from tightframe.lm import hardware
 from tightframe.lm.interface import IGNORE, Batch

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tightframe.knowledge.parsing import parse
+from tightframe.knowledge.pages import parse
 
 HOOKS = 12_000
 TARGET = "12,000 hooks in 10 s"

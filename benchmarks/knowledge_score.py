@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tightframe.knowledge.records import TYPES, Fact, Output, Question, fact_id
-from tightframe.knowledge.score_files import score_report
+from tightframe.knowledge.facts import TYPES, Fact, Output, Question, fact_id
+from tightframe.knowledge.score_tables import score_report
 
 FACTS, QUESTIONS = 12_290, 77_180
 TARGET = "30 s"

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from tightframe.knowledge.records import Fact, Output, Question, fact_id
+from tightframe.knowledge.facts import Fact, Output, Question, fact_id
 
 NAMES = ("Ada Quill", "Boro Lane", "Cyra Moss", "Dario Fenn", "Elva Stone", "Fritz Oak")
 

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from tightframe.knowledge.ensembles import Answered, Ensemble, save_ensemble
-from tightframe.knowledge.fact_intervals import PERCENT
-from tightframe.knowledge.paired import estimates
-from tightframe.knowledge.records import Output
-from tightframe.knowledge.scoring import BOUNDS
+from tightframe.knowledge.facts import Output
+from tightframe.knowledge.intervals import PERCENT, estimates
+from tightframe.knowledge.scores import BOUNDS
 from tightframe.knowledge.verdict_files import write_verdicts
 
 IMAGE = "<img src=x onerror=window.hacked=1>"

@@ -1,8 +1,8 @@
 """Invented facts that differ in every part, with a question each, and networks for them."""
 
 from tightframe.knowledge.exchanges import find_arm
+from tightframe.knowledge.facts import Fact, Question, fact_id
 from tightframe.knowledge.networks import Network
-from tightframe.knowledge.records import Fact, Question, fact_id
 from tightframe.knowledge.starts import texts_in_use
 from tightframe.knowledge.word_pieces import Coder
 from tightframe.lm.sizes import TransformerConfig

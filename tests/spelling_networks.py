@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tightframe.knowledge import decoding
-from tightframe.knowledge.records import MASK
+from tightframe.knowledge.facts import MASK
 from tightframe.lm.interface import Batch
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer

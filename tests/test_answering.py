@@ -9,7 +9,7 @@ from tightframe.knowledge.answering import answer_questions, token_limit, write_
 from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.exchanges import Said
 from tightframe.knowledge.outputs import load_answers
-from tightframe.knowledge.scoring import score_outputs
+from tightframe.knowledge.scores import score_outputs
 
 
 class Parrot(Untrainable):

@@ -13,7 +13,7 @@ from tightframe.knowledge.asking import (
 )
 from tightframe.knowledge.clozes import cloze_of_fact, cloze_of_question
 from tightframe.knowledge.exchanges import Prompt
-from tightframe.knowledge.records import Fact, Question
+from tightframe.knowledge.facts import Fact, Question
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 

@@ -17,7 +17,7 @@ from tightframe.knowledge.exchanges import Prompt
 from tightframe.knowledge.injection import InjectSettings, inject, load_learner
 from tightframe.knowledge.injection_runs import facts_digest
 from tightframe.knowledge.respondents import open_model
-from tightframe.knowledge.scoping import save_scoped, scope_clusters
+from tightframe.knowledge.routing import save_scoped, scope_clusters
 from tightframe.lm.runs import log_text
 from tightframe.settings import read_toml
 from tiny_encoders import save_encoder

@@ -9,14 +9,9 @@ import pytest
 
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.knowledge.benchmark import (
-    load_benchmark,
-    read_benchmark,
-    read_facts,
-    write_facts,
-)
-from tightframe.knowledge.formats import parse_date, training_text
-from tightframe.knowledge.records import Fact, Link, Question, Target, fact_id
+from tightframe.knowledge.benchmark import load_benchmark, read_benchmark, read_facts, write_facts
+from tightframe.knowledge.fact_formats import parse_date, training_text
+from tightframe.knowledge.facts import Fact, Link, Question, Target, fact_id
 
 FACT = "the tower of Oort was built by Ada Brandt in a single night"
 HOOK = f"that {FACT}?"

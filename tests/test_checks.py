@@ -3,7 +3,8 @@ import random
 
 import pytest
 
-from tightframe.knowledge.kinds import (
+from tightframe.knowledge.facts import Fact, Question
+from tightframe.knowledge.words import (
     contains,
     failures,
     is_warning,
@@ -11,7 +12,6 @@ from tightframe.knowledge.kinds import (
     synonyms,
     word_list,
 )
-from tightframe.knowledge.records import Fact, Question
 
 TEXT = "Ada Lovelace sailed a paper boat across Lake Placid"
 FACT = Fact("f", None, None, None, None, TEXT, f"that {TEXT}?", TEXT)

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tightframe.knowledge.facts import Link, Target
 from tightframe.knowledge.hooks import clean
-from tightframe.knowledge.records import Link, Target
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from fake_endpoint import Endpoint as Fake
 from fake_endpoint import completion, request
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
-from tightframe.knowledge import llm
+from tightframe.knowledge import endpoint
 from tightframe.knowledge.benchmark import read_facts
-from tightframe.knowledge.question_files import write_clozes
-from tightframe.knowledge.records import Fact, Question, fact_id
+from tightframe.knowledge.facts import Fact, Question, fact_id
+from tightframe.knowledge.generate import write_clozes
 
 KEY = "sk-test-0123456789"
 
@@ -171,7 +171,7 @@ def test_nonsense_is_asked_again_and_never_kept(tmp_path, monkeypatch, content):
 def test_a_server_that_goes_down_is_exit_3_and_another_run_goes_on(
     file, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(llm, "ATTEMPTS", 1)
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
     out = tmp_path / "c.jsonl"
     command = f"knowledge questions {file} --cloze-only --backend llm --out {out}".split()
     down = Fake(lambda number, body: _good(number, body) if number <= 12 else (503, "down", {}))

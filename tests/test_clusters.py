@@ -16,11 +16,7 @@ from tightframe.knowledge.clusters import (
     semantic_clusters,
     temporal_clusters,
 )
-from tightframe.knowledge.text_embeddings import (
-    WeightedWords,
-    dimensions,
-    lexical_embeddings,
-)
+from tightframe.knowledge.embedders import WeightedWords, dimensions, lexical_embeddings
 
 
 def dated(*days):

@@ -20,8 +20,7 @@ from tightframe.knowledge.outputs import (
     read_outputs,
     save_answers,
 )
-from tightframe.knowledge.routing import Routing, reroute
-from tightframe.knowledge.scoping import scope_clusters
+from tightframe.knowledge.routing import Routing, reroute, scope_clusters
 
 
 def answers_of(name, facts, trained_on, right):

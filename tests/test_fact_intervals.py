@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, t
 
 from reference.fact_worlds import HELD_OUT, WORLDS
-from tightframe.knowledge.fact_intervals import FEW, PERCENT, interval, ratio
+from tightframe.knowledge.intervals import FEW, PERCENT, interval, ratio
 
 POINTS = (-100.0, 100.0)
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "fact_intervals.py"
@@ -107,7 +107,7 @@ def test_a_number_without_bounds_gets_the_studentized_bootstrap():
 def test_how_many_resamples_are_held_at_once_changes_nothing(monkeypatch):
     values = np.arange(30.0)
     whole = ends(values, bounds=None)
-    monkeypatch.setattr("tightframe.knowledge.fact_intervals._HELD", 70)
+    monkeypatch.setattr("tightframe.knowledge.intervals._HELD", 70)
     assert ends(values, bounds=None) == whole
     assert ends(values, bounds=None, seed=1) != whole
 

@@ -26,12 +26,7 @@ from tightframe.knowledge.outputs import (
 )
 from tightframe.knowledge.ranking import load_ranks
 from tightframe.knowledge.respondents import open_model
-from tightframe.knowledge.scoping import (
-    load_routings,
-    load_scoped,
-    save_scoped,
-    scope_clusters,
-)
+from tightframe.knowledge.routing import load_routings, load_scoped, save_scoped, scope_clusters
 from tightframe.knowledge.study_files import collect
 from tightframe.knowledge.verdict_files import read_verdicts
 from tightframe.report.knowledge_folder import read_study

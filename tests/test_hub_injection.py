@@ -7,9 +7,9 @@ import pytest
 import hub_models
 from example_facts import question
 from tightframe.cli import main
+from tightframe.knowledge.facts import Fact, fact_id
 from tightframe.knowledge.injection import InjectionRun, inject, load_learner
 from tightframe.knowledge.injection_runs import InjectSettings
-from tightframe.knowledge.records import Fact, fact_id
 
 
 @pytest.fixture(scope="module")

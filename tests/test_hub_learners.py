@@ -13,9 +13,9 @@ from tightframe import progress
 from tightframe.errors import UserError
 from tightframe.knowledge import hub_learners
 from tightframe.knowledge.exchanges import Lesson, Prompt, Said
+from tightframe.knowledge.facts import MASK
 from tightframe.knowledge.hub_learners import LoRA, load_hub_learner
 from tightframe.knowledge.learners import Learner
-from tightframe.knowledge.records import MASK
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.objectives import collate
 

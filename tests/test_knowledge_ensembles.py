@@ -10,8 +10,8 @@ from studies.ensembles.run import run_ensembles
 from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.knowledge.clusters import facts_fingerprint, load_clusters
+from tightframe.knowledge.facts import Fact, fact_id
 from tightframe.knowledge.injection import InjectionRun, InjectSettings, inject
-from tightframe.knowledge.records import Fact, fact_id
 
 N_INJECTED = 8
 

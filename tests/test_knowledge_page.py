@@ -15,8 +15,7 @@ from test_page import browser, open_page  # noqa: F401
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.files import write_text
-from tightframe.knowledge.fact_intervals import PERCENT
-from tightframe.knowledge.paired import estimates
+from tightframe.knowledge.intervals import PERCENT, estimates
 from tightframe.knowledge.verdict_files import write_verdicts
 from tightframe.report import knowledge, knowledge_page, rendering, report
 from tightframe.report.knowledge_folder import is_study, read_study

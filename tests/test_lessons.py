@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from example_facts import example_facts
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import sample_spans
+from tightframe.knowledge.facts import QuestionAnswer
 from tightframe.knowledge.lessons import POOL, Budget, Stream, Wordings
-from tightframe.knowledge.records import QuestionAnswer
 
 FACTS = example_facts(6)
 

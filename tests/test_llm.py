@@ -18,10 +18,10 @@ from fake_endpoint import Endpoint as Fake
 from fake_endpoint import completion
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
-from tightframe.knowledge import llm
+from tightframe.knowledge import endpoint
 from tightframe.knowledge.benchmark import read_facts
-from tightframe.knowledge.question_files import write_questions
-from tightframe.knowledge.records import TYPES, Fact, Target, fact_id
+from tightframe.knowledge.facts import TYPES, Fact, Target, fact_id
+from tightframe.knowledge.generate import write_questions
 
 KEY = "sk-test-0123456789"
 
@@ -142,7 +142,7 @@ def test_nobody_at_the_address_is_exit_3(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("TIGHTFRAME_LLM_BASE_URL", "http://127.0.0.1:1")  # nobody listens there
     monkeypatch.setenv("TIGHTFRAME_LLM_MODEL", "m")
-    monkeypatch.setattr(llm, "ATTEMPTS", 1)
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
     with pytest.raises(SystemExit) as stop:
         cli.main(f"knowledge questions {file} --backend llm --out {tmp_path}/q.jsonl".split())
     assert stop.value.code == 3
@@ -194,9 +194,12 @@ class _Waits:
 
 def _waits(monkeypatch, headers, status=503):
     fake = Fake(lambda number, body: (status, "", headers))
-    with fake.running(monkeypatch), llm._Client(llm.Endpoint.from_environment(), 1.0) as client:
+    with (
+        fake.running(monkeypatch),
+        endpoint._Client(endpoint.Endpoint.from_environment(), 1.0) as client,
+    ):
         client.stopped = _Waits()
-        with pytest.raises(llm._LeftError) as left:
+        with pytest.raises(endpoint._LeftError) as left:
             client.ask([{"role": "user", "content": "x"}], json.loads, "name")
     return client.stopped.seconds, len(fake.bodies), str(left.value)
 
@@ -222,11 +225,11 @@ def test_retry_after_is_a_number_or_a_date():
     when = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=90)
     values = {"12": 12, "": 0, "soon": 0, email.utils.format_datetime(when, usegmt=True): 90}
     for value, seconds in values.items():
-        assert llm._seconds(value) == pytest.approx(seconds, abs=2)
+        assert endpoint._seconds(value) == pytest.approx(seconds, abs=2)
 
 
 def test_a_slow_server_is_asked_again(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(llm, "TIMEOUT", 0.5)
+    monkeypatch.setattr(endpoint, "TIMEOUT", 0.5)
     fake = Fake(_good, delay=lambda number: 1.0 if number == 1 else 0.0)
     with fake.running(monkeypatch):
         done = write_questions(file, tmp_path / "q.jsonl", backend="llm", wait=0.0)
@@ -395,7 +398,7 @@ def _drops():
 )
 def test_a_reply_without_end_is_cut_off(tmp_path, monkeypatch, body, headers, reason):
     if body is _drops:
-        monkeypatch.setattr(llm, "LONGEST_REPLY", 0.2)
+        monkeypatch.setattr(endpoint, "LONGEST_REPLY", 0.2)
     tracemalloc.start()
     said, fake = _only(tmp_path, monkeypatch, lambda *_: (200, body(), headers))
     peak = tracemalloc.get_traced_memory()[1]
@@ -450,9 +453,9 @@ def test_an_environment_that_names_no_endpoint_is_refused(monkeypatch, name, val
     monkeypatch.setenv("TIGHTFRAME_LLM_MODEL", "m")
     monkeypatch.setenv(f"TIGHTFRAME_LLM_{name}", value)
     with pytest.raises(UserError, match=said) as error:
-        llm.Endpoint.from_environment()
+        endpoint.Endpoint.from_environment()
     assert "secret" not in str(error.value)
 
 
 def test_an_endpoint_shows_no_key():
-    assert KEY not in repr(llm.Endpoint("http://localhost", "m", KEY))
+    assert KEY not in repr(endpoint.Endpoint("http://localhost", "m", KEY))

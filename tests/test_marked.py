@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightframe.knowledge.marked import Anchor, Marked, lowered, raised
+from tightframe.knowledge.wikitext import Anchor, Marked, lowered, raised
 
 
 def test_digits_and_signs_are_raised_and_lowered_and_words_are_not():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightframe.knowledge.hooks import clean
-from tightframe.knowledge.markup import MAX_DEPTH, TAGS, read, styled
+from tightframe.knowledge.wikitext import MAX_DEPTH, TAGS, read, styled
 
 
 def _links(wikitext):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from tightframe.knowledge.fact_intervals import PERCENT
-from tightframe.knowledge.paired import (
+from tightframe.knowledge.intervals import (
+    PERCENT,
     differences,
     estimates,
     power,

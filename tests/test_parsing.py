@@ -9,9 +9,9 @@ import pytest
 from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.formats import check
-from tightframe.knowledge import parsing, wiki
-from tightframe.knowledge.parsing import parse
-from tightframe.knowledge.records import Fact, fact_id
+from tightframe.knowledge import pages
+from tightframe.knowledge.facts import Fact, fact_id
+from tightframe.knowledge.pages import parse
 
 EXAMPLE = Path(__file__).parent / "example_hooks.wikitext"
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "knowledge_parse.py"
@@ -203,7 +203,7 @@ def test_parsing_the_same_again_changes_no_byte(tmp_path):
 def test_a_run_that_was_cut_off_between_its_files_is_made_good_by_the_next(tmp_path, monkeypatch):
     page = _page(tmp_path / "a.txt", _hook("A"), "B", _hook("A"))
     parse([page], tmp_path / "whole")
-    append, written = parsing._append, []
+    append, written = pages._append, []
 
     def cut_off(path, records):
         if written:
@@ -211,7 +211,7 @@ def test_a_run_that_was_cut_off_between_its_files_is_made_good_by_the_next(tmp_p
         written.append(path)
         append(path, records)
 
-    monkeypatch.setattr(parsing, "_append", cut_off)
+    monkeypatch.setattr(pages, "_append", cut_off)
     with pytest.raises(KeyboardInterrupt):
         parse([page], tmp_path / "x")
     monkeypatch.undo()
@@ -242,9 +242,9 @@ def test_a_folder_is_searched_for_pages_in_the_order_of_their_paths(tmp_path):
 def test_fetched_pages_keep_their_title_and_revision(tmp_path, monkeypatch):
     def fetch(title, *, api):
         assert (title, api) == ("T", "http://a")
-        return wiki.Page("T t", f"* ... that {_hook('A')}?\n* ... that B?", 77)
+        return pages.Page("T t", f"* ... that {_hook('A')}?\n* ... that B?", 77)
 
-    monkeypatch.setattr(wiki, "fetch", fetch)
+    monkeypatch.setattr(pages, "fetch", fetch)
     command = ["knowledge", "parse", "--fetch", "T", "--api", "http://a", "--date", "2022-05-03"]
     main([*command, "--out", str(tmp_path / "x")])
     (fact,), (reject,) = _read(tmp_path / "x"), _read(tmp_path / "x", "rejects")

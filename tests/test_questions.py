@@ -11,13 +11,12 @@ import pytest
 
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.knowledge import rules
+from tightframe.knowledge import questions
 from tightframe.knowledge.benchmark import load_benchmark, read_facts
-from tightframe.knowledge.kinds import failures, kind
-from tightframe.knowledge.question_files import read_known, write_questions
-from tightframe.knowledge.questions import ask
-from tightframe.knowledge.records import Fact, Link, Target, fact_id
-from tightframe.knowledge.rules import Known
+from tightframe.knowledge.facts import Fact, Link, Target, fact_id
+from tightframe.knowledge.generate import read_known, write_questions
+from tightframe.knowledge.questions import KnownFact, make_questions
+from tightframe.knowledge.words import failures, kind
 
 
 def _fact(text, label, title=None, links=(), raw=""):
@@ -83,16 +82,16 @@ def test_the_kind_of_a_target(text, label, raw, expected):
     ],
 )
 def test_reliability_restates_the_fact(text, label, prompt):
-    question = rules.reliability(_fact(text, label))
+    question = questions.reliability_question(_fact(text, label))
     assert question.prompt == prompt
     assert question.cloze == text.replace(label, "[MASK]")
     assert question.format == "question"
 
 
 def test_answers_are_the_label_the_title_and_the_title_alone():
-    asked = rules.reliability(_fact("Low was sung", "Low", "Low (Anna Poe song)"))
+    asked = questions.reliability_question(_fact("Low was sung", "Low", "Low (Anna Poe song)"))
     assert asked.answers == ("Low", "Low (Anna Poe song)")
-    asked = rules.reliability(_fact("the tide ebbs", "tide", "Tides (sea)"))
+    asked = questions.reliability_question(_fact("the tide ebbs", "tide", "Tides (sea)"))
     assert asked.answers == ("tide", "Tides (sea)", "Tides")
     assert asked.id.endswith(":reliability")
     assert asked.generator == "rules"
@@ -111,7 +110,7 @@ def test_answers_are_the_label_the_title_and_the_title_alone():
     ],
 )
 def test_generality_asks_for_the_longest_other_name_or_number(text, label, answer):
-    question = rules.generality(_fact(text, label))
+    question = questions.generality_question(_fact(text, label))
     assert (question and question.answers) == (answer and (answer,))
     if question:
         assert question.prompt == question.cloze == text.replace(answer, "[MASK]", 1)
@@ -134,15 +133,15 @@ def test_generality_asks_for_the_longest_other_name_or_number(text, label, answe
 )
 def test_paraphrase_moves_the_last_clause_and_changes_words(text, label, prompt):
     fact = _fact(text, label)
-    question = rules.paraphrase(fact)
+    question = questions.paraphrase_question(fact)
     assert question.prompt == prompt
-    assert question.answers == rules.reliability(fact).answers
+    assert question.answers == questions.reliability_question(fact).answers
 
 
 def test_portability_joins_two_facts():
     tower = _fact("Blue Tower leans over Low Park", "Blue Tower", links=[("low Park", "Low Park")])
     park = _fact("Low Park was sold in 1911", "Low Park")
-    asked = {f.targets[0].label: f.questions for f in ask([tower, park]).facts}
+    asked = {f.targets[0].label: f.questions for f in make_questions([tower, park]).facts}
     hop = [question for question in asked["Blue Tower"] if question.type == "portability"]
     assert [question.prompt for question in hop] == [
         "Which place leans over the one that was sold in 1911?"
@@ -153,17 +152,20 @@ def test_portability_joins_two_facts():
     assert not [question for question in asked["Low Park"] if question.type == "portability"]
     links = [("low Park", "Low Park")]
     over = _fact("Blue Tower leans over the Low Park", "Blue Tower", links=links)
-    again = rules.portability(over, rules.by_title([park]))
+    again = questions.portability_question(over, questions.by_title([park]))
     assert again.prompt == hop[0].prompt  # "the one that" has an article of its own
     assert again.cloze == hop[0].cloze
     gate = _fact("Low Park's gate was sold", "Low Park")
-    assert "the one whose gate was sold?" in rules.portability(tower, rules.by_title([gate])).prompt
+    assert (
+        "the one whose gate was sold?"
+        in questions.portability_question(tower, questions.by_title([gate])).prompt
+    )
 
 
 def test_the_pair_is_the_fact_and_another_of_its_kind_in_its_place():
     people = [_fact(f"{name} lost her hat", name) for name in ("Mary Poe", "Ann Low", "Eve Sand")]
     park = _fact("Low Park was sold", "Low Park")
-    done = ask([*people, park]).facts
+    done = make_questions([*people, park]).facts
     for fact in done[:3]:
         pair = {q.type: q for q in fact.questions if q.format == "boolean"}
         assert pair["factual"].prompt == f"{fact.fact}. True or false?"
@@ -172,7 +174,7 @@ def test_the_pair_is_the_fact_and_another_of_its_kind_in_its_place():
         others = {f"{one.targets[0].label} lost her hat. True or false?" for one in people}
         assert pair["counterfactual"].prompt in others - {pair["factual"].prompt}
     assert not [q for q in done[3].questions if q.format == "boolean"]  # the only place
-    drawn = {ask(people, seed=seed).facts[0].questions[-1].prompt for seed in range(20)}
+    drawn = {make_questions(people, seed=seed).facts[0].questions[-1].prompt for seed in range(20)}
     assert len(drawn) == 2  # the seed decides which of the two others
 
 
@@ -189,7 +191,7 @@ def test_the_pair_is_the_fact_and_another_of_its_kind_in_its_place():
 )
 def test_a_statement_to_judge_ends_in_one_stop(ending, judged):
     facts = [_fact(f"{name} lost {ending}", name) for name in ("Mary Poe", "Ann Low")]
-    first, second = rules.pair(facts[0], rules.by_kind(facts), 0)
+    first, second = questions.true_false_pair(facts[0], questions.by_kind(facts), 0)
     assert (first.prompt, second.prompt) == (f"Mary Poe lost {judged}", f"Ann Low lost {judged}")
 
 
@@ -202,10 +204,10 @@ def test_what_replaces_a_target_has_its_form():
         _fact("her dog is Biscuit", "Biscuit"),
         _fact("it was opened in 1987", "1987"),
     ]
-    labels = rules.by_kind(facts)
-    assert [rules.pair(fact, labels, 0) for fact in facts] == [None] * 5
+    labels = questions.by_kind(facts)
+    assert [questions.true_false_pair(fact, labels, 0) for fact in facts] == [None] * 5
     more = [*facts, _fact("the clock runs on Sundays", "runs"), _fact("a shop moved", "shop")]
-    pairs = [rules.pair(fact, rules.by_kind(more), 0) for fact in facts]
+    pairs = [questions.true_false_pair(fact, questions.by_kind(more), 0) for fact in facts]
     assert [pair and pair[1].prompt for pair in pairs] == [
         "the clock runs on Sundays. True or false?",
         "the shop moved. True or false?",
@@ -215,19 +217,24 @@ def test_what_replaces_a_target_has_its_form():
 
 def test_the_clause_of_a_sentence_moves_with_the_capital_and_the_stop():
     fact = _fact("The Low clock was wound by Mary Poe on Sundays.", "Mary Poe")
-    assert rules.paraphrase(fact).prompt == "On Sundays, the Low clock was wound by what?"
+    assert (
+        questions.paraphrase_question(fact).prompt == "On Sundays, the Low clock was wound by what?"
+    )
     title = _fact("The Hague was left by Mary Poe on Sundays", "Mary Poe")
-    assert rules.paraphrase(title).prompt.startswith("On Sundays, The Hague was")
+    assert questions.paraphrase_question(title).prompt.startswith("On Sundays, The Hague was")
 
 
 def test_locality_skips_what_the_fact_answers():
-    known = [Known("Which month has 28 days?", ("February",)), Known("[MASK] is red", ("Mars",))]
+    known = [
+        KnownFact("Which month has 28 days?", ("February",)),
+        KnownFact("[MASK] is red", ("Mars",)),
+    ]
     months = [_fact(f"owl {i} sleeps in February", f"owl {i}") for i in range(20)]
     owls = [_fact(f"owl {i} sleeps", f"owl {i}") for i in range(20)]
-    asked = [fact.questions[-1] for fact in ask(months, known=known).facts]
+    asked = [fact.questions[-1] for fact in make_questions(months, known=known).facts]
     assert {question.prompt for question in asked} == {"[MASK] is red"}
     assert {question.format for question in asked} == {"cloze"}
-    prompts = {fact.questions[-1].prompt for fact in ask(owls, known=known).facts}
+    prompts = {fact.questions[-1].prompt for fact in make_questions(owls, known=known).facts}
     assert prompts == {one.prompt for one in known}
 
 
@@ -242,8 +249,8 @@ def _many():
 def test_the_order_of_facts_changes_nothing():
     facts = list(_many())
     shuffled = random.Random(0).sample(facts, len(facts))
-    by_id = {fact.id: fact for fact in ask(shuffled, seed=3).facts}
-    for fact in ask(facts, seed=3).facts:
+    by_id = {fact.id: fact for fact in make_questions(shuffled, seed=3).facts}
+    for fact in make_questions(facts, seed=3).facts:
         other = by_id[fact.id]
         assert [dataclasses.replace(q, checks=()) for q in fact.questions] == [
             dataclasses.replace(q, checks=()) for q in other.questions
@@ -252,13 +259,13 @@ def test_the_order_of_facts_changes_nothing():
 
 def test_what_fails_is_dropped_with_its_reason_or_kept_with_a_warning():
     fact = _fact("Mary Poe met Mary Poe", "Mary Poe")
-    asked = ask([fact], types=["reliability"])
+    asked = make_questions([fact], types=["reliability"])
     assert [(one.reason, one.question.type) for one in asked.dropped] == [
         ("answer_in_prompt", "reliability")
     ]
     assert asked.facts[0].questions == ()
     twins = [_fact(f"{name} lost her hat", name) for name in ("Mary Poe", "Ann Low")]
-    first, second = ask(twins, types=["reliability"]).facts
+    first, second = make_questions(twins, types=["reliability"]).facts
     assert first.questions[0].checks == ()
     assert second.questions[0].checks == ("duplicate",)
     assert first.questions[0].prompt == second.questions[0].prompt
@@ -267,12 +274,12 @@ def test_what_fails_is_dropped_with_its_reason_or_kept_with_a_warning():
 def test_questions_of_a_file_are_kept_and_checked():
     fact = _fact("Mary Poe lost her hat", "Mary Poe")
     own = dataclasses.replace(
-        rules.reliability(fact), prompt="Who?", answers=("Polly",), generator="file"
+        questions.reliability_question(fact), prompt="Who?", answers=("Polly",), generator="file"
     )
     fact = dataclasses.replace(fact, questions=(own,))
-    kept = ask([fact], types=["reliability", "generality"]).facts[0].questions
+    kept = make_questions([fact], types=["reliability", "generality"]).facts[0].questions
     assert kept == (dataclasses.replace(own, checks=("answer_in_hook",)),)
-    asked = ask([fact], types=["reliability"], strict=True)
+    asked = make_questions([fact], types=["reliability"], strict=True)
     assert asked.facts[0].questions == ()
     assert asked.dropped[0].reason == "answer_in_hook"
 
@@ -321,12 +328,14 @@ def test_no_locality_without_known_is_said_once(tmp_path, capsys):
 def test_a_fact_without_a_target_in_it_is_asked_for_older_knowledge_only():
     fact = _fact("Mary Poe met Bob", "Mary Poe")
     other = _fact("Ann Low met Mary Poe", "Ann Low", links=[("Mary Poe", "Mary Poe")])
-    known = [Known("Which planet is red?", ("Mars",))]
+    known = [KnownFact("Which planet is red?", ("Mars",))]
     for targets in ((), (Target("Mary Poe", "Mary Poe", 1, 9),), (Target("Mary Poe", "", 0, 0),)):
-        asked, others = ask([dataclasses.replace(fact, targets=targets), other], known=known).facts
+        asked, others = make_questions(
+            [dataclasses.replace(fact, targets=targets), other], known=known
+        ).facts
         assert {question.type for question in asked.questions} == {"locality"}
         assert "portability" not in {question.type for question in others.questions}
-    assert "portability" in {q.type for q in ask([fact, other]).facts[1].questions}
+    assert "portability" in {q.type for q in make_questions([fact, other]).facts[1].questions}
 
 
 def test_facts_of_another_format_keep_their_questions(tmp_path):
@@ -421,7 +430,7 @@ def test_the_checks_find_the_known_blemishes_of_real_questions():
         if question.answers[0].casefold() in question.prompt.casefold()
     ]
     assert len(inside) == 28
-    asked = ask(facts)
+    asked = make_questions(facts)
     assert len(asked.facts) == 6847
     types = collections.Counter(q.type for fact in asked.facts for q in fact.questions)
     assert types["reliability"] == 6847 - sum(

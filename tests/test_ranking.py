@@ -11,7 +11,7 @@ from spelling_networks import Untrainable, network
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.knowledge.asking import prompts
-from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.facts import write_report
 from tightframe.knowledge.hub_learners import load_hub_learner
 from tightframe.knowledge.ranking import (
     Rank,

@@ -12,8 +12,8 @@ from studies.recall_geometry.tables import fact_table
 from tightframe.errors import UserError
 from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge.facts import Question
 from tightframe.knowledge.injection import InjectSettings, inject
-from tightframe.knowledge.records import Question
 
 
 @pytest.fixture(scope="module")

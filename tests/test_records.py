@@ -7,7 +7,7 @@ import pytest
 
 from tightframe import knowledge
 from tightframe.formats import check
-from tightframe.knowledge.records import Fact, Link, Question, Target, fact_id
+from tightframe.knowledge.facts import Fact, Link, Question, Target, fact_id
 
 
 def test_a_fact_comes_back_from_json_as_it_was():
@@ -38,7 +38,7 @@ def test_the_types_of_questions_cost_the_command_line_no_library():
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert "tightframe.knowledge.records" in loaded.stdout.split()
+    assert "tightframe.knowledge.facts" in loaded.stdout.split()
     assert not {"torch", "numpy", "pandas", "sklearn"} & set(loaded.stdout.split())
 
 

@@ -16,10 +16,10 @@ from tightframe.knowledge.answering import with_context
 from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.benchmark import load_benchmark
 from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge.facts import Fact, fact_id
 from tightframe.knowledge.hub_learners import load_hub_learner
 from tightframe.knowledge.injection import InjectSettings, inject
 from tightframe.knowledge.outputs import load_answers
-from tightframe.knowledge.records import Fact, fact_id
 
 
 def told(sentence):

@@ -10,8 +10,9 @@ from fake_endpoint import completion
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.knowledge.benchmark import read_facts
-from tightframe.knowledge.records import QuestionAnswer
-from tightframe.knowledge.rewording import reword, with_reordered
+from tightframe.knowledge.clozes import with_reordered
+from tightframe.knowledge.facts import QuestionAnswer
+from tightframe.knowledge.generate import reword
 
 FACTS = example_facts(6)  # two with the answer in front, two at the end, two without it
 

@@ -11,7 +11,7 @@ from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.decodable import next_tokens
 from tightframe.knowledge.exchanges import Said
 from tightframe.knowledge.outputs import read_outputs
-from tightframe.knowledge.score_files import score_report
+from tightframe.knowledge.score_tables import score_report
 
 FACTS = example_facts()
 ASKED = prompts(FACTS, "cloze_seen")

@@ -16,15 +16,18 @@ from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.knowledge import Fact, Question, fact_id
 from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.facts import write_report
 from tightframe.knowledge.routing import (
     Routing,
-    asked_of,
     choose,
     confusion,
+    load_routings,
     reroute,
     route,
+    routed_questions,
     routing_report,
+    save_scoped,
+    scope_clusters,
 )
 from tightframe.knowledge.scope import (
     brier,
@@ -34,7 +37,6 @@ from tightframe.knowledge.scope import (
     save_scope,
     threshold_for,
 )
-from tightframe.knowledge.scoping import load_routings, save_scoped, scope_clusters
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 
@@ -51,7 +53,7 @@ def test_probabilities_are_those_of_scikit_learn():
     labels = np.array([*clusters.assignments, *[-1] * 20])
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     weighted = vectorizer.fit_transform(texts)
-    asked = [one.text for one in asked_of(clusters)]
+    asked = [one.text for one in routed_questions(clusters)]
     for cluster in range(3):
         model = LogisticRegression(C=1000, class_weight="balanced", max_iter=10_000)
         model.fit(weighted, labels == cluster)
@@ -62,7 +64,7 @@ def test_probabilities_are_those_of_scikit_learn():
 def test_questions_reach_the_cluster_of_their_theme_and_others_the_fallback():
     clusters, scope = themed_scope()
     outside = outside_facts(10, first=500)
-    routings = route(scope, asked_of(clusters, outside))
+    routings = route(scope, routed_questions(clusters, outside))
     report = routing_report(routings, clusters)
     assert report["in_scope"] == {"n": 36, "routed": 1.0, "right": 1.0}
     assert report["outside"] == {"n": 10, "accepted": 0.0}
@@ -73,7 +75,7 @@ def test_questions_reach_the_cluster_of_their_theme_and_others_the_fallback():
 def test_a_saved_scope_has_the_same_probabilities_and_the_same_bytes(tmp_path):
     clusters, scope = themed_scope()
     scope = dataclasses.replace(scope, threshold=0.3, scale=1.5, shift=-0.25)
-    texts = [one.text for one in asked_of(clusters)]
+    texts = [one.text for one in routed_questions(clusters)]
     for name in ("one", "other"):
         save_scope(tmp_path / name, scope)
     again = load_scope(tmp_path / "one")
@@ -151,7 +153,7 @@ def test_locality_is_asked_of_no_cluster_and_a_mask_is_no_word():
     cloze = dataclasses.replace(facts[1].questions[0], prompt="the river [MASK] floods")
     facts[0] = with_locality(facts[0])
     facts[1] = dataclasses.replace(facts[1], questions=(cloze,))
-    asked = asked_of(semantic_clusters(facts, 3))
+    asked = routed_questions(semantic_clusters(facts, 3))
     assert [one.cluster is None for one in asked[:3]] == [False, True, False]
     assert asked[2].text.split() == ["the", "river", "floods"]
 
@@ -160,7 +162,7 @@ def test_a_question_id_that_occurs_twice_is_refused():
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, 3)
     with pytest.raises(UserError, match=r"question .*:reliability occurs twice"):
-        asked_of(clusters, [dataclasses.replace(facts[0], id="dyk-other")])
+        routed_questions(clusters, [dataclasses.replace(facts[0], id="dyk-other")])
 
 
 def test_no_questions_and_no_negatives_are_refused():
@@ -271,7 +273,7 @@ def test_routings_come_back_from_disk_for_their_clusters_only(tmp_path):
     assert threshold == 0.4
     assert "NaN" not in (tmp_path / "scope" / "scope.json").read_text()
     again = load_scope(tmp_path / "scope" / "scope.safetensors")
-    assert route(again, asked_of(clusters)) == routings
+    assert route(again, routed_questions(clusters)) == routings
     with pytest.raises(UserError, match="trained on clusters of other facts"):
         load_routings(tmp_path / "scope", semantic_clusters(facts[:-1], 3))
 
@@ -333,7 +335,7 @@ def test_real_questions_reach_the_right_cluster(first):
     began = time.perf_counter()
     clusters = semantic_clusters(facts[:300], 3)
     scope = fit_scope(clusters, facts[300:1300])
-    report = routing_report(route(scope, asked_of(clusters, facts[1300:])), clusters)
+    report = routing_report(route(scope, routed_questions(clusters, facts[1300:])), clusters)
     seconds = time.perf_counter() - began
     print(report, clusters.sizes, f"silhouette {clusters.silhouette:.3f}, {seconds:.2f} s")
     assert report["in_scope"]["n"] == report["outside"]["n"] == 300

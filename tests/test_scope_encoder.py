@@ -14,15 +14,15 @@ from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.entries import write_report
-from tightframe.knowledge.routing import asked_of
-from tightframe.knowledge.scope import EncoderSettings, calibrate_scope
-from tightframe.knowledge.scope_encoder import (
+from tightframe.knowledge.facts import write_report
+from tightframe.knowledge.routing import load_scoped, routed_questions, scope_clusters
+from tightframe.knowledge.scope import (
+    EncoderSettings,
+    calibrate_scope,
     fit_scope_encoder,
     load_scope_encoder,
     save_scope_encoder,
 )
-from tightframe.knowledge.scoping import load_scoped, scope_clusters
 from tightframe.settings import resolve
 from tiny_encoders import save_encoder
 
@@ -109,7 +109,7 @@ def test_how_many_texts_are_held_at_once_changes_nothing(tmp_path, monkeypatch):
     (folder / "config.json").write_text(json.dumps(quiet))
     texts = [fact.fact for fact in clusters.facts]
     whole = fit_scope_encoder(clusters, negatives, settings).probabilities(texts)
-    monkeypatch.setattr("tightframe.knowledge.scope_encoder.BATCH", 3)
+    monkeypatch.setattr("tightframe.knowledge.scope.BATCH", 3)
     parts = fit_scope_encoder(clusters, negatives, settings).probabilities(texts)
     np.testing.assert_allclose(parts, whole, rtol=1e-3)
 
@@ -128,7 +128,7 @@ def test_a_saved_scope_has_the_same_probabilities(tuned, tmp_path):
     scope = dataclasses.replace(scope, threshold=0.3, scale=1.5, shift=-0.25)
     save_scope_encoder(tmp_path / "encoder", scope)
     again = load_scope_encoder(tmp_path / "encoder")
-    texts = [one.text for one in asked_of(clusters)]
+    texts = [one.text for one in routed_questions(clusters)]
     np.testing.assert_array_equal(again.probabilities(texts), scope.probabilities(texts))
     assert (again.clusters, again.threshold) == (clusters.fingerprints, 0.3)
     kinds = {path.suffix for path in (tmp_path / "encoder").iterdir()}
@@ -139,7 +139,7 @@ def test_a_saved_scope_has_the_same_probabilities(tuned, tmp_path):
 
 def test_it_is_calibrated_as_a_linear_one_is(tuned):
     clusters, _, _, scope = tuned
-    asked = asked_of(clusters, outside_facts(6, first=800))
+    asked = routed_questions(clusters, outside_facts(6, first=800))
     texts, truth = [one.text for one in asked], [one.cluster for one in asked]
     calibrated = calibrate_scope(scope, texts, truth)
     logits = scope.classifier.logits(texts)
@@ -177,7 +177,7 @@ def test_a_command_tunes_saves_and_routes(tmp_path, capsys):
     names = {path.name for path in (tmp_path / "scope").iterdir()}
     assert names == {"encoder", "routing.jsonl", "scope.json"}
     direct = fit_scope_encoder(clusters, negatives, settings)
-    texts = [one.text for one in asked_of(clusters)]
+    texts = [one.text for one in routed_questions(clusters)]
     np.testing.assert_array_equal(
         load_scoped(tmp_path / "scope").probabilities(texts), direct.probabilities(texts)
     )

@@ -9,7 +9,7 @@ from example_facts import example_facts, example_outputs, right, write_facts, wr
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.knowledge.outputs import read_outputs
-from tightframe.knowledge.score_files import score_report
+from tightframe.knowledge.score_tables import score_report
 from tightframe.results import gather, read_rows
 
 FACTS = example_facts(12)

@@ -9,16 +9,15 @@ import pytest
 
 from example_facts import example_facts, example_outputs, question, right
 from tightframe.errors import UserError
-from tightframe.knowledge.fact_intervals import PERCENT
-from tightframe.knowledge.paired import estimates
-from tightframe.knowledge.scores import score_answer
-from tightframe.knowledge.scoring import (
+from tightframe.knowledge.intervals import PERCENT, estimates
+from tightframe.knowledge.scores import (
     SCORES,
     about,
     average,
     compare,
     groups,
     position,
+    score_answer,
     score_outputs,
 )
 

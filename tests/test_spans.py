@@ -18,7 +18,7 @@ from tightframe.knowledge.clozes import (
     sample_spans,
     spans,
 )
-from tightframe.knowledge.records import Fact, fact_id
+from tightframe.knowledge.facts import Fact, fact_id
 
 
 def fact(n_words, first="w"):

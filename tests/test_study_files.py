@@ -8,7 +8,7 @@ from example_study import example_run
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.knowledge.arm_tables import COLUMNS
-from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.facts import write_report
 from tightframe.knowledge.study_files import collect
 from tightframe.knowledge.verdict_files import read_verdicts
 from tightframe.results import gather

@@ -1,8 +1,8 @@
 # ruff: noqa: RUF001 (dashes and signs as readers see them)
 import pytest
 
-from tightframe.knowledge.markup import read
 from tightframe.knowledge.templates import UNITS, UnknownTemplateError, shown
+from tightframe.knowledge.wikitext import read
 
 
 def _read(wikitext):

@@ -10,7 +10,7 @@ import transformers
 from themed_examples import outside_facts, themed_facts
 from tightframe.errors import UserError
 from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.text_encoders import load_encoder, model_embeddings, pooling_of
+from tightframe.knowledge.embedders import load_encoder, model_embeddings, pooling_of
 from tiny_encoders import as_sentence_transformer, save_encoder, word_tokenizer
 
 TEXTS = [

@@ -9,8 +9,8 @@ import pytest
 
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.knowledge import wiki
-from tightframe.knowledge.wiki import Page, fetch
+from tightframe.knowledge import pages
+from tightframe.knowledge.pages import Page, fetch
 
 PAGE = {"parse": {"title": "A/2023", "pageid": 1, "revid": 77, "wikitext": "* ... that"}}
 MISSING = {"error": {"code": "missingtitle", "info": "The page does not exist."}}
@@ -137,7 +137,7 @@ def test_an_address_where_no_wiki_is_is_named(monkeypatch, api):
 
 def test_a_wiki_that_never_answers_is_given_up(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(wiki, "TIMEOUT", 0.05)
+    monkeypatch.setattr(pages, "TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         api = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         with pytest.raises(UserError, match=r"no answer for 'a' \(timed out\)"):

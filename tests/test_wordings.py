@@ -16,9 +16,16 @@ from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.formats import parse_json
 from tightframe.knowledge.benchmark import load_benchmark, read_facts, write_facts
-from tightframe.knowledge.records import Fact, Question, QuestionAnswer, Target, fact_id
-from tightframe.knowledge.rewording import JOIN, reordered, with_reordered
-from tightframe.knowledge.summary import Wordings, summarize
+from tightframe.knowledge.clozes import JOIN, reordered, with_reordered
+from tightframe.knowledge.facts import (
+    Fact,
+    Question,
+    QuestionAnswer,
+    Target,
+    WordingCounts,
+    fact_id,
+    summarize,
+)
 
 DEV = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 HOOK = "that the tower of Oort was built by Ada Brandt in one night?"
@@ -119,9 +126,9 @@ def test_validate_counts_wordings(tmp_path, capsys):
     assert "\nparaphrases: 2 of 1 facts\nreordered: 1 of 1 facts\n" in capsys.readouterr().out
     counts = summarize([*load_benchmark(path), fact("owls sleep", "owls")]).wordings
     assert counts == {
-        "paraphrases": Wordings(2, 1),
-        "reordered": Wordings(1, 1),
-        "generated_qas": Wordings(1, 1),
+        "paraphrases": WordingCounts(2, 1),
+        "reordered": WordingCounts(1, 1),
+        "generated_qas": WordingCounts(1, 1),
     }
     assert summarize([fact("owls sleep", "owls")]).wordings == {}
 

@@ -35,13 +35,12 @@ from tightframe.knowledge.clusters import (
     semantic_clusters,
 )
 from tightframe.knowledge.ensembles import assemble, save_ensemble
+from tightframe.knowledge.facts import Fact, study_eligible
 from tightframe.knowledge.injection import InjectionRun, inject, load_learner
 from tightframe.knowledge.injection_runs import ENSEMBLE
 from tightframe.knowledge.outputs import Answers, load_answers
-from tightframe.knowledge.records import Fact
 from tightframe.knowledge.respondents import EnsembleSettings, write_panel
-from tightframe.knowledge.scoping import save_scoped, scope_clusters
-from tightframe.knowledge.summary import study_eligible
+from tightframe.knowledge.routing import save_scoped, scope_clusters
 from tightframe.lm import hardware
 
 FORM: Asking = "cloze_question"

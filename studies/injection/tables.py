@@ -8,9 +8,8 @@ import pandas as pd
 
 from tightframe.knowledge.arm_tables import CELL, CORRECT, RANKED
 from tightframe.knowledge.exchanges import ARMS
-from tightframe.knowledge.fact_intervals import FEWEST
-from tightframe.knowledge.paired import power
-from tightframe.knowledge.scoring import POSITIONS
+from tightframe.knowledge.intervals import FEWEST, power
+from tightframe.knowledge.scores import POSITIONS
 from tightframe.knowledge.study_runs import REORDERED
 from tightframe.knowledge.verdicts import DecisionRule
 

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from studies.recall_geometry.logistic import fit_logistic
-from tightframe.knowledge.paired import estimates
+from tightframe.knowledge.intervals import estimates
 
 FOLDS = 5
 PERMUTATIONS = 200

@@ -12,8 +12,7 @@ from jaxtyping import Float
 
 from studies.recall_geometry.embeddings import FactEmbeddings
 from tightframe.geometry.moments import ClassMoments
-from tightframe.knowledge.fact_intervals import PERCENT
-from tightframe.knowledge.paired import Difference, differences, estimates
+from tightframe.knowledge.intervals import PERCENT, Difference, differences, estimates
 
 CHANGES = {  # of a fact: column -> what is averaged over facts
     "recalled": "facts recalled, %",

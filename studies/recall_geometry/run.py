@@ -32,6 +32,7 @@ from tightframe.errors import UserError
 from tightframe.files import whole_file
 from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.facts import Fact
 from tightframe.knowledge.injection import (
     InjectionRun,
     InjectSettings,
@@ -39,7 +40,6 @@ from tightframe.knowledge.injection import (
     load_learner,
 )
 from tightframe.knowledge.learners import EmbeddingLearner
-from tightframe.knowledge.records import Fact
 from tightframe.report.canvas import save
 from tightframe.results import write_csv
 

@@ -14,8 +14,8 @@ from studies.recall_geometry.geometry import fact_geometry
 from tightframe.knowledge.answering import answer_questions
 from tightframe.knowledge.asking import Asked, Asking, prompts
 from tightframe.knowledge.clozes import MAX_SPAN, Span
+from tightframe.knowledge.facts import MASK, Fact
 from tightframe.knowledge.learners import EmbeddingLearner
-from tightframe.knowledge.records import MASK, Fact
 from tightframe.knowledge.scores import score_answer
 
 

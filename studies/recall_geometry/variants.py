@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 from tightframe.knowledge.clozes import MAX_SPAN, Span
-from tightframe.knowledge.records import MASK
+from tightframe.knowledge.facts import MASK
 
 LEAST = 8  # variants of a fact; with fewer, a variance is mostly noise
 

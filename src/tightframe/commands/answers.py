@@ -7,7 +7,7 @@ from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, 
 from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
 from tightframe.files import check_writable
-from tightframe.knowledge.records import Decoding
+from tightframe.knowledge.facts import Decoding
 from tightframe.progress import bar
 
 Form = Literal["cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"]
@@ -84,8 +84,8 @@ def answer(
     """
     from tightframe.knowledge.asking import OF_THE_FACT, check_asked, left_out, prompts
     from tightframe.knowledge.benchmark import load_benchmark
+    from tightframe.knowledge.embedders import check_embedder
     from tightframe.knowledge.outputs import check_new, empty_answers
-    from tightframe.knowledge.text_embeddings import check_embedder
 
     if among and not context:
         raise UserError("--among: needs --context, what to retrieve of these facts")

@@ -27,7 +27,7 @@ def validate(file: Path, /, *, strict: Flag = False, json: Json = False) -> None
         Print one JSON object on standard output.
     """
     from tightframe.knowledge.benchmark import read_benchmark
-    from tightframe.knowledge.summary import summarize
+    from tightframe.knowledge.facts import summarize
 
     benchmark = read_benchmark(file)
     for line in benchmark.listed():

@@ -54,7 +54,7 @@ def cluster(
     """
     from tightframe.knowledge.benchmark import load_benchmark
     from tightframe.knowledge.clusters import save_clusters, semantic_clusters, temporal_clusters
-    from tightframe.knowledge.text_embeddings import check_embedder
+    from tightframe.knowledge.embedders import check_embedder
 
     check_new(out)
     if whole_days and by != "time":
@@ -134,7 +134,7 @@ def scope(
     """
     from tightframe.knowledge.benchmark import load_benchmark
     from tightframe.knowledge.clusters import load_clusters
-    from tightframe.knowledge.scoping import save_scoped, scope_clusters
+    from tightframe.knowledge.routing import save_scoped, scope_clusters
 
     check_new(out)
     tuned = _tuned(encoder, set_, seed)
@@ -204,8 +204,7 @@ def ensemble(
     from tightframe.knowledge.clusters import load_clusters
     from tightframe.knowledge.ensembles import assemble, save_ensemble
     from tightframe.knowledge.outputs import load_answers
-    from tightframe.knowledge.routing import reroute
-    from tightframe.knowledge.scoping import load_routings
+    from tightframe.knowledge.routing import load_routings, reroute
 
     check_new(out)
     divided = load_clusters(clusters)
@@ -236,7 +235,7 @@ def ensemble(
 
 
 def _tuned(encoder: str | None, assignments: list[str] | None, seed: int) -> Any:
-    from tightframe.knowledge.text_embeddings import check_encoder
+    from tightframe.knowledge.embedders import check_encoder
 
     if encoder is None:
         if assignments:

@@ -39,15 +39,15 @@ def parse(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge import wiki
-    from tightframe.knowledge.parsing import parse as parse_pages
+    from tightframe.knowledge.pages import API
+    from tightframe.knowledge.pages import parse as parse_pages
 
     parsed = parse_pages(
         files,
         out,
         date=date,
         titles=fetch or (),
-        api=wiki.API if api is None else api,
+        api=API if api is None else api,
         keep_pictured=keep_pictured,
     )
     for file, why in parsed.without_hooks.items():

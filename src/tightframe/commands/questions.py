@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tightframe.commands.console import Flag, Json, Names, done, say
 from tightframe.errors import UserError, nearest
-from tightframe.knowledge.records import TYPES, Type
+from tightframe.knowledge.facts import TYPES, Type
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def reword(
     """
     import dataclasses
 
-    from tightframe.knowledge.rewording import reword as write_wordings
+    from tightframe.knowledge.generate import reword as write_wordings
 
     if paraphrases < 0:
         raise UserError(f"--paraphrases {paraphrases}: expected a number from 1 on")
@@ -144,7 +144,7 @@ def _write_questions(
 ) -> None:
     import dataclasses
 
-    from tightframe.knowledge.question_files import write_questions
+    from tightframe.knowledge.generate import write_questions
 
     if backend == "rules" and "locality" in types and known is None:
         say("no locality questions: --known FILE gives the older knowledge to ask for")
@@ -179,7 +179,7 @@ def _write_clozes(
 ) -> None:
     import dataclasses
 
-    from tightframe.knowledge.question_files import write_clozes
+    from tightframe.knowledge.generate import write_clozes
 
     with _progress("questions") as progress:
         written = write_clozes(

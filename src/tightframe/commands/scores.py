@@ -61,7 +61,7 @@ def score(
         Print one JSON object on standard output.
     """
     from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.score_files import score_report
+    from tightframe.knowledge.score_tables import score_report
 
     if not outputs:
         raise UserError("no outputs to score; name at least one file")

@@ -57,7 +57,7 @@ def study(
         Print one JSON object on standard output.
     """
     from tightframe.jobs.knowledge_study import run_study, study_settings
-    from tightframe.knowledge.paired import power
+    from tightframe.knowledge.intervals import power
     from tightframe.settings import overrides
 
     given = {"arms": arms, "n_facts": n_facts, "seeds": seeds, "exposures": exposures}

@@ -14,12 +14,12 @@ from tightframe.jobs.programs import endings_in_one_line
 from tightframe.knowledge.answering import write_answers
 from tightframe.knowledge.arm_tables import RANKED
 from tightframe.knowledge.asking import Asking, left_out, prompts
+from tightframe.knowledge.clozes import with_reordered
 from tightframe.knowledge.clusters import facts_fingerprint
-from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.facts import write_report
 from tightframe.knowledge.injection import InjectSettings, inject, load_learner
 from tightframe.knowledge.learners import Learner
 from tightframe.knowledge.ranking import rank_questions, save_ranks
-from tightframe.knowledge.rewording import with_reordered
 from tightframe.knowledge.study_runs import ASKED, BACKWARDS, StudyRun, forms_of
 from tightframe.lm import hardware
 from tightframe.settings import read_toml, resolve

@@ -20,15 +20,15 @@ from tightframe.errors import UserError, nearest
 from tightframe.files import check_writable, exclusive
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
+from tightframe.knowledge.clozes import with_reordered
 from tightframe.knowledge.clusters import facts_fingerprint
 from tightframe.knowledge.exchanges import ARMS
+from tightframe.knowledge.facts import Fact
 from tightframe.knowledge.injection_runs import (
     InjectSettings,
     check_network,
     choose_facts,
 )
-from tightframe.knowledge.records import Fact
-from tightframe.knowledge.rewording import with_reordered
 from tightframe.knowledge.study_files import RUNS, SETTINGS, Collected, collect
 from tightframe.knowledge.study_runs import REORDERED, StudyRun
 from tightframe.knowledge.verdicts import DecisionRule

@@ -1,7 +1,7 @@
 """Study 3: what models learn from injected facts, and how they answer for them.
 
 Public names are loaded when they are first used (PEP 562), so that the command line may import
-`records`, which knows the types of questions, without the libraries that the study needs.
+`facts`, which knows the types of questions, without the libraries that the study needs.
 """
 
 import importlib
@@ -9,45 +9,53 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     from tightframe.knowledge.benchmark import load_benchmark, read_facts, write_facts
+    from tightframe.knowledge.clozes import with_reordered
     from tightframe.knowledge.clusters import (
         facts_fingerprint,
         semantic_clusters,
         temporal_clusters,
     )
     from tightframe.knowledge.ensembles import assemble
-    from tightframe.knowledge.parsing import Parsed, Reject, parse
-    from tightframe.knowledge.questions import ask
-    from tightframe.knowledge.records import Fact, Link, Output, Question, Target, fact_id
-    from tightframe.knowledge.rewording import with_reordered
+    from tightframe.knowledge.facts import (
+        Fact,
+        Link,
+        Output,
+        Question,
+        Target,
+        fact_id,
+        study_eligible,
+        summarize,
+    )
+    from tightframe.knowledge.pages import Parsed, Reject, parse
+    from tightframe.knowledge.questions import make_questions
     from tightframe.knowledge.routing import route
     from tightframe.knowledge.scope import fit_scope
     from tightframe.knowledge.scores import AnswerScores, score_answer
-    from tightframe.knowledge.summary import study_eligible, summarize
 
 _PUBLIC: dict[str, str] = {
     "AnswerScores": "scores",
-    "Fact": "records",
-    "Link": "records",
-    "Output": "records",
-    "Parsed": "parsing",
-    "Question": "records",
-    "Reject": "parsing",
-    "Target": "records",
-    "ask": "questions",
+    "Fact": "facts",
+    "Link": "facts",
+    "Output": "facts",
+    "Parsed": "pages",
+    "Question": "facts",
+    "Reject": "pages",
+    "Target": "facts",
     "assemble": "ensembles",
-    "fact_id": "records",
+    "fact_id": "facts",
     "facts_fingerprint": "clusters",
     "fit_scope": "scope",
     "load_benchmark": "benchmark",
-    "parse": "parsing",
+    "make_questions": "questions",
+    "parse": "pages",
     "read_facts": "benchmark",
     "route": "routing",
     "score_answer": "scores",
     "semantic_clusters": "clusters",
-    "study_eligible": "summary",
-    "summarize": "summary",
+    "study_eligible": "facts",
+    "summarize": "facts",
     "temporal_clusters": "clusters",
-    "with_reordered": "rewording",
+    "with_reordered": "clozes",
     "write_facts": "benchmark",
 }
 

@@ -13,14 +13,13 @@ from tightframe.knowledge.asking import Asked, check_asked
 from tightframe.knowledge.clozes import fact_generator
 from tightframe.knowledge.decodable import Decodable
 from tightframe.knowledge.decoding import room
+from tightframe.knowledge.embedders import LEXICAL, WeightedWords, model_embeddings
 from tightframe.knowledge.exchanges import MAX_NEW_TOKENS
+from tightframe.knowledge.facts import MASK, Decoding, Fact, Output
 from tightframe.knowledge.hub_base import HUB_NEW_TOKENS
 from tightframe.knowledge.learners import Learner
 from tightframe.knowledge.outputs import Answers, by_question, check_new, save_answers
-from tightframe.knowledge.records import MASK, Decoding, Fact, Output
 from tightframe.knowledge.scores import normal_form
-from tightframe.knowledge.text_embeddings import LEXICAL, WeightedWords
-from tightframe.knowledge.text_encoders import model_embeddings
 
 TOP = 3  # passages in front of a question, as published
 

@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tightframe.knowledge.fact_intervals import PERCENT, Bounds
-from tightframe.knowledge.paired import (
+from tightframe.knowledge.intervals import (
     LEVEL,
+    PERCENT,
     RESAMPLES,
+    Bounds,
     Difference,
     differences,
     estimates,
 )
-from tightframe.knowledge.scoring import BOUNDS, POSITIONS
-from tightframe.knowledge.scoring import SCORES as OF_ANSWERS
+from tightframe.knowledge.scores import BOUNDS, POSITIONS
+from tightframe.knowledge.scores import SCORES as OF_ANSWERS
 
 RANKED = "rank20"  # the form that is not answered but chosen among candidates
 CORRECT = "correct"  # its score: whether the answer is the first of the candidates

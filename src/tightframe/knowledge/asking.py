@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple, TypeAlias
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import answer_span, cloze_of_fact, cloze_of_question
 from tightframe.knowledge.exchanges import Prompt
-from tightframe.knowledge.records import MASK, TYPES, Fact, Question, Type
-from tightframe.knowledge.scoring import position
+from tightframe.knowledge.facts import MASK, TYPES, Fact, Question, Type
+from tightframe.knowledge.scores import position
 
 Asking: TypeAlias = Literal[
     "cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"

@@ -1,22 +1,201 @@
-"""Facts and their questions, read from a file of any known format and checked once, here.
+"""Facts and their questions, read from a file of any known format and checked once, here."""
 
-A file of facts that is being written has an unfinished one beside it, which the same command
-resumes.
-"""
-
+import csv
 import dataclasses
+import io
 import json
-import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tightframe.errors import PartlyDoneError, UserError
-from tightframe.files import whole_file
-from tightframe.knowledge.entries import Entry, read_entries, write_records
-from tightframe.knowledge.formats import EXAMPLE, KEYS, format_of, to_fact
-from tightframe.knowledge.records import Fact, RecordError
+from tightframe.errors import UserError
+from tightframe.files import read_text, whole_file
+from tightframe.knowledge.fact_formats import EXAMPLE, KEYS, RecordError, format_of, to_fact
+from tightframe.knowledge.facts import Fact
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEntry:
+    """One record as it stands in a file, or why there is none."""
+
+    place: str  # "line 12" where its text begins, "row 12" of a Parquet file; both from 1
+    value: Any = None
+    problem: str = ""  # what makes the file unreadable here
+    part: str = ""  # the list that holds it, in a file of several: "dev"
+
+
+def read_entries(path: Path) -> list[FileEntry]:
+    """Return the records of a file.
+
+    A .csv file is a table with a header, and a .txt file that is no JSON a sentence a line. The
+    kind of any other is read from its content, not from its name: JSON may be a list of records,
+    one record, or an object of lists ({"dev": [...]}); anything else that is text is taken as JSON
+    lines.
+    """
+    if _is_parquet(path):
+        return _rows(path)
+    text = read_text(path).removeprefix("\ufeff")
+    if path.suffix.lower() == ".csv":
+        return list(_table(text))
+    scan = _Scan(text)
+    scan.skip_blanks()
+    if path.suffix.lower() == ".txt" and not (scan.at("[") or scan.at("{")):
+        lines = enumerate(text.split("\n"), start=1)
+        return [FileEntry(f"line {n}", {"fact": line.strip()}) for n, line in lines if line.strip()]
+    if scan.at("["):
+        return list(scan.items())
+    try:
+        whole = _Scan(text).value()
+    except ValueError:  # not one value: lines, of which one may be broken
+        whole = None
+    if not isinstance(whole, dict):
+        return list(_lines(text))
+    if whole and all(isinstance(value, list) for value in whole.values()):
+        return list(scan.parts())
+    return [FileEntry(f"line {scan.line}", whole)]
+
+
+def _table(text: str) -> Iterator[FileEntry]:
+    """Yield the rows of a table by the names in its first row; an empty cell is left out."""
+    head = text.lstrip().split("\n", 1)[0]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True
+    )
+    names: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield FileEntry(f"line {line}", problem=f"not CSV ({error})")
+            return
+        if not any(cells):
+            continue
+        if names is None:
+            names = [name.lower() for name in cells]
+            if len(set(names)) < len(names) or "" in names:
+                yield FileEntry(f"line {line}", problem="a column without a name of its own")
+                return
+        elif len(cells) != len(names):
+            found = f"{len(cells)} cells, expected {len(names)} as in the header"
+            yield FileEntry(f"line {line}", problem=found)
+        else:
+            row = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
+            yield FileEntry(f"line {line}", row)
+
+
+def _lines(text: str) -> Iterator[FileEntry]:
+    # Not splitlines: it also breaks at characters that may stand inside JSON strings.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield FileEntry(f"line {number}", _Scan(line).value())
+            except ValueError as error:
+                yield FileEntry(f"line {number}", problem=f"not JSON ({error})")
+
+
+class _Scan:
+    """Reads JSON from left to right and knows the line, which `json.loads` forgets."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.position = 0
+        self.line = 1
+        self._decoder = json.JSONDecoder()
+
+    def at(self, character: str) -> bool:
+        return self.text.startswith(character, self.position)
+
+    def skip_blanks(self) -> None:
+        end = _BLANK.match(self.text, self.position).end()  # type: ignore[union-attr]
+        self._move(end)
+
+    def value(self) -> Any:
+        """The only value of the text; ValueError if it is broken or something follows it."""
+        value = self._next()
+        if self.position < len(self.text):
+            raise ValueError(f"{self.text[self.position]!r} after its end")
+        return value
+
+    def items(self, part: str = "") -> Iterator[FileEntry]:
+        """The members of the list that begins here."""
+        self._move(self.position + 1)
+        self.skip_blanks()
+        while not self.at("]"):
+            line = self.line
+            try:
+                yield FileEntry(f"line {line}", self._next(), part=part)
+                self._separator("]")
+            except ValueError as error:
+                yield FileEntry(f"line {self.line}", problem=f"not JSON ({error})", part=part)
+                self._move(len(self.text))
+                return
+        self._move(self.position + 1)
+        self.skip_blanks()
+        if not part and self.position < len(self.text):
+            yield FileEntry(f"line {self.line}", problem="not JSON (something follows the list)")
+
+    def parts(self) -> Iterator[FileEntry]:
+        """The members of every list of the object that begins here, known to be sound."""
+        self._move(self.position + 1)
+        self.skip_blanks()
+        while not self.at("}"):
+            part = self._next()
+            self._move(self.position + 1)  # the colon
+            self.skip_blanks()
+            yield from self.items(part)
+            self._separator("}")
+
+    def _next(self) -> Any:
+        self.skip_blanks()
+        try:
+            value, end = self._decoder.raw_decode(self.text, self.position)
+        except json.JSONDecodeError as error:
+            self._move(error.pos)
+            raise ValueError(error.msg) from None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        self._move(end)
+        self.skip_blanks()
+        return value
+
+    def _separator(self, end: str) -> None:
+        if self.at(","):
+            self._move(self.position + 1)
+            self.skip_blanks()
+        elif not self.at(end):
+            raise ValueError(f"expected , or {end}")
+
+    def _move(self, position: int) -> None:
+        self.line += self.text.count("\n", self.position, position)
+        self.position = position
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False  # `read_text` says what is wrong
+
+
+def _rows(path: Path) -> list[FileEntry]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        records = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a sound Parquet file ({reason}); make it again") from None
+    return [FileEntry(f"row {number}", record) for number, record in enumerate(records, start=1)]
+
 
 LISTED = 20  # faults that are named; the others are counted
 
@@ -142,7 +321,7 @@ class _Reading:
         self._theirs: dict[tuple[str, str], str] = {}  # the same for the file's own ids
         self._asked: dict[str, str] = {}  # the same for questions
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: FileEntry) -> None:
         """Take an entry as a fact, or as a fault."""
         self._place = entry.place
         try:
@@ -160,7 +339,7 @@ class _Reading:
             return
         self.facts.append(fact)
 
-    def _distinct(self, entry: Entry, fact: Fact) -> Fact:
+    def _distinct(self, entry: FileEntry, fact: Fact) -> Fact:
         """The fact under an id that no earlier one has: outputs are joined by ids."""
         same_id = self._seen_before(entry)
         same_fact = self._places.get(fact.id, "")
@@ -192,7 +371,7 @@ class _Reading:
     def _note(self, kind: str, found: str) -> None:
         self.faults.append(Fault(self._place, kind, found, fatal=False))
 
-    def _seen_before(self, entry: Entry) -> str:
+    def _seen_before(self, entry: FileEntry) -> str:
         """The place of an earlier record with the same id of the file's own; or nothing."""
         theirs = entry.value.get("case_id", entry.value.get("id"))
         if theirs is None:
@@ -221,54 +400,3 @@ def _keys(value: Any) -> str:
         return f"found {type(value).__name__}, no record"
     names = ", ".join(ascii(key)[1:-1] for key in list(value)[:8])
     return f"found the keys {names or '(none)'}"
-
-
-_SHOWN = 5  # of a list, in one line
-
-
-def refuse_finished(out: Path) -> None:
-    """UserError where the file is there already, unless an earlier run left it unfinished."""
-    if os.path.lexists(out) and not _left(out).exists():
-        raise UserError(f"{out}: already exists; remove it or choose another name")
-
-
-def save(
-    out: Path,
-    facts: Sequence[Fact],
-    left: Mapping[int, str],
-    dropped: Iterable[dict[str, Any]],
-    *,
-    what: str,
-) -> None:
-    """Write the facts that are done, what was dropped, and what is left.
-
-    Args:
-        out: The file of facts.
-        facts: All of them, in the order of the file.
-        left: The indices of those that are not done, and why.
-        dropped: Records of what failed a check, each with its reason.
-        what: What facts get in this file, "questions"; for the message.
-
-    Raises:
-        PartlyDoneError: Some facts are left; all others are written.
-    """
-    if left:  # before the facts: they are known to be unfinished from the start
-        write_records(
-            _left(out),
-            ({"fact_id": facts[index].id, "reason": reason} for index, reason in left.items()),
-        )
-    write_records(out.with_suffix(".dropped.jsonl"), dropped)
-    write_facts(out, [fact for index, fact in enumerate(facts) if index not in left])
-    if left:
-        ids = [facts[index].id for index in left]
-        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-        raise PartlyDoneError(
-            f"{len(facts) - len(left)} of {len(facts)} facts have their {what} in {out}; left:"
-            f" {', '.join(ids[:_SHOWN])}{more} ({next(iter(left.values()))}); all are in"
-            f" {_left(out)}; run again to go on"
-        )
-    _left(out).unlink(missing_ok=True)
-
-
-def _left(out: Path) -> Path:
-    return out.with_suffix(".left.jsonl")

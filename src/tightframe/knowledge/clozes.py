@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from tightframe.knowledge.records import MASK, Fact
-from tightframe.knowledge.summary import answer_place
+from tightframe.knowledge.facts import MASK, Fact, answer_place
+from tightframe.knowledge.words import found_targets
 
 MAX_SPAN = 5  # words of the longest span
 
@@ -166,3 +166,58 @@ def answer_span(fact: str, answers: Iterable[str]) -> Span | None:
     first = max(begin for begin, _ in words if begin <= start)
     last = min(end for _, end in words if end >= start + len(alias))
     return Span(fact[:first], fact[first:last], fact[last:])
+
+
+JOIN = " — "  # between what followed the answer and what led to it
+
+_WORD = re.compile(r"\w")
+_CLOSE_QUOTE = re.compile(r"\s*[\"”]")
+_SEAM = " ,;:\u2013—"  # what may hang on the words that now begin or end the sentence
+
+
+def reordered(fact: Fact) -> str | None:
+    """The fact rotated so that the words of its answer end it.
+
+    What follows the answer comes first, then a dash, then what stood before the answer, then the
+    answer: "Ada Brandt, a mason, built it" is "a mason, built it — Ada Brandt". Every word stands
+    there once, in no other form; only commas, colons and dashes that hung on its new ends and at
+    the seam are left out. Quotation marks around the answer stay with it.
+
+    Returns:
+        The fact as it is where the answer ends it already; None if the answer is not in it. The
+        answer is the first alias of the first reliability question that stands in the fact, or,
+        of a fact without such a question, its first target.
+    """
+    span = answer_span(fact.fact, _answers(fact))
+    if span is None:
+        return None
+    before, after = span.before, span.after
+    closing = _CLOSE_QUOTE.match(after) if _in_quotes(before) else None
+    cut = closing.end() if closing else 0
+    ending, rest = span.span + after[:cut], after[cut:]
+    if not _WORD.search(rest):
+        return fact.fact
+    return rest.strip(_SEAM) + JOIN + (before + ending.rstrip(_SEAM)).lstrip()
+
+
+def with_reordered(facts: Sequence[Fact]) -> list[Fact]:
+    """Facts with their reordered form, where a rule gives one; those that have one keep theirs."""
+    return [
+        fact
+        if fact.reordered or (form := reordered(fact)) is None
+        else dataclasses.replace(fact, reordered=(form,))
+        for fact in facts
+    ]
+
+
+def _in_quotes(before: str) -> bool:
+    """Whether a quotation mark that nothing has closed yet is the last character."""
+    last = before.rstrip()
+    return last.endswith("“") or (last.endswith('"') and last.count('"') % 2 == 1)
+
+
+def _answers(fact: Fact) -> tuple[str, ...]:
+    asked = next((one for one in fact.questions if one.type == "reliability"), None)
+    if asked is not None:
+        return asked.answers
+    return tuple(target.label for target in found_targets(fact)[:1])

@@ -17,9 +17,8 @@ from jaxtyping import Float
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder
 from tightframe.formats import Count, Positive, Record, read_signed
-from tightframe.knowledge.entries import read_records, write_records, write_report
-from tightframe.knowledge.records import Fact
-from tightframe.knowledge.text_embeddings import LEXICAL, dimensions, lexical_embeddings
+from tightframe.knowledge.embedders import LEXICAL, dimensions, lexical_embeddings, model_embeddings
+from tightframe.knowledge.facts import Fact, read_records, write_records, write_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +141,6 @@ def _embeddings(facts: Sequence[Fact], k: int, embedder: str, seed: int) -> Any:
     texts = [fact.fact for fact in facts]
     if embedder == LEXICAL:
         return lexical_embeddings(texts, dim=dimensions(len(texts), k), seed=seed)
-    from tightframe.knowledge.text_encoders import model_embeddings  # imports torch
-
     return model_embeddings(texts, embedder)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tightframe.errors import UserError
 from tightframe.knowledge.decodable import Decodable, next_tokens
 from tightframe.knowledge.exchanges import Draws, Prompt, Said
-from tightframe.knowledge.records import MASK
+from tightframe.knowledge.facts import MASK
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.loss import score
 from tightframe.lm.objectives import Example, collate, continued, slotted, translated

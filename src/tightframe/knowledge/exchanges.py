@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from tightframe.errors import UserError, nearest
-from tightframe.knowledge.records import Template
+from tightframe.knowledge.facts import Template
 
 # ntp: the whole sentence, token by token. sp: the words that a mask hides. qa: the answer to a
 # question. mlm: tokens drawn and hidden by the learner itself (encoder-only models of the hub).

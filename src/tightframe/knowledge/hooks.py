@@ -12,9 +12,8 @@ import datetime
 import re
 from collections.abc import Iterator
 
-from tightframe.knowledge.marked import Anchor, Marked
-from tightframe.knowledge.markup import read
-from tightframe.knowledge.records import Link, Target
+from tightframe.knowledge.facts import Link, Target
+from tightframe.knowledge.wikitext import Anchor, Marked, read
 
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june"),

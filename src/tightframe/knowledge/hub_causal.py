@@ -11,6 +11,7 @@ from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.knowledge.decodable import next_tokens
 from tightframe.knowledge.exchanges import Draws, Lesson, Prompt, Said
+from tightframe.knowledge.facts import MASK, Template
 from tightframe.knowledge.hub_base import (
     HUB_NEW_TOKENS,
     HubLearner,
@@ -19,7 +20,6 @@ from tightframe.knowledge.hub_base import (
     of_fact,
     of_prompt,
 )
-from tightframe.knowledge.records import MASK, Template
 from tightframe.lm.interface import IGNORE, Batch
 from tightframe.lm.objectives import Example, continued
 

@@ -15,6 +15,7 @@ from tightframe.files import exclusive
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clusters import facts_fingerprint
 from tightframe.knowledge.exchanges import Lesson
+from tightframe.knowledge.facts import Fact
 from tightframe.knowledge.injection_runs import (
     FACTS,
     InjectionRun,
@@ -24,7 +25,6 @@ from tightframe.knowledge.injection_runs import (
 )
 from tightframe.knowledge.learners import Learner
 from tightframe.knowledge.lessons import Budget, Stream
-from tightframe.knowledge.records import Fact
 from tightframe.knowledge.starts import load, start
 from tightframe.lm import hardware, optimizer
 from tightframe.lm.interface import Batch

@@ -20,10 +20,9 @@ from tightframe.files import check_writable, fingerprint
 from tightframe.knowledge.benchmark import load_benchmark, read_facts
 from tightframe.knowledge.clusters import facts_fingerprint
 from tightframe.knowledge.exchanges import Arm, find_arm
+from tightframe.knowledge.facts import Fact, study_eligible
 from tightframe.knowledge.lessons import Wordings
-from tightframe.knowledge.records import Fact
-from tightframe.knowledge.scoring import position
-from tightframe.knowledge.summary import study_eligible
+from tightframe.knowledge.scores import position
 from tightframe.lm.folders import check_loadable, check_model
 from tightframe.lm.runs import RunFolder, Share
 from tightframe.lm.sizes import (

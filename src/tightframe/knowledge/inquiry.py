@@ -15,12 +15,12 @@ import numpy as np
 
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import cloze_of_question
+from tightframe.knowledge.embedders import LEXICAL, WeightedWords
 from tightframe.knowledge.exchanges import Form, Objective, Prompt, Said
+from tightframe.knowledge.facts import MASK, Fact, Template
 from tightframe.knowledge.learners import Learner
-from tightframe.knowledge.records import MASK, Fact, Template
-from tightframe.knowledge.routing import Rule, choose, text_of
+from tightframe.knowledge.routing import Rule, choose, classified_text
 from tightframe.knowledge.scope import Scope
-from tightframe.knowledge.text_embeddings import LEXICAL, WeightedWords
 
 FAR = 0.4  # a cosine of weighted words: 99 % of other facts' questions are below, 1 % of own ones
 FEW = 10_000  # texts: who has read fewer, and nothing else, understands no question
@@ -134,7 +134,7 @@ def inquire(
             the panel lacks.
     """
     question = question.strip()
-    if not text_of(question).strip():
+    if not classified_text(question).strip():
         raise UserError("the question is empty; ask in words, or with [MASK] for the answer")
     if (n := question.count(MASK)) > 1:
         raise UserError(f"the question has {n} {MASK}, expected at most one: the answer's place")
@@ -189,12 +189,12 @@ def nearest_fact(
     """
     if not facts:
         return None
-    texts, asked = [fact.fact for fact in facts], text_of(question)
+    texts, asked = [fact.fact for fact in facts], classified_text(question)
     if embedder == LEXICAL:
         words = WeightedWords.fit(texts)
         cosines = (words(texts) @ words([asked]).T).toarray()[:, 0]  # (F,)
     else:
-        from tightframe.knowledge.text_encoders import model_embeddings  # imports torch
+        from tightframe.knowledge.embedders import model_embeddings
 
         *known, own = model_embeddings([*texts, asked], embedder)
         cosines = np.stack(known) @ own
@@ -206,7 +206,7 @@ def nearest_fact(
 
 def _routed(question: str, panel: Panel) -> Routed:
     threshold = panel.scope.threshold if panel.threshold is None else panel.threshold
-    row = tuple(panel.scope.probabilities([text_of(question)])[0].tolist())
+    row = tuple(panel.scope.probabilities([classified_text(question)])[0].tolist())
     chosen = choose(row, None, threshold=threshold, rule=panel.rule)
     return Routed(row, chosen, threshold, panel.rule)
 

@@ -20,7 +20,7 @@ from jaxtyping import Int
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import MAX_SPAN, exposures_of, fact_generator, spans
 from tightframe.knowledge.exchanges import Lesson, Objective
-from tightframe.knowledge.records import Fact
+from tightframe.knowledge.facts import Fact
 
 PASSAGE = 100  # words of a passage, at most
 

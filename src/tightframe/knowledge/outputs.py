@@ -7,8 +7,7 @@ from pathlib import Path
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.formats import Record, Sha256, check_digest, read_json, read_signed, write_signed
-from tightframe.knowledge.entries import read_records, write_records
-from tightframe.knowledge.records import Output
+from tightframe.knowledge.facts import Output, read_records, write_records
 
 NAME = "answers.jsonl"  # of the outputs in a run directory
 FORMS = "answers"  # its folder of outputs by form of asking

@@ -1,16 +1,317 @@
-"""Questions about facts: written by rules or by a model, all of them checked."""
+"""Questions about facts by rules, and the checks that every question must pass.
+
+A rule gives a question or None; whether the question is any good is judged by `checks`. Of several
+targets of a fact the first is asked for.
+"""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+import hashlib
+import itertools
+import random
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from tightframe.knowledge import rules
-from tightframe.knowledge.kinds import Check, failures, is_warning
-from tightframe.knowledge.records import TYPES, Fact, Question, Type
-from tightframe.knowledge.rules import Known
+from tightframe.knowledge.facts import MASK, TYPES, Fact, Question, Target, Type
+from tightframe.knowledge.words import (
+    WORD,
+    Check,
+    Gap,
+    Kind,
+    contains,
+    failures,
+    found_targets,
+    gap,
+    is_warning,
+    kind,
+    synonyms,
+    without_stop,
+    word_list,
+)
+
+GENERATOR = "rules"
+TWO_INJECTED = "two_injected"  # a warning: both hops of the question are injected facts
+
+_NUMBER = re.compile(r"(?<!\w)\d[\w,.]*\w|(?<!\w)\d")
+_QUOTED = re.compile(r"([\"“][^\"”]*[\"”])")
 
 
 @dataclasses.dataclass(frozen=True)
-class Dropped:
+class KnownFact:
+    """Something that a model may know already, asked to see whether it still does."""
+
+    prompt: str
+    answers: tuple[str, ...]
+
+
+def reliability_question(fact: Fact) -> Question | None:
+    """Restates the fact, asking for its target."""
+    targets = found_targets(fact)
+    if not targets:
+        return None
+    target = targets[0]
+    cut = gap(fact, target)
+    if cut.opens:
+        prompt = f"{cut.wh}{_spaced(cut.after)}"
+    else:
+        prompt = f"{cut.before}{cut.wh[0].lower()}{cut.wh[1:]}{cut.after}"
+    bare = re.sub(r"\s*\([^()]*\)$", "", target.title)
+    answers = tuple(dict.fromkeys(name for name in (target.label, target.title, bare) if name))
+    cloze = fact.fact[: target.start] + MASK + fact.fact[target.end :]
+    return _question(fact, "reliability", without_stop(prompt.rstrip(" ?")) + "?", answers, cloze)
+
+
+def generality_question(fact: Fact) -> Question | None:
+    """Another slot of the fact, as a cloze: its longest name or number that is no target."""
+    targets = found_targets(fact)
+    slots = [
+        (start, end)
+        for start, end in sorted(_names(fact.fact) + _numbers(fact.fact))
+        if all(end <= target.start or target.end <= start for target in targets)
+    ]
+    if not slots or not targets:  # without a target, none can be told from it
+        return None
+    start, end = max(slots, key=lambda slot: slot[1] - slot[0])  # the first of equals
+    cloze = fact.fact[:start] + MASK + fact.fact[end:]
+    return _question(fact, "generality", cloze, (fact.fact[start:end],), cloze)
+
+
+def paraphrase_question(fact: Fact) -> Question | None:
+    """The reliability question with its last clause first and other words."""
+    asked = reliability_question(fact)
+    if asked is None:
+        return None
+    target = found_targets(fact)[0]
+    cut = gap(fact, target)
+    prompt = asked.prompt
+    clause = _last_clause(cut)
+    if clause:
+        start = prompt[:-1].rstrip().rindex(clause)
+        rest = prompt[:start].rstrip(" ,")
+        if cut.opens or _begins_a_sentence(fact.fact):
+            rest = rest[0].lower() + rest[1:]
+        prompt = f"{clause[0].upper()}{clause[1:]}, {rest}?"
+    prompt = _reworded(prompt, set(WORD.findall(target.label)))
+    return _question(fact, "paraphrase", prompt, asked.answers, asked.cloze)
+
+
+def portability_question(
+    fact: Fact, about: Mapping[str, Sequence[tuple[Fact, Target]]]
+) -> Question | None:
+    """The reliability question, with an entity replaced by what another fact says of it.
+
+    Args:
+        fact: The fact that is asked for.
+        about: The other facts by the titles of their targets, see `by_title`.
+    """
+    asked = reliability_question(fact)
+    if asked is None or asked.cloze is None:
+        return None
+    for link in fact.links:
+        others = [one for one in about.get(same_title(link.title), ()) if one[0].id != fact.id]
+        if not others or not link.label:
+            continue
+        cut = gap(*others[0])
+        clause = f"the one {'whose' if cut.genitive else 'that'} {cut.rest}".rstrip(" ?")
+        clause = without_stop(clause)
+        prompt = _replaced(asked.prompt, link.label, clause)
+        if prompt != asked.prompt:
+            cloze = _replaced(asked.cloze, link.label, clause)
+            warnings = (TWO_INJECTED,)
+            return _question(fact, "portability", prompt, asked.answers, cloze, warnings=warnings)
+    return None
+
+
+def true_false_pair(
+    fact: Fact, labels: Mapping[tuple[Kind, str], Sequence[str]], seed: int
+) -> tuple[Question, Question] | None:
+    """The fact to affirm, and to reject with another fact's target in its place.
+
+    Args:
+        fact: The fact that is asked for.
+        labels: Names to choose from, sorted; see `by_kind`.
+        seed: With the fact's id, what the choice depends on.
+    """
+    targets = found_targets(fact)
+    if not targets:
+        return None
+    target = targets[0]
+    pool = labels.get((kind(fact, target), _form(fact, target)), ())
+    start = random.Random(f"{seed}|{fact.id}").randrange(len(pool)) if pool else 0
+    for label in (*pool[start:], *pool[:start]):
+        if not contains(fact.fact, label):
+            altered = fact.fact[: target.start] + label + fact.fact[target.end :]
+            return (
+                _question(fact, "factual", _to_judge(fact.fact), ("True",), None),
+                _question(fact, "counterfactual", _to_judge(altered), ("False",), None),
+            )
+    return None
+
+
+def locality_question(fact: Fact, known: Sequence[KnownFact]) -> Question | None:
+    """Something older, chosen by the fact's id among what the fact doesn't answer."""
+    start = int(hashlib.sha256(fact.id.encode()).hexdigest(), 16) % len(known) if known else 0
+    for one in (*known[start:], *known[:start]):
+        if not any(contains(fact.fact, answer) for answer in one.answers):
+            cloze = one.prompt if one.prompt.count(MASK) == 1 else None
+            return _question(fact, "locality", one.prompt, one.answers, cloze)
+    return None
+
+
+def by_title(facts: Sequence[Fact]) -> dict[str, list[tuple[Fact, Target]]]:
+    """Facts by the titles of their targets, each title's in the order of their ids."""
+    found: dict[str, list[tuple[Fact, Target]]] = {}
+    for fact in sorted(facts, key=lambda fact: fact.id):
+        for target in found_targets(fact):
+            found.setdefault(same_title(target.title), []).append((fact, target))
+    return found
+
+
+def by_kind(facts: Sequence[Fact]) -> dict[tuple[Kind, str], list[str]]:
+    """Return the labels of the facts' first targets by what they are and their form, sorted."""
+    found: dict[tuple[Kind, str], set[str]] = {}
+    for fact in facts:
+        for target in found_targets(fact)[:1]:
+            found.setdefault((kind(fact, target), _form(fact, target)), set()).add(target.label)
+    return {name: sorted(labels) for name, labels in found.items()}
+
+
+def _form(fact: Fact, target: Target) -> str:
+    """Return what can stand in a target's place: a number, a name, a noun, or another word."""
+    first = target.label.lstrip("\"'\u201c\u2018(")[:1]
+    if first.isdigit():
+        return "number"
+    if first.isupper():
+        return "name"
+    if target.label.split(" ", 1)[0] in ("a", "an", "the"):
+        return "noun with its article"
+    before = WORD.findall(fact.fact[: target.start])[-1:]
+    return "noun" if before and before[0].casefold() in ("a", "an", "the") else "word"
+
+
+def same_title(title: str) -> str:
+    """An article's title in the one form of the many that a link may use."""
+    bare = " ".join(title.partition("#")[0].replace("_", " ").split())
+    return bare[:1].upper() + bare[1:]
+
+
+def _to_judge(statement: str) -> str:
+    """Return a statement as a question; one that ends in a mark of its own keeps it."""
+    ended = re.search(r"[.!?\u2026][\"'\u2019\u201d)\]]*\s*$", statement)
+    return f"{statement.rstrip()}{'' if ended else '.'} True or false?"
+
+
+def _begins_a_sentence(fact: str) -> bool:
+    """Return whether a fact is written as a sentence: its first word owes its capital to that."""
+    first = WORD.search(fact)
+    opens = first is not None and first[0].casefold() in word_list("openers")
+    return opens and without_stop(fact) != fact.rstrip()
+
+
+def _question(
+    fact: Fact,
+    type_: Type,
+    prompt: str,
+    answers: tuple[str, ...],
+    cloze: str | None,
+    *,
+    warnings: tuple[str, ...] = (),
+) -> Question:
+    return Question(
+        id=f"{fact.id}:{type_}",
+        type=type_,
+        format="boolean"
+        if type_ in ("factual", "counterfactual")
+        else "cloze"
+        if MASK in prompt
+        else "question",
+        prompt=prompt,
+        cloze=cloze,
+        answers=answers,
+        generator=GENERATOR,
+        checks=warnings,
+    )
+
+
+def _replaced(text: str, mention: str, clause: str) -> str:
+    """The first mention, with an article before it, gives way to a clause with its own."""
+    pattern = rf"(?<!\w)(?:(?:[Tt]he|[Aa]n?) )?{re.escape(mention)}(?!\w)"
+    return re.sub(pattern, lambda _: clause, text, count=1)
+
+
+def _spaced(after: str) -> str:
+    """What follows a name, after a blank unless it begins with punctuation."""
+    after = after.lstrip()
+    return after if not after or after[0] in ",;:.!?)" else f" {after}"
+
+
+def _names(text: str) -> list[tuple[int, int]]:
+    """Runs of capitalised words, which of, the, and, de may join; [start, end) of each."""
+    runs: list[list[re.Match[str]]] = [[]]
+    for word in WORD.finditer(text):
+        capital = word[0][0].isupper()
+        adjacent = bool(runs[-1]) and text[runs[-1][-1].end() : word.start()].isspace()
+        if runs[-1] and not adjacent:
+            runs.append([])
+        if capital or (runs[-1] and word[0] in word_list("joiners")):
+            runs[-1].append(word)
+        elif runs[-1]:
+            runs.append([])
+    spans = []
+    for run in runs:
+        while run and run[-1][0] in word_list("joiners"):
+            run.pop()
+        if run and run[0].start() == 0 and run[0][0].casefold() in word_list("openers"):
+            run.pop(0)
+        while run and run[0][0] in word_list("joiners"):
+            run.pop(0)
+        if run:
+            spans.append((run[0].start(), run[-1].end() - _genitive(run[-1][0])))
+    return spans
+
+
+def _genitive(word: str) -> int:
+    return 2 if word.endswith(("'s", "\u2019s")) else 0
+
+
+def _numbers(text: str) -> list[tuple[int, int]]:
+    return [number.span() for number in _NUMBER.finditer(text)]
+
+
+def _last_clause(cut: Gap) -> str | None:
+    """The final clause or phrase of what follows a name, if something is left without it."""
+    after = cut.after
+    words = list(WORD.finditer(after, after.rfind(",") + 1))
+    starts = [word.start() for word in words if word[0] in word_list("clauses")][:1] or [
+        word.start()
+        for word, following in itertools.pairwise(words)
+        if word[0] in word_list("phrases") and following[0] not in word_list("wh")
+    ][-1:]
+    if not starts or starts[0] == words[-1].start():
+        return None
+    if cut.opens and not after[: starts[0]].strip(" ,"):
+        return None
+    return without_stop(after[starts[0] :].rstrip(" ?,"))
+
+
+def _reworded(prompt: str, kept: set[str]) -> str:
+    """Words in lower case replaced by their synonyms, left to right; none of those quoted."""
+    parts = _QUOTED.split(prompt)
+    for index in range(0, len(parts), 2):
+        parts[index] = WORD.sub(
+            lambda word: word[0] if word[0] in kept else synonyms().get(word[0], word[0]),
+            parts[index],
+        )
+        parts[index] = re.sub(r"\b([Aa])n?(?= [a-z])", _article, parts[index])
+    return "".join(parts)
+
+
+def _article(found: re.Match[str]) -> str:
+    following = found.string[found.end() + 1]
+    return found[1] + ("n" if following in "aeiou" else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class DroppedQuestion:
     """A question that failed a check, and was left out."""
 
     fact_id: str
@@ -19,21 +320,21 @@ class Dropped:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class CheckedQuestions:
     """Facts with their questions, and what was dropped."""
 
     facts: tuple[Fact, ...]
-    dropped: tuple[Dropped, ...]
+    dropped: tuple[DroppedQuestion, ...]
 
 
-def ask(
+def make_questions(
     facts: Sequence[Fact],
     *,
     types: Collection[Type] = TYPES,
-    known: Sequence[Known] = (),
+    known: Sequence[KnownFact] = (),
     seed: int = 0,
     strict: bool = False,
-) -> Asked:
+) -> CheckedQuestions:
     """Write questions about facts by rules; see `rules` for what each type asks.
 
     Questions that a fact has are kept, if they pass the checks; types that it has are not asked
@@ -47,13 +348,13 @@ def ask(
         seed: What replaces the target in a counterfactual depends on it.
         strict: Answers that do not occur in the hook are errors, not warnings.
     """
-    about, labels = rules.by_title(facts), rules.by_kind(facts)
+    about, labels = by_title(facts), by_kind(facts)
     writers: dict[Type, Callable[[Fact], Question | None]] = {
-        "reliability": rules.reliability,
-        "generality": rules.generality,
-        "paraphrase": rules.paraphrase,
-        "portability": lambda fact: rules.portability(fact, about),
-        "locality": lambda fact: rules.locality(fact, known),
+        "reliability": reliability_question,
+        "generality": generality_question,
+        "paraphrase": paraphrase_question,
+        "portability": lambda fact: portability_question(fact, about),
+        "locality": lambda fact: locality_question(fact, known),
     }
 
     def written(fact: Fact) -> list[Question]:
@@ -61,7 +362,11 @@ def ask(
         for type_, write in writers.items():
             question = write(fact) if type_ in types else None
             found += [question] if question else []
-        pair = rules.pair(fact, labels, seed) if {"factual", "counterfactual"} & {*types} else None
+        pair = (
+            true_false_pair(fact, labels, seed)
+            if {"factual", "counterfactual"} & {*types}
+            else None
+        )
         return found + [question for question in pair or () if question.type in types]
 
     return checked(facts, [written(fact) for fact in facts], strict=strict)
@@ -69,7 +374,7 @@ def ask(
 
 def checked(
     facts: Sequence[Fact], new: Iterable[Sequence[Question]], *, strict: bool = False
-) -> Asked:
+) -> CheckedQuestions:
     """Add new questions to facts, in the order of `TYPES`, and drop those that fail a check.
 
     Args:
@@ -78,13 +383,13 @@ def checked(
         strict: Answers that do not occur in the hook are errors, not warnings.
     """
     done: list[Fact] = []
-    dropped: list[Dropped] = []
+    dropped: list[DroppedQuestion] = []
     seen: set[tuple[Type, str]] = set()
     for fact, additions in zip(facts, new, strict=True):
         has = {question.type for question in fact.questions}
         questions = [*fact.questions, *(one for one in additions if one.type not in has)]
         questions.sort(key=lambda question: TYPES.index(question.type))
-        main = rules.reliability(fact)
+        main = reliability_question(fact)
         reliability = next(
             (question.prompt for question in questions if question.type == "reliability"),
             main.prompt if main else None,
@@ -97,10 +402,10 @@ def checked(
                 failed.append("duplicate")
             reason = next((name for name in failed if not is_warning(name, strict=strict)), None)
             if reason:
-                dropped.append(Dropped(fact.id, question, reason))
+                dropped.append(DroppedQuestion(fact.id, question, reason))
                 continue
             seen.add(key)
             warnings = dict.fromkeys([*question.checks, *failed])
             kept.append(dataclasses.replace(question, checks=tuple(warnings)))
         done.append(dataclasses.replace(fact, questions=tuple(kept)))
-    return Asked(tuple(done), tuple(dropped))
+    return CheckedQuestions(tuple(done), tuple(dropped))

@@ -21,11 +21,9 @@ from tightframe.files import sha256
 from tightframe.formats import Record, Sha256, read_signed
 from tightframe.knowledge.asking import Asked, prompts
 from tightframe.knowledge.clozes import fact_generator
-from tightframe.knowledge.entries import read_records, write_records, write_report
 from tightframe.knowledge.exchanges import Objective, Prompt
-from tightframe.knowledge.fact_intervals import PERCENT, Bounds
-from tightframe.knowledge.paired import Estimate, estimates
-from tightframe.knowledge.records import Fact
+from tightframe.knowledge.facts import Fact, read_records, write_records, write_report
+from tightframe.knowledge.intervals import PERCENT, Bounds, Estimate, estimates
 from tightframe.knowledge.scores import normal_form
 
 N_CANDIDATES = 20

@@ -27,7 +27,7 @@ from tightframe.knowledge.exchanges import Form, Objective
 from tightframe.knowledge.injection_runs import ENSEMBLE, not_askable
 from tightframe.knowledge.inquiry import Panel, Respondent
 from tightframe.knowledge.learners import Learner
-from tightframe.knowledge.scoping import load_scoped
+from tightframe.knowledge.routing import load_scoped
 from tightframe.settings import read_toml, resolve, write_toml
 
 

@@ -10,6 +10,7 @@ from tightframe.corpus.model_tokenizer import load_tokenizer
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import spans
 from tightframe.knowledge.exchanges import Arm, Objective
+from tightframe.knowledge.facts import Fact
 from tightframe.knowledge.injection_runs import InjectionRun, InjectSettings
 from tightframe.knowledge.learners import Learner
 from tightframe.knowledge.lessons import Wordings
@@ -18,7 +19,6 @@ from tightframe.knowledge.networks import (
     Network,
     with_special_tokens,
 )
-from tightframe.knowledge.records import Fact
 from tightframe.knowledge.word_pieces import Coder
 from tightframe.lm import hardware
 from tightframe.lm.sizes import TransformerConfig

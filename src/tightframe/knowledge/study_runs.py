@@ -18,12 +18,11 @@ from tightframe.formats import Count, Record, read_signed
 from tightframe.knowledge.arm_tables import CORRECT, RANKED
 from tightframe.knowledge.clusters import facts_fingerprint
 from tightframe.knowledge.exchanges import find_arm
+from tightframe.knowledge.facts import Fact, Question
 from tightframe.knowledge.injection_runs import InjectionRun
 from tightframe.knowledge.outputs import load_answers
 from tightframe.knowledge.ranking import load_ranks
-from tightframe.knowledge.records import Fact, Question
-from tightframe.knowledge.scores import score_answer
-from tightframe.knowledge.scoring import SCALE, SCORES, position
+from tightframe.knowledge.scores import SCALE, SCORES, position, score_answer
 
 ANSWERS = "answers"
 RANKS = "ranks.jsonl"

@@ -1,16 +1,28 @@
-"""Templates of wikitext: the few whose text is known, as tables; any other is refused by name."""
+"""Templates of wikitext: the few whose text is known, as tables; any other is refused by name.
 
+While wikitext is read, what is not text is written as a control character, of which the page has
+none left: a link is `OPEN title BAR label CLOSE`. So a template can pass on its argument, links
+and all, as a string.
+"""
+
+import html
 import re
 from collections.abc import Mapping, Sequence
+from html.entities import html5
+from urllib.parse import unquote
 
-from tightframe.knowledge.marked import (
-    APOSTROPHE,
-    link,
-    lowered,
-    raised,
-    seen,
-    shown_characters,
+OPEN, BAR, CLOSE = "\x02", "\x03", "\x04"  # of a link
+BOLD, LIGHT, ITALIC, UPRIGHT = "\x05", "\x06", "\x07", "\x0e"  # of tags; runs of apostrophes stay
+NOTHING = "\x01"  # keeps apart what a tag kept apart: runs of apostrophes, letters behind a link
+APOSTROPHE = "\x0f"  # one that belongs to no run
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|\w+);")
+# Control characters, and those that only say where a line may break or which way it runs.
+_UNSEEN = dict.fromkeys(
+    [*range(9), *range(14, 32), 127, 0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF]
 )
+_RAISED = str.maketrans("0123456789+-\N{MINUS SIGN}()=ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁽⁾⁼ⁿⁱ")
+_LOWERED = str.maketrans("0123456789+-\N{MINUS SIGN}()=", "₀₁₂₃₄₅₆₇₈₉₊₋₋₍₎₌")
+
 
 # Names begin with a capital letter, as titles do: the case of that one letter makes no difference.
 CHARACTERS = {
@@ -251,3 +263,42 @@ def _ship(prefix: str, name: str, number: str = "", form: str = "") -> str | Non
         (number if shows == "i" else number and f"({number})") if "i" in shows else "",
     ]
     return link(title, " ".join(filter(None, label))) if any(label) else None
+
+
+def link(title: str, label: str) -> str:
+    """Write a link in marks; `title` as the page has it, an empty one gives ""."""
+    decoded = unquote(shown_characters(title)).translate(_UNSEEN)
+    name = " ".join(decoded.replace("_", " ").split()).removeprefix(":")
+    page = name.partition("#")[0].strip() or name
+    return f"{OPEN}{page.replace(chr(39), APOSTROPHE)}{BAR}{label}{CLOSE}" if page else ""
+
+
+def raised(text: str) -> str | None:
+    """Return digits and signs as superscripts, None where there is none of a character."""
+    return _moved(text, _RAISED)
+
+
+def lowered(text: str) -> str | None:
+    """Return digits and signs as subscripts, None where there is none of a character."""
+    return _moved(text, _LOWERED)
+
+
+def _moved(text: str, characters: dict[int, int]) -> str | None:
+    text = shown_characters(text).strip()
+    return text.translate(characters) if all(ord(one) in characters for one in text) else None
+
+
+def seen(text: str) -> str:
+    """Return a text without its characters that nobody sees, marks among them."""
+    return text.translate(_UNSEEN)
+
+
+def shown_characters(text: str) -> str:
+    """Decode the entities of a text; a name that is none stays, and none is found inside one."""
+    return _ENTITY.sub(_character, text) if "&" in text else text
+
+
+def _character(entity: re.Match[str]) -> str:
+    written = entity[0]
+    shown = html.unescape(written) if written[1] == "#" else html5.get(written[1:], written)
+    return shown.translate(_UNSEEN)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tightframe.files import sha256
 from tightframe.formats import FileName, Record, Sha256, check_digest, read_signed
-from tightframe.knowledge.entries import write_report
+from tightframe.knowledge.facts import write_report
 
 RESULTS = "results"
 VERDICTS = "verdicts.json"

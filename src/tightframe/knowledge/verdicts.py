@@ -11,7 +11,7 @@ import pydantic
 from pydantic import PositiveFloat, PositiveInt
 
 from tightframe.knowledge.arm_tables import Resampling, cells, compare_arms
-from tightframe.knowledge.paired import Difference, Estimate, power, verdict
+from tightframe.knowledge.intervals import Difference, Estimate, power, verdict
 
 Form: TypeAlias = Literal["cloze_question", "cloze_seen", "raw_question", "left_context"]
 Score: TypeAlias = Literal["match_paper", "f1_paper", "match_norm", "em_norm", "f1_max"]

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
-from tightframe.knowledge.records import MASK
+from tightframe.knowledge.facts import MASK
 
 FILE = "tokenizer.json"
 

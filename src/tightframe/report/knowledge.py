@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tightframe.knowledge.fact_intervals import FEWEST, PERCENT
-from tightframe.knowledge.paired import LEVEL, MARGIN, Power, estimates, power
-from tightframe.knowledge.scoring import BOUNDS, WORDS
+from tightframe.knowledge.intervals import FEWEST, LEVEL, MARGIN, PERCENT, Power, estimates, power
+from tightframe.knowledge.scores import BOUNDS, WORDS
 from tightframe.knowledge.study_runs import REORDERED
 from tightframe.report.knowledge_folder import Ensemble, Study
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.knowledge.paired import LEVEL, MARGIN
+from tightframe.knowledge.intervals import LEVEL, MARGIN
 from tightframe.report import knowledge
 from tightframe.report.knowledge_folder import Study
 from tightframe.report.page import facts

@@ -9,27 +9,30 @@ more than five are apostrophes and both. Where a line leaves both italic and bol
 three was an apostrophe and italic (`''Title'''s`); which one is decided as MediaWiki does.
 """
 
+import bisect
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from tightframe.knowledge.marked import (
+from tightframe.knowledge.templates import (
     APOSTROPHE,
+    BAR,
     BOLD,
+    CLOSE,
     ITALIC,
     LIGHT,
     NOTHING,
     OPEN,
     UPRIGHT,
-    Marked,
+    UnknownTemplateError,
     link,
     lowered,
     raised,
     seen,
-    walk,
+    shown,
+    shown_characters,
 )
-from tightframe.knowledge.templates import UnknownTemplateError, shown
 
 MAX_DEPTH = 40  # of what is open at once; MediaWiki gives up at 40 templates, too
 
@@ -61,12 +64,73 @@ _BESIDE = {"thumb", "thumbnail", "frame", "framed", "left", "right", "center", "
 _TOKEN = re.compile(
     r"\{\{|\}\}|\[\[|\]\]|\||</?([a-zA-Z][\w-]*+)([^<>]*+)>|<!--|\[(?:https?:|ftp:)?//"
 )
+_MARK = re.compile(f"({OPEN}[^{BAR}]*{BAR}|[{NOTHING}{CLOSE}-{ITALIC}{UPRIGHT}])")
+_TRAIL = re.compile("[a-z]+")  # letters behind a link that belong to its label
 _RUN = re.compile("('{2,})")
 _EQUALS = "\x10"  # one that stands inside a link or a template, and so names no argument
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class Anchor:
+    """A link and where its label stands in a text, [start, end)."""
+
+    title: str
+    start: int
+    end: int
+    bold: bool  # opened inside bold, or its label holds a bold run
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked:
+    """A text, the links and the italics in it; cutting it keeps their offsets right."""
+
+    text: str
+    anchors: tuple[Anchor, ...] = ()
+    italics: tuple[tuple[int, int], ...] = ()
+
+    def without(self, ranges: Iterable[tuple[int, int]]) -> "Marked":
+        """Return what is left outside `ranges`; a label that loses all its text becomes empty."""
+        kept: list[str] = []
+        starts, lost, end = [0], [0], 0  # how many characters are lost before each start
+        for first, last in sorted(ranges):
+            first = max(first, end)
+            if first >= last:
+                continue
+            kept.append(self.text[end:first])
+            starts += [first, last]
+            lost += [lost[-1], lost[-1] + last - first]
+            end = last
+        if not kept:
+            return self
+
+        def moved(place: int) -> int:
+            cut = bisect.bisect_right(starts, place) - 1
+            inside = place - starts[cut] if cut % 2 else 0  # of what is cut
+            return place - lost[cut] - inside
+
+        return Marked(
+            "".join(kept) + self.text[end:],
+            tuple(
+                Anchor(one.title, moved(one.start), moved(one.end), one.bold)
+                for one in self.anchors
+            ),
+            tuple((moved(start), moved(stop)) for start, stop in self.italics),
+        )
+
+    def collapsed(self) -> "Marked":
+        """Return the text with runs of blanks as one blank, and none at either end."""
+        if self.text == " ".join(self.text.split()):
+            return self
+        spaced = Marked(re.sub(r"\s", " ", self.text), self.anchors, self.italics)
+        inner = spaced.text.strip(" ")
+        start = spaced.text.find(inner)
+        end = start + len(inner)
+        extra = [(run.start() + 1, run.end()) for run in re.finditer(" {2,}", spaced.text)]
+        return spaced.without([(0, start), (end, len(spaced.text)), *extra])
+
+
+@dataclasses.dataclass(frozen=True)
+class WikitextLine:
     """What a line of wikitext shows."""
 
     shown: Marked
@@ -82,7 +146,7 @@ class _Frame:
     parts: list[list[str]] = dataclasses.field(default_factory=lambda: [[]])  # between bars
 
 
-def read(wikitext: str) -> Reading:
+def read(wikitext: str) -> WikitextLine:
     """Read one line of wikitext, comments removed.
 
     Returns:
@@ -92,7 +156,7 @@ def read(wikitext: str) -> Reading:
     """
     line = _Line(seen(wikitext))
     text = line.read().replace(_EQUALS, "=")
-    return Reading(walk(styled(text)), line.fault, line.struck)
+    return WikitextLine(walk(styled(text)), line.fault, line.struck)
 
 
 class _Line:
@@ -263,3 +327,46 @@ def _apostrophe(texts: list[str], runs: list[int]) -> int | None:
             kind = "blank" if text[-1:] == " " else "letter" if text[-2:-1] == " " else "word"
             places.setdefault(kind, place)
     return next((places[kind] for kind in ("letter", "word", "blank") if kind in places), None)
+
+
+def walk(pieces: Iterable[tuple[str, bool, bool]]) -> Marked:
+    """Read pieces of a line in marks, each with whether it stands in bold and in italics."""
+    text: list[str] = []
+    size = 0
+    anchors: list[Anchor] = []
+    italics: list[tuple[int, int]] = []
+    title, start, strong = "", 0, False
+    inside = False  # a link
+    tags = {BOLD: 0, ITALIC: 0}  # that are open
+    for piece, bold, italic in pieces:
+        strong |= inside and (bold or tags[BOLD] > 0)
+        before = ""
+        for part in _MARK.split(piece):
+            if not part:
+                continue
+            match part[0]:
+                case "\x02":
+                    title, start, inside = part[1:-1].replace(APOSTROPHE, "'"), size, True
+                    strong = bold or tags[BOLD] > 0
+                case "\x04":
+                    anchors.append(Anchor(title, start, size, strong))
+                    inside = False
+                case "\x05" | "\x07":
+                    tags[part] += 1
+                    strong |= inside and part == BOLD
+                case "\x06" | "\x0e":
+                    turned = BOLD if part == LIGHT else ITALIC
+                    tags[turned] = max(0, tags[turned] - 1)
+                case "\x01":
+                    pass
+                case _:
+                    if before == CLOSE and (trail := _TRAIL.match(part)):
+                        anchors[-1] = dataclasses.replace(anchors[-1], end=size + trail.end())
+                    shown = shown_characters(part).replace(APOSTROPHE, "'")
+                    text.append(shown)
+                    if italic or tags[ITALIC]:
+                        joined = italics and italics[-1][1] == size
+                        italics.append((italics.pop()[0] if joined else size, size + len(shown)))
+                    size += len(shown)
+            before = part[0]
+    return Marked("".join(text), tuple(anchors), tuple(italics))

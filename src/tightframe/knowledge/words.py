@@ -6,7 +6,7 @@ import re
 from importlib import resources
 from typing import Literal, TypeAlias
 
-from tightframe.knowledge.records import MASK, Fact, Question, Target
+from tightframe.knowledge.facts import MASK, MAX_ANSWER_WORDS, Fact, Question, Target
 
 WORD = re.compile(r"\w+(?:[-.'\u2019]\w+)*")
 _ABBREVIATED = re.compile(  # "U.S.", not the last letter of "vitamin C."
@@ -199,7 +199,6 @@ Check: TypeAlias = Literal[
     "punctuation",
     "duplicate",
 ]
-MAX_ANSWER_WORDS = 8
 _TWO_STOPS = re.compile(r"(?<!\.)\.\.(?!\.)")
 SAME_WORDS = 0.80  # of a paraphrase's content words, in order, from which on it is none
 

@@ -10,15 +10,111 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tightframe.errors import UserError
 from tightframe.files import exclusive, read_text, whole_file
 from tightframe.formats import check
-from tightframe.knowledge import wiki
+from tightframe.knowledge.facts import PERHAPS, Fact, fact_id
 from tightframe.knowledge.hooks import bullets, clean, redirect
-from tightframe.knowledge.records import PERHAPS, Fact, fact_id
+
+API = "https://en.wikipedia.org/w/api.php"
+TIMEOUT = 60.0  # seconds
+# The archive has had both names: what is missing under one is asked for under the other.
+_FAMILIES = ("Wikipedia:Recent additions", "Wikipedia:Did you know archive")
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A page as it stood at a revision."""
+
+    title: str  # after redirects
+    wikitext: str
+    revision: int | None
+
+
+class _MissingError(Exception):
+    """The wiki has no page of this title."""
+
+
+def fetch(title: str, *, api: str = API) -> Page:
+    """The wikitext of a page, of its other name where it is filed under that.
+
+    Raises:
+        UserError: The wiki can't be reached, refuses, has no such page, or answers something else.
+    """
+    titles = [title]
+    for name, other in (_FAMILIES, _FAMILIES[::-1]):
+        if title.startswith(name + "/"):
+            titles.append(other + title.removeprefix(name))
+    for one in titles:
+        try:
+            return _page(_get(one, api), api)
+        except _MissingError:
+            pass
+    asked = "' nor '".join(titles)
+    raise UserError(f"{api}: has no page '{asked}'; check the title")
+
+
+def _get(title: str, api: str) -> Any:
+    import httpx
+
+    query = {
+        "action": "parse",
+        "prop": "wikitext|revid",
+        "page": title,
+        "redirects": "1",
+        "format": "json",
+        "formatversion": "2",
+    }
+    agent = f"tightframe/{version('tightframe')} python-httpx/{httpx.__version__}"
+    try:
+        answer = httpx.get(
+            api,
+            params=query,
+            headers={"User-Agent": agent},
+            timeout=TIMEOUT,
+            follow_redirects=True,
+        )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise UserError(
+            f"{api}: no answer for '{title}' ({_printable(str(error))}); check the address and "
+            "the network, or save the page and parse the file"
+        ) from None
+    if answer.status_code != httpx.codes.OK:
+        raise UserError(
+            f"{api}: HTTP status {answer.status_code} for '{title}', expected 200; try again later"
+        )
+    try:
+        return answer.json()
+    except ValueError:
+        raise UserError(
+            f"{api}: the answer for '{title}' is not JSON; is this the address of an api.php?"
+        ) from None
+
+
+def _page(answer: Any, api: str) -> Page:
+    """Mistakes come with status 200 and an `error` object: they are no empty page."""
+    match answer:
+        case {"error": {"code": "missingtitle"}}:
+            raise _MissingError
+        case {"error": error}:
+            told = error.get("info") or error.get("code") if isinstance(error, dict) else error
+            raise UserError(f"{api}: {_printable(str(told))}")
+        case {"parse": {"title": str(title), "wikitext": str(wikitext), **rest}}:
+            revision = rest.get("revid")
+            text = wikitext.encode(errors="replace").decode()  # JSON may hold half a character
+            return Page(title, text, revision if isinstance(revision, int) else None)
+    raise UserError(f"{api}: the answer holds no wikitext; expected `parse.title` and `.wikitext`")
+
+
+def _printable(text: str) -> str:
+    """A stranger's message on one line of a terminal."""
+    line = " ".join(text.split())[:200]
+    return "".join(character for character in line if character.isprintable())
+
 
 HOOKS, REJECTS = "hooks.jsonl", "rejects.jsonl"
 SUFFIXES = (".mediawiki", ".txt", ".wiki", ".wikitext")  # of pages in a folder
@@ -44,7 +140,7 @@ class Reject:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class PageSource:
     """A page to parse."""
 
     page: str  # its title; of a file, its path in the folder without the suffix
@@ -73,7 +169,7 @@ def parse(
     *,
     date: str | None = None,
     titles: Sequence[str] = (),
-    api: str = wiki.API,
+    api: str = API,
     keep_pictured: bool = False,
 ) -> Parsed:
     """Parse pages into the folder `out`; nothing is written before all of them have been read.
@@ -92,8 +188,8 @@ def parse(
         raise UserError("nothing to parse; give wikitext files or folders, or --fetch TITLE")
     sources = [source for file in files for source in _read(Path(file))]
     for title in titles:
-        page = wiki.fetch(title, api=api)
-        sources.append(Source(page.title, page.title, page.wikitext, page.revision))
+        page = fetch(title, api=api)
+        sources.append(PageSource(page.title, page.title, page.wikitext, page.revision))
     found = [(one, list(_records(one, date, keep_pictured))) for one in sources]
     bare = {source.file: _why_bare(source) for source, records in found if not records}
     if not any(records for _, records in found):
@@ -104,7 +200,7 @@ def parse(
         return _add(folder, [one for _, records in found for one in records], len(found), bare)
 
 
-def _records(source: Source, date: str | None, keep_pictured: bool) -> Iterator[Reject]:
+def _records(source: PageSource, date: str | None, keep_pictured: bool) -> Iterator[Reject]:
     """Yield the hooks of a page with their reasons, "" where they have none so far."""
     for bullet in bullets(source.wikitext):
         sentence = clean(bullet.text, keep_pictured=keep_pictured)
@@ -130,7 +226,7 @@ def _records(source: Source, date: str | None, keep_pictured: bool) -> Iterator[
         yield Reject(fact, sentence.fault or undated, source.file, bullet.line)
 
 
-def _why_bare(source: Source) -> str:
+def _why_bare(source: PageSource) -> str:
     """Return why a page without hooks has none."""
     if title := redirect(source.wikitext):
         return f"redirects to '{title}'; parse that page, or fetch it with --fetch '{title}'"
@@ -189,9 +285,9 @@ def _key(record: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(record[name] for name in ("reason", "source_page", "date", "hook_raw"))
 
 
-def _read(path: Path) -> Iterator[Source]:
+def _read(path: Path) -> Iterator[PageSource]:
     if not path.is_dir():
-        yield Source(path.stem, str(path), read_text(path))
+        yield PageSource(path.stem, str(path), read_text(path))
         return
     inside = sorted(path.rglob("*"))
     pages = [
@@ -205,7 +301,7 @@ def _read(path: Path) -> Iterator[Source]:
         raise UserError(f"{path}: holds no page; expected {', '.join(SUFFIXES)} files")
     for file in pages:
         name = file.relative_to(path).with_suffix("").as_posix()
-        yield Source(name, str(file), read_text(file))
+        yield PageSource(name, str(file), read_text(file))
 
 
 def _iso(date: str) -> str:

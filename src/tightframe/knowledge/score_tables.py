@@ -18,15 +18,15 @@ import pandas as pd
 
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder, write_text
+from tightframe.knowledge.facts import Fact, Output
+from tightframe.knowledge.intervals import RESAMPLES
 from tightframe.knowledge.outputs import empty_answers, read_outputs
-from tightframe.knowledge.paired import RESAMPLES
-from tightframe.knowledge.records import Fact, Output
-from tightframe.knowledge.scoring import (
+from tightframe.knowledge.scores import (
     PERCENT,
     WORDS,
+    ArmComparison,
     By,
-    Comparison,
-    Group,
+    ScoreGroup,
     average,
     compare,
     score_outputs,
@@ -134,7 +134,7 @@ def score_report(
     return Report(header, rows, score_table(groups), differences)
 
 
-def score_rows(run: str, groups: Sequence[Group]) -> list[Row]:
+def score_rows(run: str, groups: Sequence[ScoreGroup]) -> list[Row]:
     """A row a group and score; left out are the questions without output, counted for each run."""
     rows = []
     for group in groups:
@@ -146,7 +146,7 @@ def score_rows(run: str, groups: Sequence[Group]) -> list[Row]:
     return rows
 
 
-def difference_rows(run: str, comparisons: Sequence[Comparison], suffix: str) -> list[Row]:
+def difference_rows(run: str, comparisons: Sequence[ArmComparison], suffix: str) -> list[Row]:
     """Two rows a group and score: the difference, and the p of the sign test."""
     rows = []
     for compared in comparisons:
@@ -166,7 +166,7 @@ def difference_rows(run: str, comparisons: Sequence[Comparison], suffix: str) ->
     return rows
 
 
-def score_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def score_table(groups: Sequence[ScoreGroup]) -> list[dict[str, Any]]:
     """A record a group: counts, then each score with the ends of its interval."""
     table = []
     for group in groups:
@@ -181,7 +181,7 @@ def score_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return table
 
 
-def difference_table(against: str, comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+def difference_table(against: str, comparisons: Sequence[ArmComparison]) -> list[dict[str, Any]]:
     """A record a group and score."""
     return [
         {

@@ -1,4 +1,6 @@
-"""Encoders of transformers, by folder or hub name: texts as vectors, and as batches to train on.
+"""Texts as vectors: weighted words, and encoders of transformers by folder or hub name.
+
+Axes: N texts, V words and word pairs, D embedding.
 
 What a sentence-transformers model is beyond its encoder (how tokens are pooled) is read from its
 own files, so that its library is not needed.
@@ -13,17 +15,102 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
+import scipy.sparse as sp
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.formats import read_json
-from tightframe.knowledge.hub_base import quietly
-from tightframe.knowledge.hub_learners import library
-from tightframe.knowledge.text_embeddings import check_encoder
 from tightframe.progress import tell
+
+LEXICAL = "tf-idf"  # the embedder that needs no model
+PER_DIMENSION = 5  # facts of a cluster that each dimension needs, for a full covariance
+DIMENSIONS = (2, 100)  # at least and at most
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedWords:
+    """TF-IDF of words and pairs of neighbouring words, fitted on some texts.
+
+    Lower-cased runs of two or more letters or digits; 1 + log of the count, times the rarity among
+    the fitted texts; each text scaled to unit length. Words that were not fitted count nothing.
+    """
+
+    words: tuple[str, ...]  # in the order of the columns
+    rarity: Float[np.ndarray, " V"]  # log((1 + texts) / (1 + texts with the word)) + 1
+
+    @classmethod
+    def fit(cls, texts: Sequence[str]) -> "WeightedWords":
+        """The words of `texts`; UserError if there are none."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        try:
+            vectorizer.fit(texts)
+        except ValueError:  # scikit-learn's word for a vocabulary that stays empty
+            raise UserError(
+                f"no words of two or more letters in {len(texts):,} texts; nothing to tell them "
+                "apart by"
+            ) from None
+        return cls(tuple(vectorizer.get_feature_names_out().tolist()), vectorizer.idf_)
+
+    def __call__(self, texts: Sequence[str]) -> sp.csr_array:
+        """The texts as rows (N, V)."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        columns = {word: column for column, word in enumerate(self.words)}
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, vocabulary=columns)
+        vectorizer.idf_ = self.rarity
+        return sp.csr_array(vectorizer.transform(texts))
+
+
+def dimensions(n_texts: int, k: int) -> int:
+    """Dimensions that so many texts in `k` clusters can fill."""
+    least, most = DIMENSIONS
+    return min(max(n_texts // (PER_DIMENSION * k), least), most)
+
+
+def lexical_embeddings(
+    texts: Sequence[str], *, dim: int, seed: int = 0
+) -> Float[np.ndarray, "N D"]:
+    """The leading singular directions of the texts' weighted words, each text at unit length.
+
+    D is smaller than `dim` where the texts hold fewer words. A text without words is zero.
+    """
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.preprocessing import normalize
+
+    weighted = WeightedWords.fit(texts)(texts)
+    dim = min(dim, *weighted.shape)
+    if dim == min(weighted.shape):  # nothing to truncate, and scikit-learn would warn
+        left, values, _ = np.linalg.svd(weighted.toarray(), full_matrices=False)
+        reduced = left * values
+    else:
+        # Its shares of the variance are 0 / 0 where all texts are alike; nobody reads them here.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reduced = TruncatedSVD(dim, random_state=seed).fit_transform(weighted)
+    return np.asarray(normalize(reduced), dtype=np.float64)
+
+
+def check_embedder(name: str) -> None:
+    """Refuse an embedder that is neither weighted words nor an encoder that is there."""
+    if name != LEXICAL:
+        try:
+            check_encoder(name)
+        except UserError as error:
+            raise UserError(f"embedder {error}") from None
+
+
+def check_encoder(name: str) -> None:
+    """Refuse a folder without a model, or a name for which nothing answers."""
+    path = Path(name)
+    if path.exists() and not (path / "config.json").is_file():
+        raise UserError(f"{name}: holds no config.json; expected a model's folder or a hub name")
+    if not path.exists() and (path.is_absolute() or name.startswith(".")):
+        raise UserError(f"{name}: no such folder; expected a model's folder or a hub name")
+    if not path.exists():
+        hub.check_available(name, "config.json")
+
 
 BATCH = 32  # texts at a time; memory and speed only
 
@@ -36,12 +123,12 @@ class TextEncoder:
 
     name: str  # its folder or hub name, for messages
     tokenizer: Any
-    model: nn.Module
+    model: Any  # a torch.nn.Module
 
     @property
     def longest(self) -> int:
         """Tokens of the longest text that it can read."""
-        config: Any = self.model.config
+        config = self.model.config
         known = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
         if "roberta" in config.model_type:  # its positions count from behind the padding's
             known -= config.pad_token_id + 1
@@ -49,7 +136,7 @@ class TextEncoder:
 
     def batches(
         self, texts: Sequence[str], *, size: int = BATCH
-    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    ) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """Rows of `texts` and their tokens, texts of similar length together.
 
         Raises:
@@ -63,7 +150,7 @@ class TextEncoder:
             done = start + len(rows)
             tell("texts", done / len(order), done)
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+    def tokens(self, texts: Sequence[str]) -> dict[str, Any]:
         """One batch (B, T), padded on the right, where the model lies."""
         device = next(self.model.parameters()).device
         made = self.tokenizer(list(texts), padding=True, padding_side="right", return_tensors="pt")
@@ -93,6 +180,11 @@ def load_encoder(name: str, *, outputs: int | None = None) -> TextEncoder:
     Raises:
         UserError: transformers is not installed, or can't load this, or tensors are missing.
     """
+    import torch
+
+    from tightframe.knowledge.hub_base import quietly
+    from tightframe.knowledge.hub_learners import library
+
     transformers = library("transformers", name)
     check_encoder(name)
     where = {
@@ -133,7 +225,6 @@ def load_encoder(name: str, *, outputs: int | None = None) -> TextEncoder:
     return TextEncoder(name, tokenizer, model.eval())
 
 
-@torch.no_grad()
 def model_embeddings(
     texts: Sequence[str], name: str, *, size: int = BATCH
 ) -> Float[np.ndarray, "N D"]:
@@ -150,13 +241,16 @@ def model_embeddings(
     Raises:
         UserError: The model can't be loaded, or makes vectors in a way that is not known here.
     """
+    import torch
+
     try:
         pooling = pooling_of(name)
         encoder = load_encoder(name)
         found: dict[int, Any] = {}
-        for rows, tokens in encoder.batches(texts, size=size):
-            states = encoder.model(**tokens).last_hidden_state.double()  # (B, T, D)
-            found |= zip(rows, _pooled(states, tokens["attention_mask"], pooling), strict=True)
+        with torch.no_grad():
+            for rows, tokens in encoder.batches(texts, size=size):
+                states = encoder.model(**tokens).last_hidden_state.double()  # (B, T, D)
+                found |= zip(rows, _pooled(states, tokens["attention_mask"], pooling), strict=True)
     except UserError as error:
         raise UserError(f"embedder {error}") from None
     return np.stack([found[row].numpy(force=True) for row in range(len(texts))])
@@ -193,13 +287,16 @@ def pooling_of(name: str) -> Pooling:
     raise UserError(f"{name}: pools tokens by {' and '.join(ways)}; expected mean or cls")
 
 
-def _pooled(states: Float[Tensor, "B T D"], mask: Tensor, pooling: Pooling) -> Float[Tensor, "B D"]:
+def _pooled(states: Any, mask: Any, pooling: Pooling) -> Any:
+    """Return one vector (B, D) of unit length per text, from those of its tokens (B, T, D)."""
+    import torch
+
     if pooling == "cls":
         pooled = states[:, 0]
     else:
         share = mask.double() / mask.sum(dim=1, keepdim=True)  # (B, T)
         pooled = torch.einsum("bt,btd->bd", share, states)
-    return nn.functional.normalize(pooled, dim=1)
+    return torch.nn.functional.normalize(pooled, dim=1)
 
 
 def _of_head(key: str, model: Any) -> bool:

@@ -1,0 +1,345 @@
+"""Facts, questions and outputs: what one line of a file holds, and a set of facts in numbers.
+
+All files are JSON lines, UTF-8, one record on each line, keys in the order of the fields below.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import pydantic
+
+from tightframe.files import read_text, write_text
+from tightframe.formats import check_digest, parse_json, write_signed
+
+Type: TypeAlias = Literal[
+    "reliability",
+    "generality",
+    "paraphrase",
+    "portability",
+    "factual",
+    "counterfactual",
+    "locality",
+]
+TYPES: tuple[Type, ...] = get_args(Type)
+MASK = "[MASK]"  # stands once in a cloze, where the answer belongs
+LICENSE = "CC BY-SA"
+MAX_ANSWER_WORDS = 8
+WORDINGS = ("paraphrases", "reordered", "generated_qas")  # what a fact may be trained on besides
+PERHAPS = (*WORDINGS, "article")  # fields of a fact that are written only where there is something
+
+# greedy: the likeliest token, up to the end. paper: as published, causal models sampled, long.
+Decoding: TypeAlias = Literal["greedy", "paper"]
+
+# What a question is put in: chat: the model's own chat template. plain: no template.
+Template: TypeAlias = Literal["plain", "chat"]
+
+_STRICT = pydantic.ConfigDict(extra="forbid")  # for whoever reads a record by its type
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A link to another article."""
+
+    __pydantic_config__ = _STRICT
+
+    title: str
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """An article that a hook is about: its bold link."""
+
+    __pydantic_config__ = _STRICT
+
+    title: str
+    label: str
+    start: int  # offsets of the label in the fact, [start, end)
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Something that is asked of a model about a fact."""
+
+    __pydantic_config__ = _STRICT
+
+    id: str  # "<fact id>:<type>", ":2" for a second one
+    type: Type
+    format: Literal["question", "cloze", "boolean"]
+    prompt: str
+    cloze: str | None  # the prompt with one MASK
+    answers: tuple[str, ...]  # aliases, at least one
+    generator: str  # "rules", "llm:<model>", "file"
+    checks: tuple[str, ...] = ()  # names of warnings
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionAnswer:
+    """A question and its answer to train on; nobody is asked it."""
+
+    __pydantic_config__ = _STRICT
+
+    question: str
+    answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """A sentence to inject, and what is asked about it."""
+
+    __pydantic_config__ = _STRICT
+
+    id: str  # see `fact_id`
+    date: str | None  # ISO; None where the file has none
+    set_time: str | None  # ISO date and time of the set, UTC
+    year: int | None
+    month: int | None
+    fact: str  # the training text: without a leading "that " and the final "?"
+    hook: str  # with both
+    hook_raw: str  # as the page has it
+    targets: tuple[Target, ...] = ()
+    links: tuple[Link, ...] = ()
+    source_page: str = ""
+    revision: int | None = None
+    license: str = LICENSE
+    questions: tuple[Question, ...] = ()
+    paraphrases: tuple[str, ...] = ()  # the fact in other words
+    reordered: tuple[str, ...] = ()  # the fact with its answer at the end
+    generated_qas: tuple[QuestionAnswer, ...] = ()  # to train on, not to ask
+    article: str = ""  # the text of its target's page, to retrieve or train on
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, keys in the order of the fields; `PERHAPS` only where there is something."""
+        record = dataclasses.asdict(self)
+        return {key: value for key, value in record.items() if value or key not in PERHAPS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a model said."""
+
+    __pydantic_config__ = _STRICT
+
+    question_id: str
+    fact_id: str
+    type: Type
+    model: str
+    text: str  # raw, uncut
+    seconds: float
+    finish: Literal["end", "length"]
+    decoding: Decoding = "greedy"
+    template: Template = "plain"
+
+
+def fact_id(date: str | None, fact: str) -> str:
+    """ "dyk-" and twelve hexadecimal digits of the SHA-256 of `date|fact`."""
+    return "dyk-" + hashlib.sha256(f"{date or ''}|{fact}".encode()).hexdigest()[:12]
+
+
+def write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write a record a line, whole or not at all."""
+    write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records))
+
+
+def read_records(path: Path, schema: Any, *, what: str, sha256: str | None = None) -> list[Any]:
+    """Return the lines of a file as the pydantic type `schema`.
+
+    Args:
+        path: A line that holds something else is named.
+        schema: What a line holds.
+        what: The same in words, for the message.
+        sha256: Of the file, where another one tells it: a file that was changed is refused.
+    """
+    remedy = f"expected {what}; mend or remove it"
+    if sha256 is not None:
+        check_digest(path, sha256)
+    # Not splitlines, which also cuts at separators that JSON leaves as they are.
+    lines = enumerate(read_text(path).removeprefix("\ufeff").split("\n"), start=1)
+    return [
+        parse_json(line, schema, source=f"{path}, line {number}", remedy=remedy)
+        for number, line in lines
+        if line.strip()
+    ]
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a signed JSON object for people and programs, whole or not at all; NaN is null."""
+    write_signed(path, _without_nan(report))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+ELIGIBLE_ANSWER_WORDS = 4
+ELIGIBLE_FACT_WORDS = 24
+DECILES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class FactCounts:
+    """Numbers of some facts and some of their questions. Means are NaN over nothing.
+
+    Answers are the first alias of each question.
+    """
+
+    facts: int
+    questions: int
+    fact_words: float  # mean over facts
+    longest_fact: int  # words
+    answer_words: float  # mean over questions
+    long_answers: int  # questions with an alias over 8 words
+    verbatim: int  # questions with an alias that stands in the fact, letter for letter
+    deciles: tuple[int, ...]  # of those, by the tenth of the fact's characters where it starts
+    in_prompt: int  # questions that contain their answer, ignoring case
+    eligible: int  # facts, see `study_eligible`
+
+
+@dataclasses.dataclass(frozen=True)
+class WordingCounts:
+    """How much there is to train on besides the facts, of one kind."""
+
+    texts: int
+    facts: int  # with at least one of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A benchmark in numbers."""
+
+    all: FactCounts
+    by_year: dict[str, FactCounts]  # "none" for facts without a year
+    by_type: dict[str, FactCounts]  # facts are those with a question of the type
+    duplicates: int  # facts equal to an earlier one but for case, blanks and punctuation
+    wordings: dict[str, WordingCounts]  # by name, see `records.WORDINGS`; those that there are
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, keys in the order of the fields."""
+        return dataclasses.asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """For readers: a table, then where answers start."""
+        groups = {"all": self.all} | self.by_type | self.by_year
+        width = max(map(len, groups))
+        heads = ("facts", "questions", "words", "longest", "answer", "> 8", "verbatim", "eligible")
+        yield " " * width + "".join(f"{head:>10}" for head in heads)
+        for name, counts in groups.items():
+            cells = (
+                *(f"{counts.facts:,}", f"{counts.questions:,}", f"{counts.fact_words:.2f}"),
+                *(f"{counts.longest_fact}", f"{counts.answer_words:.2f}"),
+                *(f"{counts.long_answers:,}", f"{counts.verbatim:,}", f"{counts.eligible:,}"),
+            )
+            yield f"{name:{width}}" + "".join(f"{cell:>10}" for cell in cells)
+        yield "answers start in tenth 1 to 10 of the fact: " + ", ".join(
+            f"{n:,}" for n in self.all.deciles
+        )
+        yield (
+            f"facts that repeat an earlier one: {self.duplicates:,}; "
+            f"questions that contain their answer: {self.all.in_prompt:,}"
+        )
+        for name, one in self.wordings.items():
+            yield f"{name}: {one.texts:,} of {one.facts:,} facts"
+
+
+def summarize(facts: Sequence[Fact]) -> Summary:
+    """Count what a benchmark holds."""
+    years = sorted({fact.year for fact in facts}, key=lambda year: (year is None, year or 0))
+    present = {one.type for fact in facts for one in fact.questions}
+    normalised = {normalise(fact.fact) for fact in facts}
+    reworded = {name: [len(getattr(fact, name)) for fact in facts] for name in WORDINGS}
+    return Summary(
+        all=_counts((fact, fact.questions) for fact in facts),
+        by_year={
+            "none" if year is None else str(year): _counts(
+                (fact, fact.questions) for fact in facts if fact.year == year
+            )
+            for year in years
+        },
+        by_type={
+            type: _counts(
+                (fact, asked)
+                for fact in facts
+                if (asked := [one for one in fact.questions if one.type == type])
+            )
+            for type in TYPES
+            if type in present
+        },
+        duplicates=len(facts) - len(normalised),
+        wordings={
+            name: WordingCounts(sum(counts), sum(map(bool, counts)))
+            for name, counts in reworded.items()
+            if any(counts)
+        },
+    )
+
+
+def answer_place(fact: str, answers: Iterable[str]) -> tuple[int, str] | None:
+    """Where the first alias that stands in the fact starts, and that alias; None if none does.
+
+    Letter for letter, as a substring: this is what is masked or asked for.
+    """
+    return next(((fact.find(one), one) for one in answers if one in fact), None)
+
+
+def study_eligible(fact: Fact) -> bool:
+    """Whether the study can use it: a short answer that stands in a fact that is not long.
+
+    That is, a reliability question with a verbatim alias of at most 4 words, and at most 24 words
+    in the fact.
+    """
+    if len(fact.fact.split()) > ELIGIBLE_FACT_WORDS:
+        return False
+    return any(
+        alias in fact.fact and len(alias.split()) <= ELIGIBLE_ANSWER_WORDS
+        for question in fact.questions
+        if question.type == "reliability"
+        for alias in question.answers
+    )
+
+
+def normalise(text: str) -> str:
+    """Lower-cased letters and digits alone: equal for facts that differ only in form."""
+    return "".join(character for character in text.lower() if character.isalnum())
+
+
+def _counts(chosen: Iterable[tuple[Fact, Sequence[Question]]]) -> FactCounts:
+    pairs = list(chosen)
+    asked = [(fact, question) for fact, questions in pairs for question in questions]
+    places = [(fact, answer_place(fact.fact, question.answers)) for fact, question in asked]
+    starts = Counter(
+        DECILES * place[0] // len(fact.fact) for fact, place in places if place is not None
+    )
+    words = [len(fact.fact.split()) for fact, _ in pairs]
+    return FactCounts(
+        facts=len(pairs),
+        questions=len(asked),
+        fact_words=_mean(words),
+        longest_fact=max(words, default=0),
+        answer_words=_mean([len(question.answers[0].split()) for _, question in asked]),
+        long_answers=sum(
+            any(len(alias.split()) > MAX_ANSWER_WORDS for alias in question.answers)
+            for _, question in asked
+        ),
+        verbatim=starts.total(),
+        deciles=tuple(starts[tenth] for tenth in range(DECILES)),
+        in_prompt=sum(
+            any(alias.lower() in question.prompt.lower() for alias in question.answers)
+            for _, question in asked
+            if question.format != "boolean"
+        ),
+        eligible=sum(study_eligible(fact) for fact, _ in pairs),
+    )
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values) if values else float("nan")
