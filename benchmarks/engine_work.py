@@ -85,10 +85,10 @@ def reference_moments(folder: Path, _: str, size: Size) -> Side:
     for embeddings, labels in batches:
         accumulator.accumulate(embeddings, labels)
     means, _ = accumulator.compute()
-    spreads = VarNormAccumulator(*shape, dtype=torch.float64, M=means)
+    within_ss = VarNormAccumulator(*shape, dtype=torch.float64, M=means)
     for embeddings, labels in batches:
-        spreads.accumulate(embeddings, labels, means)
-    variances, _ = spreads.compute()
+        within_ss.accumulate(embeddings, labels, means)
+    variances, _ = within_ss.compute()
     seen = accumulator.ns_samples > 0
     return {"means": means[seen].numpy(), "variances": variances[seen].numpy()}
 
@@ -97,12 +97,12 @@ def reference_moments(folder: Path, _: str, size: Size) -> Side:
 
 
 def make_classes(folder: Path, _: str, size: Size) -> None:
-    """Means and spreads of classes whose counts follow Zipf's law, many of them singletons."""
+    """Means and within_ss of classes whose counts follow Zipf's law, many of them singletons."""
     rng = np.random.default_rng(0)
     k, dim = size["classes"], size["dim"]
     counts = np.maximum(1, k // np.arange(1, k + 1))
-    spreads = dim * rng.random(k) * counts * (counts > 1)
-    save(folder, means=rng.normal(size=(k, dim)), counts=counts, spreads=spreads)
+    within_ss = dim * rng.random(k) * counts * (counts > 1)
+    save(folder, means=rng.normal(size=(k, dim)), counts=counts, within_ss=within_ss)
 
 
 def our_pairs(folder: Path, _: str, size: Size) -> Side:
@@ -143,16 +143,16 @@ def reference_pairs(folder: Path, _: str, size: Size) -> Side:
 def class_moments(folder: Path) -> ClassMoments:
     given = load(folder)
     moments = ClassMoments(*given["means"].shape)
-    moments.means, moments.counts, moments.spreads = (
-        given[name] for name in ("means", "counts", "spreads")
+    moments.means, moments.counts, moments.within_ss = (
+        given[name] for name in ("means", "counts", "within_ss")
     )
     return moments
 
 
 def first_classes(moments: ClassMoments, n: int) -> ClassMoments:
     part = ClassMoments(n, moments.dim)
-    part.means, part.counts, part.spreads = (
-        values[:n] for values in (moments.means, moments.counts, moments.spreads)
+    part.means, part.counts, part.within_ss = (
+        values[:n] for values in (moments.means, moments.counts, moments.within_ss)
     )
     return part
 

@@ -11,16 +11,16 @@ from studies.bridge.models import Ideal
 from tightframe.geometry.moments import ClassMoments
 
 
-def moments_of(means, spreads=None, count=4):
+def moments_of(means, within_ss=None, count=4):
     counts = torch.full((len(means),), count)
     means = torch.as_tensor(means, dtype=torch.float64)
-    spreads = torch.zeros(len(means)) if spreads is None else torch.as_tensor(spreads)
-    tensors = {"counts": counts, "means": means, "spreads": spreads.double()}
+    within_ss = torch.zeros(len(means)) if within_ss is None else torch.as_tensor(within_ss)
+    tensors = {"counts": counts, "means": means, "within_ss": within_ss.double()}
     return ClassMoments.unpack(tensors, [0, [], {}])
 
 
-def ideal_of(means, spreads=None, count=4):
-    moments = moments_of(means, spreads, count)
+def ideal_of(means, within_ss=None, count=4):
+    moments = moments_of(means, within_ss, count)
     return Ideal(moments, moments.means)
 
 
@@ -29,10 +29,10 @@ def normal(*shape, seed=0):
 
 
 def test_a_model_that_is_turned_scaled_and_moved_agrees_entirely():
-    means, spreads = normal(9, 4), np.arange(1.0, 10.0)
+    means, within_ss = normal(9, 4), np.arange(1.0, 10.0)
     turn = np.linalg.qr(normal(4, 4, seed=1))[0]
-    model = moments_of(3 * means @ turn + 5, 9 * spreads)
-    found = agreement.class_agreement(ideal_of(means, spreads), model, min_count=2)
+    model = moments_of(3 * means @ turn + 5, 9 * within_ss)
+    found = agreement.class_agreement(ideal_of(means, within_ss), model, min_count=2)
     expected = {"cosines": 1, "norms": 1, "variances": 1, "classes": 9}
     assert found == pytest.approx(expected, abs=1e-12)
 
@@ -50,8 +50,10 @@ def test_opposite_orders_of_norms_and_variances_disagree_entirely():
     axes = np.eye(4)
     sizes = np.arange(1.0, 5)[:, None]
     a, b = (np.vstack([s * axes, -s * axes]) for s in (sizes, sizes[::-1]))
-    spreads = np.arange(8.0)
-    found = agreement.class_agreement(ideal_of(a, spreads), moments_of(b, 8 - spreads), min_count=1)
+    within_ss = np.arange(8.0)
+    found = agreement.class_agreement(
+        ideal_of(a, within_ss), moments_of(b, 8 - within_ss), min_count=1
+    )
     assert (found["norms"], found["variances"]) == pytest.approx((-1, -1), abs=1e-12)
     assert found["cosines"] == pytest.approx(1, abs=1e-12)
 

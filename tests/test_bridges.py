@@ -49,7 +49,7 @@ def test_balanced_one_hot_labels_predict_neural_collapse(per_token):
     n = 6
     table = table_of(np.repeat(np.eye(n), per_token, axis=0))
     predicted = bridges.limit(table, dim=n - 1)
-    assert predicted.moments.spreads.numpy() == pytest.approx(np.zeros(n), abs=1e-20)
+    assert predicted.moments.within_ss.numpy() == pytest.approx(np.zeros(n), abs=1e-20)
     expected = np.where(np.eye(n), 1.0, -1 / (n - 1))
     assert cosines(predicted.moments.means) == pytest.approx(expected, abs=1e-12)
     assert cosines(predicted.classifier) == pytest.approx(expected, abs=1e-12)
@@ -72,8 +72,8 @@ def test_a_certified_solution_makes_an_ideal_model_as_the_proxy_does():
     centres = np.array(
         [[int(z in pair) - 0.5 for z in range(4)] for pair in combinations(range(4), 2)]
     )
-    sizes, means, spreads = naive_class_moments(table.counts.toarray(), centres)
-    expected = (spreads / sizes).mean() / np.square(means).sum(1).mean()
+    sizes, means, within_ss = naive_class_moments(table.counts.toarray(), centres)
+    expected = (within_ss / sizes).mean() / np.square(means).sum(1).mean()
     assert values(solved, "nc1_quotient")[0] == pytest.approx(expected, abs=1e-4)
 
 
@@ -83,7 +83,7 @@ def test_contexts_that_two_tokens_share_have_the_moments_of_two_points():
     moments = bridges.class_moments(table_of([[3, 0], [1, 2]]), np.array([[0.0], [4.0]]))
     assert moments.counts.tolist() == [4, 2]
     assert moments.means.flatten().tolist() == [1, 4]
-    assert moments.spreads.tolist() == [12, 0]
+    assert moments.within_ss.tolist() == [12, 0]
 
 
 def test_moments_are_those_of_every_occurrence_as_a_sample(monkeypatch):
@@ -91,10 +91,10 @@ def test_moments_are_those_of_every_occurrence_as_a_sample(monkeypatch):
     table = random_table()
     embeddings = np.random.default_rng(1).normal(size=(40, 7)) + 1e4
     moments = bridges.class_moments(table, embeddings)
-    sizes, means, spreads = naive_class_moments(table.counts.toarray(), embeddings)
+    sizes, means, within_ss = naive_class_moments(table.counts.toarray(), embeddings)
     assert moments.counts.tolist() == sizes.tolist()
     assert moments.means.numpy() == pytest.approx(means, rel=1e-12)
-    assert moments.spreads.numpy() == pytest.approx(spreads, rel=1e-8)  # of means near 1e4
+    assert moments.within_ss.numpy() == pytest.approx(within_ss, rel=1e-8)  # of means near 1e4
 
 
 def test_moments_equal_those_of_the_stream():
@@ -110,13 +110,13 @@ def test_moments_equal_those_of_the_stream():
     moments = bridges.class_moments(table, embeddings)
     assert torch.equal(moments.counts, streamed.counts)
     assert moments.means.numpy() == pytest.approx(streamed.means.numpy(), rel=1e-12)
-    assert moments.spreads.numpy() == pytest.approx(streamed.spreads.numpy(), rel=1e-12)
+    assert moments.within_ss.numpy() == pytest.approx(streamed.within_ss.numpy(), rel=1e-12)
 
 
 def test_classes_whose_contexts_agree_have_no_spread_at_all():
     embeddings = np.full((3, 2), 0.1)
     moments = bridges.class_moments(table_of([[1, 0], [5, 1], [0, 3]]), embeddings)
-    assert moments.spreads.tolist() == [0, 0]
+    assert moments.within_ss.tolist() == [0, 0]
 
 
 def test_a_context_that_is_split_in_two_changes_no_class():
@@ -129,7 +129,7 @@ def test_a_context_that_is_split_in_two_changes_no_class():
     other = bridges.class_moments(split, twice)
     assert torch.equal(moments.counts, other.counts)
     assert other.means.numpy() == pytest.approx(moments.means.numpy(), abs=1e-12)
-    assert other.spreads.numpy() == pytest.approx(moments.spreads.numpy(), abs=1e-12)
+    assert other.within_ss.numpy() == pytest.approx(moments.within_ss.numpy(), abs=1e-12)
 
 
 def test_order_of_contexts_and_rotation_do_not_matter():
@@ -220,7 +220,7 @@ def test_one_context_an_occurrence_leaves_token_counts_alone():
     assert alone.n_contexts == 55
     assert alone.counts.sum(axis=0).tolist() == [10] * 5 + [1] * 5
     predicted = bridges.limit(alone, dim=9)
-    assert predicted.moments.spreads.tolist() == pytest.approx([0] * 10, abs=1e-20)
+    assert predicted.moments.within_ss.tolist() == pytest.approx([0] * 10, abs=1e-20)
     found = cosines(predicted.classifier)
     assert found[0, 1] == pytest.approx(-0.143953, abs=1e-6)
     assert found[5, 6] == pytest.approx(0.033369, abs=1e-6)
@@ -242,7 +242,7 @@ def test_classes_of_a_model_are_taken_in_the_order_of_the_table():
     assert chosen.counts.tolist() == [2, 1]
     assert torch.equal(chosen.means, model.means[[4, 1]])
     # (1, 0) and (0, 1): each has squared distance 1/2 to their mean.
-    assert chosen.spreads.tolist() == pytest.approx([1, 0], abs=1e-12)
+    assert chosen.within_ss.tolist() == pytest.approx([1, 0], abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tightframe.geometry.classes import by_token, class_table, measure_classes, 
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Choices
-from tightframe.geometry.stream import Reader, Reading
+from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.geometry.words import known_words, words
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
@@ -344,8 +344,8 @@ def test_a_model_is_described_in_files_that_can_be_read_back(model, shards, tmp_
     assert made.path == tmp_path / "results" / "classes.parquet"
     names = {"classes.parquet", "classes.csv", "heavy-tails.csv", "heaviest-pairs.csv"}
     assert {path.name for path in made.path.parent.iterdir()} == names
-    usual = Reading(skip=1, skip_special=True)  # of a model that is no run
-    counts = Reader(shards.split("train"), usual).label_counts()
+    usual = LabelSpec(skip=1, skip_special=True)  # of a model that is no run
+    counts = LabelledBlocks(shards.split("train"), usual).label_counts()
     table = pd.read_parquet(made.path)
     assert dict(zip(table["id"], table["count"], strict=True)) == {
         index: int(count) for index, count in enumerate(counts) if count

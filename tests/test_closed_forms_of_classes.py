@@ -10,14 +10,14 @@ from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairs import UnitDistance, sweep
 
 
-def class_set(means, counts=None, spreads=None):
+def class_set(means, counts=None, within_ss=None):
     """The set of all classes of these means; of ten samples each, without spread, by default."""
     means = torch.as_tensor(np.asarray(means, dtype=np.float64))
     moments = ClassMoments(*means.shape)
     moments.means = means
     moments.counts = torch.full((len(means),), 10) if counts is None else torch.tensor(counts)
-    if spreads is not None:
-        moments.spreads = torch.tensor(spreads, dtype=torch.float64)
+    if within_ss is not None:
+        moments.within_ss = torch.tensor(within_ss, dtype=torch.float64)
     return select(moments)
 
 
@@ -75,11 +75,11 @@ def test_classes_are_chosen_by_count_and_repeated_ones_come_first():
     moments.counts = torch.tensor([1, 0, 3, 1, 2])
     moments.means = torch.arange(5, dtype=torch.float64)[:, None]
     assert select(moments).ids.tolist() == [2, 4, 0, 3]
-    assert select(moments).repeated.ids.tolist() == [2, 4]
-    assert select(moments).repeated.means.flatten().tolist() == [-1, 1]  # centred anew
-    assert select(moments).repeated.global_mean.tolist() == [3]
+    assert select(moments).with_two_samples.ids.tolist() == [2, 4]
+    assert select(moments).with_two_samples.means.flatten().tolist() == [-1, 1]  # centred anew
+    assert select(moments).with_two_samples.global_mean.tolist() == [3]
     assert select(moments, min_count=3).ids.tolist() == [2]
-    assert (classes := select(moments, min_count=2)).repeated is classes
+    assert (classes := select(moments, min_count=2)).with_two_samples is classes
     with pytest.raises(ValueError, match="min_count must be at least 1, got 0"):
         select(moments, min_count=0)
 
@@ -87,7 +87,7 @@ def test_classes_are_chosen_by_count_and_repeated_ones_come_first():
 def test_a_class_at_the_global_mean_has_no_direction_whatever_the_rounding():
     # 0.1 + 0.2 is not 0.3: the middle class is 5e-17 from the mean.
     classes = class_set([[0.1, 0.7], [0.3, 0.7], [0.2, 0.7]])
-    assert classes.directed.tolist() == [True, True, False]
+    assert classes.nonzero.tolist() == [True, True, False]
     assert classes.cosines.pairs == 1
     assert classes.cosines.mean == pytest.approx(-1)
 
@@ -130,8 +130,8 @@ def test_debiased_norms_are_right_on_average():
     counts = [2, 3, 4, 2, 3]
     for _ in range(300):
         groups = [mean + rng.normal(size=(n, 4)) for mean, n in zip(true, counts, strict=True)]
-        spreads = [float(((group - group.mean(0)) ** 2).sum()) for group in groups]
-        classes = class_set([group.mean(0) for group in groups], counts, spreads)
+        within_ss = [float(((group - group.mean(0)) ** 2).sum()) for group in groups]
+        classes = class_set([group.mean(0) for group in groups], counts, within_ss)
         plain.append(float(classes.squared_norms.mean()))
         debiased.append(float(classes.debiased_squared_norms.mean()))
     error = np.std(debiased) / math.sqrt(300)

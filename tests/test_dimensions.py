@@ -40,7 +40,7 @@ def naive(x):
 
 def check(state, x, rel=1e-10):
     assert state.n == len(x)
-    assert state.n_directed == int(x.any(1).sum())
+    assert state.n_nonzero == int(x.any(1).sum())
     for name, value in naive(x).items():
         scale = float(abs(value).max())
         found = getattr(state, name).numpy()

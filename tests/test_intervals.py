@@ -252,7 +252,7 @@ def test_the_order_of_groups_does_not_move_what_leaving_one_out_gives():
     moments = mixed.sample(40, 20)
     turned = ClassMoments(30, 8, groups=20)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    for name in ("counts", "means", "spreads"):
+    for name in ("counts", "means", "within_ss"):
         rows = getattr(moments._rows, name).unflatten(0, (20, 30))
         setattr(turned._rows, name, rows[order].flatten(0, 1))
     names = ["nc3_cos_mean", "gnc2_log_kernel_excess"]
@@ -269,7 +269,7 @@ def test_documents_in_one_group_give_no_interval():
     mixed = mixture()
     moments = ClassMoments(30, 8, groups=20)
     one = mixed.sample(40, 1)
-    for name in ("counts", "means", "spreads"):
+    for name in ("counts", "means", "within_ss"):
         getattr(moments._rows, name)[60:90] = getattr(one, name)  # all in the third group
     found = metrics(moments, mixed.classifier, measures=COVERED)
     assert found["nc3_cos_mean"].value == metrics(one, mixed.classifier)["nc3_cos_mean"].value
@@ -282,7 +282,7 @@ def test_a_median_needs_documents_in_every_group():
     mixed = mixture()
     moments = ClassMoments(30, 8, groups=20)
     some = mixed.sample(80, 19)
-    for name in ("counts", "means", "spreads"):
+    for name in ("counts", "means", "within_ss"):
         getattr(moments._rows, name)[30:] = getattr(some._rows, name)  # none in the first group
     found = metrics(moments, mixed.classifier, measures=COVERED)
     assert found["nc1_cdnv_med_db"].reason == (
@@ -305,9 +305,9 @@ def with_rare_classes(n_rare):
     mixed = mixture()
     moments = mixed.sample(80, 20)
     rows = moments._rows
-    counts, spreads = rows.counts.unflatten(0, (20, 30)), rows.spreads.unflatten(0, (20, 30))
+    counts, within_ss = rows.counts.unflatten(0, (20, 30)), rows.within_ss.unflatten(0, (20, 30))
     for c in range(n_rare):
-        counts[:, c], spreads[:, c] = 0, 0
+        counts[:, c], within_ss[:, c] = 0, 0
         counts[c, c] = 1
     rows.means *= (rows.counts > 0)[:, None]
     return moments, mixed.classifier
@@ -366,7 +366,7 @@ def test_inverse_distances_that_are_mostly_noise_have_no_interval():
     moments = ClassMoments(400, 16, groups=6)
     for group in range(6):
         drawn = mixed.sample(1, 1)
-        for name in ("counts", "means", "spreads"):
+        for name in ("counts", "means", "within_ss"):
             getattr(moments._rows, name)[400 * group : 400 * (group + 1)] = getattr(drawn, name)
     found = metrics(moments, mixed.classifier, measures=["nc1_cdnv_p2", "nc1_cdnv_rom_db"])
     assert math.isnan(found["nc1_cdnv_p2"].low)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tightframe.geometry import pair_statistics, pairs
-from tightframe.geometry.pair_statistics import Moments
+from tightframe.geometry.pair_statistics import RunningMoments
 from tightframe.geometry.pairs import Cdnv, UnitDistance, sweep
 
 ALL = (
@@ -43,7 +43,7 @@ def requests(x, wanted=ALL, seed=1):
 
 
 def numbers(summary):
-    moments = [(m.n, m.mean, m.spread) for m in (summary.values, summary.logs, summary.roots)]
+    moments = [(m.n, m.mean, m.squares) for m in (summary.values, summary.logs, summary.roots)]
     nearest = [] if summary.nearest is None else summary.nearest.tolist()
     nearest += [] if summary.nearest_ids is None else summary.nearest_ids.tolist()
     scalars = [summary.pairs, summary.n, summary.tail_share, summary.least, summary.log_riesz]
@@ -216,7 +216,7 @@ def test_points_in_one_direction_are_counted_and_have_no_kernel():
     found = sweep(x, {"unit": (units(x), ("logs", "nearest"))})["unit"]
     assert (found.pairs, found.n) == (6, 3)
     assert found.nearest[:3].tolist() == [0, 0, 0]
-    assert found.logs.spread < 1e-24  # all three pairs are the same angle
+    assert found.logs.squares < 1e-24  # all three pairs are the same angle
 
 
 def test_a_class_without_a_direction_is_left_out():
@@ -276,7 +276,7 @@ def test_directions_debiased_to_one_are_the_nearest_to_the_median():
 def test_moments_are_those_of_the_whole_whatever_the_parts():
     values = np.random.default_rng(0).normal(size=200) * 1e-3 + 1e6
     for cuts in ([], [1], [0, 0, 199], [50, 60, 130]):
-        moments = Moments()
+        moments = RunningMoments()
         for part in np.split(values, cuts):
             moments.take(torch.tensor(part))
         assert moments.n == 200
@@ -350,7 +350,7 @@ def test_quantities_of_the_first_dimensions_share_a_sweep():
 def test_moments_far_from_zero_keep_their_spread(offset):
     # Plain sums of squares would lose 6 and 12 digits of it.
     values = np.random.default_rng(0).normal(size=10_000)
-    moments = Moments()
+    moments = RunningMoments()
     for part in np.split(values + offset, 4):
         moments.take(torch.tensor(part))
     exact = ((values + offset) - offset).var()  # after rounding
@@ -425,13 +425,13 @@ def threads():
 def test_fewer_dimensions_are_the_first_of_the_turned_points():
     x = points(40, 6)
     x[:5, 1:] = x[0, 1:]  # near each other in the last axes, apart in the first
-    turned = x @ torch.linalg.qr(torch.from_numpy(np.random.default_rng(2).normal(size=(6, 6))))[0]
+    rotated = x @ torch.linalg.qr(torch.from_numpy(np.random.default_rng(2).normal(size=(6, 6))))[0]
     variances = torch.linspace(1, 2, 40).double()
-    asked = {str(dim): (units(turned[:, :dim]), ("mean_log", "least")) for dim in (4, 2)}
+    asked = {str(dim): (units(rotated[:, :dim]), ("mean_log", "least")) for dim in (4, 2)}
     asked |= {"6": (units(x), ("logs", "median", "nearest")), "cdnv": (Cdnv(variances), ALL[:6])}
-    found = sweep(x, asked, turned=turned, tile=16)
+    found = sweep(x, asked, rotated=rotated, tile=16)
     for name, summary in found.items():
-        own = turned[:, : int(name)].contiguous() if name in ("4", "2") else x
+        own = rotated[:, : int(name)].contiguous() if name in ("4", "2") else x
         alone = sweep(own, {name: asked[name]}, tile=16)[name]
         assert summary.n == alone.n
         assert summary.logs.mean == pytest.approx(alone.logs.mean, rel=1e-11)
@@ -442,12 +442,12 @@ def test_fewer_dimensions_are_the_first_of_the_turned_points():
 def test_near_points_keep_their_digits_where_they_are_turned():
     # In other axes, rounding moves points by 1e-16 of their norms: a millionth of this gap.
     x = torch.tensor([[1.0, 1], [1.0 + 1e-10, 1], [-2.0 - 1e-10, -2]], dtype=torch.float64)
-    turned = x @ torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    rotated = x @ torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
     asked = {
         "cdnv": (Cdnv(torch.ones(3, dtype=torch.float64)), ("largest",)),
-        "first": (units(turned[:, :1]), ("largest",)),
+        "first": (units(rotated[:, :1]), ("largest",)),
     }
-    largest = sweep(x, asked, turned=turned)["cdnv"].largest
+    largest = sweep(x, asked, rotated=rotated)["cdnv"].largest
     exact = float(x[1, 0] - x[0, 0]) ** 2  # what the gap is after rounding
     assert float(largest.values[0]) == pytest.approx(1 / exact, rel=1e-12)
 

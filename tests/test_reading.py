@@ -5,7 +5,7 @@ import torch
 
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry.stream import Reader, Reading
+from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.lm.interface import IGNORE
 from tiny_tokens import write_tokens
 
@@ -28,7 +28,7 @@ def positions(split):
 @pytest.mark.parametrize("skip", [0, 1, 3])
 @pytest.mark.parametrize("labels", ["next", "current"])
 def test_a_reading_gives_each_position_its_label(split, labels, skip):
-    read = Reader(split, Reading(labels, skip)).rows(range(len(split)))
+    read = LabelledBlocks(split, LabelSpec(labels, skip)).rows(range(len(split)))
     expected = torch.full_like(read.labels, IGNORE)
     targets = expected.clone()
     for block, position, current, after in positions(split):
@@ -43,7 +43,7 @@ def test_a_reading_gives_each_position_its_label(split, labels, skip):
             passed[block, position] = after
     assert torch.equal(read.passed, passed)
     counts = torch.bincount(expected[expected != IGNORE], minlength=VOCAB)
-    assert torch.equal(Reader(split, Reading(labels, skip)).label_counts(), counts)
+    assert torch.equal(LabelledBlocks(split, LabelSpec(labels, skip)).label_counts(), counts)
 
 
 @pytest.mark.parametrize("labels", ["next", "current", "shuffled"])
@@ -61,9 +61,9 @@ def test_positions_after_a_special_token_are_left_out(tmp_path, labels):
     shards = TokenShards.open(path)
     assert shards.special == (3, 5)
     split = shards.split("train")
-    reader = Reader(split, Reading(labels, skip_special=True))
+    reader = LabelledBlocks(split, LabelSpec(labels, skip_special=True))
     read = reader.rows(range(len(split)))
-    whole = Reader(split, Reading(labels)).rows(range(len(split)))
+    whole = LabelledBlocks(split, LabelSpec(labels)).rows(range(len(split)))
     for block, position, current, after in positions(split):
         left_out = current in (3, 5)
         assert read.labels[block, position] == (
@@ -76,10 +76,10 @@ def test_positions_after_a_special_token_are_left_out(tmp_path, labels):
 
 
 def test_shuffled_labels_are_the_same_labels_elsewhere(split):
-    shuffled = Reader(split, Reading("shuffled", seed=1))
+    shuffled = LabelledBlocks(split, LabelSpec("shuffled", seed=1))
     assert torch.equal(shuffled.label_counts(), split.label_counts())
     rows = range(len(split))
-    read, plain = shuffled.rows(rows), Reader(split, Reading()).rows(rows)
+    read, plain = shuffled.rows(rows), LabelledBlocks(split, LabelSpec()).rows(rows)
     labelled = plain.labels != IGNORE
     assert torch.equal(read.labels != IGNORE, labelled)
     # Labels of a block are nearly one token (see tiny_tokens), elsewhere one of 23.
@@ -90,7 +90,7 @@ def test_shuffled_labels_are_the_same_labels_elsewhere(split):
 
 def test_each_position_belongs_to_the_group_that_its_place_lies_in(split):
     groups = split.groups(5)
-    read = Reader(split, Reading(), groups).rows(range(len(split)))
+    read = LabelledBlocks(split, LabelSpec(), groups).rows(range(len(split)))
     for block, position, *_ in positions(split):
         place = block * BLOCK + position + 1
         group = int(read.groups[block, position])
@@ -100,4 +100,4 @@ def test_each_position_belongs_to_the_group_that_its_place_lies_in(split):
 
 def test_positions_to_skip_must_leave_one(split):
     with pytest.raises(UserError, match="skip is 8, but blocks of 9 tokens have 8 positions"):
-        Reader(split, Reading(skip=BLOCK - 1))
+        LabelledBlocks(split, LabelSpec(skip=BLOCK - 1))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tightframe.geometry import order_statistics
-from tightframe.geometry.order_statistics import Bracket, Selection
+from tightframe.geometry.order_statistics import QuantileBracket, StreamingQuantile
 
 
 def run(make, values, *, infinite=0, parts=3):
@@ -18,11 +18,11 @@ def run(make, values, *, infinite=0, parts=3):
 
 
 def median():
-    return Selection(lambda n: (n - 1) // 2)
+    return StreamingQuantile(lambda n: (n - 1) // 2)
 
 
 def largest_hundredth():
-    return Selection(lambda n: n - -(-n // 100), tail=True)
+    return StreamingQuantile(lambda n: n - -(-n // 100), tail=True)
 
 
 def streams(n, rng):
@@ -93,7 +93,7 @@ def in_a_bracket(make, values, sample, *, infinite=0):
         chosen = make()
         tail = make is largest_hundredth
         part = torch.tensor(sample, dtype=torch.float64)
-        chosen.look_in(Bracket.around(chosen._rank_of, part, n=len(values), tail=tail))
+        chosen.look_in(QuantileBracket.around(chosen._rank_of, part, n=len(values), tail=tail))
         return chosen
 
     return run(told, values, infinite=infinite)
@@ -133,7 +133,7 @@ def test_a_bracket_that_is_too_full_is_given_up(monkeypatch):
     monkeypatch.setattr(order_statistics, "CAPACITY", 1)
     values = 1 + np.random.default_rng(0).random(10_000)
     sample = np.repeat([0.0, 1.0, 2.0, 3.0], [30, 20, 20, 30]) + 1e-9
-    bracket = Bracket(1.0, 2.0, capacity=100)
+    bracket = QuantileBracket(1.0, 2.0, capacity=100)
     chosen = median()
     chosen.look_in(bracket)
     for part in np.array_split(values, 10):
@@ -148,7 +148,7 @@ def test_equal_values_are_counted_and_not_kept():
     # Both ends of the bracket are 0: of 10,000 zeros among 15,000 values, none needs memory.
     values = np.append(np.zeros(10_000), 1 + np.random.default_rng(0).random(5_000))
     chosen = median()
-    bracket = Bracket.around(chosen._rank_of, torch.tensor(values[::15]), n=len(values))
+    bracket = QuantileBracket.around(chosen._rank_of, torch.tensor(values[::15]), n=len(values))
     chosen.look_in(bracket)
     chosen.add(torch.tensor(values))
     assert bracket._members is None
@@ -161,7 +161,7 @@ def test_parts_of_a_stream_in_brackets_are_joined(tail):
     values = np.random.default_rng(3).random(6000) ** 3
     whole = largest_hundredth() if tail else median()
     sample = torch.tensor(values[::6])
-    whole.look_in(Bracket.around(whole._rank_of, sample, n=len(values), tail=tail))
+    whole.look_in(QuantileBracket.around(whole._rank_of, sample, n=len(values), tail=tail))
     parts = [whole.part(), whole.part()]
     for place, stream in enumerate(np.array_split(values, 7)):
         [whole, *parts][place % 3].add(torch.tensor(stream))

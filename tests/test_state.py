@@ -37,11 +37,11 @@ def moments_of(embeddings, labels, n_classes=13, **options):
 
 def assert_same(moments, expected):
     """Equal to 1e-10 relative: means by their distance, over the size of the mean."""
-    counts, means, spreads, *scatters = (torch.as_tensor(x) for x in expected)
+    counts, means, within_ss, *scatters = (torch.as_tensor(x) for x in expected)
     assert torch.equal(moments.counts, counts)
     distance = (moments.means - means).norm(dim=1)
     assert (distance <= 1e-10 * means.norm(dim=1)).all()
-    torch.testing.assert_close(moments.spreads, spreads, **TIGHT)
+    torch.testing.assert_close(moments.within_ss, within_ss, **TIGHT)
     for name, scatter in zip(("scatter", "balanced_scatter"), scatters, strict=False):
         kept = getattr(moments, name)
         if kept is not None:
@@ -49,7 +49,7 @@ def assert_same(moments, expected):
 
 
 def arrays(moments):
-    return moments.counts, moments.means, moments.spreads
+    return moments.counts, moments.means, moments.within_ss
 
 
 def test_four_points_on_a_line():
@@ -57,14 +57,14 @@ def test_four_points_on_a_line():
     moments = moments_of(torch.tensor([[1.0], [5.0], [3.0]]), torch.tensor([1, 0, 1]), 3)
     assert moments.counts.tolist() == [1, 2, 0]
     assert moments.means.flatten().tolist() == [5, 2, 0]
-    assert moments.spreads.tolist() == [0, 2, 0]
+    assert moments.within_ss.tolist() == [0, 2, 0]
     assert moments.variances[:2].tolist() == [0, 1]
     assert moments.variances[2].isnan()
     assert moments.n == 3
     # A later 6 in class 1: mean 10/3, spread 1 + 9 + 36 - 3 (10/3)^2 = 38/3.
     moments.update(torch.tensor([[6.0]]), torch.tensor([1]))
     assert moments.means[1].item() == pytest.approx(10 / 3, rel=1e-14)
-    assert moments.spreads[1].item() == pytest.approx(38 / 3, rel=1e-14)
+    assert moments.within_ss[1].item() == pytest.approx(38 / 3, rel=1e-14)
 
 
 def test_the_global_mean_takes_each_seen_class_once():
@@ -160,7 +160,7 @@ def test_an_outlier_that_comes_first_costs_no_digits():
 def test_equal_embeddings_have_no_spread(repeats):
     point = torch.tensor([[0.1, 1e4, -7.3]])
     moments = moments_of(point.repeat(repeats, 1), torch.zeros(repeats, dtype=torch.int64), 1)
-    assert moments.spreads.item() == 0
+    assert moments.within_ss.item() == 0
     assert torch.equal(moments.means, point.double())
 
 
@@ -174,7 +174,7 @@ def test_forty_million_samples_are_counted_and_averaged_without_loss():
         moments.merge(copy.deepcopy(moments))
     assert moments.n == 305 * 2**17 == 39_976_960
     assert torch.equal(moments.means, start.means)
-    assert torch.equal(moments.spreads, start.spreads * 2**17)
+    assert torch.equal(moments.within_ss, start.within_ss * 2**17)
     # One more sample moves the mean by deviation / (n + 1).
     moments.update(torch.full((1, 3), 164.0), torch.tensor([0]))
     n = 39_976_960
@@ -314,8 +314,8 @@ def test_the_trace_of_the_scatter_is_the_sum_of_the_spreads():
     embeddings, labels = sample(offset=100)
     counts = torch.bincount(labels, minlength=13)
     moments = moments_of(embeddings, labels, scatter=True, label_counts=counts)
-    spreads, variances = moments.spreads, moments.variances[moments.seen()]
-    torch.testing.assert_close(moments.scatter.trace(), spreads.sum(), **TIGHT)
+    within_ss, variances = moments.within_ss, moments.variances[moments.seen()]
+    torch.testing.assert_close(moments.scatter.trace(), within_ss.sum(), **TIGHT)
     torch.testing.assert_close(moments.balanced_scatter.trace(), variances.sum(), **TIGHT)
 
 
@@ -513,11 +513,11 @@ def assert_exact(moments, embeddings, labels):
     for a mean, of itself for a spread (so that what has none has none)."""
     kept = labels != -100
     naive = naive_moments(embeddings[kept].double(), labels[kept], 13)
-    counts, means, spreads, scatter, balanced = map(torch.from_numpy, naive)
+    counts, means, within_ss, scatter, balanced = map(torch.from_numpy, naive)
     assert torch.equal(moments.counts, counts)
-    size = ((spreads + counts * means.square().sum(1)) / counts.clamp(min=1)).sqrt()
+    size = ((within_ss + counts * means.square().sum(1)) / counts.clamp(min=1)).sqrt()
     assert ((moments.means - means).norm(dim=1) <= 1e-10 * size).all()
-    torch.testing.assert_close(moments.spreads, spreads, **TIGHT)
+    torch.testing.assert_close(moments.within_ss, within_ss, **TIGHT)
     if moments.scatter is not None:
         assert (moments.scatter - scatter).norm() <= 1e-10 * scatter.norm()
         assert (moments.balanced_scatter - balanced).norm() <= 1e-10 * balanced.norm()
@@ -657,7 +657,7 @@ def test_the_memory_of_a_state_is_what_its_tensors_take():
         options = {"scatter": True, "label_counts": counts} if scatter else {}
         moments = ClassMoments(13, 5, groups=groups, **options)
         rows = moments._rows
-        kept = (rows.counts, rows.means, rows.spreads, rows.scatter, rows.balanced_scatter)
+        kept = (rows.counts, rows.means, rows.within_ss, rows.scatter, rows.balanced_scatter)
         taken = sum(x.numel() * x.element_size() for x in kept if x is not None)
         assert ClassMoments.bytes(13, 5, groups, scatter) == taken
 
@@ -671,9 +671,9 @@ def test_forty_million_additions_to_one_class_lose_nothing():
     for _ in range(40):
         moments.update(x, labels)
     assert moments.counts.tolist() == [40_000_000, 0]
-    _, means, spreads, *_ = (torch.from_numpy(part) for part in naive_moments(x, labels, 2))
+    _, means, within_ss, *_ = (torch.from_numpy(part) for part in naive_moments(x, labels, 2))
     torch.testing.assert_close(moments.means[0], means[0], **TIGHT)
-    torch.testing.assert_close(moments.spreads[0], 40 * spreads[0], **TIGHT)
+    torch.testing.assert_close(moments.within_ss[0], 40 * within_ss[0], **TIGHT)
 
 
 def test_batches_join_a_saved_state_of_forty_million_samples(tmp_path):
@@ -682,7 +682,7 @@ def test_batches_join_a_saved_state_of_forty_million_samples(tmp_path):
     big = ClassMoments(1, 1)
     big.counts += 40_000_000
     big.means += 100
-    big.spreads += 40_000_000
+    big.within_ss += 40_000_000
     big.save(tmp_path / "big.safetensors")
     moments = ClassMoments.load(tmp_path / "big.safetensors")
     x = torch.from_numpy(np.random.default_rng(0).normal(103, 1, size=(10_000, 1)))
@@ -696,7 +696,7 @@ def test_batches_join_a_saved_state_of_forty_million_samples(tmp_path):
     spread = n + np.square(extended - extended.mean()).sum() + delta**2 * n * m / (n + m)
     assert moments.counts.item() == n + m
     assert moments.means.item() == pytest.approx(float(100 + delta * m / (n + m)), rel=1e-12)
-    assert moments.spreads.item() == pytest.approx(float(spread), rel=1e-10)
+    assert moments.within_ss.item() == pytest.approx(float(spread), rel=1e-10)
 
 
 def test_decisions_in_groups_are_those_of_one_stream_and_can_be_left_out(tmp_path):

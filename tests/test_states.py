@@ -144,7 +144,7 @@ def assert_same_states(one, other, tolerance=1e-10):
         a, b = (ClassMoments.load(folder / "states" / name) for folder in (one, other))
         assert torch.equal(a.counts, b.counts)
         torch.testing.assert_close(a.means, b.means, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(a.spreads, b.spreads, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(a.within_ss, b.within_ss, rtol=tolerance, atol=tolerance)
         assert a.ledger.spans == b.ledger.spans
 
 

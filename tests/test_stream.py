@@ -6,7 +6,7 @@ from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry.decisions import decide
-from tightframe.geometry.stream import NEXT, Reading, measure
+from tightframe.geometry.stream import NEXT, LabelSpec, measure
 from tightframe.lm.hub import load_model
 from tightframe.lm.loss import evaluate
 from tightframe.lm.objectives import next_token
@@ -44,11 +44,11 @@ def labelled_embeddings(model, split):
 
 
 def assert_same(moments, embeddings, labels):
-    counts, means, spreads, scatter, balanced = naive_moments(embeddings, labels, VOCAB)
+    counts, means, within_ss, scatter, balanced = naive_moments(embeddings, labels, VOCAB)
     # The forward pass of a batch rounds otherwise than that of a row: float32's error, here.
     np.testing.assert_array_equal(moments.counts, counts)
     np.testing.assert_allclose(moments.means, means, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(moments.spreads, spreads, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(moments.within_ss, within_ss, rtol=1e-5, atol=1e-6)
     if moments.scatter is not None:
         np.testing.assert_allclose(moments.scatter, scatter, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(moments.balanced_scatter, balanced, rtol=1e-4, atol=1e-5)
@@ -95,7 +95,7 @@ def test_one_pass_over_validation_gives_loss_accuracy_and_agreement(
     assert decisions.seen.tolist() == seen.tolist()
 
 
-@pytest.mark.parametrize("reading", [Reading(skip=3), Reading(skip=1), NEXT])
+@pytest.mark.parametrize("reading", [LabelSpec(skip=3), LabelSpec(skip=1), NEXT])
 def test_the_loss_is_of_all_predicted_positions_whatever_the_geometry_leaves_out(
     tokens, model, reading
 ):
@@ -142,7 +142,7 @@ def test_a_collapsed_model_has_no_spread_and_agrees_everywhere(tokens):
     # orthogonal rows of norm 20 the classifier says the same, at no loss.
     model = Collapsed(torch.eye(VOCAB) * 20)
     moments = measure(model, tokens.split("train"))
-    assert not moments.spreads.any()
+    assert not moments.within_ss.any()
     seen = moments.seen()
     assert torch.equal(moments.means[seen], model.classifier.double()[seen])
     decisions = decide(model, tokens.split("train"), moments)

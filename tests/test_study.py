@@ -17,7 +17,7 @@ from tightframe.geometry.asked import Asked
 from tightframe.geometry.compat import columns
 from tightframe.geometry.rows import with_documents
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import Reading
+from tightframe.geometry.stream import LabelSpec
 from tightframe.geometry.subject import Subject
 from tightframe.lm.interface import PRENORM
 from tightframe.lm.loop import train
@@ -321,7 +321,7 @@ def test_models_with_other_tokenizers_are_measured_on_what_they_share(
         assert subset == f"{'matched to' if matched else 'shared with'} {theirs.name}"
         assert (1, subset, "val_bits_per_byte") not in rows
         subsets.append(rows[1, subset, "nc1_quotient"].n)
-        both = SharedClasses.of(ours, theirs, Reading(), matched=matched)
+        both = SharedClasses.of(ours, theirs, LabelSpec(), matched=matched)
         counts = torch.minimum(ours.split("train").label_counts(), both.limits)
         samples.append(sorted(counts[both.classes].tolist()))
     if matched:
@@ -333,26 +333,28 @@ def test_tokenizers_without_a_common_string_are_refused(two_tokenizers, tmp_path
     none = torch.empty(0, dtype=torch.int64)
     monkeypatch.setattr(shared, "shared_classes", lambda a, b: (none, none))
     with pytest.raises(UserError, match="have 0 tokens in common; expected two or more"):
-        SharedClasses.of(*two_tokenizers, Reading(), matched=False)
+        SharedClasses.of(*two_tokenizers, LabelSpec(), matched=False)
     with pytest.raises(UserError, match="say with shared_with"):
         measure_run("nowhere", two_tokenizers[0], matched=True, out=tmp_path / "out")
 
 
 def test_a_quota_takes_the_first_samples_whatever_the_batches(model, tokens):
-    from tightframe.geometry.stream import NEXT, Reader
+    from tightframe.geometry.stream import NEXT, LabelledBlocks
 
     split = tokens.split("train")
     quota = torch.full((VOCAB,), 5)
-    whole = Reader(split, NEXT, quota=quota).rows(range(len(split))).labels
+    whole = LabelledBlocks(split, NEXT, quota=quota).rows(range(len(split))).labels
     counts = torch.bincount(whole[whole >= 0], minlength=VOCAB)
     assert torch.equal(counts, split.label_counts().clamp(max=5))
-    assert torch.equal(counts, Reader(split, NEXT, quota=quota).label_counts())
+    assert torch.equal(counts, LabelledBlocks(split, NEXT, quota=quota).label_counts())
     for step in (1, 7, 50):
-        reader = Reader(split, NEXT, quota=quota)
+        reader = LabelledBlocks(split, NEXT, quota=quota)
         parts = [reader.rows(range(i, min(i + step, 120))).labels for i in range(0, 120, step)]
         assert torch.equal(torch.cat(parts), whole)
     # Begun in the midst, as a process of several does.
-    assert torch.equal(Reader(split, NEXT, quota=quota).rows(range(60, 90)).labels, whole[60:90])
+    assert torch.equal(
+        LabelledBlocks(split, NEXT, quota=quota).rows(range(60, 90)).labels, whole[60:90]
+    )
     assert np.asarray(whole[:60] >= 0).any()
 
 

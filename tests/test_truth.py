@@ -27,7 +27,7 @@ def sampled(true, n, rng):
     moments = ClassMoments(K, D)
     moments.counts = torch.full((K,), n)
     moments.means = torch.from_numpy(true + rng.normal(size=(K, D)) / np.sqrt(n * D))
-    moments.spreads = torch.from_numpy(rng.chisquare((n - 1) * D, size=K) / D)
+    moments.within_ss = torch.from_numpy(rng.chisquare((n - 1) * D, size=K) / D)
     return moments
 
 

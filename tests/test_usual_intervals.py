@@ -6,7 +6,7 @@ import torch
 from tightframe.corpus.tokens import TokenShards
 from tightframe.geometry import measure_run, passes, states
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, balanced_halves, usual_min_count
-from tightframe.geometry.stream import Reader, Reading
+from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.geometry.study import measure_part
 from tightframe.lm.sizes import TransformerConfig
 from tightframe.lm.transformer import Transformer
@@ -59,13 +59,17 @@ def tokens(tmp_path_factory):
 
 def test_labels_are_counted_by_group_as_they_are_without(tokens):
     split = TokenShards.open(tokens).split("train")
-    for reading in (Reading(), Reading("current", skip=2)):
-        apart = Reader(split, reading, split.groups(12)).label_counts_by_group()
+    for reading in (LabelSpec(), LabelSpec("current", skip=2)):
+        apart = LabelledBlocks(split, reading, split.groups(12)).label_counts_by_group()
         assert apart.shape == (12, CLASSES)
-        assert torch.equal(apart.sum(0), Reader(split, reading).label_counts())
+        assert torch.equal(apart.sum(0), LabelledBlocks(split, reading).label_counts())
     quota = torch.full((CLASSES,), 5)
     assert (
-        Reader(split, Reading(), split.groups(8), quota).label_counts_by_group().sum(0).max() == 5
+        LabelledBlocks(split, LabelSpec(), split.groups(8), quota)
+        .label_counts_by_group()
+        .sum(0)
+        .max()
+        == 5
     )
 
 

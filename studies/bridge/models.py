@@ -2,7 +2,7 @@ r"""From what a text predicts to class means: what `collapse` would measure of a
 
 A prediction of `ntp` gives every context of a table an embedding, and every token a row of the
 classifier. A class of `collapse` is a next token; its samples are the contexts before it, each as
-often as the token follows it. So a prediction has class means and spreads, and all measures of
+often as the token follows it. So a prediction has class means and within_ss, and all measures of
 neural collapse follow from the table, without a model:
 
 `limit`   where training drives logits in direction, of rank D: the proxy S~ cut to the model's
@@ -149,7 +149,7 @@ def class_moments(table: ContextTable, embeddings: Float[np.ndarray, "M D"]) -> 
     first = np.zeros(table.vocab_size, dtype=np.int64)
     first[tokens[::-1]] = contexts[::-1]
     origins = np.where(counts[:, None] > 0, embeddings[first], 0.0)  # (V, D)
-    shifts, spreads = np.zeros_like(origins), np.zeros(table.vocab_size)
+    shifts, within_ss = np.zeros_like(origins), np.zeros(table.vocab_size)
     step = max(1, _CHUNK // embeddings.shape[1])
     chunks = [slice(start, start + step) for start in range(0, len(tokens), step)]
     for here in chunks:
@@ -159,8 +159,8 @@ def class_moments(table: ContextTable, embeddings: Float[np.ndarray, "M D"]) -> 
     for here in chunks:
         deviations = embeddings[contexts[here]] - means[tokens[here]]
         squares = pairs.data[here] * np.square(deviations).sum(axis=1)
-        spreads += np.bincount(tokens[here], squares, minlength=table.vocab_size)
-    return _moments(counts, torch.from_numpy(means), torch.from_numpy(spreads))
+        within_ss += np.bincount(tokens[here], squares, minlength=table.vocab_size)
+    return _moments(counts, torch.from_numpy(means), torch.from_numpy(within_ss))
 
 
 def classes_of(table: ContextTable, moments: ClassMoments) -> ClassMoments:
@@ -172,7 +172,7 @@ def classes_of(table: ContextTable, moments: ClassMoments) -> ClassMoments:
         )
     ids = torch.from_numpy(table.tokens).to(moments.means.device)
     counts = moments.counts[ids].cpu().numpy()
-    return _moments(counts, moments.means[ids].cpu(), moments.spreads[ids].cpu())
+    return _moments(counts, moments.means[ids].cpu(), moments.within_ss[ids].cpu())
 
 
 def shuffled(table: ContextTable, *, seed: int) -> ContextTable:
@@ -220,9 +220,9 @@ def _as_wide(matrix: Float[np.ndarray, "N r"], dim: int) -> Float64[np.ndarray, 
 
 
 def _moments(
-    counts: Int64[np.ndarray, " V"], means: Float64[Tensor, "V D"], spreads: Float64[Tensor, " V"]
+    counts: Int64[np.ndarray, " V"], means: Float64[Tensor, "V D"], within_ss: Float64[Tensor, " V"]
 ) -> ClassMoments:
-    tensors = {"counts": torch.from_numpy(counts), "means": means, "spreads": spreads}
+    tensors = {"counts": torch.from_numpy(counts), "means": means, "within_ss": within_ss}
     return ClassMoments.unpack(tensors, [0, [], {}])
 
 

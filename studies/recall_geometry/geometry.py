@@ -63,7 +63,7 @@ def fact_geometry(facts: FactEmbeddings) -> pd.DataFrame:
     n_facts = len(facts.fact_ids)
     moments = ClassMoments(n_facts, facts.variants.shape[1])
     moments.update(facts.variants, facts.labels)
-    variances = moments.spreads / (moments.counts - 1)
+    variances = moments.within_ss / (moments.counts - 1)
     centre = moments.global_mean()
     centred = moments.means - centre  # (F, D)
     apart = _distances(moments.means, moments.means).square().fill_diagonal_(torch.inf)

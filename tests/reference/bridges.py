@@ -9,7 +9,7 @@ def naive_class_moments(counts, embeddings):
     """Every occurrence is a sample: repeat the context's embedding, then mean and spread."""
     n_contexts, n_tokens = counts.shape
     means = np.zeros((n_tokens, embeddings.shape[1]))
-    sizes, spreads = np.zeros(n_tokens, dtype=int), np.zeros(n_tokens)
+    sizes, within_ss = np.zeros(n_tokens, dtype=int), np.zeros(n_tokens)
     for token in range(n_tokens):
         samples = [
             embeddings[context]
@@ -19,8 +19,8 @@ def naive_class_moments(counts, embeddings):
         sizes[token] = len(samples)
         if samples:
             means[token] = np.mean(samples, axis=0)
-            spreads[token] = sum(((x - means[token]) ** 2).sum() for x in samples)
-    return sizes, means, spreads
+            within_ss[token] = sum(((x - means[token]) ** 2).sum() for x in samples)
+    return sizes, means, within_ss
 
 
 def naive_cosine_correlation(a, b):

@@ -80,12 +80,12 @@ class World:
         truth = ClassMoments(k, dim)
         truth.counts += 2**50
         truth.means += torch.from_numpy(means)
-        truth.spreads += torch.from_numpy(variances + self.shared * takes) * 2**50
+        truth.within_ss += torch.from_numpy(variances + self.shared * takes) * 2**50
         return moments, classifier, truth
 
 
 def _fill(rows, places, n, at, within):
-    """Put means (P, D) of n samples with their spreads into the rows of a state; places ascend."""
+    """Put means (P, D) of n samples, with their within_ss, into rows of a state; places ascend."""
     found, first = np.unique(places, return_index=True)
     total = np.add.reduceat(n, first)
     mean = np.add.reduceat(n[:, None] * at, first) / total[:, None]
@@ -93,7 +93,7 @@ def _fill(rows, places, n, at, within):
     found = torch.from_numpy(found)
     rows.counts[found] = torch.from_numpy(total).long()
     rows.means[found] = torch.from_numpy(mean)
-    rows.spreads[found] = torch.from_numpy(np.add.reduceat(within + between, first))
+    rows.within_ss[found] = torch.from_numpy(np.add.reduceat(within + between, first))
 
 
 class Bias(NamedTuple):

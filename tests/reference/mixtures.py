@@ -29,7 +29,7 @@ class Mixture:
         n = 2**50  # so many samples that nothing is left to debias
         moments.counts[classes] += n
         moments.means += self.means
-        moments.spreads += self.variances * n
+        moments.within_ss += self.variances * n
         found = metrics(moments, self.classifier, measures=measures)
         return {name: value.value for name, value in found.items()}
 
@@ -37,7 +37,7 @@ class Mixture:
         """Moments of n samples a class whose documents fall into groups at random.
 
         Only sufficient statistics are drawn: a group's means have variance s / n_g around the
-        class mean, its spreads are s times chi-squared.
+        class mean, its within_ss are s times chi-squared.
         """
         n_classes, dim = self.shape
         together = self._together if self._shared else 1
@@ -47,19 +47,19 @@ class Mixture:
         documents.scatter_add_(1, where, torch.ones(where.shape, dtype=torch.float64))
         documents = documents.T  # (G, C)
         per_dimension = self.variances / dim
-        means, spreads = self._level(documents, per_dimension * self._shared)
-        spreads *= together  # each document stands for as many samples
+        means, within_ss = self._level(documents, per_dimension * self._shared)
+        within_ss *= together  # each document stands for as many samples
         within = self._level(documents * together, per_dimension * (1 - self._shared))
         moments = ClassMoments(n_classes, dim, groups=groups)
         rows = moments._rows
         rows.counts += (documents * together).long().flatten()
         present = (rows.counts > 0)[:, None]
         rows.means += (self.means + means + within[0]).flatten(0, 1) * present
-        rows.spreads += (spreads + within[1]).flatten()
+        rows.within_ss += (within_ss + within[1]).flatten()
         return moments
 
     def _level(self, n, variance):
-        """Means (G, C, D) and spreads (G, C) of n independent deviations from 0."""
+        """Means (G, C, D) and within_ss (G, C) of n independent deviations from 0."""
         scale = (variance / n.clamp(min=1)).sqrt()
         means = self._normal(*n.shape, self.shape[1]) * scale[..., None]
         freedom = (n - 1).clamp(min=0) * self.shape[1]

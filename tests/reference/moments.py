@@ -4,13 +4,13 @@ import numpy as np
 
 
 def naive_moments(embeddings, labels, n_classes):
-    """Counts, means, spreads, pooled and class-balanced scatter, in extended precision."""
+    """Counts, means, within_ss, pooled and class-balanced scatter, in extended precision."""
     x = np.asarray(embeddings, dtype=np.longdouble)
     labels = np.asarray(labels)
     dim = x.shape[1]
     counts = np.zeros(n_classes, dtype=np.int64)
     means = np.zeros((n_classes, dim))
-    spreads = np.zeros(n_classes)
+    within_ss = np.zeros(n_classes)
     scatter, balanced = np.zeros((dim, dim)), np.zeros((dim, dim))
     for c in range(n_classes):
         own = x[labels == c]
@@ -20,10 +20,10 @@ def naive_moments(embeddings, labels, n_classes):
         mean = own.mean(0)
         outer = (own - mean).T @ (own - mean)
         means[c] = mean
-        spreads[c] = np.trace(outer)
+        within_ss[c] = np.trace(outer)
         scatter += outer.astype(np.float64)
         balanced += (outer / len(own)).astype(np.float64)
-    return counts, means, spreads, scatter, balanced
+    return counts, means, within_ss, scatter, balanced
 
 
 def naive_choices(embeddings, labels, classifier, bias, means, seen):

@@ -62,7 +62,7 @@ class Population:
         moments = ClassMoments(*self.means.shape)
         moments.counts[classes] += MANY
         moments.means += torch.from_numpy(self.means)
-        moments.spreads += torch.from_numpy(self.variances) * MANY
+        moments.within_ss += torch.from_numpy(self.variances) * MANY
         independent = {name: name.replace("_dbg", "_db") for name in measures}
         found = metrics(moments, self.classifier, measures=list(independent.values()))
         return {name: found[independent[name]].value for name in measures}
@@ -73,10 +73,10 @@ class Population:
         moments = ClassMoments(n_classes, dim, groups=groups)
         shift = deviations / counts.clip(1)[..., None]
         means = (self.means + shift) * (counts > 0)[..., None]
-        spreads = squares - (shift * deviations).sum(2)
+        within_ss = squares - (shift * deviations).sum(2)
         moments._rows.counts += torch.from_numpy(counts.ravel())
         moments._rows.means += torch.from_numpy(means.reshape(-1, dim))
-        moments._rows.spreads += torch.from_numpy(spreads.clip(0).ravel())
+        moments._rows.within_ss += torch.from_numpy(within_ss.clip(0).ravel())
         return moments
 
 

@@ -4,8 +4,8 @@ A score is an inner product and an offset. A sweep keeps the best candidate of e
 the margin to the second best, and where asked the logarithm of the sum of exponentials; the
 scores of a batch never exist together. Float32 tiles are a filter: `resolve` takes what they leave
 open again in float64, over all candidates. Scores that are the same to float64's own error are a
-tie, and the smallest id wins, whatever the order in which a machine sums. `Table.ahead` counts the
-candidates before a given one in the same spirit.
+tie, and the smallest id wins, whatever the order in which a machine sums. `ScoreTable.ahead` counts
+the candidates before a given one in the same spirit.
 
 Axes: n embeddings, V vocabulary, K candidates, J candidates of a tile, D embedding.
 """
@@ -53,7 +53,7 @@ class Top(NamedTuple):
         )
 
 
-class Table:
+class ScoreTable:
     """Candidates whose score for h is <row - centre, h - centre> + offset.
 
     Without offsets given it is -norm(row - centre)^2 / 2 where there is a centre, so that the
@@ -253,7 +253,7 @@ class LogSum:
 
 
 def resolve(
-    embeddings: Float[Tensor, "n D"], tables: Sequence[Table], tops: Sequence[Top]
+    embeddings: Float[Tensor, "n D"], tables: Sequence[ScoreTable], tops: Sequence[Top]
 ) -> tuple[Int[Tensor, " n"], int]:
     """The best of several tables, and how many were too close and are taken again in float64.
 

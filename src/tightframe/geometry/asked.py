@@ -14,7 +14,14 @@ from tightframe.geometry.nearest import Extra
 from tightframe.geometry.passes import Pass
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, usual_min_count
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import NEXT, Labels, Precision, Projection, Reader, Reading
+from tightframe.geometry.stream import (
+    NEXT,
+    LabelledBlocks,
+    Labels,
+    LabelSpec,
+    Precision,
+    Projection,
+)
 from tightframe.geometry.subject import Model, Subject
 from tightframe.lm.interface import PRENORM
 
@@ -65,9 +72,9 @@ class Asked:
         return {name: getattr(self, name) for name in names}
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> LabelSpec:
         """How positions are read."""
-        return Reading(self.labels, self.skip_positions, self.skip_special)
+        return LabelSpec(self.labels, self.skip_positions, self.skip_special)
 
     def a_pass(self, model: Model, batch_tokens: int, shared: SharedClasses | None = None) -> Pass:
         """What has to be kept of the model's embeddings."""
@@ -100,7 +107,7 @@ class Asked:
         )
 
 
-def usual_positions(subject: Subject, shards: TokenShards, *, compat: bool = False) -> Reading:
+def usual_positions(subject: Subject, shards: TokenShards, *, compat: bool = False) -> LabelSpec:
     """Return which positions are left out where nothing else is asked for.
 
     In pretrained models the first position of a block and those whose input is a special token are
@@ -109,7 +116,7 @@ def usual_positions(subject: Subject, shards: TokenShards, *, compat: bool = Fal
     """
     if subject.run is not None or compat:
         return NEXT
-    return Reading(skip=min(1, shards.block - 2), skip_special=True)
+    return LabelSpec(skip=min(1, shards.block - 2), skip_special=True)
 
 
 def settle_positions(
@@ -175,7 +182,7 @@ def settle(
         bounds = split.groups(kept_apart) if kept_apart > 1 else None
         quota = None if shared is None else shared.quota(split)
         enough = usual_min_count(
-            Reader(split, asked.reading, bounds, quota).label_counts_by_group()
+            LabelledBlocks(split, asked.reading, bounds, quota).label_counts_by_group()
         )
         few = f"min_count {min_count or 1}, so that there are few intervals: "
         if enough is None and (groups or 2) > 1 and (min_count or 1) < MIN_COUNT:

@@ -24,7 +24,7 @@ from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairs import Aggregate, Pairs
 from tightframe.geometry.passes import Pass
-from tightframe.geometry.stream import Reader, Reading
+from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.geometry.study import Progress
 from tightframe.geometry.subject import Model, Subject, Text
 from tightframe.geometry.values import Geometry
@@ -104,7 +104,7 @@ def measure_classes(
         known_words(names, tokenizer, range(vocab_size(tokenizer)))
     shards = subject.tokens(tokens, progress, say)
     reading = usual_positions(subject, shards)
-    counts = Reader(shards.split("train"), reading).label_counts()
+    counts = LabelledBlocks(shards.split("train"), reading).label_counts()
     if min_count < 1 or int((counts >= min_count).sum()) < 2:
         raise UserError(
             f"min_count is {min_count}; expected 1 or more, so that at least two classes of "
@@ -158,7 +158,7 @@ def readable(table: pd.DataFrame) -> str:
 def _states(
     subject: Subject,
     shards: TokenShards,
-    reading: Reading,
+    reading: LabelSpec,
     min_count: int,
     progress: Progress | None,
 ) -> tuple[ClassMoments, Decisions]:
@@ -309,14 +309,14 @@ def _nearest(geometry: Geometry, names: Sequence[str]) -> pd.DataFrame:
 def _angles(geometry: Geometry) -> pd.DataFrame:
     """Interference, by sums of vectors rather than by pairs, and duality."""
     classes = geometry.classes
-    directions = _where(classes.directed[:, None], classes.means / classes.norms[:, None])
-    others = int(classes.directed.sum()) - 1
+    directions = _where(classes.nonzero[:, None], classes.means / classes.norms[:, None])
+    others = int(classes.nonzero.sum()) - 1
     total = directions.nansum(0)  # (D,)
     interference = (directions @ total - 1) / others if others > 0 else directions.sum(1) * math.nan
     # The centred means sum to 0: their products with one of them sum to minus its squared norm.
     dots = classes.squared_norms / -(classes.k - 1) if classes.k > 1 else classes.norms * math.nan
     rows = geometry.classifier.square().sum(1).sqrt()
-    duality = _where(classes.directed & (rows > 0), geometry.dots / (rows * classes.norms))
+    duality = _where(classes.nonzero & (rows > 0), geometry.dots / (rows * classes.norms))
     columns = {"interference": interference, "interference_dot": dots, "duality": duality}
     return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
 

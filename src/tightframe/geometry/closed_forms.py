@@ -64,7 +64,7 @@ class ClassSet:
     counts: Int64[Tensor, " K"]  # samples of each, at least 1
     means: Float64[Tensor, "K D"]  # minus the global mean; their sum is 0
     global_mean: Float64[Tensor, " D"]  # of the class means, each class once
-    spreads: Float64[Tensor, " K"]  # sum of squared distances to the class mean
+    within_ss: Float64[Tensor, " K"]  # sum of squared distances to the class mean
     by_groups: GroupNoise | None = None  # of their means; else samples are independent
 
     @property
@@ -83,7 +83,7 @@ class ClassSet:
         return self.k * (self.k - 1) // 2
 
     @cached_property
-    def repeated(self) -> "ClassSet":
+    def with_two_samples(self) -> "ClassSet":
         """The classes with two samples or more, around a global mean of their own."""
         return self._first(int((self.counts >= 2).sum()))
 
@@ -98,7 +98,11 @@ class ClassSet:
         means = self.means[:k]
         shift = means.mean(0)
         return ClassSet(
-            self.ids[:k], self.counts[:k], means - shift, self.global_mean + shift, self.spreads[:k]
+            self.ids[:k],
+            self.counts[:k],
+            means - shift,
+            self.global_mean + shift,
+            self.within_ss[:k],
         )
 
     @property
@@ -122,7 +126,7 @@ class ClassSet:
         return squared_norms(self.means, -self.global_mean).sqrt()
 
     @cached_property
-    def directed(self) -> Bool[Tensor, " K"]:
+    def nonzero(self) -> Bool[Tensor, " K"]:
         """Which classes have a direction: their mean is not the global one, up to rounding."""
         rounding = 4 * EPS * (self.raw_norms + self.global_mean.square().sum().sqrt())
         return self.norms > rounding
@@ -130,12 +134,12 @@ class ClassSet:
     @property
     def directions(self) -> Float64[Tensor, "k D"]:
         """Unit vectors of the classes that are `directed`."""
-        return self.means[self.directed] / self.norms[self.directed, None]
+        return self.means[self.nonzero] / self.norms[self.nonzero, None]
 
     @property
     def variances(self) -> Float64[Tensor, " K"]:
         """Mean squared distance to the class mean, divided by n; 0 for a single sample."""
-        return self.spreads / self.counts
+        return self.within_ss / self.counts
 
     @property
     def unbiased_variances(self) -> Float64[Tensor, " K"]:
@@ -146,7 +150,7 @@ class ClassSet:
         """
         if self.by_groups is not None:
             return self.variances + self.noise
-        return self.spreads / (self.counts - 1)
+        return self.within_ss / (self.counts - 1)
 
     @property
     def noise(self) -> Float64[Tensor, " K"]:
@@ -178,7 +182,7 @@ class ClassSet:
     @cached_property
     def weighted_cosines(self) -> "PairMoments":
         """The same, each pair weighted by the product of its classes' samples."""
-        return weighted_cosines(self.directions, self.counts[self.directed])
+        return weighted_cosines(self.directions, self.counts[self.nonzero])
 
     @cached_property
     def dots(self) -> "PairMoments":
@@ -222,7 +226,7 @@ def select(
     ids = ids[order.argsort(stable=True)]
     means = moments.means[ids]  # a copy
     centre = means.mean(0)  # NaN where no class is selected
-    return ClassSet(ids, moments.counts[ids], means.sub_(centre), centre, moments.spreads[ids])
+    return ClassSet(ids, moments.counts[ids], means.sub_(centre), centre, moments.within_ss[ids])
 
 
 def without_principal(classes: ClassSet, n: int) -> ClassSet:

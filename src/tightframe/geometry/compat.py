@@ -113,7 +113,7 @@ def _may(geometry: Geometry, decisions: Decisions) -> dict[str, Value]:
     """Return what no measure of ours has: norms are squared, deviations have ddof 1."""
     classes = geometry.classes
     squares, scale = classes.squared_norms, math.sqrt(classes.dim)
-    logs = 2 * classes.norms[classes.directed].log()
+    logs = 2 * classes.norms[classes.nonzero].log()
     matches = decisions.agreements.to(classes.ids.device)[classes.ids].double()
     return {
         **_mean_and_std("dists", _faulty_distances(geometry), classes.k),
@@ -129,7 +129,7 @@ def _may(geometry: Geometry, decisions: Decisions) -> dict[str, Value]:
 def _october(geometry: Geometry) -> dict[str, Value]:
     """Return what no measure of ours has: norms are not squared, variances have ddof 1."""
     classes = geometry.classes
-    logs = classes.norms[classes.directed].log()
+    logs = classes.norms[classes.nonzero].log()
     return {
         "norms_mean": _over(classes.norms, float(classes.norms.mean()), classes.k),
         "norms_var": _over(classes.norms, std(classes.norms) ** 2, classes.k),
@@ -147,7 +147,7 @@ def _faulty_distances(geometry: Geometry) -> Float64[Tensor, " k"]:
     """
     rows, classes = geometry.classifier, geometry.classes
     norms = rows.square().sum(1).sqrt()
-    defined = classes.directed & (norms > 0)
+    defined = classes.nonzero & (norms > 0)
     gaps = (rows / norms[:, None])[defined] - (classes.means / classes.norms[:, None])[defined]
     return gaps.sum(1) / (gaps.square().sum(1).sqrt() + EPS)
 

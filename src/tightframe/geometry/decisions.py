@@ -14,7 +14,7 @@ from torch import Tensor
 from tightframe.corpus.tokens import Split
 from tightframe.formats import Count, TensorFormat
 from tightframe.geometry.ledger import (
-    Groups,
+    GroupIds,
     Ledger,
     Span,
     Spans,
@@ -26,14 +26,14 @@ from tightframe.geometry.ledger import (
     unpacking,
 )
 from tightframe.geometry.moments import ClassMoments, require_finite
-from tightframe.geometry.nearest import Choices, Chooser, Extra, NearestMeans
+from tightframe.geometry.nearest import ArgmaxScorer, Choices, Extra, NearestMeans
 from tightframe.geometry.stream import (
     BATCH_TOKENS,
     NEXT,
+    LabelSpec,
     Part,
     Precision,
     Progress,
-    Reading,
     Stream,
 )
 from tightframe.lm.interface import IGNORE, LanguageModel
@@ -172,7 +172,7 @@ class Decisions:
         n = self.n + self.n_passed
         return total / n if n else float("nan")
 
-    def update(self, labels: Int[Tensor, " N"], choices: Choices, groups: Groups = None) -> None:
+    def update(self, labels: Int[Tensor, " N"], choices: Choices, groups: GroupIds = None) -> None:
         """Take what was decided at some positions; labels follow the rule of `ClassMoments`."""
         n_classes = len(self.seen)
         labels = as_labels(labels).cpu()
@@ -212,7 +212,7 @@ class Decisions:
         self.ignored += n_ignored
 
     def pass_over(
-        self, targets: Int[Tensor, " N"], choices: Choices, groups: Groups = None
+        self, targets: Int[Tensor, " N"], choices: Choices, groups: GroupIds = None
     ) -> None:
         """Take loss and hits of positions that are predicted but not counted."""
         targets, n_classes = as_labels(targets).cpu(), len(self.seen)
@@ -284,7 +284,7 @@ class Decisions:
             return cls.unpack(*FORMAT.read(Path(path)))
 
 
-class Tally:
+class DecisionPass:
     """Decisions of one stream, by layer, taken part by part.
 
     The classifier's decisions, losses and hits are those of the last layer; the nearest class
@@ -324,7 +324,7 @@ class Tally:
             for layer, state in moments.items()
         }
         with measuring(model):
-            self._chooser = Chooser(
+            self._chooser = ArgmaxScorer(
                 model.classifier,
                 model.bias,
                 moments[last].means,
@@ -375,8 +375,8 @@ class Tally:
             tallied.ledger.add(part.first, part.end)
 
 
-def tally(
-    tallies: Sequence[Tally],
+def accumulate_decisions(
+    tallies: Sequence[DecisionPass],
     *,
     spans: Sequence[Span] | None = None,
     progress: Progress | None = None,
@@ -396,7 +396,7 @@ def decide(
     *,
     min_count: int = 1,
     groups: int = 1,
-    reading: Reading = NEXT,
+    reading: LabelSpec = NEXT,
     extras: Collection[Extra] = (),
     precision: Precision = "fp32",
     batch_tokens: int = BATCH_TOKENS,
@@ -409,7 +409,7 @@ def decide(
         split: Usually the validation split.
         moments: Class means, of the training split.
         min_count: Embeddings that a class needs for its mean to be a candidate.
-        groups: Groups of documents that are kept apart; intervals are made of them.
+        groups: GroupIds of documents that are kept apart; intervals are made of them.
         reading: As the moments were read.
         extras: What else to find, see `nearest.Extra`.
         precision: Of the forward pass; decisions are those of float64 for its embeddings.
@@ -418,6 +418,6 @@ def decide(
     """
     parts = split.groups(groups) if groups > 1 else None
     stream = Stream(model, split, reading, parts, None, precision, batch_tokens)
-    found = Tally(stream, {model.depth: moments}, min_count=min_count, extras=extras)
-    tally([found], progress=progress)
+    found = DecisionPass(stream, {model.depth: moments}, min_count=min_count, extras=extras)
+    accumulate_decisions([found], progress=progress)
     return found.decisions[model.depth]

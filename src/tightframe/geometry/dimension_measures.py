@@ -58,7 +58,7 @@ def anisotropy(geometry: Geometry) -> Value:
     if moments is None:
         observed = int(geometry.moments.counts[geometry.asked].sum())
         return Value(math.nan, 0, observed, reason)
-    n, zero = moments.n_directed, moments.n - moments.n_directed
+    n, zero = moments.n_nonzero, moments.n - moments.n_nonzero
     reason = f"embeddings that are 0: {zero} left out" if zero else ""
     if n < 2:
         return Value(math.nan, 0, moments.n, reason or "fewer than two embeddings")

@@ -32,7 +32,7 @@ class DimensionMoments:
 
     Attributes:
         n: Embeddings seen.
-        n_directed: Those that are not 0, and so have a direction.
+        n_nonzero: Those that are not 0, and so have a direction.
         means: Of each dimension; 0 where nothing was seen.
         squares, cubes, fourths: Sums of these powers of the deviations from the mean.
         direction: Mean of the unit vectors of the embeddings that have a direction.
@@ -44,7 +44,7 @@ class DimensionMoments:
         if dim < 1:
             raise ValueError(f"expected at least 1 dimension, got {dim}")
         self.n = 0
-        self.n_directed = 0
+        self.n_nonzero = 0
 
         def zeros() -> Tensor:
             return torch.zeros(dim, dtype=torch.float64, device=device)
@@ -103,14 +103,14 @@ class DimensionMoments:
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state as named tensors, to be saved; `from_tensors` takes them back."""
-        counts = torch.tensor([self.n, self.n_directed])
+        counts = torch.tensor([self.n, self.n_nonzero])
         return {"counts": counts} | {name: getattr(self, name) for name in self._SUMS}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DimensionMoments":
         """The state that `tensors` was of."""
         state = cls(len(tensors["means"]), device=tensors["means"].device)
-        state.n, state.n_directed = tensors["counts"].tolist()
+        state.n, state.n_nonzero = tensors["counts"].tolist()
         for name in cls._SUMS:
             setattr(state, name, tensors[name].clone())
         return state
@@ -138,9 +138,9 @@ class DimensionMoments:
         self.squares += theirs["squares"] + gap**2 * (total * a * b)
         self.means += gap * b
         self.n = total
-        self.n_directed += other.n_directed
-        if other.n_directed:
-            weight = other.n_directed / self.n_directed
+        self.n_nonzero += other.n_nonzero
+        if other.n_nonzero:
+            weight = other.n_nonzero / self.n_nonzero
             self.direction += weight * (theirs["direction"] - self.direction)
 
 
@@ -157,10 +157,10 @@ def _batch(embeddings: Float[Tensor, "N D"]) -> DimensionMoments:
         rows = memory[0, : len(chunk)].copy_(chunk)
         batch.means += rows.sum(0)
         norms = torch.linalg.vector_norm(rows, dim=1)  # (N,)
-        batch.n_directed += int(norms.count_nonzero())
+        batch.n_nonzero += int(norms.count_nonzero())
         batch.direction += norms.reciprocal().masked_fill_(norms == 0, 0.0) @ rows
     batch.means /= n
-    batch.direction /= max(1, batch.n_directed)
+    batch.direction /= max(1, batch.n_nonzero)
     for chunk in chunks:
         deviations = memory[0, : len(chunk)].copy_(chunk).sub_(batch.means)  # (N, D)
         powers = torch.square(deviations, out=memory[1, : len(chunk)])

@@ -20,7 +20,7 @@ from tightframe.geometry.moments import ClassMoments
 State = TypeVar("State", ClassMoments, Decisions)
 
 
-class World(NamedTuple):
+class ProcessGroup(NamedTuple):
     """Which process of how many this is."""
 
     rank: int = 0
@@ -34,30 +34,30 @@ class World(NamedTuple):
         return torch.device("cpu")
 
 
-def join_world() -> World:
+def join_process_group() -> ProcessGroup:
     """Meet the other processes that `torchrun` has started, if it has."""
     if "RANK" not in os.environ or not dist.is_available():
-        return World()
+        return ProcessGroup()
     if not dist.is_initialized():
         if torch.cuda.is_available():
-            torch.cuda.set_device(World().device)
+            torch.cuda.set_device(ProcessGroup().device)
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return World(dist.get_rank(), dist.get_world_size())
+    return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
-def leave_world() -> None:
+def leave_process_group() -> None:
     """Part from the other processes."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
-def wait(world: World) -> None:
+def barrier(world: ProcessGroup) -> None:
     """Until all processes are here."""
     if world.size > 1:
         dist.barrier()
 
 
-def share(spans: Sequence[Span], world: World, *, multiple: int = 1) -> list[Span]:
+def own_share(spans: Sequence[Span], world: ProcessGroup, *, multiple: int = 1) -> list[Span]:
     """The blocks of `spans` that are this process's: a stretch about as long as the others'.
 
     Stretches end at multiples of `multiple`, so that the batches of all processes together are
@@ -74,7 +74,7 @@ def share(spans: Sequence[Span], world: World, *, multiple: int = 1) -> list[Spa
     return [(int(first), int(end)) for first, end in clipped if first < end]
 
 
-def sum_states(state: State, world: World) -> State:
+def merge_across_processes(state: State, world: ProcessGroup) -> State:
     """What all processes have seen together; the same everywhere.
 
     The states travel one after the other, so that no process holds more than two.
@@ -92,7 +92,7 @@ def sum_states(state: State, world: World) -> State:
     return total
 
 
-def _broadcast(state: State, source: int, world: World) -> State:
+def _broadcast(state: State, source: int, world: ProcessGroup) -> State:
     """The state of one process, given to all."""
     mine = world.rank == source
     tensors, facts = state.pack()
@@ -113,7 +113,7 @@ def _broadcast(state: State, source: int, world: World) -> State:
     return type(state).unpack({name: x.to(device) for name, x in received.items()}, facts)
 
 
-def _broadcast_json(value: Any, source: int, world: World) -> Any:
+def _broadcast_json(value: Any, source: int, world: ProcessGroup) -> Any:
     content = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
     length = torch.tensor([len(content)], device=world.device)
     dist.broadcast(length, source)

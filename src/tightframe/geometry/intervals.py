@@ -10,7 +10,7 @@ An interval may therefore exclude the plain value; its `centre` is the estimate 
 
 The classes are fixed beforehand: those of the measure that keep two samples in every resample;
 value and resamples are all taken over them. A measure that changes with the number of classes has
-an interval only if these are all of its classes. Positive ratios and spreads, whose range is
+an interval only if these are all of its classes. Positive ratios and within_ss, whose range is
 [0, inf), are treated on a log scale, where their errors are nearer to symmetric.
 
 There is no interval where none would hold: where the two estimates of the bias disagree, of
@@ -233,9 +233,9 @@ def _heavy_tailed(
     if not questions:
         return {}
     counts = moments.counts_by_group[:, fixed]
-    spreads = moments.spreads_by_group[:, fixed] + counts * _drawn(moments, fixed)
+    within_ss = moments.within_ss_by_group[:, fixed] + counts * _drawn(moments, fixed)
     for share, least in HEAVY.items():
-        if (index := tail_index(counts, spreads, share)) < least:
+        if (index := tail_index(counts, within_ss, share)) < least:
             reason = (
                 f"squared distances to the class means have heavy tails (index {index:.2f}, "
                 f"expected {least:g} or more), so that a few samples decide variances; measures "

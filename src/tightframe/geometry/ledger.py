@@ -94,7 +94,7 @@ def unpacking(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}; measure again") from None
 
 
-Groups: TypeAlias = int | Int[Tensor, " N"] | None
+GroupIds: TypeAlias = int | Int[Tensor, " N"] | None
 """The group of each position, or of all of them; None is 0, where there is one group only."""
 
 
@@ -134,7 +134,7 @@ def check_label_counts(
 
 
 def grouped_labels(
-    labels: Int64[Tensor, " N"], groups: Groups, n_classes: int, n_groups: int
+    labels: Int64[Tensor, " N"], groups: GroupIds, n_classes: int, n_groups: int
 ) -> Int64[Tensor, " N"]:
     """The place of each position in a table of groups times classes; IGNORE stays IGNORE."""
     if groups is None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tightframe.formats import Count, TensorFormat
 from tightframe.geometry.dimensions import DimensionMoments, NormHistogram
 from tightframe.geometry.ledger import (
-    Groups,
+    GroupIds,
     Ledger,
     Spans,
     as_labels,
@@ -46,7 +46,7 @@ class Segments(NamedTuple):
     classes: Int[Tensor, " U"]
     counts: Int[Tensor, " U"]  # at least 1
     means: Float64[Tensor, "U D"]
-    spreads: Float64[Tensor, " U"]  # sum of squared distances to the mean
+    within_ss: Float64[Tensor, " U"]  # sum of squared distances to the mean
     deviations: Float64[Tensor, "n D"] | None = None  # of each row from the mean of its class
     owners: Int[Tensor, " n"] | None = None  # which of the U classes a row belongs to
 
@@ -119,15 +119,15 @@ class Reducer:
             x -= torch.index_select(origins, 0, owners, out=origins_of_rows[:n])
             shifts = _sums(x, starts).div_(counts[:, None].double())  # (U, D), origin to mean
             squares = torch.segment_reduce(squared_norms(x), "sum", lengths=counts)  # about origin
-            spreads = squares - counts * squared_norms(shifts)
-            assert bool((spreads >= -1e-10 * squares).all()), "a negative spread, beyond rounding"
+            within_ss = squares - counts * squared_norms(shifts)
+            assert bool((within_ss >= -1e-10 * squares).all()), "a negative spread, beyond rounding"
             if deviations:
                 x -= torch.index_select(shifts, 0, owners, out=origins_of_rows[:n])
             yield Segments(
                 classes,
                 counts,
                 origins.add_(shifts),
-                spreads.clamp_(min=0),
+                within_ss.clamp_(min=0),
                 x if deviations else None,
                 owners if deviations else None,
             )
@@ -171,7 +171,7 @@ FORMAT: TensorFormat[tuple[int, Spans, dict[str, Any]]] = TensorFormat(
     "ClassMoments",
     tuple[Count, Spans, dict[str, Any]],
     {
-        **{"counts": "count *G C", "means": "float64 *G C D", "spreads": "float64 *G C"},
+        **{"counts": "count *G C", "means": "float64 *G C D", "within_ss": "float64 *G C"},
         **{"scatter": "float64 D D | None", "balanced_scatter": "float64 D D | None"},
         **{"label_counts": "count C | None", "norms": "count bins"},
         **{"dimensions.counts": "count 2 | None", "dimensions.*": "float64 D"},
@@ -195,7 +195,7 @@ class ClassMoments:
     Attributes:
         counts: Embeddings seen of each class.
         means: Their mean; 0 where there are none, so select classes by `seen`.
-        spreads: Sum of squared distances to the class mean.
+        within_ss: Sum of squared distances to the class mean.
         scatter: Sum over all embeddings of the outer products of their deviations from the
             class mean; None if not kept.
         balanced_scatter: The same with weight 1 / label_counts, so that each class has weight
@@ -252,7 +252,7 @@ class ClassMoments:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
 
         self.counts = torch.zeros(n_classes, dtype=torch.int64, device=device)
-        self.means, self.spreads = zeros(n_classes, dim), zeros(n_classes)
+        self.means, self.within_ss = zeros(n_classes, dim), zeros(n_classes)
         self.scatter = zeros(dim, dim) if scatter else None
         self.balanced_scatter = zeros(dim, dim) if self.label_counts is not None else None
 
@@ -272,9 +272,9 @@ class ClassMoments:
         return self._all.means
 
     @cached_property
-    def spreads(self) -> Float64[Tensor, " C"]:
+    def within_ss(self) -> Float64[Tensor, " C"]:
         """Within groups and between them."""
-        return self._all.spreads
+        return self._all.within_ss
 
     @cached_property
     def scatter(self) -> Float64[Tensor, "D D"] | None:
@@ -300,7 +300,7 @@ class ClassMoments:
         return self._by_group[1]
 
     @property
-    def spreads_by_group(self) -> Float64[Tensor, "G C"]:
+    def within_ss_by_group(self) -> Float64[Tensor, "G C"]:
         """Sum of squared distances to the mean of the class in the group."""
         return self._by_group[2]
 
@@ -322,7 +322,7 @@ class ClassMoments:
     @property
     def variances(self) -> Float64[Tensor, " C"]:
         """Mean squared distance to the class mean (divided by n, not n - 1); NaN where empty."""
-        return self.spreads / self.counts
+        return self.within_ss / self.counts
 
     def seen(self, min_count: int = 1) -> Bool[Tensor, " C"]:
         """Which classes have at least `min_count` embeddings, and so a mean."""
@@ -336,7 +336,7 @@ class ClassMoments:
 
     @torch.no_grad()
     def update(
-        self, embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"], groups: Groups = None
+        self, embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"], groups: GroupIds = None
     ) -> None:
         """Take a batch; it is refused whole, before anything changes, or taken whole.
 
@@ -383,7 +383,7 @@ class ClassMoments:
             if bool((self.counts + other.counts.to(device) > self.label_counts).any()):
                 raise ValueError("together the states have seen more than label_counts says")
         for classes in others.counts.nonzero().flatten().split(MERGED):
-            part = (x[classes].to(device) for x in (others.counts, others.means, others.spreads))
+            part = (x[classes].to(device) for x in (others.counts, others.means, others.within_ss))
             rows._join(Segments(classes.to(device), *part))
         if rows.scatter is not None and others.scatter is not None:
             rows.scatter += others.scatter.to(device)
@@ -403,7 +403,7 @@ class ClassMoments:
         It has no scatter, which is not kept by group, and nothing `ignored`.
         """
         kept = torch.tensor(kept_groups(groups, self.n_groups), device=self._rows.means.device)
-        counts, means, spreads = self._by_group
+        counts, means, within_ss = self._by_group
         state = ClassMoments(*self._size, device=means.device)
         state.provenance = dict(self.provenance)
         if len(kept) == 0:
@@ -417,13 +417,13 @@ class ClassMoments:
         state.means.div_(state.counts.clamp(min=1)[:, None]).add_(origins)
         for group in kept.tolist():
             between = counts[group] * squared_norms(means[group] - state.means)
-            state.spreads += spreads[group] + between
+            state.within_ss += within_ss[group] + between
         return state
 
     def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
         """All of the state as tensors and JSON-able facts; `unpack` makes it again."""
         rows = self._rows
-        tensors = {"counts": rows.counts, "means": rows.means, "spreads": rows.spreads}
+        tensors = {"counts": rows.counts, "means": rows.means, "within_ss": rows.within_ss}
         if self.n_groups > 1:
             tensors = dict(zip(tensors, self._by_group, strict=True))  # (G, C, ...)
         tensors["norms"] = self.norms.counts
@@ -448,7 +448,7 @@ class ClassMoments:
             device=tensors["means"].device,
         )
         rows = state._rows
-        for name in ("counts", "means", "spreads"):
+        for name in ("counts", "means", "within_ss"):
             setattr(rows, name, tensors[name].flatten(0, 1) if groups else tensors[name])
         for name in tensors.keys() & {"scatter", "balanced_scatter"}:
             setattr(rows, name, tensors[name])
@@ -480,7 +480,7 @@ class ClassMoments:
     @property
     def _by_group(self) -> tuple[Int64[Tensor, "G C"], Float64[Tensor, "G C D"], Tensor]:
         rows, shape = self._rows, (self.n_groups, self.n_classes)
-        return rows.counts.view(shape), rows.means.view(*shape, -1), rows.spreads.view(shape)
+        return rows.counts.view(shape), rows.means.view(*shape, -1), rows.within_ss.view(shape)
 
     @cached_property
     def _all(self) -> "ClassMoments":
@@ -500,7 +500,7 @@ class ClassMoments:
     def _forget(self) -> None:
         """What was made of the groups is no longer true."""
         if self._table is not None:
-            for name in ("counts", "means", "spreads", "scatter", "balanced_scatter", "_all"):
+            for name in ("counts", "means", "within_ss", "scatter", "balanced_scatter", "_all"):
                 vars(self).pop(name, None)
 
     def _join(self, part: Segments) -> None:
@@ -512,7 +512,7 @@ class ClassMoments:
         share = part.counts.double() / (before + part.counts)  # (U,); int / int gives float32
         between = before * share  # (U,)
         self.means.index_copy_(0, classes, means.addcmul_(share[:, None], shift))
-        self.spreads[classes] += part.spreads + between * squared_norms(shift)
+        self.within_ss[classes] += part.within_ss + between * squared_norms(shift)
         self.counts[classes] = before + part.counts
         if self.scatter is not None:
             add_outer(self.scatter, shift, between)

@@ -69,7 +69,7 @@ def quotient_tokens(geometry: Geometry) -> Value:
     """Pooled variance over the variance of the means, each sample with equal weight."""
     classes = geometry.classes
     between = _between_tokens(classes)
-    within = float(classes.spreads.sum() / classes.counts.sum())
+    within = float(classes.within_ss.sum() / classes.counts.sum())
     return geometry.of_classes(coefficient(within, between), classes.k)
 
 

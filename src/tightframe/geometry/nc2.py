@@ -117,7 +117,7 @@ def etf_error(geometry: Geometry) -> Value:
 
 
 def _log_norms(geometry: Geometry) -> Float64[Tensor, " k"]:
-    return geometry.classes.norms[geometry.classes.directed].log()
+    return geometry.classes.norms[geometry.classes.nonzero].log()
 
 
 def _over_norms(geometry: Geometry, values: Float64[Tensor, " k"]) -> Value:

@@ -51,7 +51,7 @@ def cosine_cov(geometry: Geometry) -> Value:
 def cosine_variance(geometry: Geometry) -> Value:
     r"""Variance of the cosines (ddof 1).
 
-    Noise in the means spreads the cosines, and there is no debiased form. To first order a cosine
+    Noise in the means within_ss the cosines, and there is no debiased form. To first order a cosine
     moves by :math:`\langle a_c, \varepsilon_c \rangle / \lVert m_c \rVert`, where
     :math:`\varepsilon_c` is the error of the mean and :math:`a_c` the part of the row's direction
     across it, so that what is to be subtracted is the mean of
@@ -70,7 +70,7 @@ def centred_cosine_mean(geometry: Geometry) -> Value:
     rows = geometry.classifier - geometry.classifier.mean(0)
     classes = geometry.classes
     norms = rows.square().sum(1).sqrt()
-    defined = classes.directed & (norms > 0)
+    defined = classes.nonzero & (norms > 0)
     cosines = (rows * classes.means).sum(1)[defined] / (norms * classes.norms)[defined]
     return geometry.of_classes(float(cosines.mean()), len(cosines), why="without a direction")
 

@@ -25,6 +25,6 @@ def _deviation(geometry: Geometry, means: Float64[Tensor, "K D"], *, centred: bo
     if centred:
         other = other - classes.global_mean
     norms = means.square().sum(1).sqrt()
-    defined = classes.directed if centred else norms > 0
+    defined = classes.nonzero if centred else norms > 0
     cosines = (means @ other)[defined] / (norms[defined] * other.square().sum().sqrt())
     return geometry.of_classes(float(cosines.abs().mean()), len(cosines), why="without a direction")

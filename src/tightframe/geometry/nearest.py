@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from tightframe.geometry.argmax_tiles import TILE, LogSum, Table, Top, resolve
+from tightframe.geometry.argmax_tiles import TILE, LogSum, ScoreTable, Top, resolve
 
 SCORES = 2**20  # scores held at once on a CPU: 4 MiB in float32
 ACCELERATOR_SCORES = 2**26  # 256 MiB: large products keep a GPU busy
@@ -57,7 +57,7 @@ class Choices(NamedTuple):
     library: tuple[Int[Tensor, " N"], Int[Tensor, " N"]] | None = None
 
 
-class Chooser:
+class ArgmaxScorer:
     """Classifier and class means, laid out to be swept; call it with a batch.
 
     Args:
@@ -97,8 +97,8 @@ class Chooser:
         dtype = torch.float32 if _keeps_float32(device) else torch.float64
         padding = torch.arange(n_classes, len(classifier), device=device)
 
-        def table(ids: Int[Tensor, " K"]) -> Table:
-            return Table(self._classifier, ids, dtype, offsets=self._bias)
+        def table(ids: Int[Tensor, " K"]) -> ScoreTable:
+            return ScoreTable(self._classifier, ids, dtype, offsets=self._bias)
 
         # First the classes that have a mean, then the others, if there are any.
         self._classes = [table(ids) for ids in (_ids(seen), _ids(~seen)) if len(ids)]
@@ -180,7 +180,7 @@ class Nearest(NamedTuple):
 
 
 class NearestMeans:
-    """Class means alone, laid out to be swept; call it with a batch. Arguments as in `Chooser`.
+    """Class means laid out to be swept; call it with a batch. Arguments as in `ArgmaxScorer`.
 
     Args:
         means: Class means.
@@ -202,16 +202,16 @@ class NearestMeans:
         dtype = torch.float32 if _keeps_float32(device) else torch.float64
         self._device, self._dtype, self._extras = device, dtype, extras
         centre = means[seen].mean(0)
-        self._tables = [Table(means, _ids(seen), dtype, centre=centre)]
-        self._origin: list[Table] = []
-        self._angles: list[Table] = []
+        self._tables = [ScoreTable(means, _ids(seen), dtype, centre=centre)]
+        self._origin: list[ScoreTable] = []
+        self._angles: list[ScoreTable] = []
         others = _ids(~seen) if not bool(seen.all()) else torch.arange(len(seen), n_rows)
         if "library" in extras and len(others):
             # All of the others are one candidate, and the smallest id of equal ones wins.
             origin = means.new_zeros(1, dim).expand(max(n_rows, len(seen)), dim)
-            self._origin = [Table(origin, others[:1].to(device), dtype, centre=centre)]
-        if "cosine" in extras and len(ids := _directed(means, seen, centre)):
-            self._angles = [Table(means, ids, dtype, centre=centre, unit=True)]
+            self._origin = [ScoreTable(origin, others[:1].to(device), dtype, centre=centre)]
+        if "cosine" in extras and len(ids := _nonzero(means, seen, centre)):
+            self._angles = [ScoreTable(means, ids, dtype, centre=centre, unit=True)]
 
     @torch.no_grad()
     def __call__(self, embeddings: Float[Tensor, "N D"]) -> Nearest:
@@ -254,10 +254,10 @@ class NearestMeans:
         return _tiles(self._dtype, self._device)
 
 
-def _directed(
+def _nonzero(
     means: Float64[Tensor, "C D"], seen: Bool[Tensor, " C"], centre: Float64[Tensor, " D"]
 ) -> Int[Tensor, " K"]:
-    """The seen classes whose mean is not the centre, up to rounding: as `ClassSet.directed`."""
+    """The seen classes whose mean is not the centre, up to rounding: as `ClassSet.nonzero`."""
     ids, eps = _ids(seen), torch.finfo(torch.float64).eps
     kept = []
     for part in ids.split(TILE):

@@ -26,11 +26,11 @@ ERRORS = 6
 OVERFULL = 4
 
 
-class Selection:
+class StreamingQuantile:
     """The value of one rank among non-negative numbers, exactly, without keeping them.
 
-    With a sample, the first pass is the only one as a rule: it keeps what lies in a `Bracket`.
-    Where that misses the rank, and without a sample, the stream is counted.
+    With a sample, the first pass is the only one as a rule: it keeps what lies in a
+    `QuantileBracket`. Where that misses the rank, and without a sample, the stream is counted.
 
     Non-negative doubles are ordered as their bit patterns are, so shifted bits are the bin of a
     fixed histogram of logarithms (what lies outside falls in the end bins). One pass counts; every
@@ -45,7 +45,11 @@ class Selection:
     """
 
     def __init__(
-        self, rank: Callable[[int], int], *, tail: bool = False, bracket: "Bracket | None" = None
+        self,
+        rank: Callable[[int], int],
+        *,
+        tail: bool = False,
+        bracket: "QuantileBracket | None" = None,
     ) -> None:
         """`rank` maps the number of values to the wanted rank; 0 is the smallest."""
         self.done = False
@@ -64,17 +68,17 @@ class Selection:
         self._next = float("inf")  # the smallest value from `high` up, and their sum
         self._sum_above = 0.0
 
-    def look_in(self, bracket: "Bracket") -> None:
+    def look_in(self, bracket: "QuantileBracket") -> None:
         """Before the first pass: the rank is likely there."""
         self._bracket = bracket
 
-    def part(self) -> "Selection":
+    def part(self) -> "StreamingQuantile":
         """One that takes a part of the stream's first pass by the same bracket, to be joined."""
         assert self._bracket is not None, "there is no bracket"
         bracket = self._bracket.part()
-        return Selection(self._rank_of, tail=self._wants_tail, bracket=bracket)
+        return StreamingQuantile(self._rank_of, tail=self._wants_tail, bracket=bracket)
 
-    def join(self, part: "Selection") -> None:
+    def join(self, part: "StreamingQuantile") -> None:
         """Take what a part has seen."""
         assert self._bracket is not None, "the pass is over"
         assert part._bracket is not None, "the pass is over"
@@ -170,12 +174,12 @@ class Selection:
         self.done = True
 
 
-class Bracket:
+class QuantileBracket:
     """Where a rank lies as a random sample has it: [low, high]; its members, and what is beyond.
 
     Attributes:
         low, high: Its ends.
-        value, next_value, tail: As in `Selection`, once `find` has found them.
+        value, next_value, tail: As in `StreamingQuantile`, once `find` has found them.
     """
 
     def __init__(
@@ -204,7 +208,7 @@ class Bracket:
         *,
         n: int,
         tail: bool = False,
-    ) -> "Bracket":
+    ) -> "QuantileBracket":
         """Around the rank of a stream of about n values, by a random sample of it (used up).
 
         What is infinite in the sample stands for the values that `find` is told of.
@@ -226,11 +230,11 @@ class Bracket:
             capacity=max(CAPACITY, OVERFULL * math.ceil(n * 2 * margin / n_sample)),
         )
 
-    def part(self) -> "Bracket":
+    def part(self) -> "QuantileBracket":
         """An empty one with the same ends."""
-        return Bracket(self.low, self.high, tail=self._wants_tail, capacity=self._capacity)
+        return QuantileBracket(self.low, self.high, tail=self._wants_tail, capacity=self._capacity)
 
-    def join(self, part: "Bracket") -> None:
+    def join(self, part: "QuantileBracket") -> None:
         """Take what a part of the stream had in another bracket with the same ends (used up)."""
         n, more = self._n_members, part._n_members
         self._below += part._below

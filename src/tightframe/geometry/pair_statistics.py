@@ -18,19 +18,19 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tightframe.geometry import tiles
-from tightframe.geometry.order_statistics import Bracket, Extremes, Pairs, Selection
+from tightframe.geometry.order_statistics import Extremes, Pairs, QuantileBracket, StreamingQuantile
 
 # A sum of squares keeps its digits where this share of it, at least, is about the mean.
 SPREAD = 1e-4
 
 
 @dataclasses.dataclass
-class Moments:
-    """Count, mean and spread of a stream of numbers."""
+class RunningMoments:
+    """Count, mean and squares of a stream of numbers."""
 
     n: int = 0
     mean: float = math.nan
-    spread: float = 0.0  # sum of squared deviations from the mean
+    squares: float = 0.0  # sum of squared deviations from the mean
 
     def take(self, values: Float[Tensor, " N"]) -> None:
         """Join a part by Chan's formula; its memory may be used up for the deviations."""
@@ -38,32 +38,32 @@ class Moments:
             return
         mean = float(values.sum()) / n
         square = float(values @ values)
-        spread = square - n * mean * mean
-        if not spread > SPREAD * square:
+        squares = square - n * mean * mean
+        if not squares > SPREAD * square:
             deviations = values.sub_(mean)
-            spread = float(deviations @ deviations)
-        self.join(Moments(n, mean, spread))
+            squares = float(deviations @ deviations)
+        self.join(RunningMoments(n, mean, squares))
 
-    def join(self, part: "Moments") -> None:
+    def join(self, part: "RunningMoments") -> None:
         """Join another stream."""
         if self.n == 0 or part.n == 0:
             if self.n == 0:
-                self.n, self.mean, self.spread = part.n, part.mean, part.spread
+                self.n, self.mean, self.squares = part.n, part.mean, part.squares
             return
         shift, before = part.mean - self.mean, self.n
         self.n += part.n
         self.mean += shift * (part.n / self.n)
-        self.spread += part.spread + shift * shift * (before * part.n / self.n)
+        self.squares += part.squares + shift * shift * (before * part.n / self.n)
 
     @property
     def effective(self) -> float:
         """How many equal numbers have a sum that rests on as few: (sum x)^2 / sum x^2."""
-        square = self.spread + self.n * self.mean**2
+        square = self.squares + self.n * self.mean**2
         return (self.n * self.mean) ** 2 / square if square > 0 else math.nan
 
     def variance(self, *, ddof: int) -> float:
         """Spread over n - ddof; NaN where that is not positive."""
-        return self.spread / (self.n - ddof) if self.n > ddof else math.nan
+        return self.squares / (self.n - ddof) if self.n > ddof else math.nan
 
 
 Aggregate: TypeAlias = Literal[
@@ -102,10 +102,10 @@ class PairSummary:
     pairs: int  # k (k - 1) / 2, with those that have no value
     n: int = 0  # those that have one
     ranked: int = 0  # those that a median is over: also the ones that are debiased to 0 or less
-    values: Moments = dataclasses.field(default_factory=Moments)
-    # Of the positive ones; of "mean_log" alone, the spread is NaN.
-    logs: Moments = dataclasses.field(default_factory=Moments)
-    roots: Moments = dataclasses.field(default_factory=Moments)
+    values: RunningMoments = dataclasses.field(default_factory=RunningMoments)
+    # Of the positive ones; of "mean_log" alone, the squares is NaN.
+    logs: RunningMoments = dataclasses.field(default_factory=RunningMoments)
+    roots: RunningMoments = dataclasses.field(default_factory=RunningMoments)
     middle: tuple[float, float] = (math.nan, math.nan)  # whose mean is the median
     tail_share: float = math.nan  # of the sum, held by the largest 1 % of the values
     tail001_share: float = math.nan  # by the largest 0.1 %
@@ -167,8 +167,10 @@ class Reduction:
             for name in ("largest", "smallest")
             if name in wanted
         }
-        self._selections: dict[str, Selection] = {
-            name: Selection(rank, tail=name != "median", bracket=Bracket(tail=name != "median"))
+        self._selections: dict[str, StreamingQuantile] = {
+            name: StreamingQuantile(
+                rank, tail=name != "median", bracket=QuantileBracket(tail=name != "median")
+            )
             for name, rank in RANKS.items()
             if name in wanted
         }
@@ -207,7 +209,9 @@ class Reduction:
         for name, selection in self._selections.items():
             sample = ranked if name == "median" else valid
             selection.look_in(
-                Bracket.around(RANKS[name], sample, n=self.summary.pairs, tail=name != "median")
+                QuantileBracket.around(
+                    RANKS[name], sample, n=self.summary.pairs, tail=name != "median"
+                )
             )
 
     def part(self) -> "Reduction":
@@ -286,7 +290,7 @@ class Reduction:
         """Take a tile of n positive values of which only the mean logarithm is wanted."""
         self.summary.n += n
         self.summary.ranked += n
-        self.summary.logs.join(Moments(n, total / n, math.nan))
+        self.summary.logs.join(RunningMoments(n, total / n, math.nan))
 
     def _rank(self, valid: Tensor, ranked: Tensor) -> None:
         """Look for the median, and for the tails among the few values that may be in one."""
@@ -363,7 +367,7 @@ class Reduction:
                 if not least > 0 and n:
                     least = tiles.minimum(positive)
                 total = tiles.sum_of_logs(positive, least, spare=spare[:n])
-                summary.logs.join(Moments(n, total / n if n else math.nan, math.nan))
+                summary.logs.join(RunningMoments(n, total / n if n else math.nan, math.nan))
             return
         positive = _positive(values, least)
         n = positive.numel()

@@ -21,7 +21,7 @@ from tightframe.geometry import tiles
 from tightframe.geometry.noise import Joint
 from tightframe.geometry.order_statistics import Pairs
 from tightframe.geometry.pair_statistics import KEPT, Aggregate, PairSummary, Reduction
-from tightframe.geometry.tiles import NEAR, Ranges, Space
+from tightframe.geometry.tiles import NEAR, BlockMinMax, Subspace
 
 __all__ = ["Aggregate", "Cdnv", "PairSummary", "Pairs", "Quantity", "UnitDistance", "sweep"]
 
@@ -83,9 +83,9 @@ class UnitDistance:
         return None if self.noise is None else "zero"
 
     @functools.cached_property
-    def ranges(self) -> Ranges:
+    def ranges(self) -> BlockMinMax:
         """Of the norms."""
-        return Ranges(self.norms)
+        return BlockMinMax(self.norms)
 
 
 Quantity: TypeAlias = Cdnv | UnitDistance
@@ -109,14 +109,14 @@ class _Group:
         return all(_same(a, b) for a, b in zip(mine, its, strict=True))
 
 
-_Plan: TypeAlias = list[tuple[Space, list[_Group]]]
+_Plan: TypeAlias = list[tuple[Subspace, list[_Group]]]
 
 
 def sweep(
     points: Float[Tensor, "K D"],
     requests: Mapping[str, tuple[Quantity, Collection[Aggregate]]],
     *,
-    turned: Float[Tensor, "K D"] | None = None,
+    rotated: Float[Tensor, "K D"] | None = None,
     tile: int = TILE,
     extremes: int = 20,
 ) -> dict[str, PairSummary]:
@@ -127,7 +127,7 @@ def sweep(
         requests: By a name of the caller's: the quantity, and what is wanted of it. "median",
             "tail" and "tail001" are exact; where a sample misleads about where they are, they need
             further sweeps over their quantity only.
-        turned: The same points in other orthogonal axes: what is asked of fewer than D dimensions
+        rotated: The same points in other orthogonal axes: what is asked of fewer than D dimensions
             is then about the first of these.
         tile: Pairs held at once by a core are tile * tile; memory only, never the result.
         extremes: How many pairs "largest" and "smallest" keep.
@@ -155,21 +155,21 @@ def sweep(
         if len(points) * (len(points) - 1) // 2 <= KEPT:
             n_cores = 1
         sampled = [(quantity, it) for quantity, it in wanted.values() if it.wants_sample]
-        _sample(points, turned, sampled)
+        _sample(points, rotated, sampled)
         pending = list(wanted.values())
         while pending:
-            _pass(points, turned, pending, tile, n_cores)
+            _pass(points, rotated, pending, tile, n_cores)
             pending = [(quantity, it) for quantity, it in pending if not it.end_pass()]
             n_cores = 1  # a pass that a misleading sample costs is a rare one
     return {name: reduction.summary for name, (_, reduction) in wanted.items()}
 
 
 def _pass(
-    points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted], tile: int, n_cores: int
+    points: Tensor, rotated: Tensor | None, wanted: Sequence[Wanted], tile: int, n_cores: int
 ) -> None:
     """Show the reductions all tiles, those of each core to parts of them that are then joined."""
     places = list(_upper_tiles(len(points), tile))
-    own = _plan(points, turned, wanted, tile)
+    own = _plan(points, rotated, wanted, tile)
     plans, parts = [own], []
     for _ in range(n_cores - 1):
         memory = torch.empty_like(own[0][0].memory)
@@ -201,7 +201,7 @@ def _pass(
             reduction.join(part[id(reduction)])
 
 
-def _plan(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted], tile: int) -> _Plan:
+def _plan(points: Tensor, rotated: Tensor | None, wanted: Sequence[Wanted], tile: int) -> _Plan:
     """The spaces that the quantities live in, each in the next, with those that do."""
     by_dim: dict[int, list[_Group]] = {}
     for quantity, reduction in wanted:
@@ -210,7 +210,7 @@ def _plan(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted], tile:
         if group is None:
             groups.append(group := _Group(quantity.k, quantity.noise, quantity.joint, []))
         group.members.append((quantity, reduction))
-    found = tiles.spaces(points, turned, set(by_dim), tile)
+    found = tiles.spaces(points, rotated, set(by_dim), tile)
     return [(space, by_dim[dim]) for dim, space in found.items()]
 
 
@@ -219,7 +219,7 @@ def _dim(quantity: Quantity, points: Tensor) -> int:
     return points.shape[1] if isinstance(quantity, Cdnv) else len(quantity.origin)
 
 
-def _sample(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted]) -> None:
+def _sample(points: Tensor, rotated: Tensor | None, wanted: Sequence[Wanted]) -> None:
     """Show the reductions the pairs of both halves of random groups of classes.
 
     Every class is in one group of nearly one size, so that a few unlike classes don't mislead.
@@ -228,7 +228,7 @@ def _sample(points: Tensor, turned: Tensor | None, wanted: Sequence[Wanted]) -> 
     for k in sorted({quantity.k for quantity, _ in wanted}):
         mine = [(quantity, reduction) for quantity, reduction in wanted if quantity.k == k]
         whole = all(_dim(quantity, points) == points.shape[1] for quantity, _ in mine)
-        axes = None if whole else turned
+        axes = None if whole else rotated
         for ids in torch.randperm(k, generator=generator).tensor_split(-(-k // GROUP)):
             ids, half = ids.to(points.device), len(ids) // 2
             if half == 0:
@@ -268,7 +268,7 @@ def _upper_tiles(n_points: int, tile: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _reduce(
-    group: _Group, space: Space, squared: Tensor, least: float, rows: slice, columns: slice
+    group: _Group, space: Subspace, squared: Tensor, least: float, rows: slice, columns: slice
 ) -> None:
     """Give the reductions what a tile (I, J) of squared distances holds of their quantities."""
     cut = [slice(part.start, min(part.stop, group.k)) for part in (rows, columns)]
@@ -291,7 +291,7 @@ def _reduce(
 
 
 def _base(
-    group: _Group, space: Space, squared: Tensor, least: float, rows: slice, columns: slice
+    group: _Group, space: Subspace, squared: Tensor, least: float, rows: slice, columns: slice
 ) -> tuple[Tensor, float]:
     """The distances of a tile (I, J) that a group's quantities are taken from; a lower bound."""
     if group.noise is None:
@@ -306,7 +306,7 @@ def _base(
 
 
 def _values(
-    quantity: Quantity, space: Space, base: Tensor, least: float, rows: slice, columns: slice
+    quantity: Quantity, space: Subspace, base: Tensor, least: float, rows: slice, columns: slice
 ) -> tuple[Tensor, Tensor, float]:
     """The values of a tile (I, J), what is positive where a pair has one, and its least."""
     if isinstance(quantity, Cdnv):
@@ -320,7 +320,7 @@ def _values(
 
 
 def _unit_distances(
-    quantity: UnitDistance, space: Space, base: Tensor, rows: slice, columns: slice
+    quantity: UnitDistance, space: Subspace, base: Tensor, rows: slice, columns: slice
 ) -> tuple[Tensor, float]:
     """Squared distances of the directions of a tile (I, J); NaN where one has no direction."""
     values = _times_norms(quantity, space, base, rows, columns)
@@ -339,7 +339,7 @@ def _unit_distances(
 
 
 def _sum_of_logs(
-    quantity: UnitDistance, space: Space, base: Tensor, rows: slice, columns: slice
+    quantity: UnitDistance, space: Subspace, base: Tensor, rows: slice, columns: slice
 ) -> float | None:
     """That of the squared distances of directions; None where they have to be looked at.
 
@@ -357,7 +357,7 @@ def _sum_of_logs(
 
 
 def _times_norms(
-    quantity: UnitDistance, space: Space, base: Tensor, rows: slice, columns: slice
+    quantity: UnitDistance, space: Subspace, base: Tensor, rows: slice, columns: slice
 ) -> Tensor:
     """Squared distances of the directions of a tile (I, J), times both norms."""
     left, right = quantity.norms[rows], quantity.norms[columns]
@@ -365,7 +365,7 @@ def _times_norms(
     return torch.addcmul(base, values, values, value=-1, out=values)
 
 
-def _near(quantity: UnitDistance, space: Space, rows: slice, columns: slice) -> float:
+def _near(quantity: UnitDistance, space: Subspace, rows: slice, columns: slice) -> float:
     """Times both norms, what is below it may have lost its digits: NaN without a direction."""
     (low, high), (first, last) = quantity.ranges(rows), quantity.ranges(columns)
     # The size of what was subtracted: the distances' own parts, and the gap of the norms.
@@ -374,7 +374,7 @@ def _near(quantity: UnitDistance, space: Space, rows: slice, columns: slice) -> 
 
 
 def _repair(
-    quantity: UnitDistance, space: Space, values: Tensor, rows: slice, columns: slice
+    quantity: UnitDistance, space: Subspace, values: Tensor, rows: slice, columns: slice
 ) -> float:
     """Take near directions from the vectors; the least value."""
     left, right = quantity.norms[rows], quantity.norms[columns]

@@ -9,7 +9,7 @@ from tightframe.errors import UserError
 from tightframe.files import free_disk
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import BATCH_TOKENS, NEXT, Precision, Projection, Reading, Stream
+from tightframe.geometry.stream import BATCH_TOKENS, NEXT, LabelSpec, Precision, Projection, Stream
 from tightframe.geometry.subject import Subject
 from tightframe.lm.hardware import free_memory
 
@@ -21,7 +21,7 @@ class Pass:
     """What is kept of a model's embeddings; with model and tokens, it names a state."""
 
     layers: tuple[int, ...]  # the model's last is one of them
-    reading: Reading = NEXT
+    reading: LabelSpec = NEXT
     groups: int = 1
     scatter: bool = False
     dimensions: bool = False

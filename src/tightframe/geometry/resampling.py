@@ -144,7 +144,7 @@ def effective_groups(counts: Int64[Tensor, "G C"]) -> float:
 
 
 def tail_index(
-    counts: Int64[Tensor, "G C"], spreads: Float64[Tensor, "G C"], share: float
+    counts: Int64[Tensor, "G C"], within_ss: Float64[Tensor, "G C"], share: float
 ) -> float:
     """Return Hill's index of the mean squared deviations of a class in each group.
 
@@ -153,10 +153,10 @@ def tail_index(
 
     Args:
         counts: Samples of each class in each group.
-        spreads: Their squared distances to the mean of the class in all groups, summed.
+        within_ss: Their squared distances to the mean of the class in all groups, summed.
         share: Of these mean squared deviations, what makes up the tail.
     """
-    shares = spreads / counts * (counts.sum(0) / spreads.sum(0))  # of the variance of the class
+    shares = within_ss / counts * (counts.sum(0) / within_ss.sum(0))  # of the variance of the class
     ordered = shares[shares > 0].sort(descending=True).values
     n = int(share * len(ordered))
     if n < 10:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tightframe.corpus.shared import matched_counts, shared_classes
 from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry.stream import Reader, Reading
+from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 
 ALL = 2**62  # a quota that no text exhausts
 
@@ -31,7 +31,7 @@ class SharedClasses:
 
     @classmethod
     def of(
-        cls, shards: TokenShards, other: TokenShards, reading: Reading, *, matched: bool
+        cls, shards: TokenShards, other: TokenShards, reading: LabelSpec, *, matched: bool
     ) -> "SharedClasses":
         """The classes of `shards` that `other` has, of one text by two tokenizers.
 
@@ -52,7 +52,7 @@ class SharedClasses:
         limits = torch.where(classes, ALL, 0)
         if matched:
             ours, theirs = (
-                Reader(s.split("train"), reading).label_counts() for s in (shards, other)
+                LabelledBlocks(s.split("train"), reading).label_counts() for s in (shards, other)
             )
             limits, _ = matched_counts(ours, theirs, ids)
         verb = "matched to" if matched else "shared with"

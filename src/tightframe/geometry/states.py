@@ -16,19 +16,19 @@ from tightframe.corpus.tokens import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import kind_of
-from tightframe.geometry.decisions import Decisions, Tally, tally
-from tightframe.geometry.distributed import World, share, sum_states, wait
+from tightframe.geometry.decisions import DecisionPass, Decisions, accumulate_decisions
+from tightframe.geometry.distributed import ProcessGroup, barrier, merge_across_processes, own_share
 from tightframe.geometry.ledger import Ledger, Span
 from tightframe.geometry.moments import FORMAT as STATE_FORMAT
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Extra
 from tightframe.geometry.passes import Pass, check_memory
-from tightframe.geometry.stream import Progress, Stream, collect, layer_name, new_moments
+from tightframe.geometry.stream import Progress, Stream, accumulate_moments, layer_name, new_moments
 from tightframe.geometry.subject import Subject
 
 SAVE_EVERY = 60.0  # seconds of a pass between two writings; more where a writing takes long
 
-ALONE = World()
+ALONE = ProcessGroup()
 
 
 def moments(
@@ -37,7 +37,7 @@ def moments(
     wanted: Pass,
     *,
     also: Sequence[Pass] = (),
-    world: World = ALONE,
+    world: ProcessGroup = ALONE,
     keep: bool = True,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -72,7 +72,7 @@ def moments(
                 its_own = others[-1][1]
                 files |= {places[layer]: its_own[layer] for layer in _unfinished(before, split)}
             saver = _Saver(files)
-            collect(stream, states, also=others, progress=progress, after=saver)
+            accumulate_moments(stream, states, also=others, progress=progress, after=saver)
             if keep or also:
                 saver.write()
         else:
@@ -88,7 +88,7 @@ def moments(
                 states[layer].save(path)
             for piece in _pieces(path):
                 piece.unlink()
-    wait(world)
+    barrier(world)
     return states
 
 
@@ -110,7 +110,7 @@ def part(
     subject: Subject,
     shards: TokenShards,
     wanted: Pass,
-    world: World,
+    world: ProcessGroup,
     *,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -126,9 +126,9 @@ def part(
         layer: _load(path, provenance[layer], stream) or made[layer]
         for layer, path in paths.items()
     }
-    spans = share([(0, split.n_blocks)], world, multiple=stream.batch_blocks)
+    spans = own_share([(0, split.n_blocks)], world, multiple=stream.batch_blocks)
     saver = _Saver({path: states[layer] for layer, path in paths.items()})
-    collect(stream, states, spans=spans, progress=progress, after=saver)
+    accumulate_moments(stream, states, spans=spans, progress=progress, after=saver)
     saver.write()
     return list(paths.values())
 
@@ -142,7 +142,7 @@ def decisions(
     also: Sequence[tuple[Pass, Mapping[int, ClassMoments], int]] = (),
     min_count: int,
     extras: Collection[Extra] = (),
-    world: World = ALONE,
+    world: ProcessGroup = ALONE,
     keep: bool = True,
     progress: Progress | None = None,
 ) -> dict[int, Decisions]:
@@ -162,18 +162,18 @@ def decisions(
             path.unlink()
         return found
     tallies = [
-        Tally(each.stream(subject, split), moments, min_count=least, extras=extras)
+        DecisionPass(each.stream(subject, split), moments, min_count=least, extras=extras)
         for each, moments, least, _ in every
     ]
-    spans = share([(0, split.n_blocks)], world, multiple=tallies[0].stream.batch_blocks)
-    tally(tallies, spans=spans, progress=progress)
+    spans = own_share([(0, split.n_blocks)], world, multiple=tallies[0].stream.batch_blocks)
+    accumulate_decisions(tallies, spans=spans, progress=progress)
     for one, (*_, provenance) in zip(tallies, every, strict=True):
         for layer, state in one.decisions.items():
-            one.decisions[layer] = total = sum_states(state, world)
+            one.decisions[layer] = total = merge_across_processes(state, world)
             total.provenance = provenance[layer]
             if (keep or one is not tallies[0]) and world.rank == 0:
                 total.save(_path(subject, provenance[layer], "-val"))
-    wait(world)
+    barrier(world)
     return tallies[0].decisions
 
 
@@ -198,18 +198,18 @@ def _shared(
     earlier: Mapping[int, ClassMoments | None],
     paths: Mapping[int, Path],
     left: list[Span],
-    world: World,
+    world: ProcessGroup,
     progress: Progress | None,
 ) -> dict[int, ClassMoments]:
     """What is left of a pass, by several processes; and what there was before."""
-    wait(world)  # everybody has read what there is
+    barrier(world)  # everybody has read what there is
     if world.rank == 0:
         _tidy(earlier, paths)
-    wait(world)
+    barrier(world)
     pieces = {_piece(path, world): made[layer] for layer, path in paths.items()}
-    spans = share(left, world, multiple=stream.batch_blocks)
-    collect(stream, made, spans=spans, progress=progress, after=_Saver(pieces))
-    states = {layer: sum_states(state, world) for layer, state in made.items()}
+    spans = own_share(left, world, multiple=stream.batch_blocks)
+    accumulate_moments(stream, made, spans=spans, progress=progress, after=_Saver(pieces))
+    states = {layer: merge_across_processes(state, world) for layer, state in made.items()}
     for layer, state in states.items():
         if (before := earlier[layer]) is not None:
             state.merge(before)
@@ -239,7 +239,7 @@ def _path(subject: Subject, provenance: dict[str, Any], split: str = "") -> Path
     return subject.folder / "states" / f"{stem}-{fingerprint(provenance)}.safetensors"
 
 
-def _piece(path: Path, world: World) -> Path:
+def _piece(path: Path, world: ProcessGroup) -> Path:
     return path.with_name(f"{path.stem}.part-{world.rank + 1}-of-{world.size}.safetensors")
 
 

@@ -55,7 +55,7 @@ _COUNTED = 2**20  # tokens read at once where labels are only counted; memory on
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class LabelSpec:
     """What a class is, and which positions of a block count.
 
     Args:
@@ -75,7 +75,7 @@ class Reading:
     seed: int = 0
 
 
-NEXT = Reading()
+NEXT = LabelSpec()
 
 
 class Rows(NamedTuple):
@@ -88,7 +88,7 @@ class Rows(NamedTuple):
     groups: Int64[Tensor, "B T"] | None  # group of each position, where groups are kept
 
 
-class Reader:
+class LabelledBlocks:
     """A split as a reading sees it.
 
     Args:
@@ -101,7 +101,7 @@ class Reader:
     def __init__(
         self,
         split: Split,
-        reading: Reading,
+        reading: LabelSpec,
         groups: Groups | None = None,
         quota: Int[Tensor, " C"] | None = None,
     ) -> None:
@@ -226,7 +226,7 @@ class Stream:
 
     model: LanguageModel
     split: Split
-    reading: Reading = NEXT
+    reading: LabelSpec = NEXT
     groups: Groups | None = None
     projection: Projection | None = None
     precision: Precision = "fp32"
@@ -319,8 +319,8 @@ class Stream:
         return Part(part.first, part.end, part.embeddings, labels, targets, passed, groups)
 
     @cached_property
-    def _reader(self) -> Reader:
-        return Reader(self.split, self.reading, self.groups, self.quota)
+    def _reader(self) -> LabelledBlocks:
+        return LabelledBlocks(self.split, self.reading, self.groups, self.quota)
 
     @contextlib.contextmanager
     def naming(self, part: Part, layer: int, start: int = 0) -> Iterator[None]:
@@ -337,7 +337,7 @@ class Stream:
             ) from None
 
 
-def collect(
+def accumulate_moments(
     stream: Stream,
     states: Mapping[int, ClassMoments],
     *,
@@ -383,7 +383,7 @@ def measure(
     split: Split,
     *,
     groups: int = 1,
-    reading: Reading = NEXT,
+    reading: LabelSpec = NEXT,
     scatter: bool = False,
     dimensions: bool = False,
     precision: Precision = "fp32",
@@ -412,7 +412,7 @@ def measure(
     moments = new_moments(
         stream, [model.depth], scatter=scatter, dimensions=dimensions, device=device
     )
-    collect(stream, moments, progress=progress)
+    accumulate_moments(stream, moments, progress=progress)
     return moments[model.depth]
 
 
@@ -427,7 +427,7 @@ def new_moments(
     """Empty moments for each layer of a stream."""
     counts = None
     if scatter:
-        reader = Reader(stream.split, stream.reading, quota=stream.quota)
+        reader = LabelledBlocks(stream.split, stream.reading, quota=stream.quota)
         counts = reader.label_counts()[: stream.n_classes]
     return {
         layer: ClassMoments(

@@ -14,7 +14,12 @@ from tightframe.geometry.answers import earlier_rows, key_of, nothing_left
 from tightframe.geometry.asked import Asked, settle, settle_positions
 from tightframe.geometry.checks import check_numbers, share_of
 from tightframe.geometry.decisions import Decisions
-from tightframe.geometry.distributed import World, join_world, leave_world, wait
+from tightframe.geometry.distributed import (
+    ProcessGroup,
+    barrier,
+    join_process_group,
+    leave_process_group,
+)
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.passes import Pass, fit
 from tightframe.geometry.rows import (
@@ -27,7 +32,7 @@ from tightframe.geometry.rows import (
     with_documents,
 )
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import Labels, Reader
+from tightframe.geometry.stream import LabelledBlocks, Labels
 from tightframe.geometry.subject import Model, Subject, Text
 from tightframe.lm.hardware import prepared
 from tightframe.results import Header, Row, write_rows
@@ -41,7 +46,7 @@ tokens gone through so far."""
 class How:
     """What the work takes and says, and what changes no result; see `measure_run`."""
 
-    world: World
+    world: ProcessGroup
     keep_states: bool
     batch_tokens: int
     progress: Progress | None
@@ -177,12 +182,12 @@ def measure_run(
     every = [asked, *(dataclasses.replace(asked, labels=name, compat=()) for name in also)]
     for each in every:
         _check_classes(shards, each)
-    world = join_world()
+    world = join_process_group()
     try:
         how = How(world, keep_states, batch_tokens, progress, say, others, shared)
         return _measured(subject, shards, every, how, fewer if world.size == 1 else ())
     finally:
-        leave_world()
+        leave_process_group()
 
 
 def measure_part(
@@ -223,7 +228,7 @@ def measure_part(
     _check_classes(shards, whole)
     with prepared(subject.threads):
         wanted = whole.a_pass(subject.model, batch_tokens)
-        how = How(World(i - 1, n), True, batch_tokens, progress, say)
+        how = How(ProcessGroup(i - 1, n), True, batch_tokens, progress, say)
         shown = how.stage(f"training split, part {i} of {n}", shards)
         return states.part(subject, shards, wanted, how.world, progress=shown, say=say)
 
@@ -266,7 +271,7 @@ def _measured(
         if how.world.rank == 0 and new:
             write_rows(paths[place], header, new)
         found[place] = paths[place] if new or not rows else earlier[place][key_of(rows[0])]
-    wait(how.world)
+    barrier(how.world)
     assert found[0] is not None
     return found[0]
 
@@ -367,7 +372,9 @@ def _ood(model: Model, asked: Asked, wanted: Pass, how: How) -> dict[int, ClassM
         batch_tokens=how.batch_tokens,
     )
     moments = stream.new_moments(text, wanted.layers)
-    stream.collect(text, moments, progress=how.stage("out-of-distribution text", how.ood))
+    stream.accumulate_moments(
+        text, moments, progress=how.stage("out-of-distribution text", how.ood)
+    )
     return moments
 
 
@@ -375,7 +382,7 @@ def _check_classes(shards: TokenShards, asked: Asked) -> None:
     """Refuse tokens with too few classes for pairs, or documents for groups, before a pass."""
     for split in SPLITS:
         shards.split(split).groups(asked.groups)
-    reader = Reader(shards.split("train"), asked.reading)
+    reader = LabelledBlocks(shards.split("train"), asked.reading)
     most = reader.label_counts().sort(descending=True).values[:2]
     if len(most) < 2 or int(most[-1]) < asked.min_count:
         raise UserError(

@@ -20,7 +20,7 @@ from tightframe.geometry.checks import (
     check_room,
     no_tokens,
 )
-from tightframe.geometry.distributed import World
+from tightframe.geometry.distributed import ProcessGroup
 from tightframe.geometry.stream import Precision
 from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
 from tightframe.lm.hub import digest_of, load_model, random_twin
@@ -171,7 +171,7 @@ class Subject:
             model = load_model(
                 self.source,
                 step=self.step if self.run else None,
-                device="cpu" if wanted == "cpu" else World().device,
+                device="cpu" if wanted == "cpu" else ProcessGroup().device,
                 trust_remote_code=self.trust_remote_code,
             )
             if self.precision == "fp32" and any(x.dtype in HALF for x in model.parameters()):

@@ -176,7 +176,7 @@ ROUNDING = 1e-10
 BUFFERS = 5
 
 
-class Ranges:
+class BlockMinMax:
     """The least and the largest of stretches of some numbers, looked for once in each.
 
     All tiles ask for those of the same few stretches; NaN if one of the numbers is.
@@ -195,7 +195,7 @@ class Ranges:
         return self._found[ends]
 
 
-class Space:
+class Subspace:
     """The points in some dimensions, and the memory that all tiles share.
 
     Fresh pages cost more than the sums. Squared distances grow from space to space: `inner` is the
@@ -207,9 +207,9 @@ class Space:
         points: Float[Tensor, "K d"],
         memory: Float[Tensor, "buffers n"],
         added: Float[Tensor, "K a"],
-        inner: "Space | None" = None,
+        inner: "Subspace | None" = None,
     ) -> None:
-        """`added` are the dimensions that the inner space lacks; of `points` or of a turned copy.
+        """`added` are the dimensions that the inner space lacks; of `points` or of a rotated copy.
 
         The points themselves are looked at where the product of matrices is not enough.
         """
@@ -224,10 +224,10 @@ class Space:
             ones, norms = torch.ones_like(added_norms)[:, None], added_norms[:, None]
             self.left = torch.cat([-2 * added, norms, ones], 1)
             self.right = torch.cat([added, ones, norms], 1)
-        self.ranges = Ranges(self.squared_norms)
+        self.ranges = BlockMinMax(self.squared_norms)
         self.memory = memory
 
-    def beside(self, memory: Float[Tensor, "buffers n"]) -> "Space":
+    def beside(self, memory: Float[Tensor, "buffers n"]) -> "Subspace":
         """The same space with memory of its own."""
         twin = copy.copy(self)
         twin.memory = memory
@@ -262,30 +262,30 @@ class Space:
 
 def spaces(
     points: Float[Tensor, "K D"],
-    turned: Float[Tensor, "K D"] | None,
+    rotated: Float[Tensor, "K D"] | None,
     dims: set[int],
     tile: int,
-) -> dict[int, Space]:
+) -> dict[int, Subspace]:
     """The spaces of the first so many dimensions, each in the next.
 
-    With `turned`, all but the whole space are of its dimensions. The same points, seen in other
+    With `rotated`, all but the whole space are of its dimensions. The same points, seen in other
     axes, have the same distances: those of the whole space still grow out of the others.
     """
     memory = points.new_empty(BUFFERS, min(tile, len(points)) ** 2)
-    seen = points if turned is None else turned
-    found: dict[int, Space] = {}
+    seen = points if rotated is None else rotated
+    found: dict[int, Subspace] = {}
     inner, before = None, 0
     for dim in sorted(dims):
         own = points if dim == points.shape[1] else seen[:, :dim]
         # Alone, the whole space needs no other axes.
         added = own if inner is None else seen[:, before:dim]
-        inner = found[dim] = Space(own, memory, added, inner)
+        inner = found[dim] = Subspace(own, memory, added, inner)
         before = dim
     return found
 
 
 def squared_distances(
-    space: Space, rows: slice, columns: slice, inner_least: float = math.nan
+    space: Subspace, rows: slice, columns: slice, inner_least: float = math.nan
 ) -> tuple[Float[Tensor, "I J"], float]:
     """Squared distances of a tile, and the least or what none of them is below.
 

@@ -128,7 +128,7 @@ class Geometry:
     def debiased(self, estimator: str) -> tuple[ClassSet | None, str]:
         """The classes whose noise an estimator (a name's ending) tells, or None and why not."""
         if estimator == INDEPENDENT:
-            return self.classes.repeated, ""
+            return self.classes.with_two_samples, ""
         return self._grouped, "" if self._grouped is not None else NO_GROUPS
 
     @cached_property
@@ -146,7 +146,7 @@ class Geometry:
     def cosines(self) -> Float64[Tensor, " k"]:
         """Cosine of each row with its centred mean, of the classes where both have a direction."""
         norms = self.classifier.square().sum(1).sqrt()
-        defined = self.classes.directed & (norms > 0)
+        defined = self.classes.nonzero & (norms > 0)
         return self.dots[defined] / (norms[defined] * self.classes.norms[defined])
 
     def within(self, *, balanced: bool = False) -> tuple[Float64[Tensor, "D D"] | None, str]:
@@ -164,7 +164,7 @@ class Geometry:
             return None, "the moments have not seen all samples that they were told of"
         rest = torch.ones_like(moments.counts, dtype=torch.bool)
         rest[classes.ids] = False
-        if bool((moments.spreads[rest] > 0).any()):
+        if bool((moments.within_ss[rest] > 0).any()):
             return None, "the scatter holds classes that are left out"
         if classes.k == 0:
             return None, "no classes"
@@ -207,11 +207,11 @@ class Geometry:
             mine = [name for name in self._planned if swept_with(name) == swept_with(quantity)]
             classes, reason = self.view(swept_with(quantity))
             assert classes is not None, reason
-            turned = any(view_of(name).startswith("pc") for name in mine)
-            axes = classes.principal_means if turned else None
+            rotated = any(view_of(name).startswith("pc") for name in mine)
+            axes = classes.principal_means if rotated else None
             with tiles.apart(classes.means.device):
                 requests = {name: (self.quantity(name), self._planned[name]) for name in mine}
-            self._pairs |= sweep(classes.means, requests, turned=axes)
+            self._pairs |= sweep(classes.means, requests, rotated=axes)
         return self._pairs[quantity]
 
     def quantity(self, name: str) -> Quantity:
@@ -220,7 +220,7 @@ class Geometry:
         assert classes is not None, reason
         here = torch.zeros_like(classes.global_mean)
         if name.removesuffix(f"_{view_of(name)}") == "unit":
-            norms = classes.norms.where(classes.directed, math.nan)
+            norms = classes.norms.where(classes.nonzero, math.nan)
             return UnitDistance(norms, here)
         if name == "unit_unc":
             norms = classes.raw_norms.where(classes.raw_norms > 0, math.nan)
@@ -283,7 +283,7 @@ class Geometry:
         note: str,
     ) -> Value:
         least = self.min_count if classes is self.classes else max(2, self.min_count)
-        enough = classes.k if classes.by_groups is None else self.classes.repeated.k
+        enough = classes.k if classes.by_groups is None else self.classes.with_two_samples.k
         fewer = f"classes with fewer than {least} samples"
         ruled = {f"classes {RULED}": enough - classes.k}
         left = {fewer: self.n_observed - enough, **ruled, **left}

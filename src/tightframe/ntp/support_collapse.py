@@ -95,7 +95,7 @@ def collapse(vectors: Vectors, groups: SupportGroups, *, block: int = 4096) -> C
     """
     total: ClassMoments | None = None
     everything, spread = np.zeros(0), 0.0
-    pairs, cosines, least, n_directed, n_zero, squares = 0, 0.0, math.inf, 0, 0, 0.0
+    pairs, cosines, least, n_nonzero, n_zero, squares = 0, 0.0, math.inf, 0, 0, 0.0
     same = 0
     for part in _parts(groups.members, block):
         rows = vectors(np.concatenate(part))  # (B, K)
@@ -103,7 +103,7 @@ def collapse(vectors: Vectors, groups: SupportGroups, *, block: int = 4096) -> C
         owners = np.repeat(np.arange(len(part)), sizes)
         own = ClassMoments(len(part), rows.shape[1])
         own.update(torch.from_numpy(rows), torch.from_numpy(owners))
-        spread += float(own.spreads.sum())
+        spread += float(own.within_ss.sum())
         total = total or ClassMoments(1, rows.shape[1])
         total.update(torch.from_numpy(rows), torch.zeros(len(rows), dtype=torch.int64))
         units, directed = unit_rows(rows)
@@ -113,7 +113,7 @@ def collapse(vectors: Vectors, groups: SupportGroups, *, block: int = 4096) -> C
             there = directed[start : start + size]
             unit = units[start : start + size][there]  # (n, K)
             n = len(unit)
-            n_directed, same = n_directed + n, same + n * n
+            n_nonzero, same = n_nonzero + n, same + n * n
             squares += float(np.square(unit.sum(axis=0)).sum())
             if n > 1:
                 of_pairs = (unit @ unit.T)[np.triu_indices(n, 1)]
@@ -122,9 +122,9 @@ def collapse(vectors: Vectors, groups: SupportGroups, *, block: int = 4096) -> C
     if total is None:
         return Collapse(math.nan, math.nan, math.nan, math.nan, 0, 0, 0)
     # Ordered pairs in different groups: all of them, less those in one group.
-    n_between = n_directed**2 - same
+    n_between = n_nonzero**2 - same
     between = float(np.square(everything).sum()) - squares
-    of_all = float(total.spreads[0])
+    of_all = float(total.within_ss[0])
     return Collapse(
         within=cosines / pairs if pairs else math.nan,
         within_min=least if pairs else math.nan,
