@@ -35,6 +35,10 @@ def _counts(*classes):
         ([(1, "even")] * 12 + [(3, "first")] * 100, None),  # they are 240 of 540 samples
         ([(1, "even")] * 12 + [(3, "first")] * 80, 20),  # half of them
         ([(9, "even")], None),  # pairs need two classes
+        ([(9, "even"), (180, "first")], None),
+        # 12 of 13 classes survive, with 240 of 490 samples; then with 240 of 480.
+        ([(1, "even")] * 12 + [(250, "first")], None),
+        ([(1, "even")] * 12 + [(240, "first")], 20),
     ],
 )
 def test_the_smallest_count_whose_classes_have_intervals(classes, expected):

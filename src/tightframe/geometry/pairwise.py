@@ -24,7 +24,7 @@ NOISY: dict[Aggregate, tuple[float, str]] = {
     "logs": (
         0.02,
         "what is left of it in single pairs makes the mean of their log kernels too large, rather "
-        "read the middle of its interval",
+        "read the centre of its interval if it has one",
     ),
     "median": (
         0.25,

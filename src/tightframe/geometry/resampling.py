@@ -215,15 +215,16 @@ def usual_min_count(counts: Int64[Tensor, "G C"]) -> int | None:
 
     Returns:
         The count at which a share `KEPT` of the classes keeps two samples in every resample; None
-        if those classes are fewer than two, or hold less than half of all samples.
+        if the classes that do are fewer than two, or hold less than half of all samples.
     """
     total = counts.sum(0)
     fixed = survivors(counts, plan_of(range(len(counts))))
     for least in (MIN_COUNT, *total[total > MIN_COUNT].unique().tolist()):
         taken = total >= least
-        if int(taken.sum()) < 2 or 2 * int(total[taken].sum()) < int(total.sum()):
+        kept = taken & fixed
+        if int(kept.sum()) < 2 or 2 * int(total[kept].sum()) < int(total.sum()):
             return None
-        if float(fixed[taken].double().mean()) >= KEPT:
+        if int(kept.sum()) / int(taken.sum()) >= KEPT:
             return int(least)
     return None
 
