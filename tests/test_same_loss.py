@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tightframe.analysis.same_loss import at_same_loss
+from tightframe.ntp.summary import at_same_loss
 
 # In any order. The error is a power of the excess, the margin is negative at first.
 PATH = pd.DataFrame(

@@ -22,7 +22,7 @@ from tightframe.ntp import (
 from tightframe.ntp.certificate import grouped_bounds
 from tightframe.ntp.predict import FORMAT as PREDICTION
 from tightframe.ntp.solutions import FORMAT, best_solution
-from tightframe.report.theory_folder import read_theory
+from tightframe.ntp.summary import summarize
 
 
 def small_table():
@@ -170,7 +170,7 @@ def test_no_command_shows_a_gap_that_a_file_only_claims(tmp_path, capsys, comman
     )
     assert "certified" not in printed.out
     with pytest.raises(UserError, match=f"says {side} .*, but its arrays give"):
-        read_theory(folder)  # what the page of a table shows
+        summarize(folder)  # what the page of a table shows
     if command != "path":  # which writes its points before it reads the solution
         assert sorted(tmp_path.rglob("*")) == before
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tightframe.analysis.support_order import support_order
+from tightframe.ntp.summary import support_order
 
 
 def _runs(labels):

@@ -16,11 +16,12 @@ from test_page import browser, open_page  # noqa: F401
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.ntp.model_checkpoints import ModelCheckpoint, save_model_checkpoints
+from tightframe.ntp.summary import _bytes, summarize
 from tightframe.ntp.table import ContextTable, save_table
 from tightframe.report import report, theory
 from tightframe.report.by_token import visible
 from tightframe.report.page import render_theory
-from tightframe.report.theory_folder import read_theory
+from tightframe.report.theory import read_theory
 from tightframe.results import Header, Row, write_rows
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
@@ -59,6 +60,7 @@ def folder(tmp_path_factory):
         10, rng.normal(size=(5, 3)).astype("f4"), rng.normal(size=(4, 3)).astype("f4")
     )
     save_model_checkpoints(path / "runs" / "m.safetensors", [own], {})
+    summarize(path)
     return path
 
 
@@ -77,7 +79,7 @@ def test_a_table_is_read_with_all_that_was_made_of_it(folder):
     assert found.kind.startswith(("certified", "exact"))
     assert found.models == ("m",)
     assert [one.title for one in found.maps.columns] == ["m", "prediction", "proxy"]
-    assert [one.label for one in found.spectra] == ["prediction", "proxy"]
+    assert set(found.spectra) == {"prediction", "proxy"}
     assert len(found.concepts) == 2
     assert sources["solution"].startswith("svm-")
 
@@ -86,7 +88,7 @@ def test_the_words_and_contexts_of_a_concept_are_chips_with_their_spaces_seen(fo
     concepts = read_theory(folder)[0].concepts
     words = [word for concept in concepts for words, _ in concept.sides for word in words]
     contexts = [text for concept in concepts for _, texts in concept.sides for text in texts]
-    assert set(words) <= set(read_theory(folder)[0].maps.words) | {visible(HOSTILE)}
+    assert set(words) <= {visible(word) for word in WORDS}
     assert not any(" " in text for text in (*words, *contexts))
     chips = page.read_text(encoding="utf-8").count('<code class="token">')
     assert chips == len(words) + len(contexts)
@@ -128,15 +130,13 @@ def test_the_prediction_at_the_model_s_loss_is_a_line_of_its_own(folder):
 def test_words_of_a_matrix_stand_in_the_order_of_its_rows(folder):
     maps = read_theory(folder)[0].maps
     # Of the limit: a word's logits are its row; the word that follows nothing is lowest anywhere.
-    limit = maps.columns[1]
-    logits = limit.classifier @ limit.embeddings.T
-    place = maps.words.index("d")
-    assert (logits[place] <= logits.min(axis=0) + 1e-6).all()
+    logits = np.frombuffer(base64.b64decode(maps.columns[1].logits), dtype=np.int8).reshape(5, 4)
+    assert (logits[maps.words.index("d")] <= logits.min(axis=0)).all()
 
 
 def test_matrices_are_bytes_whose_127_is_one():
     matrix = np.array([[1.0, -1.0], [0.5, 0.0]])
-    read = np.frombuffer(base64.b64decode(theory._bytes(matrix)), dtype=np.int8)
+    read = np.frombuffer(base64.b64decode(_bytes(matrix)), dtype=np.int8)
     assert read.tolist() == [127, -127, 64, 0]
 
 
@@ -154,6 +154,11 @@ def test_without_a_solution_the_proxy_is_called_one(folder, tmp_path):
     bare.mkdir()
     for name in ("table.safetensors", "manifest.json", "contexts.parquet"):
         (bare / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(
+        UserError, match=r"bare: has no summary\.json yet; `tightframe report .*` writes it"
+    ):
+        report(bare)
+    summarize(bare)
     found, sources = read_theory(bare)
     assert found.courses == ()
     assert found.concepts == ()
@@ -182,7 +187,7 @@ def test_a_table_that_predicts_nothing_is_refused_in_one_line(tmp_path):
     contexts = np.zeros((1, 1), dtype=np.int32)
     save_table(tmp_path / "full", ContextTable(contexts, counts, np.arange(3)))
     with pytest.raises(UserError, match="full: support: all tokens follow every context; nothing"):
-        report(tmp_path / "full")
+        summarize(tmp_path / "full")
     assert not (tmp_path / "full" / "report").exists()
 
 

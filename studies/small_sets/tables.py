@@ -17,13 +17,12 @@ from studies.small_sets.figures import (
     draw_course,
     draw_heat_maps,
 )
-from tightframe.analysis.same_loss import EXCESS, at_same_loss
-from tightframe.analysis.support_order import support_order
 from tightframe.files import whole_file
 from tightframe.ntp.model_checkpoints import load_model_checkpoints
 from tightframe.ntp.predict import Prediction, predict_geometry
 from tightframe.ntp.proxies import proxy
 from tightframe.ntp.solutions import load_solution
+from tightframe.ntp.summary import EXCESS, at_same_loss, support_order
 from tightframe.ntp.table import load_table
 from tightframe.report.canvas import save
 from tightframe.results import gather, write_csv

@@ -92,8 +92,19 @@ def report(
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a sweep or a run")
+    from tightframe.ntp.table import table_fingerprint
     from tightframe.report import report as write_report
+    from tightframe.report.inputs import check_theory, is_theory
 
+    tables = [*([path] if is_theory(path) else []), *(theory or ())]
+    for table in tables:
+        check_theory(table)
+        table_fingerprint(table)
+    if tables:
+        from tightframe.ntp.summary import summarize  # imports torch
+
+        for table in tables:
+            summarize(table)
     with warnings_said():
         page = write_report(path, out=out, theories=theory or ())
     done(f"open {page}", json, page=str(page))

@@ -25,7 +25,6 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
         The page.
     """
     from tightframe.files import check_writable
-    from tightframe.ntp.table import table_fingerprint
     from tightframe.report import inputs
     from tightframe.report.knowledge_folder import read_study
 
@@ -33,9 +32,7 @@ def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()
     check_writable(folder)
     for theory in theories:
         inputs.check_theory(theory)
-        table_fingerprint(theory)
     if inputs.is_theory(path):
-        table_fingerprint(path)
         from tightframe.report import writing  # imports torch, as do those below
 
         return writing.write_theory(path, folder)

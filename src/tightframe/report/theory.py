@@ -1,29 +1,33 @@
-"""What a text predicts and how near models have come, as small arrays: read, ordered, for the page.
+"""What a text predicts and how near models have come: read from a table's folder for the page.
 
-A table's folder (`ntp/<name>/`) holds all of it: the table, its best solution, the rows of the
-models that were compared with it, their classifiers and embeddings where they were kept, and
-concepts. Words are strangers' text: all that the page shows of them is escaped here.
+::
 
-Axes: V tokens, M distinct contexts, D embedding, r rank.
+    ntp/<name>/   summary.json  results/*.jsonl  results/<model>/*.jsonl  concepts/*/concepts.csv
+
+`tightframe.ntp.summary` makes the summary: the facts of the table, spectra, heat maps, and what is
+predicted at the losses of the models. Words are strangers' text: all that the page shows of them
+is escaped here.
 """
 
-import base64
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from tightframe.ntp.similarity import cosines_of_rows
-from tightframe.report.by_token import readable
+from tightframe.errors import UserError
+from tightframe.formats import Count, Record, read_signed
+from tightframe.report.by_token import readable, visible
+from tightframe.report.inputs import check_theory
 from tightframe.report.panels import log_ticks
+from tightframe.results import gather, read_csv
 
-MOST_TOKENS = 300  # rows of a heat map
-MOST_CONTEXTS = 600  # columns of it; larger tables have no heat maps
-MOST_MODELS = 2  # whose heat maps stand beside the prediction: the last that were made
-MOST_VALUES = 400  # singular values of a spectrum
+SUMMARY = "summary.json"
 AT_SAME_LOSS = "predicted at the same loss"  # subset of rows: of the optimum at the model's loss
+OPEN_BOX = "\N{OPEN BOX}"
+PATH = "-path"  # how the name of a run ends that is the ridge path of its table
+MOST_CONCEPTS = 12
 
 
 class Curve(NamedTuple):
@@ -172,35 +176,57 @@ class Course:
         return found if len(self.panel.curves) > 1 else ()
 
 
-class Geometry(NamedTuple):
-    """A model or a prediction: logits are `classifier @ embeddings.T`."""
+class MapColumn(Record):
+    """Heat maps of a model or of a prediction, as signed bytes in base 64, 127 being 1."""
 
     title: str
-    classifier: Float[np.ndarray, "V D"]
-    embeddings: Float[np.ndarray, "M D"]
+    contexts: str  # cosines of contexts, row by row
+    words: str  # cosines of words
+    logits: str  # logits over their largest, a row per word
 
 
-@dataclasses.dataclass(frozen=True)
-class Maps:
-    """Cosines of contexts, cosines of words and logits, of each geometry, clusters together.
-
-    Attributes:
-        words: Of the rows, in the order shown; escaped.
-        contexts: Of the columns, in the order shown; escaped.
-        columns: A geometry each, in this order.
-    """
+class Maps(Record):
+    """Heat maps of each geometry, and the words of their rows and columns, in the order shown."""
 
     words: tuple[str, ...]
     contexts: tuple[str, ...]
-    columns: tuple[Geometry, ...]
+    columns: tuple[MapColumn, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Spectrum:
-    """Singular values, largest first."""
+class Predicted(Record):
+    """A measure of the ridge solution whose loss is that of a model."""
 
-    label: str
-    values: tuple[float, ...]
+    run: str
+    step: Count
+    metric: str
+    value: float
+
+
+class SupportSizes(Record):
+    """Numbers of words that follow a context."""
+
+    mean: float
+    min: Count
+    max: Count
+
+
+class Summary(Record):
+    """What `tightframe.ntp.summary` says of a table."""
+
+    table: str
+    source: dict[str, Any]
+    solution: str | None
+    kind: str
+    rank: Count
+    contexts: Count
+    pairs: Count
+    words: Count
+    entropy: float
+    support: SupportSizes
+    spectra: dict[str, tuple[float, ...]]
+    predicted: tuple[Predicted, ...]
+    maps: Maps | None
+    fingerprint: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +245,7 @@ class Theory:
     name: str
     facts: tuple[tuple[str, str, str], ...]  # name, value, what is said beside it
     kind: str  # what the prediction is worth: "exact", "certified (gap 1e-05)", "proxy"
-    spectra: tuple[Spectrum, ...] = ()
+    spectra: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     courses: tuple[Course, ...] = ()
     maps: Maps | None = None
     concepts: tuple[Concept, ...] = ()
@@ -266,7 +292,7 @@ def courses(rows: pd.DataFrame) -> tuple[Course, ...]:
 
 
 def payload(theory: Theory) -> dict[str, Any]:
-    """What the script draws, as plain JSON-able values; matrices as bytes in base 64."""
+    """Return what the script draws, as plain JSON-able values; matrices as bytes in base 64."""
     models = {name: place for place, name in enumerate(theory.models)}
     return {
         "courses": [
@@ -288,30 +314,99 @@ def payload(theory: Theory) -> dict[str, Any]:
             for course in theory.courses
         ],
         "spectra": [
-            {"label": one.label, "y": [float(f"{value:.5g}") for value in one.values[:MOST_VALUES]]}
-            for one in theory.spectra
+            {"label": label, "y": [float(f"{value:.5g}") for value in values]}
+            for label, values in theory.spectra.items()
         ],
         "maps": None if theory.maps is None else _maps(theory.maps),
     }
 
 
+def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
+    """Return what is known of a table, and what that was made from."""
+    check_theory(path)
+    again = f"`tightframe report {path}` writes it"
+    if not (path / SUMMARY).exists():
+        raise UserError(f"{path}: has no {SUMMARY} yet; {again}")
+    summary: Summary = read_signed(path / SUMMARY, Summary, remedy=again)
+    rows = _rows(path, summary)
+    theory = Theory(
+        path.resolve().name,
+        _facts(summary),
+        summary.kind,
+        summary.spectra,
+        courses(rows) if len(rows) else (),
+        summary.maps,
+        _concepts(path / "concepts"),
+    )
+    sources = {
+        "solution": summary.solution or "none; `tightframe ntp solve` makes one",
+        **{name: value for name, value in summary.source.items() if not isinstance(value, dict)},
+    }
+    return theory, sources
+
+
+def _facts(summary: Summary) -> tuple[tuple[str, str, str], ...]:
+    sizes = summary.support
+    return (
+        ("Contexts", f"{summary.contexts:,}", f"distinct, of {summary.pairs:,} pairs"),
+        ("Words", f"{summary.words:,}", "that may follow"),
+        (
+            "Entropy floor",
+            f"{summary.entropy:.3f}",
+            "nats per pair, of the counted text; no model of it can lose less",
+        ),
+        (
+            "Support",
+            f"{sizes.mean:.1f}",
+            f"words follow a context on average, {sizes.min} to {sizes.max:,}",
+        ),
+        ("Rank", f"{summary.rank:,}", "dimensions of the predicted geometry"),
+    )
+
+
+def _rows(path: Path, summary: Summary) -> pd.DataFrame:
+    """Return the rows of all models, and those predicted at their losses as another subset."""
+    files = [*(path / "results").glob("*.jsonl"), *(path / "results").glob("*/*.jsonl")]
+    if not files:
+        return pd.DataFrame()
+    rows = gather(sorted(files))
+    models = rows[~rows["run"].str.endswith(PATH)]
+    baselines = {one.metric for panel in PANELS for one in panel.curves if one.look == "baseline"}
+    predicted = pd.DataFrame(
+        [dict(one) for one in summary.predicted if one.metric not in baselines]
+    ).assign(subset=AT_SAME_LOSS)
+    return pd.concat([models, predicted], ignore_index=True) if len(predicted) else models
+
+
 def _maps(maps: Maps) -> dict[str, Any]:
-    columns = []
-    for one in maps.columns:
-        classifier = one.classifier - one.classifier.mean(axis=0)  # changes no probability
-        logits = classifier @ one.embeddings.T
-        columns.append(
-            {
-                "title": readable(one.title),
-                "contexts": _bytes(cosines_of_rows(one.embeddings)),
-                "words": _bytes(cosines_of_rows(classifier)),
-                "logits": _bytes(logits / max(float(np.abs(logits).max()), 1e-300)),
-            }
-        )
-    return {"words": maps.words, "contexts": maps.contexts, "columns": columns}
+    return {
+        "words": [readable(word) for word in maps.words],
+        # Spaces between its words are no part of a token.
+        "contexts": [readable(text).replace(OPEN_BOX, " ") for text in maps.contexts],
+        "columns": [dict(one) | {"title": readable(one.title)} for one in maps.columns],
+    }
 
 
-def _bytes(matrix: Float[np.ndarray, "A B"]) -> str:
-    """Numbers in [-1, 1] as signed bytes, 127 being 1, row by row."""
-    whole = np.rint(127 * matrix.clip(-1, 1)).astype(np.int8)
-    return base64.b64encode(whole.tobytes()).decode()
+def _concepts(folder: Path) -> tuple[Concept, ...]:
+    """Return the concepts of the newest table of them."""
+    files = folder.glob("*/concepts.csv")
+    newest = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
+    if newest is None:
+        return ()
+    try:
+        sides = read_csv(newest, keep_default_na=False)
+        found = [
+            Concept(int(str(number)), float(lines["singular_value"].iloc[0]), _sides(lines))
+            for number, lines in sides.groupby("concept", sort=True)
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{newest}: not a table of concepts, or damaged; remove it") from None
+    return tuple(found[:MOST_CONCEPTS])
+
+
+def _sides(lines: pd.DataFrame) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    def listed(what: str, side: str) -> tuple[str, ...]:
+        of_side = lines[(lines["what"] == what) & (lines["side"] == side)].sort_values("rank")
+        return tuple(visible(str(text)) for text in of_side["text"])
+
+    return tuple((listed("token", side), listed("context", side)) for side in "+-")

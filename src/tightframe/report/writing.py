@@ -22,7 +22,7 @@ from tightframe.report import (
 )
 from tightframe.report.inputs import STUDY, Measured
 from tightframe.report.knowledge_folder import Study
-from tightframe.report.theory_folder import read_theory
+from tightframe.report.theory import read_theory
 from tightframe.results import gather, read_rows, write_csv
 
 
