@@ -28,12 +28,12 @@ from rich.table import Table
 from training import BATCH, CONTEXT, VOCABULARY, machine, machine_slug, quieten, write_tokens
 from transformers import GPTNeoForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.files import write_text
 from tightframe.geometry.callback import CollapseCallback
-from tightframe.lm.hub import export_gpt_neo
-from tightframe.lm.loop import TrainSettings, train
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.load import export_gpt_neo
+from tightframe.lm.options import TransformerConfig
+from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer
 
 TARGET = 0.02  # of the time of the steps

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from tightframe.corpus.blocks import ShardWriter
 from tightframe.corpus.manifest import write_manifest
-from tightframe.corpus.tokens import ShardWriter, TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.files import sha256
 from tightframe.geometry import argmax_tiles, stream
 from tightframe.geometry.decisions import Decisions, decide
@@ -21,8 +22,8 @@ from tightframe.geometry.measures import DEFAULT, MEASURES, metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairwise import OfPairs
 from tightframe.lm.hardware import exact_float32
-from tightframe.lm.objectives import next_token
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.interface import next_token
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
 BATCH = 4096  # positions given to the accumulators at once

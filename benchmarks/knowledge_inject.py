@@ -34,8 +34,7 @@ from tightframe.knowledge.injection import InjectSettings
 from tightframe.knowledge.lessons import Stream
 from tightframe.knowledge.starts import start
 from tightframe.lm import hardware
-from tightframe.lm.interface import IGNORE, Batch
-from tightframe.lm.objectives import collate
+from tightframe.lm.interface import IGNORE, Batch, collate
 from tightframe.lm.optimizer import AdamW
 
 RATE = 1e-3

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from tightframe.corpus import tokenizer
-from tightframe.corpus.blocks import Packed
+from tightframe.corpus.blocks import Packed, ShardWriter
 from tightframe.corpus.manifest import write_manifest
+from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.stories import END, Grammar
-from tightframe.corpus.tokens import ShardWriter, TokenShards
 from tightframe.files import sha256, whole_folder
 from tightframe.ntp.counting import context_table
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from tightframe.lm import attention, loss
 from tightframe.lm.hardware import exact_float32
 from tightframe.lm.loss import cross_entropy
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
 VOCABULARY, CONTEXT, ROWS = 4096, 256, 16

@@ -39,14 +39,14 @@ from transformers import (
     TrainingArguments,
 )
 
+from tightframe.corpus.blocks import ShardWriter
 from tightframe.corpus.manifest import write_manifest
-from tightframe.corpus.tokens import ShardWriter, TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.files import sha256, write_text
-from tightframe.lm.hub import export_gpt_neo, import_gpt_neo
-from tightframe.lm.loop import TrainSettings, train
+from tightframe.lm.load import export_gpt_neo, import_gpt_neo
 from tightframe.lm.loss import evaluate
-from tightframe.lm.schedule import Schedule
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import Schedule, TransformerConfig
+from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, load_checkpoint
 
 VOCABULARY, CONTEXT, BATCH = 4096, 256, 16

@@ -5,7 +5,7 @@ from tightframe.knowledge.facts import Fact, Question, fact_id
 from tightframe.knowledge.networks import Network
 from tightframe.knowledge.starts import texts_in_use
 from tightframe.knowledge.word_pieces import Coder
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 
 FIRST = ("Ada", "Boro", "Cyra", "Dario", "Elva", "Fritz", "Gita")
 LAST = ("Quill", "Lane", "Moss", "Fenn", "Stone")

@@ -9,7 +9,7 @@ from torch import nn
 from tightframe.knowledge import decoding
 from tightframe.knowledge.facts import MASK
 from tightframe.lm.interface import Batch
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
 PAD, BOS, EOS, MASKED, SEP, SLOT = range(6)

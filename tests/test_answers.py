@@ -5,7 +5,7 @@ import pytest
 from tightframe import cli
 from tightframe.geometry.answers import answers
 from tightframe.geometry.asked import Asked
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tiny_runs import PLAINLY, measure_run
 from tiny_tokens import write_tokens

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from tightframe.errors import UserError
-from tightframe.lm.hub import load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch, LanguageModel
+from tightframe.lm.load import load_model, random_twin
 from tiny_models import ARCHITECTURES, POSITIONS, V, ids, save
 
 pytestmark = pytest.mark.parametrize("name", ARCHITECTURES)

@@ -11,10 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tightframe import cli
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.geometry.moments import ClassMoments
 from tightframe.lm.gpt_neo import export_gpt_neo
-from tightframe.lm.hub import load_model
+from tightframe.lm.load import load_model
 
 SMALL = [f"--set={pair}" for pair in ("width=8", "depth=1", "heads=2", "epochs=1", "threads=1")]
 

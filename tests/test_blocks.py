@@ -5,8 +5,7 @@ import pytest
 
 from reference import blocks as reference
 from tightframe.corpus import blocks
-from tightframe.corpus.blocks import Packed, Published, Whole
-from tightframe.corpus.tokens import ShardWriter
+from tightframe.corpus.blocks import Packed, Published, ShardWriter, Whole
 from tightframe.errors import UserError
 
 END = 0

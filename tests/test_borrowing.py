@@ -7,9 +7,10 @@ import transformers
 from torch import nn
 
 from tightframe.errors import UserError
-from tightframe.lm.hub import behind_interface, left_as_found, unwrapped
+from tightframe.lm.frozen import left_as_found, unwrapped
 from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.load import behind_interface
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
 

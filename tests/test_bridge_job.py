@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from studies.bridge import run as bridge
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm.loop import train
-from tightframe.lm.runs import TrainSettings
+from tightframe.lm.options import TrainSettings
+from tightframe.lm.training import train
 from tightframe.ntp.table import PAD
 from tiny_tokens import write_tokens
 

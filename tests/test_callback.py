@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from tightframe import cli
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import stream
 from tightframe.geometry.callback import CollapseCallback
@@ -18,9 +18,9 @@ from tightframe.geometry.decisions import decide
 from tightframe.geometry.measures import DEFAULT, choose, metrics
 from tightframe.geometry.probe import OVERHEAD, Probe
 from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.loop import TrainSettings, train
-from tightframe.lm.objectives import next_token
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.interface import next_token
+from tightframe.lm.options import TransformerConfig
+from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, load_checkpoint
 from tightframe.results import gather, read_rows
 from tiny_runs import tiny_settings
@@ -115,8 +115,8 @@ def test_its_time_is_not_the_training_s(tiny, monkeypatch):
         nonlocal now
         now += 1.0
 
-    monkeypatch.setattr("tightframe.lm.loop.time.perf_counter", lambda: now)
-    monkeypatch.setattr("tightframe.lm.loop.next_token", one_batch)
+    monkeypatch.setattr("tightframe.lm.training.time.perf_counter", lambda: now)
+    monkeypatch.setattr("tightframe.lm.training.next_token", one_batch)
     run = train(tiny, step_hooks=[slow])
     # Records at steps 2, 4, 6, 8 and 9, an eighth of a second each.
     seconds = [record["seconds"] for record in run.log if record["kind"] == "train"]

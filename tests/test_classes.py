@@ -10,9 +10,10 @@ import torch
 
 from reference.geometry import naive_classes
 from tightframe import cli
-from tightframe.corpus.build import build
-from tightframe.corpus.tokenizer import token_names, train_bpe, word_level
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
+from tightframe.corpus.shared_vocabulary import token_names
+from tightframe.corpus.tokenization import build
+from tightframe.corpus.tokenizer import train_bpe, word_level
 from tightframe.errors import UserError
 from tightframe.geometry import metrics
 from tightframe.geometry.classes import by_token, class_table, measure_classes, readable
@@ -21,7 +22,7 @@ from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Choices
 from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.geometry.words import known_words, words
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
 TEXT = [

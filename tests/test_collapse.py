@@ -6,19 +6,19 @@ import math
 import pytest
 import torch
 
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import MEASURES, metrics
 from tightframe.geometry.decisions import decide
 from tightframe.geometry.measures import DEFAULT
 from tightframe.geometry.stream import measure
 from tightframe.geometry.subject import model_facts
-from tightframe.lm.hub import load_model
 from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.loop import TrainSettings, train
+from tightframe.lm.load import load_model
 from tightframe.lm.loss import evaluate
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.runs import Run
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer
 from tightframe.results import gather, read_rows
 from tightframe.settings import read_toml, write_toml

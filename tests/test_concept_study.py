@@ -8,7 +8,7 @@ import torch
 
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer, save_checkpoint
 from tightframe.ntp.checks import Asked
 from tightframe.ntp.concept_study import readable, study_concepts

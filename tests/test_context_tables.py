@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from reference import contexts as reference
 from reference.stories import next_token_distributions
 from test_counting import as_dict, draw_documents
-from tightframe.corpus.rules import parse
+from tightframe.corpus.grammar import parse
 from tightframe.corpus.stories import END, Grammar
 from tightframe.errors import UserError
 from tightframe.formats import write_listed, write_signed

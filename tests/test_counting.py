@@ -5,9 +5,9 @@ import pytest
 
 from reference import contexts as reference
 from tightframe.corpus import tokenizer
-from tightframe.corpus.blocks import Packed, Whole
+from tightframe.corpus.blocks import Packed, ShardWriter, Whole
 from tightframe.corpus.manifest import write_manifest
-from tightframe.corpus.tokens import ShardWriter, TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.ntp import context_table, pairs

@@ -6,7 +6,7 @@ import torch
 import tiny_models
 from tightframe.errors import UserError
 from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tightframe.ntp.embeddings import collect
 from tightframe.ntp.table import PAD, ContextTable

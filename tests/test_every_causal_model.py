@@ -14,9 +14,9 @@ from transformers.utils import is_timm_available
 
 from tightframe.errors import UserError
 from tightframe.lm.folders import check_described, depth_of, positions_of
-from tightframe.lm.hub import load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch
+from tightframe.lm.load import load_model, random_twin
 from tiny_configs import POSITIONS, tiny_config
 from tiny_models import enlarged, ids
 

@@ -7,7 +7,7 @@ from studies.recall_geometry.variants import answer_variants
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import Span
 from tightframe.knowledge.exchanges import Lesson, Prompt
-from tightframe.lm.objectives import collate
+from tightframe.lm.interface import collate
 
 ARMS = ("clm_sp", "bilm_sp", "bilm_mlm", "bilm_ed")
 

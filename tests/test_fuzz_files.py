@@ -17,12 +17,13 @@ import safetensors.numpy
 
 from test_solutions import small_table
 from tightframe import cli
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import ClassMoments
-from tightframe.lm.hub import load_model
-from tightframe.lm.runs import Run, TrainSettings
+from tightframe.lm.load import load_model
+from tightframe.lm.options import TrainSettings
+from tightframe.lm.runs import Run
 from tightframe.ntp import load_table, save_table
 from tightframe.ntp.model_checkpoints import (
     ModelCheckpoint,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference import groups as reference
-from tightframe.corpus.groups import even_cuts
+from tightframe.corpus.shards import even_cuts
 
 
 def test_equal_items_are_shared_out_equally():

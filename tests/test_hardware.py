@@ -5,7 +5,7 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.lm import hardware
-from tightframe.lm.runs import TrainSettings
+from tightframe.lm.options import TrainSettings
 
 SETTINGS = TrainSettings(tokens="tokens/x", out="runs/x")
 

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 
 from tightframe.errors import UserError
 from tightframe.lm.folders import check_model, with_tokenizer
-from tightframe.lm.hub import export_gpt_neo, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.load import export_gpt_neo, load_model, random_twin
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer, save_checkpoint
 from tiny_models import SIZES, V, enlarged, ids, model_of, save
 

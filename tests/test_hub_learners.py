@@ -16,8 +16,7 @@ from tightframe.knowledge.exchanges import Lesson, Prompt, Said
 from tightframe.knowledge.facts import MASK
 from tightframe.knowledge.hub_learners import LoRA, load_hub_learner
 from tightframe.knowledge.learners import Learner
-from tightframe.lm.interface import IGNORE
-from tightframe.lm.objectives import collate
+from tightframe.lm.interface import IGNORE, collate
 
 OBJECTIVES = {"causal": ("ntp", "sp", "qa"), "seq2seq": ("sp",), "masked": ("mlm",)}
 MAIN = [(name, OBJECTIVES[KINDS[name][1]][-2:][0]) for name in KINDS]  # sp, or mlm

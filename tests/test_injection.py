@@ -20,7 +20,7 @@ from tightframe.knowledge.injection import (
     load_learner,
 )
 from tightframe.knowledge.networks import Network
-from tightframe.lm.loop import TrainSettings, train
+from tightframe.lm.training import TrainSettings, train
 from tiny_runs import killed_at_write
 
 

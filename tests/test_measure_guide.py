@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tightframe import cli
-from tightframe.corpus.build import build
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
+from tightframe.corpus.tokenization import build
 from tightframe.lm.gpt_neo import export_gpt_neo
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide" / "measure.md"

@@ -12,14 +12,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 import tokenizer_folders
 from reference import blocks as reference
 from tightframe import files
-from tightframe.corpus import build as building
-from tightframe.corpus import hub, readers
+from tightframe.corpus import hub, readers, tokenization
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.model_tokenizer import load_tokenizer
-from tightframe.corpus.model_tokens import text_tokens
+from tightframe.corpus.shards import SPLITS
 from tightframe.corpus.sources import open_source
 from tightframe.corpus.splits import made
-from tightframe.corpus.tokens import SPLITS
+from tightframe.corpus.tokenization import text_tokens
 from tightframe.errors import UserError
 
 NAMES = ["Anna", "Tim", "Zoë", "the dog", "a 猫"]
@@ -176,7 +175,7 @@ def test_documents_of_blocks_with_a_bos_begin_where_they_begin(tokens_of):
 def test_a_second_call_opens_what_the_first_one_made(tokens_of, text, monkeypatch):
     shards = tokens_of()
     assert shards.path.name.startswith("two-tales-")
-    monkeypatch.setattr("tightframe.corpus.model_tokens.build", None)
+    monkeypatch.setattr("tightframe.corpus.tokenization.build", None)
     assert tokens_of().fingerprint == shards.fingerprint
     # The content counts: neither the name nor the age of a file.
     moved = text.rename(text.with_name("other name.txt"))
@@ -242,9 +241,9 @@ def test_processes_that_ask_at_once_wait_for_the_one_that_makes_it(tokens_of, mo
 
     def counted(*arguments, **options):
         builds.append(1)
-        return building.build(*arguments, **options)
+        return tokenization.build(*arguments, **options)
 
-    monkeypatch.setattr("tightframe.corpus.model_tokens.build", counted)
+    monkeypatch.setattr("tightframe.corpus.tokenization.build", counted)
     # Locks are of open files, so threads wait for each other as processes do.
     threads = [threading.Thread(target=lambda: made_here.append(tokens_of())) for _ in range(3)]
     for thread in threads:

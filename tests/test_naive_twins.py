@@ -11,7 +11,7 @@ import torch
 
 from reference.geometry import naive_measures
 from tightframe import cli
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.geometry.measures import DEFAULT
 from tightframe.results import read_rows
 from tiny_runs import PLAINLY

@@ -10,9 +10,8 @@ from tightframe.knowledge.learners import EmbeddingLearner
 from tightframe.knowledge.networks import Network, with_special_tokens
 from tightframe.knowledge.word_pieces import Coder
 from tightframe.lm.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from tightframe.lm.interface import IGNORE, LanguageModel
-from tightframe.lm.objectives import collate
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.interface import IGNORE, LanguageModel, collate
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
 CODER = Coder.train([fact.fact for fact in example_facts()], 300)

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer, models, processors
 import tiny_models
 from tightframe import cli
 from tightframe.corpus.manifest import write_manifest
+from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.tokenizer import save
-from tightframe.corpus.tokens import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.lm.loop import TrainSettings, train
+from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import load_checkpoint
 from tightframe.ntp import study
 from tightframe.ntp.catalogue import MEASURES

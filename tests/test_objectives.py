@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from tightframe.lm.interface import IGNORE
-from tightframe.lm.objectives import (
+from tightframe.lm.interface import (
+    IGNORE,
     Example,
     collate,
     continued,

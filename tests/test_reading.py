@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.lm.interface import IGNORE

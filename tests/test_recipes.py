@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from tightframe.errors import UserError
-from tightframe.lm.runs import TrainSettings
+from tightframe.lm.options import TrainSettings
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 

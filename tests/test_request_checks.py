@@ -14,7 +14,7 @@ from tightframe.errors import UserError
 from tightframe.files import check_writable
 from tightframe.geometry.checks import layer_names, measure_names
 from tightframe.geometry.measures import MEASURES
-from tightframe.lm.loop import train
+from tightframe.lm.training import train
 from tightframe.ntp.counting import context_table
 from tightframe.ntp.table import save_table
 from tightframe.results import Header, Row, write_rows

@@ -11,15 +11,15 @@ import time
 
 import pytest
 
-from tightframe.lm.loop import TrainSettings, train
 from tightframe.lm.runs import Run
+from tightframe.lm.training import TrainSettings, train
 from tightframe.settings import as_dict
 from tiny_runs import Killed, killed_at, killed_at_write
 from tiny_tokens import write_tokens
 
 COMMAND = """
 import json, sys
-from tightframe.lm.loop import TrainSettings, train
+from tightframe.lm.training import TrainSettings, train
 train(TrainSettings(**json.loads(sys.argv[1])))
 """
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tightframe.corpus.rules import parse
+from tightframe.corpus.grammar import parse
 
 SMALL = """
 == children ==

@@ -6,8 +6,7 @@ import pytest
 
 from tightframe.errors import UserError
 from tightframe.knowledge.injection_runs import InjectSettings
-from tightframe.lm.runs import TrainSettings
-from tightframe.lm.schedule import Schedule, warmup_steps
+from tightframe.lm.options import Schedule, TrainSettings, warmup_steps
 
 
 def schedule(n_rows=100, batch=10, epochs=2.0, **values):

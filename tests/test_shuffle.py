@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.shuffle import Shuffle, ShuffledLabels
-from tightframe.corpus.tokens import TokenShards
-from tightframe.lm.interface import IGNORE
-from tightframe.lm.objectives import next_token
+from tightframe.lm.interface import IGNORE, next_token
 from tiny_tokens import write_tokens
 
 

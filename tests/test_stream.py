@@ -3,14 +3,14 @@ import pytest
 import torch
 
 from reference.moments import naive_choices, naive_moments
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry.decisions import decide
 from tightframe.geometry.stream import NEXT, LabelSpec, measure
-from tightframe.lm.hub import load_model
+from tightframe.lm.interface import next_token
+from tightframe.lm.load import load_model
 from tightframe.lm.loss import evaluate
-from tightframe.lm.objectives import next_token
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tiny_tokens import write_tokens
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tightframe.corpus.build import build
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
+from tightframe.corpus.tokenization import build
 from tightframe.errors import UserError
 from tightframe.geometry import shared, study
 from tightframe.geometry.answers import answers
@@ -20,8 +20,8 @@ from tightframe.geometry.shared import SharedClasses
 from tightframe.geometry.stream import LabelSpec
 from tightframe.geometry.subject import Subject
 from tightframe.lm.interface import PRENORM
-from tightframe.lm.loop import train
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tightframe.results import Row, gather, read_rows
 from tiny_runs import measure_run, tiny_settings

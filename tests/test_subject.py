@@ -6,14 +6,14 @@ import shutil
 import pytest
 
 from tightframe import cli
-from tightframe.corpus.build import build
+from tightframe.corpus.tokenization import build
 from tightframe.corpus.tokenizer import train_bpe
 from tightframe.errors import UserError
 from tightframe.geometry.classes import measure_classes
 from tightframe.geometry.subject import Subject, Text
 from tightframe.lm.gpt_neo import export_gpt_neo
-from tightframe.lm.loop import train
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tiny_runs import tiny_settings
 

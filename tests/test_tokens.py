@@ -8,8 +8,9 @@ import torch
 from reference import blocks as reference
 from reference import groups as reference_groups
 from tightframe.corpus import tokenizer as tokenizers
+from tightframe.corpus.blocks import ShardWriter
 from tightframe.corpus.manifest import write_manifest
-from tightframe.corpus.tokens import ShardWriter, Split, TokenShards
+from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
 
@@ -98,7 +99,7 @@ def test_counts_of_the_manifest_are_those_of_the_rows(folder, lines):
 
 @pytest.mark.parametrize("chunk", [1, 3 * BLOCK, 2**20])
 def test_label_counts_are_those_of_plain_loops(folder, lines, chunk, monkeypatch):
-    monkeypatch.setattr("tightframe.corpus.tokens._CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("tightframe.corpus.shards._CHUNK_TOKENS", chunk)
     split = TokenShards.open(folder).split("train")
     counts = split.label_counts()
     assert counts.tolist() == reference.label_counts(lines["train"], len(WORDS))

@@ -12,7 +12,7 @@ from studies.latent_factors.factors import (
     spread_steps,
 )
 from studies.latent_factors.tracking import GramTracker, language_model_reader
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
 FACTORS = one_hot_factors(factor_combinations((3, 4)))

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from reference.training import naive_train
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm.loop import TrainSettings, train
 from tightframe.lm.loss import evaluate
-from tightframe.lm.schedule import Schedule
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import Schedule, TransformerConfig
+from tightframe.lm.training import TrainSettings, train
 from tightframe.lm.transformer import Transformer, load_checkpoint
 from tightframe.settings import read_toml, resolve
 from tiny_runs import tiny_settings

@@ -9,12 +9,8 @@ from reference.transformer import naive_embed
 from tightframe.errors import UserError
 from tightframe.lm import attention
 from tightframe.lm.interface import IGNORE, PRENORM, Batch, LanguageModel
-from tightframe.lm.sizes import TransformerConfig
-from tightframe.lm.transformer import (
-    Transformer,
-    load_checkpoint,
-    save_checkpoint,
-)
+from tightframe.lm.options import TransformerConfig
+from tightframe.lm.transformer import Transformer, load_checkpoint, save_checkpoint
 
 TINY = TransformerConfig(vocab_size=30, width=8, depth=4, heads=2, positions=20, window=4)
 

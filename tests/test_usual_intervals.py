@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.geometry import measure_run, passes, states
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, balanced_halves, usual_min_count
 from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.geometry.study import measure_part
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tightframe.results import read_rows
 from tiny_tokens import write_tokens

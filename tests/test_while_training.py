@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from tightframe import cli
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.report import figures
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide" / "while-training.md"

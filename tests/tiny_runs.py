@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tightframe import files
 from tightframe.geometry import study
-from tightframe.lm.loop import TrainSettings
+from tightframe.lm.training import TrainSettings
 
 # Every class and position and no intervals, whatever the default would be.
 measure_run = functools.partial(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tightframe.corpus.blocks import ShardWriter
 from tightframe.corpus.manifest import write_manifest
-from tightframe.corpus.tokens import ShardWriter
 from tightframe.files import sha256
 
 

@@ -7,9 +7,9 @@ import importlib
 from typing import Any
 
 _PUBLIC: dict[str, str] = {
-    "TokenShards": "tightframe.corpus.tokens",
+    "TokenShards": "tightframe.corpus.shards",
     "Transformer": "tightframe.lm.transformer",
-    "load_model": "tightframe.lm.hub",
+    "load_model": "tightframe.lm.load",
     "ClassMoments": "tightframe.geometry.moments",
     "Decisions": "tightframe.geometry.decisions",
     "measure": "tightframe.geometry.stream",

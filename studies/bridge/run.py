@@ -23,7 +23,7 @@ from studies.bridge import agreement
 from studies.bridge import figure as drawing
 from studies.bridge import models as bridges
 from studies.bridge.models import Ideal
-from tightframe.corpus.tokens import Split, TokenShards
+from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import states
 from tightframe.geometry.moments import ClassMoments

@@ -16,9 +16,8 @@ from tightframe.errors import UserError
 from tightframe.knowledge.clozes import MAX_SPAN, Span
 from tightframe.knowledge.exchanges import Lesson, Prompt
 from tightframe.knowledge.learners import EmbeddingLearner
-from tightframe.lm.hub import left_as_found
-from tightframe.lm.interface import IGNORE, LanguageModel
-from tightframe.lm.objectives import Example, collate
+from tightframe.lm.frozen import left_as_found
+from tightframe.lm.interface import IGNORE, Example, LanguageModel, collate
 
 BATCH = 64  # rows at once; memory only
 

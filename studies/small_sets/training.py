@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tightframe.lm.optimizer import AdamW
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tightframe.ntp.model_checkpoints import ModelCheckpoint
 from tightframe.ntp.table import PAD, ContextTable

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tightframe.corpus.rules import Article, Choice, Draw, Rules, Word
+from tightframe.corpus.grammar import Article, Choice, Draw, Rules, Word
 
 END = "<|endoftext|>"
 

@@ -13,15 +13,14 @@ import dataclasses
 import numpy as np
 import torch
 
-from tightframe.corpus.build import build
-from tightframe.corpus.groups import Groups, even_cuts
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import Groups, TokenShards, even_cuts
+from tightframe.corpus.tokenization import build
 from tightframe.geometry.measures import metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.stream import Stream
-from tightframe.lm.hub import load_model
 from tightframe.lm.interface import IGNORE
-from tightframe.lm.loop import TrainSettings, train
+from tightframe.lm.load import load_model
+from tightframe.lm.training import TrainSettings, train
 
 MANY = 2**50  # samples of a class at which nothing is left to debias
 

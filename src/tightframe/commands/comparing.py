@@ -73,8 +73,7 @@ def compare(
         Print one JSON object on standard output.
     """
     from tightframe.lm.folders import check_described, check_model
-    from tightframe.lm.runs import Run
-    from tightframe.lm.sizes import check_device
+    from tightframe.lm.runs import Run, check_device
     from tightframe.ntp.table import table_fingerprint
 
     if batch_tokens < 1:
@@ -88,7 +87,7 @@ def compare(
     else:
         check_described(model, trust_remote_code=trust_remote_code)
     check_writable(out or table)
-    from tightframe.lm.hardware import device_named  # imports torch
+    from tightframe.lm.hardware import device_named
     from tightframe.ntp.study import compare_run, rows_at
 
     with bar() as progress:

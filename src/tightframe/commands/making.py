@@ -93,7 +93,7 @@ def build(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.corpus.requested import check_request, layout_of
+    from tightframe.corpus.options import check_request, layout_of
     from tightframe.corpus.sources import STORIES, check_source
 
     generated = source == STORIES
@@ -116,7 +116,7 @@ def build(
         check_source(validation, field=field)
     check_new(out)
     check_writable(out.parent)
-    from tightframe.corpus.build import build as build_shards  # imports torch
+    from tightframe.corpus.tokenization import build as build_shards
 
     with bar() as progress:
         built = build_shards(
@@ -182,8 +182,8 @@ def train(
         Print one JSON object on standard output.
     """
     from tightframe.geometry import checks
-    from tightframe.lm.runs import TrainSettings
-    from tightframe.lm.sizes import check_training
+    from tightframe.lm.options import TrainSettings
+    from tightframe.lm.runs import check_training
     from tightframe.settings import overrides, read_toml, resolve
 
     if config is not None and "=" in config.name and not config.exists():
@@ -193,7 +193,7 @@ def train(
     values = (read_toml(config) if config else {}) | overrides(set_ or [])
     settings = resolve(TrainSettings, values, source=str(config or "--set"))
     check_training(settings)
-    from tightframe.lm.loop import train as train_model  # imports torch
+    from tightframe.lm.training import train as train_model
 
     step_hooks = []
     if measure_every:

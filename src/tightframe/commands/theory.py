@@ -76,7 +76,7 @@ def table(
         check_counting(length, min_count, min_context, max_contexts, sample_seed, max_length)
     except ValueError as error:  # their names are those of the arguments
         raise UserError(f"{error}; see `tightframe ntp table --help`") from None
-    from tightframe.corpus.tokens import TokenShards  # imports torch
+    from tightframe.corpus.shards import TokenShards
     from tightframe.ntp.counting import context_table
 
     shards = TokenShards.open(tokens)
@@ -142,7 +142,7 @@ def solve(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.lm.sizes import check_device
+    from tightframe.lm.runs import check_device
     from tightframe.ntp.checks import check_solving
     from tightframe.ntp.table import load_table, table_fingerprint
 

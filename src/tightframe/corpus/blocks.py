@@ -18,19 +18,80 @@ split's entry of the manifest (`finish`).
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
-from tightframe.corpus.tokens import ShardWriter
 from tightframe.errors import UserError
+from tightframe.formats import write_listed
 
+SHARD_TOKENS = 2**24  # 64 MiB of int32
 GROUP = 1_000  # documents that the published chunking concatenates
 OPEN_BLOCKS = 64  # blocks of `whole` that wait for a document which still fits
 _CHUNK_TOKENS = 2**20  # written at once; memory only, never the result
 
 Ids = Int32[np.ndarray, " n"]
+
+
+class ShardWriter:
+    """Writes the blocks of one split into numbered shards, holding at most one in memory."""
+
+    def __init__(
+        self, folder: Path, split: str, block: int, *, shard_tokens: int = SHARD_TOKENS
+    ) -> None:
+        self.split = split
+        self.block = block
+        self.n_blocks = self.n_documents = self.n_tokens = self.n_labels = 0
+        self._folder = folder
+        self._blocks_per_shard = max(1, shard_tokens // block)
+        self._shards: list[dict[str, Any]] = []
+        self._pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._n_pending = 0
+
+    def write(
+        self,
+        tokens: Int32[np.ndarray, "N T"],
+        lengths: Int32[np.ndarray, " N"],
+        documents: Int64[np.ndarray, " starts"],
+    ) -> None:
+        """Add blocks; `documents` are flat offsets within them, in increasing order."""
+        while len(tokens):
+            n = min(len(tokens), self._blocks_per_shard - self._n_pending)
+            here = int(np.searchsorted(documents, n * self.block))
+            shift = self._n_pending * self.block
+            self._pending.append((tokens[:n], lengths[:n], documents[:here] + shift))
+            self._n_pending += n
+            if self._n_pending == self._blocks_per_shard:
+                self._write_shard()
+            tokens, lengths = tokens[n:], lengths[n:]
+            documents = documents[here:] - n * self.block
+
+    def close(self, *, n_bytes: int) -> dict[str, Any]:
+        """Write what is left; the split's entry of the manifest."""
+        if self._n_pending:
+            self._write_shard()
+        return {
+            "documents": self.n_documents,
+            "tokens": self.n_tokens,
+            "labels": self.n_labels,
+            "bytes": n_bytes,
+            "blocks": self.n_blocks,
+            "shards": self._shards,
+        }
+
+    def _write_shard(self) -> None:
+        tokens, lengths, documents = map(np.concatenate, zip(*self._pending, strict=True))
+        arrays = {"tokens": tokens, "lengths": lengths, "documents": documents}
+        path = self._folder / f"{self.split}-{len(self._shards):05d}.safetensors"
+        digest = write_listed(path, arrays)
+        self._shards.append({"file": path.name, "blocks": len(lengths), "sha256": digest})
+        self.n_blocks += len(lengths)
+        self.n_documents += len(documents)
+        self.n_tokens += int(lengths.sum(dtype=np.int64))
+        self.n_labels += int((lengths - 1).sum(dtype=np.int64))
+        self._pending, self._n_pending = [], 0
 
 
 class _Stream:

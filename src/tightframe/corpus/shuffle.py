@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int, Int64, UInt64
 from torch import Tensor
 
-from tightframe.corpus.tokens import Split
+from tightframe.corpus.shards import Split
 
 _ROUNDS = 6
 _NO_LABEL = -100  # `lm.interface.IGNORE`, which this room is left of

@@ -21,8 +21,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tightframe.corpus import hub
 from tightframe.corpus.sources import Document, Source
-from tightframe.corpus.stories import Grammar
+from tightframe.corpus.stories import Grammar, usual_grammar
 from tightframe.errors import UserError
+
+BATCH_DOCUMENTS, BATCH_BYTES = 1_000, 2**21  # encoded at once, at most
+
+Ids = Int32[np.ndarray, " n"]
 
 RULE = (
     "one unit (a text file, or a record) of every 1 / share, drawn by the seed; "
@@ -138,10 +142,33 @@ def _cut(document: Document, share: float) -> Iterator[tuple[str, Document]]:
             yield split, document._replace(text=part, n_bytes=len(part.encode()))
 
 
-BATCH_DOCUMENTS = 1_000
-BATCH_BYTES = 2**21
+def entropy_floor(text: SplitText, n_labels: int) -> dict[str, float | int]:
+    """What no model can beat on the stories of the validation split, in nats per label token.
 
-Ids = Int32[np.ndarray, " n"]
+    Sums over stories, exact under the grammar, divided by the number of labels: for word-level
+    tokens that is the number of words and ends; for other tokens the same nats are shared by as
+    many labels as they are cut into.
+
+    Returns:
+        mean_conditional_entropy: Of the next word given its story so far, at these positions.
+        realised_nll: -ln of the true probability of what did follow.
+        positions: `n_labels`.
+        standard_error: Of realised_nll - mean_conditional_entropy, which is 0 on average: how
+            far the two lie apart by chance. The differences at single words are uncorrelated.
+    """
+    grammar = usual_grammar()
+    entropy = nll = squares = 0.0
+    for _, document in text.read({"val"}):
+        score = grammar.score(document.text.split())
+        entropy += float(score.entropy.sum())
+        nll += float(score.nll.sum())
+        squares += float(np.square(score.nll - score.entropy).sum())
+    return {
+        "mean_conditional_entropy": entropy / n_labels,
+        "realised_nll": nll / n_labels,
+        "positions": n_labels,
+        "standard_error": math.sqrt(squares) / n_labels,
+    }
 
 
 def encoded(

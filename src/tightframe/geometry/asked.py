@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tightframe.corpus.tokens import SPLITS, TokenShards
+from tightframe.corpus.shards import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry.checks import check_compat, check_depth, check_numbers, layer_names
 from tightframe.geometry.measures import Measure, choose, extras_of

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import Record, read_signed, write_signed
@@ -33,7 +33,8 @@ from tightframe.geometry.rows import header_of, least_count, row_of
 from tightframe.geometry.stream import Precision
 from tightframe.geometry.subject import Model, Subject
 from tightframe.geometry.values import Value
-from tightframe.lm.hub import behind_interface, left_as_found, unwrapped
+from tightframe.lm.frozen import left_as_found, unwrapped
+from tightframe.lm.load import behind_interface
 from tightframe.lm.runs import Run
 from tightframe.results import Header, Row, read_rows, write_rows
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor
 
-from tightframe.corpus.tokens import Split
+from tightframe.corpus.shards import Split
 from tightframe.formats import Count, TensorFormat
 from tightframe.geometry.ledger import (
     GroupIds,

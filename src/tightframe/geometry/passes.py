@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tightframe.corpus.tokens import Split, TokenShards
+from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import free_disk
 from tightframe.geometry.moments import ClassMoments

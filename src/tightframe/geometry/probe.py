@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tightframe.corpus.tokens import Split, TokenShards
+from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import stream
 from tightframe.geometry.decisions import Decisions, decide

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from tightframe.corpus.tokens import SPLITS, TokenShards
+from tightframe.corpus.shards import SPLITS, TokenShards
 from tightframe.geometry.asked import Asked
 from tightframe.geometry.checks import PREFIXES
 from tightframe.geometry.compat import published_values

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from tightframe.corpus.shared import matched_counts, shared_classes
-from tightframe.corpus.tokens import Split, TokenShards
+from tightframe.corpus.shards import Split, TokenShards
+from tightframe.corpus.shared_vocabulary import matched_counts, shared_classes
 from tightframe.errors import UserError
 from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tightframe.corpus.tokens import Split, TokenShards
+from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import kind_of

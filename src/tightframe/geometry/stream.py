@@ -17,16 +17,14 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from tightframe.corpus.groups import Groups
-from tightframe.corpus.shared import Capped
+from tightframe.corpus.shards import Groups, Split
+from tightframe.corpus.shared_vocabulary import Capped
 from tightframe.corpus.shuffle import ShuffledLabels
-from tightframe.corpus.tokens import Split
 from tightframe.errors import UserError
 from tightframe.geometry.ledger import Span
 from tightframe.geometry.moments import ClassMoments, NonFiniteError
-from tightframe.lm.interface import IGNORE, PRENORM, Batch, LanguageModel
+from tightframe.lm.interface import IGNORE, PRENORM, Batch, LanguageModel, next_token
 from tightframe.lm.loss import measuring
-from tightframe.lm.objectives import next_token
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tightframe.corpus.tokens import SPLITS, TokenShards
+from tightframe.corpus.shards import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
 from tightframe.geometry import states, stream

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from tightframe.corpus.build import Progress as BuildProgress
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
-from tightframe.corpus.model_tokens import text_tokens
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
+from tightframe.corpus.tokenization import Progress as BuildProgress
+from tightframe.corpus.tokenization import text_tokens
 from tightframe.errors import UserError
 from tightframe.geometry.checks import (
     check_context,
@@ -23,11 +23,10 @@ from tightframe.geometry.checks import (
 from tightframe.geometry.distributed import ProcessGroup
 from tightframe.geometry.stream import Precision
 from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
-from tightframe.lm.hub import digest_of, load_model, random_twin
 from tightframe.lm.huggingface import HuggingFaceModel
+from tightframe.lm.load import check_tokenizer, digest_of, load_model, random_twin
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer, digest_of_weights
-from tightframe.lm.vocabulary import check_tokenizer
 from tightframe.settings import as_dict
 
 Model = Transformer | HuggingFaceModel

@@ -32,7 +32,7 @@ from tightframe.knowledge.injection_runs import (
 from tightframe.knowledge.study_files import RUNS, SETTINGS, Collected, collect
 from tightframe.knowledge.study_runs import REORDERED, StudyRun
 from tightframe.knowledge.verdicts import DecisionRule
-from tightframe.lm.sizes import may_have_gpu
+from tightframe.lm.runs import may_have_gpu
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 # Of an injection; the grid decides them, or the study itself.

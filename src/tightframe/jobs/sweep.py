@@ -19,7 +19,8 @@ from tightframe.geometry.rows import least_count
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.jobs.sweep_files import SWEEP, SweepSettings, read_sweep
 from tightframe.lm import hardware
-from tightframe.lm.runs import Run, TrainSettings
+from tightframe.lm.options import TrainSettings
+from tightframe.lm.runs import Run
 from tightframe.results import read_rows
 from tightframe.settings import read_toml, resolve, write_toml
 

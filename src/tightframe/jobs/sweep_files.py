@@ -11,8 +11,8 @@ import pydantic
 from tightframe.errors import UserError
 from tightframe.geometry.checks import check_measures, check_numbers, measure_names
 from tightframe.jobs.executors import cores
-from tightframe.lm.runs import TrainSettings
-from tightframe.lm.sizes import check_sizes
+from tightframe.lm.options import TrainSettings
+from tightframe.lm.runs import check_sizes
 from tightframe.settings import read_toml, resolve
 
 SWEEP = "sweep.toml"  # in the sweep's folder: the file that it was planned from

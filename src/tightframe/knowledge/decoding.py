@@ -16,9 +16,8 @@ from tightframe.errors import UserError
 from tightframe.knowledge.decodable import Decodable, next_tokens
 from tightframe.knowledge.exchanges import Draws, Prompt, Said
 from tightframe.knowledge.facts import MASK
-from tightframe.lm.interface import IGNORE, Batch
+from tightframe.lm.interface import IGNORE, Batch, Example, collate, continued, slotted, translated
 from tightframe.lm.loss import score
-from tightframe.lm.objectives import Example, collate, continued, slotted, translated
 from tightframe.progress import tell
 
 TOKENS = 8192  # held at once, with padding; memory only, never the result

@@ -24,8 +24,7 @@ from tightframe.files import sha256, whole_folder
 from tightframe.formats import FileName, Record, Sha256, write_signed
 from tightframe.knowledge.exchanges import Draws, Lesson, Objective, Prompt, Said
 from tightframe.knowledge.facts import MASK
-from tightframe.lm.interface import IGNORE, Batch
-from tightframe.lm.objectives import Example, collate
+from tightframe.lm.interface import IGNORE, Batch, Example, collate
 from tightframe.progress import tell
 
 Kind: TypeAlias = Literal["causal", "seq2seq", "masked"]

@@ -20,8 +20,7 @@ from tightframe.knowledge.hub_base import (
     of_fact,
     of_prompt,
 )
-from tightframe.lm.interface import IGNORE, Batch
-from tightframe.lm.objectives import Example, continued
+from tightframe.lm.interface import IGNORE, Batch, Example, continued
 
 # New tokens and the cache so far (None at first: all tokens are new) -> logits after the last
 # token, and the cache (None from a model without one, which is then given all tokens each time).

@@ -28,7 +28,7 @@ from tightframe.knowledge.hub_causal import CausalLearner
 from tightframe.knowledge.hub_masked import MaskedLearner
 from tightframe.knowledge.hub_seq2seq import Seq2SeqLearner
 from tightframe.lm.folders import check_loadable
-from tightframe.lm.hub import check_tensors
+from tightframe.lm.load import check_tensors
 
 ADAPTERS = "adapter_model.safetensors"
 

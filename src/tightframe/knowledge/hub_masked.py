@@ -16,8 +16,7 @@ from tightframe.knowledge.hub_base import (
     of_fact,
     of_prompt,
 )
-from tightframe.lm.interface import IGNORE
-from tightframe.lm.objectives import Example
+from tightframe.lm.interface import IGNORE, Example
 
 CHOSEN = 0.3  # share of a sentence's tokens that are predicted
 LONGEST = 5  # tokens of a span

@@ -18,8 +18,7 @@ from tightframe.knowledge.hub_base import (
     real,
 )
 from tightframe.knowledge.hub_causal import ANSWER, BY_CONTEXT, continued_rows, end_tokens, last
-from tightframe.lm.interface import IGNORE, Batch
-from tightframe.lm.objectives import Example, translated
+from tightframe.lm.interface import IGNORE, Batch, Example, translated
 
 OPEN, CLOSE = "<extra_id_0>", "<extra_id_1>"  # what stands for a span, and what follows it
 _SENTINEL = re.compile(r"<extra_id_\d+>")

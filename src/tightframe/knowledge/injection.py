@@ -27,10 +27,9 @@ from tightframe.knowledge.learners import Learner
 from tightframe.knowledge.lessons import Budget, Stream
 from tightframe.knowledge.starts import load, start
 from tightframe.lm import hardware, optimizer
-from tightframe.lm.interface import Batch
-from tightframe.lm.loop import Hook, Loop, made_by, say
-from tightframe.lm.objectives import Example, collate
-from tightframe.lm.schedule import learning_rate, warmup_steps
+from tightframe.lm.interface import Batch, Example, collate
+from tightframe.lm.options import learning_rate, warmup_steps
+from tightframe.lm.training import Hook, Loop, made_by, say
 
 __all__ = [
     "InjectSettings",

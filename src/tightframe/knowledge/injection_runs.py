@@ -24,9 +24,9 @@ from tightframe.knowledge.facts import Fact, study_eligible
 from tightframe.knowledge.lessons import Wordings
 from tightframe.knowledge.scores import position
 from tightframe.lm.folders import check_loadable, check_model
-from tightframe.lm.runs import RunFolder, Share
-from tightframe.lm.sizes import (
-    TransformerConfig,
+from tightframe.lm.options import Share, TransformerConfig
+from tightframe.lm.runs import (
+    RunFolder,
     as_recorded,
     check_device,
     check_fits,

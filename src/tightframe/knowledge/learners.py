@@ -22,8 +22,7 @@ from tightframe.knowledge.exchanges import (
     Prompt,
     Said,
 )
-from tightframe.lm.interface import Batch
-from tightframe.lm.objectives import Example
+from tightframe.lm.interface import Batch, Example
 
 
 @runtime_checkable

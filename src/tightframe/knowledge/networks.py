@@ -36,15 +36,10 @@ from tightframe.lm.encoder_decoder import (
     load_encoder_decoder,
     save_encoder_decoder,
 )
-from tightframe.lm.interface import Batch
+from tightframe.lm.interface import Batch, Example
 from tightframe.lm.loss import cross_entropy
-from tightframe.lm.objectives import Example
-from tightframe.lm.sizes import TransformerConfig
-from tightframe.lm.transformer import (
-    Transformer,
-    load_checkpoint,
-    save_checkpoint,
-)
+from tightframe.lm.options import TransformerConfig
+from tightframe.lm.transformer import Transformer, load_checkpoint, save_checkpoint
 
 ABOUT = "network.json"
 MODEL = "model"

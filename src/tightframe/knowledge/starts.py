@@ -21,7 +21,7 @@ from tightframe.knowledge.networks import (
 )
 from tightframe.knowledge.word_pieces import Coder
 from tightframe.lm import hardware
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tightframe.settings import read_toml
 
@@ -103,8 +103,7 @@ def _is_injection(folder: Path) -> bool:
 
 def _language_model(source: str, arm: Arm, *, seed: int) -> Network:
     """A causal language model of ours (any GPT-Neo is one) as an arm."""
-    from tightframe.lm.hub import load_model
-    from tightframe.lm.vocabulary import own_tokenizer
+    from tightframe.lm.load import load_model, own_tokenizer
 
     if arm.layout == "encoder-decoder":
         raise UserError(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tightframe.errors import UserError
 from tightframe.formats import read_listed
 from tightframe.lm.interface import PRENORM, Batch, check_layers
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import (
     CONFIG,
     MLP_RATIO,

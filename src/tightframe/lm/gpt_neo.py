@@ -17,7 +17,7 @@ from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
 from tightframe.files import whole_folder
 from tightframe.formats import read_json, read_listed
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import (
     MLP_RATIO,
     NORM_EPS,

@@ -4,23 +4,14 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from tightframe.lm.sizes import (
-    MachineSettings,
-    as_recorded,
-    check_fits,
-    check_threads,
-    free_cpu_memory,
-    no_gpu,
-)
-
-S = TypeVar("S", bound=MachineSettings)
+from tightframe.lm.runs import M, as_recorded, check_fits, check_threads, free_cpu_memory, no_gpu
 
 
-def choose(settings: S, recorded: S | None = None) -> S:
+def choose(settings: M, recorded: M | None = None) -> M:
     """The settings with every "auto" replaced: as `recorded` has it, or as suits this machine."""
     if recorded is not None:
         settings = as_recorded(settings, recorded)

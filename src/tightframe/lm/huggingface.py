@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.lm.folders import POSITIONS
+from tightframe.lm.frozen import PositionTables, module_calls, returning
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
-from tightframe.lm.module_calls import PositionTables, module_calls, returning
 
 PROBE = 4  # tokens of the probe, which is repeated with MORE; any model has seen as many
 MORE = 3

@@ -19,10 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tightframe.corpus.tokens import Split
+from tightframe.corpus.shards import Split
 from tightframe.lm.hardware import exact_float32
-from tightframe.lm.interface import IGNORE, LanguageModel
-from tightframe.lm.objectives import next_token
+from tightframe.lm.interface import IGNORE, LanguageModel, next_token
 
 CHUNK_LOGITS = 2**20  # logits held at once: 4 MiB in float32, which fits a last-level cache
 ACCELERATOR_CHUNK_LOGITS = 2**26  # 256 MiB: large products keep a GPU busy

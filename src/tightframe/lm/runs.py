@@ -1,6 +1,6 @@
-"""A training run: its settings, recipes that supply their defaults, and its directory.
+"""A training run: its directory, and what is checked before it begins.
 
-A recipe supplies only what is not given; every explicit setting wins. The directory:
+The directory:
 
 ::
 
@@ -10,161 +10,33 @@ A recipe supplies only what is not given; every explicit setting wins. The direc
     resume/step-N.safetensors      while the run is unfinished: what to resume from
     results/                       measurements
 
-A directory belongs to its settings and tokens for good; other settings are refused.
+A directory belongs to its settings and tokens for good; other settings are refused. Nothing here
+needs torch, so that what cannot be trained is refused before torch is loaded.
 """
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import pydantic
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from tightframe.corpus.manifest import read_manifest
 from tightframe.errors import UserError
-from tightframe.files import append_line, fingerprint, read_text, remove, write_text
-from tightframe.formats import Count, Record, parse_json
-from tightframe.settings import as_dict, given_settings, read_toml, resolve, write_toml
-
-BY_RECIPE: Any = None  # the class default of a setting that the recipe supplies
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-@pydantic.dataclasses.dataclass(
-    frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+from tightframe.files import (
+    append_line,
+    check_writable,
+    fingerprint,
+    read_text,
+    remove,
+    write_text,
 )
-class TrainSettings:
-    """Settings of one training run; `tokens` and `out` say where, the others what."""
-
-    tokens: Path  # folder of token shards, which also fix vocabulary and context
-    out: Path  # the run directory
-    recipe: Literal["small-data", "linguistic-collapse"] = "small-data"
-
-    # The model.
-    width: PositiveInt = 128  # length of an embedding
-    depth: PositiveInt = 2  # number of blocks
-    heads: PositiveInt = BY_RECIPE  # attention heads; must divide the width
-    window: NonNegativeInt = 256  # every second block sees keys closer than this; 0: all see all
-    tied: bool = True  # the classifier is the token embedding
-
-    # The course of the training.
-    epochs: PositiveFloat = 1.0  # passes over the training split; may be fractional
-    batch: PositiveInt = BY_RECIPE  # rows of tokens in a step; an epoch's last batch may be smaller
-    learning_rate: PositiveFloat = BY_RECIPE  # its peak
-    schedule: Literal["linear", "cosine", "constant"] = BY_RECIPE  # decay after the warm-up
-    warmup: NonNegativeFloat = BY_RECIPE  # below 1 a share of all steps, else steps
-    final_rate: Share = 0.0  # where the decay ends, as a share of the peak
-
-    # AdamW.
-    weight_decay: NonNegativeFloat = BY_RECIPE  # matrices only: neither biases nor norms
-    betas: tuple[Share, Share] = BY_RECIPE
-    eps: PositiveFloat = 1e-8
-    clip: NonNegativeFloat = 1.0  # largest norm of the whole gradient; 0: not clipped
-
-    # Randomness.
-    seed: NonNegativeInt = BY_RECIPE  # of the initial weights
-    order_seed: NonNegativeInt = BY_RECIPE  # of the order of the rows, drawn anew each epoch
-
-    # What is kept. The end of the training is always a checkpoint.
-    checkpoints: tuple[NonNegativeFloat, ...] = BY_RECIPE  # epochs; may be fractional
-    checkpoint_steps: tuple[NonNegativeInt, ...] = ()  # and steps
-    log_every: PositiveInt = 10  # steps between the records of log.jsonl
-    save_every: PositiveInt = 200  # steps between states to resume from; each replaces the last
-
-    # The machine. What is "auto" or 0 is chosen once and recorded.
-    precision: Literal["auto", "fp32", "bf16"] = BY_RECIPE  # bf16: autocast over float32 weights
-    threads: NonNegativeInt = 0  # bits on a CPU depend on it; 0: as many as torch takes
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _supplied_by_recipe(cls, values: Any) -> Any:
-        given = given_settings(values)
-        recipe = RECIPES.get(given.get("recipe", "small-data"))
-        return {**recipe(given), **given} if recipe else given
-
-    @pydantic.model_validator(mode="after")
-    def _checkpoints_lie_in_the_run(self) -> "TrainSettings":
-        if self.checkpoints and max(self.checkpoints) > self.epochs:
-            raise ValueError(
-                f"a checkpoint at epoch {max(self.checkpoints):g}, but the run has "
-                f"{self.epochs:g} epochs; change `checkpoints` or `epochs`"
-            )
-        return self
-
-
-def small_data(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A first run of a million tokens learns something: warm-up, cosine decay, a high rate.
-
-    Batches are small (1,000 tokens with rows of 256), because steps are what a short run lacks.
-    The rate falls with the width. It was tuned once on the generated corpus, see
-    docs/decisions.md.
-    """
-    width = _size(given, "width", 128)
-    return {
-        "heads": 4,
-        "batch": 4,
-        "learning_rate": 3e-3 * 128 / width,
-        "schedule": "cosine",
-        "warmup": 0.05,
-        "weight_decay": 0.1,
-        "betas": (0.9, 0.95),
-        "seed": 0,
-        "order_seed": 0,
-        "checkpoints": (),
-        "precision": "auto",
-    }
-
-
-def linguistic_collapse(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The published study's training.
-
-    Its weight decay is 5e-4 (the runs "d") or 0.1 ("L"), its planned epochs 1, 3 or 10, its rows
-    2,048 tokens; the decay of "d" is the default here.
-
-    Source: Wu & Papyan (2024), arXiv:2405.17767, and its code; transformers' `Trainer`, about
-    version 4.37.
-    """
-    depth, width = _size(given, "depth", 2), _size(given, "width", 128)
-    epochs = given.get("epochs", 1)
-    return {
-        "heads": 16,
-        "batch": _published_batch(depth, width),
-        "learning_rate": 5e-5,
-        "schedule": "linear",
-        "warmup": 0.0,
-        "weight_decay": 5e-4,
-        "betas": (0.9, 0.999),
-        "seed": 42,
-        "order_seed": 42,
-        "checkpoints": tuple(range(1, int(epochs) + 1)) if isinstance(epochs, int | float) else (),
-        "precision": "bf16",
-    }
-
-
-RECIPES: dict[object, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "small-data": small_data,
-    "linguistic-collapse": linguistic_collapse,
-}
-
-
-def _published_batch(depth: int, width: int) -> int:
-    """Rows in a step by shape; a depth between two published ones takes that of the next."""
-    if depth == 1 or (depth == 2 and width <= 768):
-        return 16
-    if depth <= 4 or (depth <= 8 and width <= 256):
-        return 8
-    return 4
-
-
-def _size(given: Mapping[str, Any], name: str, default: int) -> int:
-    """A size that a default depends on; a wrong one is refused later, by its own check."""
-    value = given.get(name, default)
-    return value if isinstance(value, int) and value >= 1 else default
-
+from tightframe.formats import Count, Record, parse_json
+from tightframe.lm.options import TrainSettings, config_of
+from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 S = TypeVar("S")
 R = TypeVar("R", bound="RunFolder[Any]")
@@ -377,3 +249,101 @@ class Run(RunFolder[TrainSettings]):
     SETTINGS = TrainSettings
     MADE_BY = "tightframe train"
     MADE_FROM = "tokens"
+
+
+def check_training(settings: TrainSettings) -> None:
+    """Refuse a training that cannot begin: its tokens, its sizes, or its place.
+
+    Args:
+        settings: As they were given, with "auto" where the machine decides.
+    """
+    check_sizes(settings)
+    check_threads(settings.threads)
+    check_device(settings.device)
+    check_writable(settings.out)
+    if (settings.out / "config.toml").exists():
+        settings = as_recorded(settings, Run.open(settings.out).settings)
+    Run.check_place(settings, {"tokens": read_manifest(settings.tokens)["fingerprint"]})
+
+
+def check_sizes(settings: TrainSettings) -> None:
+    """Refuse a network that is impossible, or that no memory can hold; see `check_fits`."""
+    manifest = read_manifest(settings.tokens)
+    config = config_of(settings, manifest["vocab_size"], manifest["block"])
+    if settings.device == "cpu" or (settings.device == "auto" and not may_have_gpu()):
+        rows = min(settings.batch, manifest["splits"]["train"]["blocks"])
+        check_fits(config.training_bytes(rows), free_cpu_memory(), "cpu", what=config.sizes)
+
+
+CHOICES = {"device": "auto", "precision": "auto", "threads": 0}  # what asks for a choice
+
+
+MOST_THREADS = 1024  # more than any machine has cores for one process; torch starts all of them
+
+
+# Files of the drivers of GPUs: without any of them torch finds none.
+_DRIVERS = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "kfd", "dxg")
+
+
+@runtime_checkable
+class MachineSettings(Protocol):
+    """The settings that depend on the machine, in a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+    @property
+    def threads(self) -> int: ...  # noqa: D102
+
+
+M = TypeVar("M", bound=MachineSettings)
+
+
+def as_recorded(settings: M, recorded: M) -> M:
+    """Return settings with every "auto" replaced by what a run that exists has chosen."""
+    again = {n: getattr(recorded, n) for n, auto in CHOICES.items() if getattr(settings, n) == auto}
+    return dataclasses.replace(settings, **again)
+
+
+def check_threads(threads: int) -> None:
+    """Refuse more threads than any machine has."""
+    if threads > MOST_THREADS:
+        raise UserError(f"threads is {threads:,}; expected at most {MOST_THREADS:,}")
+
+
+def check_device(device: str) -> None:
+    """Refuse a GPU on a machine that has no driver of one."""
+    if device == "cuda" and not may_have_gpu():
+        raise no_gpu()
+
+
+def no_gpu() -> UserError:
+    """Return the error of a GPU that is not there."""
+    return UserError("device is 'cuda', but torch finds no GPU here; set device=cpu")
+
+
+def may_have_gpu() -> bool:
+    """Whether the machine has the driver of a GPU; torch alone knows whether it has a GPU."""
+    return any(True for pattern in _DRIVERS for _ in Path("/dev").glob(pattern))
+
+
+def free_cpu_memory() -> int | None:
+    """Return the bytes that can still be taken; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
+
+
+def check_fits(needed: int, free: int | None, device: str, *, what: str) -> None:
+    """Refuse what would not fit into the free memory of a device, before it is allocated."""
+    if free is not None and needed > free:
+        raise UserError(
+            f"{what} takes about {needed / 1e9:,.1f} GB of memory, but {free / 1e9:,.1f} GB are "
+            f"free on {device}; choose smaller sizes"
+        )

@@ -35,7 +35,7 @@ from tightframe.formats import (
 )
 from tightframe.lm.attention import Visible, attend
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
-from tightframe.lm.sizes import TransformerConfig
+from tightframe.lm.options import TransformerConfig
 from tightframe.settings import resolve
 
 WEIGHTS = "model.safetensors"

@@ -29,9 +29,8 @@ from scipy.stats import spearmanr
 
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder
-from tightframe.lm.hub import load_model
+from tightframe.lm.load import check_words, load_model
 from tightframe.lm.runs import Run
-from tightframe.lm.vocabulary import check_words
 from tightframe.ntp.checks import Asked
 from tightframe.ntp.concept_axes import (
     Cluster,

@@ -71,7 +71,7 @@ def collect(
 
     Args:
         model: Any language model; it stays on its device.
-        table: Its token ids must be the model's own (`lm.vocabulary.check_words`).
+        table: Its token ids must be the model's own (`lm.load.check_words`).
         bos: A token id that is put before every context that does not begin with it.
         batch_tokens: Tokens held at once; memory, and the rounding of the forward pass.
         progress: Called as the pass goes on.

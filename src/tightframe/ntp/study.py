@@ -18,10 +18,15 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
-from tightframe.lm.hub import HuggingFaceModel, digest_of, load_model
+from tightframe.lm.load import (
+    HuggingFaceModel,
+    beginning_of_sequence,
+    check_words,
+    digest_of,
+    load_model,
+)
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer, digest_of_weights
-from tightframe.lm.vocabulary import beginning_of_sequence, check_words
 from tightframe.ntp.catalogue import MEASURES, Measure
 from tightframe.ntp.compared import Value
 from tightframe.ntp.comparison import References, compare

@@ -20,17 +20,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tightframe.corpus.tokens import TokenShards
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.lm import hardware, optimizer
-from tightframe.lm.interface import IGNORE, Batch
+from tightframe.lm.interface import IGNORE, Batch, next_token
 from tightframe.lm.loss import cross_entropy, evaluate
-from tightframe.lm.objectives import next_token
 from tightframe.lm.optimizer import AdamW
-from tightframe.lm.runs import Run, RunFolder, TrainSettings
-from tightframe.lm.schedule import Schedule
-from tightframe.lm.sizes import config_of
+from tightframe.lm.options import Schedule, TrainSettings, config_of
+from tightframe.lm.runs import Run, RunFolder
 from tightframe.lm.transformer import Transformer, save_checkpoint
 from tightframe.progress import bar
 
@@ -44,7 +42,7 @@ StepHook = Callable[[Any, int], None]
 
 @runtime_checkable
 class LoopSettings(Protocol):
-    """What the loop reads of a run's settings; `lm.recipes.TrainSettings` says what each is."""
+    """What the loop reads of a run's settings; `lm.options.TrainSettings` says what each is."""
 
     @property
     def learning_rate(self) -> float: ...

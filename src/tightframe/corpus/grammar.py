@@ -1,4 +1,4 @@
-"""Grammar text: lists of words with attributes, and rules that draw words and tell them again.
+"""Grammar text: lists of words with attributes, and rules that draw words and repeat them.
 
     == characters ==                    a category of lists
     [girl] they=she                     a list; the words below share its attributes
@@ -17,12 +17,18 @@
 an attribute names, `<end>` goes on with a rule, `-` is nothing, and `3:` makes an alternative three
 times as likely as one without. A word that the story remembers is not drawn again from the same
 list. `a` before what is not written out is told as `an` where the next word begins with a vowel.
+
+Axes: W words of a list.
 """
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -255,3 +261,35 @@ class _Walk:
             if attribute and attribute not in entry.attributes:
                 raise ValueError(f"{{{variable}.{attribute}}}: '{entry.word}' has no '{attribute}'")
         return [entry.told(attribute) for entry in self.remembered[variable]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lexicon:
+    """The words of a list."""
+
+    entries: tuple[Entry, ...]
+    index: Mapping[str, int]  # word -> its place in the list
+    types: Int[np.ndarray, " W"]  # each word's place in the vocabulary
+    articles: Shaped[np.ndarray, " W"]  # "a" or "an"
+    probabilities: Float[np.ndarray, " W"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """The words of a list that a draw may give now."""
+
+    lexicon: Lexicon
+    probabilities: Float[np.ndarray, " W"]  # 0 for a word that may not come
+    articles: Mapping[str, float]  # the probability that the word takes "a", or "an"; none is 0
+    entropy: float  # nats
+
+
+def entropy(probabilities: Float[np.ndarray, " W"]) -> float:
+    """Of a distribution, in nats; 0 log 0 is 0."""
+    positive = probabilities[probabilities > 0]
+    return max(0.0, -float(positive @ np.log(positive)))
+
+
+def cumulative(probabilities: Sequence[float]) -> list[float]:
+    """Running sums, of which the last is exactly 1."""
+    return [*itertools.accumulate(probabilities[:-1]), 1.0]

@@ -1,8 +1,13 @@
-"""What the modules of a model are called with and look up, without names of layers.
+"""Look into a model and leave it as it was: calls of its modules, and a model in its training.
+
+A model in the middle of its training is unwrapped (torch's and accelerate's parallel wrappers,
+`torch.compile`, accelerate's autocast), measured, and left as it was: a measurement must neither
+go through these nor change them.
 
 Axes: T positions.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tightframe.errors import UserError
 
 _aten = torch.ops.aten
 
@@ -78,3 +85,63 @@ class PositionTables(TorchDispatchMode):
         first = read[0]
         if read == list(range(first, first + self._length)):
             self.limits.add((table.data_ptr(), table.shape[axis] - first))
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside all wrappers; one whose weights are spread over processes is refused."""
+    while (place := _WRAPPED.get(type(model).__name__)) is not None:
+        model = getattr(model, place)
+    parameters = list(model.parameters())
+    sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
+    # DeepSpeed's third stage marks parameters by `ds_id`; FSDP 2 makes them DTensors.
+    if sharded or any(hasattr(p, "ds_id") or hasattr(p, "placements") for p in parameters):
+        raise UserError(
+            "the weights are spread over processes (FSDP or DeepSpeed's third stage), so one "
+            "process can't measure them; measure checkpoints afterwards instead"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def left_as_found(model: nn.Module) -> Iterator[None]:
+    """Whatever is done with an unwrapped model inside, its training goes on as if it were not.
+
+    Put back are the random number generators of torch, the mode (training or evaluation) of each
+    module, autocast and its cache of weights. Inside, the model runs without autocast, uncompiled,
+    and without accelerate's patch of its forward pass.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    device = next(model.parameters()).device
+    generators = [device] if device.type == "cuda" else []
+    own = vars(model)  # accelerate keeps the patched forward here, and what it was before
+    patched = own.get("forward") if "_original_forward" in own else None
+    with (
+        torch.random.fork_rng(devices=generators),
+        torch.autocast(device.type, enabled=False, cache_enabled=False),
+        _uncompiled(),
+    ):
+        try:
+            if patched is not None:
+                own["forward"] = own["_original_forward"]
+            yield
+        finally:
+            if patched is not None:
+                own["forward"] = patched
+            for module, training in modes:
+                module.training = training
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Compiled parts run as they were written: new shapes would make torch compile them again."""
+    if hasattr(torch.compiler, "set_stance"):  # since torch 2.6
+        stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+    return contextlib.nullcontext()
+
+
+# Where wrappers keep what they wrap: DistributedDataParallel, DataParallel; torch.compile.
+_WRAPPED = {
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+}

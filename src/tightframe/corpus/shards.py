@@ -1,6 +1,6 @@
-"""Token shards on disk: `TokenShards` opens them, `Split` reads rows, `ShardWriter` writes them.
+"""Token shards on disk: `TokenShards` opens them, `Split` reads their rows and groups documents.
 
-Axes: B rows asked for, N rows written, T positions of a block, V vocabulary.
+Axes: B requested rows, N rows of a shard, T positions of a block, V vocabulary.
 
 A folder holds `manifest.json`, `tokenizer.json` and shards `train-00000.safetensors`,
 `val-00000.safetensors`, ... of at most 64 MiB. A shard holds `tokens` (N, T) int32; `lengths` (N,)
@@ -17,24 +17,45 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int32, Int64
+from jaxtyping import Int, Int64
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tightframe.corpus.groups import Groups, even_cuts
 from tightframe.corpus.manifest import REMEDY, read_manifest
 from tightframe.corpus.tokenizer import read
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
-from tightframe.formats import check_digest, check_layout, read_json, read_listed, write_listed
+from tightframe.formats import check_digest, check_layout, read_json, read_listed
+
+
+class Groups(NamedTuple):
+    """Contiguous groups of labels; group g holds those in [bounds[g], bounds[g + 1])."""
+
+    bounds: Int64[Tensor, " bounds"]  # flat offsets, row * T + column; the first is 0
+    unit: Literal["documents", "blocks"]  # what lies whole inside a group
+
+
+def even_cuts(weights: Int64[np.ndarray, " items"], n: int) -> Int64[np.ndarray, " cuts"]:
+    """Which item each group but the first begins with, for `n` groups of about equal weight.
+
+    Every cut is the one nearest to its share of the total that leaves each group an item.
+    """
+    before = np.cumsum(weights) - weights
+    wanted = np.arange(1, n) * weights.sum() / n
+    right = np.searchsorted(before, wanted).clip(1, len(weights) - 1)
+    nearer_left = wanted - before[right - 1] < before[right] - wanted
+    place = np.arange(1, n)  # a cut has as many items before it, or more, and as many after it
+    cuts = np.maximum(right - nearer_left, place)
+    cuts = np.maximum.accumulate(cuts - place) + place
+    return cuts.clip(max=len(weights) - n + place)
+
 
 SPLITS = ("train", "val")
 _SHARD = {"tokens": "int32 N T", "lengths": "int32 N", "documents": "count starts"}
-SHARD_TOKENS = 2**24  # 64 MiB of int32
 _CHUNK_TOKENS = 2**20  # read at once where a whole split is gone through; memory only
 
 
@@ -339,62 +360,3 @@ def _check_split(folder: Path, manifest: dict[str, Any], entry: dict[str, Any]) 
     if any(found[name] != entry[name] for name in found):
         said = ", ".join(f"{entry[name]:,} {name}" for name in found)
         raise UserError(f"{folder}: its manifest says {said}, its shards don't; {REMEDY}")
-
-
-class ShardWriter:
-    """Writes the blocks of one split into numbered shards, holding at most one in memory."""
-
-    def __init__(
-        self, folder: Path, split: str, block: int, *, shard_tokens: int = SHARD_TOKENS
-    ) -> None:
-        self.split = split
-        self.block = block
-        self.n_blocks = self.n_documents = self.n_tokens = self.n_labels = 0
-        self._folder = folder
-        self._blocks_per_shard = max(1, shard_tokens // block)
-        self._shards: list[dict[str, Any]] = []
-        self._pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._n_pending = 0
-
-    def write(
-        self,
-        tokens: Int32[np.ndarray, "N T"],
-        lengths: Int32[np.ndarray, " N"],
-        documents: Int64[np.ndarray, " starts"],
-    ) -> None:
-        """Add blocks; `documents` are flat offsets within them, in increasing order."""
-        while len(tokens):
-            n = min(len(tokens), self._blocks_per_shard - self._n_pending)
-            here = int(np.searchsorted(documents, n * self.block))
-            shift = self._n_pending * self.block
-            self._pending.append((tokens[:n], lengths[:n], documents[:here] + shift))
-            self._n_pending += n
-            if self._n_pending == self._blocks_per_shard:
-                self._write_shard()
-            tokens, lengths = tokens[n:], lengths[n:]
-            documents = documents[here:] - n * self.block
-
-    def close(self, *, n_bytes: int) -> dict[str, Any]:
-        """Write what is left; the split's entry of the manifest."""
-        if self._n_pending:
-            self._write_shard()
-        return {
-            "documents": self.n_documents,
-            "tokens": self.n_tokens,
-            "labels": self.n_labels,
-            "bytes": n_bytes,
-            "blocks": self.n_blocks,
-            "shards": self._shards,
-        }
-
-    def _write_shard(self) -> None:
-        tokens, lengths, documents = map(np.concatenate, zip(*self._pending, strict=True))
-        arrays = {"tokens": tokens, "lengths": lengths, "documents": documents}
-        path = self._folder / f"{self.split}-{len(self._shards):05d}.safetensors"
-        digest = write_listed(path, arrays)
-        self._shards.append({"file": path.name, "blocks": len(lengths), "sha256": digest})
-        self.n_blocks += len(lengths)
-        self.n_documents += len(documents)
-        self.n_tokens += int(lengths.sum(dtype=np.int64))
-        self.n_labels += int((lengths - 1).sum(dtype=np.int64))
-        self._pending, self._n_pending = [], 0

@@ -1,9 +1,7 @@
 """Load a model from anywhere: runs and checkpoints of ours, Hugging Face folders, names on the Hub.
 
 Models of transformers load with the adapters of peft merged into them, or are refused in one line.
-A random twin shows what a measure is without training. A model in the middle of its training is
-unwrapped (torch's and accelerate's parallel wrappers, `torch.compile`, accelerate's autocast),
-measured, and left as it was: a measurement must neither go through these nor change them.
+A model's own tokenizer tells whether tokens mean to it what they mean here.
 """
 
 import contextlib
@@ -12,7 +10,7 @@ import hashlib
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,13 @@ import torch
 from torch import nn
 
 from tightframe.corpus import hub
+from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
+from tightframe.corpus.shards import TokenShards
+from tightframe.corpus.shared_vocabulary import token_names
+from tightframe.corpus.tokenizer import vocab_size
 from tightframe.errors import UserError
+from tightframe.files import sha256
+from tightframe.formats import read_json
 from tightframe.lm.folders import (
     ADAPTER_WEIGHTS,
     base_of,
@@ -28,6 +32,7 @@ from tightframe.lm.folders import (
     damaged,
     describe,
     unknown_kind,
+    with_tokenizer,
     without_trust,
 )
 from tightframe.lm.gpt_neo import difference_from_ours, export_gpt_neo, from_gpt_neo, import_gpt_neo
@@ -35,27 +40,106 @@ from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import FORMAT, Transformer, load_checkpoint
 
-# Where wrappers keep what they wrap: DistributedDataParallel, DataParallel; torch.compile.
-_WRAPPED = {
-    "DistributedDataParallel": "module",
-    "DataParallel": "module",
-    "OptimizedModule": "_orig_mod",
-}
+
+def check_tokenizer(source: str | Path, shards: TokenShards) -> None:
+    """Refuse tokens whose ids mean something else to the model.
+
+    Every token of the corpus' tokenizer must have the same id in the model's own, which may know
+    more. A model that comes without a tokenizer.json is believed.
+
+    Args:
+        source: As `load_model` takes it: a run, a folder, or a name on the hub.
+        shards: What the model is to be measured on.
+    """
+    own = own_tokenizer(source)
+    if own is None or _is_file_of(own, shards):
+        return
+    known_own = _load_tokenizer(own)
+    if known_own is None:
+        return
+    theirs = known_own.tokenizer.get_vocab(with_added_tokens=True)
+    ours = shards.tokenizer.get_vocab(with_added_tokens=True)
+    for token, index in sorted(ours.items(), key=lambda item: item[1]):
+        known = theirs.get(token)
+        if known != index:
+            other = "none" if known is None else f"id {known}"
+            raise UserError(
+                f"{shards.path}: not tokenized as {source} expects: token {token!r} has id {index} "
+                f"in these tokens and {other} in the model; build them with the model's tokenizer"
+            )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside all wrappers; one whose weights are spread over processes is refused."""
-    while (place := _WRAPPED.get(type(model).__name__)) is not None:
-        model = getattr(model, place)
-    parameters = list(model.parameters())
-    sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
-    # DeepSpeed's third stage marks parameters by `ds_id`; FSDP 2 makes them DTensors.
-    if sharded or any(hasattr(p, "ds_id") or hasattr(p, "placements") for p in parameters):
-        raise UserError(
-            "the weights are spread over processes (FSDP or DeepSpeed's third stage), so one "
-            "process can't measure them; measure checkpoints afterwards instead"
-        )
-    return model
+def check_words(
+    source: str | Path, tokens: Sequence[int], words: Sequence[str], *, what: str
+) -> None:
+    """Refuse token ids that mean other words to the model; one without a tokenizer is believed.
+
+    Args:
+        source: As `load_model` takes it: a run, a folder, or a name on the hub.
+        tokens: Ids.
+        words: What each of them is, as the tokenizer writes it or as `token_names` does; none if
+            unknown.
+        what: What holds them, for the message.
+    """
+    own = own_tokenizer(source)
+    if own is None or not words:
+        return
+    known_own = _load_tokenizer(own)
+    if known_own is None:
+        return
+    theirs = known_own.tokenizer
+    names = token_names(theirs, vocab_size(theirs))
+    for index, word in zip(tokens, words, strict=True):
+        known = theirs.id_to_token(index)
+        if known is None or word not in (known, names[index]):
+            raise UserError(
+                f"{what}: not tokenized as {source} expects: token {index} is {word!r} here and "
+                f"{known!r} in the model; make it from tokens of the model's own tokenizer"
+            )
+
+
+def beginning_of_sequence(source: str | Path) -> int | None:
+    """Id of the token that the model's own tokenizer puts before a text; None if it puts none."""
+    own = own_tokenizer(source)
+    known_own = None if own is None else _load_tokenizer(own)
+    return None if known_own is None else known_own.beginning_of_sequence
+
+
+def own_tokenizer(source: str | Path) -> Path | str | None:
+    """The file beside the weights, or of the tokens that a run was trained on; a hub name."""
+    folder = Path(source).expanduser()
+    if (folder / "config.toml").is_file():
+        return _trained_on(Run.open(folder))
+    source = with_tokenizer(source)
+    folder = Path(source).expanduser()
+    if (folder / "tokenizer.json").is_file():
+        return folder / "tokenizer.json"
+    return None if folder.exists() or isinstance(source, Path) else source
+
+
+def _load_tokenizer(own: Path | str) -> ModelTokenizer | None:
+    """Load a model's tokenizer; None where the hub has none of this name, or can't be asked."""
+    try:
+        return load_tokenizer(own)
+    except UserError:
+        if isinstance(own, Path):
+            raise
+        return None
+
+
+def _trained_on(run: Run) -> Path | None:
+    """None if the run's tokens are no longer where they were, or have become others."""
+    manifest, tokenizer = (
+        Path(run.settings.tokens) / name for name in ("manifest.json", "tokenizer.json")
+    )
+    if not manifest.is_file() or not tokenizer.is_file():
+        return None
+    same = read_json(manifest).get("fingerprint") == run.facts["tokens"]
+    return tokenizer if same else None
+
+
+def _is_file_of(own: Path | str, shards: TokenShards) -> bool:
+    return isinstance(own, Path) and sha256(own) == shards.manifest["tokenizer"]["sha256"]
 
 
 def behind_interface(model: nn.Module, *, name: str) -> Transformer | HuggingFaceModel:
@@ -71,43 +155,6 @@ def behind_interface(model: nn.Module, *, name: str) -> Transformer | HuggingFac
             "model of transformers"
         )
     return HuggingFaceModel(model, name=name)
-
-
-@contextlib.contextmanager
-def left_as_found(model: nn.Module) -> Iterator[None]:
-    """Whatever is done with an unwrapped model inside, its training goes on as if it were not.
-
-    Put back are the random number generators of torch, the mode (training or evaluation) of each
-    module, autocast and its cache of weights. Inside, the model runs without autocast, uncompiled,
-    and without accelerate's patch of its forward pass.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    device = next(model.parameters()).device
-    generators = [device] if device.type == "cuda" else []
-    own = vars(model)  # accelerate keeps the patched forward here, and what it was before
-    patched = own.get("forward") if "_original_forward" in own else None
-    with (
-        torch.random.fork_rng(devices=generators),
-        torch.autocast(device.type, enabled=False, cache_enabled=False),
-        _uncompiled(),
-    ):
-        try:
-            if patched is not None:
-                own["forward"] = own["_original_forward"]
-            yield
-        finally:
-            if patched is not None:
-                own["forward"] = patched
-            for module, training in modes:
-                module.training = training
-
-
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Compiled parts run as they were written: new shapes would make torch compile them again."""
-    if hasattr(torch.compiler, "set_stance"):  # since torch 2.6
-        stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-        return stance
-    return contextlib.nullcontext()
 
 
 def load_huggingface(
