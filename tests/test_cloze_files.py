@@ -14,6 +14,7 @@ from tightframe.knowledge import endpoint
 from tightframe.knowledge.benchmark import read_facts
 from tightframe.knowledge.facts import Fact, Question, fact_id
 from tightframe.knowledge.generate import write_clozes
+from tightframe.knowledge.options import QuestionOptions
 
 KEY = "sk-test-0123456789"
 
@@ -89,7 +90,7 @@ def test_a_cloze_that_gives_its_answer_away_is_dropped_and_its_question_stays(tm
 
 
 def test_only_the_types_asked_for_get_clozes(file, tmp_path):
-    done = write_clozes(file, tmp_path / "c.jsonl", types=["factual"])
+    done = write_clozes(file, tmp_path / "c.jsonl", QuestionOptions(types=("factual",)))
     assert (done.questions, done.clozes, done.new, done.dropped) == (50, 30, 10, {})
 
 
@@ -113,9 +114,11 @@ def test_an_endpoint_is_shown_six_examples_and_no_cloze_goes_to_another_question
 
     fake = Fake(say, delay=lambda number: 0.02 if number % 3 == 0 else 0.0)
     with fake.running(monkeypatch, KEY):
-        done = write_clozes(file, tmp_path / "c.jsonl", backend="llm", wait=0.01)
+        done = write_clozes(file, tmp_path / "c.jsonl", QuestionOptions(backend="llm"), wait=0.01)
         sent = len(fake.bodies)
-        again = write_clozes(file, tmp_path / "again.jsonl", backend="llm", wait=0.01)
+        again = write_clozes(
+            file, tmp_path / "again.jsonl", QuestionOptions(backend="llm"), wait=0.01
+        )
     assert fake.answered != sorted(fake.answered)
     assert (again.requests, len(fake.bodies)) == (0, sent)  # all is kept
     assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "again.jsonl").read_bytes()
@@ -151,7 +154,9 @@ def test_a_cloze_of_an_endpoint_passes_the_checks_or_is_dropped(
     path = write_facts(tmp_path / "facts.jsonl", [_fact(0)])
     fake = Fake(lambda number, body: (200, completion(json.dumps({"cloze": cloze})), {}))
     with fake.running(monkeypatch):
-        done = write_clozes(path, tmp_path / "c.jsonl", backend="llm", types=["reliability"])
+        done = write_clozes(
+            path, tmp_path / "c.jsonl", QuestionOptions(backend="llm", types=("reliability",))
+        )
     assert (len(fake.bodies), done.new, done.dropped) == (1, 0, {reason: 1})
     (line,) = _lines(tmp_path / "c.dropped.jsonl")
     assert (line["cloze"], line["reason"]) == (cloze, reason)
@@ -163,7 +168,12 @@ def test_nonsense_is_asked_again_and_never_kept(tmp_path, monkeypatch, content):
     path = write_facts(tmp_path / "facts.jsonl", [_fact(0)])
     fake = Fake(lambda number, body: (200, completion(content), {}))
     with fake.running(monkeypatch), pytest.raises(PartlyDoneError, match="0 of 1 facts"):
-        write_clozes(path, tmp_path / "c.jsonl", backend="llm", types=["reliability"], wait=0.0)
+        write_clozes(
+            path,
+            tmp_path / "c.jsonl",
+            QuestionOptions(backend="llm", types=("reliability",)),
+            wait=0.0,
+        )
     assert len(fake.bodies) == 2  # the second says what is wrong
     assert not (tmp_path / "replies").exists()
 

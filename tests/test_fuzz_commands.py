@@ -38,7 +38,7 @@ VALID = {
     "knowledge questions": "facts.jsonl --out new.jsonl",
     "knowledge reword": "facts.jsonl --out new.jsonl",
     "knowledge validate": "facts.jsonl",
-    "knowledge masks": "facts.jsonl --exposures 2",
+    "knowledge spans": "facts.jsonl --exposures 2",
     "knowledge inject": "facts.jsonl --out new --n-facts 2 --exposures 1",
     "knowledge answer": "injected --data facts.jsonl --out new.jsonl",
     "knowledge rank": "injected --data facts.jsonl --out new.jsonl",

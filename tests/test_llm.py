@@ -22,6 +22,7 @@ from tightframe.knowledge import endpoint
 from tightframe.knowledge.benchmark import read_facts
 from tightframe.knowledge.facts import TYPES, Fact, Target, fact_id
 from tightframe.knowledge.generate import write_questions
+from tightframe.knowledge.options import QuestionOptions
 
 KEY = "sk-test-0123456789"
 
@@ -82,9 +83,11 @@ def test_answers_out_of_order_rate_limits_and_broken_json_mix_nothing_up(
     # Every third answer comes late: others overtake it.
     fake = Fake(say, delay=lambda number: 0.03 if number % 3 == 0 else 0.0)
     with fake.running(monkeypatch, KEY):
-        done = write_questions(file, tmp_path / "q.jsonl", backend="llm", wait=0.01)
+        done = write_questions(
+            file, tmp_path / "q.jsonl", QuestionOptions(backend="llm"), wait=0.01
+        )
         first = len(fake.bodies)
-        write_questions(file, tmp_path / "again.jsonl", backend="llm", wait=0.01)
+        write_questions(file, tmp_path / "again.jsonl", QuestionOptions(backend="llm"), wait=0.01)
         assert len(fake.bodies) == first  # the second run asks for nothing
     # 50 answers, one broken; a fifth of all requests are refused: n - floor(n / 5) = 51.
     assert first == done.requests == 63
@@ -120,19 +123,19 @@ def test_a_server_that_goes_down_leaves_what_is_done_and_the_list_of_the_rest(
     out = tmp_path / "q.jsonl"
     down = Fake(lambda number, body: _good(number, body) if number <= 20 else (503, "down", {}))
     with down.running(monkeypatch), pytest.raises(PartlyDoneError) as error:
-        write_questions(file, out, backend="llm", wait=0.0)
+        write_questions(file, out, QuestionOptions(backend="llm"), wait=0.0)
     left = _lines(tmp_path / "q.left.jsonl")
     assert len(_lines(out)) == 20
     assert {line["fact_id"] for line in left}.isdisjoint(line["id"] for line in _lines(out))
     assert len(left) == 30
     assert {line["reason"] for line in left} >= {"status 503, 5 times"}
     assert "20 of 50 facts" in str(error.value)
-    assert "run again to go on" in str(error.value)
+    assert "run again to resume" in str(error.value)
     # Given up when 8 in a row had failed, each asked 5 times, of 30; by then 7 more may be at
     # work, and a last success that is noticed late may have begun the row anew.
     assert len(down.bodies) <= 20 + 5 * (7 + 8 + 7)
     with Fake(_good).running(monkeypatch) as up:
-        write_questions(file, out, backend="llm", wait=0.0)
+        write_questions(file, out, QuestionOptions(backend="llm"), wait=0.0)
         assert len(up.bodies) == 30
     assert [line["id"] for line in _lines(out)] == [fact.id for fact in _facts(50)]
     assert not (tmp_path / "q.left.jsonl").exists()
@@ -172,7 +175,7 @@ def test_a_server_without_json_mode_is_asked_without_it(file, tmp_path, monkeypa
         return (400, "no response_format", {}) if "response_format" in body else _good(number, body)
 
     with Fake(say).running(monkeypatch) as fake:
-        done = write_questions(file, tmp_path / "q.jsonl", backend="llm", wait=0.0)
+        done = write_questions(file, tmp_path / "q.jsonl", QuestionOptions(backend="llm"), wait=0.0)
     assert done.facts == 50
     assert sum("response_format" not in body for body in fake.bodies) == 50
     assert sum("response_format" in body for body in fake.bodies) <= 8
@@ -232,7 +235,7 @@ def test_a_slow_server_is_asked_again(file, tmp_path, monkeypatch):
     monkeypatch.setattr(endpoint, "TIMEOUT", 0.5)
     fake = Fake(_good, delay=lambda number: 1.0 if number == 1 else 0.0)
     with fake.running(monkeypatch):
-        done = write_questions(file, tmp_path / "q.jsonl", backend="llm", wait=0.0)
+        done = write_questions(file, tmp_path / "q.jsonl", QuestionOptions(backend="llm"), wait=0.0)
     assert done.facts == 50
     assert len(fake.bodies) == done.requests >= 51
 
@@ -240,8 +243,10 @@ def test_a_slow_server_is_asked_again(file, tmp_path, monkeypatch):
 def test_only_what_is_missing_is_asked_for(file, tmp_path, monkeypatch):
     """Types that were not asked for, a reply that is damaged, types that a fact has already."""
     with Fake(_good).running(monkeypatch) as fake:
-        types = ["reliability", "factual"]
-        done = write_questions(file, tmp_path / "a.jsonl", backend="llm", types=types, wait=0.0)
+        types = ("reliability", "factual")
+        done = write_questions(
+            file, tmp_path / "a.jsonl", QuestionOptions(backend="llm", types=types), wait=0.0
+        )
         assert done.questions == {"reliability": 50, "factual": 50}
         asked = fake.bodies[0]["messages"]
         assert "factual" in asked[0]["content"]
@@ -250,9 +255,13 @@ def test_only_what_is_missing_is_asked_for(file, tmp_path, monkeypatch):
         assert fake.bodies[0]["model"] == "fake-1"
         reply = sorted((tmp_path / "replies").iterdir())[0]
         reply.write_text(reply.read_text()[:50])
-        write_questions(file, tmp_path / "b.jsonl", backend="llm", types=types, wait=0.0)
+        write_questions(
+            file, tmp_path / "b.jsonl", QuestionOptions(backend="llm", types=types), wait=0.0
+        )
         assert len(fake.bodies) == 51
-        write_questions(tmp_path / "a.jsonl", tmp_path / "c.jsonl", backend="llm", types=types)
+        write_questions(
+            tmp_path / "a.jsonl", tmp_path / "c.jsonl", QuestionOptions(backend="llm", types=types)
+        )
         assert len(fake.bodies) == 51
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "c.jsonl").read_bytes()
@@ -264,7 +273,7 @@ def _only(tmp_path, monkeypatch, say, **options):
     path.write_text(json.dumps(next(iter(_facts(1))).to_dict()) + "\n")
     with Fake(say).running(monkeypatch, KEY) as fake:
         try:
-            write_questions(path, out, backend="llm", wait=0.0, **options)
+            write_questions(path, out, QuestionOptions(backend="llm", **options), wait=0.0)
         except PartlyDoneError:
             assert not (tmp_path / "replies").exists()
             assert not [p for p in tmp_path.iterdir() if KEY in p.read_text()]
@@ -358,7 +367,7 @@ def test_a_refused_temperature_is_left_out_and_stays_out(file, tmp_path, monkeyp
         return (400, f"no {refused if named else []}", {}) if refused else _good(number, body)
 
     with Fake(say).running(monkeypatch) as fake:
-        done = write_questions(file, tmp_path / "q.jsonl", backend="llm", wait=0.0)
+        done = write_questions(file, tmp_path / "q.jsonl", QuestionOptions(backend="llm"), wait=0.0)
     assert done.facts == 50
     good = [body for body in fake.bodies if set(body) == {"model", "messages"}]
     assert len(good) == 50

@@ -12,7 +12,8 @@ from tightframe.errors import PartlyDoneError, UserError
 from tightframe.knowledge.benchmark import read_facts
 from tightframe.knowledge.clozes import with_reordered
 from tightframe.knowledge.facts import QuestionAnswer
-from tightframe.knowledge.generate import reword
+from tightframe.knowledge.generate import write_wordings
+from tightframe.knowledge.options import WordingOptions
 
 FACTS = example_facts(6)  # two with the answer in front, two at the end, two without it
 
@@ -58,19 +59,23 @@ def _reply(number, body):
 def test_an_endpoint_s_wordings_are_checked_and_joined_to_their_facts(file, tmp_path, monkeypatch):
     fake = Fake(_reply, delay=lambda number: 0.02 if number % 3 == 0 else 0.0)
     with fake.running(monkeypatch):
-        done = reword(
+        done = write_wordings(
             file,
             tmp_path / "w.jsonl",
-            reordered=True,
-            paraphrases=3,
-            generated_qas=True,
+            WordingOptions(reordered=True, paraphrases=3, generated_qas=True),
             wait=0.0,
         )
         assert len(fake.bodies) == done.requests == 12
-        reword(file, tmp_path / "again.jsonl", paraphrases=3, generated_qas=True)
+        write_wordings(
+            file, tmp_path / "again.jsonl", WordingOptions(paraphrases=3, generated_qas=True)
+        )
         assert len(fake.bodies) == 12  # kept replies
         # Those that a fact has are not asked for again, nor added to.
-        reword(tmp_path / "w.jsonl", tmp_path / "more.jsonl", paraphrases=3, generated_qas=True)
+        write_wordings(
+            tmp_path / "w.jsonl",
+            tmp_path / "more.jsonl",
+            WordingOptions(paraphrases=3, generated_qas=True),
+        )
         assert len(fake.bodies) == 12
     assert (tmp_path / "more.jsonl").read_bytes() == (tmp_path / "w.jsonl").read_bytes()
     facts = read_facts(tmp_path / "w.jsonl")
@@ -107,7 +112,12 @@ def test_a_reply_of_another_form_leaves_the_fact_to_another_run(
     path = write_facts(tmp_path / "facts.jsonl", FACTS[:1])
     fake = Fake(lambda number, body: (200, completion(content), {}))
     with fake.running(monkeypatch), pytest.raises(PartlyDoneError, match="their wordings in"):
-        reword(path, tmp_path / "w.jsonl", wait=0.0, **{kind: True})
+        write_wordings(
+            path,
+            tmp_path / "w.jsonl",
+            WordingOptions(**{kind: True if kind == "generated_qas" else 1}),
+            wait=0.0,
+        )
     assert len(fake.bodies) == 2  # the second says what is wrong
     assert [one["fact_id"] for one in _lines(tmp_path / "w.left.jsonl")] == [FACTS[0].id]
 
@@ -128,6 +138,6 @@ def test_a_command_that_asks_for_nothing_is_refused(file, tmp_path, capsys, opti
 
 
 def test_a_finished_file_is_not_written_again(file, tmp_path):
-    reword(file, tmp_path / "w.jsonl", reordered=True)
+    write_wordings(file, tmp_path / "w.jsonl", WordingOptions(reordered=True))
     with pytest.raises(UserError, match="already exists"):
-        reword(file, tmp_path / "w.jsonl", reordered=True)
+        write_wordings(file, tmp_path / "w.jsonl", WordingOptions(reordered=True))

@@ -112,7 +112,7 @@ def file(tmp_path):
 
 def test_masks_writes_the_examples_of_every_fact(file, tmp_path, capsys):
     out = tmp_path / "spans.jsonl"
-    typed = f"knowledge masks {file} --exposures 9 --seed 3 --out {out} --json"
+    typed = f"knowledge spans {file} --exposures 9 --seed 3 --out {out} --json"
     cli.main(typed.split())
     assert json.loads(capsys.readouterr().out)["examples"] == 18
     records = [json.loads(line) for line in out.read_text().splitlines()]
@@ -128,14 +128,14 @@ def test_masks_writes_the_examples_of_every_fact(file, tmp_path, capsys):
 def test_masks_leaves_a_file_that_is_there(file, tmp_path, capsys):
     (tmp_path / "kept.jsonl").write_text("mine")
     with pytest.raises(SystemExit) as stop:
-        cli.main(f"knowledge masks {file} --exposures 9 --out {tmp_path}/kept.jsonl".split())
+        cli.main(f"knowledge spans {file} --exposures 9 --out {tmp_path}/kept.jsonl".split())
     assert stop.value.code == 2
     assert "kept.jsonl: already exists; remove it or choose another" in capsys.readouterr().err
     assert (tmp_path / "kept.jsonl").read_text() == "mine"
 
 
 def test_masks_counts_without_writing_and_notes_long_spans(file, tmp_path, capsys):
-    cli.main(f"knowledge masks {file} --exposures 1000 --count --max-span 6".split())
+    cli.main(f"knowledge spans {file} --exposures 1000 --count --max-span 6".split())
     printed = capsys.readouterr()
     assert printed.err == "--max-span 6: longer than the 5 words of the published objective\n"
     assert "2,000 examples of 2 facts, 6 to 105 variants" in printed.out  # 6 * 20 - 15
@@ -154,7 +154,7 @@ def test_masks_counts_without_writing_and_notes_long_spans(file, tmp_path, capsy
 )
 def test_masks_refuses_numbers_that_make_no_sense(file, capsys, options, message):
     with pytest.raises(SystemExit) as status:
-        cli.main(["knowledge", "masks", str(file), *options.split()])
+        cli.main(["knowledge", "spans", str(file), *options.split()])
     assert status.value.code == 2
     assert message in capsys.readouterr().err
 

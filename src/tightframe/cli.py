@@ -8,14 +8,12 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from tightframe.commands import (
     answers,
     asking,
-    benchmarks,
     clusters,
     comparing,
     facts,
     injecting,
     making,
     measuring,
-    questions,
     scores,
     studies,
     sweeping,
@@ -64,10 +62,10 @@ ntp.command(theory.predict)
 ntp.command(comparing.compare)
 ntp.command(comparing.concepts)
 knowledge.command(facts.parse)
-knowledge.command(questions.questions)
-knowledge.command(questions.reword)
-knowledge.command(benchmarks.validate)
-knowledge.command(benchmarks.masks)
+knowledge.command(facts.questions)
+knowledge.command(facts.reword)
+knowledge.command(facts.validate)
+knowledge.command(facts.spans)
 knowledge.command(injecting.inject)
 knowledge.command(answers.answer)
 knowledge.command(answers.rank)

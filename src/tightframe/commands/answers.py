@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tightframe.commands.console import Device, Flag, Json, Names, done, dumps, say, show
-from tightframe.commands.questions import question_types
 from tightframe.errors import UserError
 from tightframe.files import check_writable
 from tightframe.knowledge.facts import Decoding
+from tightframe.knowledge.options import question_types
 from tightframe.progress import bar
 
 Form = Literal["cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"]

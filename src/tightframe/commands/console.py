@@ -4,6 +4,7 @@ Results go to standard output; progress and what is going on to standard error.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import re
 import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter, Token, convert
 from cyclopts.validators import Number
@@ -83,6 +84,33 @@ Numbers = Annotated[list[int] | None, SEVERAL]
 Assignments = Annotated[
     list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)
 ]
+
+
+def as_parameters(options: type) -> Any:
+    """Return a dataclass of options as the parameters of a command, one `--option` per field.
+
+    Names may be given as for `SEVERAL`, flags are set by their name alone; the help is the
+    docstring of the class.
+    """
+    kinds = get_type_hints(options)
+
+    def annotated(field: "dataclasses.Field[Any]") -> Any:
+        kind = kinds[field.name]
+        if kind is bool and field.default is False:
+            return Flag
+        is_several = tuple in {get_origin(one) for one in (kind, *get_args(kind))}
+        return Annotated[kind, SEVERAL, Parameter(show_default=False)] if is_several else kind
+
+    fields = dataclasses.fields(options)
+    made = dataclasses.make_dataclass(
+        options.__name__,
+        [(one.name, annotated(one), dataclasses.field(default=one.default)) for one in fields],
+        bases=(options,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__module__": options.__module__},
+    )
+    return Annotated[made, Parameter(name="*")]
 
 
 def columns() -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.errors import UserError
-from tightframe.files import read_text, whole_file
+from tightframe.files import read_text
 from tightframe.knowledge.fact_formats import EXAMPLE, KEYS, RecordError, format_of, to_fact
-from tightframe.knowledge.facts import Fact
+from tightframe.knowledge.facts import Fact, write_records
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 
@@ -301,12 +301,7 @@ def read_facts(path: str | Path) -> list[Fact]:
 
 def write_facts(path: str | Path, facts: Iterable[Fact]) -> None:
     """Write facts as JSON lines, the file whole or not at all."""
-    with (
-        whole_file(Path(path)) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-    ):
-        for fact in facts:
-            file.write(json.dumps(fact.to_dict(), ensure_ascii=False) + "\n")
+    write_records(Path(path), (fact.to_dict() for fact in facts))
 
 
 class _Reading:

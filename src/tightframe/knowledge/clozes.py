@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from tightframe.knowledge.facts import MASK, Fact, answer_place
+from tightframe.knowledge.facts import MASK, Fact, Question, answer_place
 from tightframe.knowledge.words import found_targets
 
 MAX_SPAN = 5  # words of the longest span
@@ -141,6 +141,13 @@ def cloze_of_question(question: str) -> str | None:
     asked = question.strip().removesuffix("?").rstrip()
     phrase = _OPENING.match(asked) or _INSIDE.search(asked)
     return None if phrase is None else asked[: phrase.start()] + MASK + asked[phrase.end() :]
+
+
+def cloze_by_rule(question: Question) -> str | None:
+    """Return the cloze of a question by `cloze_of_question`; true or false gets a final mask."""
+    if question.format == "boolean":
+        return f"{question.prompt} {MASK}"
+    return cloze_of_question(question.prompt)
 
 
 def cloze_of_fact(fact: str, answers: Iterable[str]) -> tuple[str, str] | None:

@@ -24,8 +24,9 @@ import httpx
 
 from tightframe.errors import UserError
 from tightframe.files import write_text
+from tightframe.knowledge.prompts import Messages
+from tightframe.progress import tell
 
-Messages: TypeAlias = list[dict[str, str]]
 Parse: TypeAlias = Callable[[str], Any]  # ValueError for a reply that is not what was asked for
 
 AT_ONCE = 8  # requests
@@ -89,7 +90,6 @@ def ask_all(
     *,
     cache: Path,
     wait: float = 1.0,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Replies:
     """Ask for all replies that the cache lacks, at most `AT_ONCE` at a time.
 
@@ -102,7 +102,6 @@ def ask_all(
         parse: Reads the reply to each request.
         cache: A folder, a file a reply.
         wait: Seconds before the second attempt, then twice that, and so on.
-        progress: Called with the number of requests that are answered.
 
     Raises:
         UserError: The server refuses the request itself (a status 4xx other than 429).
@@ -115,7 +114,7 @@ def ask_all(
         kept = _cached(cache / f"{name}.json", read)
         if kept is not None:
             found[name] = kept
-    progress(len(found))
+    tell("answered", len(found) / len(work) if work else None, len(found))
     open_ = [name for name in work if name not in found]
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in open_:
@@ -139,7 +138,7 @@ def ask_all(
                 found[name] = reply
                 entry = {"model": endpoint.model, "messages": work[name][0], "reply": reply}
                 write_text(cache / f"{name}.json", json.dumps(entry, ensure_ascii=False) + "\n")
-                progress(len(found))
+                tell("answered", len(found) / len(work), len(found))
         except Exception:  # an interrupt does not wait for a server
             client.stopped.set()
             for thread in threads:

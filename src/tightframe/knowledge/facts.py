@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import pydantic
 
-from tightframe.files import read_text, write_text
+from tightframe.files import read_text, whole_file
 from tightframe.formats import check_digest, parse_json, write_signed
 
 Type: TypeAlias = Literal[
@@ -143,8 +143,9 @@ def fact_id(date: str | None, fact: str) -> str:
 
 
 def write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write a record a line, whole or not at all."""
-    write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records))
+    """Write one record per line, the file whole or not at all."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
 
 
 def read_records(path: Path, schema: Any, *, what: str, sha256: str | None = None) -> list[Any]:

@@ -1,17 +1,14 @@
-"""From a file of facts to a file of facts with questions, clozes or other wordings.
+"""Files of facts with questions, clozes or other wordings, by rules or by a language model.
 
-The unfinished file is beside it (`benchmark.py`); what an endpoint said is kept in replies/.
-
-Facts are reordered by rule, and paraphrased by a model. There are no paraphrases by rules: rules do
-for questions, which are checked and may be stiff, but a statement in which the wrong clause moved
-is false, and would be trained. The unfinished file is beside it (`benchmark.py`); what an endpoint
-said is kept in replies/.
+The new file is written whole. Beside it are NAME.dropped.jsonl, what failed a check and why, and,
+while an endpoint has not answered for some facts, NAME.left.jsonl with these: the same command
+resumes. Replies of an endpoint are kept in the folder replies/.
 """
 
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -19,89 +16,112 @@ from typing import Any, Literal, TypeAlias
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.knowledge import prompts
 from tightframe.knowledge.benchmark import load_benchmark, read_entries, write_facts
-from tightframe.knowledge.clozes import cloze_of_question, with_reordered
-from tightframe.knowledge.endpoint import Endpoint, Messages, Parse, ask_all
+from tightframe.knowledge.clozes import cloze_by_rule, with_reordered
+from tightframe.knowledge.endpoint import Endpoint, Parse, Replies, ask_all
 from tightframe.knowledge.facts import (
-    MASK,
-    MAX_ANSWER_WORDS,
     TYPES,
     WORDINGS,
     Fact,
     Question,
-    QuestionAnswer,
-    Type,
-    normalise,
     write_records,
 )
+from tightframe.knowledge.options import QuestionOptions, WordingOptions
 from tightframe.knowledge.questions import CheckedQuestions, KnownFact, checked, make_questions
-from tightframe.knowledge.words import contains, failures, found_targets
+from tightframe.knowledge.words import failures, found_targets
+
+NO_RULE = "no_wh_word"  # the reason where a rule finds nothing to mask: "How many ...?"
+NAMED = 5  # facts that a message names; others are counted
+
+_Place: TypeAlias = tuple[int, int]  # index of a fact, and of one of its questions
+_Dropped: TypeAlias = list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionsWritten:
-    """What a run has written, for its reader."""
+    """Counts of a file of questions."""
 
     facts: int
-    without_target: int  # facts that rules have no question for, but locality
+    without_target: int  # facts that rules have no question for, except locality
     questions: dict[str, int]  # by type
     dropped: dict[str, int]  # by reason
     warnings: dict[str, int]  # by name
-    requests: int  # sent to an endpoint
+    requests: int  # sent to an endpoint in this run
+
+
+@dataclasses.dataclass(frozen=True)
+class ClozesWritten:
+    """Counts of a file of clozes."""
+
+    facts: int
+    questions: int
+    clozes: int  # questions that have a cloze now
+    new: int  # clozes that this run has written
+    dropped: dict[str, int]  # by reason; such questions stay, without a cloze
+    requests: int  # sent to an endpoint in this run
+
+
+@dataclasses.dataclass(frozen=True)
+class WordingsWritten:
+    """Counts of a file of wordings."""
+
+    facts: int
+    wordings: dict[str, int]  # texts by name, see `facts.WORDINGS`
+    without_answer: int  # facts that could not be reordered: their answer is not in them
+    dropped: dict[str, int]  # by reason
+    requests: int  # sent to an endpoint in this run
 
 
 def write_questions(
     facts: Path,
     out: Path,
+    options: QuestionOptions = QuestionOptions(),  # noqa: B008
     *,
-    backend: str = "rules",
-    types: Collection[Type] = TYPES,
-    known: Path | None = None,
-    seed: int = 0,
-    strict: bool = False,
     wait: float = 1.0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> QuestionsWritten:
-    """Write questions about the facts of a file, by `ask` or by an endpoint.
+    """Write questions about the facts of a file, by `make_questions` or by an endpoint.
 
     Args:
-        facts: A file of facts, in any format that is read.
+        facts: A file of facts, in any known format.
         out: The new file; one that an earlier run left incomplete is written again.
-        backend: "rules" or "llm".
-        types: What to ask.
-        known: JSON lines of `prompt` and `answers`, for locality questions by rules.
-        seed: See `ask`.
-        strict: See `ask` and `load_benchmark`.
-        wait: Seconds before an endpoint is asked again, see `ask_all`.
-        progress: Called with the number of facts that an endpoint has answered, and of all.
+        options: What to write.
+        wait: Seconds before a request is repeated, see `ask_all`.
 
     Raises:
         PartlyDoneError: The endpoint gave no questions for some facts; all others are written.
     """
     refuse_finished(out)
-    read = load_benchmark(facts, strict=strict)
+    read = load_benchmark(facts, strict=options.strict)
     left: dict[int, str] = {}
     requests = 0
-    if backend == "rules":
-        asked = make_questions(
-            read, types=types, known=read_known(known) if known else (), seed=seed, strict=strict
+    if options.backend == "rules":
+        made = make_questions(
+            read,
+            types=options.types,
+            known=read_known(options.known) if options.known else (),
+            seed=options.seed,
+            strict=options.strict,
         )
     else:
-        if known:
-            raise UserError("--known is for --backend rules; the endpoint writes its own locality")
-        total = len(read)
-        asked, left, requests = _ask_endpoint(
-            read, out, types, strict, wait, lambda done: progress(done, total)
-        )
+        made, left, requests = _questions_of_endpoint(read, out, options, wait)
     dropped = [
         {"fact_id": one.fact_id, **dataclasses.asdict(one.question), "reason": one.reason}
-        for one in asked.dropped
+        for one in made.dropped
     ]
-    save(out, asked.facts, left, dropped, what="questions")
-    return _written(asked, requests)
+    _save(out, made.facts, left, dropped, what="questions")
+    questions = [question for fact in made.facts for question in fact.questions]
+    types = collections.Counter(question.type for question in questions)
+    return QuestionsWritten(
+        facts=len(made.facts),
+        without_target=sum(not found_targets(fact) for fact in made.facts),
+        questions={one: types[one] for one in TYPES if types[one]},
+        dropped=_reasons(dropped),
+        warnings=_counts(name for question in questions for name in question.checks),
+        requests=requests,
+    )
 
 
 def read_known(path: Path) -> list[KnownFact]:
-    """Older knowledge: JSON lines of `prompt` and `answers`, a list of at least one text."""
+    """Read older knowledge: JSON lines of `prompt` and `answers`, a list of at least one text."""
     known = []
     for entry in read_entries(path):
         record = entry.value if isinstance(entry.value, dict) else {}
@@ -122,295 +142,163 @@ def read_known(path: Path) -> list[KnownFact]:
     return known
 
 
-def _ask_endpoint(
-    facts: Sequence[Fact],
-    out: Path,
-    types: Collection[Type],
-    strict: bool,
-    wait: float,
-    progress: Callable[[int], None],
+def _questions_of_endpoint(
+    facts: Sequence[Fact], out: Path, options: QuestionOptions, wait: float
 ) -> tuple[CheckedQuestions, dict[int, str], int]:
-    """Facts with questions, the indices of those without a reply with the reason, requests sent."""
-    endpoint = Endpoint.from_environment()
-    missing = [set(types) - {question.type for question in fact.questions} for fact in facts]
+    """Return the questions, why facts (by index) have none, and the number of requests sent."""
+    missing = [{*options.types} - {one.type for one in fact.questions} for fact in facts]
     open_ = [index for index, lacks in enumerate(missing) if lacks]
-    replies = ask_all(
+    replies, model = _replies(
         [prompts.question_messages(facts[index], missing[index]) for index in open_],
-        endpoint,
         [partial(prompts.parse_questions, types=missing[index]) for index in open_],
-        cache=out.parent / "replies",
-        wait=wait,
-        progress=progress,
+        out,
+        wait,
     )
     left = {index: why for index, why in zip(open_, replies.reasons, strict=True) if why}
     reply_of = dict(zip(open_, replies.parsed, strict=True))
     new = [
-        prompts.questions_of(fact, reply_of.get(index) or {}, endpoint.model)
+        prompts.questions_of(fact, reply_of.get(index) or {}, model)
         for index, fact in enumerate(facts)
     ]
-    return checked(facts, new, strict=strict), left, replies.requests
-
-
-def _written(asked: CheckedQuestions, requests: int) -> QuestionsWritten:
-    questions = [question for fact in asked.facts for question in fact.questions]
-    types = collections.Counter(question.type for question in questions)
-    return QuestionsWritten(
-        facts=len(asked.facts),
-        without_target=sum(not found_targets(fact) for fact in asked.facts),
-        questions={type_: types[type_] for type_ in TYPES if types[type_]},
-        dropped=dict(sorted(collections.Counter(one.reason for one in asked.dropped).items())),
-        warnings=dict(sorted(collections.Counter(n for q in questions for n in q.checks).items())),
-        requests=requests,
-    )
-
-
-NO_RULE = "no_wh_word"  # the reason where a rule finds nothing to mask: "How many ...?"
-
-_Place: TypeAlias = tuple[int, int]  # of a question: its fact, and which of the fact's it is
-
-
-@dataclasses.dataclass(frozen=True)
-class ClozesWritten:
-    """What a run has written, for its reader."""
-
-    facts: int
-    questions: int  # of all facts
-    clozes: int  # that they have now
-    new: int  # of these, written in this run
-    dropped: dict[str, int]  # by reason; such questions stay, without a cloze
-    requests: int  # sent to an endpoint
+    return checked(facts, new, strict=options.strict), left, replies.requests
 
 
 def write_clozes(
     facts: Path,
     out: Path,
+    options: QuestionOptions = QuestionOptions(),  # noqa: B008
     *,
-    backend: str = "rules",
-    types: Collection[Type] = TYPES,
-    strict: bool = False,
     wait: float = 1.0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClozesWritten:
     """Write clozes for the questions of a file that have none; all else stays as it is.
 
     Args:
-        facts: A file of facts with questions, in any format that is read.
-        out: The new file; one that an earlier run left unfinished is written again.
-        backend: "rules", see `cloze_by_rule`, or "llm".
-        types: Of the questions that get clozes.
-        strict: See `load_benchmark`.
-        wait: Seconds before an endpoint is asked again, see `ask_all`.
-        progress: Called with the number of questions that an endpoint has answered, and of all.
+        facts: A file of facts with questions, in any known format.
+        out: The new file; one that an earlier run left incomplete is written again.
+        options: Who writes the clozes (rules: `cloze_by_rule`), and of which types of questions.
+        wait: Seconds before a request is repeated, see `ask_all`.
 
     Raises:
         PartlyDoneError: The endpoint gave no cloze for questions of some facts; all others are
             written.
     """
     refuse_finished(out)
-    read = load_benchmark(facts, strict=strict)
+    read = load_benchmark(facts, strict=options.strict)
     lacking = {
         (index, nth): question
         for index, fact in enumerate(read)
         for nth, question in enumerate(fact.questions)
-        if question.cloze is None and question.type in types
+        if question.cloze is None and question.type in options.types
     }
-    reasons: dict[_Place, str] = {}
-    requests = 0
-    if backend == "rules":
-        written = {place: cloze_by_rule(question) for place, question in lacking.items()}
-    else:
-        written, reasons, requests = _ask_for_clozes(lacking, out, wait, progress)
-    made: dict[_Place, Question] = {}
-    dropped: list[dict[str, Any]] = []
-    for place, cloze in written.items():
-        fact, question = read[place[0]], lacking[place]
-        reason = NO_RULE if cloze is None else _cloze_failure(question, cloze, fact)
-        clozed = dataclasses.replace(question, cloze=cloze)
-        if reason is None:
-            made[place] = clozed
-        else:
-            dropped.append({"fact_id": fact.id, **dataclasses.asdict(clozed), "reason": reason})
-    done = [
-        dataclasses.replace(
-            fact,
-            questions=tuple(made.get((index, n), one) for n, one in enumerate(fact.questions)),
-        )
-        for index, fact in enumerate(read)
-    ]
     left: dict[int, str] = {}
-    for (index, _), reason in reasons.items():
-        left.setdefault(index, reason)
-    save(out, done, left, dropped, what="clozes")
-    return _clozed(done, len(made), dropped, requests)
-
-
-def cloze_by_rule(question: Question) -> str | None:
-    """The cloze of a question, see `cloze_of_question`; after one of true or false, the mask."""
-    if question.format == "boolean":
-        return f"{question.prompt} {MASK}"
-    return cloze_of_question(question.prompt)
-
-
-def _cloze_failure(question: Question, cloze: str, fact: Fact) -> str | None:
-    """The check on the question's form or its answers that the cloze fails, as a prompt itself."""
-    asked = dataclasses.replace(question, prompt=cloze, cloze=cloze)
-    failed = failures(asked, fact, reliability=None)
-    return next((name for name in failed if name in ("answer_in_prompt", "form")), None)
-
-
-def _ask_for_clozes(
-    lacking: dict[_Place, Question],
-    out: Path,
-    wait: float,
-    progress: Callable[[int, int], None],
-) -> tuple[dict[_Place, str | None], dict[_Place, str], int]:
-    """The clozes, why there is none for some questions, and the number of requests sent."""
-    replies = ask_all(
-        [prompts.cloze_messages(question) for question in lacking.values()],
-        Endpoint.from_environment(),
-        [prompts.parse_cloze] * len(lacking),
-        cache=out.parent / "replies",
-        wait=wait,
-        progress=lambda done: progress(done, len(lacking)),
-    )
-    found = dict(zip(lacking, replies.parsed, strict=True))
-    reasons = {place: why for place, why in zip(lacking, replies.reasons, strict=True) if why}
-    written = {place: reply["cloze"] for place, reply in found.items() if reply is not None}
-    return written, reasons, replies.requests
-
-
-def _clozed(
-    facts: Sequence[Fact], new: int, dropped: Sequence[dict[str, Any]], requests: int
-) -> ClozesWritten:
-    questions = [question for fact in facts for question in fact.questions]
-    reasons = collections.Counter(one["reason"] for one in dropped)
+    requests = 0
+    if options.backend == "rules":
+        clozes = {place: cloze_by_rule(question) for place, question in lacking.items()}
+    else:
+        replies, _ = _replies(
+            [prompts.cloze_messages(question) for question in lacking.values()],
+            [prompts.parse_cloze] * len(lacking),
+            out,
+            wait,
+        )
+        requests = replies.requests
+        parsed = zip(lacking, replies.parsed, strict=True)
+        clozes = {place: reply["cloze"] for place, reply in parsed if reply is not None}
+        for (index, _), reason in zip(lacking, replies.reasons, strict=True):
+            if reason:
+                left.setdefault(index, reason)
+    written: dict[_Place, Question] = {}
+    dropped: _Dropped = []
+    for place, cloze in clozes.items():
+        fact, question = read[place[0]], lacking[place]
+        failed = NO_RULE if cloze is None else _cloze_failure(question, cloze, fact)
+        clozed = dataclasses.replace(question, cloze=cloze)
+        if failed:
+            dropped.append({"fact_id": fact.id, **dataclasses.asdict(clozed), "reason": failed})
+        else:
+            written[place] = clozed
+    done = []
+    for index, fact in enumerate(read):
+        questions = [written.get((index, nth), one) for nth, one in enumerate(fact.questions)]
+        done.append(dataclasses.replace(fact, questions=tuple(questions)))
+    _save(out, done, left, dropped, what="clozes")
+    all_questions = [question for fact in done for question in fact.questions]
     return ClozesWritten(
-        facts=len(facts),
-        questions=len(questions),
-        clozes=sum(question.cloze is not None for question in questions),
-        new=new,
-        dropped=dict(sorted(reasons.items())),
+        facts=len(done),
+        questions=len(all_questions),
+        clozes=sum(question.cloze is not None for question in all_questions),
+        new=len(written),
+        dropped=_reasons(dropped),
         requests=requests,
     )
 
 
-_SHOWN = 5  # of a list, in one line
-
-
-def refuse_finished(out: Path) -> None:
-    """UserError where the file is there already, unless an earlier run left it unfinished."""
-    if os.path.lexists(out) and not _left(out).exists():
-        raise UserError(f"{out}: already exists; remove it or choose another name")
-
-
-def save(
-    out: Path,
-    facts: Sequence[Fact],
-    left: Mapping[int, str],
-    dropped: Iterable[dict[str, Any]],
-    *,
-    what: str,
-) -> None:
-    """Write the facts that are done, what was dropped, and what is left.
-
-    Args:
-        out: The file of facts.
-        facts: All of them, in the order of the file.
-        left: The indices of those that are not done, and why.
-        dropped: Records of what failed a check, each with its reason.
-        what: What facts get in this file, "questions"; for the message.
-
-    Raises:
-        PartlyDoneError: Some facts are left; all others are written.
-    """
-    if left:  # before the facts: they are known to be unfinished from the start
-        write_records(
-            _left(out),
-            ({"fact_id": facts[index].id, "reason": reason} for index, reason in left.items()),
-        )
-    write_records(out.with_suffix(".dropped.jsonl"), dropped)
-    write_facts(out, [fact for index, fact in enumerate(facts) if index not in left])
-    if left:
-        ids = [facts[index].id for index in left]
-        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-        raise PartlyDoneError(
-            f"{len(facts) - len(left)} of {len(facts)} facts have their {what} in {out}; left:"
-            f" {', '.join(ids[:_SHOWN])}{more} ({next(iter(left.values()))}); all are in"
-            f" {_left(out)}; run again to go on"
-        )
-    _left(out).unlink(missing_ok=True)
-
-
-def _left(out: Path) -> Path:
-    return out.with_suffix(".left.jsonl")
+def _cloze_failure(question: Question, cloze: str, fact: Fact) -> str | None:
+    """Return the check on form or answers that a cloze fails as a prompt, None if it passes."""
+    prompt = dataclasses.replace(question, prompt=cloze, cloze=cloze)
+    failed = failures(prompt, fact, reliability=None)
+    return next((name for name in failed if name in ("answer_in_prompt", "form")), None)
 
 
 _Kind: TypeAlias = Literal["paraphrases", "generated_qas"]
-_Dropped: TypeAlias = dict[str, Any]
+_PARSE: dict[_Kind, Parse] = {
+    "paraphrases": prompts.parse_paraphrases,
+    "generated_qas": prompts.parse_pairs,
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class WordingsWritten:
-    """What a run has written, for its reader."""
-
-    facts: int
-    wordings: dict[str, int]  # texts by name, see `records.WORDINGS`
-    without_answer: int  # facts that could not be reordered: their answer is not in them
-    dropped: dict[str, int]  # by reason
-    requests: int  # sent to an endpoint
-
-
-def reword(
+def write_wordings(
     facts: Path,
     out: Path,
+    options: WordingOptions,
     *,
-    reordered: bool = False,
-    paraphrases: int = 0,
-    generated_qas: bool = False,
-    strict: bool = False,
     wait: float = 1.0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> WordingsWritten:
-    """Write facts with other wordings; those of a kind that a fact has are kept, not added to.
+    """Write facts with other wordings of them, to train on.
+
+    Facts are reordered by rule, and paraphrased by a model. There are no paraphrases by rules:
+    rules do for questions, which are checked and may be stiff, but a statement in which the wrong
+    clause moved is false, and would be trained on.
 
     Args:
-        facts: A file of facts, in any format that is read.
-        out: The new file; one that an earlier run left unfinished is written again.
-        reordered: The fact with its answer at the end, by rule.
-        paraphrases: How many to ask an endpoint for.
-        generated_qas: Ask an endpoint for question-answer pairs to train on.
-        strict: See `load_benchmark`.
-        wait: Seconds before an endpoint is asked again, see `ask_all`.
-        progress: Called with the number of requests that are answered, and of all.
+        facts: A file of facts, in any known format.
+        out: The new file; one that an earlier run left incomplete is written again.
+        options: Kinds of wordings.
+        wait: Seconds before a request is repeated, see `ask_all`.
 
     Raises:
         PartlyDoneError: The endpoint gave no wordings for some facts; all others are written.
     """
+    if not (options.reordered or options.paraphrases or options.generated_qas):
+        raise UserError("expected --reordered, --paraphrases N or --generated-qas, or several")
     refuse_finished(out)
-    read = load_benchmark(facts, strict=strict)
-    done = with_reordered(read) if reordered else list(read)
-    without_answer = sum(not fact.reordered for fact in done) if reordered else 0
-    wanted: dict[_Kind, bool] = {
-        "paraphrases": paraphrases > 0,
-        "generated_qas": generated_qas,
+    read = load_benchmark(facts, strict=options.strict)
+    done = with_reordered(read) if options.reordered else list(read)
+    without_answer = sum(not fact.reordered for fact in done) if options.reordered else 0
+    wanted: dict[_Kind, int] = {
+        "paraphrases": options.paraphrases,
+        "generated_qas": options.generated_qas,
     }
     lacking = [
         (index, kind)
         for index, fact in enumerate(done)
-        for kind, asked_for in wanted.items()
-        if asked_for and not getattr(fact, kind)
+        for kind, n in wanted.items()
+        if n and not getattr(fact, kind)
     ]
     left: dict[int, str] = {}
-    dropped: list[_Dropped] = []
+    dropped: _Dropped = []
     requests = 0
     if lacking:
-        replies = ask_all(
-            [_wording_messages(done[index], kind, paraphrases) for index, kind in lacking],
-            Endpoint.from_environment(),
+        replies, _ = _replies(
+            [
+                prompts.paraphrase_messages(done[index], options.paraphrases)
+                if kind == "paraphrases"
+                else prompts.pair_messages(done[index])
+                for index, kind in lacking
+            ],
             [_PARSE[kind] for _, kind in lacking],
-            cache=out.parent / "replies",
-            wait=wait,
-            progress=lambda answered: progress(answered, len(lacking)),
+            out,
+            wait,
         )
         requests = replies.requests
         for (index, kind), reply, reason in zip(
@@ -419,80 +307,72 @@ def reword(
             if reason:
                 left.setdefault(index, reason)
             elif kind == "paraphrases":
-                done[index] = _paraphrased(done[index], reply["paraphrases"][:paraphrases], dropped)
+                new = reply["paraphrases"][: options.paraphrases]
+                done[index] = prompts.with_paraphrases(done[index], new, dropped)
             else:
-                done[index] = _paired(done[index], prompts.pairs_of(reply), dropped)
-    save(out, done, left, dropped, what="wordings")
+                done[index] = prompts.with_pairs(done[index], reply["pairs"], dropped)
+    _save(out, done, left, dropped, what="wordings")
     return WordingsWritten(
         facts=len(done),
         wordings={name: sum(len(getattr(fact, name)) for fact in done) for name in WORDINGS},
         without_answer=without_answer,
-        dropped=dict(sorted(collections.Counter(one["reason"] for one in dropped).items())),
+        dropped=_reasons(dropped),
         requests=requests,
     )
 
 
-def _wording_messages(fact: Fact, kind: _Kind, n: int) -> Messages:
-    if kind == "paraphrases":
-        return prompts.paraphrase_messages(fact, n)
-    return prompts.pair_messages(fact)
+def _replies(
+    requests: Sequence[prompts.Messages], parse: Sequence[Parse], out: Path, wait: float
+) -> tuple[Replies, str]:
+    """Return the replies to requests, and the name of the model that gave them."""
+    endpoint = Endpoint.from_environment()
+    replies = ask_all(
+        requests,
+        endpoint,
+        parse,
+        cache=out.parent / "replies",
+        wait=wait,
+    )
+    return replies, endpoint.model
 
 
-_PARSE: dict[_Kind, Parse] = {
-    "paraphrases": prompts.parse_paraphrases,
-    "generated_qas": prompts.parse_pairs,
-}
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(collections.Counter(names).items()))
 
 
-def _paraphrased(fact: Fact, new: Sequence[str], dropped: list[_Dropped]) -> Fact:
-    """The fact with the paraphrases that hold its answer and differ from it and one another."""
-    aliases = [
-        alias
-        for question in fact.questions
-        if question.type == "reliability"
-        for alias in question.answers
-    ]
-    seen = {normalise(fact.fact)}
-    kept = []
-    for text in new:
-        reason = "duplicate" if normalise(text) in seen else ""
-        if _holds(fact.fact, aliases) and not _holds(text, aliases):
-            reason = "answer_lost"
-        if reason:
-            dropped.append({"fact_id": fact.id, "paraphrase": text, "reason": reason})
-        else:
-            kept.append(text)
-        seen.add(normalise(text))
-    return dataclasses.replace(fact, paraphrases=tuple(kept))
+def _reasons(dropped: _Dropped) -> dict[str, int]:
+    return _counts(one["reason"] for one in dropped)
 
 
-def _paired(fact: Fact, new: Sequence[QuestionAnswer], dropped: list[_Dropped]) -> Fact:
-    """The fact with the pairs that pass the checks of questions.
+def refuse_finished(out: Path) -> None:
+    """Refuse a file that already exists, unless an earlier run left it incomplete."""
+    if os.path.lexists(out) and not _left(out).exists():
+        raise UserError(f"{out}: already exists; remove it or choose another name")
 
-    What is asked of the fact is not trained on: such a pair is dropped as `asked`.
+
+def _save(
+    out: Path, facts: Sequence[Fact], left: Mapping[int, str], dropped: _Dropped, *, what: str
+) -> None:
+    """Write the facts that are done and what was dropped; report facts that are left, by index.
+
+    Raises:
+        PartlyDoneError: Some facts are left; all others are written.
     """
-    asked = {normalise(question.prompt) for question in fact.questions}
-    seen: set[str] = set()
-    kept = []
-    for pair in new:
-        said = normalise(pair.question)
-        if reason := _pair_failure(pair, said, asked, seen):
-            dropped.append({"fact_id": fact.id, **dataclasses.asdict(pair), "reason": reason})
-        else:
-            kept.append(pair)
-        seen.add(said)
-    return dataclasses.replace(fact, generated_qas=tuple(kept))
+    if left:  # before the facts: they are known to be unfinished from the start
+        records = ({"fact_id": facts[index].id, "reason": why} for index, why in left.items())
+        write_records(_left(out), records)
+    write_records(out.with_suffix(".dropped.jsonl"), dropped)
+    write_facts(out, [fact for index, fact in enumerate(facts) if index not in left])
+    if left:
+        ids = [facts[index].id for index in left]
+        more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+        raise PartlyDoneError(
+            f"{len(facts) - len(left)} of {len(facts)} facts have their {what} in {out}; left:"
+            f" {', '.join(ids[:NAMED])}{more} ({next(iter(left.values()))}); all are in"
+            f" {_left(out)}; run again to resume"
+        )
+    _left(out).unlink(missing_ok=True)
 
 
-def _pair_failure(pair: QuestionAnswer, said: str, asked: set[str], seen: set[str]) -> str:
-    if len(pair.answer.split()) > MAX_ANSWER_WORDS:
-        return "answer_length"
-    if contains(pair.question, pair.answer):
-        return "answer_in_prompt"
-    if said in asked:
-        return "asked"
-    return "duplicate" if said in seen else ""
-
-
-def _holds(text: str, aliases: Sequence[str]) -> bool:
-    return any(contains(text, alias) for alias in aliases)
+def _left(out: Path) -> Path:
+    return out.with_suffix(".left.jsonl")

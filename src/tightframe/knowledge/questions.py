@@ -330,7 +330,7 @@ class CheckedQuestions:
 def make_questions(
     facts: Sequence[Fact],
     *,
-    types: Collection[Type] = TYPES,
+    types: Collection[str] = TYPES,
     known: Sequence[KnownFact] = (),
     seed: int = 0,
     strict: bool = False,

@@ -1,0 +1,135 @@
+"""Options of the commands on facts, each documented here alone.
+
+The command line and the Python functions take these classes. They check all that can be checked
+without a file, and import no numerical library.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from tightframe.errors import UserError, nearest
+from tightframe.knowledge.facts import TYPES, Type
+
+Rule: TypeAlias = Literal["most-probable", "lowest-index", "oracle"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+By: TypeAlias = Literal["type", "year", "month", "day", "position"]
+
+
+def question_types(names: Iterable[str] | None) -> tuple[Type, ...]:
+    """Return the named types of questions in their usual order; all of them for None."""
+    chosen = list(TYPES if names is None else names)
+    for name in chosen:
+        if name not in TYPES:
+            raise UserError(
+                f"--types {name}: unknown{nearest(name, TYPES)}; expected some of"
+                f" {', '.join(TYPES)}"
+            )
+    return tuple(one for one in TYPES if one in chosen)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """Options of writing questions or clozes.
+
+    Args:
+        backend: rules: offline, the same bytes from the same facts. llm: an endpoint of the OpenAI
+            format at TIGHTFRAME_LLM_BASE_URL, with TIGHTFRAME_LLM_MODEL and TIGHTFRAME_LLM_KEY
+            from the environment; replies are kept beside the new file, and never requested twice.
+        types: Types to write: reliability (the fact's subject), generality (another part of it),
+            paraphrase (the first in other words), portability (two facts at once), factual and
+            counterfactual (true or false), locality (older knowledge); default: all seven. Types
+            that a fact already has are kept.
+        known: With rules: JSON lines of prompt and answers, older knowledge for locality
+            questions.
+        seed: With rules: seed for the choice of what replaces the target in an altered fact.
+        strict: Drop questions whose answer does not occur in the hook, and refuse a file with any
+            fault; otherwise these are warnings.
+    """
+
+    backend: Literal["rules", "llm"] = "rules"
+    types: tuple[str, ...] = TYPES
+    known: Path | None = None
+    seed: int = 0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", question_types(self.types))
+        if self.known is not None and self.backend == "llm":
+            raise UserError("--known is for --backend rules; the endpoint writes its own locality")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WordingOptions:
+    """Options of writing other wordings of facts; wordings that a fact already has are kept.
+
+    Args:
+        reordered: Add the fact with its answer at the end, after all its clues; offline.
+        paraphrases: Number of paraphrases to request, of an endpoint as for `questions --backend
+            llm`.
+        generated_qas: Request question-answer pairs from the endpoint, other than the questions
+            that the fact has.
+        strict: Refuse a file with any fault.
+    """
+
+    reordered: bool = False
+    paraphrases: int = 0
+    generated_qas: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.paraphrases < 0:
+            raise UserError(f"--paraphrases {self.paraphrases}: expected a number from 1 on")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScopeOptions:
+    """Options of training a scope classifier and routing questions by it.
+
+    Args:
+        rule: Cluster that answers among those above the threshold: the most probable, the one of
+            the lowest number (as published), or, as an upper bound, the true one whatever its
+            probability.
+        threshold: Probability above which a cluster takes a question (default: 0.5).
+        calibrate: Share, from 0 to 1, of the facts whose questions calibrate the probabilities,
+            and of the negatives that do and are not trained on; the report leaves those questions
+            out.
+        false_accepts: With calibrate: choose the lowest threshold that accepts at most this share
+            of negatives.
+        seed: Seed of the choice of what to calibrate on, and of the fine-tuning.
+    """
+
+    rule: Rule = "most-probable"
+    threshold: float | None = None
+    calibrate: float = 0.0
+    false_accepts: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.calibrate < 1:
+            raise UserError(f"calibrate = {self.calibrate:g}: expected a share in [0, 1)")
+        if self.false_accepts is None:
+            return
+        if not 0 <= self.false_accepts <= 1:
+            raise UserError(f"false accepts = {self.false_accepts:g}: expected a share in [0, 1]")
+        if not self.calibrate:
+            raise UserError("a share of false accepts needs facts to calibrate on; set calibrate")
+        if self.threshold is not None:
+            raise UserError("a threshold and a share of false accepts: give one, not both")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Options of scoring outputs.
+
+    Args:
+        by: Divisions of all questions and of each type: by year, month, day, or position (whether
+            the answer starts in the front half of its fact, in the back half, or is not in it).
+        allow_missing: Leave out and count questions without output, instead of refusing.
+        seed: Seed of the resamples of facts.
+    """
+
+    by: tuple[By, ...] = ("type",)
+    allow_missing: bool = False
+    seed: int = 0
