@@ -26,7 +26,7 @@ from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.stories import END, Grammar
 from tightframe.files import sha256, whole_folder
-from tightframe.ntp.counting import context_table
+from tightframe.ntp.contexts import context_table
 
 TOKENS = 100_000_000
 LENGTH = 5

@@ -4,9 +4,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from reference.closed_forms import closed_form
 from reference.supports import blocks, fano, one_hot, subsets
-from tightframe.ntp.closed_forms import closed_form
-from tightframe.ntp.predict import predict_geometry
+from tightframe.ntp.prediction import predict_geometry
 from tightframe.ntp.soft_labels import centred_support
 
 

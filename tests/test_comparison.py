@@ -6,8 +6,8 @@ import pytest
 from reference import comparison as naive
 from tightframe.ntp.catalogue import MEASURES
 from tightframe.ntp.comparison import compare, shuffled_proxies, shuffled_support
-from tightframe.ntp.embeddings import by_context
-from tightframe.ntp.predict import predict_geometry
+from tightframe.ntp.model_on_table import by_context
+from tightframe.ntp.prediction import predict_geometry
 from tightframe.ntp.soft_labels import SoftLabels, centred_support, finite_component
 
 V, M = 9, 12
@@ -235,7 +235,9 @@ def test_the_size_of_a_block_changes_nothing(labels, block):
     parts = by_context(lambda contexts: logits[:, contexts], labels, {"x": prediction}, block=block)
     assert parts.excess == pytest.approx(whole.excess, rel=1e-13)
     assert parts.margin == pytest.approx(whole.margin, rel=1e-13)
-    assert parts.against["x"].rest == pytest.approx(whole.against["x"].rest, rel=1e-12)
+    assert parts.against["x"].off_support == pytest.approx(
+        whole.against["x"].off_support, rel=1e-12
+    )
 
 
 def test_a_support_of_all_tokens_has_no_margin_and_one_of_one_token_no_spread():

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tightframe.ntp.concept_axes import (
+from tightframe.ntp.concepts import (
     cluster_labels,
     concepts,
     orthant_clusters,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tightframe.ntp.concept_axes import align, concept_strengths, concepts
+from tightframe.ntp.concepts import align, concept_strengths, concepts
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer, save_checkpoint
-from tightframe.ntp.checks import Asked
 from tightframe.ntp.concept_study import readable, study_concepts
+from tightframe.ntp.options import Asked
 from tightframe.ntp.table import ContextTable, save_table
 
 WORDS = ("ant", "bee", "cat", "dog", "eel", "fox")

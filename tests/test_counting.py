@@ -10,8 +10,8 @@ from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.ntp import context_table, pairs
-from tightframe.ntp.pairs import documents as read_documents
+from tightframe.ntp import context_table, windows
+from tightframe.ntp.windows import documents as read_documents
 
 END = 0
 WORDS = ("<|endoftext|>", "a", "b", "c", "d", "e")
@@ -77,7 +77,7 @@ def test_counts_are_those_of_dictionaries(length):
 def test_memory_changes_how_often_the_text_is_read_and_nothing_else(length, memory):
     documents = draw_documents()
     n_tokens = sum(map(len, documents))
-    assert pairs.n_parts(n_tokens, length, memory) > 1
+    assert windows.n_parts(n_tokens, length, memory) > 1
     whole = context_table(documents, length)
     parts = context_table(documents, length, memory=memory)
     assert np.array_equal(whole.contexts, parts.contexts)
@@ -90,7 +90,7 @@ def test_contexts_that_share_a_hash_are_told_apart_by_their_tokens(bits):
     documents = draw_documents()
 
     def poor(windows):
-        return pairs.hash_windows(windows) & np.uint64(2**bits - 1)
+        return windows.hash_windows(windows) & np.uint64(2**bits - 1)
 
     assert as_dict(context_table(documents, 3, hashed=poor)) == reference.count(documents, 3)
 
@@ -100,7 +100,7 @@ def test_pieces_change_nothing(length, monkeypatch):
     documents = draw_documents()
     expected = as_dict(context_table(documents, length))
     for piece in (1, 3, 7):
-        monkeypatch.setattr("tightframe.ntp.pairs.PIECE", piece)
+        monkeypatch.setattr("tightframe.ntp.windows.PIECE", piece)
         assert as_dict(context_table(documents, length)) == expected
 
 
@@ -270,10 +270,10 @@ def test_what_is_held_at_once_stays_within_the_memory_asked_for():
     document = [rng.integers(0, 1_000, 200_000).astype(np.int32)]
     text = read_documents(document, split="train", vocab_size=None)
     memory = 2**22
-    parts = pairs.n_parts(text.n_tokens, 5, memory)
+    parts = windows.n_parts(text.n_tokens, 5, memory)
     assert parts > 4
     tracemalloc.start()
-    n_pairs = sum(int(part.counts.sum()) for part in pairs.pairs_by_parts(text, 5, parts=parts))
+    n_pairs = sum(int(part.counts.sum()) for part in windows.pairs_by_parts(text, 5, parts=parts))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_pairs == 200_000 - 5

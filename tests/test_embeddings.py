@@ -8,7 +8,7 @@ from tightframe.errors import UserError
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
-from tightframe.ntp.embeddings import collect
+from tightframe.ntp.model import collect
 from tightframe.ntp.table import PAD, ContextTable
 
 VOCAB, POSITIONS = 23, 6

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from reference.svm import nearest_feasible
-from tightframe.ntp.grouping import group
-from tightframe.ntp.splitting import Constraints
+from tightframe.ntp.certificate import Constraints
+from tightframe.ntp.support import group
 
 
 def problem(seed=0, merge=True):
@@ -73,7 +73,7 @@ def test_newtons_method_gets_there_from_anywhere(start):
 def test_tiles_change_nothing(monkeypatch):
     _, constraints, points = problem()
     whole = constraints.levels(points)
-    monkeypatch.setattr("tightframe.ntp.splitting.TILE", 1)
+    monkeypatch.setattr("tightframe.ntp.certificate.TILE", 1)
     np.testing.assert_allclose(constraints.levels(points), whole, atol=1e-14)
 
 

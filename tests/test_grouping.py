@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tightframe.ntp.grouping import EqualColumns, group
+from tightframe.ntp.support import EqualColumns, group
 
 SUPPORT = np.array(
     [

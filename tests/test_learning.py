@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from tightframe.ntp.concept_axes import concepts
 from tightframe.ntp.concept_study import (
     learned_share,
     learning_order,
     learning_times,
     simulate_surrogate,
 )
+from tightframe.ntp.concepts import concepts
 from tightframe.ntp.soft_labels import centred_support
 
 DELTA = 4.0

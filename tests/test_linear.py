@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from reference.supports import random_support
-from tightframe.ntp.linear import linear_svm
+from tightframe.ntp.extras import linear_svm
 from tightframe.ntp.soft_labels import SoftLabels, centred_support, finite_component
 
 

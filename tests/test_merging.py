@@ -3,8 +3,8 @@ import pytest
 import scipy.sparse as sp
 
 from reference.supports import random_support
-from tightframe.ntp.grouping import MergedSupport, dense_triplets, support_columns
 from tightframe.ntp.soft_labels import centred_support
+from tightframe.ntp.support import MergedSupport, dense_triplets, support_columns
 
 
 def test_merged_triplets_expand_to_those_of_the_whole():

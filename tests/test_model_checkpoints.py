@@ -2,11 +2,7 @@ import numpy as np
 import pytest
 
 from tightframe.errors import UserError
-from tightframe.ntp.model_checkpoints import (
-    ModelCheckpoint,
-    load_model_checkpoints,
-    save_model_checkpoints,
-)
+from tightframe.ntp.model import ModelCheckpoint, load_model_checkpoints, save_model_checkpoints
 
 
 def _checkpoints(steps):

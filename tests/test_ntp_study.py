@@ -22,9 +22,9 @@ from tightframe.lm.transformer import load_checkpoint
 from tightframe.ntp import study
 from tightframe.ntp.catalogue import MEASURES
 from tightframe.ntp.comparison import compare
-from tightframe.ntp.embeddings import collect
-from tightframe.ntp.proxies import proxy
-from tightframe.ntp.solutions import load_solution, save_solution
+from tightframe.ntp.model import collect
+from tightframe.ntp.prediction import proxy
+from tightframe.ntp.solution import load_solution, save_solution
 from tightframe.ntp.study import compare_run, rows_at
 from tightframe.ntp.svm import solve_svm
 from tightframe.ntp.table import ContextTable, load_table, save_table, table_fingerprint

@@ -8,7 +8,14 @@ import scipy.sparse as sp
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.ntp import ContextTable, path_laws, ridge_path, save_solution, solve_svm
-from tightframe.ntp.paths import FORMAT, METRICS, load_path, path_of_table, path_table, save_path
+from tightframe.ntp.ridge_path import (
+    FORMAT,
+    METRICS,
+    load_path,
+    path_of_table,
+    path_table,
+    save_path,
+)
 from tightframe.ntp.table import save_table
 from tightframe.results import read_rows
 

@@ -5,11 +5,7 @@ import pytest
 
 from reference.supports import one_hot, random_support, subsets
 from tightframe.errors import UserError
-from tightframe.ntp.predict import (
-    load_prediction,
-    predict_geometry,
-    save_prediction,
-)
+from tightframe.ntp.prediction import load_prediction, predict_geometry, save_prediction
 from tightframe.ntp.soft_labels import centred_support
 
 

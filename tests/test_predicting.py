@@ -7,9 +7,8 @@ import scipy.sparse as sp
 
 from reference.supports import random_support
 from tightframe.cli import main
-from tightframe.ntp.predict import load_prediction, predict_geometry
-from tightframe.ntp.proxies import proxy
-from tightframe.ntp.solutions import load_solution
+from tightframe.ntp.prediction import load_prediction, predict_geometry, proxy
+from tightframe.ntp.solution import load_solution
 from tightframe.ntp.table import ContextTable, save_table
 
 

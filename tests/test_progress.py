@@ -14,7 +14,7 @@ from tightframe.knowledge import decoding
 from tightframe.knowledge.answering import answer_questions
 from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.ranking import rank_questions
-from tightframe.ntp.counting import context_table
+from tightframe.ntp.contexts import context_table
 from tightframe.ntp.ridge import ridge_path
 from tightframe.ntp.soft_labels import SoftLabels
 from tightframe.ntp.svm import solve_svm

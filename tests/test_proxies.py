@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from reference.closed_forms import closed_form
 from reference.supports import blocks, cyclic_pairs, fano, one_hot, random_support, subsets
-from tightframe.ntp.closed_forms import closed_form
-from tightframe.ntp.predict import predict_geometry
-from tightframe.ntp.proxies import proxy, proxy_report, proxy_triplets
+from tightframe.ntp.prediction import predict_geometry, proxy
+from tightframe.ntp.proxies import proxy_report, proxy_triplets
 from tightframe.ntp.soft_labels import centred_support
 from tightframe.ntp.svm import solve_svm
 

@@ -15,7 +15,7 @@ from tightframe.files import check_writable
 from tightframe.geometry.checks import layer_names, measure_names
 from tightframe.geometry.measures import MEASURES
 from tightframe.lm.training import train
-from tightframe.ntp.counting import context_table
+from tightframe.ntp.contexts import context_table
 from tightframe.ntp.table import save_table
 from tightframe.results import Header, Row, write_rows
 from tiny_runs import tiny_settings

@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from studies.small_sets import run as small_sets
-from tightframe.ntp.model_checkpoints import load_model_checkpoints
+from tightframe.ntp.model import load_model_checkpoints
 from tightframe.ntp.table import ContextTable
 from tightframe.results import read_rows
 from tightframe.settings import read_toml, resolve

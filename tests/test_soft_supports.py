@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tightframe.ntp.soft_labels import (
-    centred_support,
+from tightframe.ntp.proxies import (
     count_floor,
     explain,
     positive_pmi,
@@ -11,6 +10,7 @@ from tightframe.ntp.soft_labels import (
     probability_threshold,
     smoothed_log_probability,
 )
+from tightframe.ntp.soft_labels import centred_support
 
 COUNTS = np.array([[3, 0, 1], [1, 0, 1], [0, 2, 2], [0, 0, 0]])
 

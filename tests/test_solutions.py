@@ -20,8 +20,8 @@ from tightframe.ntp import (
     solve_svm,
 )
 from tightframe.ntp.certificate import grouped_bounds
-from tightframe.ntp.predict import FORMAT as PREDICTION
-from tightframe.ntp.solutions import FORMAT, best_solution
+from tightframe.ntp.prediction import FORMAT as PREDICTION
+from tightframe.ntp.solution import FORMAT, best_solution
 from tightframe.ntp.summary import summarize
 
 

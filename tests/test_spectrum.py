@@ -3,14 +3,14 @@ import pytest
 import scipy.sparse as sp
 
 from reference.supports import blocks, random_support
-from tightframe.ntp.grouping import (
+from tightframe.ntp.soft_labels import centred_support
+from tightframe.ntp.support import (
     CentredSupport,
     dense_triplets,
     leading_triplets,
     residuals,
     signed,
 )
-from tightframe.ntp.soft_labels import centred_support
 
 
 @pytest.fixture(scope="module")

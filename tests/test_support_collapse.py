@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from reference import comparison as naive
+from tightframe.ntp.model_on_table import support_collapse, support_groups
 from tightframe.ntp.soft_labels import SoftLabels
-from tightframe.ntp.support_collapse import collapse, support_groups
 
 
 def labels_of(supports, n_tokens=6, seed=0):
@@ -33,7 +33,7 @@ def test_equal_vectors_within_groups_are_collapsed():
     rows = np.zeros((8, 3))
     for which, members in enumerate(groups.members):
         rows[members, which] = 2.0
-    found = collapse(lambda contexts: rows[contexts], groups)
+    found = support_collapse(lambda contexts: rows[contexts], groups)
     assert (found.within, found.within_min, found.between, found.nc1) == (1, 1, 0, 0)
     # 3 + 1 + 1 pairs within; 3*2 + 3*2 + 2*2 between.
     assert (found.n_within, found.n_between, found.n_zero) == (5, 16, 0)
@@ -43,7 +43,7 @@ def test_equal_vectors_within_groups_are_collapsed():
 def test_collapse_is_that_of_plain_loops(block):
     labels = labels_of(SUPPORTS)
     rows = np.random.default_rng(1).normal(size=(8, 4))
-    found = collapse(lambda contexts: rows[contexts], support_groups(labels), block=block)
+    found = support_collapse(lambda contexts: rows[contexts], support_groups(labels), block=block)
     expected = naive.collapse(rows, naive.groups(labels.probabilities.toarray()))
     assert (found.within, found.within_min, found.between, found.nc1) == pytest.approx(
         expected, rel=1e-12
@@ -55,16 +55,16 @@ def test_rotation_and_order_change_nothing_and_nc1_knows_no_shift():
     labels = labels_of(SUPPORTS)
     rows = rng.normal(size=(8, 4))
     groups = support_groups(labels)
-    plain = collapse(lambda contexts: rows[contexts], groups)
+    plain = support_collapse(lambda contexts: rows[contexts], groups)
     turned = 3 * rows @ np.linalg.qr(rng.normal(size=(4, 4)))[0]
     order = rng.permutation(8)
-    again = collapse(
+    again = support_collapse(
         lambda contexts: turned[order][contexts],
         support_groups(labels_of([SUPPORTS[j] for j in order])),
     )
     for name in ("within", "within_min", "between", "nc1"):
         assert getattr(again, name) == pytest.approx(getattr(plain, name), rel=1e-12)
-    shifted = collapse(lambda contexts: rows[contexts] + 5, groups)
+    shifted = support_collapse(lambda contexts: rows[contexts] + 5, groups)
     assert shifted.nc1 == pytest.approx(plain.nc1, rel=1e-12)
     assert shifted.within > plain.within
 
@@ -72,13 +72,13 @@ def test_rotation_and_order_change_nothing_and_nc1_knows_no_shift():
 def test_a_vector_without_direction_is_in_no_pair():
     labels = labels_of([(0,), (0,), (0,), (1,), (1,)])
     rows = np.array([[1.0, 0], [0, 0], [1, 1], [0, 1], [0, 2]])
-    found = collapse(lambda contexts: rows[contexts], support_groups(labels))
+    found = support_collapse(lambda contexts: rows[contexts], support_groups(labels))
     assert (found.n_zero, found.n_within, found.n_between) == (1, 2, 4)
     assert found.within == pytest.approx((1 + np.sqrt(0.5)) / 2)
 
 
 def test_no_group_has_no_value():
-    found = collapse(
+    found = support_collapse(
         lambda contexts: np.ones((len(contexts), 2)), support_groups(labels_of([(0,), (1,)]))
     )
     assert np.isnan([found.within, found.within_min, found.between, found.nc1]).all()

@@ -288,8 +288,8 @@ def test_the_same_support_gives_the_same_bits():
 def test_blocks_are_memory_only(monkeypatch):
     support = random_support(20, 50)
     whole = solve_svm(support, 1e-8)
-    monkeypatch.setattr("tightframe.ntp.splitting.BLOCK", 100)
-    monkeypatch.setattr("tightframe.ntp.splitting.TILE", 60)
+    monkeypatch.setattr("tightframe.ntp.admm.BLOCK", 100)
+    monkeypatch.setattr("tightframe.ntp.certificate.TILE", 60)
     assert solve_svm(support, 1e-8).upper == pytest.approx(whole.upper, rel=1e-10)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from test_counting import draw_documents, write_shards
 from tightframe import cli
-from tightframe.commands import theory
+from tightframe.commands import ntp
 from tightframe.ntp import context_table, load_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(occur, and such|single token)")
@@ -100,7 +100,7 @@ def test_a_long_solve_is_announced_and_one_that_cannot_be_held_refused(
     folder = tmp_path / "x"
     cli.main(f"ntp table {shards.path} -c 1 --out {folder}".split())
     table = load_table(folder)
-    monkeypatch.setattr(theory, "LARGE", table.n_supports - 1)
+    monkeypatch.setattr(ntp, "LARGE", table.n_supports - 1)
     capsys.readouterr()
     cli.main(["ntp", "solve", str(folder), "--gap", "0.5"])
     assert f"{table.n_supports:,} distinct supports" in capsys.readouterr().err

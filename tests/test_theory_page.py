@@ -15,7 +15,7 @@ from example_results import write_sweep
 from test_page import browser, open_page  # noqa: F401
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.ntp.model_checkpoints import ModelCheckpoint, save_model_checkpoints
+from tightframe.ntp.model import ModelCheckpoint, save_model_checkpoints
 from tightframe.ntp.summary import _bytes, summarize
 from tightframe.ntp.table import ContextTable, save_table
 from tightframe.report import report, theory

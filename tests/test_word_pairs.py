@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tightframe.ntp.word_pairs import analogies, analogy_scores, random_quadruples
+from tightframe.ntp.similarity import analogies, analogy_scores, random_quadruples
 
 # Words of two factors: king, queen, man, woman; and one that is king again.
 WORDS = np.array([[1.0, 1, 0], [1, -1, 0], [0, 1, 0], [0, -1, 0], [1, 1, 0], [0, 0, 3]])

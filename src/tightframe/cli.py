@@ -9,7 +9,6 @@ from tightframe.commands import (
     answers,
     asking,
     clusters,
-    comparing,
     facts,
     injecting,
     making,
@@ -17,8 +16,8 @@ from tightframe.commands import (
     scores,
     studies,
     sweeping,
-    theory,
 )
+from tightframe.commands import ntp as theory
 from tightframe.commands.console import PLAIN
 from tightframe.errors import UserError
 from tightframe.jobs.programs import endings_in_one_line
@@ -59,8 +58,8 @@ ntp.command(theory.table)
 ntp.command(theory.solve)
 ntp.command(theory.path)
 ntp.command(theory.predict)
-ntp.command(comparing.compare)
-ntp.command(comparing.concepts)
+ntp.command(theory.compare)
+ntp.command(theory.concepts)
 knowledge.command(facts.parse)
 knowledge.command(facts.questions)
 knowledge.command(facts.reword)

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from tightframe.geometry.moments import ClassMoments
 from tightframe.ntp import ContextTable, Prediction, SoftLabels
-from tightframe.ntp.grouping import CentredSupport, dense_triplets, leading_triplets
-from tightframe.ntp.predict import from_triplets
+from tightframe.ntp.prediction import from_triplets
 from tightframe.ntp.soft_labels import Columns, finite_component
+from tightframe.ntp.support import CentredSupport, dense_triplets, leading_triplets
 
 _CHUNK = 2**22  # numbers of embeddings gathered at once: 32 MiB
 _FURTHEST = 700.0  # a margin whose exponential is still a float64

@@ -24,7 +24,7 @@ from studies.latent_factors.factors import FactorStudy, factor_combinations, one
 from studies.latent_factors.tracking import GramTracker
 from tightframe.corpus.stories import Grammar
 from tightframe.ntp import context_table, proxy
-from tightframe.ntp.concept_axes import (
+from tightframe.ntp.concepts import (
     Concepts,
     cluster_labels,
     concepts,

@@ -30,14 +30,10 @@ from tightframe.errors import UserError
 from tightframe.files import one_at_a_time
 from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.ntp.comparison import References, compare, shuffled_groups
-from tightframe.ntp.model_checkpoints import (
-    ModelCheckpoint,
-    load_model_checkpoints,
-    save_model_checkpoints,
-)
-from tightframe.ntp.proxies import proxy
+from tightframe.ntp.model import ModelCheckpoint, load_model_checkpoints, save_model_checkpoints
+from tightframe.ntp.prediction import proxy
 from tightframe.ntp.ridge import lambda_max, ridge_path
-from tightframe.ntp.solutions import save_solution
+from tightframe.ntp.solution import save_solution
 from tightframe.ntp.svm import solve_svm
 from tightframe.ntp.table import ContextTable, load_table, save_table, table_fingerprint
 from tightframe.ntp.ufm import train_ufm

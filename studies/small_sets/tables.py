@@ -18,10 +18,9 @@ from studies.small_sets.figures import (
     draw_heat_maps,
 )
 from tightframe.files import whole_file
-from tightframe.ntp.model_checkpoints import load_model_checkpoints
-from tightframe.ntp.predict import Prediction, predict_geometry
-from tightframe.ntp.proxies import proxy
-from tightframe.ntp.solutions import load_solution
+from tightframe.ntp.model import load_model_checkpoints
+from tightframe.ntp.prediction import Prediction, predict_geometry, proxy
+from tightframe.ntp.solution import load_solution
 from tightframe.ntp.summary import EXCESS, at_same_loss, support_order
 from tightframe.ntp.table import load_table
 from tightframe.report.canvas import save

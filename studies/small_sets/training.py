@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tightframe.lm.optimizer import AdamW
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
-from tightframe.ntp.model_checkpoints import ModelCheckpoint
+from tightframe.ntp.model import ModelCheckpoint
 from tightframe.ntp.table import PAD, ContextTable
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # torch's defaults, which the published experiment used

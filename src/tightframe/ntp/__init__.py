@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     from tightframe.ntp.catalogue import MEASURES, measure_table
     from tightframe.ntp.certificate import Bounds, certify
-    from tightframe.ntp.closed_forms import ClosedForm, closed_form
     from tightframe.ntp.comparison import compare, shuffled_proxies, shuffled_support
-    from tightframe.ntp.concept_axes import (
+    from tightframe.ntp.concept_study import (
+        LearningOrder,
+        learning_order,
+        learning_times,
+        simulate_surrogate,
+        study_concepts,
+    )
+    from tightframe.ntp.concepts import (
         Concepts,
         align,
         cluster_labels,
@@ -21,40 +27,38 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
         orthant_clusters,
         spectral_clusters,
     )
-    from tightframe.ntp.concept_study import (
-        LearningOrder,
-        learning_order,
-        learning_times,
-        simulate_surrogate,
-        study_concepts,
-    )
-    from tightframe.ntp.counting import context_table
-    from tightframe.ntp.embeddings import Embedded, collect
-    from tightframe.ntp.linear import LinearSvm, linear_svm
-    from tightframe.ntp.low_rank import LowRank, best_of_rank
-    from tightframe.ntp.paths import Alignment, PathLaw, path_laws
-    from tightframe.ntp.predict import (
+    from tightframe.ntp.contexts import context_table
+    from tightframe.ntp.extras import LinearSvm, LowRank, best_of_rank, linear_svm
+    from tightframe.ntp.model import Embedded, collect
+    from tightframe.ntp.prediction import (
         Prediction,
         load_prediction,
         predict_geometry,
+        proxy,
         save_prediction,
     )
-    from tightframe.ntp.proxies import ProxyReport, proxy, proxy_report
+    from tightframe.ntp.proxies import Explanation, ProxyReport, explain, proxy_report
     from tightframe.ntp.ridge import RidgePoint, lambda_max, ridge_gap, ridge_path
-    from tightframe.ntp.similarity import gram_cosine, gram_distance, structural_similarity
-    from tightframe.ntp.soft_labels import Explanation, SoftLabels, explain
-    from tightframe.ntp.solutions import load_solution, save_solution
+    from tightframe.ntp.ridge_path import Alignment, PathLaw, path_laws
+    from tightframe.ntp.similarity import (
+        Analogies,
+        analogies,
+        gram_cosine,
+        gram_distance,
+        random_quadruples,
+        structural_similarity,
+    )
+    from tightframe.ntp.soft_labels import SoftLabels
+    from tightframe.ntp.solution import Solution, load_solution, save_solution
     from tightframe.ntp.study import compare_run
-    from tightframe.ntp.svm import Solution, solve_svm
+    from tightframe.ntp.svm import solve_svm
     from tightframe.ntp.table import ContextTable, load_table, save_table
     from tightframe.ntp.ufm import UfmCheckpoint, UfmRun, train_ufm
-    from tightframe.ntp.word_pairs import Analogies, analogies, random_quadruples
 
 _PUBLIC: dict[str, str] = {
     "Alignment": "paths",
     "Analogies": "word_pairs",
     "Bounds": "certificate",
-    "ClosedForm": "closed_forms",
     "Concepts": "concept_axes",
     "ContextTable": "table",
     "Embedded": "embeddings",
@@ -75,7 +79,6 @@ _PUBLIC: dict[str, str] = {
     "analogies": "word_pairs",
     "best_of_rank": "low_rank",
     "certify": "certificate",
-    "closed_form": "closed_forms",
     "cluster_labels": "concept_axes",
     "collect": "embeddings",
     "compare": "comparison",
@@ -140,7 +143,6 @@ __all__ = [
     "analogies",
     "best_of_rank",
     "certify",
-    "closed_form",
     "cluster_labels",
     "collect",
     "compare",

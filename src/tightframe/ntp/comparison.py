@@ -24,13 +24,13 @@ from jaxtyping import Bool, Float
 
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.ntp.catalogue import MEASURES, Measure
-from tightframe.ntp.compared import Compared, Value
-from tightframe.ntp.predict import Prediction, predict_geometry
-from tightframe.ntp.proxies import proxy
-from tightframe.ntp.proxies import proxy as proxy_of
+from tightframe.geometry.values import Value
+from tightframe.ntp.catalogue import MEASURES, TheoryMeasure
+from tightframe.ntp.model_on_table import ModelOnTable
+from tightframe.ntp.prediction import Prediction, predict_geometry, proxy
+from tightframe.ntp.prediction import proxy as proxy_of
 from tightframe.ntp.soft_labels import Columns, SoftLabels
-from tightframe.ntp.solutions import best_solution, load_solution
+from tightframe.ntp.solution import best_solution, load_solution
 
 
 def shuffled_groups(support: Bool[np.ndarray, "V M"], seed: int) -> Bool[np.ndarray, "V M"]:
@@ -112,9 +112,6 @@ class References:
         return cls(solution, stand_in, drawn, facts)
 
 
-__all__ = ["MEASURES", "Measure", "Value", "compare", "shuffled_proxies", "shuffled_support"]
-
-
 def compare(
     classifier: Float[np.ndarray, "V D"],
     embeddings: Float[np.ndarray, "M _"],
@@ -168,7 +165,7 @@ def compare(
     if bias is not None:
         classifier = np.column_stack([classifier, bias])
         embeddings = np.column_stack([embeddings, np.ones(len(embeddings))])
-    compared = Compared(
+    model = ModelOnTable(
         classifier,
         embeddings,
         labels,
@@ -178,21 +175,21 @@ def compare(
         finish=finish,
         outside=outside,
     )
-    if not compared.groups.members:
+    if not model.groups.members:
         warnings.warn(
             "no two contexts have one support; subspace collapse is undefined",
             UserWarning,
             stacklevel=2,
         )
     return {
-        measure.name: _labelled(measure.function(compared), measure, prediction, proxy)
+        measure.name: _labelled(measure.function(model), measure, prediction, proxy)
         for measure in MEASURES
-        if measure.reference is None or compared.references[measure.reference]
+        if measure.reference is None or model.references[measure.reference]
     }
 
 
 def _labelled(
-    value: Value, measure: Measure, prediction: Prediction | None, proxy: Prediction | None
+    value: Value, measure: TheoryMeasure, prediction: Prediction | None, proxy: Prediction | None
 ) -> Value:
     """The value with the label of what it is compared with."""
     against = {"solution": prediction, "proxy": proxy}.get(measure.reference or "")

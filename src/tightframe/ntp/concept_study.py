@@ -31,8 +31,7 @@ from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder
 from tightframe.lm.load import check_words, load_model
 from tightframe.lm.runs import Run
-from tightframe.ntp.checks import Asked
-from tightframe.ntp.concept_axes import (
+from tightframe.ntp.concepts import (
     Cluster,
     Concepts,
     align,
@@ -43,8 +42,9 @@ from tightframe.ntp.concept_axes import (
     sides,
     spectral_clusters,
 )
-from tightframe.ntp.embeddings import collect
-from tightframe.ntp.proxies import proxy
+from tightframe.ntp.model import collect
+from tightframe.ntp.options import Asked
+from tightframe.ntp.prediction import proxy
 from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
 from tightframe.progress import tell
 from tightframe.results import write_csv

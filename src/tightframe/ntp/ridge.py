@@ -30,8 +30,8 @@ from jaxtyping import Float
 from scipy.optimize import OptimizeResult, minimize
 from scipy.special import entr, logsumexp
 
-from tightframe.ntp.grouping import EqualColumns
 from tightframe.ntp.soft_labels import SoftLabels, cross_entropy, excess, gradient
+from tightframe.ntp.support import EqualColumns
 from tightframe.progress import tell
 
 

@@ -18,6 +18,7 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
+from tightframe.geometry.values import Value
 from tightframe.lm.load import (
     HuggingFaceModel,
     beginning_of_sequence,
@@ -27,10 +28,9 @@ from tightframe.lm.load import (
 )
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer, digest_of_weights
-from tightframe.ntp.catalogue import MEASURES, Measure
-from tightframe.ntp.compared import Value
+from tightframe.ntp.catalogue import MEASURES, TheoryMeasure
 from tightframe.ntp.comparison import References, compare
-from tightframe.ntp.embeddings import BATCH_TOKENS, collect
+from tightframe.ntp.model import BATCH_TOKENS, collect
 from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
 from tightframe.results import Header, Row, read_rows, write_rows
 from tightframe.settings import as_dict
@@ -264,7 +264,7 @@ class _Work:
         write_rows(self.path, header, rows)
         return self.path
 
-    def _has(self, measure: Measure) -> bool:
+    def _has(self, measure: TheoryMeasure) -> bool:
         return not (measure.reference == "solution" and self.references.solution is None)
 
     def _refuse_other(self, path: Path, header: Header) -> None:
@@ -333,7 +333,7 @@ class _Work:
             measurement=self.how | {"weights": self.subject.weights(self.step)} | machine,
         )
 
-    def _row(self, header: Header, layer: int, measure: Measure, value: Value) -> Row:
+    def _row(self, header: Header, layer: int, measure: TheoryMeasure, value: Value) -> Row:
         return Row(
             run=header.run,
             step=header.step,
@@ -344,7 +344,7 @@ class _Work:
             metric=measure.name,
             value=value.value,
             n=value.n,
-            min_count=measure.least_count,
+            min_count=measure.min_count,
             excluded=value.excluded,
             reason=value.reason,
         )

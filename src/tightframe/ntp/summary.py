@@ -20,11 +20,10 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from tightframe.errors import UserError
 from tightframe.formats import write_signed
-from tightframe.ntp.model_checkpoints import load_model_checkpoints
-from tightframe.ntp.predict import Prediction, predict_geometry
-from tightframe.ntp.proxies import proxy
+from tightframe.ntp.model import load_model_checkpoints
+from tightframe.ntp.prediction import Prediction, predict_geometry, proxy
 from tightframe.ntp.similarity import cosines_of_rows
-from tightframe.ntp.solutions import best_solution, load_solution
+from tightframe.ntp.solution import best_solution, load_solution
 from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
 from tightframe.results import gather
 

@@ -9,13 +9,16 @@ Solved on distinct rows and columns, with multiplicities (`grouping`), by an acc
 answer in float64 (`certificate`), are near enough, and for no other reason.
 
 Axes: V tokens, M contexts; R, C distinct ones; r the rank. Source: arXiv 2408.15417.
+
+What is kept is of the distinct tokens and contexts, logits and dual matrix both. Whoever reads a
+solution computes its certificate anew from these: no gap that is shown or written into a row rests
+on what a file says of itself. This costs about as much as the singular vectors that every command
+takes from a solution.
 """
 
 import dataclasses
 import math
 import warnings
-from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,90 +26,14 @@ from jaxtyping import Bool, Float, Real, Shaped
 
 from tightframe.lm.hardware import free_memory
 from tightframe.ntp import certificate
-from tightframe.ntp.checks import LEAST_GAP, check_solving
-from tightframe.ntp.grouping import Groups, group
-from tightframe.ntp.splitting import BLOCK, HISTORY, Constraints, Splitting, product
+from tightframe.ntp.admm import BLOCK, HISTORY, Splitting, product
+from tightframe.ntp.certificate import Constraints
+from tightframe.ntp.options import LEAST_GAP, check_solving
+from tightframe.ntp.solution import RANK, Solution
+from tightframe.ntp.support import Groups, group
 from tightframe.progress import tell
 
-RANK = 1e-6  # singular values above this share of the largest count
-EXACT = 1e-6  # below this gap the bounds of a Gram matrix are too coarse to stop by
-CHECK = 5  # steps between checks, until two of them tell how fast the gap falls
-LARGE = 1 << 18  # entries from which the first steps are float32
-BUFFERS = 3 << 24  # bytes that the libraries of linear algebra keep for themselves
-STALLED = 0.5  # of the last gap: float32 steps that gain less are the last
 DENSE = 0.5  # density of a support matrix that says little
-Status = Literal["optimal", "max_iter"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Solution:
-    """Logits L_mm with their certificate; whether they are the only ones is never promised.
-
-    Attributes:
-        groups: The distinct rows and columns that were solved.
-        grouped_logits: (R, C); feasible to rounding.
-        grouped_dual: Z (R, C), so scaled that its expansion is feasible for the dual problem.
-        upper: The nuclear norm of the (expanded) logits: at least the optimum.
-        lower: The dual value: at most the optimum.
-        status: 'optimal' only where `gap` was reached.
-        iterations: Steps taken; 0 where the proxy is optimal.
-        violation: The largest by which a constraint is missed.
-        singular_values: Of the expanded logits, largest first.
-        dtype: What the iteration worked in: "float64" or "float32".
-    """
-
-    groups: Groups
-    grouped_logits: Float[np.ndarray, "R C"]
-    grouped_dual: Float[np.ndarray, "R C"]
-    upper: float
-    lower: float
-    status: Status
-    iterations: int
-    violation: float
-    singular_values: Float[np.ndarray, " s"]
-    dtype: str
-
-    @property
-    def gap(self) -> float:
-        """(upper - lower) / upper; 0 where no context constrains anything."""
-        return certificate.relative_gap(self.upper, self.lower)
-
-    @property
-    def rank(self) -> int:
-        """Singular values above 1e-6 of the largest."""
-        values = self.singular_values
-        return int((values > RANK * values[0]).sum()) if values[0] > 0 else 0
-
-    @cached_property
-    def logits(self) -> Float[np.ndarray, "V M"]:
-        """L_mm; columns sum to 0."""
-        return self.groups.expand(self.grouped_logits)
-
-    @cached_property
-    def dual(self) -> Float[np.ndarray, "V M"]:
-        """Z: with the logits and the support, all that `certify` needs."""
-        return self.groups.expand(self.grouped_dual)
-
-    def factors(
-        self,
-    ) -> tuple[Float[np.ndarray, "V r"], Float[np.ndarray, " r"], Float[np.ndarray, "M r"]]:
-        """U, s and V of the thin SVD; signs are such that the largest entry of a u is positive.
-
-        Singular values above 1e-6 of the largest. The columns of U are orthonormal, those of V are
-        with each context taken as often as its weight says.
-        """
-        groups = self.groups
-        left, values, right = np.linalg.svd(
-            certificate.scaled(groups, self.grouped_logits), full_matrices=False
-        )
-        left, values, right = left[:, : self.rank], values[: self.rank], right[: self.rank].T
-        largest = np.abs(left).argmax(axis=0)
-        signs = np.sign(left[largest, np.arange(len(values))])
-        return (
-            (signs * left / groups.row_scales[:, None])[groups.row_of],
-            values,
-            (signs * right / groups.column_scales[:, None])[groups.column_of],
-        )
 
 
 def solve_svm(
@@ -164,6 +91,102 @@ def solve_svm(
         found.singular_values,
         str(dtype).removeprefix("torch."),
     )
+
+
+def _only(groups: Groups, columns: Bool[np.ndarray, " C"]) -> Groups:
+    """The problem of some of the distinct columns; what is expanded from it is never asked for."""
+    return dataclasses.replace(
+        groups,
+        support=groups.support[:, columns],
+        column_counts=groups.column_counts[columns],
+    )
+
+
+def _checked(support: Shaped[np.ndarray, "V M"], vocab_size: int | None) -> Bool[np.ndarray, "V M"]:
+    matrix = np.asarray(support)
+    if not matrix.size:
+        raise ValueError(f"support: {matrix.shape} tokens and contexts, expected at least one each")
+    if matrix.dtype != bool:
+        wrong = np.argwhere(~((matrix == 0) | (matrix == 1)))
+        if len(wrong):
+            token, context = wrong[0]
+            raise ValueError(
+                f"support: {matrix[token, context]} for token {token}, context {context}; "
+                "expected booleans, or 0 and 1"
+            )
+        matrix = matrix.astype(bool)
+    if vocab_size is not None and matrix.shape[0] != vocab_size:
+        cure = "; it is transposed" if matrix.shape[1] == vocab_size else ""
+        raise ValueError(
+            f"support: {matrix.shape[0]} rows, expected one a token, {vocab_size}{cure}"
+        )
+    empty = np.flatnonzero(~matrix.any(axis=0))
+    if len(empty):
+        raise ValueError(f"support: no token follows context {empty[0]}; leave it out")
+    return matrix
+
+
+def _checked_weights(
+    weights: Real[np.ndarray, " n"] | None, n_contexts: int
+) -> Float[np.ndarray, " M"]:
+    if weights is None:
+        return np.ones(n_contexts)
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (n_contexts,):
+        raise ValueError(f"weights: expected {n_contexts}, one a context, got {given.shape}")
+    wrong = np.flatnonzero(~((given > 0) & np.isfinite(given)))
+    if len(wrong):
+        raise ValueError(f"weights: {given[wrong[0]]} for context {wrong[0]}; expected > 0")
+    return given
+
+
+def _check_options(gap: float, max_iter: int, dtype: torch.dtype) -> None:
+    name = str(dtype).removeprefix("torch.")
+    if name not in LEAST_GAP:
+        raise ValueError(f"dtype: {dtype}, expected torch.float64 or torch.float32")
+    check_solving(gap, max_iter, name)
+
+
+def _check_memory(
+    groups: Groups, device: torch.device, dtype: torch.dtype, memory: int | None
+) -> None:
+    rows, columns = groups.support.shape
+    needed = needed_memory(rows, columns, dtype)
+    free = free_memory(device) if memory is None else memory
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"support: {rows:,} distinct tokens x {columns:,} distinct contexts need {needed:,} "
+            f"bytes, {free:,} are free; raise the count floor of the table, sample contexts, "
+            "or use the proxy"
+        )
+
+
+def _warn(support: Bool[np.ndarray, "V M"]) -> None:
+    """What is allowed and may not be meant."""
+    unused = int((~support.any(axis=1)).sum())
+    full = np.flatnonzero(support.all(axis=0))
+    density = float(support.mean())
+    if unused:
+        say = f"{unused} of {len(support)} tokens follow no context; they stay off every support"
+        warnings.warn(f"support: {say}", UserWarning, stacklevel=3)
+    if len(full):
+        say = f"all tokens follow {len(full)} contexts, the first {full[0]}"
+        warnings.warn(f"support: {say}; their logits are 0", UserWarning, stacklevel=3)
+    if density > DENSE:
+        say = f"{density:.0%} of it is set; supports this large say little"
+        warnings.warn(f"support: {say}; take longer contexts", UserWarning, stacklevel=3)
+
+
+EXACT = 1e-6  # below this gap the bounds of a Gram matrix are too coarse to stop by
+
+
+CHECK = 5  # steps between checks, until two of them tell how fast the gap falls
+
+
+LARGE = 1 << 18  # entries from which the first steps are float32
+
+
+STALLED = 0.5  # of the last gap: float32 steps that gain less are the last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,58 +293,7 @@ def _certified(problem: Splitting, groups: Groups) -> _Found:
     )
 
 
-def _only(groups: Groups, columns: Bool[np.ndarray, " C"]) -> Groups:
-    """The problem of some of the distinct columns; what is expanded from it is never asked for."""
-    return dataclasses.replace(
-        groups,
-        support=groups.support[:, columns],
-        column_counts=groups.column_counts[columns],
-    )
-
-
-def _checked(support: Shaped[np.ndarray, "V M"], vocab_size: int | None) -> Bool[np.ndarray, "V M"]:
-    matrix = np.asarray(support)
-    if not matrix.size:
-        raise ValueError(f"support: {matrix.shape} tokens and contexts, expected at least one each")
-    if matrix.dtype != bool:
-        wrong = np.argwhere(~((matrix == 0) | (matrix == 1)))
-        if len(wrong):
-            token, context = wrong[0]
-            raise ValueError(
-                f"support: {matrix[token, context]} for token {token}, context {context}; "
-                "expected booleans, or 0 and 1"
-            )
-        matrix = matrix.astype(bool)
-    if vocab_size is not None and matrix.shape[0] != vocab_size:
-        cure = "; it is transposed" if matrix.shape[1] == vocab_size else ""
-        raise ValueError(
-            f"support: {matrix.shape[0]} rows, expected one a token, {vocab_size}{cure}"
-        )
-    empty = np.flatnonzero(~matrix.any(axis=0))
-    if len(empty):
-        raise ValueError(f"support: no token follows context {empty[0]}; leave it out")
-    return matrix
-
-
-def _checked_weights(
-    weights: Real[np.ndarray, " n"] | None, n_contexts: int
-) -> Float[np.ndarray, " M"]:
-    if weights is None:
-        return np.ones(n_contexts)
-    given = np.asarray(weights, dtype=np.float64)
-    if given.shape != (n_contexts,):
-        raise ValueError(f"weights: expected {n_contexts}, one a context, got {given.shape}")
-    wrong = np.flatnonzero(~((given > 0) & np.isfinite(given)))
-    if len(wrong):
-        raise ValueError(f"weights: {given[wrong[0]]} for context {wrong[0]}; expected > 0")
-    return given
-
-
-def _check_options(gap: float, max_iter: int, dtype: torch.dtype) -> None:
-    name = str(dtype).removeprefix("torch.")
-    if name not in LEAST_GAP:
-        raise ValueError(f"dtype: {dtype}, expected torch.float64 or torch.float32")
-    check_solving(gap, max_iter, name)
+BUFFERS = 3 << 24  # bytes that the libraries of linear algebra keep for themselves
 
 
 def needed_memory(rows: int, columns: int, dtype: torch.dtype = torch.float64) -> int:
@@ -337,33 +309,3 @@ def needed_memory(rows: int, columns: int, dtype: torch.dtype = torch.float64) -
     answer = 8 * 4 if entries < LARGE else 0
     blocks = 5 * size * min(entries, BLOCK + rows)
     return entries * (state + answer) + blocks + 8 * 8 * order**2 + BUFFERS
-
-
-def _check_memory(
-    groups: Groups, device: torch.device, dtype: torch.dtype, memory: int | None
-) -> None:
-    rows, columns = groups.support.shape
-    needed = needed_memory(rows, columns, dtype)
-    free = free_memory(device) if memory is None else memory
-    if free is not None and needed > free:
-        raise MemoryError(
-            f"support: {rows:,} distinct tokens x {columns:,} distinct contexts need {needed:,} "
-            f"bytes, {free:,} are free; raise the count floor of the table, sample contexts, "
-            "or use the proxy"
-        )
-
-
-def _warn(support: Bool[np.ndarray, "V M"]) -> None:
-    """What is allowed and may not be meant."""
-    unused = int((~support.any(axis=1)).sum())
-    full = np.flatnonzero(support.all(axis=0))
-    density = float(support.mean())
-    if unused:
-        say = f"{unused} of {len(support)} tokens follow no context; they stay off every support"
-        warnings.warn(f"support: {say}", UserWarning, stacklevel=3)
-    if len(full):
-        say = f"all tokens follow {len(full)} contexts, the first {full[0]}"
-        warnings.warn(f"support: {say}; their logits are 0", UserWarning, stacklevel=3)
-    if density > DENSE:
-        say = f"{density:.0%} of it is set; supports this large say little"
-        warnings.warn(f"support: {say}; take longer contexts", UserWarning, stacklevel=3)

@@ -1,27 +1,101 @@
-"""Solutions on disk: one safetensors file each, with its facts as JSON in the metadata.
+"""TODO."""
 
-What is kept is of the distinct tokens and contexts, logits and dual matrix both. Whoever reads a
-solution computes its certificate anew from these: no gap that is shown or written into a row rests
-on what a file says of itself. This costs about as much as the singular vectors that every command
-takes from a solution.
-"""
-
+import dataclasses
 import itertools
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from tightframe.errors import UserError
 from tightframe.formats import Count, Record, TensorFormat
+from tightframe.ntp import certificate
 from tightframe.ntp.certificate import grouped_bounds, worst
-from tightframe.ntp.grouping import Groups
-from tightframe.ntp.svm import Solution, Status
+from tightframe.ntp.support import Groups
+
+Status = Literal["optimal", "max_iter"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution:
+    """Logits L_mm with their certificate; whether they are the only ones is never promised.
+
+    Attributes:
+        groups: The distinct rows and columns that were solved.
+        grouped_logits: (R, C); feasible to rounding.
+        grouped_dual: Z (R, C), so scaled that its expansion is feasible for the dual problem.
+        upper: The nuclear norm of the (expanded) logits: at least the optimum.
+        lower: The dual value: at most the optimum.
+        status: 'optimal' only where `gap` was reached.
+        iterations: Steps taken; 0 where the proxy is optimal.
+        violation: The largest by which a constraint is missed.
+        singular_values: Of the expanded logits, largest first.
+        dtype: What the iteration worked in: "float64" or "float32".
+    """
+
+    groups: Groups
+    grouped_logits: Float[np.ndarray, "R C"]
+    grouped_dual: Float[np.ndarray, "R C"]
+    upper: float
+    lower: float
+    status: Status
+    iterations: int
+    violation: float
+    singular_values: Float[np.ndarray, " s"]
+    dtype: str
+
+    @property
+    def gap(self) -> float:
+        """(upper - lower) / upper; 0 where no context constrains anything."""
+        return certificate.relative_gap(self.upper, self.lower)
+
+    @property
+    def rank(self) -> int:
+        """Singular values above 1e-6 of the largest."""
+        values = self.singular_values
+        return int((values > RANK * values[0]).sum()) if values[0] > 0 else 0
+
+    @cached_property
+    def logits(self) -> Float[np.ndarray, "V M"]:
+        """L_mm; columns sum to 0."""
+        return self.groups.expand(self.grouped_logits)
+
+    @cached_property
+    def dual(self) -> Float[np.ndarray, "V M"]:
+        """Z: with the logits and the support, all that `certify` needs."""
+        return self.groups.expand(self.grouped_dual)
+
+    def factors(
+        self,
+    ) -> tuple[Float[np.ndarray, "V r"], Float[np.ndarray, " r"], Float[np.ndarray, "M r"]]:
+        """U, s and V of the thin SVD; signs are such that the largest entry of a u is positive.
+
+        Singular values above 1e-6 of the largest. The columns of U are orthonormal, those of V are
+        with each context taken as often as its weight says.
+        """
+        groups = self.groups
+        left, values, right = np.linalg.svd(
+            certificate.scaled(groups, self.grouped_logits), full_matrices=False
+        )
+        left, values, right = left[:, : self.rank], values[: self.rank], right[: self.rank].T
+        largest = np.abs(left).argmax(axis=0)
+        signs = np.sign(left[largest, np.arange(len(values))])
+        return (
+            (signs * left / groups.row_scales[:, None])[groups.row_of],
+            values,
+            (signs * right / groups.column_scales[:, None])[groups.column_of],
+        )
+
 
 GROUPED = ("support", "row_of", "column_of", "row_counts", "column_counts")
+
+
 NUMBERS = ("upper", "lower", "status", "iterations", "violation", "dtype")
+
+
 ROUNDING = 1e-11  # of both bounds, relative; the smallest gap that is solved for is 1e-10
 
 
@@ -210,3 +284,6 @@ def facts_of(solution: Solution) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("tightframe", "torch", "numpy", "scipy")}
+
+
+RANK = 1e-6  # singular values above this share of the largest count

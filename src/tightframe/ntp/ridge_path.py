@@ -34,7 +34,7 @@ from tightframe.ntp.soft_labels import (
     project_in_support,
     project_off_support,
 )
-from tightframe.ntp.solutions import best_solution, load_solution
+from tightframe.ntp.solution import best_solution, load_solution
 from tightframe.ntp.table import load_table, table_fingerprint
 from tightframe.results import Header, Row, read_rows, write_rows
 

@@ -18,8 +18,9 @@ import scipy.sparse as sp
 from jaxtyping import Int32, Int64, UInt64
 
 from tightframe.errors import UserError
-from tightframe.ntp.checks import MEMORY, check_counting
-from tightframe.ntp.pairs import (
+from tightframe.ntp.options import MEMORY, check_counting
+from tightframe.ntp.table import PAD, ContextTable
+from tightframe.ntp.windows import (
     Counted,
     Documents,
     Hash,
@@ -31,7 +32,6 @@ from tightframe.ntp.pairs import (
     n_windows,
     pairs_by_parts,
 )
-from tightframe.ntp.table import PAD, ContextTable
 from tightframe.progress import tell
 
 

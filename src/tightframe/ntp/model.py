@@ -4,27 +4,24 @@ Logits, their finite component and those that are predicted are made in blocks o
 held whole; one number is kept for each context.
 
 Axes: M contexts, T tokens of a context, V tokens of the table, D embedding, B contexts of a batch.
+
+Axes: V tokens that may follow, M distinct contexts, D embedding.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from tightframe.errors import UserError
+from tightframe.formats import TensorFormat
 from tightframe.lm.interface import LanguageModel
 from tightframe.lm.loss import measuring
-from tightframe.ntp.predict import Prediction
-from tightframe.ntp.soft_labels import (
-    SoftLabels,
-    excess,
-    finite_component,
-    project_in_support,
-    project_off_support,
-)
 from tightframe.ntp.table import PAD, ContextTable
 
 BATCH_TOKENS = 8192  # tokens of a forward pass; memory only, but for its rounding
@@ -202,132 +199,52 @@ def _check_finite(
             )
 
 
-BLOCK = 4_000_000  # entries of a block of logits; memory only
+class ModelCheckpoint(NamedTuple):
+    """A model at a step; its logits are `classifier @ embeddings.T`."""
+
+    step: int  # optimizer updates taken
+    classifier: Float32[np.ndarray, "V D"]  # rows of the table's tokens
+    embeddings: Float32[np.ndarray, "M D"]  # of the table's contexts, in their order
+
+    @property
+    def logits(self) -> Float[np.ndarray, "V M"]:
+        """In float64: products of float32 would hide the last digits of a small loss."""
+        logits: Float[np.ndarray, "V M"] = self.classifier.astype(float) @ self.embeddings.T
+        return logits
 
 
-Logits = Callable[[Int[np.ndarray, " B"]], Float[np.ndarray, "V B"]]
-"""The logits of some contexts, each column centred over tokens."""
+FORMAT: TensorFormat[dict[str, Any]] = TensorFormat(
+    "checkpoints of a model",
+    dict[str, Any],
+    {"step-*.classifier": "float32 V D", "step-*.embeddings": "float32 M D"},
+    remedy="remove it, and train again",
+)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Against:
-    """Inner products with the columns of predicted logits, and these columns' squared norms."""
-
-    whole: Float[np.ndarray, " M"]  # of the logits
-    rest: Float[np.ndarray, " M"]  # of what is not in the support's differences
-    finite: Float[np.ndarray, " M"]  # of L_in
-    squared: Float[np.ndarray, " M"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ByContext:
-    """A number a context; `squared_*` are squared norms of its column.
-
-    Attributes:
-        excess: CE(L) - H of all contexts together, in nats.
-        squared_logits: Of the logits, centred over tokens.
-        squared_rest: Of P_perp of the logits.
-        squared_within: Of P_F of the logits.
-        squared_finite: Of L_in.
-        squared_error: Of P_F(L) - L_in.
-        within_dot_finite: <P_F(L), L_in>.
-        spread: The largest error of a difference of logits in the support, log P being right.
-        margin: The least logit in the support minus the largest off it; infinite where no token
-            is off the support.
-        against: By the name of the prediction.
-    """
-
-    excess: float
-    squared_logits: Float[np.ndarray, " M"]
-    squared_rest: Float[np.ndarray, " M"]
-    squared_within: Float[np.ndarray, " M"]
-    squared_finite: Float[np.ndarray, " M"]
-    squared_error: Float[np.ndarray, " M"]
-    within_dot_finite: Float[np.ndarray, " M"]
-    spread: Float[np.ndarray, " M"]
-    margin: Float[np.ndarray, " M"]
-    against: dict[str, Against]
+def save_model_checkpoints(
+    path: Path, checkpoints: Sequence[ModelCheckpoint], about: Mapping[str, Any]
+) -> None:
+    """Write a file whole or not at all; `about` (plain values) is what is known of the model."""
+    tensors = {}
+    for checkpoint in checkpoints:
+        tensors[f"step-{checkpoint.step}.classifier"] = checkpoint.classifier
+        tensors[f"step-{checkpoint.step}.embeddings"] = checkpoint.embeddings
+    FORMAT.write(path, tensors, dict(about))
 
 
-def by_context(
-    logits: Logits,
-    labels: SoftLabels,
-    predictions: Mapping[str, Prediction],
-    *,
-    block: int = BLOCK,
-) -> ByContext:
-    """Sweep over the contexts.
-
-    Args:
-        logits: Of the model.
-        labels: What follows each context.
-        predictions: Logits to compare the model's with.
-        block: Entries of a block of logits; memory only, never the result.
-
-    Raises:
-        ValueError: A logit is not finite; the message names token and context.
-    """
-    n = labels.n_contexts
-    names = [field.name for field in dataclasses.fields(ByContext)][1:-1]
-    found = {name: np.empty(n) for name in names}
-    against = {name: Against(*(np.empty(n) for _ in range(4))) for name in predictions}
-    total = 0.0
-    for contexts in _blocks(np.arange(n), labels.vocab_size, block):
-        made = logits(contexts)
-        _check_finite_logits(made, contexts)
-        part, share = _part(labels, contexts)
-        total += share * excess(made, part)
-        support = part.matrix
-        within, rest = project_in_support(made, support), project_off_support(made, support)
-        finite = finite_component(part).toarray()
-        error = within - finite
-        numbers = {
-            "squared_logits": _dots(made, made),
-            "squared_rest": _dots(rest, rest),
-            "squared_within": _dots(within, within),
-            "squared_finite": _dots(finite, finite),
-            "squared_error": _dots(error, error),
-            "within_dot_finite": _dots(within, finite),
-            # Off the support the error is 0, in it its mean is 0: its range is that in the support.
-            "spread": error.max(axis=0) - error.min(axis=0),
-            "margin": made.min(axis=0, where=support, initial=np.inf)
-            - made.max(axis=0, where=~support, initial=-np.inf),
-        }
-        for name, column in numbers.items():
-            found[name][contexts] = column
-        for name, prediction in predictions.items():
-            predicted = prediction.classifier @ prediction.embeddings[contexts].T  # (V, B)
-            one = against[name]
-            one.whole[contexts] = _dots(made, predicted)
-            one.rest[contexts] = _dots(rest, predicted)
-            one.finite[contexts] = _dots(finite, predicted)
-            one.squared[contexts] = _dots(predicted, predicted)
-    return ByContext(excess=total, **found, against=against)
-
-
-def _blocks(
-    contexts: Int[np.ndarray, " M"], vocab_size: int, block: int
-) -> Iterator[Int[np.ndarray, " B"]]:
-    size = max(1, block // vocab_size)
-    for start in range(0, len(contexts), size):
-        yield contexts[start : start + size]
-
-
-def _part(labels: SoftLabels, contexts: Int[np.ndarray, " B"]) -> tuple[SoftLabels, float]:
-    """The soft labels of some contexts as a table of their own, and its share in the whole."""
-    weights = labels.weights[contexts]
-    share = float(weights.sum())
-    return SoftLabels(labels.probabilities[:, contexts], weights / share), share
-
-
-def _dots(a: Float[np.ndarray, "V B"], b: Float[np.ndarray, "V B"]) -> Float[np.ndarray, " B"]:
-    products: Float[np.ndarray, " B"] = np.einsum("vb,vb->b", a, b)
-    return products
-
-
-def _check_finite_logits(logits: Float[np.ndarray, "V B"], contexts: Int[np.ndarray, " B"]) -> None:
-    if not np.isfinite(logits).all():
-        token, place = np.argwhere(~np.isfinite(logits))[0]
-        raise ValueError(
-            f"logits: {logits[token, place]} for token {token}, context {contexts[place]}"
-        )
+def load_model_checkpoints(path: Path) -> tuple[list[ModelCheckpoint], dict[str, Any]]:
+    """The checkpoints of a file by step, and what is known about them."""
+    tensors, about = FORMAT.read(path)
+    try:
+        steps = sorted({int(name.split(".")[0].removeprefix("step-")) for name in tensors})
+        checkpoints = [
+            ModelCheckpoint(
+                step,
+                tensors[f"step-{step}.classifier"].numpy(),
+                tensors[f"step-{step}.embeddings"].numpy(),
+            )
+            for step in steps
+        ]
+    except (KeyError, ValueError):
+        raise UserError(f"{path}: holds half a checkpoint; {FORMAT.remedy}") from None
+    return checkpoints, about
