@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from reference.path_sets import SETS
-from tightframe.ntp import RidgePoint, path_laws, ridge_path, solve_svm
-from tightframe.ntp.ridge_path import alignment
+from tightframe.ntp import solve_svm
+from tightframe.ntp.asymptotics import alignment, path_laws
+from tightframe.ntp.ridge import RidgePoint
 from tightframe.ntp.soft_labels import centred_support, finite_component, project_off_support
 
 LAMBDAS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)

@@ -7,11 +7,12 @@ import scipy.sparse as sp
 
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.ntp import ContextTable, path_laws, ridge_path, save_solution, solve_svm
-from tightframe.ntp.ridge_path import (
+from tightframe.ntp import ContextTable, save_solution, solve_svm
+from tightframe.ntp.asymptotics import (
     FORMAT,
     METRICS,
     load_path,
+    path_laws,
     path_of_table,
     path_table,
     save_path,

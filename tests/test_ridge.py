@@ -5,8 +5,8 @@ from scipy.optimize import minimize
 
 from reference import path_sets as reference
 from reference.path_sets import SETS
-from tightframe.ntp import SoftLabels, lambda_max, ridge_gap, ridge_path
-from tightframe.ntp.ridge import FreeEmbeddings, decades
+from tightframe.ntp import SoftLabels
+from tightframe.ntp.ridge import FreeEmbeddings, decades, lambda_max, ridge_gap
 from tightframe.ntp.soft_labels import centred_support, cross_entropy
 
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from reference.path_sets import SETS, objective
-from tightframe.ntp import ridge_path, solve_svm, train_ufm
-from tightframe.ntp.ridge_path import alignment
+from tightframe.ntp import solve_svm, train_ufm
+from tightframe.ntp.asymptotics import alignment
 from tightframe.ntp.ufm import PUBLISHED_DECAYS, published_steps
 
 

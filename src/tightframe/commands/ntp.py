@@ -237,7 +237,7 @@ def path(
     from tightframe.ntp.options import check_path
 
     check_path(folder, dim=dim, down_to=down_to)
-    from tightframe.ntp.ridge_path import path_of_table, path_table
+    from tightframe.ntp.asymptotics import path_of_table, path_table
 
     with bar("steps"):
         written = path_of_table(folder, dim=dim, down_to=down_to, seed=seed, say=say)
