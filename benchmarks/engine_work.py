@@ -20,7 +20,6 @@ from tightframe.geometry import argmax_tiles, stream
 from tightframe.geometry.decisions import Decisions, decide
 from tightframe.geometry.measures import DEFAULT, MEASURES, metrics
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.pairwise import OfPairs
 from tightframe.lm.hardware import exact_float32
 from tightframe.lm.interface import next_token
 from tightframe.lm.options import TransformerConfig
@@ -107,7 +106,7 @@ def make_classes(folder: Path, _: str, size: Size) -> None:
 
 
 def our_pairs(folder: Path, _: str, size: Size) -> Side:
-    names = [one.name for one in MEASURES if isinstance(one.function, OfPairs)]
+    names = [one.name for one in MEASURES if one.quantity]
     if size.get("same"):
         names = ["nc1_cdnv", "gnc2_log_kernel_mean", "gnc2_log_kernel_var"]
     moments = class_moments(folder)

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import math
 
 import numpy as np
@@ -10,7 +11,9 @@ from tightframe.errors import UserError
 from tightframe.geometry import MEASURES, measure_table, metrics, values
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.dimensions import DimensionMoments
-from tightframe.geometry.measures import DEFAULT, PUBLISHED, ROBUST
+from tightframe.geometry.mean_families import STATISTICS
+from tightframe.geometry.measures import DEFAULT, PUBLISHED, ROBUST, measure_names
+from tightframe.geometry.model_families import FORMULAS
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairs import sweep
 
@@ -539,6 +542,19 @@ def test_without_decisions_or_positions_agreement_is_undefined():
 
 
 # The list
+
+
+def test_names_never_change():
+    # Results refer to them. Whoever adds a measure, and changes none, may write the new hash here.
+    names = "\n".join(measure_names())
+    assert hashlib.sha256(names.encode()).hexdigest()[:16] == "7914e0e078e33c01"
+    assert len(names.split()) == 186
+
+
+def test_every_measure_has_one_function_and_every_function_its_measure():
+    assert FORMULAS.keys() == {one.name for one in MEASURES if not one.quantity}
+    used = {one.statistic for one in MEASURES if one.quantity}
+    assert STATISTICS.keys() == used | {"scale_free_debiased"}
 
 
 def test_names_are_distinct_and_views_are_made_of_them():

@@ -12,8 +12,7 @@ import pytest
 
 from tightframe.errors import UserError
 from tightframe.files import check_writable
-from tightframe.geometry.checks import layer_names, measure_names
-from tightframe.geometry.measures import MEASURES
+from tightframe.geometry.checks import layer_names
 from tightframe.lm.training import train
 from tightframe.ntp.contexts import context_table
 from tightframe.ntp.table import save_table
@@ -328,10 +327,6 @@ def test_mistakes_are_one_line_that_names_them(said, name):
     line = said[name][0]
     assert re.search(OTHERS[name] if name in OTHERS else MISTAKES[name][1], line), line
     assert line.count("\n") == 1
-
-
-def test_the_names_read_from_the_source_are_those_of_the_catalogue():
-    assert measure_names() == tuple(measure.name for measure in MEASURES)
 
 
 def test_a_range_of_layers_stands_for_its_numbers():

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tightframe.geometry import metrics
+from tightframe.geometry.closed_forms import strata
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.strata import strata
 from tightframe.geometry.values import Geometry
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tightframe.errors import UserError
-from tightframe.geometry.checks import PREFIXES, measure_names
+from tightframe.geometry.checks import PREFIXES
+from tightframe.geometry.measures import measure_names
 from tightframe.results import WAY
 
 CHECKPOINT = ["run", "step"]

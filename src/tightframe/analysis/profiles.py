@@ -9,7 +9,7 @@ import re
 import pandas as pd
 
 from tightframe.analysis.checkpoints import CHECKPOINT, MEASURED, by_plainness
-from tightframe.geometry.checks import measure_names
+from tightframe.geometry.measures import measure_names
 
 LABELS = ("next", "current", "shuffled")  # in the order in which they are shown
 _STRATUM = re.compile(r"count (\d+)(-\d*)?")

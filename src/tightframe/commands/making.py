@@ -182,6 +182,7 @@ def train(
         Print one JSON object on standard output.
     """
     from tightframe.geometry import checks
+    from tightframe.geometry.measures import check_measures
     from tightframe.lm.options import TrainSettings
     from tightframe.lm.runs import check_training
     from tightframe.settings import overrides, read_toml, resolve
@@ -189,7 +190,7 @@ def train(
     if config is not None and "=" in config.name and not config.exists():
         raise UserError(f"{config}: no such file; a setting is given as --set {config}")
     checks.check_numbers(min_count=min_count)
-    checks.check_measures(measures or (), checks.measure_names())
+    check_measures(measures or ())
     values = (read_toml(config) if config else {}) | overrides(set_ or [])
     settings = resolve(TrainSettings, values, source=str(config or "--set"))
     check_training(settings)

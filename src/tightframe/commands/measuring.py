@@ -144,11 +144,12 @@ def measure(
         Print one JSON object on standard output.
     """
     from tightframe.geometry import checks
+    from tightframe.geometry.measures import check_measures
 
     checks.check_numbers(min_count=min_count, groups=groups, project=project)
     checks.check_numbers(batch_tokens=batch_tokens, max_tokens=max_tokens)
     checks.check_numbers(least=0, skip_positions=skip_positions)
-    checks.check_measures(measures or (), checks.measure_names())
+    check_measures(measures or ())
     first, *also = dict.fromkeys(labels or ["next"])
     checks.check_compat(compat or (), min_count=min_count, labels=first)
     checks.layer_names(layers)

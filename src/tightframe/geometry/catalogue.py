@@ -1,4 +1,4 @@
-"""Every measure of collapse: name, function, formula, range, direction and source.
+"""Every measure of collapse: name, formula, range, direction and source.
 
 Formulas are in these terms: mu_c is the mean of class c, m_c = mu_c - mu_G is centred by the
 unweighted global mean, n2_c = norm(m_c)^2, s2_c is the variance of the class, w_c its row of the
@@ -9,379 +9,391 @@ and b_var are those of uniform points on the sphere. Each class has weight 1, wh
 A name is base, exponent, aggregate, centring (`_unc`: not centred; `_stdz`: each dimension over its
 standard deviation; `_pc3`: without the 3 principal directions of A), estimator (`_db`: debiased for
 the noise in the class means, as if samples were independent; classes with two samples or more;
-`_dbg`: debiased by groups of documents, `moments.noise`; classes of which no group holds more than
+`_dbg`: debiased by groups of documents, `geometry.noise`; classes of which no group holds more than
 half), weight (`_fw`: a pair counts p_i p_j, the shares of its classes in all samples). Any change
 of these is another name.
+
+Importing this does not import torch. The functions are in `mean_families` and `model_families`.
 """
 
-from functools import partial
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tightframe.geometry import dimension_measures, nc1, nc2, nc3, nc4, nc5, ranks
-from tightframe.geometry import pairwise as over
-from tightframe.geometry.definition import (
-    AGRAWAL,
-    AMMAR,
-    ETHAYARAJH,
-    GALANTI,
-    GARRIDO,
-    JIANG,
-    KOVALEVA,
-    LIBRARY,
-    LIU,
-    MU,
-    OURS,
-    PAPYAN,
-    ROY,
-    SUPERPOSITION,
-    TIMKEY,
-    WELCH,
-    WU,
-    Measure,
+if TYPE_CHECKING:
+    from tightframe.geometry.intervals import Question
+    from tightframe.geometry.nearest import Extra
+    from tightframe.geometry.pairs import Aggregate
+    from tightframe.geometry.values import Geometry, Value
+
+PAPYAN = "Papyan, Han & Donoho 2020, arXiv:2008.08186"
+GALANTI = "Galanti, Gyorgy & Hutter 2021, arXiv:2112.15121"
+LIU = "Liu et al. 2023, arXiv:2303.06484"
+JIANG = "Jiang et al. 2023, arXiv:2310.05351"
+WU = "Wu & Papyan 2024, arXiv:2405.17767"
+ROY = "Roy & Vetterli 2007"
+GARRIDO = "Garrido et al. 2022, arXiv:2210.02885"
+AGRAWAL = "Agrawal et al. 2022"
+SUPERPOSITION = "Liu, Liu & Gore 2025, arXiv:2505.10465"
+MU = "Mu, Bhat & Viswanath 2018, arXiv:1702.01417"  # principal directions removed
+AMMAR = "Ammar et al. 2024, arXiv:2310.06823"
+ETHAYARAJH = "Ethayarajh 2019, arXiv:1909.00512"
+KOVALEVA = "after Kovaleva et al. 2021, arXiv:2105.06990"
+TIMKEY = "Timkey & van Schijndel 2021, arXiv:2109.04404"
+LIBRARY = "reference library of Wu & Papyan 2024"
+OURS = "tightframe"
+
+WELCH = "[max(0, (K-D)/(D(K-1))), 1]"  # the Welch bound
+POSITIVE = "[0, inf)"
+ESTIMATORS = {"db": "debiased", "dbg": "debiased by groups"}
+
+# What the sweep over pairs has to reduce, for each statistic of them.
+AGGREGATES = {
+    **dict.fromkeys(("mean", "std", "cov", "scale_free"), "moments"),
+    **{"mean_log": "mean_log", "median": "median", "tail": "tail", "tail001": "tail001"},
+    **dict.fromkeys(("kernel_mean", "kernel_var", "kernel_std", "kernel_cov"), "logs"),
+    **dict.fromkeys(("kernel_excess", "kernel_var_ratio", "kernel_z"), "logs"),
+    **{"kernel_excess_pr": "logs", "kernel_med": "median", "riesz": "riesz", "min_dist": "least"},
+    **{"dist_mean": "roots", "dist_var": "roots", "nearest_cosine": "nearest"},
+}
+# What rests on a few pairs of classes is not smooth in the documents.
+_NO_INTERVAL = {
+    "least": "one pair decides the least distance",
+    "nearest": "the nearest class is another one in each resample",
+    "riesz": "a few of the nearest pairs decide it",
+    "tail": "a few pairs decide the tail",
+    "tail001": "a few pairs decide the tail",
+}
+_EXTRAS: dict[str, "Extra"] = {
+    "nc4_top5_head": "ranks",
+    "nc4_cos_rate": "cosine",
+    "nc4_rate_lib": "library",
+}
+# Measures that would be others of a sample of the classes.
+_OF_THE_NUMBER = (
+    *("nc2_equiang_mean", "nc2_equiang_cov", "nc2_equiang_rmsdev", "nc2_equiang_nn"),
+    *("nc2_dot_mean", "nc2_etf_error", "nc3_dual_error", "gnc2_log_kernel_z"),
+    *("gnc2_log_kernel_excess_pr", "gnc2_riesz_log", "gnc2_min_dist", "rank_", "spectrum_"),
 )
-from tightframe.geometry.pairwise import OfPairs
-from tightframe.geometry.values import INDEPENDENT
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A measure of collapse; its name is never used again for another quantity."""
+
+    name: str
+    formula: str
+    range: str
+    # "low" or "high" is more collapsed; "-> x" where collapse has the value x; "-" says nothing
+    # of collapse.
+    direction: str
+    source: str
+    no_interval: str = ""  # why it can have no sound one
+    # Of a measure over pairs: what is swept (`Geometry.quantity`), how, and what is read off.
+    quantity: str = ""
+    aggregate: str = ""
+    statistic: str = ""
+
+    @property
+    def function(self) -> "Callable[[Geometry], Value]":
+        """Function that computes the measure."""
+        from tightframe.geometry import mean_families, model_families
+
+        if self.quantity:
+            aggregate = cast("Aggregate", self.aggregate)
+            return mean_families.PairMeasure(self.quantity, aggregate, self.statistic)
+        return model_families.FORMULAS[self.name]
+
+    @property
+    def split(self) -> Literal["train", "val"]:
+        """Split that its numbers come from: class moments, or decisions."""
+        return "val" if self.name.startswith(("nc4_", "ncc_")) else "train"
+
+    @property
+    def estimator(self) -> Literal["plain", "debiased", "debiased by groups"]:
+        """Estimator of the noise in the class means that is subtracted, if any."""
+        endings = self.name.split("_")
+        if "dbg" in endings:
+            return "debiased by groups"
+        return "debiased" if "db" in endings else "plain"
+
+    @property
+    def least_count(self) -> int:
+        """Minimum of samples per class: a variance that is debiased needs two."""
+        return 1 if self.estimator == "plain" else 2
+
+    @property
+    def needs_scatter(self) -> bool:
+        """True if it is undefined for moments without within-class scatter."""
+        return self.name.startswith("nc1_pinv") or self.name.endswith(("_within", "_total"))
+
+    @property
+    def needs_dimensions(self) -> bool:
+        """True if it is computed from the moments of dimensions."""
+        return self.name.startswith("dim_") or self.name.endswith("_stdz")
+
+    @property
+    def needs_every_class(self) -> bool:
+        """True if it is undefined where classes are left out for their small counts."""
+        return self.needs_scatter or self.needs_dimensions
+
+    @property
+    def extra(self) -> "Extra | None":
+        """Kind of decision that it needs besides those that are always made."""
+        return _EXTRAS.get(self.name)
+
+    @property
+    def question(self) -> "Question":
+        """Description of the measure for its interval."""
+        from tightframe.geometry.intervals import Question
+
+        why_none = self.no_interval or _NO_INTERVAL.get(self.aggregate, "")
+        if self.name.startswith("gnc2_log_kernel_med"):
+            why_none = "the pairs at the median of angles are other ones in each resample"
+        if self.needs_scatter:
+            why_none = why_none or "the scatter is not kept by group of documents"
+        if self.needs_dimensions:
+            why_none = why_none or "the moments of dimensions are not kept by group of documents"
+        return Question(
+            self.name,
+            self.function,
+            self.split,
+            self.range,
+            self.least_count,
+            why_none,
+            by_groups=self.estimator == "debiased by groups",
+            counts_classes=self.name.startswith(_OF_THE_NUMBER),
+            of_variances=self.name.startswith("nc1_"),
+        )
+
+
+def _over_pairs(
+    name: str, quantity: str, statistic: str, formula: str, range: str, direction: str, source: str
+) -> Measure:
+    cell = (quantity, AGGREGATES[statistic], statistic)
+    return Measure(name, formula, range, direction, source, "", *cell)
+
+
+def _debiased(measure: Measure, **changes: Any) -> list[Measure]:
+    """Return both twins of a measure from which the noise in the class means is subtracted."""
+    twins = []
+    for ending, words in ESTIMATORS.items():
+        name, formula = f"{measure.name}_{ending}", f"{measure.formula}, {words}"
+        quantity = f"{measure.quantity}_{ending}" if measure.quantity else ""
+        new = {"name": name, "formula": formula, "quantity": quantity, "source": OURS}
+        twins.append(dataclasses.replace(measure, **new, **changes))
+    return twins
+
 
 # fmt: off
-_WRITTEN: tuple[Measure, ...] = (
-    # NC1: within-class variability; c_ij(p) = (s2_i + s2_j) / 2 / d_ij^(2p)
-    Measure("nc1_cdnv", OfPairs("cdnv", "moments", over.mean),
-            "mean_{i<j} c_ij(1)", "[0, inf)", "low", GALANTI),
-    Measure("nc1_cdnv_std", OfPairs("cdnv", "moments", over.std),
-            "std_{i<j} c_ij(1)", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_cov", OfPairs("cdnv", "moments", over.cov),
-            "std / mean of c_ij(1)", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_mlog", OfPairs("cdnv", "mean_log", over.mean_log),
-            "mean_{i<j} ln c_ij(1)", "real", "low", OURS),
-    Measure("nc1_cdnv_med", OfPairs("cdnv", "median", over.median),
-            "median_{i<j} c_ij(1)", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_tail01", OfPairs("cdnv", "tail", over.tail_share),
-            "share of sum c_ij(1) in the largest 1 % of pairs", "[0.01, 1]", "low", OURS),
-    Measure("nc1_cdnv_tail001", OfPairs("cdnv", "tail001", over.far_tail_share),
-            "share of sum c_ij(1) in the largest 0.1 % of pairs", "[0.001, 1]", "low", OURS),
-    Measure("nc1_cdnv_rom", nc1.cdnv_ratio_of_means,
-            "mean (s2_i + s2_j) / 2 over mean d_ij^2", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_p2", OfPairs("cdnv_p2", "moments", over.mean),
-            "mean_{i<j} c_ij(2)", "[0, inf)", "low", WU),
-    Measure("nc1_cdnv_p2_sf", OfPairs("cdnv_p2", "moments", over.scale_free),
-            "mean_{i<j} c_ij(2) x mean_c n2_c", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_p2_std", OfPairs("cdnv_p2", "moments", over.std),
-            "std_{i<j} c_ij(2)", "[0, inf)", "low", WU),
-    Measure("nc1_cdnv_p2_mlog", OfPairs("cdnv_p2", "mean_log", over.mean_log),
-            "mean_{i<j} ln c_ij(2)", "real", "low", OURS),
-    Measure("nc1_cdnv_p2_med", OfPairs("cdnv_p2", "median", over.median),
-            "median_{i<j} c_ij(2)", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_p2_tail001", OfPairs("cdnv_p2", "tail001", over.far_tail_share),
-            "share of sum c_ij(2) in the largest 0.1 % of pairs", "[0.001, 1]", "low", OURS),
-    Measure("nc1_quotient", nc1.quotient,
-            "mean_c s2_c / mean_c n2_c", "[0, inf)", "low", OURS),
-    # NC1, debiased: s2_c with n_c - 1, d_ij^2 - v_i - v_j, v_c = s2_c / n_c
-    Measure("nc1_cdnv_db", OfPairs("cdnv_db", "moments", over.mean),
-            "mean_{i<j} c_ij(1), debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_std_db", OfPairs("cdnv_db", "moments", over.std),
-            "std_{i<j} c_ij(1), debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_cov_db", OfPairs("cdnv_db", "moments", over.cov),
-            "std / mean of c_ij(1), debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_mlog_db", OfPairs("cdnv_db", "mean_log", over.mean_log),
-            "mean_{i<j} ln c_ij(1), debiased", "real", "low", OURS),
-    Measure("nc1_cdnv_med_db", OfPairs("cdnv_db", "median", over.median),
-            "median_{i<j} c_ij(1), debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_tail01_db", OfPairs("cdnv_db", "tail", over.tail_share),
-            "share of sum c_ij(1) in the largest 1 % of pairs, debiased", "[0.01, 1]", "low", OURS),
-    Measure("nc1_cdnv_tail001_db", OfPairs("cdnv_db", "tail001", over.far_tail_share),
-            "share of sum c_ij(1) in the largest 0.1 % of pairs, debiased", "[0.001, 1]", "low",
-            OURS),
-    Measure("nc1_cdnv_rom_db", partial(nc1.cdnv_ratio_of_means_debiased, estimator=INDEPENDENT),
-            "mean (s2_i + s2_j) / 2 over mean d_ij^2, debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_p2_db", OfPairs("cdnv_p2_db", "moments", over.mean),
-            "mean_{i<j} c_ij(2), debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_p2_sf_db", OfPairs("cdnv_p2_db", "moments", over.scale_free_debiased),
-            "mean_{i<j} c_ij(2) x mean_c n2_c, debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_p2_std_db", OfPairs("cdnv_p2_db", "moments", over.std),
-            "std_{i<j} c_ij(2), debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_p2_mlog_db", OfPairs("cdnv_p2_db", "mean_log", over.mean_log),
-            "mean_{i<j} ln c_ij(2), debiased", "real", "low", OURS),
-    Measure("nc1_cdnv_p2_med_db", OfPairs("cdnv_p2_db", "median", over.median),
-            "median_{i<j} c_ij(2), debiased", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_p2_tail001_db", OfPairs("cdnv_p2_db", "tail001", over.far_tail_share),
-            "share of sum c_ij(2) in the largest 0.1 % of pairs, debiased", "[0.001, 1]", "low",
-            OURS),
-    Measure("nc1_quotient_db", partial(nc1.quotient_debiased, estimator=INDEPENDENT),
-            "mean_c s2_c / mean_c n2_c, debiased", "[0, inf)", "low", OURS),
+def _class_distances() -> list[Measure]:
+    """Return NC1 over pairs: c_ij(p) = (s2_i + s2_j) / 2 / d_ij^(2p), plain and then debiased."""
+    cells = (  # ending, statistic, formula, range
+        ("", "mean", "mean_{i<j} %s", POSITIVE),
+        ("_sf", "scale_free", "mean_{i<j} %s x mean_c n2_c", POSITIVE),
+        ("_std", "std", "std_{i<j} %s", POSITIVE),
+        ("_cov", "cov", "std / mean of %s", POSITIVE),
+        ("_mlog", "mean_log", "mean_{i<j} ln %s", "real"),
+        ("_med", "median", "median_{i<j} %s", POSITIVE),
+        ("_tail01", "tail", "share of sum %s in the largest 1 %% of pairs", "[0.01, 1]"),
+        ("_tail001", "tail001", "share of sum %s in the largest 0.1 %% of pairs", "[0.001, 1]"),
+    )
+    sources = {"nc1_cdnv": GALANTI, "nc1_cdnv_p2": WU, "nc1_cdnv_p2_std": WU}
+
+    def power(base: str, p: int, left_out: Collection[str]) -> list[Measure]:
+        return [
+            _over_pairs(f"nc1_{base}{ending}", base, statistic, formula % f"c_ij({p})", range,
+                        "low", sources.get(f"nc1_{base}{ending}", OURS))
+            for ending, statistic, formula, range in cells if ending not in left_out
+        ]
+
+    plain = [
+        *power("cdnv", 1, left_out=["_sf"]),
+        Measure("nc1_cdnv_rom", "mean (s2_i + s2_j) / 2 over mean d_ij^2", POSITIVE, "low", OURS),
+        *power("cdnv_p2", 2, left_out=["_cov", "_tail01"]),
+        Measure("nc1_quotient", "mean_c s2_c / mean_c n2_c", POSITIVE, "low", OURS),
+    ]
+    return plain + [twin for measure in plain for twin in _debiased(measure)]
+
+
+def _uniformity() -> list[Measure]:
+    """Return GNC2: l_ij = -ln norm(u_i - u_j) against uniform points, and other distances.
+
+    Means are centred, then not centred (u_c = mu_c / norm(mu_c)); first plain, then debiased.
+    """
+    at_least = "[-ln(2K/(K-1))/2, inf)"
+    cells = (  # name, statistic, formula, range, direction, source
+        ("log_kernel_mean", "kernel_mean", "mean_{i<j} l_ij", at_least, "low", LIU),
+        ("log_kernel_var", "kernel_var", "var_{i<j} l_ij, ddof 0", POSITIVE, "low", WU),
+        ("log_kernel_std", "kernel_std", "std_{i<j} l_ij", POSITIVE, "low", WU),
+        ("log_kernel_cov", "kernel_cov", "std / mean of l_ij", "real", "-> 0", WU),
+        ("log_kernel_excess", "kernel_excess", "mean l_ij - b_mean(D)", "real", "-> 0", OURS),
+        ("log_kernel_var_ratio", "kernel_var_ratio", "var l_ij / b_var(D)", POSITIVE, "-> 1", OURS),
+        ("log_kernel_z", "kernel_z", "(mean l_ij - b_mean(D)) / sqrt(b_var(D) / P)", "real", "-> 0",
+         OURS),
+        ("log_kernel_excess_pr", "kernel_excess_pr", "mean l_ij - b_mean(rank_pr)", "real", "-> 0",
+         OURS),
+        ("log_kernel_med", "kernel_med", "median_{i<j} l_ij", "real", "low", OURS),
+        ("riesz_log", "riesz", "ln mean_{i<j} norm(u_i - u_j)^-(D-2)", "real", "low", LIU),
+        ("min_dist", "min_dist", "min_{i<j} norm(u_i - u_j)", "[0, 2]", "high", LIU),
+        ("dist_mean", "dist_mean", "mean_{i<j} norm(u_i - u_j)", "[0, 2]", "high", OURS),
+        ("dist_var", "dist_var", "var_{i<j} norm(u_i - u_j), ddof 0", "[0, 1]", "low", OURS),
+    )
+    centred = [_over_pairs(f"gnc2_{name}", "unit", *rest) for name, *rest in cells]
+    uncentred = [
+        _over_pairs(f"gnc2_{name}_unc", "unit_unc", statistic, f"{formula}, not centred", *rest)
+        for name, statistic, formula, *rest in cells if name != "log_kernel_excess_pr"
+    ]
+    uncentred[0] = dataclasses.replace(uncentred[0], source=WU)
+    plain = [*centred, *uncentred]
+    without = ("kernel_z", "kernel_excess_pr")  # which debiased twins don't exist
+    return plain + [
+        twin
+        for measure in plain
+        if measure.statistic.startswith("kernel_") and measure.statistic not in without
+        for twin in _debiased(measure, range=measure.range.replace(at_least, "real"))
+    ]
+
+
+def _views() -> list[Measure]:
+    """Return NC2 and GNC2 of standardised means, and without the principal directions of A."""
+    removed = [(f"pc{n}", f"{n} PC removed", f"D - {n}", MU) for n in (1, 3, 10)]
+    found = []
+    for view, words, dim, source in [("stdz", "standardised", "D", TIMKEY), *removed]:
+        kernel = [
+            _over_pairs(f"gnc2_log_kernel_mean_{view}", f"unit_{view}", "kernel_mean",
+                        f"mean_{{i<j}} l_ij, {words}", "[-ln(2K/(K-1))/2, inf)", "low", source),
+            _over_pairs(f"gnc2_log_kernel_excess_{view}", f"unit_{view}", "kernel_excess",
+                        f"mean l_ij - b_mean({dim}), {words}", "real", "-> 0", source),
+        ]
+        found += [
+            Measure(f"nc2_equiang_mean_{view}", f"mean_{{i<j}} <u_i, u_j>, {words}",
+                    "[-1/(K-1), 1]", "-> -1/(K-1)", source),
+            Measure(f"nc2_equiang_std_{view}", f"std_{{i<j}} <u_i, u_j>, {words}",
+                    "[0, 1]", "low", source),
+            # Of the logarithms no more than the mean is needed here, which is cheaper.
+            *(dataclasses.replace(measure, aggregate="mean_log") for measure in kernel),
+        ]
+    return found
+
+
+MEASURES: tuple[Measure, ...] = (
+    # NC1: within-class variability
+    *_class_distances(),
     # NC1, weighted by tokens, and by the pseudo-inverse
-    Measure("nc1_cdnv_rom_fw", nc1.cdnv_ratio_of_means_weighted,
-            "mean (s2_i + s2_j) / 2 over mean d_ij^2, weighted", "[0, inf)", "low", OURS),
-    Measure("nc1_cdnv_rom_db_fw",
-            partial(nc1.cdnv_ratio_of_means_debiased_weighted, estimator=INDEPENDENT),
-            "mean (s2_i + s2_j) / 2 over mean d_ij^2, debiased, weighted", "[0, inf)", "low", OURS),
-    Measure("nc1_quotient_tok", nc1.quotient_tokens,
-            "pooled variance / variance of the means over tokens", "[0, inf)", "low", LIBRARY),
-    Measure("nc1_pinv", nc1.pinv_balanced,
-            "tr(Sw pinv(A/K)) / K, Sw over classes", "[0, inf)", "low", PAPYAN),
-    Measure("nc1_pinv_tok", nc1.pinv_tokens,
-            "tr(Sw pinv(A/K)) / K, Sw over tokens", "[0, inf)", "low", PAPYAN),
-    Measure("nc1_pinv_lib", nc1.pinv_library,
-            "tr(Sw pinv(A/D)) / K, Sw over tokens", "[0, inf)", "low", LIBRARY),
+    Measure("nc1_cdnv_rom_fw", "mean (s2_i + s2_j) / 2 over mean d_ij^2, weighted", POSITIVE,
+            "low", OURS),
+    *(Measure(f"nc1_cdnv_rom_{ending}_fw",
+              f"mean (s2_i + s2_j) / 2 over mean d_ij^2, {words}, weighted", POSITIVE, "low", OURS)
+      for ending, words in ESTIMATORS.items()),
+    Measure("nc1_quotient_tok", "pooled variance / variance of the means over tokens", POSITIVE,
+            "low", LIBRARY),
+    Measure("nc1_pinv", "tr(Sw pinv(A/K)) / K, Sw over classes", POSITIVE, "low", PAPYAN),
+    Measure("nc1_pinv_tok", "tr(Sw pinv(A/K)) / K, Sw over tokens", POSITIVE, "low", PAPYAN),
+    Measure("nc1_pinv_lib", "tr(Sw pinv(A/D)) / K, Sw over tokens", POSITIVE, "low", LIBRARY),
     # NC2: equal norms
-    Measure("nc2_equinorm_cov", nc2.norm_cov,
-            "std / mean of norm(m_c)", "[0, inf)", "low", PAPYAN),
-    Measure("nc2_equinorm_cov_sq", nc2.squared_norm_cov,
-            "std / mean of norm(m_c)^2", "[0, inf)", "low", WU),
-    Measure("nc2_equinorm_cov_log", nc2.log_norm_cov,
-            "std / mean of ln norm(m_c)", "real", "-> 0", WU),
-    Measure("nc2_equinorm_cov_logscl", nc2.scaled_log_norm_cov,
-            "std / mean of ln(norm(m_c)^2 / sqrt(D))", "real", "-> 0", WU),
-    Measure("nc2_equinorm_std_log", nc2.log_norm_std,
-            "std of ln norm(m_c)", "[0, inf)", "low", OURS),
+    Measure("nc2_equinorm_cov", "std / mean of norm(m_c)", POSITIVE, "low", PAPYAN),
+    Measure("nc2_equinorm_cov_sq", "std / mean of norm(m_c)^2", POSITIVE, "low", WU),
+    Measure("nc2_equinorm_cov_log", "std / mean of ln norm(m_c)", "real", "-> 0", WU),
+    Measure("nc2_equinorm_cov_logscl", "std / mean of ln(norm(m_c)^2 / sqrt(D))", "real", "-> 0",
+            WU),
+    Measure("nc2_equinorm_std_log", "std of ln norm(m_c)", POSITIVE, "low", OURS),
     # NC2: equal angles, distance to a simplex
-    Measure("nc2_equiang_mean", nc2.cosine_mean,
-            "mean_{i<j} <u_i, u_j>", "[-1/(K-1), 1]", "-> -1/(K-1)", PAPYAN),
-    Measure("nc2_equiang_std", nc2.cosine_std,
-            "std_{i<j} <u_i, u_j>", "[0, 1]", "low", PAPYAN),
-    Measure("nc2_equiang_cov", nc2.cosine_cov,
-            "std / mean of <u_i, u_j>", "real", "-> 0", WU),
-    Measure("nc2_equiang_rmsdev", nc2.cosine_deviation,
-            "sqrt(mean_{i<j} (<u_i, u_j> + 1/(K-1))^2)", "[0, K/(K-1)]", "low", OURS),
-    Measure("nc2_equiang_nn", OfPairs("unit", "nearest", over.nearest_cosine),
-            "mean_c max_{j != c} <u_c, u_j>", "[-1/(K-1), 1]", "low", JIANG),
-    Measure("nc2_dot_mean", nc2.dot_mean,
-            "mean_{i<j} <m_i, m_j> = -sum n2_c / (K(K-1))", "(-inf, 0]", "high", WU),
-    Measure("nc2_dot_var", nc2.dot_variance,
-            "var_{i<j} <m_i, m_j>, ddof 0", "[0, inf)", "low", WU),
-    Measure("nc2_etf_error", nc2.etf_error,
-            "normF(G / normF(G) - S / normF(S)), G_ij = <m_i, m_j>", "[0, sqrt 2]", "low", WU),
-    Measure("nc2_cos_sq_mean", nc2.squared_cosine_mean,
-            "mean_{i<j} <u_i, u_j>^2", WELCH, "low", OURS),
-    Measure("nc2_cos_sq_excess", nc2.squared_cosine_excess,
-            "D x mean_{i<j} <u_i, u_j>^2 - 1", "real", "-> 0", OURS),
-    Measure("nc2_equiang_mean_fw", nc2.weighted_cosine_mean,
-            "mean_{i<j} <u_i, u_j>, weighted", "[-1, 1]", "low", OURS),
-    Measure("nc2_equiang_std_fw", nc2.weighted_cosine_std,
-            "std_{i<j} <u_i, u_j>, weighted, ddof 0", "[0, 1]", "low", OURS),
-    Measure("nc2_cos_sq_mean_fw", nc2.weighted_squared_cosine_mean,
-            "mean_{i<j} <u_i, u_j>^2, weighted", "[0, 1]", "low", OURS),
-    Measure("nc2_cos_sq_excess_fw", nc2.weighted_squared_cosine_excess,
-            "D x mean_{i<j} <u_i, u_j>^2 - 1, weighted", "real", "-> 0", OURS),
-    # NC2 and GNC2 of standardised means, and without the principal directions of A
-    Measure("nc2_equiang_mean_stdz", partial(nc2.cosine_mean, view="stdz"),
-            "mean_{i<j} <u_i, u_j>, standardised", "[-1/(K-1), 1]", "-> -1/(K-1)", TIMKEY),
-    Measure("nc2_equiang_std_stdz", partial(nc2.cosine_std, view="stdz"),
-            "std_{i<j} <u_i, u_j>, standardised", "[0, 1]", "low", TIMKEY),
-    Measure("gnc2_log_kernel_mean_stdz", OfPairs("unit_stdz", "mean_log", over.kernel_mean),
-            "mean_{i<j} l_ij, standardised", "[-ln(2K/(K-1))/2, inf)", "low", TIMKEY),
-    Measure("gnc2_log_kernel_excess_stdz", OfPairs("unit_stdz", "mean_log", over.kernel_excess),
-            "mean l_ij - b_mean(D), standardised", "real", "-> 0", TIMKEY),
-    Measure("nc2_equiang_mean_pc1", partial(nc2.cosine_mean, view="pc1"),
-            "mean_{i<j} <u_i, u_j>, 1 PC removed", "[-1/(K-1), 1]", "-> -1/(K-1)", MU),
-    Measure("nc2_equiang_std_pc1", partial(nc2.cosine_std, view="pc1"),
-            "std_{i<j} <u_i, u_j>, 1 PC removed", "[0, 1]", "low", MU),
-    Measure("gnc2_log_kernel_mean_pc1", OfPairs("unit_pc1", "mean_log", over.kernel_mean),
-            "mean_{i<j} l_ij, 1 PC removed", "[-ln(2K/(K-1))/2, inf)", "low", MU),
-    Measure("gnc2_log_kernel_excess_pc1", OfPairs("unit_pc1", "mean_log", over.kernel_excess),
-            "mean l_ij - b_mean(D - 1), 1 PC removed", "real", "-> 0", MU),
-    Measure("nc2_equiang_mean_pc3", partial(nc2.cosine_mean, view="pc3"),
-            "mean_{i<j} <u_i, u_j>, 3 PC removed", "[-1/(K-1), 1]", "-> -1/(K-1)", MU),
-    Measure("nc2_equiang_std_pc3", partial(nc2.cosine_std, view="pc3"),
-            "std_{i<j} <u_i, u_j>, 3 PC removed", "[0, 1]", "low", MU),
-    Measure("gnc2_log_kernel_mean_pc3", OfPairs("unit_pc3", "mean_log", over.kernel_mean),
-            "mean_{i<j} l_ij, 3 PC removed", "[-ln(2K/(K-1))/2, inf)", "low", MU),
-    Measure("gnc2_log_kernel_excess_pc3", OfPairs("unit_pc3", "mean_log", over.kernel_excess),
-            "mean l_ij - b_mean(D - 3), 3 PC removed", "real", "-> 0", MU),
-    Measure("nc2_equiang_mean_pc10", partial(nc2.cosine_mean, view="pc10"),
-            "mean_{i<j} <u_i, u_j>, 10 PC removed", "[-1/(K-1), 1]", "-> -1/(K-1)", MU),
-    Measure("nc2_equiang_std_pc10", partial(nc2.cosine_std, view="pc10"),
-            "std_{i<j} <u_i, u_j>, 10 PC removed", "[0, 1]", "low", MU),
-    Measure("gnc2_log_kernel_mean_pc10", OfPairs("unit_pc10", "mean_log", over.kernel_mean),
-            "mean_{i<j} l_ij, 10 PC removed", "[-ln(2K/(K-1))/2, inf)", "low", MU),
-    Measure("gnc2_log_kernel_excess_pc10", OfPairs("unit_pc10", "mean_log", over.kernel_excess),
-            "mean l_ij - b_mean(D - 10), 10 PC removed", "real", "-> 0", MU),
-    # GNC2: hyperspherical uniformity; l_ij = -ln norm(u_i - u_j), against uniform points
-    Measure("gnc2_log_kernel_mean", OfPairs("unit", "logs", over.kernel_mean),
-            "mean_{i<j} l_ij", "[-ln(2K/(K-1))/2, inf)", "low", LIU),
-    Measure("gnc2_log_kernel_var", OfPairs("unit", "logs", over.kernel_variance),
-            "var_{i<j} l_ij, ddof 0", "[0, inf)", "low", WU),
-    Measure("gnc2_log_kernel_std", OfPairs("unit", "logs", over.kernel_std),
-            "std_{i<j} l_ij", "[0, inf)", "low", WU),
-    Measure("gnc2_log_kernel_cov", OfPairs("unit", "logs", over.kernel_cov),
-            "std / mean of l_ij", "real", "-> 0", WU),
-    Measure("gnc2_log_kernel_excess", OfPairs("unit", "logs", over.kernel_excess),
-            "mean l_ij - b_mean(D)", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_var_ratio", OfPairs("unit", "logs", over.kernel_var_ratio),
-            "var l_ij / b_var(D)", "[0, inf)", "-> 1", OURS),
-    Measure("gnc2_log_kernel_z", OfPairs("unit", "logs", over.kernel_z),
-            "(mean l_ij - b_mean(D)) / sqrt(b_var(D) / P)", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_excess_pr", OfPairs("unit", "logs", over.kernel_excess_in_rank),
-            "mean l_ij - b_mean(rank_pr)", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_med", OfPairs("unit", "median", over.kernel_median),
-            "median_{i<j} l_ij", "real", "low", OURS),
-    Measure("gnc2_riesz_log", OfPairs("unit", "riesz", over.riesz),
-            "ln mean_{i<j} norm(u_i - u_j)^-(D-2)", "real", "low", LIU),
-    Measure("gnc2_min_dist", OfPairs("unit", "least", over.least_distance),
-            "min_{i<j} norm(u_i - u_j)", "[0, 2]", "high", LIU),
-    Measure("gnc2_dist_mean", OfPairs("unit", "roots", over.distance_mean),
-            "mean_{i<j} norm(u_i - u_j)", "[0, 2]", "high", OURS),
-    Measure("gnc2_dist_var", OfPairs("unit", "roots", over.distance_variance),
-            "var_{i<j} norm(u_i - u_j), ddof 0", "[0, 1]", "low", OURS),
-    # GNC2 of the means themselves, u_c = mu_c / norm(mu_c)
-    Measure("gnc2_log_kernel_mean_unc", OfPairs("unit_unc", "logs", over.kernel_mean),
-            "mean_{i<j} l_ij, not centred", "[-ln(2K/(K-1))/2, inf)", "low", WU),
-    Measure("gnc2_log_kernel_var_unc", OfPairs("unit_unc", "logs", over.kernel_variance),
-            "var_{i<j} l_ij, ddof 0, not centred", "[0, inf)", "low", WU),
-    Measure("gnc2_log_kernel_std_unc", OfPairs("unit_unc", "logs", over.kernel_std),
-            "std_{i<j} l_ij, not centred", "[0, inf)", "low", WU),
-    Measure("gnc2_log_kernel_cov_unc", OfPairs("unit_unc", "logs", over.kernel_cov),
-            "std / mean of l_ij, not centred", "real", "-> 0", WU),
-    Measure("gnc2_log_kernel_excess_unc", OfPairs("unit_unc", "logs", over.kernel_excess),
-            "mean l_ij - b_mean(D), not centred", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_var_ratio_unc", OfPairs("unit_unc", "logs", over.kernel_var_ratio),
-            "var l_ij / b_var(D), not centred", "[0, inf)", "-> 1", OURS),
-    Measure("gnc2_log_kernel_z_unc", OfPairs("unit_unc", "logs", over.kernel_z),
-            "(mean l_ij - b_mean(D)) / sqrt(b_var(D) / P), not centred", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_med_unc", OfPairs("unit_unc", "median", over.kernel_median),
-            "median_{i<j} l_ij, not centred", "real", "low", OURS),
-    Measure("gnc2_riesz_log_unc", OfPairs("unit_unc", "riesz", over.riesz),
-            "ln mean_{i<j} norm(u_i - u_j)^-(D-2), not centred", "real", "low", LIU),
-    Measure("gnc2_min_dist_unc", OfPairs("unit_unc", "least", over.least_distance),
-            "min_{i<j} norm(u_i - u_j), not centred", "[0, 2]", "high", LIU),
-    Measure("gnc2_dist_mean_unc", OfPairs("unit_unc", "roots", over.distance_mean),
-            "mean_{i<j} norm(u_i - u_j), not centred", "[0, 2]", "high", OURS),
-    Measure("gnc2_dist_var_unc", OfPairs("unit_unc", "roots", over.distance_variance),
-            "var_{i<j} norm(u_i - u_j), ddof 0, not centred", "[0, 1]", "low", OURS),
-    # GNC2 of debiased cosines
-    Measure("gnc2_log_kernel_mean_db", OfPairs("unit_db", "logs", over.kernel_mean),
-            "mean_{i<j} l_ij, debiased", "real", "low", OURS),
-    Measure("gnc2_log_kernel_var_db", OfPairs("unit_db", "logs", over.kernel_variance),
-            "var_{i<j} l_ij, ddof 0, debiased", "[0, inf)", "low", OURS),
-    Measure("gnc2_log_kernel_std_db", OfPairs("unit_db", "logs", over.kernel_std),
-            "std_{i<j} l_ij, debiased", "[0, inf)", "low", OURS),
-    Measure("gnc2_log_kernel_cov_db", OfPairs("unit_db", "logs", over.kernel_cov),
-            "std / mean of l_ij, debiased", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_excess_db", OfPairs("unit_db", "logs", over.kernel_excess),
-            "mean l_ij - b_mean(D), debiased", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_var_ratio_db", OfPairs("unit_db", "logs", over.kernel_var_ratio),
-            "var l_ij / b_var(D), debiased", "[0, inf)", "-> 1", OURS),
-    Measure("gnc2_log_kernel_med_db", OfPairs("unit_db", "median", over.kernel_median),
-            "median_{i<j} l_ij, debiased", "real", "low", OURS),
-    Measure("gnc2_log_kernel_mean_unc_db", OfPairs("unit_unc_db", "logs", over.kernel_mean),
-            "mean_{i<j} l_ij, not centred, debiased", "real", "low", OURS),
-    Measure("gnc2_log_kernel_var_unc_db", OfPairs("unit_unc_db", "logs", over.kernel_variance),
-            "var_{i<j} l_ij, ddof 0, not centred, debiased", "[0, inf)", "low", OURS),
-    Measure("gnc2_log_kernel_std_unc_db", OfPairs("unit_unc_db", "logs", over.kernel_std),
-            "std_{i<j} l_ij, not centred, debiased", "[0, inf)", "low", OURS),
-    Measure("gnc2_log_kernel_cov_unc_db", OfPairs("unit_unc_db", "logs", over.kernel_cov),
-            "std / mean of l_ij, not centred, debiased", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_excess_unc_db", OfPairs("unit_unc_db", "logs", over.kernel_excess),
-            "mean l_ij - b_mean(D), not centred, debiased", "real", "-> 0", OURS),
-    Measure("gnc2_log_kernel_var_ratio_unc_db",
-            OfPairs("unit_unc_db", "logs", over.kernel_var_ratio),
-            "var l_ij / b_var(D), not centred, debiased", "[0, inf)", "-> 1", OURS),
-    Measure("gnc2_log_kernel_med_unc_db", OfPairs("unit_unc_db", "median", over.kernel_median),
-            "median_{i<j} l_ij, not centred, debiased", "real", "low", OURS),
+    Measure("nc2_equiang_mean", "mean_{i<j} <u_i, u_j>", "[-1/(K-1), 1]", "-> -1/(K-1)", PAPYAN),
+    Measure("nc2_equiang_std", "std_{i<j} <u_i, u_j>", "[0, 1]", "low", PAPYAN),
+    Measure("nc2_equiang_cov", "std / mean of <u_i, u_j>", "real", "-> 0", WU),
+    Measure("nc2_equiang_rmsdev", "sqrt(mean_{i<j} (<u_i, u_j> + 1/(K-1))^2)", "[0, K/(K-1)]",
+            "low", OURS),
+    _over_pairs("nc2_equiang_nn", "unit", "nearest_cosine", "mean_c max_{j != c} <u_c, u_j>",
+                "[-1/(K-1), 1]", "low", JIANG),
+    Measure("nc2_dot_mean", "mean_{i<j} <m_i, m_j> = -sum n2_c / (K(K-1))", "(-inf, 0]", "high",
+            WU),
+    Measure("nc2_dot_var", "var_{i<j} <m_i, m_j>, ddof 0", POSITIVE, "low", WU),
+    Measure("nc2_etf_error", "normF(G / normF(G) - S / normF(S)), G_ij = <m_i, m_j>", "[0, sqrt 2]",
+            "low", WU),
+    Measure("nc2_cos_sq_mean", "mean_{i<j} <u_i, u_j>^2", WELCH, "low", OURS),
+    Measure("nc2_cos_sq_excess", "D x mean_{i<j} <u_i, u_j>^2 - 1", "real", "-> 0", OURS),
+    Measure("nc2_equiang_mean_fw", "mean_{i<j} <u_i, u_j>, weighted", "[-1, 1]", "low", OURS),
+    Measure("nc2_equiang_std_fw", "std_{i<j} <u_i, u_j>, weighted, ddof 0", "[0, 1]", "low", OURS),
+    Measure("nc2_cos_sq_mean_fw", "mean_{i<j} <u_i, u_j>^2, weighted", "[0, 1]", "low", OURS),
+    Measure("nc2_cos_sq_excess_fw", "D x mean_{i<j} <u_i, u_j>^2 - 1, weighted", "real", "-> 0",
+            OURS),
+    *_views(),
+    # GNC2: hyperspherical uniformity
+    *_uniformity(),
     # NC3, UNC3: duality with the classifier
-    Measure("nc3_cos_mean", nc3.cosine_mean,
-            "mean_c cos(w_c, m_c)", "[-1, 1]", "high", WU),
-    Measure("nc3_cos_mean_db", partial(nc3.cosine_mean_debiased, estimator=INDEPENDENT),
-            "mean_c <w_c, m_c> / (norm(w_c) sqrt(n2_c)), n2_c debiased", "real", "high", OURS),
-    Measure("nc3_cos_wc_mean", nc3.centred_cosine_mean,
-            "mean_c cos(w_c - mean w, m_c)", "[-1, 1]", "high", PAPYAN),
-    Measure("nc3_dot_mean", nc3.dot_mean,
-            "mean_c <w_c, m_c>", "real", "high", WU),
-    Measure("nc3_dist_mean", nc3.distance_mean,
-            "mean_c norm(w_c / norm(w_c) - u_c)", "[0, 2]", "low", WU),
-    Measure("nc3_dist_var", nc3.distance_variance,
-            "var_c norm(w_c / norm(w_c) - u_c), ddof 1", "[0, 2]", "low", WU),
-    Measure("nc3_dual_error", nc3.dual_error,
-            "normF(G / normF(G) - S / normF(S)), G_ij = <w_i, m_j>", "[0, 2]", "low", WU),
-    Measure("nc3_frob", nc3.frobenius_distance,
-            "normF(W / normF(W) - M / normF(M)), rows w_c and m_c", "[0, 2]", "low", PAPYAN),
-    Measure("unc3_cos_cov", nc3.cosine_cov,
-            "std / mean of cos(w_c, m_c)", "real", "-> 0", WU),
-    Measure("unc3_cos_var", nc3.cosine_variance,
-            "var_c cos(w_c, m_c), ddof 1", "[0, 1]", "low", WU),
-    Measure("unc3_dot_var", nc3.dot_variance,
-            "var_c <w_c, m_c>, ddof 1", "[0, inf)", "low", LIBRARY),
+    Measure("nc3_cos_mean", "mean_c cos(w_c, m_c)", "[-1, 1]", "high", WU),
+    *(Measure(f"nc3_cos_mean_{ending}",
+              f"mean_c <w_c, m_c> / (norm(w_c) sqrt(n2_c)), n2_c {words}", "real", "high", OURS)
+      for ending, words in ESTIMATORS.items()),
+    Measure("nc3_cos_wc_mean", "mean_c cos(w_c - mean w, m_c)", "[-1, 1]", "high", PAPYAN),
+    Measure("nc3_dot_mean", "mean_c <w_c, m_c>", "real", "high", WU),
+    Measure("nc3_dist_mean", "mean_c norm(w_c / norm(w_c) - u_c)", "[0, 2]", "low", WU),
+    Measure("nc3_dist_var", "var_c norm(w_c / norm(w_c) - u_c), ddof 1", "[0, 2]", "low", WU),
+    Measure("nc3_dual_error", "normF(G / normF(G) - S / normF(S)), G_ij = <w_i, m_j>", "[0, 2]",
+            "low", WU),
+    Measure("nc3_frob", "normF(W / normF(W) - M / normF(M)), rows w_c and m_c", "[0, 2]", "low",
+            PAPYAN),
+    Measure("unc3_cos_cov", "std / mean of cos(w_c, m_c)", "real", "-> 0", WU),
+    Measure("unc3_cos_var", "var_c cos(w_c, m_c), ddof 1", "[0, 1]", "low", WU),
+    Measure("unc3_dot_var", "var_c <w_c, m_c>, ddof 1", POSITIVE, "low", LIBRARY),
     # NC4: agreement with the nearest class mean; S the classes that have one
-    Measure("nc4_hits", nc4.hits,
-            "positions where both decide alike, both in S, labels in S", "[0, n]", "high", WU,
-            "it is a count: see nc4_rate"),
-    Measure("nc4_rate", nc4.rate,
-            "nc4_hits / positions with a label in S", "[0, 1]", "high", WU),
-    Measure("nc4_rate_fullv", nc4.rate_full,
-            "share of all positions; the classifier chooses in V", "[0, 1]", "high", OURS),
-    Measure("nc4_rate_lib", nc4.rate_library,
-            "share of all positions; all rows of W, means that are missing at 0", "[0, 1]", "high",
-            LIBRARY),
-    Measure("nc4_cos_rate", nc4.rate_cosine,
+    Measure("nc4_hits", "positions where both decide alike, both in S, labels in S", "[0, n]",
+            "high", WU, "it is a count: see nc4_rate"),
+    Measure("nc4_rate", "nc4_hits / positions with a label in S", "[0, 1]", "high", WU),
+    Measure("nc4_rate_fullv", "share of all positions; the classifier chooses in V", "[0, 1]",
+            "high", OURS),
+    Measure("nc4_rate_lib", "share of all positions; all rows of W, means that are missing at 0",
+            "[0, 1]", "high", LIBRARY),
+    Measure("nc4_cos_rate",
             "nc4_rate with the c of the largest cos(h - mu_G, m_c) for the nearest mean", "[0, 1]",
             "high", OURS),
-    Measure("nc4_rate_macro", nc4.rate_macro,
-            "mean over labels in S of their nc4_rate", "[0, 1]", "high", OURS,
+    Measure("nc4_rate_macro", "mean over labels in S of their nc4_rate", "[0, 1]", "high", OURS,
             "labels that one group holds alone come and go"),
-    Measure("nc4_top5_head", nc4.rate_top5,
+    Measure("nc4_top5_head",
             "share of the positions of nc4_rate whose nearest mean is in the classifier's top 5",
             "[0, 1]", "high", OURS),
-    Measure("ncc_accuracy", nc4.accuracy,
+    Measure("ncc_accuracy",
             "share of all positions whose nearest class mean is the label's; at most the share "
             "whose label is in S", "[0, 1]", "high", OURS),
     # NC5: orthogonality to the mean embedding mu_ood of an out-of-distribution stream
-    Measure("nc5_orthodev", nc5.deviation,
-            "mean_c abs(cos(mu_c, mu_ood))", "[0, 1]", "low", AMMAR),
-    Measure("nc5_orthodev_ctr", nc5.deviation_centred,
-            "mean_c abs(cos(m_c, mu_ood - mu_G))", "[0, 1]", "low", OURS),
+    Measure("nc5_orthodev", "mean_c abs(cos(mu_c, mu_ood))", "[0, 1]", "low", AMMAR),
+    Measure("nc5_orthodev_ctr", "mean_c abs(cos(m_c, mu_ood - mu_G))", "[0, 1]", "low", OURS),
     # Ranks, and overlap of the classifier's rows
-    Measure("rank_pr", ranks.between_participation,
-            "(tr A)^2 / normF(A)^2", "[1, min(D, K-1)]", "high", OURS),
-    Measure("rank_stable", ranks.between_stable,
-            "tr A / largest eigenvalue of A", "[1, min(D, K-1)]", "high", OURS),
-    Measure("rank_entropy", ranks.between_entropy,
-            "exp(-sum p ln p), p = eig(A) / tr A", "[1, min(D, K-1)]", "high", ROY),
-    Measure("rank_entropy_sv", ranks.between_entropy_singular,
-            "exp(-sum p ln p), p ~ sqrt(eig(A))", "[1, min(D, K-1)]", "high", GARRIDO),
-    Measure("spectrum_slope", ranks.between_slope,
-            "slope of ln eig_i(A) on ln i, i in [10, D/2]", "(-inf, 0]", "high", AGRAWAL),
-    Measure("rank_pr_within", ranks.within_participation,
-            "rank_pr of Sw over tokens", "[1, D]", "high", OURS),
-    Measure("rank_stable_within", ranks.within_stable,
-            "rank_stable of Sw over tokens", "[1, D]", "high", OURS),
-    Measure("rank_entropy_within", ranks.within_entropy,
-            "rank_entropy of Sw over tokens", "[1, D]", "high", ROY),
-    Measure("rank_pr_total", ranks.total_participation,
-            "rank_pr of Sw + Sb over tokens", "[1, D]", "-", OURS),
-    Measure("rank_stable_total", ranks.total_stable,
-            "rank_stable of Sw + Sb over tokens", "[1, D]", "-", OURS),
-    Measure("rank_entropy_total", ranks.total_entropy,
-            "rank_entropy of Sw + Sb over tokens", "[1, D]", "-", ROY),
-    Measure("rank_entropy_sv_total", ranks.total_entropy_singular,
-            "rank_entropy_sv of Sw + Sb over tokens (RankMe, centred)", "[1, D]", "-", GARRIDO),
-    Measure("spectrum_slope_total", ranks.total_slope,
-            "spectrum_slope of Sw + Sb over tokens (alpha-ReQ)", "(-inf, 0]", "-", AGRAWAL),
-    Measure("rank_pr_head", ranks.head_participation,
-            "rank_pr of sum_c w_c w_c^T", "[1, D]", "high", OURS),
-    Measure("rank_stable_head", ranks.head_stable,
-            "rank_stable of sum_c w_c w_c^T", "[1, D]", "high", OURS),
-    Measure("rank_entropy_head", ranks.head_entropy,
-            "rank_entropy of sum_c w_c w_c^T", "[1, D]", "high", ROY),
-    Measure("head_overlap_sq", ranks.head_overlap,
-            "mean_{i<j} cos(w_i, w_j)^2", WELCH, "low", SUPERPOSITION),
-    Measure("head_overlap_sq_ctr", ranks.head_overlap_centred,
-            "mean_{i<j} cos(w_i - mean w, w_j - mean w)^2", WELCH, "low", SUPERPOSITION),
-    Measure("head_overlap_sq_fw", ranks.head_overlap_weighted,
-            "mean_{i<j} cos(w_i, w_j)^2, weighted", "[0, 1]", "low", SUPERPOSITION),
+    Measure("rank_pr", "(tr A)^2 / normF(A)^2", "[1, min(D, K-1)]", "high", OURS),
+    Measure("rank_stable", "tr A / largest eigenvalue of A", "[1, min(D, K-1)]", "high", OURS),
+    Measure("rank_entropy", "exp(-sum p ln p), p = eig(A) / tr A", "[1, min(D, K-1)]", "high", ROY),
+    Measure("rank_entropy_sv", "exp(-sum p ln p), p ~ sqrt(eig(A))", "[1, min(D, K-1)]", "high",
+            GARRIDO),
+    Measure("spectrum_slope", "slope of ln eig_i(A) on ln i, i in [10, D/2]", "(-inf, 0]", "high",
+            AGRAWAL),
+    Measure("rank_pr_within", "rank_pr of Sw over tokens", "[1, D]", "high", OURS),
+    Measure("rank_stable_within", "rank_stable of Sw over tokens", "[1, D]", "high", OURS),
+    Measure("rank_entropy_within", "rank_entropy of Sw over tokens", "[1, D]", "high", ROY),
+    Measure("rank_pr_total", "rank_pr of Sw + Sb over tokens", "[1, D]", "-", OURS),
+    Measure("rank_stable_total", "rank_stable of Sw + Sb over tokens", "[1, D]", "-", OURS),
+    Measure("rank_entropy_total", "rank_entropy of Sw + Sb over tokens", "[1, D]", "-", ROY),
+    Measure("rank_entropy_sv_total", "rank_entropy_sv of Sw + Sb over tokens (RankMe, centred)",
+            "[1, D]", "-", GARRIDO),
+    Measure("spectrum_slope_total", "spectrum_slope of Sw + Sb over tokens (alpha-ReQ)",
+            "(-inf, 0]", "-", AGRAWAL),
+    Measure("rank_pr_head", "rank_pr of sum_c w_c w_c^T", "[1, D]", "high", OURS),
+    Measure("rank_stable_head", "rank_stable of sum_c w_c w_c^T", "[1, D]", "high", OURS),
+    Measure("rank_entropy_head", "rank_entropy of sum_c w_c w_c^T", "[1, D]", "high", ROY),
+    Measure("head_overlap_sq", "mean_{i<j} cos(w_i, w_j)^2", WELCH, "low", SUPERPOSITION),
+    Measure("head_overlap_sq_ctr", "mean_{i<j} cos(w_i - mean w, w_j - mean w)^2", WELCH, "low",
+            SUPERPOSITION),
+    Measure("head_overlap_sq_fw", "mean_{i<j} cos(w_i, w_j)^2, weighted", "[0, 1]", "low",
+            SUPERPOSITION),
     # Dimensions of the embeddings; e_d = mean over embeddings of h_d^2
-    Measure("dim_outliers", dimension_measures.outliers,
-            "dimensions with abs(mean - median) > 6 x 1.4826 MAD", "[0, D]", "-", KOVALEVA),
-    Measure("dim_kurtosis_med", dimension_measures.median_kurtosis,
-            "median over dimensions of the kurtosis (normal: 3)", "[1, inf)", "-", OURS),
-    Measure("dim_kurtosis_max", dimension_measures.largest_kurtosis,
-            "max over dimensions of the kurtosis (normal: 3)", "[1, inf)", "-", OURS),
-    Measure("dim_top01_share", dimension_measures.top_share,
-            "share of sum_d e_d in the largest 1 % of dimensions", "[0.01, 1]", "-", TIMKEY),
-    Measure("dim_anisotropy", dimension_measures.anisotropy,
-            "mean cosine of two embeddings", "[-1/(N-1), 1]", "-", ETHAYARAJH),
+    Measure("dim_outliers", "dimensions with abs(mean - median) > 6 x 1.4826 MAD", "[0, D]", "-",
+            KOVALEVA),
+    Measure("dim_kurtosis_med", "median over dimensions of the kurtosis (normal: 3)", "[1, inf)",
+            "-", OURS),
+    Measure("dim_kurtosis_max", "max over dimensions of the kurtosis (normal: 3)", "[1, inf)", "-",
+            OURS),
+    Measure("dim_top01_share", "share of sum_d e_d in the largest 1 % of dimensions", "[0.01, 1]",
+            "-", TIMKEY),
+    Measure("dim_anisotropy", "mean cosine of two embeddings", "[-1/(N-1), 1]", "-", ETHAYARAJH),
 )
 # fmt: on
-# Each debiased measure is followed by its twin whose noise is told by groups of documents.
-MEASURES: tuple[Measure, ...] = tuple(
-    one
-    for written in _WRITTEN
-    for one in ([written, written.by_groups()] if written.estimator == "debiased" else [written])
-)

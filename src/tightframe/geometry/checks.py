@@ -4,10 +4,8 @@
 the modules that compute hold their arguments to the same rules.
 """
 
-import ast
 import re
 from collections.abc import Collection, Sequence
-from importlib import resources
 from pathlib import Path
 
 from tightframe.corpus.manifest import read_manifest
@@ -157,35 +155,6 @@ def check_table(name: str) -> None:
     if name not in PREFIXES:
         hint = nearest(name, PREFIXES) or f"; there are {' and '.join(PREFIXES)}"
         raise UserError(f"unknown table '{name}'{hint}")
-
-
-def check_measures(names: Collection[str], known: Collection[str]) -> None:
-    """Refuse a name that is not that of a measure."""
-    for name in names:
-        if name != "all" and name not in known:
-            begun = [other for other in known if other.startswith(f"{name}_")]
-            family = f"; did you mean {', '.join(begun[:3])}?" if begun else ""
-            hint = family or nearest(name, known) or "; `all` shows every one"
-            raise UserError(f"unknown measure '{name}'{hint}")
-
-
-def measure_names() -> tuple[str, ...]:
-    """Return the names of the catalogue, read from its source: importing it would import torch."""
-    source = (resources.files("tightframe") / "geometry" / "catalogue.py").read_text("utf-8")
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    written = [
-        ast.literal_eval(call.args[0])
-        for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id == "Measure"
-    ]
-    return tuple(name for one in written for name in _with_twin(one))
-
-
-def _with_twin(name: str) -> list[str]:
-    """Return the name of a measure, and of its twin by groups if it is debiased."""
-    endings = name.split("_")
-    twin = "_".join("dbg" if ending == "db" else ending for ending in endings)
-    return [name] if twin == name else [name, twin]
 
 
 def layer_names(spec: str) -> list[str]:

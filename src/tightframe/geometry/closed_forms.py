@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int, Int64
 from scipy.special import digamma, polygamma
 from torch import Tensor
 
@@ -22,6 +22,8 @@ from tightframe.geometry.noise import GroupNoise
 EPS = torch.finfo(torch.float64).eps
 PART = 1 << 15  # numbers that are squared at once: 256 KiB, which stay in the cache
 SAME = 1e-12  # what is left of a vector below this share of it is rounding
+# Half-open bins of the samples of a class begin here; the last has no end.
+EDGES = (1, 2, 5, 10, 30, 100, 300, 1_000, 10_000, 100_000, 1_000_000)
 
 
 class PairMoments(NamedTuple):
@@ -137,6 +139,11 @@ class ClassSet:
         return self.means[self.nonzero] / self.norms[self.nonzero, None]
 
     @property
+    def shares(self) -> Float64[Tensor, " K"]:
+        """Share of all samples that each class holds."""
+        return self.counts.double() / self.counts.sum()  # int / int would give float32
+
+    @property
     def variances(self) -> Float64[Tensor, " K"]:
         """Mean squared distance to the class mean, divided by n; 0 for a single sample."""
         return self.within_ss / self.counts
@@ -227,6 +234,20 @@ def select(
     means = moments.means[ids]  # a copy
     centre = means.mean(0)  # NaN where no class is selected
     return ClassSet(ids, moments.counts[ids], means.sub_(centre), centre, moments.within_ss[ids])
+
+
+def strata(counts: Int[Tensor, " C"]) -> dict[str, Bool[Tensor, " C"]]:
+    """Return which classes are in each bin of their training counts, by name; no empty ones.
+
+    A name says which counts are in it: "count 1", "count 100-299", "count 1000000-".
+    """
+    masks = {}
+    for low, high in zip(EDGES, (*EDGES[1:], math.inf), strict=True):
+        inside = (counts >= low) & (counts < high)
+        if bool(inside.any()):
+            last = "" if math.isinf(high) else f"{int(high) - 1}"
+            masks[f"count {low}" if last == f"{low}" else f"count {low}-{last}"] = inside
+    return masks
 
 
 def without_principal(classes: ClassSet, n: int) -> ClassSet:

@@ -36,9 +36,9 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.mean_families import PairMeasure
 from tightframe.geometry.moments import ClassMoments, squared_norms
 from tightframe.geometry.pairs import Aggregate, Cdnv, sweep
-from tightframe.geometry.pairwise import OfPairs
 from tightframe.geometry.resampling import (
     GROUPS,
     KEPT,
@@ -81,12 +81,12 @@ class Question:
     @property
     def is_median(self) -> bool:
         """Whether it moves with a few pairs, and so needs halves."""
-        return isinstance(self.function, OfPairs) and self.function.aggregate == "median"
+        return isinstance(self.function, PairMeasure) and self.function.aggregate == "median"
 
     @property
     def of_near_pairs(self) -> bool:
         """Whether it is a mean of logarithms or inverses of distances, which near means decide."""
-        if not isinstance(self.function, OfPairs):
+        if not isinstance(self.function, PairMeasure):
             return False
         inverse = self.function.quantity.startswith("cdnv") and self.function.aggregate == "moments"
         return inverse or self.function.aggregate in ("logs", "mean_log")
@@ -338,7 +338,7 @@ def _freedom(decisions: Decisions) -> float:
 def plan_pairs(functions: Sequence[Callable[[Geometry], Value]], geometry: Geometry) -> None:
     """Say what the measures will ask of the pairs, so that one sweep serves them all."""
     for function in functions:
-        if isinstance(function, OfPairs):
+        if isinstance(function, PairMeasure):
             geometry.plan(function.quantity, function.aggregate)
 
 

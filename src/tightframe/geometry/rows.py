@@ -11,6 +11,7 @@ from torch import Tensor
 from tightframe.corpus.shards import SPLITS, TokenShards
 from tightframe.geometry.asked import Asked
 from tightframe.geometry.checks import PREFIXES
+from tightframe.geometry.closed_forms import strata
 from tightframe.geometry.compat import published_values
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.intervals import of_positions
@@ -18,7 +19,6 @@ from tightframe.geometry.measures import Measure, metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.passes import Pass
 from tightframe.geometry.resampling import FEWEST_DOCUMENTS
-from tightframe.geometry.strata import strata
 from tightframe.geometry.stream import layer_name
 from tightframe.geometry.subject import Model, Subject, model_facts, token_facts
 from tightframe.geometry.values import Value

@@ -24,7 +24,7 @@ from tightframe.geometry.pairs import Aggregate, Cdnv, PairSummary, Quantity, Un
 # and without the first principal directions of the between-class scatter.
 VIEWS = ("stdz", "pc1", "pc3", "pc10")
 # How names end, of quantities and of measures: debiased for independent samples, and by groups.
-INDEPENDENT, BY_GROUPS = "db", "dbg"
+INDEPENDENT, BY_GROUPS = ESTIMATORS = ("db", "dbg")
 NO_GROUPS = "needs groups of documents: --groups 20"
 RULED = "of which one group holds more than half"
 
@@ -125,8 +125,13 @@ class Geometry:
     def _grouped(self) -> ClassSet | None:
         return None if self.noise is None else self.classes.grouped(self.noise)
 
-    def debiased(self, estimator: str) -> tuple[ClassSet | None, str]:
-        """The classes whose noise an estimator (a name's ending) tells, or None and why not."""
+    def class_set(self, estimator: str) -> tuple[ClassSet | None, str]:
+        """Return the classes whose noise an estimator (a name's ending) tells, or why not.
+
+        Without an estimator, these are all selected classes.
+        """
+        if not estimator:
+            return self.classes, ""
         if estimator == INDEPENDENT:
             return self.classes.with_two_samples, ""
         return self._grouped, "" if self._grouped is not None else NO_GROUPS
@@ -227,7 +232,7 @@ class Geometry:
             return UnitDistance(norms, -classes.global_mean)
         if not (estimator := estimator_of(name)):
             return Cdnv(classes.variances, 2 if "_p2" in name else 1)
-        first, reason = self.debiased(estimator)
+        first, reason = self.class_set(estimator)
         assert first is not None, reason
         noise, joint = first.noise, None if first.by_groups is None else first.by_groups.joint
         base = name.removesuffix(f"_{estimator}")
@@ -303,7 +308,7 @@ def view_of(quantity: str) -> str:
 def estimator_of(quantity: str) -> str:
     """How a quantity is debiased: `INDEPENDENT`, `BY_GROUPS`, or "" where it is not."""
     last = quantity.rpartition("_")[2]
-    return last if last in (INDEPENDENT, BY_GROUPS) else ""
+    return last if last in ESTIMATORS else ""
 
 
 def swept_with(quantity: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import pydantic
 
 from tightframe.errors import UserError
-from tightframe.geometry.checks import check_measures, check_numbers, measure_names
+from tightframe.geometry.checks import check_numbers
+from tightframe.geometry.measures import check_measures
 from tightframe.jobs.executors import cores
 from tightframe.lm.options import TrainSettings
 from tightframe.lm.runs import check_sizes
@@ -61,7 +62,7 @@ def read_sweep(file: Path, *, sizes: bool) -> Sweep:
             f"{settings.path}: belongs to another version of {file.name}; "
             "set another `name`, or remove the folder"
         )
-    check_measures(settings.measures, measure_names())
+    check_measures(settings.measures)
     check_numbers(min_count=settings.min_count)
     _check_grid(settings, file)
     combinations = list(_combinations(settings))
