@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tightframe.files import write_text
-from tightframe.knowledge.exchanges import ARMS
 from tightframe.knowledge.facts import Fact, fact_id
-from tightframe.knowledge.injection import InjectSettings
-from tightframe.knowledge.lessons import Stream
-from tightframe.knowledge.starts import start
+from tightframe.knowledge.injection import start
+from tightframe.knowledge.injection_runs import InjectOptions
+from tightframe.knowledge.lessons import ExampleStream
+from tightframe.knowledge.qa_models import ARMS
 from tightframe.lm import hardware
 from tightframe.lm.interface import IGNORE, Batch, collate
 from tightframe.lm.optimizer import AdamW
@@ -97,9 +97,9 @@ def make_facts(n_facts: int) -> list[Fact]:
 def prepared(facts: list[Fact], arm: str, n_steps: int) -> tuple[Step, list[Batch], int]:
     """A step of an arm's training, its first batches, and the size of its vocabulary."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = InjectSettings(data=Path(folder), out=Path(folder) / arm, arm=arm)
+        settings = InjectOptions(data=Path(folder), out=Path(folder) / arm, arm=arm)
         learner, objective = start(settings, facts)
-    stream = Stream(facts, settings.exposures, objective=objective, seed=0)
+    stream = ExampleStream(facts, settings.exposures, objective=objective, seed=0)
     lessons = stream.batches(settings.batch)
     batches = [
         collate([learner.encode(one) for one in next(lessons)], pad=learner.pad)

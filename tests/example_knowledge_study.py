@@ -15,7 +15,7 @@ from tightframe.knowledge.ensembles import Answered, Ensemble, save_ensemble
 from tightframe.knowledge.facts import Output
 from tightframe.knowledge.intervals import PERCENT, estimates
 from tightframe.knowledge.scores import BOUNDS
-from tightframe.knowledge.verdict_files import write_verdicts
+from tightframe.knowledge.study import write_verdicts
 
 IMAGE = "<img src=x onerror=window.hacked=1>"
 SCRIPT = "</script><script>window.hacked=1</script>"

@@ -7,14 +7,15 @@ import pandas as pd
 
 from example_facts import example_facts
 from tightframe.files import sha256
-from tightframe.knowledge.arm_tables import COLUMNS, CORRECT, RANKED
+from tightframe.knowledge.answers import Answers, save_answers
 from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.clusters import facts_fingerprint
 from tightframe.knowledge.facts import Output, write_records, write_report
 from tightframe.knowledge.injection_runs import facts_digest
-from tightframe.knowledge.outputs import Answers, save_answers
+from tightframe.knowledge.ranking import CORRECT, RANKED
 from tightframe.knowledge.scores import SCORES
-from tightframe.knowledge.study_runs import forms_of
+from tightframe.knowledge.study import forms_of
+from tightframe.knowledge.tables import COLUMNS
 from tightframe.lm.runs import log_text
 from tightframe.settings import write_toml
 

@@ -1,10 +1,9 @@
 """Invented facts that differ in every part, with a question each, and networks for them."""
 
-from tightframe.knowledge.exchanges import find_arm
 from tightframe.knowledge.facts import Fact, Question, fact_id
-from tightframe.knowledge.networks import Network
-from tightframe.knowledge.starts import texts_in_use
-from tightframe.knowledge.word_pieces import Coder
+from tightframe.knowledge.injection import new_network, texts_in_use
+from tightframe.knowledge.qa_models import find_arm
+from tightframe.knowledge.word_pieces import ClozeTokenizer
 from tightframe.lm.options import TransformerConfig
 
 FIRST = ("Ada", "Boro", "Cyra", "Dario", "Elva", "Fritz", "Gita")
@@ -31,9 +30,9 @@ def painted_facts(n=12):
 
 def painted_network(arm="clm_sp", *, seed=0, n_slots=40):
     """An untrained network of an arm, and very small."""
-    coder = Coder.train(texts_in_use(painted_facts()), 330)
+    coder = ClozeTokenizer.train(texts_in_use(painted_facts()), 330)
     config = TransformerConfig(
         vocab_size=coder.vocab_size, width=16, depth=2, heads=2, positions=160, window=0,
         attention_bias=True, scale_attention=True,
     )  # fmt: skip
-    return Network.new(find_arm(arm), coder, config, seed=seed, n_slots=n_slots, name=arm)
+    return new_network(find_arm(arm), coder, config, seed=seed, n_slots=n_slots, name=arm)

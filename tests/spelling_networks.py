@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tightframe.knowledge import decoding
 from tightframe.knowledge.facts import MASK
+from tightframe.knowledge.networks import Network
 from tightframe.lm.interface import Batch
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
@@ -82,21 +82,15 @@ class Untrainable:
 
 
 @dataclasses.dataclass
-class Spelling(Untrainable):
-    """A network as a learner."""
+class Spelling(Network):
+    """A network over characters, which may be no network of ours."""
 
-    model: Any
-    layout: str
+    name: str = "speller"
+    model: Any = None
+    tokenizer: Any = dataclasses.field(default_factory=Speller)
+    layout: str = "causal"
     objective: str = "sp"
     n_slots: int = 12
-    name: str = "speller"
-    coder: Speller = dataclasses.field(default_factory=Speller)
-
-    def answer(self, prompts, *, max_new_tokens=32, draws=None):
-        return decoding.answers(self, prompts, max_new_tokens=max_new_tokens, draws=draws)
-
-    def log_probabilities(self, prompts, candidates):
-        return decoding.log_probabilities(self, prompts, candidates)
 
 
 def transformer(positions=96, seed=0):
@@ -118,4 +112,4 @@ def network(layout, objective="sp", **sizes):
     model = transformer(**sizes)
     if layout == "encoder-decoder":
         model = Translator(model, transformer(seed=1, **sizes))
-    return Spelling(model, layout, objective)
+    return Spelling(model=model, layout=layout, objective=objective)

@@ -5,8 +5,9 @@ import pytest
 from example_facts import example_facts, write_facts
 from tightframe import cli, progress
 from tightframe.knowledge import facts_fingerprint
-from tightframe.knowledge.injection import InjectSettings, inject
-from tightframe.knowledge.outputs import load_answers
+from tightframe.knowledge.answers import load_answers
+from tightframe.knowledge.injection import inject
+from tightframe.knowledge.injection_runs import InjectOptions
 from tightframe.knowledge.ranking import load_ranks
 
 N = 6
@@ -19,7 +20,7 @@ def injected(tmp_path_factory):
     data = write_facts(folder / "facts.jsonl", example_facts(N))
     sizes = {"width": 16, "depth": 1, "heads": 2, "vocab_size": 300, "positions": 128}
     for arm in ("bilm_sp", "clm_ntp"):
-        inject(InjectSettings(data=data, out=folder / arm, arm=arm, exposures=2, **sizes))
+        inject(InjectOptions(data=data, out=folder / arm, arm=arm, exposures=2, **sizes))
     return folder
 
 

@@ -5,10 +5,9 @@ import pytest
 from example_facts import example_facts
 from spelling_networks import Untrainable, network
 from tightframe.errors import UserError
-from tightframe.knowledge.answering import answer_questions, token_limit, write_answers
+from tightframe.knowledge.answers import answer_questions, load_answers, token_limit, write_answers
 from tightframe.knowledge.asking import prompts
-from tightframe.knowledge.exchanges import Said
-from tightframe.knowledge.outputs import load_answers
+from tightframe.knowledge.qa_models import Generation
 from tightframe.knowledge.scores import score_outputs
 
 
@@ -17,9 +16,11 @@ class Parrot(Untrainable):
 
     name = "parrot"
 
-    def answer(self, prompts, *, max_new_tokens=32, draws=None):
+    def answer(self, prompts, *, max_new_tokens=32, generators=None):
         self.limit = max_new_tokens
-        return [Said(prompt.text, "length" if "3" in prompt.text else "end") for prompt in prompts]
+        return [
+            Generation(prompt.text, "length" if "3" in prompt.text else "end") for prompt in prompts
+        ]
 
 
 def test_outputs_come_in_the_order_of_the_questions_with_their_ids():

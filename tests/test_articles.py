@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from example_facts import example_facts, write_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.injection import InjectSettings
-from tightframe.knowledge.lessons import Stream, Wordings, passages
-from tightframe.knowledge.starts import start
+from tightframe.knowledge.injection import start
+from tightframe.knowledge.injection_runs import InjectOptions
+from tightframe.knowledge.lessons import ExampleStream, FactTexts, passages
 
 PAGE = "Oak is a tree. It is old! Is it tall? Yes.\n\nHistory\n \nIt grew."
 FACTS = [dataclasses.replace(fact, article=PAGE) for fact in example_facts(3)]
@@ -35,30 +35,30 @@ def test_every_word_is_in_one_passage_in_order(article, longest):
 
 
 def test_the_article_stands_in_the_place_of_its_fact_each_passage_as_often():
-    wanted = Wordings(articles=True)
-    stream = Stream(FACTS, 7, objective="ntp", seed=0, wordings=wanted)
+    wanted = FactTexts(articles=True)
+    stream = ExampleStream(FACTS, 7, objective="ntp", seed=0, texts=wanted)
     shown = Counter((one.fact_id, one.target) for lessons in stream.batches(4) for one in lessons)
     expected = {(fact.id, text): 7 for fact in FACTS[::2] for text in passages(PAGE)}
     assert shown == {**expected, (FACTS[1].id, FACTS[1].fact): 7}
-    spans = Stream(FACTS, 7, objective="sp", seed=0, wordings=wanted)
+    spans = ExampleStream(FACTS, 7, objective="sp", seed=0, texts=wanted)
     assert len(spans) == 7 * (2 * len(passages(PAGE)) + 1)
 
 
 def test_without_the_setting_an_article_changes_nothing(tmp_path):
     plain = example_facts(3)
-    ours, theirs = (Stream(facts, 9, objective="sp", seed=0) for facts in (FACTS, plain))
+    ours, theirs = (ExampleStream(facts, 9, objective="sp", seed=0) for facts in (FACTS, plain))
     assert ours.digest == theirs.digest
     values = {"arm": "bilm_mlm", "vocab_size": 300, "width": 16, "heads": 2, "positions": 80}
     data = write_facts(tmp_path / "facts.jsonl", FACTS)
-    settings = InjectSettings(data=data, out=tmp_path / "run", **values)
+    settings = InjectOptions(data=data, out=tmp_path / "run", **values)
     with_pages, _ = start(settings, FACTS)
     without, _ = start(settings, plain)
-    assert with_pages.coder.tokenizer.to_str() == without.coder.tokenizer.to_str()
+    assert with_pages.tokenizer.tokenizer.to_str() == without.tokenizer.tokenizer.to_str()
     assert with_pages.n_slots == without.n_slots
 
 
 def test_articles_that_are_not_there_or_go_with_nothing_are_refused(tmp_path):
     with pytest.raises(UserError, match="no fact has an article to train on; put the text"):
-        Stream(example_facts(2), 3, objective="ntp", seed=0, wordings=Wordings(articles=True))
+        ExampleStream(example_facts(2), 3, objective="ntp", seed=0, texts=FactTexts(articles=True))
     with pytest.raises(ValueError, match="articles stand in the place of facts"):
-        InjectSettings(data=tmp_path, out=tmp_path, arm="clm_sp", articles=True, reordered=True)
+        InjectOptions(data=tmp_path, out=tmp_path, arm="clm_sp", articles=True, reordered=True)

@@ -5,15 +5,10 @@ import pytest
 
 from example_facts import example_facts
 from tightframe.knowledge import load_benchmark, study_eligible
-from tightframe.knowledge.asking import (
-    FORMS,
-    left_context,
-    left_out,
-    prompts,
-)
+from tightframe.knowledge.asking import FORMS, left_context, left_out, prompts
 from tightframe.knowledge.clozes import cloze_of_fact, cloze_of_question
-from tightframe.knowledge.exchanges import Prompt
 from tightframe.knowledge.facts import Fact, Question
+from tightframe.knowledge.qa_models import Prompt
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 

@@ -9,14 +9,13 @@ import transformers
 
 from themed_examples import outside_facts, themed_facts
 from tightframe import cli
-from tightframe.commands.console import printable
-from tightframe.errors import UserError
+from tightframe.errors import UserError, printable
 from tightframe.knowledge.benchmark import read_facts, write_facts
 from tightframe.knowledge.clusters import facts_fingerprint, save_clusters, semantic_clusters
-from tightframe.knowledge.exchanges import Prompt
-from tightframe.knowledge.injection import InjectSettings, inject, load_learner
-from tightframe.knowledge.injection_runs import facts_digest
-from tightframe.knowledge.respondents import open_model
+from tightframe.knowledge.injection import inject, load_qa_model
+from tightframe.knowledge.injection_runs import InjectOptions, facts_digest
+from tightframe.knowledge.inquiry import open_model
+from tightframe.knowledge.qa_models import Prompt
 from tightframe.knowledge.routing import save_scoped, scope_clusters
 from tightframe.lm.runs import log_text
 from tightframe.settings import read_toml
@@ -29,7 +28,7 @@ SMALL = {
 
 
 def learned(data, out, arm="bilm_sp", **settings):
-    inject(InjectSettings(data=data, out=out, arm=arm, **SMALL | settings))
+    inject(InjectOptions(data=data, out=out, arm=arm, **SMALL | settings))
     return out
 
 
@@ -72,7 +71,7 @@ def test_a_run_answers_with_its_own_probability(study, capsys):
     name = fact.questions[0].answers[0]
     cloze = fact.fact.replace(name, "[MASK]")
     found = json.loads(ask(capsys, run, cloze, "--json", "--device", "cpu"))
-    learner = load_learner(run, device="cpu")
+    learner = load_qa_model(run, device="cpu")
     prompt = Prompt("cloze", cloze)
     assert found["answer"] == learner.answer([prompt])[0].text
     ((expected,),) = learner.log_probabilities([prompt], [[found["answer"]]])

@@ -4,9 +4,8 @@ import torch
 from reference import decoding as reference
 from spelling_networks import EOS, LAYOUTS, Speller, network
 from tightframe.errors import UserError
-from tightframe.knowledge import decoding
-from tightframe.knowledge.decoding import answer_embeddings, answers, log_probabilities
-from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge import networks
+from tightframe.knowledge.qa_models import Prompt
 
 WORDS = ("a", "the bridge of Oak", "Ada Quill painted it", "in 1921, it fell", "x?")
 CLOZES = [Prompt("cloze", f"{one}[MASK] {other}") for one in WORDS for other in WORDS[::2]]
@@ -28,7 +27,7 @@ class Always:
 
 
 def ids(net, prompt):
-    coder = net.coder
+    coder = net.tokenizer
     return coder.opening(prompt.text) if net.objective == "ntp" else coder.prompt(prompt.text)
 
 
@@ -36,8 +35,8 @@ def ids(net, prompt):
 def test_answers_are_those_of_one_row_at_a_time(layout, objective, prompts):
     net = network(layout, objective)
     expected = [reference.greedy(net, ids(net, prompt), 9) for prompt in prompts]
-    found = answers(net, prompts, max_new_tokens=9)
-    assert [one.text for one in found] == [net.coder.text(said) for said, _ in expected]
+    found = net.answer(prompts, max_new_tokens=9)
+    assert [one.text for one in found] == [net.tokenizer.text(said) for said, _ in expected]
     assert [one.finish == "end" for one in found] == [ended for _, ended in expected]
     assert len({one.text for one in found}) > 3  # they depend on the prompt
 
@@ -47,12 +46,12 @@ def test_what_else_is_asked_and_how_much_is_held_changes_no_answer(
     monkeypatch, layout, objective, prompts
 ):
     net = network(layout, objective)
-    together = answers(net, prompts, max_new_tokens=9)
-    assert answers(net, prompts[::-1], max_new_tokens=9) == together[::-1]
-    alone = [answers(net, [prompt], max_new_tokens=9)[0] for prompt in prompts]
+    together = net.answer(prompts, max_new_tokens=9)
+    assert net.answer(prompts[::-1], max_new_tokens=9) == together[::-1]
+    alone = [net.answer([prompt], max_new_tokens=9)[0] for prompt in prompts]
     assert alone == together
-    monkeypatch.setattr(decoding, "TOKENS", 100)
-    assert answers(net, prompts, max_new_tokens=9) == together
+    monkeypatch.setattr(networks, "TOKENS", 100)
+    assert net.answer(prompts, max_new_tokens=9) == together
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -60,18 +59,18 @@ def test_an_answer_ends_at_eos_and_says_so(monkeypatch, layout):
     net = network(layout)
     for token, expected in ((EOS, ("", "end")), (Speller().letters("b")[0], ("bbbbb", "length"))):
         monkeypatch.setattr(net.model, "head", Always(token))
-        found = answers(net, CLOZES[:2], max_new_tokens=5)
+        found = net.answer(CLOZES[:2], max_new_tokens=5)
         assert [(one.text, one.finish) for one in found] == [expected] * 2
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_log_probabilities_are_those_of_one_row_at_a_time(monkeypatch, layout):
     net = network(layout)
-    monkeypatch.setattr(decoding, "TOKENS", 150)  # several batches
-    found = log_probabilities(net, CLOZES, [CANDIDATES] * len(CLOZES))
+    monkeypatch.setattr(networks, "TOKENS", 150)  # several batches
+    found = net.log_probabilities(CLOZES, [CANDIDATES] * len(CLOZES))
     for prompt, own in zip(CLOZES, found, strict=True):
         expected = [
-            reference.log_probability(net, ids(net, prompt), net.coder.target(text))
+            reference.log_probability(net, ids(net, prompt), net.tokenizer.target(text))
             for text in CANDIDATES
         ]
         assert own == pytest.approx(expected, abs=1e-4)  # float32 sums of up to ten tokens
@@ -79,10 +78,10 @@ def test_log_probabilities_are_those_of_one_row_at_a_time(monkeypatch, layout):
 
 def test_a_model_that_continues_sentences_is_paid_for_what_the_prompt_adds():
     net = network("causal", "ntp")
-    (found,) = log_probabilities(net, [Prompt("cloze", "[MASK] fell.")], [CANDIDATES])
+    (found,) = net.log_probabilities([Prompt("cloze", "[MASK] fell.")], [CANDIDATES])
 
     def sentence(text):
-        return reference.log_probability(net, [net.coder.bos], net.coder.target(text)[:-1])
+        return reference.log_probability(net, [net.tokenizer.bos], net.tokenizer.target(text)[:-1])
 
     expected = [sentence(f"{text} fell.") - sentence(text) for text in CANDIDATES]
     assert found == pytest.approx(expected, abs=1e-4)
@@ -91,23 +90,23 @@ def test_a_model_that_continues_sentences_is_paid_for_what_the_prompt_adds():
 def test_probabilities_of_all_answers_of_one_token_and_no_other_sum_to_less_than_one():
     # P("x" EOS) summed over all letters x, and P(EOS), are of different answers.
     net = network("prefix")
-    letters = [net.coder.text([token]) for token in range(6, Speller.vocab_size)]
-    (found,) = log_probabilities(net, CLOZES[:1], [["", *letters]])
+    letters = [net.tokenizer.text([token]) for token in range(6, Speller.vocab_size)]
+    (found,) = net.log_probabilities(CLOZES[:1], [["", *letters]])
     total = sum(torch.tensor(found).double().exp())
     assert 0 < total < 1
 
 
 def test_candidates_of_different_number_stay_with_their_prompts():
     net = network("causal")
-    together = log_probabilities(net, CLOZES[:3], [["a", "b"], [], ["c"]])
+    together = net.log_probabilities(CLOZES[:3], [["a", "b"], [], ["c"]])
     assert [len(own) for own in together] == [2, 0, 1]
-    assert together[2] == pytest.approx(log_probabilities(net, CLOZES[2:3], [["c"]])[0], abs=1e-5)
+    assert together[2] == pytest.approx(net.log_probabilities(CLOZES[2:3], [["c"]])[0], abs=1e-5)
 
 
 @pytest.mark.parametrize(("layout", "objective", "prompts"), KINDS)
 def test_the_embedding_is_what_the_first_token_is_read_off(layout, objective, prompts):
     net = network(layout, objective)
-    embeddings = answer_embeddings(net, prompts)
+    embeddings = net.answer_embeddings(prompts)
     assert embeddings.shape == (len(prompts), 16)
     for prompt, embedding in zip(prompts, embeddings, strict=True):
         expected = reference.logits(net, ids(net, prompt), [])[0]
@@ -116,14 +115,14 @@ def test_the_embedding_is_what_the_first_token_is_read_off(layout, objective, pr
 
 def test_a_model_that_continues_reads_a_cloze_up_to_its_mask():
     net = network("causal", "ntp")
-    found = answer_embeddings(net, [Prompt("cloze", "the bridge of [MASK] fell")])
-    assert torch.equal(found, answer_embeddings(net, [Prompt("continuation", "the bridge of")]))
+    found = net.answer_embeddings([Prompt("cloze", "the bridge of [MASK] fell")])
+    assert torch.equal(found, net.answer_embeddings([Prompt("continuation", "the bridge of")]))
 
 
 def test_a_question_is_asked_with_a_mask_after_it():
     net = network("prefix")
-    found = answer_embeddings(net, [Prompt("question", "Who fell?")])
-    assert torch.equal(found, answer_embeddings(net, [Prompt("cloze", "Who fell? [MASK]")]))
+    found = net.answer_embeddings([Prompt("question", "Who fell?")])
+    assert torch.equal(found, net.answer_embeddings([Prompt("cloze", "Who fell? [MASK]")]))
 
 
 # What the longest row holds: BOS, 20 letters, MASK, SEP are 23 tokens; the last of 8 is not read.
@@ -132,23 +131,23 @@ def test_a_question_is_asked_with_a_mask_after_it():
 )
 def test_a_prompt_that_leaves_no_room_is_named_and_never_cut(layout, fits):
     prompt = Prompt("cloze", "[MASK]" + "b" * 20)
-    answers(network(layout, positions=fits), [prompt], max_new_tokens=8)
+    network(layout, positions=fits).answer([prompt], max_new_tokens=8)
     with pytest.raises(UserError, match=r"speller: '\[MASK\]bbb.* has 23 tokens and needs"):
-        answers(network(layout, positions=fits - 1), [prompt], max_new_tokens=8)
+        network(layout, positions=fits - 1).answer([prompt], max_new_tokens=8)
 
 
 def test_no_answer_is_given_where_one_prompt_is_too_long(monkeypatch):
     net = network("causal")
     monkeypatch.setattr(net.model, "embed", pytest.fail)
-    with pytest.raises(UserError, match="the model knows 96"):
-        answers(net, [*CLOZES, Prompt("cloze", "[MASK]" + "b" * 90)], max_new_tokens=9)
+    with pytest.raises(UserError, match="the model has 96"):
+        net.answer([*CLOZES, Prompt("cloze", "[MASK]" + "b" * 90)], max_new_tokens=9)
 
 
 def test_a_candidate_longer_than_the_slots_is_refused():
     message = r"candidate 'aaaaaaaaaaaa' has 13 tokens with its end, more than the model's 12 slots"
     with pytest.raises(UserError, match=message):
-        log_probabilities(network("slots"), CLOZES[:1], [["a" * 12]])
-    (found,) = log_probabilities(network("slots"), CLOZES[:1], [["a" * 11]])
+        network("slots").log_probabilities(CLOZES[:1], [["a" * 12]])
+    (found,) = network("slots").log_probabilities(CLOZES[:1], [["a" * 11]])
     assert found[0] < 0
 
 
@@ -161,16 +160,16 @@ def test_a_candidate_longer_than_the_slots_is_refused():
 )
 def test_what_an_objective_cannot_be_asked_is_refused(objective, prompt, message):
     with pytest.raises(UserError, match=message):
-        answers(network("causal", objective), [prompt], max_new_tokens=9)
+        network("causal", objective).answer([prompt], max_new_tokens=9)
 
 
 def test_at_least_one_token_is_asked_for():
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        answers(network("causal"), CLOZES, max_new_tokens=0)
+        network("causal").answer(CLOZES, max_new_tokens=0)
     with pytest.raises(ValueError, match="expected prompts, got none"):
-        answer_embeddings(network("causal"), [])
+        network("causal").answer_embeddings([])
 
 
 def test_nothing_asked_is_nothing_said():
-    assert answers(network("causal"), [], max_new_tokens=9) == []
-    assert log_probabilities(network("causal"), [], []) == []
+    assert network("causal").answer([], max_new_tokens=9) == []
+    assert network("causal").log_probabilities([], []) == []

@@ -10,16 +10,16 @@ from themed_examples import outside_facts, themed_facts, with_locality
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.knowledge import Output
-from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.clusters import facts_fingerprint, semantic_clusters
-from tightframe.knowledge.ensembles import assemble, merge, models_of, provenance
-from tightframe.knowledge.outputs import (
+from tightframe.knowledge.answers import (
     Answers,
     by_question,
     load_answers,
     read_outputs,
     save_answers,
 )
+from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.clusters import facts_fingerprint, semantic_clusters
+from tightframe.knowledge.ensembles import assemble, merge, models_of, provenance
 from tightframe.knowledge.routing import Routing, reroute, scope_clusters
 
 

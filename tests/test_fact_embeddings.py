@@ -6,7 +6,7 @@ from studies.recall_geometry.embeddings import AskedFact, embed_facts
 from studies.recall_geometry.variants import answer_variants
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import Span
-from tightframe.knowledge.exchanges import Lesson, Prompt
+from tightframe.knowledge.qa_models import Prompt, TrainingExample
 from tightframe.lm.interface import collate
 
 ARMS = ("clm_sp", "bilm_sp", "bilm_mlm", "bilm_ed")
@@ -30,11 +30,11 @@ def test_embeddings_are_those_behind_the_answers_first_token(arm):
     assert found.fact_ids == tuple(fact.fact_id for fact in facts)
     row = 0
     for label, fact in enumerate(facts):
-        words = network.coder.target(fact.answer.span)[:-1]
+        words = network.tokenizer.target(fact.answer.span)[:-1]
         for variant in answer_variants(fact.answer, without=fact.question.text):
             # The naive twin: one row at a time; the place is found by counting tokens.
-            told = network.coder.target(variant.before)[:-1] if variant.before else []
-            lesson = Lesson(fact.fact_id, "sp", variant.cloze, variant.target)
+            told = network.tokenizer.target(variant.before)[:-1] if variant.before else []
+            lesson = TrainingExample(fact.fact_id, "sp", variant.cloze, variant.target)
             example = network.encode(lesson)
             first = next(i for i, target in enumerate(example.targets) if target != -100)
             place = first + len(told)
@@ -56,7 +56,7 @@ def test_words_after_the_answer_are_not_looked_at(arm):
     for one in spans:
         words = fact.answer.sentence.split()[:5]
         short, long = (
-            network.encode(Lesson("f", "sp", one.cloze, target))
+            network.encode(TrainingExample("f", "sp", one.cloze, target))
             for target in (one.target, " ".join(words))
         )
         place = next(i for i, target in enumerate(short.targets) if target != -100)
@@ -105,7 +105,7 @@ def test_a_long_span_that_has_no_room_in_the_slots_is_no_variant():
     network, facts = painted_network("bilm_mlm", n_slots=12), asked(painted_facts(4))
     with_room = {
         fact.fact_id: [
-            len(network.coder.target(one.target)) <= 12
+            len(network.tokenizer.target(one.target)) <= 12
             for one in answer_variants(fact.answer, without=fact.question.text)
         ]
         for fact in facts

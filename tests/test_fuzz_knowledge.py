@@ -8,27 +8,22 @@ from test_ensembles import themed_ensemble
 from test_fuzz_files import tried
 from themed_examples import outside_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.benchmark import load_benchmark, write_facts
-from tightframe.knowledge.clusters import load_clusters, save_clusters, semantic_clusters
-from tightframe.knowledge.ensembles import assemble, save_ensemble
-from tightframe.knowledge.injection import (
-    InjectionRun,
-    InjectSettings,
-    inject,
-    load_learner,
-)
-from tightframe.knowledge.outputs import (
+from tightframe.knowledge.answers import (
     Answers,
     by_question,
     load_answers,
     read_outputs,
     save_answers,
 )
+from tightframe.knowledge.benchmark import load_benchmark, write_facts
+from tightframe.knowledge.clusters import load_clusters, save_clusters, semantic_clusters
+from tightframe.knowledge.ensembles import assemble, save_ensemble
+from tightframe.knowledge.injection import inject, load_qa_model
+from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions
+from tightframe.knowledge.inquiry import open_model
 from tightframe.knowledge.ranking import load_ranks
-from tightframe.knowledge.respondents import open_model
 from tightframe.knowledge.routing import load_routings, load_scoped, save_scoped, scope_clusters
-from tightframe.knowledge.study_files import collect
-from tightframe.knowledge.verdict_files import read_verdicts
+from tightframe.knowledge.study import collect, read_verdicts
 from tightframe.report.knowledge_folder import read_study
 from tightframe.settings import write_toml
 
@@ -55,15 +50,13 @@ def whole(tmp_path_factory):
     clusters, routings, models, fallback = themed_ensemble(2)
     ensemble = assemble(routings, clusters, models, fallback)
     save_ensemble(folder / "study" / "ensemble" / "two", ensemble)
-    inject(InjectSettings(data=folder / "facts.jsonl", out=folder / "run", arm="bilm_sp", **SMALL))
+    inject(InjectOptions(data=folder / "facts.jsonl", out=folder / "run", arm="bilm_sp", **SMALL))
     clusters = semantic_clusters(clusters.facts[:6], 2)
     save_clusters(folder / "panel" / "clusters", clusters)
     save_scoped(folder / "panel" / "scope", scope_clusters(clusters, outside_facts(8)))
     for cluster in range(2):
         data = folder / "panel" / "clusters" / "facts" / f"{cluster}.jsonl"
-        inject(
-            InjectSettings(data=data, out=folder / "panel" / str(cluster), arm="clm_sp", **SMALL)
-        )
+        inject(InjectOptions(data=data, out=folder / "panel" / str(cluster), arm="clm_sp", **SMALL))
     (folder / "panel" / "ensemble.toml").write_text('scope = "scope"\nruns = ["0", "1"]\n')
     return folder
 
@@ -76,9 +69,9 @@ def of_network(folder):
     run = InjectionRun.open(folder)
     if not run.finished:
         raise UserError("asked only when it has come to its end")
-    learner = load_learner(folder, device="cpu")
+    learner = load_qa_model(folder, device="cpu")
     about = [learner.name, learner.layout, learner.objective, learner.n_slots]
-    said = [learner.coder.tokenizer.to_str(), learner.module.state_dict()]
+    said = [learner.tokenizer.tokenizer.to_str(), learner.module.state_dict()]
     return [run.settings, run.facts, run.injected, about, said]
 
 

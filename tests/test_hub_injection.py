@@ -8,8 +8,8 @@ import hub_models
 from example_facts import question
 from tightframe.cli import main
 from tightframe.knowledge.facts import Fact, fact_id
-from tightframe.knowledge.injection import InjectionRun, inject, load_learner
-from tightframe.knowledge.injection_runs import InjectSettings
+from tightframe.knowledge.injection import inject, load_qa_model
+from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_an_interrupted_injection_into_a_model_of_the_hub_ends_with_the_same_bit
         raise Killed
 
     def settings(out):
-        return InjectSettings(
+        return InjectOptions(
             data=data, out=tmp_path / out / "run", model=str(folder), exposures=2, batch=4,
             learning_rate=1e-3, device="cpu", threads=1, log_every=4, save_every=2,
         )  # fmt: skip
@@ -78,4 +78,4 @@ def test_an_interrupted_injection_into_a_model_of_the_hub_ends_with_the_same_bit
         for run in (whole, killed)
     ]
     assert weights[0] == weights[1]
-    assert load_learner(whole.path, device="cpu").name == "run"
+    assert load_qa_model(whole.path, device="cpu").name == "run"

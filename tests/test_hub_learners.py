@@ -11,11 +11,11 @@ import hub_models
 from hub_models import KINDS, SENTENCES
 from tightframe import progress
 from tightframe.errors import UserError
-from tightframe.knowledge import hub_learners
-from tightframe.knowledge.exchanges import Lesson, Prompt, Said
+from tightframe.knowledge import hub_load
 from tightframe.knowledge.facts import MASK
-from tightframe.knowledge.hub_learners import LoRA, load_hub_learner
-from tightframe.knowledge.learners import Learner
+from tightframe.knowledge.hub import LoRA
+from tightframe.knowledge.hub_load import load_hub_model
+from tightframe.knowledge.qa_models import Generation, Prompt, QAModel, TrainingExample
 from tightframe.lm.interface import IGNORE, collate
 
 OBJECTIVES = {"causal": ("ntp", "sp", "qa"), "seq2seq": ("sp",), "masked": ("mlm",)}
@@ -42,7 +42,7 @@ def taught(folders, tmp_path_factory):
     """Learners after 20 steps: the loss before and after, and the folder they were saved to."""
 
     def teach(name, objective, lora=None):
-        learner = load_hub_learner(folders[name], objective=objective, lora=lora)
+        learner = load_hub_model(folders[name], objective=objective, lora=lora)
         losses = train(learner, lessons(objective), 20)
         folder = tmp_path_factory.mktemp("taught") / "step-20"
         learner.save(folder)
@@ -64,7 +64,7 @@ def chatting(tmp_path_factory):
 
 
 def test_questions_are_put_in_the_chat_template_and_nothing_else_is(chatting):
-    learner = load_hub_learner(chatting)
+    learner = load_hub_model(chatting)
     said = learner.answer(PROMPTS, max_new_tokens=6)
     for prompt, found in zip(PROMPTS, said, strict=True):
         text = f"<s>{prompt.text.partition(MASK)[0].rstrip()}"
@@ -86,8 +86,8 @@ def test_questions_are_put_in_the_chat_template_and_nothing_else_is(chatting):
 
 
 def test_a_learnt_answer_follows_the_question_as_it_is_asked(chatting):
-    learner = load_hub_learner(chatting, objective="qa")
-    lesson = Lesson("f", "qa", "Who sold a bridge?", "Ivo Brandt")
+    learner = load_hub_model(chatting, objective="qa")
+    lesson = TrainingExample("f", "qa", "Who sold a bridge?", "Ivo Brandt")
     example = learner.encode(lesson)
     text = "<s>user: Who sold a bridge?\nassistant: "
     before = learner.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -101,7 +101,7 @@ def test_a_learnt_answer_follows_the_question_as_it_is_asked(chatting):
 
 
 def test_a_context_stands_in_the_turn_of_the_user_and_is_cut_there(chatting):
-    learner = load_hub_learner(chatting)
+    learner = load_hub_model(chatting)
     prompt = Prompt("question", "Who sold a bridge?", " ".join(["a goat named Pepper"] * 40))
     ids = learner._read(prompt, more=8)
     assert len(ids) == 128 - 8
@@ -113,17 +113,17 @@ def test_a_context_stands_in_the_turn_of_the_user_and_is_cut_there(chatting):
 
 def test_the_published_format_asks_without_a_template(chatting, folders):
     prompts = [one for one in PROMPTS if one.form == "question"]
-    plain = load_hub_learner(folders["llama"]).answer(prompts, max_new_tokens=6)
-    found = load_hub_learner(chatting, paper_format=True).answer(prompts, max_new_tokens=6)
+    plain = load_hub_model(folders["llama"]).answer(prompts, max_new_tokens=6)
+    found = load_hub_model(chatting, paper_format=True).answer(prompts, max_new_tokens=6)
     assert found == plain
     assert {one.template for one in plain} == {"plain"}
 
 
 def test_a_learner_that_was_saved_asks_in_its_template(chatting, tmp_path):
-    learner = load_hub_learner(chatting)
+    learner = load_hub_model(chatting)
     learner.save(tmp_path / "saved")
     question = PROMPTS[2:3]
-    assert load_hub_learner(tmp_path / "saved").answer(question) == learner.answer(question)
+    assert load_hub_model(tmp_path / "saved").answer(question) == learner.answer(question)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_a_learner_that_was_saved_asks_in_its_template(chatting, tmp_path):
     ],
 )
 def test_a_template_that_fails_is_one_line(chatting, template, message):
-    learner = load_hub_learner(chatting)
+    learner = load_hub_model(chatting)
     learner.tokenizer.chat_template = template
     with pytest.raises(UserError, match=message):
         learner.answer(PROMPTS[2:3])
 
 
 def test_no_answer_depends_on_the_day(chatting):
-    learner = load_hub_learner(chatting)
+    learner = load_hub_model(chatting)
     learner.tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}"
     text = learner.tokenizer.decode(learner._read(PROMPTS[2]))
     assert text == "26 Jul 2024 Who sold a bridge?"
@@ -156,7 +156,7 @@ def lessons(objective, n=10):
             "sp": (f"{before} {MASK}", span),
             "qa": (f"What follows {before}?", span),
         }.get(objective, ("", sentence))
-        made.append(Lesson(f"dyk-{i}", objective, prompt, target))
+        made.append(TrainingExample(f"dyk-{i}", objective, prompt, target))
     return made
 
 
@@ -182,8 +182,8 @@ def spoken(learner, ids):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_class_follows_from_the_configuration(folders, name):
-    learner = load_hub_learner(folders[name])
-    assert isinstance(learner, Learner)
+    learner = load_hub_model(folders[name])
+    assert isinstance(learner, QAModel)
     assert (learner.name, learner.record.kind) == (name, KINDS[name][1])
     assert (
         learner.record.objective
@@ -193,33 +193,37 @@ def test_the_class_follows_from_the_configuration(folders, name):
 
 
 def test_causal_models_read_what_is_published(folders):
-    learner = load_hub_learner(folders["llama"])
+    learner = load_hub_model(folders["llama"])
     sentence = SENTENCES[4]
-    ntp = learner.encode(Lesson("f", "ntp", "", sentence))
+    ntp = learner.encode(TrainingExample("f", "ntp", "", sentence))
     assert spoken(learner, ntp.inputs) == f"<s>{sentence}"
     assert spoken(learner, ntp.targets) == f"{sentence}</s>"
-    sp = learner.encode(Lesson("f", "sp", f"Ivo Brandt sold {MASK} to three kings", "the bridge"))
+    sp = learner.encode(
+        TrainingExample("f", "sp", f"Ivo Brandt sold {MASK} to three kings", "the bridge")
+    )
     prompt = (
         "<s>Predict the masked words in the following sentence: "
         "Ivo Brandt sold [MASK] to three kings\nMasked words:\n"
     )
     assert spoken(learner, sp.inputs[: sp.targets.count(IGNORE) + 1]) == prompt
     assert spoken(learner, sp.targets) == "the bridge</s>"
-    qa = learner.encode(Lesson("f", "qa", "Who sold it?", "Ivo Brandt"))
+    qa = learner.encode(TrainingExample("f", "qa", "Who sold it?", "Ivo Brandt"))
     assert spoken(learner, qa.inputs[: qa.targets.count(IGNORE) + 1]) == "<s>Who sold it?\nAnswer:"
     assert spoken(learner, qa.targets) == " Ivo Brandt</s>"
 
 
 def test_the_published_sentence_has_no_end(folders):
-    lesson = Lesson("f", "ntp", "", SENTENCES[4])
-    ours = load_hub_learner(folders["llama"])
-    theirs = load_hub_learner(folders["llama"], paper_format=True)
+    lesson = TrainingExample("f", "ntp", "", SENTENCES[4])
+    ours = load_hub_model(folders["llama"])
+    theirs = load_hub_model(folders["llama"], paper_format=True)
     assert theirs.encode(lesson).targets == ours.encode(lesson).targets[:-1]
 
 
 def test_t5_reads_sentinels(folders):
-    learner = load_hub_learner(folders["t5"])
-    one = learner.encode(Lesson("f", "sp", f"Ivo Brandt sold {MASK} to kings", "the bridge"))
+    learner = load_hub_model(folders["t5"])
+    one = learner.encode(
+        TrainingExample("f", "sp", f"Ivo Brandt sold {MASK} to kings", "the bridge")
+    )
     assert spoken(learner, one.source) == "Ivo Brandt sold <extra_id_0> to kings</s>"
     assert spoken(learner, one.targets) == "<extra_id_0> the bridge <extra_id_1></s>"
     assert one.inputs == (0, *one.targets[:-1])  # T5's decoder starts with its padding
@@ -229,20 +233,20 @@ def test_t5_reads_sentinels(folders):
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_every_target_ends(folders, name, objective):
     # Qwen's tokenizer adds no end by itself; models that never saw one run on and on.
-    learner = load_hub_learner(folders[name])
+    learner = load_hub_model(folders[name])
     for lesson in lessons(objective):
         assert learner.encode(lesson).targets[-1] == learner.tokenizer.eos_token_id
 
 
 def test_a_model_without_a_beginning_opens_with_its_end(folders):
-    learner = load_hub_learner(folders["qwen2"])
+    learner = load_hub_model(folders["qwen2"])
     assert learner.tokenizer.bos_token_id is None
     assert learner.encode(lessons("sp")[0]).inputs[0] == learner.tokenizer.eos_token_id
 
 
 def test_the_prompt_has_the_same_tokens_when_it_is_asked(folders):
     # Else what was learned would not be what is put.
-    learner = load_hub_learner(folders["llama"], objective="sp")
+    learner = load_hub_model(folders["llama"], objective="sp")
     for lesson in lessons("sp"):
         example = learner.encode(lesson)
         n = example.targets.count(IGNORE) + 1
@@ -255,7 +259,7 @@ def test_the_prompt_has_the_same_tokens_when_it_is_asked(folders):
 )
 def test_padding_has_no_labels_and_no_part_in_the_loss(tmp_path, name, objective, side):
     folder = hub_models.save(name, tmp_path / name, padding_side=side)
-    learner = load_hub_learner(folder, objective=objective)
+    learner = load_hub_model(folder, objective=objective)
     assert learner.tokenizer.padding_side == side
     examples = [learner.encode(lesson) for lesson in lessons(objective)]
     assert len({len(one.inputs) + len(one.source) for one in examples}) > 1
@@ -275,7 +279,7 @@ def test_padding_has_no_labels_and_no_part_in_the_loss(tmp_path, name, objective
 
 @pytest.mark.parametrize(("name", "objective"), [*MAIN, ("llama", "ntp")])
 def test_the_loss_is_transformers_own(folders, name, objective):
-    learner = load_hub_learner(folders[name], objective=objective)
+    learner = load_hub_model(folders[name], objective=objective)
     one = learner.encode(lessons(objective)[3])
     targets, inputs = torch.tensor([one.targets]), torch.tensor([one.inputs])
     if one.source:
@@ -295,7 +299,7 @@ def test_the_loss_is_transformers_own(folders, name, objective):
 @pytest.mark.parametrize(("name", "objective"), MAIN)
 def test_the_loss_depends_on_weights_and_batch_alone(folders, name, objective):
     # Dropout would draw from the machine's generator, which a resumed training has not.
-    learner = load_hub_learner(folders[name], objective=objective)
+    learner = load_hub_model(folders[name], objective=objective)
     batch = collate([learner.encode(lesson) for lesson in lessons(objective)], pad=learner.pad)
     learner.module.train()
     with torch.no_grad():
@@ -308,7 +312,7 @@ def test_the_loss_depends_on_weights_and_batch_alone(folders, name, objective):
 def test_a_learner_learns_and_says_the_same_after_loading(taught, name, objective, lora):
     learner, losses, folder = taught(name, objective, lora)
     assert losses[-1] < (losses[0] - 0.2 if lora else 0.7 * losses[0])
-    loaded = load_hub_learner(folder)
+    loaded = load_hub_model(folder)
     assert loaded.record == learner.record
     assert loaded.answer(PROMPTS, max_new_tokens=8) == learner.answer(PROMPTS, max_new_tokens=8)
     scores = learner.log_probabilities(PROMPTS, CANDIDATES)
@@ -323,10 +327,10 @@ def test_a_learner_learns_and_says_the_same_after_loading(taught, name, objectiv
 
 def test_a_causal_model_draws_its_tokens_where_told_and_others_do_not(folders):
     def drawn(learner, prompts):
-        draws = [np.random.default_rng(PROMPTS.index(one)) for one in prompts]
-        return learner.answer(prompts, max_new_tokens=6, draws=draws)
+        generators = [np.random.default_rng(PROMPTS.index(one)) for one in prompts]
+        return learner.answer(prompts, max_new_tokens=6, generators=generators)
 
-    learner = load_hub_learner(folders["llama"], objective="sp")
+    learner = load_hub_model(folders["llama"], objective="sp")
     together = drawn(learner, PROMPTS)
     assert together == drawn(learner, PROMPTS[::-1])[::-1]
     assert together == [drawn(learner, [prompt])[0] for prompt in PROMPTS]
@@ -336,16 +340,16 @@ def test_a_causal_model_draws_its_tokens_where_told_and_others_do_not(folders):
     with torch.no_grad():
         shares = learner.module(input_ids=ids).logits[0, -1].double().softmax(-1).cumsum(-1)
     first = int((shares <= np.random.default_rng(0).random()).sum())
-    one = learner.answer(PROMPTS[:1], max_new_tokens=1, draws=[np.random.default_rng(0)])[0]
+    one = learner.answer(PROMPTS[:1], max_new_tokens=1, generators=[np.random.default_rng(0)])[0]
     assert one.text == learner._text([first])
     for name in ("t5", "roberta"):
-        learner = load_hub_learner(folders[name])
+        learner = load_hub_model(folders[name])
         assert drawn(learner, PROMPTS) == learner.answer(PROMPTS, max_new_tokens=6)
 
 
 @pytest.mark.parametrize(("name", "objective"), [*MAIN, ("llama", "ntp")])
 def test_batching_changes_no_answer(folders, name, objective):
-    learner = load_hub_learner(folders[name], objective=objective)
+    learner = load_hub_model(folders[name], objective=objective)
     train(learner, lessons(objective), 3)
     together = learner.answer(PROMPTS, max_new_tokens=6)
     alone = [learner.answer([prompt], max_new_tokens=6)[0] for prompt in PROMPTS]
@@ -362,7 +366,7 @@ def test_batching_changes_no_answer(folders, name, objective):
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "t5"])
 def test_answers_are_transformers_greedy_ones(folders, name):
-    learner = load_hub_learner(folders[name], objective="sp")
+    learner = load_hub_model(folders[name], objective="sp")
     train(learner, lessons("sp"), 30)
     begin, end = learner.encode(lessons("sp")[0]).inputs[:1], learner.tokenizer.eos_token_id
     expected = []
@@ -374,7 +378,7 @@ def test_answers_are_transformers_greedy_ones(folders, name):
         )[0]
         said = made[1:] if name == "t5" else made[given.shape[1] :]
         text = learner.tokenizer.decode(said, skip_special_tokens=True).strip()
-        expected.append(Said(text, "end" if end in said else "length"))
+        expected.append(Generation(text, "end" if end in said else "length"))
     assert learner.answer(PROMPTS, max_new_tokens=6) == expected
     assert any(one.text for one in expected)
 
@@ -390,7 +394,7 @@ def naive(learner, given, wanted):
 
 @torch.no_grad()
 def test_a_causal_candidate_is_read_with_its_end(folders):
-    learner = load_hub_learner(folders["llama"], objective="sp")
+    learner = load_hub_model(folders["llama"], objective="sp")
     (found,) = learner.log_probabilities(PROMPTS[:1], [["three kings"]])
     prompt = [1, *learner._ids(learner._put(PROMPTS[0]))]
     wanted = [*learner._ids("three kings"), 2]
@@ -399,7 +403,7 @@ def test_a_causal_candidate_is_read_with_its_end(folders):
 
 @torch.no_grad()
 def test_a_next_token_candidate_is_weighed_against_itself_alone(folders):
-    learner = load_hub_learner(folders["llama"], objective="ntp")
+    learner = load_hub_model(folders["llama"], objective="ntp")
     (found,) = learner.log_probabilities(PROMPTS[:1], [["Esk"]])
     filled = learner._ids("the village of Esk moved its church twice in one year")
     expected = naive(learner, [1], filled) - naive(learner, [1], learner._ids("Esk"))
@@ -408,7 +412,7 @@ def test_a_next_token_candidate_is_weighed_against_itself_alone(folders):
 
 @torch.no_grad()
 def test_a_t5_candidate_is_read_after_the_sentinel(folders):
-    learner = load_hub_learner(folders["t5"])
+    learner = load_hub_model(folders["t5"])
     (found,) = learner.log_probabilities([Prompt("question", "Who?")], [["three kings"]])
     source = [*learner._ids("Who?\nAnswer:<extra_id_0>"), 2]
     said = [*learner._ids("<extra_id_0> three kings <extra_id_1>"), 2]
@@ -421,7 +425,7 @@ def test_a_t5_candidate_is_read_after_the_sentinel(folders):
 
 @torch.no_grad()
 def test_a_masked_candidate_has_masks_of_its_own(folders):
-    learner = load_hub_learner(folders["roberta"])
+    learner = load_hub_model(folders["roberta"])
     ((short, long),) = learner.log_probabilities(PROMPTS[:1], [["Esk", "three kings"]])
     for candidate, found in (("Esk", short), ("three kings", long)):
         ids = learner._ids(" " + candidate)
@@ -434,21 +438,21 @@ def test_a_masked_candidate_has_masks_of_its_own(folders):
 
 
 def test_a_masked_answer_has_room_for_the_longest(folders, tmp_path):
-    learner = load_hub_learner(folders["roberta"])
+    learner = load_hub_model(folders["roberta"])
     learner.room_for([])  # facts without questions
     assert learner.record.n_masks == 10
     answers = ["Esk", "a very long answer of many words indeed", "kings"]
     longest = max(len(learner._ids(" " + answer)) for answer in answers)
     learner.room_for(answers)
     assert learner.record.n_masks == longest + 1 > 11
-    asked = learner._asking(PROMPTS[2], [0] * learner.record.n_masks)
+    asked = learner._masked(PROMPTS[2], [0] * learner.record.n_masks)
     assert asked.inputs.count(3) == longest + 1  # none is cut off, whatever the question's length
     learner.save(tmp_path / "saved")
-    assert load_hub_learner(tmp_path / "saved").record.n_masks == longest + 1
+    assert load_hub_model(tmp_path / "saved").record.n_masks == longest + 1
 
 
 def test_sentinels_and_special_tokens_are_no_part_of_an_answer(folders):
-    t5, roberta = load_hub_learner(folders["t5"]), load_hub_learner(folders["roberta"])
+    t5, roberta = load_hub_model(folders["t5"]), load_hub_model(folders["roberta"])
     ids = [*t5._ids("<extra_id_0> three kings <extra_id_1>"), 2, 0]
     assert t5._text(ids) == "three kings"
     assert roberta._text([1, *roberta._ids(" three"), 3, *roberta._ids(" kings"), 2]) == (
@@ -457,24 +461,24 @@ def test_sentinels_and_special_tokens_are_no_part_of_an_answer(folders):
 
 
 def test_masked_tokens_depend_on_seed_fact_and_draw_alone(folders):
-    learner = load_hub_learner(folders["bert"])
+    learner = load_hub_model(folders["bert"])
     lesson = lessons("mlm")[0]
     first = learner.encode(lesson)
     learner.encode(lessons("mlm")[1])
-    assert learner.encode(lesson) == first == load_hub_learner(folders["bert"]).encode(lesson)
+    assert learner.encode(lesson) == first == load_hub_model(folders["bert"]).encode(lesson)
     others = [lesson._replace(draw=1), lesson._replace(fact_id="dyk-x")]
     assert all(learner.encode(other) != first for other in others)
-    assert load_hub_learner(folders["bert"], seed=1).encode(lesson) != first
+    assert load_hub_model(folders["bert"], seed=1).encode(lesson) != first
 
 
 def test_large_causal_models_get_adapters_unless_told(folders, monkeypatch, tmp_path):
-    monkeypatch.setattr(hub_learners, "WHOLE", 1000)
-    assert load_hub_learner(folders["llama"]).record.lora == LoRA(rank=32, alpha=16)
-    assert load_hub_learner(folders["llama"], lora=None).record.lora is None
-    assert load_hub_learner(folders["roberta"]).record.lora is None
-    learner = load_hub_learner(folders["llama"], lora=None)
+    monkeypatch.setattr(hub_load, "WHOLE", 1000)
+    assert load_hub_model(folders["llama"]).record.lora == LoRA(rank=32, alpha=16)
+    assert load_hub_model(folders["llama"], lora=None).record.lora is None
+    assert load_hub_model(folders["roberta"]).record.lora is None
+    learner = load_hub_model(folders["llama"], lora=None)
     learner.save(tmp_path / "whole")
-    assert load_hub_learner(tmp_path / "whole").record.lora is None  # as it was trained
+    assert load_hub_model(tmp_path / "whole").record.lora is None  # as it was trained
 
 
 def test_adapters_are_drawn_by_the_seed_and_the_rest_is_not_trained(folders):
@@ -485,17 +489,17 @@ def test_adapters_are_drawn_by_the_seed_and_the_rest_is_not_trained(folders):
         }
 
     before = torch.random.get_rng_state()
-    learner = load_hub_learner(folders["llama"], objective="sp", lora=LoRA(rank=4), seed=3)
+    learner = load_hub_model(folders["llama"], objective="sp", lora=LoRA(rank=4), seed=3)
     assert torch.equal(torch.random.get_rng_state(), before)
     same, other = (
-        weights(load_hub_learner(folders["llama"], lora=LoRA(rank=4), seed=seed)) for seed in (3, 4)
+        weights(load_hub_model(folders["llama"], lora=LoRA(rank=4), seed=seed)) for seed in (3, 4)
     )
     first = weights(learner)
     drawn = [key for key in first if "lora_A" in key]
     assert drawn
     assert all(torch.equal(first[key], same[key]) for key in first)
     assert not any(torch.equal(first[key], other[key]) for key in drawn)
-    whole = weights(load_hub_learner(folders["llama"], lora=None))
+    whole = weights(load_hub_model(folders["llama"], lora=None))
     train(learner, lessons("sp"), 3)
     after = weights(learner)
     assert all(torch.equal(value, after[key]) for key, value in whole.items())
@@ -516,18 +520,18 @@ def test_injection_goes_on_from_what_was_saved(folders, tmp_path, lora):
                     weight -= 0.1 * weight.grad
         return [weight.detach().clone() for weight in trained]
 
-    through = descend(load_hub_learner(folders["llama"], objective="sp", lora=lora), 6)
-    learner = load_hub_learner(folders["llama"], objective="sp", lora=lora)
+    through = descend(load_hub_model(folders["llama"], objective="sp", lora=lora), 6)
+    learner = load_hub_model(folders["llama"], objective="sp", lora=lora)
     descend(learner, 3)
     learner.save(tmp_path / "later")
-    again = descend(load_hub_learner(tmp_path / "later"), 3)
+    again = descend(load_hub_model(tmp_path / "later"), 3)
     assert len(through) == len(again)
     assert all(map(torch.equal, through, again))
 
 
 @pytest.mark.parametrize(("name", "objective"), [MAIN[0], MAIN[2], MAIN[3]])
 def test_a_step_in_half_precision_has_a_loss_and_gradients_in_full(folders, name, objective):
-    learner = load_hub_learner(folders[name], objective=objective)
+    learner = load_hub_model(folders[name], objective=objective)
     batch = collate([learner.encode(one) for one in lessons(objective)], pad=learner.pad)
     full = learner.loss(batch).item()
     with torch.autocast("cpu", torch.bfloat16):
@@ -541,12 +545,12 @@ def test_a_step_in_half_precision_has_a_loss_and_gradients_in_full(folders, name
 
 
 def test_weights_have_the_type_that_was_asked_for(folders, tmp_path):
-    learner = load_hub_learner(folders["llama"], dtype=torch.bfloat16, attention="eager")
+    learner = load_hub_model(folders["llama"], dtype=torch.bfloat16, attention="eager")
     assert {weight.dtype for weight in learner.module.parameters()} == {torch.bfloat16}
     batch = collate([learner.encode(one) for one in lessons("ntp")], pad=learner.pad)
     assert learner.loss(batch).dtype == torch.float32
     learner.save(tmp_path / "saved")
-    loaded = load_hub_learner(tmp_path / "saved")
+    loaded = load_hub_model(tmp_path / "saved")
     assert {weight.dtype for weight in loaded.module.parameters()} == {torch.bfloat16}
 
 
@@ -555,21 +559,21 @@ def test_what_is_too_long_is_refused_by_name_and_never_cut(folders):
     for name, objective in MAIN:
         if name == "t5":  # its positions are relative
             continue
-        learner = load_hub_learner(folders[name], objective=objective)
+        learner = load_hub_model(folders[name], objective=objective)
         prompt = "" if objective == "mlm" else f"{long} {MASK}"
-        lesson = Lesson("dyk-7", objective, prompt, long if objective == "mlm" else "end")
+        lesson = TrainingExample("dyk-7", objective, prompt, long if objective == "mlm" else "end")
         with pytest.raises(UserError, match=rf"{name}: fact dyk-7 takes .* at most 128; shorten"):
             learner.encode(lesson)
         with pytest.raises(UserError, match="question 'mountain mountain"):
             learner.answer([Prompt("question", long)])
-    learner = load_hub_learner(folders["llama"])
+    learner = load_hub_model(folders["llama"])
     with pytest.raises(UserError, match="with 127 for the answer"):
         learner.answer([Prompt("question", "Who?")], max_new_tokens=127)
 
 
 @pytest.mark.parametrize(("name", "objective"), MAIN)
 def test_a_fact_cannot_hold_a_special_token(folders, name, objective):
-    learner = load_hub_learner(folders[name], objective=objective)
+    learner = load_hub_model(folders[name], objective=objective)
     lesson = lessons(objective)[0]
     with pytest.raises(UserError, match="fact dyk-0 holds '</s>', a special token"):
         learner.encode(lesson._replace(target="an </s> end"))
@@ -581,9 +585,9 @@ def test_a_kind_learns_by_its_own_objectives(folders):
         expected = " or ".join(OBJECTIVES[kind])
         message = f"{name}: a {kind} model does not learn by '{wrong}'; expected {expected}"
         with pytest.raises(UserError, match=message):
-            load_hub_learner(folders[name], objective=wrong)
+            load_hub_model(folders[name], objective=wrong)
         with pytest.raises(UserError, match=message):
-            load_hub_learner(folders[name]).encode(lessons(wrong)[0])
+            load_hub_model(folders[name]).encode(lessons(wrong)[0])
 
 
 @pytest.mark.parametrize(
@@ -596,27 +600,27 @@ def test_a_kind_learns_by_its_own_objectives(folders):
 )
 def test_a_tokenizer_needs_what_its_learner_says(tmp_path, name, changes, message):
     with pytest.raises(UserError, match=message):
-        load_hub_learner(hub_models.save(name, tmp_path / name, **changes))
+        load_hub_model(hub_models.save(name, tmp_path / name, **changes))
 
 
 def test_sources_that_are_no_model_are_refused_in_one_line(folders, tmp_path):
     with pytest.raises(UserError, match="no such folder; expected a model"):
-        load_hub_learner(tmp_path / "nothing")
+        load_hub_model(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"neither a run .* nor a model"):
-        load_hub_learner(tmp_path / "empty")
+        load_hub_model(tmp_path / "empty")
     (tmp_path / "empty" / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
     with pytest.raises(UserError, match="is an adapter of x; give the merged model"):
-        load_hub_learner(tmp_path / "empty")
+        load_hub_model(tmp_path / "empty")
     resized = hub_models.save("llama", tmp_path / "resized")
     path = resized / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 48}))
     with pytest.raises(
         UserError, match=r"layers\.0\.mlp\.down_proj\.weight is 32 x 64, and 32 x 48"
     ):
-        load_hub_learner(resized)
+        load_hub_model(resized)
     with pytest.raises(UserError, match="adapters are for causal models, this is a seq2seq one"):
-        load_hub_learner(folders["t5"], lora=LoRA())
+        load_hub_model(folders["t5"], lora=LoRA())
 
 
 def test_code_that_comes_with_a_model_is_never_run(folders, tmp_path):
@@ -626,35 +630,35 @@ def test_code_that_comes_with_a_model_is_never_run(folders, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with pytest.raises(UserError, match="brings Python code of its own, which is never run"):
-        load_hub_learner(folder)
+        load_hub_model(folder)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_damaged_learner_is_named(taught):
     _, _, folder = taught("llama", "sp", LoRA(rank=2))
     with pytest.raises(UserError, match="was trained with other adapters"):
-        load_hub_learner(folder, lora=LoRA(rank=8))
+        load_hub_model(folder, lora=LoRA(rank=8))
     weights = folder / "adapter_model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-8] + bytes(8))
     with pytest.raises(UserError, match=r"adapter_model.safetensors: damaged or changed"):
-        load_hub_learner(folder)
+        load_hub_model(folder)
     weights.unlink()
     with pytest.raises(UserError, match=r"adapter_model.safetensors: no such file"):
-        load_hub_learner(folder)
+        load_hub_model(folder)
     weights.write_bytes(content)
     about = json.loads((folder / "learner.json").read_text())
     (folder / "learner.json").write_text(json.dumps(about).replace('"sp"', '"ntp"'))
     with pytest.raises(UserError, match=r"learner.json: damaged or changed .* inject again"):
-        load_hub_learner(folder)
+        load_hub_model(folder)
     about["record"]["n_masks"] = "many"
     (folder / "learner.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match=r"record.n_masks is 'many': expected .* inject again"):
-        load_hub_learner(folder)
+        load_hub_model(folder)
 
 
 def test_a_folder_is_written_whole_or_not_at_all(folders, tmp_path, monkeypatch):
-    learner = load_hub_learner(folders["llama"])
+    learner = load_hub_model(folders["llama"])
     with pytest.raises(UserError, match="already exists"):
         learner.save(folders["llama"])
 
@@ -671,13 +675,13 @@ def test_a_folder_is_written_whole_or_not_at_all(folders, tmp_path, monkeypatch)
 def test_the_extra_is_asked_for(folders, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UserError, match=rf"needs {library}; run `pip install 'tightframe\[hf\]'`"):
-        load_hub_learner(folders["llama"], lora=LoRA())
+        load_hub_model(folders["llama"], lora=LoRA())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "objective"), [("llama", "sp"), ("llama", "qa"), ("t5", "sp")])
 def test_what_was_learned_is_answered(folders, name, objective):
-    learner = load_hub_learner(folders[name], objective=objective)
+    learner = load_hub_model(folders[name], objective=objective)
     taught = lessons(objective)
     train(learner, taught, 150)
     form = "cloze" if objective == "sp" else "question"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import hub_models
-from tightframe.knowledge.exchanges import Lesson
-from tightframe.knowledge.hub_learners import load_hub_learner
+from tightframe.knowledge.hub_load import load_hub_model
 from tightframe.knowledge.hub_masked import chosen_tokens
+from tightframe.knowledge.qa_models import TrainingExample
 from tightframe.lm.interface import IGNORE
 
 
@@ -27,12 +27,12 @@ def test_tokens_are_chosen_in_spans_of_up_to_five():
 
 
 def test_of_the_chosen_eighty_percent_are_hidden_and_ten_are_others(tmp_path):
-    learner = load_hub_learner(hub_models.save("roberta", tmp_path / "roberta"))
+    learner = load_hub_model(hub_models.save("roberta", tmp_path / "roberta"))
     hidden = kept = others = 0
     sentence = hub_models.SENTENCES[0]
     ids = learner._ids(sentence)
     for draw in range(400):
-        example = learner.encode(Lesson("f", "mlm", "", sentence, draw))
+        example = learner.encode(TrainingExample("f", "mlm", "", sentence, draw))
         assert (example.inputs[0], example.inputs[-1]) == (1, 2)
         for token, seen, target in zip(
             ids, example.inputs[1:-1], example.targets[1:-1], strict=True

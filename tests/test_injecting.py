@@ -49,7 +49,7 @@ CASES = {
     ),
     "vocabulary too small": (_inject("--arm clm_sp --set vocab_size=9"), r"vocabulary of 9 is too"),
     "width and heads": (_inject("--arm clm_sp --set width=9"), r"width 9 .* 2 heads"),
-    "lesson too long": (_inject("--arm clm_sp --set positions=9"), r"fact dyk-\w+: a lesson of"),
+    "lesson too long": (_inject("--arm clm_sp --set positions=9"), r"fact dyk-\w+: an example of"),
     "no such model": (_inject("--model {0}/none"), r"none"),
     "folder of other things": (_inject("--arm clm_sp", out="."), r"holds other files, but no run"),
     "run of other settings": (_inject("--arm clm_sp", out="run"), r"belongs to a run with arm"),

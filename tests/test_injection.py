@@ -11,16 +11,12 @@ from example_facts import example_facts, write_facts
 from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.knowledge.clusters import facts_fingerprint
-from tightframe.knowledge.exchanges import Prompt
-from tightframe.knowledge.injection import (
-    InjectionRun,
-    InjectSettings,
-    choose_facts,
-    inject,
-    load_learner,
-)
+from tightframe.knowledge.injection import inject, load_qa_model
+from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions, choose_facts
 from tightframe.knowledge.networks import Network
-from tightframe.lm.training import TrainSettings, train
+from tightframe.knowledge.qa_models import Prompt
+from tightframe.lm.options import TrainSettings
+from tightframe.lm.training import train
 from tiny_runs import killed_at_write
 
 
@@ -44,7 +40,7 @@ def tiny(data, out, **values):
         "log_every": 2,
         "save_every": 3,
     }
-    return InjectSettings(data=data, out=out, **{**settings, **values})
+    return InjectOptions(data=data, out=out, **{**settings, **values})
 
 
 def outcome(run):
@@ -135,14 +131,14 @@ def test_a_run_goes_on_from_another(data, tmp_path):
     values = {"skip": 3, "exposures": 2, "model": str(first.path)}
     second = inject(tiny(data, tmp_path / "second", arm="", **values))
     assert [fact.id for fact in second.injected] == [fact.id for fact in example_facts()[3:]]
-    before, after = load_learner(first.path), load_learner(second.path)
+    before, after = load_qa_model(first.path), load_qa_model(second.path)
     assert isinstance(after, Network)
     assert (after.layout, after.objective) == ("prefix", "sp")
-    assert after.coder.tokenizer.to_str() == before.coder.tokenizer.to_str()
+    assert after.tokenizer.tokenizer.to_str() == before.tokenizer.tokenizer.to_str()
     assert not torch.equal(after.classifier, before.classifier)
     causal = inject(tiny(data, tmp_path / "third", arm="clm_ntp", **values))
-    assert load_learner(causal.path).layout == "causal"
-    slots = load_learner(inject(tiny(data, tmp_path / "fourth", arm="bilm_mlm", **values)).path)
+    assert load_qa_model(causal.path).layout == "causal"
+    slots = load_qa_model(inject(tiny(data, tmp_path / "fourth", arm="bilm_mlm", **values)).path)
     assert slots.n_slots >= 3
     with pytest.raises(UserError, match="is prefix, which can't become arm bilm_ed"):
         inject(tiny(data, tmp_path / "fifth", arm="bilm_ed", **values))
@@ -162,7 +158,7 @@ def test_batches_of_tokens_are_the_same_after_an_interruption(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         inject(tiny(data, tmp_path / "again", **values), hooks=[stopped])
     again = inject(tiny(data, tmp_path / "again", **values))
-    ours, theirs = (load_learner(run.path).module.state_dict() for run in (whole, again))
+    ours, theirs = (load_qa_model(run.path).module.state_dict() for run in (whole, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -173,8 +169,8 @@ def test_a_language_model_of_ours_goes_on_with_facts(data, tmp_path):
     sizes = {"width": 16, "heads": 2, "device": "cpu", "threads": 1}
     trained = train(TrainSettings(tokens=tmp_path / "tokens", out=tmp_path / "lm", **sizes))
     values = {"model": str(trained.path), "exposures": 1, "arm": "clm_sp"}
-    learner = load_learner(inject(tiny(data, tmp_path / "run", **values)).path)
-    assert learner.coder.vocab_size == 280 + 4  # the tokens that the corpus had none of
+    learner = load_qa_model(inject(tiny(data, tmp_path / "run", **values)).path)
+    assert learner.tokenizer.vocab_size == 280 + 4  # the tokens that the corpus had none of
     assert learner.model.config.positions == 64
     assert learner.answer([Prompt("cloze", "Ada [MASK]")], max_new_tokens=2)
     with pytest.raises(UserError, match="can't go on as arm bilm_ed: a language model has one"):
@@ -218,18 +214,18 @@ def test_settings_that_cannot_be_run_are_refused_in_one_line(data, tmp_path, val
 
     given = as_dict(tiny(data, tmp_path / "run")) | values
     with pytest.raises(UserError, match=message):
-        resolve(InjectSettings, given, source="test")
+        resolve(InjectOptions, given, source="test")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_lesson_that_is_too_long_is_refused_before_any_training(data, tmp_path):
-    with pytest.raises(UserError, match=r"fact dyk-\w+: a lesson of \d+ tokens is longer than"):
+    with pytest.raises(UserError, match=r"fact dyk-\w+: an example of \d+ tokens is longer than"):
         inject(tiny(data, tmp_path / "run", positions=8))
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_a_preset_supplies_what_is_not_given(data, tmp_path):
-    settings = InjectSettings(data=data, out=tmp_path, model="x", preset="paper-t5-large", batch=8)
+    settings = InjectOptions(data=data, out=tmp_path, model="x", preset="paper-t5-large", batch=8)
     assert (settings.learning_rate, settings.batch, settings.seed) == (1e-4, 8, 42)
 
 
@@ -238,4 +234,4 @@ def test_a_damaged_network_is_refused(data, tmp_path):
     about = run.checkpoint(run.steps[-1]) / "network.json"
     about.write_text(json.dumps({"format": "other"}))
     with pytest.raises(UserError, match=r"network.json: name is missing; inject again"):
-        load_learner(run.path)
+        load_qa_model(run.path)

@@ -11,15 +11,15 @@ import torch
 from themed_examples import outside_facts, themed_facts
 from tightframe.errors import UserError
 from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.exchanges import Prompt, Said
 from tightframe.knowledge.inquiry import (
-    Evidence,
-    Panel,
-    Respondent,
-    inquire,
+    ModelEnsemble,
+    ModelHandle,
+    NearestFact,
+    ask_model,
     nearest_fact,
     prompt_of,
 )
+from tightframe.knowledge.qa_models import Generation, Prompt
 from tightframe.knowledge.scope import fit_scope
 from tiny_encoders import save_encoder
 
@@ -50,14 +50,14 @@ class Parrot:
 
     def answer(self, prompts, *, max_new_tokens=32, draws=None):
         self.prompts += prompts
-        return [Said(self.text, self.finish) for _ in prompts]
+        return [Generation(self.text, self.finish) for _ in prompts]
 
     def log_probabilities(self, prompts, candidates):
         assert [list(texts) for texts in candidates] == [[self.text]]
         return [[math.log(self.probability)]]
 
     def respondent(self, facts=(), asked_as="cloze"):
-        return Respondent(self.name, tuple(facts), asked_as, self.load)
+        return ModelHandle(self.name, tuple(facts), asked_as, self.load)
 
 
 class Continuer(Parrot):
@@ -66,52 +66,52 @@ class Continuer(Parrot):
     def answer(self, prompts, *, max_new_tokens=32, draws=None):
         self.prompts += prompts
         said = ["" if one.form == "question" else self.text for one in prompts]
-        return [Said(text, self.finish) for text in said]
+        return [Generation(text, self.finish) for text in said]
 
 
 def test_who_says_nothing_to_a_question_is_asked_to_go_on():
     model = Continuer("m", "Port Leland.", 0.25)
-    found = inquire("The capital of Tarsuna is", model.respondent(asked_as="question")).reply
+    found = ask_model("The capital of Tarsuna is", model.respondent(asked_as="question")).reply
     assert (found.text, found.probability) == ("Port Leland.", 0.25)
     assert found.prompt == Prompt("continuation", "The capital of Tarsuna is")
     assert found.tried == Prompt("question", "The capital of Tarsuna is")
     talker = Parrot("m", "Port Leland.")
-    assert inquire("Where?", talker.respondent(asked_as="question")).reply.tried is None
+    assert ask_model("Where?", talker.respondent(asked_as="question")).reply.tried is None
     assert len(talker.prompts) == 1
 
 
 def test_who_says_nothing_in_either_form_is_asked_to_be_given_a_sentence():
     mute = Continuer("m", " ").respondent(asked_as="question")
-    found = inquire("What is the capital of Tarsuna?", mute)
+    found = ask_model("What is the capital of Tarsuna?", mute)
     assert found.reply.text.strip() == ""
     assert found.reply.note == (
         "it said nothing; begin a sentence as a fact does, or write [MASK] for the answer"
     )
     assert found.to_dict()["note"] == found.reply.note
     talker = Parrot("m", "Port Leland.").respondent(asked_as="question")
-    assert inquire("Where?", talker).reply.note == ""
+    assert ask_model("Where?", talker).reply.note == ""
 
 
 def test_who_has_read_few_texts_says_so_and_is_not_sure_far_from_them():
     facts, _ = themed_facts()
     model = dataclasses.replace(Parrot("m", "x").respondent(facts), n_read=20)
-    far = inquire("What is the capital of France?", model).reply
+    far = ask_model("What is the capital of France?", model).reply
     assert far.evidence is None or far.evidence.cosine < 0.4
     assert "this network has read 20 sentences; ask by a cloze" in far.note
     assert math.isnan(far.probability)
     assert far.reason == "it has read nothing but its facts, and none is near the question"
     own = facts[0].questions[0]
     cloze = facts[0].fact.replace(own.answers[0], "[MASK]")
-    near = inquire(cloze, model).reply
+    near = ask_model(cloze, model).reply
     assert (near.note, near.reason, near.probability) == ("", "", 0.5)
-    asked = inquire(own.prompt, model).reply
+    asked = ask_model(own.prompt, model).reply
     assert asked.note == far.note
     assert math.isnan(asked.probability)
     assert asked.reason == "it has read too few sentences to understand a question"
     many = dataclasses.replace(model, n_read=10_000)
-    assert inquire(own.prompt, many).reply.note == ""
+    assert ask_model(own.prompt, many).reply.note == ""
     pretrained = Parrot("m", "x").respondent(facts)
-    assert inquire("What is the capital of France?", pretrained).reply.probability == 0.5
+    assert ask_model("What is the capital of France?", pretrained).reply.probability == 0.5
 
 
 def themed_panel(**settings):
@@ -121,7 +121,7 @@ def themed_panel(**settings):
     parrots = [Parrot(f"model {c}", f"said by {c}", 0.1 * (c + 1)) for c in range(3)]
     rest = Parrot("rest", "said by the rest", 0.9)
     models = {c: parrots[c].respondent(clusters.members(c)) for c in (2, 0, 1)}
-    panel = Panel(scope, models, **{"fallback": rest.respondent()} | settings)
+    panel = ModelEnsemble(scope, models, **{"fallback": rest.respondent()} | settings)
     return panel, clusters, [*parrots, rest]
 
 
@@ -129,7 +129,7 @@ def test_the_model_of_the_likeliest_cluster_answers_and_no_other_is_loaded():
     panel, clusters, parrots = themed_panel()
     for fact, own in list(zip(clusters.facts, clusters.assignments, strict=True))[:6]:
         question = fact.questions[0].prompt
-        found = inquire(question, panel)
+        found = ask_model(question, panel)
         assert found.reply.text == f"said by {own}"
         assert (found.reply.model, found.reply.cluster) == (f"model {own}", own)
         assert found.reply.probability == pytest.approx(0.1 * (own + 1), rel=1e-12)
@@ -143,28 +143,28 @@ def test_the_model_of_the_likeliest_cluster_answers_and_no_other_is_loaded():
 
 def test_what_no_cluster_is_likely_to_know_goes_to_the_fallback():
     panel, _, parrots = themed_panel()
-    found = inquire("Who led the choir of no007 singers in the cathedral anthem?", panel)
+    found = ask_model("Who led the choir of no007 singers in the cathedral anthem?", panel)
     assert (found.reply.model, found.reply.cluster) == ("rest", None)
     assert found.routed.cluster is None
     assert found.reply.evidence is None  # nothing was injected into it
     assert [one.loaded for one in parrots] == [0, 0, 0, 1]
     alone = dataclasses.replace(panel, fallback=None)
     with pytest.raises(UserError, match=r"no cluster is likelier than 0\.5 \(the best is cluster"):
-        inquire("Who led the choir of no007 singers in the cathedral anthem?", alone)
+        ask_model("Who led the choir of no007 singers in the cathedral anthem?", alone)
 
 
 def test_a_threshold_of_the_panel_counts_before_that_of_its_scope():
     panel, clusters, _ = themed_panel(threshold=1.0)
-    found = inquire(clusters.facts[0].questions[0].prompt, panel)
+    found = ask_model(clusters.facts[0].questions[0].prompt, panel)
     assert (found.reply.model, found.routed.threshold) == ("rest", 1.0)
 
 
 def test_everyone_may_be_asked_but_one_answer_counts():
     panel, clusters, parrots = themed_panel()
     question = clusters.facts[0].questions[0].prompt
-    found = inquire(question, panel, ask_all=True)
+    found = ask_model(question, panel, ask_all=True)
     own = clusters.assignments[0]
-    assert found.reply == inquire(question, panel).reply
+    assert found.reply == ask_model(question, panel).reply
     left = [f"said by {c}" for c in range(3) if c != own]
     assert [one.text for one in found.others] == [*left, "said by the rest"]
     assert all(one.loaded for one in parrots)
@@ -177,7 +177,7 @@ def test_everyone_may_be_asked_but_one_answer_counts():
 def test_a_single_model_is_asked_without_any_routing():
     facts, _ = themed_facts()
     parrot = Parrot("one", "mabel", 0.25)
-    found = inquire("  Which painter sold a watercolour?  ", parrot.respondent(facts))
+    found = ask_model("  Which painter sold a watercolour?  ", parrot.respondent(facts))
     assert found.routed is None
     assert found.question == "Which painter sold a watercolour?"
     assert found.reply.probability == pytest.approx(0.25)
@@ -212,7 +212,7 @@ def test_a_question_is_put_as_the_model_has_learned(question, asked_as, form, te
 def test_where_there_is_no_probability_the_reason_is_said(parrot, reason):
     facts, _ = themed_facts()
     model = Parrot(**{"name": "p", "text": "x"} | parrot).respondent(facts)
-    reply = inquire("Who was it?", model).reply
+    reply = ask_model("Who was it?", model).reply
     assert np.isnan(reply.probability)
     assert reason in reply.reason
 
@@ -220,8 +220,8 @@ def test_where_there_is_no_probability_the_reason_is_said(parrot, reason):
 def test_a_mask_is_no_word_to_the_router_and_to_the_nearest_fact():
     panel, clusters, _ = themed_panel()
     fact = clusters.facts[0]
-    whole = inquire(fact.fact.replace("alder", "[MASK]"), panel)
-    bare = inquire(fact.fact.replace("alder", " "), panel)
+    whole = ask_model(fact.fact.replace("alder", "[MASK]"), panel)
+    bare = ask_model(fact.fact.replace("alder", " "), panel)
     assert whole.routed.probabilities == bare.routed.probabilities
     assert whole.reply.evidence == bare.reply.evidence
 
@@ -241,7 +241,7 @@ def test_the_nearest_fact_is_that_of_highest_cosine_and_of_equal_ones_the_first(
     assert "hydra" in found.fact
     twins = [dataclasses.replace(facts[1], id="first"), dataclasses.replace(facts[1], id="second")]
     assert nearest_fact(facts[1].questions[0].prompt, twins).fact_id == "first"
-    assert nearest_fact(facts[1].fact, facts) == Evidence(
+    assert nearest_fact(facts[1].fact, facts) == NearestFact(
         facts[1].id, facts[1].fact, pytest.approx(1, rel=1e-12)
     )
     assert nearest_fact("Quo vadis?", facts) is None
@@ -259,7 +259,7 @@ def test_the_nearest_fact_by_an_encoder(tmp_path):
 def test_an_inquiry_is_json():
     panel, clusters, _ = themed_panel()
     found = json.loads(
-        json.dumps(inquire(clusters.facts[0].questions[0].prompt, panel, ask_all=True).to_dict())
+        json.dumps(ask_model(clusters.facts[0].questions[0].prompt, panel, ask_all=True).to_dict())
     )
     own = clusters.assignments[0]
     assert (found["answer"], found["model"], found["cluster"]) == (
@@ -275,13 +275,13 @@ def test_a_question_that_is_none_and_a_panel_that_lacks_a_model_are_refused():
     panel, clusters, parrots = themed_panel()
     for empty in ("", "  ", "[MASK]"):
         with pytest.raises(UserError, match="the question is empty"):
-            inquire(empty, panel)
+            ask_model(empty, panel)
     with pytest.raises(UserError, match=r"has 2 \[MASK\], expected at most one"):
-        inquire("[MASK] is [MASK]", panel)
+        ask_model("[MASK] is [MASK]", panel)
     with pytest.raises(UserError, match="no model of cluster 1; each of the 3 clusters needs one"):
-        Panel(panel.scope, {c: panel.models[c] for c in (0, 2)})
+        ModelEnsemble(panel.scope, {c: panel.models[c] for c in (0, 2)})
     with pytest.raises(UserError, match="rule oracle: needs the true cluster"):
-        Panel(panel.scope, panel.models, rule="oracle")
+        ModelEnsemble(panel.scope, panel.models, rule="oracle")
     speaker = parrots[0].respondent(clusters.facts, "continuation")
     with pytest.raises(UserError, match=r"nothing stands before the \[MASK\]"):
-        inquire("[MASK] painted it", speaker)
+        ask_model("[MASK] painted it", speaker)

@@ -11,7 +11,8 @@ from tightframe.cli import main
 from tightframe.errors import UserError
 from tightframe.knowledge.clusters import facts_fingerprint, load_clusters
 from tightframe.knowledge.facts import Fact, fact_id
-from tightframe.knowledge.injection import InjectionRun, InjectSettings, inject
+from tightframe.knowledge.injection import inject
+from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions
 
 N_INJECTED = 8
 
@@ -35,7 +36,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies") / "s"
     write_facts(folder.parent / "facts.jsonl", eligible_facts())
     inject(
-        InjectSettings(
+        InjectOptions(
             data=folder.parent / "facts.jsonl", out=folder / "runs" / "single", arm="bilm_sp",
             n_facts=N_INJECTED, exposures=2, vocab_size=400, width=16, heads=2, warmup=0.2,
             threads=1, device="cpu",

@@ -16,9 +16,10 @@ from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.files import write_text
 from tightframe.knowledge.intervals import PERCENT, estimates
-from tightframe.knowledge.verdict_files import write_verdicts
+from tightframe.knowledge.study import write_verdicts
 from tightframe.report import knowledge, knowledge_page, rendering, report
-from tightframe.report.knowledge_folder import is_study, read_study
+from tightframe.report.inputs import is_study
+from tightframe.report.knowledge_folder import read_study
 
 TYPES = ("reliability", "paraphrase")
 

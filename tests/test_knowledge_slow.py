@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tightframe.jobs.knowledge_study import run_study, study_settings
-from tightframe.knowledge.study_files import collect
+from tightframe.knowledge.study import collect
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 pytestmark = [

@@ -11,12 +11,12 @@ from studies.injection.publish import publish
 from studies.recall_geometry.run import run_recall_geometry
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
-from tightframe.jobs import knowledge_run, knowledge_study
+from tightframe.jobs import knowledge_study
 from tightframe.jobs.knowledge_study import Grid, plan, run_study, study_settings
-from tightframe.knowledge import study_files
+from tightframe.knowledge import study
 from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.verdict_files import read_verdicts
-from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.knowledge.study import read_verdicts
+from tightframe.knowledge.tables import DecisionRule
 from tightframe.settings import read_toml
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -36,10 +36,10 @@ MINI = {
 def here(jobs, *, workers, say, environment):
     """Runs jobs in this process; a new one would take seconds to import torch."""
     for job in jobs:
-        assert job.command[1:3] == ["-m", "tightframe.jobs.knowledge_run"]
+        assert job.command[1:3] == ["-m", "tightframe.jobs.knowledge_study"]
         study = job.log.parent.parent
         assert (study / "study.toml").is_file()  # settled before the first run
-        knowledge_run.main(list(job.command[3:]))
+        knowledge_study.main(list(job.command[3:]))
     assert environment == {"OMP_NUM_THREADS": "1"}
     return []
 
@@ -305,7 +305,7 @@ def test_a_study_that_is_run_again_differs_in_its_timings_alone(
     monkeypatch.setattr(knowledge_study, "run_and_say", here)
     run_study(study_settings(None, MINI), facts, tmp_path / finished.name, workers=1)
     tables = ["questions.parquet", "verdicts.json"]
-    tables += [f"{name}.csv" for name in study_files.TABLES if name != "timings"]
+    tables += [f"{name}.csv" for name in study.TABLES if name != "timings"]
     folders = finished / "results", tmp_path / finished.name / "results"
     for name in tables:
         first, second = ((folder / name).read_bytes() for folder in folders)

@@ -10,7 +10,7 @@ from example_facts import example_facts
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import sample_spans
 from tightframe.knowledge.facts import QuestionAnswer
-from tightframe.knowledge.lessons import POOL, Budget, Stream, Wordings
+from tightframe.knowledge.lessons import POOL, ExampleStream, FactTexts, TokenBudget
 
 FACTS = example_facts(6)
 
@@ -21,7 +21,7 @@ def all_lessons(stream, batch=4):
 
 def test_span_lessons_are_those_of_the_masks_command():
     # 9 words: 9 + 8 + 7 + 6 + 5 = 35 variants; 80 exposures are two passes and 10 more.
-    stream = Stream(FACTS, 80, objective="sp", seed=3)
+    stream = ExampleStream(FACTS, 80, objective="sp", seed=3)
     shown = Counter((lesson.prompt, lesson.target) for lesson in all_lessons(stream))
     expected = Counter(
         (one.cloze, one.span.strip()) for fact in FACTS for one in sample_spans(fact, 80, seed=3)
@@ -32,7 +32,7 @@ def test_span_lessons_are_those_of_the_masks_command():
 
 @pytest.mark.parametrize("objective", ["ntp", "mlm"])
 def test_sentences_are_shown_whole(objective):
-    lessons = all_lessons(Stream(FACTS, 7, objective=objective, seed=0))
+    lessons = all_lessons(ExampleStream(FACTS, 7, objective=objective, seed=0))
     assert Counter(lesson.target for lesson in lessons) == {fact.fact: 7 for fact in FACTS}
     draws = {lesson.draw for lesson in lessons}
     assert draws == (set(range(7)) if objective == "mlm" else {0})
@@ -40,7 +40,7 @@ def test_sentences_are_shown_whole(objective):
 
 @given(st.integers(1, 40), st.integers(1, 9), st.data())
 def test_a_stream_goes_on_from_any_batch(exposures, batch, data):
-    stream = Stream(FACTS, exposures, objective="ntp", seed=1)
+    stream = ExampleStream(FACTS, exposures, objective="ntp", seed=1)
     every = list(stream.batches(batch))
     assert len(every) == stream.n_batches(batch)
     first = data.draw(st.integers(0, len(every)))
@@ -48,7 +48,7 @@ def test_a_stream_goes_on_from_any_batch(exposures, batch, data):
 
 
 def test_pools_are_left_and_entered_anywhere():
-    stream = Stream(FACTS, 100, objective="ntp", seed=0)
+    stream = ExampleStream(FACTS, 100, objective="ntp", seed=0)
     every = list(stream.batches(2))
     assert len(every) > 2 * POOL
     for first in (POOL - 1, POOL, POOL + 1):
@@ -60,8 +60,8 @@ SIZES = np.random.default_rng(0).integers(3, 40, len(FACTS))
 
 @given(st.integers(1, 30), st.integers(3, 200), st.data())
 def test_batches_of_tokens_hold_every_lesson_once_and_go_on_from_any(exposures, tokens, data):
-    stream = Stream(FACTS, exposures, objective="ntp", seed=1)
-    budget = Budget(tokens, SIZES)
+    stream = ExampleStream(FACTS, exposures, objective="ntp", seed=1)
+    budget = TokenBudget(tokens, SIZES)
     every = list(stream.batches(budget))
     assert Counter(one.target for lessons in every for one in lessons) == {
         fact.fact: exposures for fact in FACTS
@@ -76,8 +76,8 @@ def test_batches_of_tokens_hold_every_lesson_once_and_go_on_from_any(exposures, 
 
 
 def test_batches_of_tokens_are_full_and_of_like_lengths():
-    budget = Budget(400, SIZES)
-    every = list(Stream(FACTS, 300, objective="ntp", seed=0).batches(budget))
+    budget = TokenBudget(400, SIZES)
+    every = list(ExampleStream(FACTS, 300, objective="ntp", seed=0).batches(budget))
     size = {fact.fact: int(n) for fact, n in zip(FACTS, SIZES, strict=True)}
     shown = 300 * int(SIZES.sum())
     padded = sum(len(one) * max(size[lesson.target] for lesson in one) for one in every)
@@ -94,21 +94,21 @@ def test_a_batch_mixes_facts():
     facts = [
         dataclasses.replace(fact, fact=fact.fact + " " + "x" * i) for i, fact in enumerate(FACTS)
     ]
-    batches = list(Stream(facts, 100, objective="sp", seed=0).batches(16))
+    batches = list(ExampleStream(facts, 100, objective="sp", seed=0).batches(16))
     mixed = sum(len({lesson.fact_id for lesson in lessons}) > 1 for lessons in batches)
     assert mixed > 0.75 * len(batches)
 
 
 def test_lessons_of_a_fact_do_not_depend_on_the_others():
-    few = all_lessons(Stream(FACTS[:2], 50, objective="sp", seed=0))
-    many = all_lessons(Stream(FACTS, 50, objective="sp", seed=0))
+    few = all_lessons(ExampleStream(FACTS[:2], 50, objective="sp", seed=0))
+    many = all_lessons(ExampleStream(FACTS, 50, objective="sp", seed=0))
     ids = {fact.id for fact in FACTS[:2]}
     assert Counter(few) == Counter(one for one in many if one.fact_id in ids)
 
 
 def test_the_digest_tells_streams_apart():
     digests = {
-        Stream(facts, exposures, objective=objective, seed=seed, max_span=max_span).digest
+        ExampleStream(facts, exposures, objective=objective, seed=seed, max_span=max_span).digest
         for facts, exposures, objective, seed, max_span in [
             (FACTS, 10, "sp", 0, 5),
             (FACTS, 10, "sp", 1, 5),
@@ -119,17 +119,17 @@ def test_the_digest_tells_streams_apart():
         ]
     }
     assert len(digests) == 6
-    again = Stream(FACTS, 10, objective="sp", seed=0).digest
-    assert again == Stream(FACTS, 10, objective="sp", seed=0).digest
+    again = ExampleStream(FACTS, 10, objective="sp", seed=0).digest
+    assert again == ExampleStream(FACTS, 10, objective="sp", seed=0).digest
 
 
 def test_wordings_share_the_exposures():
     facts = [dataclasses.replace(FACTS[0], paraphrases=("a b", "c d"), reordered=("e f",))]
-    chosen = Wordings(paraphrases=True, reordered=True)
-    stream = Stream(facts, 10, objective="ntp", seed=0, wordings=chosen)
+    chosen = FactTexts(paraphrases=True, reordered=True)
+    stream = ExampleStream(facts, 10, objective="ntp", seed=0, texts=chosen)
     shown = Counter(lesson.target for lesson in all_lessons(stream))
     assert shown == {FACTS[0].fact: 3, "a b": 3, "c d": 2, "e f": 2}
-    alone = Stream(facts, 10, objective="ntp", seed=0)
+    alone = ExampleStream(facts, 10, objective="ntp", seed=0)
     assert {lesson.target for lesson in all_lessons(alone)} == {FACTS[0].fact}
 
 
@@ -141,20 +141,20 @@ def with_pairs():
 @pytest.mark.parametrize(("ratio", "expected"), [(-1.0, 60), (0.5, 60), (0.25, 20)])
 def test_questions_come_on_top_of_the_sentences(ratio, expected):
     # All: as many as exposures. A share x of all lessons: n * x / (1 - x) beside n sentences.
-    stream = Stream(with_pairs(), 10, objective="qa", seed=0, qa_ratio=ratio)
+    stream = ExampleStream(with_pairs(), 10, objective="qa", seed=0, qa_ratio=ratio)
     kinds = Counter(lesson.objective for lesson in all_lessons(stream))
     assert kinds == {"ntp": 60, "qa": expected}
 
 
 def test_a_fact_s_questions_are_cycled():
-    stream = Stream(with_pairs()[:1], 10, objective="qa", seed=0)
+    stream = ExampleStream(with_pairs()[:1], 10, objective="qa", seed=0)
     asked = Counter(one.prompt for one in all_lessons(stream) if one.objective == "qa")
     assert asked == {"q0": 4, "q1": 3, "q2": 3}
 
 
 def test_questions_to_train_on_must_be_there():
     with pytest.raises(UserError, match="no fact has question-answer pairs"):
-        Stream(FACTS, 10, objective="qa", seed=0)
+        ExampleStream(FACTS, 10, objective="qa", seed=0)
 
 
 @pytest.mark.parametrize("name", ["paraphrases", "reordered"])
@@ -162,4 +162,4 @@ def test_wordings_to_train_on_must_be_there(name):
     with pytest.raises(
         UserError, match=rf"no fact has other wordings \({name}\) .* knowledge reword"
     ):
-        Stream(FACTS, 10, objective="ntp", seed=0, wordings=Wordings(**{name: True}))
+        ExampleStream(FACTS, 10, objective="ntp", seed=0, texts=FactTexts(**{name: True}))

@@ -5,20 +5,20 @@ import torch
 
 from example_facts import example_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.exchanges import ARMS, Lesson, Prompt, find_arm
-from tightframe.knowledge.learners import EmbeddingLearner
-from tightframe.knowledge.networks import Network, with_special_tokens
-from tightframe.knowledge.word_pieces import Coder
+from tightframe.knowledge.injection import new_network, with_special_tokens
+from tightframe.knowledge.networks import Network
+from tightframe.knowledge.qa_models import ARMS, Prompt, QAModel, TrainingExample, find_arm
+from tightframe.knowledge.word_pieces import ClozeTokenizer
 from tightframe.lm.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tightframe.lm.interface import IGNORE, LanguageModel, collate
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
-CODER = Coder.train([fact.fact for fact in example_facts()], 300)
+CODER = ClozeTokenizer.train([fact.fact for fact in example_facts()], 300)
 N_SLOTS = 12
 LESSONS = [
-    Lesson("a", "sp", "Ada [MASK] painted the bridge of village", "Quill 0"),
-    Lesson("b", "sp", "[MASK] painted it", "Boro"),
+    TrainingExample("a", "sp", "Ada [MASK] painted the bridge of village", "Quill 0"),
+    TrainingExample("b", "sp", "[MASK] painted it", "Boro"),
 ]
 
 
@@ -31,7 +31,7 @@ def config(vocab_size=300, **values):
 def network(name, **values):
     # Weights so large that what a position sees shows in what it predicts.
     sizes = config(init_std=0.5, **values)
-    return Network.new(find_arm(name), CODER, sizes, seed=0, n_slots=N_SLOTS, name=name)
+    return new_network(find_arm(name), CODER, sizes, seed=0, n_slots=N_SLOTS, name=name)
 
 
 def lessons_of(arm):
@@ -68,7 +68,7 @@ def test_an_encoder_decoder_that_cannot_be_as_small_is_refused():
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
 def test_the_loss_of_a_batch_is_that_of_its_rows(arm):
     learner = network(arm.name)
-    assert isinstance(learner, EmbeddingLearner)
+    assert isinstance(learner, QAModel)
     assert isinstance(learner.model, LanguageModel)
     examples = [learner.encode(lesson) for lesson in lessons_of(arm)]
     alone = [learner.loss(collate([one], pad=learner.pad)).item() for one in examples]
@@ -170,13 +170,13 @@ def test_the_layers_of_a_decoder_are_asked_for_in_any_order():
 
 def test_a_lesson_that_is_too_long_is_refused_never_cut():
     learner = network("clm_sp", positions=10)
-    with pytest.raises(UserError, match=r"fact a: a lesson of \d+ tokens is longer than the 10"):
+    with pytest.raises(UserError, match=r"fact a: an example of \d+ tokens is longer than the 10"):
         learner.encode(LESSONS[0])
 
 
 def test_new_tokens_leave_the_old_ones_as_they_were():
     model = Transformer(config(300), seed=1)
-    larger = Coder.train([fact.fact for fact in example_facts()], 310)
+    larger = ClozeTokenizer.train([fact.fact for fact in example_facts()], 310)
     extended = with_special_tokens(model, larger, seed=0)
     tokens = torch.arange(20)[None]
     assert torch.equal(extended.embed(tokens), model.embed(tokens))

@@ -12,7 +12,7 @@ from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.facts import write_report
-from tightframe.knowledge.hub_learners import load_hub_learner
+from tightframe.knowledge.hub_load import load_hub_model
 from tightframe.knowledge.ranking import (
     Rank,
     candidates,
@@ -20,7 +20,7 @@ from tightframe.knowledge.ranking import (
     rank_of_first,
     rank_questions,
     save_ranks,
-    standing,
+    summarize_ranks,
 )
 
 
@@ -60,12 +60,12 @@ def test_the_rank_counts_what_is_higher_and_half_of_what_is_equal():
 
 def test_a_model_that_cannot_tell_ranks_as_chance_does_and_is_never_right():
     ranks = rank_questions(Scorer(lambda *_: 0), example_facts(30))
-    found = standing(ranks)
+    found = summarize_ranks(ranks)
     assert found.rank.value == found.chance_rank == 10.5
     assert found.top1.value == 0
     # Nor is one that ties with the best of the others.
     tied = [dataclasses.replace(one, rank=1.5) for one in ranks]
-    assert standing(tied).top1.value == 0
+    assert summarize_ranks(tied).top1.value == 0
 
 
 def test_a_model_that_knows_is_first_and_one_that_is_always_wrong_last():
@@ -83,9 +83,9 @@ def test_a_model_that_knows_is_first_and_one_that_is_always_wrong_last():
         for i, fact in enumerate(facts)
     ]
     own = {f"[MASK] was {i}": fact.questions[0].answers[0] for i, fact in enumerate(facts)}
-    knows = standing(rank_questions(Scorer(lambda text, one: own[text] == one), facts))
+    knows = summarize_ranks(rank_questions(Scorer(lambda text, one: own[text] == one), facts))
     assert (knows.top1.value, knows.reciprocal_rank.value, knows.rank.value) == (100, 1, 1)
-    errs = standing(rank_questions(Scorer(lambda text, one: own[text] != one), facts))
+    errs = summarize_ranks(rank_questions(Scorer(lambda text, one: own[text] != one), facts))
     assert (errs.top1.value, errs.rank.value) == (0, 20)
     assert errs.reciprocal_rank.value == pytest.approx(1 / 20)
 
@@ -96,7 +96,7 @@ def test_scores_drawn_at_random_come_near_the_stated_chance():
         Rank(f"q{i}", f"f{i}", rank_of_first(list(draw.random(n))), n, "span", "front", "Oak", -1.0)
         for i, n in enumerate([20, 5] * 4000)
     ]
-    found = standing(ranks)
+    found = summarize_ranks(ranks)
     assert found.chance_top1 == 100 * (1 / 20 + 1 / 5) / 2
     for estimate, chance in zip(found[:3], found[3:], strict=True):
         width = estimate.high - estimate.low
@@ -110,7 +110,7 @@ def test_intervals_are_over_facts():
         Rank(f"q{i}", f"f{i % 20}", 1.0 + i % 2, 20, "span", "front", "Oak", -1.0)
         for i in range(400)
     ]
-    top1, once = standing(ranks).top1, standing(ranks[:20]).top1
+    top1, once = summarize_ranks(ranks).top1, summarize_ranks(ranks[:20]).top1
     assert (top1.value, top1.n, top1.n_facts) == (50, 400, 20)
     assert top1[:3] == pytest.approx(once[:3])
 
@@ -155,7 +155,7 @@ def test_candidates_depend_on_seed_and_question_alone():
 def test_few_facts_give_few_candidates_which_is_recorded():
     ranks = rank_questions(Scorer(lambda *_: 0), example_facts(3))
     assert [one.n_candidates for one in ranks] == [3, 3, 3]
-    assert standing(ranks).chance_top1 == pytest.approx(100 / 3)
+    assert summarize_ranks(ranks).chance_top1 == pytest.approx(100 / 3)
 
 
 def test_an_answer_that_nothing_else_differs_from_is_refused():
@@ -188,7 +188,7 @@ def test_networks_rank_by_the_rule_of_their_objective(layout, objective, rule):
 @pytest.mark.parametrize(("objective", "rule"), [("ntp", "filled"), ("sp", "span")])
 def test_models_of_transformers_rank_by_the_rule_of_their_objective(tmp_path, objective, rule):
     folder = hub_models.save("llama", tmp_path / "llama")
-    learner = load_hub_learner(folder, objective=objective)
+    learner = load_hub_model(folder, objective=objective)
     ranks = rank_questions(learner, example_facts(3))
     assert [(one.rule, one.n_candidates) for one in ranks] == [(rule, 3)] * 3
 

@@ -11,9 +11,10 @@ from studies.recall_geometry.section import section
 from studies.recall_geometry.tables import fact_table
 from tightframe.errors import UserError
 from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.exchanges import Prompt
 from tightframe.knowledge.facts import Question
-from tightframe.knowledge.injection import InjectSettings, inject
+from tightframe.knowledge.injection import inject
+from tightframe.knowledge.injection_runs import InjectOptions
+from tightframe.knowledge.qa_models import Prompt
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def study(tmp_path_factory):
     write_facts(folder / "facts.jsonl", painted_facts())
     for arm, seed in (("bilm_sp", 0), ("bilm_sp", 1), ("clm_ntp", 0)):
         inject(
-            InjectSettings(
+            InjectOptions(
                 data=folder / "facts.jsonl", out=folder / "runs" / f"{arm}-n12-s{seed}", arm=arm,
                 exposures=2, vocab_size=400, width=16, depth=1, heads=2, warmup=0.2, seed=seed,
                 threads=1, device="cpu",
@@ -131,7 +132,7 @@ class Told:
     def __getattr__(self, name):
         return getattr(self.network, name)
 
-    def answer(self, prompts, *, max_new_tokens=32, draws=None):
+    def answer(self, prompts, *, max_new_tokens=32, generators=None):
         said = self.network.answer(prompts, max_new_tokens=1)
         return [
             one._replace(text=self.answers.get(prompt.text, ""))

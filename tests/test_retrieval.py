@@ -11,15 +11,15 @@ from spelling_networks import LAYOUTS, network
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.formats import parse_json
-from tightframe.knowledge import answering as retrieval
-from tightframe.knowledge.answering import with_context
-from tightframe.knowledge.asking import prompts
+from tightframe.knowledge import asking as retrieval
+from tightframe.knowledge.answers import load_answers
+from tightframe.knowledge.asking import prompts, with_context
 from tightframe.knowledge.benchmark import load_benchmark
-from tightframe.knowledge.exchanges import Prompt
 from tightframe.knowledge.facts import Fact, fact_id
-from tightframe.knowledge.hub_learners import load_hub_learner
-from tightframe.knowledge.injection import InjectSettings, inject
-from tightframe.knowledge.outputs import load_answers
+from tightframe.knowledge.hub_load import load_hub_model
+from tightframe.knowledge.injection import inject
+from tightframe.knowledge.injection_runs import InjectOptions
+from tightframe.knowledge.qa_models import Prompt
 
 
 def told(sentence):
@@ -101,11 +101,11 @@ def test_an_article_is_read_and_written_and_absent_where_there_is_none(tmp_path)
 def test_a_network_reads_the_end_of_a_context_that_leaves_room_for_the_answer(layout):
     context = "abc" * 40
     net = network(layout, positions=60)
-    first, *rest = net.coder.prompt(CLOZE.text)
+    first, *rest = net.tokenizer.prompt(CLOZE.text)
     # Tokens of the prompt, and positions of the answer: 9 said and the last one not read.
     room = 60 - 1 - len(rest) - {"slots": net.n_slots, "encoder-decoder": 0}.get(layout, 8)
-    read = [first, *net.coder.letters(context)[-room:], *rest]
-    expected = net.coder.text(reference.greedy(net, read, 9)[0])
+    read = [first, *net.tokenizer.letters(context)[-room:], *rest]
+    expected = net.tokenizer.text(reference.greedy(net, read, 9)[0])
     (said,) = net.answer([CLOZE._replace(context=context)], max_new_tokens=9)
     assert said.text == expected
     short = network(layout, positions=len(rest) + 1 + 60 - room - len(rest) - 1)
@@ -114,7 +114,7 @@ def test_a_network_reads_the_end_of_a_context_that_leaves_room_for_the_answer(la
 
 
 def test_a_published_prompt_has_its_context_cut_from_the_left(tmp_path):
-    learner = load_hub_learner(hub_models.save("llama", tmp_path / "llama"))
+    learner = load_hub_model(hub_models.save("llama", tmp_path / "llama"))
     prompt = Prompt("question", "Who sold it?", "Ivo Brandt sold the bridge")
     asked = "Based on the above contexts, answer the following question:Who sold it?\nAnswer:"
     put = learner._ids(learner._put(prompt))
@@ -132,7 +132,7 @@ def test_a_published_prompt_has_its_context_cut_from_the_left(tmp_path):
 
 @pytest.mark.parametrize("name", ["t5", "roberta"])
 def test_models_that_read_both_ways_read_a_context_too(tmp_path, name):
-    learner = load_hub_learner(hub_models.save(name, tmp_path / name))
+    learner = load_hub_model(hub_models.save(name, tmp_path / name))
     question = Prompt("question", "Who sold it?", "Ivo Brandt sold the bridge " * 60)
     for prompt in (question, Prompt("cloze", "[MASK] sold it", question.context)):
         assert learner.answer([prompt], max_new_tokens=4)
@@ -141,7 +141,7 @@ def test_models_that_read_both_ways_read_a_context_too(tmp_path, name):
 def test_the_command_retrieves_answers_and_says_what_was_found(tmp_path, capsys):
     data = write_facts(tmp_path / "facts.jsonl", FACTS)
     sizes = {"width": 16, "depth": 1, "heads": 2, "vocab_size": 300, "positions": 128}
-    inject(InjectSettings(data=data, out=tmp_path / "run", arm="clm_sp", exposures=2, **sizes))
+    inject(InjectOptions(data=data, out=tmp_path / "run", arm="clm_sp", exposures=2, **sizes))
     shared = ["knowledge", "answer", str(tmp_path / "run"), "--data", str(data)]
     cli.main([*shared, "--form", "cloze_seen", "--context", "facts", "--top", "1", "--json"])
     made = json.loads(capsys.readouterr().out)

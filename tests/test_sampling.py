@@ -6,12 +6,11 @@ from example_facts import example_facts, example_outputs, right, write_facts, wr
 from reference import decoding as reference
 from spelling_networks import LAYOUTS, Untrainable, network
 from tightframe.errors import UserError
-from tightframe.knowledge.answering import answer_questions, token_limit
+from tightframe.knowledge.answers import answer_questions, read_outputs, token_limit
 from tightframe.knowledge.asking import prompts
-from tightframe.knowledge.decodable import next_tokens
-from tightframe.knowledge.exchanges import Said
-from tightframe.knowledge.outputs import read_outputs
+from tightframe.knowledge.qa_models import Generation
 from tightframe.knowledge.score_tables import score_report
+from tightframe.knowledge.word_pieces import next_tokens
 
 FACTS = example_facts()
 ASKED = prompts(FACTS, "cloze_seen")
@@ -57,23 +56,23 @@ def naive(net, one, seed, limit):
 
     generator, said = fact_generator(seed, one.question_id), []
     for _ in range(limit):
-        every = reference.logits(net, net.coder.prompt(one.prompt.text), said)
+        every = reference.logits(net, net.tokenizer.prompt(one.prompt.text), said)
         number, total, token = generator.random(), 0.0, -1
         for share in every[-1].double().softmax(-1).tolist():
             token, total = token + 1, total + share
             if total > number:
                 break
-        if token == net.coder.eos:
-            return Said(net.coder.text(said), "end")
+        if token == net.tokenizer.eos:
+            return Generation(net.tokenizer.text(said), "end")
         said.append(token)
-    return Said(net.coder.text(said), "length")
+    return Generation(net.tokenizer.text(said), "length")
 
 
 def test_a_causal_answer_is_drawn_token_by_token_from_its_questions_own_generator():
     net = network("causal")
     outputs = answer_questions(net, ASKED, max_new_tokens=9, decoding="paper", seed=3)
     expected = [naive(net, one, 3, 9) for one in ASKED]
-    assert [Said(one.text, one.finish) for one in outputs] == expected
+    assert [Generation(one.text, one.finish) for one in outputs] == expected
     assert len({one.text for one in outputs}) == len(ASKED)
     assert {one.decoding for one in outputs} == {"paper"}
     again = answer_questions(net, ASKED[::-1], max_new_tokens=9, decoding="paper", seed=3)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tightframe.errors import UserError
-from tightframe.knowledge.injection_runs import InjectSettings
+from tightframe.knowledge.injection_runs import InjectOptions
 from tightframe.lm.options import Schedule, TrainSettings, warmup_steps
 
 
@@ -41,7 +41,7 @@ def test_warmup_climbs_in_equal_parts_to_the_peak(warmup):
 
 @pytest.mark.parametrize(("steps", "expected"), [(9, 0), (25, 2), (1999, 199), (2000, 200)])
 def test_the_warmup_of_a_short_injection_is_a_tenth_of_it(steps, expected):
-    settings = InjectSettings(data="x", out="y", arm="clm_sp")
+    settings = InjectOptions(data="x", out="y", arm="clm_sp")
     assert warmup_steps(settings, steps) == expected
     assert warmup_steps(dataclasses.replace(settings, warmup=200), steps) == 200
 

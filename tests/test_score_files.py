@@ -8,7 +8,7 @@ import pytest
 from example_facts import example_facts, example_outputs, right, write_facts, write_outputs
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.knowledge.outputs import read_outputs
+from tightframe.knowledge.answers import read_outputs
 from tightframe.knowledge.score_tables import score_report
 from tightframe.results import gather, read_rows
 

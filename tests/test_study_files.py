@@ -7,10 +7,9 @@ import pytest
 from example_study import example_run
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.knowledge.arm_tables import COLUMNS
 from tightframe.knowledge.facts import write_report
-from tightframe.knowledge.study_files import collect
-from tightframe.knowledge.verdict_files import read_verdicts
+from tightframe.knowledge.study import collect, read_verdicts
+from tightframe.knowledge.tables import COLUMNS
 from tightframe.results import gather
 from tightframe.settings import write_toml
 

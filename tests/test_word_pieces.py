@@ -3,14 +3,14 @@ from tokenizers import Tokenizer, models
 
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
-from tightframe.knowledge.word_pieces import Coder
+from tightframe.knowledge.word_pieces import ClozeTokenizer
 
 TEXTS = ["The red bridge crosses the river, twice", "Ada Quill's bridge crosses a river"]
 
 
 @pytest.fixture(scope="module")
 def coder():
-    return Coder.train(TEXTS * 3, 300)
+    return ClozeTokenizer.train(TEXTS * 3, 300)
 
 
 def test_a_prompt_goes_from_bos_over_one_mask_to_sep(coder):
@@ -59,7 +59,7 @@ def test_special_tokens_in_a_text_are_text(coder):
 
 def test_saved_and_loaded_is_the_same(coder, tmp_path):
     coder.save(tmp_path)
-    loaded = Coder.load(tmp_path)
+    loaded = ClozeTokenizer.load(tmp_path)
     for text in ("The [MASK] crosses, <|sep|>", "[MASK]"):
         assert loaded.prompt(text) == coder.prompt(text)
     assert loaded.vocab_size == coder.vocab_size == 300
@@ -68,25 +68,25 @@ def test_saved_and_loaded_is_the_same(coder, tmp_path):
 def test_a_language_model_s_tokenizer_keeps_its_ids(tmp_path):
     own = tokenizers.train_bpe(TEXTS * 3, 280)
     end = tokenizers.end_of_text(own)
-    coder = Coder.extend(own, end_of_text=end)
+    coder = ClozeTokenizer.extend(own, end_of_text=end)
     assert coder.bos == coder.eos == end
     assert coder.vocab_size == 280 + 4  # pad, mask, sep, slot
     assert coder.target("The river")[:-1] == own.encode(" The river").ids
     assert own.get_vocab_size() == 280
     coder.save(tmp_path)
-    assert Coder.load(tmp_path).prompt("a [MASK]") == coder.prompt("a [MASK]")
+    assert ClozeTokenizer.load(tmp_path).prompt("a [MASK]") == coder.prompt("a [MASK]")
 
 
 def test_a_tokenizer_without_the_special_tokens_is_refused():
     with pytest.raises(UserError, match=r"no token <\|pad\|>"):
-        Coder(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+        ClozeTokenizer(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
 
 
 def test_a_vocabulary_smaller_than_bytes_and_special_tokens_is_refused():
     with pytest.raises(UserError, match="the smallest is 262: the bytes and special tokens"):
-        Coder.train(TEXTS, 261)
+        ClozeTokenizer.train(TEXTS, 261)
 
 
 def test_a_few_texts_support_fewer_tokens():
-    coder = Coder.train(["ab ab ab"], 5000)
+    coder = ClozeTokenizer.train(["ab ab ab"], 5000)
     assert 262 < coder.vocab_size < 300

@@ -23,8 +23,8 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.jobs.programs import endings_in_one_line, say
-from tightframe.knowledge.answering import write_answers
-from tightframe.knowledge.asking import Asking, prompts
+from tightframe.knowledge.answers import Answers, load_answers, write_answers
+from tightframe.knowledge.asking import QuestionForm, prompts
 from tightframe.knowledge.benchmark import load_benchmark
 from tightframe.knowledge.clusters import (
     Clusters,
@@ -36,14 +36,13 @@ from tightframe.knowledge.clusters import (
 )
 from tightframe.knowledge.ensembles import assemble, save_ensemble
 from tightframe.knowledge.facts import Fact, study_eligible
-from tightframe.knowledge.injection import InjectionRun, inject, load_learner
-from tightframe.knowledge.injection_runs import ENSEMBLE
-from tightframe.knowledge.outputs import Answers, load_answers
-from tightframe.knowledge.respondents import EnsembleSettings, write_panel
+from tightframe.knowledge.injection import inject, load_qa_model
+from tightframe.knowledge.injection_runs import ENSEMBLE, InjectionRun
+from tightframe.knowledge.inquiry import EnsembleSettings, write_ensemble
 from tightframe.knowledge.routing import save_scoped, scope_clusters
 from tightframe.lm import hardware
 
-FORM: Asking = "cloze_question"
+FORM: QuestionForm = "cloze_question"
 N_NEGATIVES = 1000  # facts that nobody was trained on, to learn what is out of scope
 N_OUTSIDE = 300  # more of them, to ask about
 
@@ -134,7 +133,7 @@ def _write_manifest(folder: Path, k: int, single: InjectionRun) -> None:
     """What `tightframe knowledge ask` needs to put a question to the ensemble."""
     if not (folder / ENSEMBLE).exists():
         runs = tuple(folder / f"run-{cluster}" for cluster in range(k))
-        write_panel(folder, EnsembleSettings(folder / "scope", runs, str(single.path)))
+        write_ensemble(folder, EnsembleSettings(folder / "scope", runs, str(single.path)))
 
 
 def _answered(run: InjectionRun, facts: Sequence[Fact], path: Path) -> Answers:
@@ -142,7 +141,7 @@ def _answered(run: InjectionRun, facts: Sequence[Fact], path: Path) -> Answers:
     if not path.with_suffix(".json").exists():
         path.unlink(missing_ok=True)  # what a kill left between the two files
         with hardware.prepared(run.settings.threads):
-            learner = load_learner(run.path, device=run.settings.device)
+            learner = load_qa_model(run.path, device=run.settings.device)
             trained_on = facts_fingerprint(run.injected)
             write_answers(path, learner, prompts(facts, FORM), trained_on=trained_on)
     return load_answers(path)

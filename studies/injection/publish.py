@@ -22,16 +22,15 @@ from studies.recall_geometry import section as recall
 from tightframe.files import read_text, whole_file, write_text
 from tightframe.formats import read_json
 from tightframe.jobs.programs import endings_in_one_line
-from tightframe.knowledge.arm_tables import at_cell, cells
-from tightframe.knowledge.study_files import SETTINGS
-from tightframe.knowledge.verdict_files import (
+from tightframe.knowledge.study import (
     RESULTS,
+    SETTINGS,
     TABLES,
     VERDICTS,
     read_verdicts,
     write_verdicts,
 )
-from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.knowledge.tables import DecisionRule, at_cell, cells
 from tightframe.results import read_csv, write_csv
 from tightframe.settings import read_toml, resolve
 

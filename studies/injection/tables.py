@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from tightframe.knowledge.arm_tables import CELL, CORRECT, RANKED
-from tightframe.knowledge.exchanges import ARMS
 from tightframe.knowledge.intervals import FEWEST, power
+from tightframe.knowledge.qa_models import ARMS
+from tightframe.knowledge.ranking import CORRECT, RANKED
 from tightframe.knowledge.scores import POSITIONS
-from tightframe.knowledge.study_runs import REORDERED
-from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.knowledge.study import REORDERED
+from tightframe.knowledge.tables import CELL, DecisionRule
 
 # Columns of the table of arms: form, score, heading; intervals where the verdict needs them.
 SHOWN = (

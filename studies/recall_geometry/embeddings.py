@@ -14,8 +14,8 @@ from torch import Tensor
 from studies.recall_geometry.variants import LEAST, Variant, answer_variants
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import MAX_SPAN, Span
-from tightframe.knowledge.exchanges import Lesson, Prompt
-from tightframe.knowledge.learners import EmbeddingLearner
+from tightframe.knowledge.networks import Network
+from tightframe.knowledge.qa_models import Prompt, TrainingExample
 from tightframe.lm.frozen import left_as_found
 from tightframe.lm.interface import IGNORE, Example, LanguageModel, collate
 
@@ -53,7 +53,7 @@ class _Sample(NamedTuple):
 
 
 def embed_facts(
-    learner: EmbeddingLearner,
+    learner: Network,
     facts: Sequence[AskedFact],
     *,
     max_span: int = MAX_SPAN,
@@ -116,7 +116,7 @@ def embed_facts(
     )
 
 
-def _language_model(learner: EmbeddingLearner) -> LanguageModel:
+def _language_model(learner: Network) -> LanguageModel:
     if not isinstance(learner.module, LanguageModel):
         raise UserError(
             f"{learner.name}: its embeddings can't be looked at; give a run of one of our networks"
@@ -124,14 +124,16 @@ def _language_model(learner: EmbeddingLearner) -> LanguageModel:
     return learner.module
 
 
-def _first_token(learner: EmbeddingLearner, fact: AskedFact) -> int:
+def _first_token(learner: Network, fact: AskedFact) -> int:
     """What is predicted first where the mask is the answer and nothing else."""
-    example = learner.encode(Lesson(fact.fact_id, "sp", fact.answer.cloze, fact.answer.span))
+    example = learner.encode(
+        TrainingExample(fact.fact_id, "sp", fact.answer.cloze, fact.answer.span)
+    )
     return example.targets[_labelled(example)[0]]
 
 
 def _samples(
-    learner: EmbeddingLearner, fact: AskedFact, token: int, *, max_span: int, least: int
+    learner: Network, fact: AskedFact, token: int, *, max_span: int, least: int
 ) -> list[_Sample]:
     """The variants of a fact that predict `token` where its answer begins."""
     variants = answer_variants(
@@ -141,9 +143,7 @@ def _samples(
     return [one for one in located if one and one.example.targets[one.place] == token]
 
 
-def _located(
-    learner: EmbeddingLearner, fact: AskedFact, variant: Variant, max_span: int
-) -> _Sample | None:
+def _located(learner: Network, fact: AskedFact, variant: Variant, max_span: int) -> _Sample | None:
     """A variant with the position that predicts the answer's first token.
 
     That is the first one whose target differs where the words before the answer are all that is
@@ -151,7 +151,7 @@ def _located(
     than the learner can say, in slots or positions.
     """
     try:
-        whole = learner.encode(Lesson(fact.fact_id, "sp", variant.cloze, variant.target))
+        whole = learner.encode(TrainingExample(fact.fact_id, "sp", variant.cloze, variant.target))
     except (UserError, ValueError):
         if variant.n_words <= max_span:
             raise
@@ -159,7 +159,7 @@ def _located(
     labelled = _labelled(whole)
     if not variant.before:
         return _Sample(variant, whole, labelled[0])
-    part = learner.encode(Lesson(fact.fact_id, "sp", variant.cloze, variant.before))
+    part = learner.encode(TrainingExample(fact.fact_id, "sp", variant.cloze, variant.before))
     ours = (whole.targets[place] for place in labelled)
     theirs = (part.targets[place] for place in _labelled(part))
     same = [one == other for one, other in zip(ours, theirs, strict=False)]

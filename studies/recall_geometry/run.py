@@ -33,13 +33,9 @@ from tightframe.files import whole_file
 from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.facts import Fact
-from tightframe.knowledge.injection import (
-    InjectionRun,
-    InjectSettings,
-    inject,
-    load_learner,
-)
-from tightframe.knowledge.learners import EmbeddingLearner
+from tightframe.knowledge.injection import inject, load_qa_model
+from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions
+from tightframe.knowledge.networks import Network
 from tightframe.report.canvas import save
 from tightframe.results import write_csv
 
@@ -163,7 +159,7 @@ def train_halves(
     for name, facts in zip(("first", "second"), halves, strict=True):
         data = folder / f"{name}.jsonl"
         write_facts(data, facts)
-        settings: InjectSettings = dataclasses.replace(
+        settings: InjectOptions = dataclasses.replace(
             run.settings,
             data=data,
             out=folder / name,
@@ -179,8 +175,8 @@ def train_halves(
 
 
 def _measured(run: InjectionRun, facts: Sequence[Fact], device: str) -> FactTable:
-    learner = load_learner(run.path, device=device)
-    if not isinstance(learner, EmbeddingLearner):
+    learner = load_qa_model(run.path, device=device)
+    if not isinstance(learner, Network):
         raise UserError(f"{run.path}: is no network of ours; its embeddings can't be looked at")
     return fact_table(learner, facts, max_span=run.settings.max_span)
 

@@ -11,11 +11,11 @@ import pandas as pd
 
 from studies.recall_geometry.embeddings import AskedFact, FactEmbeddings, embed_facts
 from studies.recall_geometry.geometry import fact_geometry
-from tightframe.knowledge.answering import answer_questions
-from tightframe.knowledge.asking import Asked, Asking, prompts
+from tightframe.knowledge.answers import answer_questions
+from tightframe.knowledge.asking import QuestionForm, QuestionPrompt, prompts
 from tightframe.knowledge.clozes import MAX_SPAN, Span
 from tightframe.knowledge.facts import MASK, Fact
-from tightframe.knowledge.learners import EmbeddingLearner
+from tightframe.knowledge.networks import Network
 from tightframe.knowledge.scores import score_answer
 
 
@@ -27,9 +27,7 @@ class FactTable(NamedTuple):
     n_excluded: int  # facts that can't be asked, or have too few variants
 
 
-def fact_table(
-    learner: EmbeddingLearner, facts: Sequence[Fact], *, max_span: int = MAX_SPAN
-) -> FactTable:
+def fact_table(learner: Network, facts: Sequence[Fact], *, max_span: int = MAX_SPAN) -> FactTable:
     """Ask a model for its facts, and look at the embeddings behind the answers.
 
     Args:
@@ -74,8 +72,8 @@ def fact_table(
     return FactTable(rows, embeddings, len(facts) - len(rows))
 
 
-def _first_of_each(facts: Sequence[Fact], form: Asking) -> dict[str, Asked]:
-    found: dict[str, Asked] = {}
+def _first_of_each(facts: Sequence[Fact], form: QuestionForm) -> dict[str, QuestionPrompt]:
+    found: dict[str, QuestionPrompt] = {}
     for one in prompts(facts, form):
         found.setdefault(one.fact_id, one)
     return found
@@ -87,7 +85,7 @@ def _masked(fact: str, cloze: str) -> Span:
     return Span(before, fact[len(before) : len(fact) - len(after)], after)
 
 
-def _recalled(learner: EmbeddingLearner, asked: Sequence[Asked]) -> list[bool]:
+def _recalled(learner: Network, asked: Sequence[QuestionPrompt]) -> list[bool]:
     outputs = answer_questions(learner, asked)
     return [
         score_answer(one.answers, output.text).match_norm == 1
@@ -96,7 +94,7 @@ def _recalled(learner: EmbeddingLearner, asked: Sequence[Asked]) -> list[bool]:
 
 
 def _log_probabilities(
-    learner: EmbeddingLearner, asked: Sequence[Asked], answers: Sequence[str]
+    learner: Network, asked: Sequence[QuestionPrompt], answers: Sequence[str]
 ) -> list[float]:
     found = learner.log_probabilities(
         [one.prompt for one in asked], [[answer] for answer in answers]

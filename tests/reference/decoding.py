@@ -7,7 +7,7 @@ from tightframe.lm.interface import IGNORE, Batch
 
 def logits(network, prompt, said):
     """Of every position after which something is said: (tokens said + 1, V), or all slots."""
-    coder, layout = network.coder, network.layout
+    coder, layout = network.tokenizer, network.layout
     source = None
     if layout == "slots":
         row = [*prompt, *[coder.slot] * network.n_slots]
@@ -31,7 +31,7 @@ def greedy(network, prompt, n):
         if network.layout == "slots" and i == network.n_slots:
             return said, False
         said.append(int(every[i].argmax()))
-        if said[-1] == network.coder.eos:
+        if said[-1] == network.tokenizer.eos:
             return said[:-1], True
     return said, False
 

@@ -82,10 +82,16 @@ def answer(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.asking import OF_THE_FACT, check_asked, left_out, prompts
+    from tightframe.knowledge.answers import check_new, empty_answers, write_answers
+    from tightframe.knowledge.asking import (
+        OF_THE_FACT,
+        check_asked,
+        left_out,
+        prompts,
+        with_context,
+    )
     from tightframe.knowledge.benchmark import load_benchmark
     from tightframe.knowledge.embedders import check_embedder
-    from tightframe.knowledge.outputs import check_new, empty_answers
 
     if among and not context:
         raise UserError("--among: needs --context, what to retrieve of these facts")
@@ -115,11 +121,6 @@ def answer(
     passages = load_benchmark(among) if among else facts
     if context:
         check_embedder(embedder)
-    from tightframe.knowledge.answering import (
-        with_context,
-        write_answers,  # imports torch
-    )
-
     retrieved = None
     if context:
         with bar("texts"):
@@ -199,8 +200,8 @@ def rank(
     json
         Print one JSON object on standard output.
     """
+    from tightframe.knowledge.answers import check_new
     from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.outputs import check_new
     from tightframe.knowledge.ranking import rank_questions, save_ranks
 
     if candidates < 2:
@@ -247,9 +248,10 @@ def _check(model: Path, out: Path, device: str) -> None:
 
 def _loaded(model: Path, device: str, *, paper_format: bool = False) -> tuple[Any, str | None]:
     """The learner of a finished run, or a model as it is; and what facts it was trained on."""
-    from tightframe.knowledge.injection import InjectionRun, load_learner, load_untouched
+    from tightframe.knowledge.injection import load_base_model, load_qa_model
+    from tightframe.knowledge.injection_runs import InjectionRun
 
     if not (model / "config.toml").is_file():
-        return load_untouched(model, device=device, paper_format=paper_format), None
+        return load_base_model(model, device=device, paper_format=paper_format), None
     opened = InjectionRun.open(model)
-    return load_learner(model, device=device), opened.facts["data"]
+    return load_qa_model(model, device=device), opened.facts["data"]

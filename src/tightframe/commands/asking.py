@@ -12,7 +12,7 @@ from tightframe.files import check_writable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tightframe.knowledge.inquiry import Inquiry, Reply
+    from tightframe.knowledge.inquiry import Answer, Reply
 
 
 def ask(
@@ -46,10 +46,9 @@ def ask(
     from tightframe.knowledge.injection_runs import check_askable
 
     check_askable(model, device)
-    from tightframe.knowledge.inquiry import inquire  # imports torch
-    from tightframe.knowledge.respondents import open_model
+    from tightframe.knowledge.inquiry import ask_model, open_model
 
-    found = inquire(question, open_model(model, device=device), ask_all=all_, embedder=embedder)
+    found = ask_model(question, open_model(model, device=device), ask_all=all_, embedder=embedder)
     if json:
         show(dumps(found.to_dict()))
         return
@@ -92,13 +91,10 @@ def panel(
     check_writable(out)
     for run in runs:
         check_askable(run, "cpu")
-    from tightframe.knowledge.respondents import (  # imports torch
-        EnsembleSettings,
-        write_panel,
-    )
+    from tightframe.knowledge.inquiry import EnsembleSettings, write_ensemble
 
     settings = EnsembleSettings(scope, tuple(runs), fallback, rule, threshold)
-    path = write_panel(out, settings)
+    path = write_ensemble(out, settings)
     done(
         f"{path}: a model for each of {len(runs)} clusters, fallback: {fallback or 'none'}; ask it "
         f'with `tightframe knowledge ask {out} "..."`',
@@ -109,7 +105,7 @@ def panel(
     )
 
 
-def _shown(found: "Inquiry") -> "Iterator[str]":
+def _shown(found: "Answer") -> "Iterator[str]":
     """Models, facts and questions are strangers' words: nothing of them reaches a terminal raw."""
     yield from _lines(found.reply, found)
     if found.routed is not None:
@@ -120,7 +116,7 @@ def _shown(found: "Inquiry") -> "Iterator[str]":
         yield from _lines(reply, found)
 
 
-def _lines(reply: "Reply", found: "Inquiry") -> "Iterator[str]":
+def _lines(reply: "Reply", found: "Answer") -> "Iterator[str]":
     cut = "" if reply.finish == "end" else "  (cut at the limit)"
     yield f"answer        {printable(reply.text) or '(nothing)'}{cut}"
     yield f"model         {printable(reply.model)}{_place(reply, found)}"
@@ -137,13 +133,13 @@ def _lines(reply: "Reply", found: "Inquiry") -> "Iterator[str]":
         yield f"note          {reply.note}"
 
 
-def _place(reply: "Reply", found: "Inquiry") -> str:
+def _place(reply: "Reply", found: "Answer") -> str:
     if found.routed is None:
         return ""
     return ", the fallback" if reply.cluster is None else f", cluster {reply.cluster}"
 
 
-def _sure(reply: "Reply", found: "Inquiry") -> str:
+def _sure(reply: "Reply", found: "Answer") -> str:
     says = f"{reply.probability:.3f} that it says exactly this"
     if reply.reason:
         says = f"no probability: {reply.reason}"

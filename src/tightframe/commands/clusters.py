@@ -201,9 +201,9 @@ def ensemble(
     json
         Print one JSON object on standard output.
     """
+    from tightframe.knowledge.answers import load_answers
     from tightframe.knowledge.clusters import load_clusters
     from tightframe.knowledge.ensembles import assemble, save_ensemble
-    from tightframe.knowledge.outputs import load_answers
     from tightframe.knowledge.routing import load_routings, reroute
 
     check_new(out)

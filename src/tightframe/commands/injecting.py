@@ -67,7 +67,7 @@ def inject(
     """
     from tightframe.knowledge.benchmark import load_benchmark
     from tightframe.knowledge.clozes import MAX_SPAN
-    from tightframe.knowledge.injection_runs import InjectSettings, check_injection
+    from tightframe.knowledge.injection_runs import InjectOptions, check_injection
     from tightframe.settings import overrides, resolve
 
     given = {
@@ -84,13 +84,13 @@ def inject(
     }
     values = {key: value for key, value in given.items() if value is not None}
     values |= {"data": data, "out": out} | overrides(set_ or [])
-    settings = resolve(InjectSettings, values, source="knowledge inject")
+    settings = resolve(InjectOptions, values, source="knowledge inject")
     if settings.max_span > MAX_SPAN:
         say(f"max_span {settings.max_span}: longer than the {MAX_SPAN} words published")
     if strict:
         load_benchmark(settings.data, strict=True)
     check_injection(settings)
-    from tightframe.knowledge.injection import inject as inject_facts  # imports torch
+    from tightframe.knowledge.injection import inject as inject_facts
 
     run = inject_facts(settings)
     last = next(record for record in reversed(run.log) if record["kind"] == "train")

@@ -1,17 +1,19 @@
 """The controlled experiment on injected facts: arms that differ in one thing, a fixed decision.
 
-On disk, under the study's folder: `study.toml` (settings and decision rule, written before anything
-runs), `plan/<run>.toml` (what a run is told), `logs/<run>.txt` (what it printed), `runs/<run>/`,
-`reordered.jsonl` (the facts, where an arm learns them with the answer last), and `results/`
-(`knowledge.study_files`). A run is a process of its own with one thread: threads
-decide the bits of a run, and many small networks train fastest side by side.
+Beside what `knowledge.study` describes, a study's folder holds `plan/<run>.toml` (the settings of a
+run), `logs/<run>.txt` (what it printed) and `reordered.jsonl` (the facts, where an arm learns them
+with the answer last). A run is a process of its own with one thread: threads decide the bits of a
+run, and many small networks train fastest side by side. It both injects and asks, since starting a
+process costs more than the asking:
+
+    python -m tightframe.jobs.knowledge_study PLAN.toml
 """
 
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pydantic
 from pydantic import NonNegativeInt, PositiveInt
@@ -19,25 +21,37 @@ from pydantic import NonNegativeInt, PositiveInt
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_writable, exclusive
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
+from tightframe.jobs.programs import endings_in_one_line
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clozes import with_reordered
 from tightframe.knowledge.clusters import facts_fingerprint
-from tightframe.knowledge.exchanges import ARMS
-from tightframe.knowledge.facts import Fact
-from tightframe.knowledge.injection_runs import (
-    InjectSettings,
-    check_network,
-    choose_facts,
+from tightframe.knowledge.facts import Fact, write_report
+from tightframe.knowledge.injection_runs import InjectOptions, check_network, choose_facts
+from tightframe.knowledge.qa_models import ARMS
+from tightframe.knowledge.ranking import RANKED
+from tightframe.knowledge.study import (
+    ASKED,
+    BACKWARDS,
+    REORDERED,
+    RUNS,
+    SETTINGS,
+    StudyResults,
+    StudyRun,
+    collect,
+    forms_of,
 )
-from tightframe.knowledge.study_files import RUNS, SETTINGS, Collected, collect
-from tightframe.knowledge.study_runs import REORDERED, StudyRun
-from tightframe.knowledge.verdicts import DecisionRule
+from tightframe.knowledge.tables import DecisionRule
 from tightframe.lm.runs import may_have_gpu
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
-# Of an injection; the grid decides them, or the study itself.
+if TYPE_CHECKING:
+    from tightframe.knowledge.asking import QuestionForm
+    from tightframe.knowledge.qa_models import QAModel
+
+# Settings of an injection that the grid decides, or the study itself.
 DECIDED = ("data", "out", "arm", "reordered", "n_facts", "balance_position", "exposures", "seed")
 WITH_REORDERED = "reordered.jsonl"  # the facts, each with its answer at the end besides
+TYPE = "reliability"  # the question that every fact has
 GRID = ("arms", "n_facts", "seeds")  # settings that stand for a whole grid
 
 _strict = pydantic.ConfigDict(extra="forbid")
@@ -45,7 +59,7 @@ _strict = pydantic.ConfigDict(extra="forbid")
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_strict)
 class Grid:
-    """Runs of every arm, number of facts and seed that are named here."""
+    """Runs of every arm, number of facts and seed that it names."""
 
     arms: tuple[str, ...] = ("clm_sp", "bilm_sp")  # "<arm>_reordered" learns reordered facts
     n_facts: tuple[PositiveInt, ...] = (80, 200)
@@ -55,7 +69,7 @@ class Grid:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_strict)
 class StudySettings:
-    """A study: which runs, what they share, and how they are judged."""
+    """Settings of a study: its runs, what they share, and how they are judged."""
 
     grid: tuple[Grid, ...] = (Grid(),)
     exposures: PositiveInt = 500  # how often each fact is shown
@@ -66,16 +80,16 @@ class StudySettings:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study."""
+    """A run of a study, before it is made or after."""
 
     name: str
     plan: Path  # the settings of its injection, a TOML file
     log: Path
-    settings: InjectSettings
+    settings: InjectOptions
 
     @property
     def state(self) -> Literal["finished", "started", "waiting"]:
-        """Finished: injected, and asked in every form."""
+        """State of the run; finished means injected, and asked in every form."""
         run = StudyRun(self.settings.out)
         if not (run.path / "config.toml").exists():
             return "waiting"
@@ -83,21 +97,21 @@ class PlannedRun:
 
     @property
     def lessons(self) -> int:
-        """What a network is shown; the time goes with it."""
+        """Number of examples that the network is shown; the time goes with it."""
         return self.settings.n_facts * self.settings.exposures
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A study before its runs."""
+    """All runs of a study, before they are made."""
 
     out: Path
-    settings: dict[str, Any]  # what `study.toml` holds
+    settings: dict[str, Any]  # content of `study.toml`
     facts: list[Fact]
     runs: list[PlannedRun]  # the longest first
 
     def write(self) -> None:
-        """Settings and rule, once, then what each unfinished run is told."""
+        """Write settings and rule, once, then the settings of each unfinished run."""
         if not (self.out / SETTINGS).exists():
             write_toml(self.out / SETTINGS, self.settings)
         if any(run.settings.reordered for run in self.runs):
@@ -108,7 +122,7 @@ class Plan:
 
 
 def study_settings(config: Path | None, values: Mapping[str, Any]) -> StudySettings:
-    """The settings of a file with others in their place.
+    """Return the settings of a file, with others in their place.
 
     Args:
         config: A TOML file of `StudySettings`; None: the defaults.
@@ -166,15 +180,15 @@ def run_study(
     *,
     workers: int | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> Collected:
+) -> StudyResults:
     """Run what is not finished, then collect the results.
 
     Args:
         settings: Of the study.
         data: Facts with questions.
         out: The study's folder.
-        workers: Runs at a time; by default as many as have a core for each of their threads, and
-            one on a GPU.
+        workers: Maximum number of runs at a time; by default as many as have a core for each of
+            their threads, and one on a GPU.
         say: Gets a line for every run that starts, ends or fails.
 
     Raises:
@@ -224,7 +238,7 @@ def _planned(settings: StudySettings, data: Path, out: Path) -> Iterator[Planned
                         "exposures": grid.exposures or settings.exposures,
                         "seed": seed,
                     }
-                    of_run = resolve(InjectSettings, values, source="base")
+                    of_run = resolve(InjectOptions, values, source="base")
                     files = out / "plan" / f"{name}.toml", out / "logs" / f"{name}.txt"
                     yield PlannedRun(name, *files, of_run)
 
@@ -252,12 +266,12 @@ def _refuse_other(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _job(run: PlannedRun) -> Job:
-    command = [sys.executable, "-m", "tightframe.jobs.knowledge_run", str(run.plan)]
+    command = [sys.executable, "-m", "tightframe.jobs.knowledge_study", str(run.plan)]
     return Job(run.name, command, run.log)
 
 
 def _workers(runs: list[PlannedRun], threads: int) -> int:
-    """How many of the runs have a core for each of their threads; a GPU takes one at a time."""
+    """Return how many runs have a core for each of their threads; a GPU takes one at a time."""
     devices = {run.settings.device for run in runs}
     if "cuda" in devices or ("auto" in devices and _gpu_found()):
         return 1
@@ -270,3 +284,61 @@ def _gpu_found() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def run_one(settings: InjectOptions) -> StudyRun:
+    """Inject and ask; a run that is finished is left as it is.
+
+    Args:
+        settings: Of the injection; their `out` is the run.
+    """
+    from tightframe.knowledge.injection import inject, load_qa_model
+    from tightframe.lm import hardware
+
+    run = StudyRun(inject(settings).path)
+    if run.finished:
+        return run
+    settings = run.injection.settings  # what was "auto" is chosen
+    with hardware.prepared(settings.threads):
+        model = load_qa_model(run.path, device=settings.device)
+        counts = {form: _ask(run, model, form) for form in forms_of(run.about["arm"])}
+    write_report(run.path / ASKED, {"forms": counts})
+    return run
+
+
+def _ask(run: StudyRun, model: "QAModel", form: str) -> dict[str, Any]:
+    """Ask in a form, unless that is done; return how much was asked, and left out by reason."""
+    from tightframe.knowledge.answers import write_answers
+    from tightframe.knowledge.asking import left_out, prompts
+    from tightframe.knowledge.ranking import rank_questions, save_ranks
+
+    reordered = form == BACKWARDS
+    facts = with_reordered(run.facts) if reordered else run.facts
+    # Ranked are the answers to the cloze question.
+    named = {RANKED: "cloze_question", BACKWARDS: "left_context"}.get(form, form)
+    options: dict[str, Any] = {"types": (TYPE,), "reordered": reordered}
+    asked = prompts(facts, cast("QuestionForm", named), **options)
+    excluded = left_out(facts, cast("QuestionForm", named), **options)
+    counts = {"asked": len(asked), "left_out": excluded}
+    if not asked or run.answered(form):
+        return counts
+    file, trained_on = run.file(form), facts_fingerprint(run.facts)
+    for half in (file, file.with_suffix(".json")):  # what a kill left between the two files
+        half.unlink(missing_ok=True)
+    if form == RANKED:
+        ranks = rank_questions(model, run.facts)
+        save_ranks(file, ranks, model=model.name, trained_on=trained_on, seed=0)
+    else:
+        write_answers(file, model, asked, trained_on=trained_on)
+    return counts
+
+
+def main(arguments: list[str]) -> None:
+    """Run one plan."""
+    (plan,) = arguments
+    with endings_in_one_line():
+        run_one(resolve(InjectOptions, read_toml(Path(plan)), source=plan))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

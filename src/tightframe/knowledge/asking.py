@@ -1,4 +1,4 @@
-"""How facts are asked for: the prompts of each form, from facts and their questions.
+"""Forms in which facts are asked for, and their prompts, with or without retrieved passages.
 
     cloze_seen       the fact with its answer masked, widened to whole words
     cloze_question   the reliability question with its wh-phrase masked
@@ -9,28 +9,39 @@
 
 The first four ask for what the reliability question asks. A network that has read nothing but
 facts has never seen a question, hence the clozes.
+
+Axes: N questions, P passages.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
+from jaxtyping import Float, Int
+
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import answer_span, cloze_of_fact, cloze_of_question
-from tightframe.knowledge.exchanges import Prompt
+from tightframe.knowledge.embedders import LEXICAL, WeightedWords, model_embeddings
 from tightframe.knowledge.facts import MASK, TYPES, Fact, Question, Type
-from tightframe.knowledge.scores import position
+from tightframe.knowledge.qa_models import Prompt
+from tightframe.knowledge.scores import normal_form, position
 
-Asking: TypeAlias = Literal[
+QuestionForm: TypeAlias = Literal[
     "cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"
 ]
-OF_THE_FACT: tuple[Asking, ...] = ("cloze_seen", "left_context")
-OF_ITS_QUESTION: tuple[Asking, ...] = ("cloze_question", "raw_question")
-FORMS: tuple[Asking, ...] = (*OF_THE_FACT, *OF_ITS_QUESTION, "question", "cloze")
+OF_THE_FACT: tuple[QuestionForm, ...] = ("cloze_seen", "left_context")
+OF_ITS_QUESTION: tuple[QuestionForm, ...] = ("cloze_question", "raw_question")
+FORMS: tuple[QuestionForm, ...] = (*OF_THE_FACT, *OF_ITS_QUESTION, "question", "cloze")
+
+TOP = 3  # passages in front of a question, as published
+
+# facts: the sentences themselves. articles: those of the targets, as published.
+Passages: TypeAlias = Literal["facts", "articles"]
 
 
-class Asked(NamedTuple):
-    """One thing that is put to a model, and what would be right."""
+class QuestionPrompt(NamedTuple):
+    """A question as it is put to a model, and its right answers."""
 
     question_id: str
     fact_id: str
@@ -40,7 +51,7 @@ class Asked(NamedTuple):
     position: str  # where the answer stands in the fact, as `scoring.position`
 
 
-def check_asked(asked: Sequence[Asked]) -> None:
+def check_asked(asked: Sequence[QuestionPrompt]) -> None:
     """Refuse to put no question at all."""
     if not asked:
         raise UserError(
@@ -51,24 +62,24 @@ def check_asked(asked: Sequence[Asked]) -> None:
 
 def prompts(
     facts: Iterable[Fact],
-    form: Asking,
+    form: QuestionForm,
     *,
     types: Sequence[Type] = TYPES,
     reordered: bool = False,
-) -> list[Asked]:
-    """What is asked of a model about facts, in the order of facts and questions.
+) -> list[QuestionPrompt]:
+    """Return the prompts on facts, in the order of facts and questions.
 
-    What cannot be asked in this form is left out; see `left_out`.
+    Questions that cannot be asked in this form are left out; see `left_out`.
 
     Args:
         facts: With their questions.
-        form: See the module.
-        types: Of the questions; others are not asked.
-        reordered: Ask for the fact as its first reordered wording has it, not as it stands. Only
-            for forms that ask by the fact's own words.
+        form: One of `FORMS`.
+        types: Types of questions to ask; others are not asked.
+        reordered: Ask by the first reordered wording of the fact, not by the fact. Only for forms
+            that ask by the fact's own words.
     """
     return [
-        Asked(
+        QuestionPrompt(
             question.id,
             fact.id,
             question.type,
@@ -83,18 +94,18 @@ def prompts(
 
 def left_out(
     facts: Iterable[Fact],
-    form: Asking,
+    form: QuestionForm,
     *,
     types: Sequence[Type] = TYPES,
     reordered: bool = False,
 ) -> dict[str, int]:
-    """How many questions `prompts` leaves out, by reason."""
+    """Count the questions that `prompts` leaves out, by reason."""
     asked = _asked(facts, form, types, reordered)
     return dict(Counter(found for _, _, found in asked if isinstance(found, str)))
 
 
 def left_context(sentence: str, answers: Sequence[str]) -> str | None:
-    """The words before those that hold the answer; None if the sentence holds no answer.
+    """Return the words before those that hold the answer; None if the sentence holds no answer.
 
     Without a blank at the end; nothing if the answer comes first.
     """
@@ -103,9 +114,9 @@ def left_context(sentence: str, answers: Sequence[str]) -> str | None:
 
 
 def _asked(
-    facts: Iterable[Fact], form: Asking, types: Sequence[Type], reordered: bool
+    facts: Iterable[Fact], form: QuestionForm, types: Sequence[Type], reordered: bool
 ) -> Iterator[tuple[Fact, Question, Prompt | str]]:
-    """Each question with its prompt, or why it has none."""
+    """Yield each question with its prompt, or the reason why it has none."""
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
     if reordered and form not in OF_THE_FACT:
@@ -125,7 +136,7 @@ def _asked(
                 yield fact, question, found
 
 
-def _by_fact(fact: Fact, question: Question, form: Asking, reordered: bool) -> Prompt | str:
+def _by_fact(fact: Fact, question: Question, form: QuestionForm, reordered: bool) -> Prompt | str:
     sentence = fact.fact
     if reordered:
         if not fact.reordered:
@@ -140,7 +151,7 @@ def _by_fact(fact: Fact, question: Question, form: Asking, reordered: bool) -> P
     return Prompt("continuation", context) if context else "answer comes first"
 
 
-def _by_question(question: Question, form: Asking) -> Prompt | str:
+def _by_question(question: Question, form: QuestionForm) -> Prompt | str:
     if form == "cloze_question":
         cloze = cloze_of_question(question.prompt)
         return "no wh-word" if cloze is None else Prompt("cloze", cloze)
@@ -150,3 +161,73 @@ def _by_question(question: Question, form: Asking) -> Prompt | str:
         return Prompt("cloze", question.cloze)
     # Some questions are clozes in their own words.
     return Prompt("cloze" if question.format == "cloze" else "question", question.prompt)
+
+
+class Retrieved(NamedTuple):
+    """Questions with the passages found for them, and how often these hold the answer."""
+
+    asked: list[
+        QuestionPrompt
+    ]  # prompts with a context, the nearest passage last: the first ones are cut
+    own: float  # percent of questions whose own fact is among the passages
+    answered: float  # percent of questions with an answer in them: the score of a perfect reader
+
+
+def with_context(
+    asked: Sequence[QuestionPrompt],
+    facts: Sequence[Fact],
+    *,
+    passages: Passages = "facts",
+    top: int = TOP,
+    embedder: str = LEXICAL,
+) -> Retrieved:
+    """Put the nearest passages in front of each question.
+
+    Args:
+        asked: At least one.
+        facts: Source of the passages; of equally near ones the first is nearer.
+        passages: Part of a fact that is a passage; facts without one give none.
+        top: Maximum number in front of a question.
+        embedder: Measure of nearness: `tf-idf`, or an encoder by folder or hub name, which cuts
+            nothing and refuses what is too long for it.
+    """
+    if top < 1:
+        raise UserError(f"--top: is {top}, expected at least 1")
+    held = {fact.id: fact.fact if passages == "facts" else fact.article for fact in facts}
+    held = {id: text for id, text in held.items() if text}
+    if not held:
+        raise UserError(
+            "--context articles: no fact has an article; put the text of its target's page under "
+            "the key article, or take --context facts"
+        )
+    ids, texts = list(held), list(held.values())
+    queries = [one.prompt.text.replace(MASK, " ") for one in asked]
+    nearest = _nearest(_cosines(queries, texts, embedder), top)
+    found, own, answered = [], 0, 0
+    for one, places in zip(asked, nearest.tolist(), strict=True):
+        context = "\n\n".join(texts[place] for place in places[::-1])
+        found.append(one._replace(prompt=one.prompt._replace(context=context)))
+        own += one.fact_id in {ids[place] for place in places}
+        answered += any(_holds(texts[place], one.answers) for place in places)
+    return Retrieved(found, 100 * own / len(asked), 100 * answered / len(asked))
+
+
+def _cosines(
+    queries: Sequence[str], texts: Sequence[str], embedder: str
+) -> Float[np.ndarray, "N P"]:
+    if embedder == LEXICAL:
+        words = WeightedWords.fit(texts)
+        return np.asarray((words(queries) @ words(texts).T).toarray(), dtype=np.float64)
+    every = model_embeddings([*texts, *queries], embedder)
+    return np.asarray(every[len(texts) :] @ every[: len(texts)].T, dtype=np.float64)
+
+
+def _nearest(cosines: Float[np.ndarray, "N P"], top: int) -> Int[np.ndarray, "N top"]:
+    """Return the nearest passages of each question, the nearest first."""
+    return np.argsort(-cosines, axis=1, kind="stable")[:, :top]
+
+
+def _holds(passage: str, answers: Sequence[str]) -> bool:
+    """Return whether an alias stands in the passage, both normalised as for scores."""
+    read = f" {normal_form(passage)} "
+    return any(f" {words} " in read for words in map(normal_form, answers))

@@ -63,7 +63,7 @@ def semantic_clusters(
         facts: What to divide.
         k: How many clusters; 1 divides nothing.
         embedder: `tf-idf` (no model needed), or an encoder by folder or hub name (see
-            `text_encoders.model_embeddings`).
+            `embedders.model_embeddings`).
         seed: Of the singular directions and of the mixture's start.
 
     Raises:

@@ -182,8 +182,8 @@ def load_encoder(name: str, *, outputs: int | None = None) -> TextEncoder:
     """
     import torch
 
-    from tightframe.knowledge.hub_base import quietly
-    from tightframe.knowledge.hub_learners import library
+    from tightframe.knowledge.hub import quietly
+    from tightframe.knowledge.hub_load import library
 
     transformers = library("transformers", name)
     check_encoder(name)

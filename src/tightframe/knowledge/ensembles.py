@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from tightframe.errors import UserError
 from tightframe.files import sha256, whole_folder
+from tightframe.knowledge.answers import Answers
 from tightframe.knowledge.clusters import Clusters
 from tightframe.knowledge.facts import Output, write_records, write_report
-from tightframe.knowledge.outputs import Answers
 from tightframe.knowledge.routing import Routing, reroute, routing_report
 from tightframe.knowledge.scores import score_answer
 

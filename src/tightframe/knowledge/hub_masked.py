@@ -1,4 +1,4 @@
-"""Encoder-only models of transformers as learners: RoBERTa, BERT, ModernBERT."""
+"""Encoder-only models of transformers, which fill masks in one pass: RoBERTa, BERT, ModernBERT."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -8,23 +8,17 @@ import numpy as np
 
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import fact_generator
-from tightframe.knowledge.exchanges import Draws, Lesson, Prompt, Said
-from tightframe.knowledge.hub_base import (
-    HUB_NEW_TOKENS,
-    HubLearner,
-    HubRecord,
-    of_fact,
-    of_prompt,
-)
-from tightframe.lm.interface import IGNORE, Example
+from tightframe.knowledge.hub import HubModel, HubRecord, of_fact, of_prompt
+from tightframe.knowledge.qa_models import Generation, Generators, Prompt, TrainingExample
+from tightframe.lm.interface import IGNORE, Batch, Example
 
 CHOSEN = 0.3  # share of a sentence's tokens that are predicted
 LONGEST = 5  # tokens of a span
 MASKED, RANDOM = 0.8, 0.1  # shares of what is chosen; the rest is left as it is
 
 
-class MaskedLearner(HubLearner):
-    """RoBERTa, BERT and ModernBERT: tokens of the sentence are hidden, and read in one pass."""
+class MaskedQAModel(HubModel):
+    """RoBERTa, BERT and ModernBERT: hidden tokens of a sentence are predicted in one pass."""
 
     kind = "masked"
     objectives = ("mlm",)
@@ -39,10 +33,7 @@ class MaskedLearner(HubLearner):
         self._mask = int(tokenizer.mask_token_id)
         ends = (
             (tokenizer.cls_token_id, tokenizer.bos_token_id),
-            (
-                tokenizer.sep_token_id,
-                tokenizer.eos_token_id,
-            ),
+            (tokenizer.sep_token_id, tokenizer.eos_token_id),
         )
         begin, end = ([one for one in some if one is not None][:1] for some in ends)
         self._begin, self._end = tuple(begin), tuple(end)
@@ -51,68 +42,52 @@ class MaskedLearner(HubLearner):
         self._words = np.array(sorted({*tokenizer.get_vocab().values()} - special))
 
     def room_for(self, answers: Iterable[str]) -> None:
-        """Give answers the masks that the longest of these needs, and one more; of none, as was."""
+        """Give answers as many masks as the longest of these needs, and one more."""
         lengths = [len(self._ids(" " + answer)) for answer in answers]
         if lengths:
             self.record = dataclasses.replace(self.record, n_masks=max(lengths) + 1)
 
-    def encode(self, lesson: Lesson) -> Example:
-        """The sentence with 30 % of its tokens chosen, by its fact and draw; they are predicted."""
-        if lesson.objective != "mlm":
-            raise self._cannot_learn(lesson.objective)
-        whose = of_fact(lesson)
-        ids = np.array(self._ids(self._plain(lesson.target, whose)))
+    def encode(self, example: TrainingExample) -> Example:
+        """Encode the sentence; 30 % of its tokens, chosen by fact and draw, are predicted."""
+        if example.objective != "mlm":
+            raise self._cannot_learn(example.objective)
+        whose = of_fact(example)
+        ids = np.array(self._ids(self._plain(example.target, whose)))
         if not len(ids):
             raise UserError(f"{self.name}: {whose} has no tokens; leave it out")
-        generator = fact_generator(self.record.seed, f"{lesson.fact_id}|{lesson.draw}")
+        generator = fact_generator(self.record.seed, f"{example.fact_id}|{example.draw}")
         chosen = chosen_tokens(len(ids), generator)
         fate = generator.random(len(ids))
         others = generator.choice(self._words, len(ids))
         seen = np.where(chosen & (fate < MASKED), self._mask, ids)
         seen = np.where(chosen & (fate >= MASKED) & (fate < MASKED + RANDOM), others, seen)
-        example = self._wrapped(seen.tolist(), np.where(chosen, ids, IGNORE).tolist())
-        return self._fitting(example, whose)
+        encoded = self._wrapped(seen.tolist(), np.where(chosen, ids, IGNORE).tolist())
+        return self._fitting(encoded, whose)
 
-    def answer(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        max_new_tokens: int = HUB_NEW_TOKENS,
-        draws: Draws | None = None,
-    ) -> list[Said]:
-        """The likeliest token at each of `n_masks` masks, in one pass; special ones dropped.
+    def _asking(self, prompt: Prompt, max_new_tokens: int) -> Example:
+        return self._masked(prompt, [0] * min(self.record.n_masks, max_new_tokens))
 
-        At most `max_new_tokens` masks. It has no end of its own, so every answer is finished,
-        and nothing is drawn.
+    def _generate(
+        self, batch: Batch, max_new_tokens: int, generators: Generators | None
+    ) -> list[Generation]:
+        """Return the likeliest token at each mask, without special ones; nothing is drawn.
+
+        The model has no end of its own, so every answer is finished.
         """
-        n = min(self.record.n_masks, max_new_tokens)
-        examples = [self._asking(prompt, [0] * n) for prompt in prompts]
-        said = [Said("", "end")] * len(prompts)
-        with self._asked():
-            for rows, batch in self._equal_lengths(examples, "answers"):
-                likeliest = self._logits(batch, batch.targets != IGNORE).argmax(-1)
-                for row, ids in zip(rows, likeliest.view(len(rows), n).tolist(), strict=True):
-                    said[row] = Said(self._text(ids), "end")
-        return said
+        likeliest = self._logits(batch, batch.targets != IGNORE).argmax(-1)
+        rows = likeliest.view(len(batch.inputs), -1).tolist()
+        return [Generation(self._text(ids), "end") for ids in rows]
 
-    def log_probabilities(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
-        """Pseudo log-probabilities: of a candidate's tokens at as many masks, all at once.
+    def _candidate(self, prompt: Prompt, candidate: str) -> Example:
+        """Encode a prompt with as many masks as the candidate has tokens, all predicted at once.
 
-        Each token is read without the others, and there is no end: another rule than that of
+        Each token is predicted without the others, and there is no end: another rule than that of
         causal and sequence-to-sequence models, not to be compared with them.
         """
-        examples = [
-            self._asking(prompt, self._ids(self._spoken(prompt, candidate)))
-            for prompt, some in zip(prompts, candidates, strict=True)
-            for candidate in some
-        ]
-        scores = iter(self._sums(examples))
-        return [[next(scores) for _ in some] for some in candidates]
+        return self._masked(prompt, self._ids(self._spoken(prompt, candidate)))
 
-    def _asking(self, prompt: Prompt, answer: Sequence[int]) -> Example:
-        """The prompt with a mask for each token of the answer, which is what is predicted."""
+    def _masked(self, prompt: Prompt, answer: Sequence[int]) -> Example:
+        """Encode a prompt with a mask for each token of the answer, which is what is predicted."""
         whose = of_prompt(prompt)
         before, after = self._around(prompt)
         right = self._ids(after)
@@ -128,10 +103,10 @@ class MaskedLearner(HubLearner):
         return self._plain(prompt.text, of_prompt(prompt)) + " ", ""
 
     def _spoken(self, prompt: Prompt, candidate: str) -> str:
-        """With a blank in front where one stands before the masks: it belongs to the token."""
+        """Return a candidate with a blank in front if one precedes the masks; tokens hold it."""
         before, _ = self._around(prompt)
         blank = " " if before[-1:].isspace() else ""
-        return blank + self._plain(candidate, of_prompt(prompt))
+        return blank + candidate
 
     def _wrapped(self, seen: Sequence[int], wanted: Sequence[int]) -> Example:
         inputs = (*self._begin, *seen, *self._end)
@@ -140,10 +115,10 @@ class MaskedLearner(HubLearner):
 
 
 def chosen_tokens(n: int, generator: np.random.Generator) -> np.ndarray:
-    """Spans of 1 to 5 tokens, until 30 % of n are chosen; the last one is cut to that share.
+    """Choose spans of 1 to 5 tokens until they hold 30 % of n; the last one is cut to that share.
 
     Returns:
-        n booleans, of which the smallest number that is 30 % or more are true.
+        n booleans, of which the smallest number that is at least 30 % are true.
     """
     wanted = -(-n * round(100 * CHOSEN) // 100)
     chosen = np.zeros(n, dtype=bool)

@@ -19,9 +19,9 @@ from tightframe.errors import UserError, nearest
 from tightframe.files import check_writable, fingerprint
 from tightframe.knowledge.benchmark import load_benchmark, read_facts
 from tightframe.knowledge.clusters import facts_fingerprint
-from tightframe.knowledge.exchanges import Arm, find_arm
 from tightframe.knowledge.facts import Fact, study_eligible
-from tightframe.knowledge.lessons import Wordings
+from tightframe.knowledge.lessons import FactTexts
+from tightframe.knowledge.qa_models import Arm, find_arm
 from tightframe.knowledge.scores import position
 from tightframe.lm.folders import check_loadable, check_model
 from tightframe.lm.options import Share, TransformerConfig
@@ -95,7 +95,7 @@ NETWORK = "network.json"  # of a checkpoint of ours, beside its weights
 @pydantic.dataclasses.dataclass(
     frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 )
-class InjectSettings:
+class InjectOptions:
     """Settings of one injection; `data` and `out` say where, the others what."""
 
     data: Path  # facts, in any format that `knowledge validate` takes
@@ -166,7 +166,7 @@ class InjectSettings:
         return {**preset(name), **given} if isinstance(name, str) and name else given
 
     @pydantic.model_validator(mode="after")
-    def _can_be_run(self) -> "InjectSettings":
+    def _can_be_run(self) -> "InjectOptions":
         if not self.arm and not self.model:
             raise ValueError("neither arm nor model is given; name an arm, e.g. arm=bilm_sp")
         if self.arm:
@@ -197,12 +197,12 @@ class InjectSettings:
         return self
 
     @property
-    def wordings(self) -> Wordings:
+    def texts(self) -> FactTexts:
         """Which texts of a fact are shown."""
-        return Wordings(self.paraphrases, self.reordered, self.articles)
+        return FactTexts(self.paraphrases, self.reordered, self.articles)
 
     @property
-    def asked_arm(self) -> Arm | None:
+    def chosen_arm(self) -> Arm | None:
         """The arm of our own networks, with the objective that is asked for."""
         if not self.arm:
             return None
@@ -212,10 +212,10 @@ class InjectSettings:
         return dataclasses.replace(arm, objective=self.objective)
 
 
-class InjectionRun(RunFolder[InjectSettings]):
+class InjectionRun(RunFolder[InjectOptions]):
     """The directory of an injection."""
 
-    SETTINGS = InjectSettings
+    SETTINGS = InjectOptions
     MADE_BY = "tightframe knowledge inject"
     MADE_FROM = "data"
 
@@ -231,7 +231,7 @@ class InjectionRun(RunFolder[InjectSettings]):
         return facts
 
 
-def check_injection(settings: InjectSettings) -> None:
+def check_injection(settings: InjectOptions) -> None:
     """Refuse an injection that cannot begin, before torch is loaded.
 
     Args:
@@ -248,7 +248,7 @@ def check_injection(settings: InjectSettings) -> None:
     InjectionRun.check_place(settings, {"data": facts_fingerprint(facts)})
 
 
-def check_network(settings: InjectSettings) -> None:
+def check_network(settings: InjectOptions) -> None:
     """Refuse sizes of a new network that are impossible, or that no memory can hold.
 
     Its vocabulary is trained on the facts, so that here it counts as one token.
@@ -267,7 +267,7 @@ def check_network(settings: InjectSettings) -> None:
         check_fits(config.training_bytes(1), free_cpu_memory(), "cpu", what=sizes)
 
 
-def check_start(settings: InjectSettings) -> None:
+def check_start(settings: InjectOptions) -> None:
     """Refuse a model to go on from that is not there."""
     folder = Path(settings.model).expanduser()
     if not settings.model or (folder / NETWORK).is_file():
@@ -319,7 +319,7 @@ def facts_digest(facts: Sequence[Fact]) -> str:
     return fingerprint([fact.to_dict() for fact in facts])
 
 
-def choose_facts(facts: Sequence[Fact], settings: InjectSettings) -> list[Fact]:
+def choose_facts(facts: Sequence[Fact], settings: InjectOptions) -> list[Fact]:
     """The facts that a run injects, in the order of their file; too few are refused."""
     chosen = [fact for fact in facts if settings.select == "all" or study_eligible(fact)]
     chosen = chosen[settings.skip :]

@@ -1,10 +1,10 @@
-"""The stream of lessons: what is shown of each fact how often, and in which order.
+"""The stream of training examples: what is shown of each fact, how often, and in which order.
 
-It depends on the facts, the objective and the seed, never on who learns: two arms with one
-objective see the same lessons in the same order, and `Stream.digest` shows it. Articles are taught
-in passages.
+It depends on the facts, the objective and the seed, never on the model: two arms with one objective
+see the same examples in the same order, and `ExampleStream.digest` shows it. Articles are taught in
+passages.
 
-Axes: L distinct lessons, N lessons shown.
+Axes: L distinct examples, N examples shown.
 """
 
 import hashlib
@@ -19,19 +19,19 @@ from jaxtyping import Int
 
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import MAX_SPAN, exposures_of, fact_generator, spans
-from tightframe.knowledge.exchanges import Lesson, Objective
 from tightframe.knowledge.facts import Fact
+from tightframe.knowledge.qa_models import Objective, TrainingExample
 
 PASSAGE = 100  # words of a passage, at most
 
 
 def passages(article: str, *, longest: int = PASSAGE) -> list[str]:
-    """The text in order, every word once; a passage crosses no empty line.
+    """Split an article into passages, every word once; a passage crosses no empty line.
 
     Args:
         article: Paragraphs with empty lines between them; a heading is one, too.
-        longest: Words of a passage. Sentences are put together up to it; one that is longer by
-            itself is cut.
+        longest: Maximum words of a passage. Sentences are put together up to it; one that is
+            longer by itself is cut.
     """
     made = []
     for paragraph in re.split(r"\n\s*\n", article):
@@ -50,29 +50,32 @@ def passages(article: str, *, longest: int = PASSAGE) -> list[str]:
 
 
 POOL = 64  # batches that are sorted by length together
-# Characters that count as one length. All lessons of a fact have nearly the same length: sorted
-# exactly, batches would be of one fact each, and little would be learnt.
+# Characters that count as one length. All examples of a fact have nearly the same length: sorted
+# exactly, each batch would hold one fact, and little would be learnt.
 STEP = 32
 STEP_TOKENS = 8  # the same, where lengths are counted in tokens
 
 
-class Budget(NamedTuple):
-    """How large a batch is in tokens, padding included; a longer lesson is a batch by itself."""
+class TokenBudget(NamedTuple):
+    """Size of a batch in tokens, padding included; a longer example is a batch by itself."""
 
     tokens: int
-    sizes: Int[np.ndarray, " L"]  # tokens of each distinct lesson
+    sizes: Int[np.ndarray, " L"]  # tokens of each distinct example
 
 
-class Wordings(NamedTuple):
-    """Which texts of a fact share its exposures; the fact itself does, unless its article stands
-    in its place: then each passage is shown as often as the fact would have been."""
+class FactTexts(NamedTuple):
+    """Texts of a fact that share its exposures, beside the fact itself.
+
+    An article stands in the place of its fact: each passage is shown as often as the fact would
+    have been.
+    """
 
     paraphrases: bool = False
     reordered: bool = False
     articles: bool = False
 
     def of(self, fact: Fact) -> tuple[str, ...]:
-        """The texts of one fact, the fact first; or the passages of its article, if it has one."""
+        """Return the texts of a fact, the fact first, or the passages of its article if any."""
         if self.articles and fact.article:
             return tuple(passages(fact.article))
         chosen = (fact.paraphrases if self.paraphrases else ()) + (
@@ -81,18 +84,18 @@ class Wordings(NamedTuple):
         return (fact.fact, *chosen)
 
 
-class Stream:
-    """The lessons of one run.
+class ExampleStream:
+    """All training examples of one run.
 
     Args:
-        facts: What is taught.
+        facts: Facts to teach.
         exposures: How often each fact is shown.
-        objective: What a lesson is. With "qa" a fact's question-answer pairs come on top of its
+        objective: Kind of the examples. With "qa" a fact's question-answer pairs come on top of its
             exposures as plain sentences.
-        seed: Of the spans and of the order.
-        max_span: Words of the longest masked run.
-        wordings: Texts that share a fact's exposures.
-        qa_ratio: Share of question-answer pairs among all lessons, in (0, 1); -1: as many as there
+        seed: Seed of the spans and of the order.
+        max_span: Words of the longest masked span.
+        texts: Texts that share a fact's exposures.
+        qa_ratio: Share of question-answer pairs among all examples, in (0, 1); -1: as many as there
             are exposures.
     """
 
@@ -104,27 +107,27 @@ class Stream:
         objective: Objective,
         seed: int,
         max_span: int = MAX_SPAN,
-        wordings: Wordings = Wordings(),  # noqa: B008  (it is frozen)
+        texts: FactTexts = FactTexts(),  # noqa: B008  (it is frozen)
         qa_ratio: float = -1.0,
     ):
-        if wordings.articles and not any(fact.article for fact in facts):
+        if texts.articles and not any(fact.article for fact in facts):
             raise UserError(
                 "no fact has an article to train on; put the text of its target's page under the "
                 "key article, or leave the setting articles out"
             )
         for name in ("paraphrases", "reordered"):
-            if getattr(wordings, name) and not any(getattr(fact, name) for fact in facts):
+            if getattr(texts, name) and not any(getattr(fact, name) for fact in facts):
                 raise UserError(
                     f"no fact has other wordings ({name}) to train on; make them with `tightframe "
                     f"knowledge reword`, or leave the setting {name} out"
                 )
         self.seed = seed
-        self.distinct: list[Lesson] = []  # (L,)
+        self.distinct: list[TrainingExample] = []  # (L,)
         shown: list[np.ndarray] = []
         for fact in facts:
-            lessons, order = _lessons(fact, exposures, objective, seed, max_span, wordings)
+            examples, order = _examples(fact, exposures, objective, seed, max_span, texts)
             shown.append(order + len(self.distinct))
-            self.distinct += lessons
+            self.distinct += examples
         if objective == "qa":
             shown.append(self._add_questions(facts, exposures, qa_ratio))
         self.shown: Int[np.ndarray, " N"] = np.concatenate(shown)
@@ -134,20 +137,22 @@ class Stream:
 
     @property
     def digest(self) -> str:
-        """Hexadecimal SHA-256 (16 digits) of all lessons in the order in which they are shown."""
+        """Hexadecimal SHA-256 (16 digits) of all examples in the order in which they are shown."""
         digest = hashlib.sha256(json.dumps(self.distinct, ensure_ascii=False).encode())
         digest.update(self._shuffled().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
 
-    def n_batches(self, batch: int | Budget) -> int:
-        """How many batches there are, of so many lessons (the last may be smaller) or tokens."""
-        if isinstance(batch, Budget):
+    def n_batches(self, batch: int | TokenBudget) -> int:
+        """Return the number of batches of so many examples (the last may be smaller) or tokens."""
+        if isinstance(batch, TokenBudget):
             return sum(map(len, self._pools(batch)))
         return math.ceil(len(self) / batch)
 
-    def batches(self, batch: int | Budget, *, first: int = 0) -> Iterator[list[Lesson]]:
-        """All lessons once, in batches of similar length, from the batch `first` on."""
-        if isinstance(batch, Budget):
+    def batches(
+        self, batch: int | TokenBudget, *, first: int = 0
+    ) -> Iterator[list[TrainingExample]]:
+        """Yield all examples once, in batches of similar length, from the batch `first` on."""
+        if isinstance(batch, TokenBudget):
             yield from self._batches_within(batch, first)
             return
         order = self._shuffled()
@@ -161,15 +166,15 @@ class Stream:
             for place in places[max(0, first - pool * POOL) :]:
                 yield [self.distinct[i] for i in held[place * batch :][:batch]]
 
-    def _batches_within(self, budget: Budget, first: int) -> Iterator[list[Lesson]]:
+    def _batches_within(self, budget: TokenBudget, first: int) -> Iterator[list[TrainingExample]]:
         for pool, held in enumerate(self._pools(budget)):
             places = np.random.default_rng([self.seed, 1, pool]).permutation(len(held))
             for place in places[max(0, first) :]:
                 yield [self.distinct[i] for i in held[place]]
             first -= len(held)
 
-    def _pools(self, budget: Budget) -> Iterator[list[list[int]]]:
-        """The batches of each pool, shorter lessons first; they are shown in another order."""
+    def _pools(self, budget: TokenBudget) -> Iterator[list[list[int]]]:
+        """Yield the batches of each pool, shorter examples first; they are shuffled when shown."""
         usual = max(1, budget.tokens // max(1, round(float(budget.sizes[self.shown].mean()))))
         order = self._shuffled()
         for start in range(0, len(order), POOL * usual):
@@ -190,7 +195,7 @@ class Stream:
     def _add_questions(
         self, facts: Sequence[Fact], exposures: int, ratio: float
     ) -> Int[np.ndarray, " Q"]:
-        """Question-answer lessons, each fact's list cycled; which of the lessons are shown."""
+        """Add question-answer examples, cycling through each fact's; return which are shown."""
         if not any(fact.generated_qas for fact in facts):
             raise UserError(
                 "no fact has question-answer pairs to train on; make them with `tightframe "
@@ -200,7 +205,8 @@ class Stream:
         for fact in facts:
             start, n_pairs = len(self.distinct), len(fact.generated_qas)
             self.distinct += [
-                Lesson(fact.id, "qa", one.question, one.answer) for one in fact.generated_qas
+                TrainingExample(fact.id, "qa", one.question, one.answer)
+                for one in fact.generated_qas
             ]
             if n_pairs:
                 shown.append(start + np.arange(exposures) % n_pairs)
@@ -212,33 +218,35 @@ class Stream:
         return chosen[:wanted]
 
 
-def _lessons(
+def _examples(
     fact: Fact,
     exposures: int,
     objective: Objective,
     seed: int,
     max_span: int,
-    wordings: Wordings,
-) -> tuple[list[Lesson], Int[np.ndarray, " s"]]:
-    """The distinct lessons of a fact, and which of them is shown at each of its exposures."""
-    texts = wordings.of(fact)
-    whole = wordings.articles and bool(fact.article)  # every passage, each as often as a fact
-    lessons: list[Lesson] = []
+    chosen: FactTexts,
+) -> tuple[list[TrainingExample], Int[np.ndarray, " s"]]:
+    """Return the distinct examples of a fact, and which of them each exposure shows."""
+    texts = chosen.of(fact)
+    whole = chosen.articles and bool(fact.article)  # every passage, each as often as a fact
+    examples: list[TrainingExample] = []
     shown = []
     for i, text in enumerate(texts):
         share = exposures if whole else exposures // len(texts) + (i < exposures % len(texts))
         if share == 0:
             continue
-        start = len(lessons)
+        start = len(examples)
         if objective == "sp":
             variants = spans(text, max_span)
-            lessons += [Lesson(fact.id, "sp", one.cloze, one.span.strip()) for one in variants]
+            examples += [
+                TrainingExample(fact.id, "sp", one.cloze, one.span.strip()) for one in variants
+            ]
             generator = fact_generator(seed, fact.id if i == 0 else f"{fact.id}|{i}")
             shown.append(start + exposures_of(len(variants), share, generator))
         elif objective == "mlm":
-            lessons += [Lesson(fact.id, "mlm", "", text, draw) for draw in range(share)]
+            examples += [TrainingExample(fact.id, "mlm", "", text, draw) for draw in range(share)]
             shown.append(start + np.arange(share))
         else:
-            lessons.append(Lesson(fact.id, "ntp", "", text))
+            examples.append(TrainingExample(fact.id, "ntp", "", text))
             shown.append(np.full(share, start))
-    return lessons, np.concatenate(shown)
+    return examples, np.concatenate(shown)

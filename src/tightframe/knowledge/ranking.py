@@ -19,14 +19,16 @@ from pydantic import ConfigDict, Field
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.formats import Record, Sha256, read_signed
-from tightframe.knowledge.asking import Asked, prompts
+from tightframe.knowledge.asking import QuestionPrompt, prompts
 from tightframe.knowledge.clozes import fact_generator
-from tightframe.knowledge.exchanges import Objective, Prompt
 from tightframe.knowledge.facts import Fact, read_records, write_records, write_report
 from tightframe.knowledge.intervals import PERCENT, Bounds, Estimate, estimates
+from tightframe.knowledge.qa_models import Objective, Prompt
 from tightframe.knowledge.scores import normal_form
 
 N_CANDIDATES = 20
+RANKED = "rank20"  # name of this form of asking in a study: chosen among candidates, not answered
+CORRECT = "correct"  # its score: whether the answer is the first of the candidates
 
 # filled: log P(sentence filled with the candidate) - log P(candidate as a sentence).
 # span: the sum of the log-probabilities of the candidate's tokens and its end.
@@ -74,7 +76,7 @@ class _About(Record):
     fingerprint: str
 
 
-class Standing(NamedTuple):
+class RankSummary(NamedTuple):
     """Ranks on average, with intervals over facts, and what chance gives."""
 
     top1: Estimate  # percent of the questions with gold alone in front
@@ -93,7 +95,7 @@ class Standing(NamedTuple):
 
 
 def candidates(
-    asked: Sequence[Asked], facts: Sequence[Fact], *, n: int = N_CANDIDATES, seed: int = 0
+    asked: Sequence[QuestionPrompt], facts: Sequence[Fact], *, n: int = N_CANDIDATES, seed: int = 0
 ) -> list[list[str]]:
     """Gold and up to n - 1 other facts' answers for each question, gold first.
 
@@ -179,7 +181,7 @@ def rank_of_first(scores: Sequence[float]) -> float:
     return 1 + higher + sum(score == first for score in others) / 2
 
 
-def standing(ranks: Sequence[Rank], *, seed: int = 0) -> Standing:
+def summarize_ranks(ranks: Sequence[Rank], *, seed: int = 0) -> RankSummary:
     """Return averages over questions, with intervals over facts.
 
     Args:
@@ -193,7 +195,7 @@ def standing(ranks: Sequence[Rank], *, seed: int = 0) -> Standing:
     harmonic = np.array([sum(1 / k for k in range(1, own + 1)) for own in n])
     bounds: list[Bounds] = [PERCENT, (0.0, 1.0), (1.0, float(n.max()))]
     top1, reciprocal_rank, mean_rank = estimates(values, facts, bounds, seed=seed)
-    return Standing(
+    return RankSummary(
         top1,
         reciprocal_rank,
         mean_rank,
@@ -218,7 +220,7 @@ def save_ranks(
         "seed": seed,
         "questions": len(ranks),
         "candidates": sorted({one.n_candidates for one in ranks}),
-        **standing(ranks, seed=seed).to_dict(),
+        **summarize_ranks(ranks, seed=seed).to_dict(),
     }
     write_records(path, (dataclasses.asdict(one) for one in ranks))
     write_report(path.with_suffix(".json"), content | {"sha256": sha256(path)})

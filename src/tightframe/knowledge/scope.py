@@ -280,7 +280,7 @@ def fit_scope_encoder(
     On a CPU the same settings give the same weights.
 
     Raises:
-        UserError: See `scope.statements` and `text_encoders.load_encoder`.
+        UserError: See `scope.statements` and `embedders.load_encoder`.
     """
     texts, labels = statements(clusters, negatives)
     with _seeded(settings):

@@ -18,9 +18,9 @@ import pandas as pd
 
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder, write_text
+from tightframe.knowledge.answers import empty_answers, read_outputs
 from tightframe.knowledge.facts import Fact, Output
 from tightframe.knowledge.intervals import RESAMPLES
-from tightframe.knowledge.outputs import empty_answers, read_outputs
 from tightframe.knowledge.scores import (
     PERCENT,
     WORDS,

@@ -14,7 +14,7 @@ import pandas as pd
 
 from tightframe.knowledge.intervals import FEWEST, LEVEL, MARGIN, PERCENT, Power, estimates, power
 from tightframe.knowledge.scores import BOUNDS, WORDS
-from tightframe.knowledge.study_runs import REORDERED
+from tightframe.knowledge.study import REORDERED
 from tightframe.report.knowledge_folder import Ensemble, Study
 
 ARMS = {  # in the order shown, with what they are

@@ -1,4 +1,4 @@
-"""What learners made of models of transformers share: loss, scores, length, files.
+"""Base of question-answering models made from models of transformers: loss, scores, files.
 
 Axes: B rows, T positions, V vocabulary, n labelled positions of a batch.
 """
@@ -22,15 +22,21 @@ from torch.nn import functional
 from tightframe.errors import UserError
 from tightframe.files import sha256, whole_folder
 from tightframe.formats import FileName, Record, Sha256, write_signed
-from tightframe.knowledge.exchanges import Draws, Lesson, Objective, Prompt, Said
-from tightframe.knowledge.facts import MASK
+from tightframe.knowledge.facts import MASK, Template
+from tightframe.knowledge.qa_models import (
+    HUB_NEW_TOKENS,
+    Generation,
+    Generators,
+    Objective,
+    Prompt,
+    TrainingExample,
+)
 from tightframe.lm.interface import IGNORE, Batch, Example, collate
 from tightframe.progress import tell
 
 Kind: TypeAlias = Literal["causal", "seq2seq", "masked"]
 
 RECORD = "learner.json"
-HUB_NEW_TOKENS = 64  # of an answer, at most
 N_MASKS = 10  # of an encoder-only model's answer, unless the data need more
 AT_ONCE = 32  # rows of a forward pass; memory and speed only, never a result
 
@@ -39,7 +45,7 @@ _STRICT = pydantic.ConfigDict(extra="forbid")
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class LoRA:
-    """Low-rank adapters beside every linear layer but the output; the rest is not trained."""
+    """Settings of low-rank adapters beside all linear layers but the output; only they learn."""
 
     rank: pydantic.PositiveInt = 32
     alpha: pydantic.PositiveInt = 16  # their output is scaled by alpha / rank
@@ -47,7 +53,7 @@ class LoRA:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class HubRecord:
-    """What a saved learner says of itself, beside its weights and its tokenizer."""
+    """Description of a saved model, beside its weights and its tokenizer."""
 
     kind: Kind
     objective: Objective  # decides how questions are put
@@ -56,21 +62,21 @@ class HubRecord:
     revision: str | None  # the commit of that name
     dtype: str  # of the weights, as "float32"
     lora: LoRA | None  # then the weights beside this file are the adapters only
-    seed: int  # of what the learner draws: adapters at first, masked tokens
+    seed: int  # of what the model draws: adapters at first, masked tokens
     n_masks: int = N_MASKS  # of an answer (masked)
     paper_format: bool = False  # no end after a sentence (causal, ntp), as published
 
 
-class SavedLearner(Record):
-    """What learner.json holds."""
+class SavedModel(Record):
+    """Content of learner.json."""
 
     record: HubRecord
     files: dict[FileName, Sha256]  # weights and tokenizer
     fingerprint: str
 
 
-class HubLearner(abc.ABC):
-    """A model of transformers that facts are injected into.
+class HubModel(abc.ABC):
+    """A model of transformers that is trained on facts and answers questions.
 
     Every batch is padded on the right by `collate`, whatever side the tokenizer pads on, and
     labels at padding are IGNORE. Nothing is ever cut.
@@ -78,7 +84,7 @@ class HubLearner(abc.ABC):
     Args:
         model: With its output layer; a `PeftModel` where there are adapters.
         tokenizer: A fast one.
-        record: What it is, as it is saved.
+        record: Its description, as it is saved.
     """
 
     kind: ClassVar[Kind]
@@ -105,42 +111,55 @@ class HubLearner(abc.ABC):
 
     @property
     def pad(self) -> int:
-        """The id that stands in padding; no result depends on it."""
+        """Id of the token that stands in padding; no result depends on it."""
         known = self.tokenizer.pad_token_id
         return int(known if known is not None else self.tokenizer.eos_token_id)
 
     @property
     def objective(self) -> Objective:
-        """What it was trained on, which decides how questions are put."""
+        """Objective of its training, which decides how questions are put."""
         return self.record.objective
 
     @property
     def n_parameters(self) -> int:
-        """Numbers of the model, trained or not."""
+        """Number of parameters of the model, trained or not."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     @abc.abstractmethod
-    def encode(self, lesson: Lesson) -> Example:
-        """What the model reads and predicts; UserError where it is too long."""
+    def encode(self, example: TrainingExample) -> Example:
+        """Encode a training example as tokens; refuse one that is too long, never cut it."""
 
-    @abc.abstractmethod
     def answer(
         self,
         prompts: Sequence[Prompt],
         *,
         max_new_tokens: int = HUB_NEW_TOKENS,
-        draws: Draws | None = None,
-    ) -> list[Said]:
-        """Answers, in the order of the prompts; see `Learner`."""
+        generators: Generators | None = None,
+    ) -> list[Generation]:
+        """Answer prompts, in their order; see `QAModel.answer`."""
+        examples = [self._asking(prompt, max_new_tokens) for prompt in prompts]
+        answers = [Generation("", "end")] * len(prompts)
+        with self._evaluating():
+            for rows, batch in self._equal_lengths(examples, "answers"):
+                own = None if generators is None else [generators[row] for row in rows]
+                for row, one in zip(rows, self._generate(batch, max_new_tokens, own), strict=True):
+                    answers[row] = one._replace(template=self._template(prompts[row]))
+        return answers
 
-    @abc.abstractmethod
     def log_probabilities(
         self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]
     ) -> list[list[float]]:
-        """How likely each candidate is as the answer to its prompt, nats."""
+        """Return the log-probability of each candidate as the answer to its prompt, nats."""
+        pairs = [
+            (prompt, self._plain(candidate, of_prompt(prompt)))
+            for prompt, some in zip(prompts, candidates, strict=True)
+            for candidate in some
+        ]
+        scores = iter(self._scores(pairs))
+        return [[next(scores) for _ in some] for some in candidates]
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Mean cross-entropy over the labelled positions, in float32; nats per token."""
+        """Return the mean cross-entropy over the labelled positions, nats per token; in float32."""
         batch = batch.to(self._device)
         labelled = batch.targets != IGNORE
         if not bool(labelled.any()):
@@ -148,7 +167,7 @@ class HubLearner(abc.ABC):
         return functional.cross_entropy(self._logits(batch, labelled), batch.targets[labelled])
 
     def save(self, folder: Path) -> None:
-        """Weights (of adapters only, where there are some), tokenizer and record; a new folder."""
+        """Write weights (or those of the adapters), tokenizer and record to a new folder."""
         model: Any = self.module
         with whole_folder(folder) as temporary, quietly():
             if self.record.lora:
@@ -161,12 +180,36 @@ class HubLearner(abc.ABC):
             record = dataclasses.asdict(self.record)
             write_signed(temporary / RECORD, {"record": record, "files": files})
 
+    @abc.abstractmethod
+    def _asking(self, prompt: Prompt, max_new_tokens: int) -> Example:
+        """Encode a prompt; refuse one that leaves no room for an answer of so many tokens."""
+
+    @abc.abstractmethod
+    def _generate(
+        self, batch: Batch, max_new_tokens: int, generators: Generators | None
+    ) -> list[Generation]:
+        """Answer a batch of prompts of equal length."""
+
+    @abc.abstractmethod
+    def _candidate(self, prompt: Prompt, candidate: str) -> Example:
+        """Encode a prompt with a candidate as its answer, which alone is predicted."""
+
+    def _template(self, prompt: Prompt) -> Template:
+        """Return the kind of template in which the model reads a prompt."""
+        return "plain"
+
+    def _scores(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
+        """Return the log-probability of each candidate after its prompt."""
+        return self._sums(
+            [self._fitting(self._candidate(*pair), of_prompt(pair[0])) for pair in pairs]
+        )
+
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
-        """Arguments of the model's forward pass."""
+        """Return the arguments of the model's forward pass."""
         return {"input_ids": batch.inputs, "attention_mask": real(batch)}
 
     def _logits(self, batch: Batch, where: Bool[Tensor, "B T"]) -> Float[Tensor, "n V"]:
@@ -176,11 +219,11 @@ class HubLearner(abc.ABC):
     def _equal_lengths(
         self, examples: Sequence[Example], what: str
     ) -> Iterator[tuple[list[int], Batch]]:
-        """Indices and batches of rows that need no padding, so that none sees its neighbours.
+        """Yield indices and batches of rows that need no padding, so that none sees its neighbours.
 
         Args:
             examples: The rows.
-            what: Progress is told of, such as "answers".
+            what: Name of the rows in the progress bar, such as "answers".
         """
         lengths = [(len(one.inputs), len(one.source)) for one in examples]
         order = sorted(range(len(examples)), key=lambda index: lengths[index])
@@ -195,9 +238,9 @@ class HubLearner(abc.ABC):
             tell(what, done / len(examples), done)
 
     def _sums(self, examples: Sequence[Example]) -> list[float]:
-        """Log-probability of all that each example predicts."""
+        """Return the log-probability of all that each example predicts."""
         found = [0.0] * len(examples)
-        with self._asked():
+        with self._evaluating():
             for rows, batch in self._equal_lengths(examples, "candidates"):
                 labelled = batch.targets != IGNORE
                 losses = functional.cross_entropy(
@@ -210,8 +253,8 @@ class HubLearner(abc.ABC):
         return found
 
     @contextlib.contextmanager
-    def _asked(self) -> Iterator[None]:
-        """While it lasts, the model is not being trained."""
+    def _evaluating(self) -> Iterator[None]:
+        """Set the model to evaluation mode, without gradients, while it lasts."""
         training = self.module.training
         self.module.eval()
         try:
@@ -224,7 +267,7 @@ class HubLearner(abc.ABC):
         return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _plain(self, text: str, whose: str) -> str:
-        """The text, which is a stranger's and must not steer the model."""
+        """Return a text unchanged; refuse special tokens: a stranger must not steer the model."""
         if found := self._special.search(text.replace(MASK, "")):
             raise UserError(
                 f"{self.name}: {whose} holds '{found[0]}', a special token of this model; "
@@ -233,14 +276,14 @@ class HubLearner(abc.ABC):
         return text
 
     def _one_mask(self, text: str, whose: str) -> tuple[str, str]:
-        """What stands before and after the mask."""
+        """Split a text at its only mask."""
         if (n := text.count(MASK)) != 1:
             raise UserError(f"{self.name}: {whose} has {n} {MASK}, expected one")
         before, _, after = self._plain(text, whose).partition(MASK)
         return before, after
 
     def _fitting(self, example: Example, whose: str, *, more: int = 0) -> Example:
-        """The example, unless it (and `more` tokens of an answer) is too long for the model."""
+        """Return the example; refuse it if with `more` tokens it is too long for the model."""
         n = max(len(example.inputs) + more, len(example.source))
         if self._longest is not None and n > self._longest:
             answer = f" with {more} for the answer" if more else ""
@@ -251,12 +294,12 @@ class HubLearner(abc.ABC):
         return example
 
     def _with_context(self, ids: Sequence[int], prompt: Prompt, *, more: int) -> tuple[int, ...]:
-        """Tokens of a prompt after its context, of which the first are cut where there is no room.
+        """Put the context before the tokens of a prompt; cut its first tokens if there is no room.
 
         Args:
-            ids: Of the prompt.
-            prompt: Whose context stands before it, with an empty line between.
-            more: Tokens that the model needs besides, those of the answer among them.
+            ids: Tokens of the prompt.
+            prompt: Its context stands before it, with an empty line between.
+            more: Other tokens that need room, those of the answer included.
         """
         if not prompt.context:
             return tuple(ids)
@@ -279,7 +322,7 @@ class HubLearner(abc.ABC):
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """While it lasts, transformers and peft print neither bars nor advice; errors are raised."""
+    """Keep transformers and peft from printing bars and advice; errors are still raised."""
     from transformers.utils import logging as theirs
 
     verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
@@ -298,7 +341,7 @@ def quietly() -> Iterator[None]:
 def logits_at(
     model: Any, where: Bool[Tensor, "B T"], **inputs: Any
 ) -> tuple[Float[Tensor, "n V"], Any]:
-    """Logits of some positions in float32, and the model's own output.
+    """Return the logits of some positions in float32, and the model's own output.
 
     Only these positions go through the output layer: logits of all would be most of the memory.
     """
@@ -313,24 +356,24 @@ def logits_at(
 
 
 def real(batch: Batch) -> Int[Tensor, "B T"]:
-    """1 where there is a token, 0 in padding."""
+    """Return a mask that is 1 at tokens and 0 in padding."""
     place = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
     return (place < batch.lengths[:, None]).long()
 
 
-def of_fact(lesson: Lesson) -> str:
-    """How an error calls a lesson."""
-    return f"fact {lesson.fact_id}"
+def of_fact(example: TrainingExample) -> str:
+    """Return the name of a training example in errors."""
+    return f"fact {example.fact_id}"
 
 
 def of_prompt(prompt: Prompt) -> str:
-    """How an error calls a prompt."""
+    """Return the name of a prompt in errors."""
     text = prompt.text if len(prompt.text) <= 60 else prompt.text[:57] + "..."
     return f"question '{text}'"
 
 
 def _longest_input(model: Any, tokenizer: Any) -> int | None:
-    """Tokens that the model reads at most; None where nothing says so."""
+    """Return the maximum number of tokens that the model reads; None if nothing says so."""
     limits = [tokenizer.model_max_length]  # a very large number where it is unknown
     limits.append(getattr(model.config.get_text_config(), "max_position_embeddings", None))
     for name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Models of transformers as learners: from a name on the hub, a folder, or a learner of ours.
+"""Load question-answering models from transformers: from a hub name, a folder, or a saved one.
 
 The class follows from the configuration: sequence-to-sequence (T5), masked (RoBERTa, BERT,
 ModernBERT) or causal (Llama, Qwen, Gemma).
@@ -14,19 +14,10 @@ import torch
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.formats import check_digest, read_signed
-from tightframe.knowledge.exchanges import Objective
-from tightframe.knowledge.hub_base import (
-    RECORD,
-    HubLearner,
-    HubRecord,
-    Kind,
-    LoRA,
-    SavedLearner,
-    quietly,
-)
-from tightframe.knowledge.hub_causal import CausalLearner
-from tightframe.knowledge.hub_masked import MaskedLearner
-from tightframe.knowledge.hub_seq2seq import Seq2SeqLearner
+from tightframe.knowledge.hub import RECORD, HubModel, HubRecord, Kind, LoRA, SavedModel, quietly
+from tightframe.knowledge.hub_decoders import CausalQAModel, Seq2SeqQAModel
+from tightframe.knowledge.hub_masked import MaskedQAModel
+from tightframe.knowledge.qa_models import Objective
 from tightframe.lm.folders import check_loadable
 from tightframe.lm.load import check_tensors
 
@@ -39,8 +30,8 @@ _CLASSES = {
 }
 
 
-class Loaded(NamedTuple):
-    """What a folder or a name of the hub holds."""
+class Pretrained(NamedTuple):
+    """A model of transformers with its tokenizer, as it was found."""
 
     model: Any
     tokenizer: Any
@@ -50,8 +41,8 @@ class Loaded(NamedTuple):
 
 def load_pretrained(
     source: str, *, revision: str | None, dtype: torch.dtype, attention: str | None
-) -> Loaded:
-    """Weights from safetensors, without dropout, and a fast tokenizer; no code of theirs is run.
+) -> Pretrained:
+    """Load weights from safetensors, without dropout, and a fast tokenizer; run no code of theirs.
 
     Without dropout the loss depends on nothing but weights and batch, and a training that is
     resumed needs no generator of the machine's.
@@ -95,11 +86,11 @@ def load_pretrained(
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"{source}: has no fast tokenizer (tokenizer.json); convert its tokenizer")
     _keep_ends_only(model, transformers)
-    return Loaded(model, tokenizer, kind, getattr(config, "_commit_hash", None))
+    return Pretrained(model, tokenizer, kind, getattr(config, "_commit_hash", None))
 
 
 def kind_of(config: Any) -> Kind:
-    """What a configuration describes: by its architecture, else by what its class is made for."""
+    """Return the kind of model that a configuration describes, by its architecture or its class."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
     if config.is_encoder_decoder:
@@ -113,7 +104,7 @@ def kind_of(config: Any) -> Kind:
 
 
 def with_new_adapters(model: Any, lora: LoRA, *, seed: int, source: str) -> Any:
-    """Adapters that change nothing yet, in float32; drawn on the CPU: the same on any device."""
+    """Add adapters that change nothing yet, in float32; drawn on the CPU, equal on any device."""
     peft = library("peft", source)
     with quietly(), torch.random.fork_rng(devices=[]):  # peft draws from torch's own generator
         torch.default_generator.manual_seed(seed)
@@ -130,7 +121,7 @@ def with_new_adapters(model: Any, lora: LoRA, *, seed: int, source: str) -> Any:
 
 
 def with_saved_adapters(model: Any, folder: Path) -> Any:
-    """Adapters of a folder, to be trained on."""
+    """Load the adapters of a folder, to train them further."""
     peft = library("peft", str(folder))
     if not (folder / ADAPTERS).is_file():  # peft would read a pickled file instead
         raise UserError(f"{folder}: has no {ADAPTERS}; it is damaged, inject again")
@@ -144,7 +135,7 @@ def with_saved_adapters(model: Any, folder: Path) -> Any:
 
 
 def library(name: str, source: str) -> Any:
-    """A module of the extra; a user who lacks it is told how to get it."""
+    """Import a module of the extra; a user who lacks it is told how to get it."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -159,25 +150,23 @@ def _without_dropout(config: Any) -> None:
 
 
 def _keep_ends_only(model: Any, transformers: Any) -> None:
-    """Of settings for generation only the special tokens: some models ship ones they can't save."""
+    """Keep only special tokens of the settings for generation: some models can't save theirs."""
     theirs = getattr(model, "generation_config", None)
     named = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     kept = {name: getattr(theirs, name, None) for name in named}
     model.generation_config = transformers.GenerationConfig(**kept)
 
 
-__all__ = ["HubLearner", "LoRA", "load_hub_learner"]
-
 WHOLE = 3_000_000_000  # parameters up to which a causal model is trained whole, unless told
 
-LEARNERS: dict[Kind, type[HubLearner]] = {
-    "causal": CausalLearner,
-    "seq2seq": Seq2SeqLearner,
-    "masked": MaskedLearner,
+QA_MODELS: dict[Kind, type[HubModel]] = {
+    "causal": CausalQAModel,
+    "seq2seq": Seq2SeqQAModel,
+    "masked": MaskedQAModel,
 }
 
 
-def load_hub_learner(
+def load_hub_model(
     source: str | Path,
     *,
     objective: Objective | None = None,
@@ -188,21 +177,21 @@ def load_hub_learner(
     name: str | None = None,
     seed: int | None = None,
     paper_format: bool | None = None,
-) -> HubLearner:
-    """A model that facts can be injected into, and that can be asked.
+) -> HubModel:
+    """Load a model of transformers that can be trained on facts and asked.
 
-    What isn't given is as a saved learner's record says; for any other model, as said below.
+    What isn't given is as the record of a saved model says; for any other model, as said below.
 
     Args:
         source: A folder that `save` wrote, any folder of transformers, or a name on the hub.
         objective: Decides how questions are put; by default ntp (causal), sp (T5), mlm (masked).
-        device: Where the model lies.
-        dtype: Of its weights (adapters are float32); by default float32.
+        device: Where to put the model.
+        dtype: Type of its weights (adapters are float32); by default float32.
         attention: transformers' `attn_implementation`; by default its own choice.
         lora: Adapters of a causal model, None for all weights; "auto": above 3B parameters.
-        name: What outputs call it; by default the last part of `source`.
-        seed: Of the adapters' first values and of masked tokens; by default 0.
-        paper_format: Leave out the end after a sentence (causal, ntp).
+        name: Its name in outputs; by default the last part of `source`.
+        seed: Seed of the adapters' first values and of masked tokens; by default 0.
+        paper_format: Leave out the end after a sentence (causal, ntp), and ask as published.
     """
     folder = Path(source).expanduser()
     saved = _saved_record(folder)
@@ -242,19 +231,19 @@ def load_hub_learner(
         model = with_saved_adapters(model, folder)
     elif lora:
         model = with_new_adapters(model, lora, seed=record.seed, source=str(source))
-    return LEARNERS[loaded.kind](model.to(device).eval(), loaded.tokenizer, record)
+    return QA_MODELS[loaded.kind](model.to(device).eval(), loaded.tokenizer, record)
 
 
-def _usual_adapters(loaded: Loaded) -> LoRA | None:
+def _usual_adapters(loaded: Pretrained) -> LoRA | None:
     n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     return LoRA() if loaded.kind == "causal" and n_parameters > WHOLE else None
 
 
-def _first_record(source: str | Path, loaded: Loaded) -> HubRecord:
+def _first_record(source: str | Path, loaded: Pretrained) -> HubRecord:
     path = Path(source).expanduser()
     return HubRecord(
         kind=loaded.kind,
-        objective=LEARNERS[loaded.kind].objectives[0],
+        objective=QA_MODELS[loaded.kind].objectives[0],
         name=(path.resolve() if path.exists() else path).name,
         base=str(path.resolve()) if path.exists() else str(source),
         revision=loaded.revision,
@@ -265,11 +254,11 @@ def _first_record(source: str | Path, loaded: Loaded) -> HubRecord:
 
 
 def _saved_record(folder: Path) -> HubRecord | None:
-    """What a folder of ours says of itself; None for any other source."""
+    """Read the description of a model that we saved; None for any other source."""
     path = folder / RECORD
     if not path.is_file():
         return None
-    about: SavedLearner = read_signed(path, SavedLearner, remedy="inject again")
+    about: SavedModel = read_signed(path, SavedModel, remedy="inject again")
     for name, digest in about.files.items():
         check_digest(folder / name, digest)
     record: HubRecord = about.record
