@@ -16,6 +16,7 @@ _PUBLIC: dict[str, str] = {
     "decide": "tightframe.geometry.decisions",
     "CollapseCallback": "tightframe.geometry.callback",
     "UserError": "tightframe.errors",
+    "relate": "tightframe.analysis.relate",
 }
 _MODULES = (
     "analysis",

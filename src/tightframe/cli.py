@@ -13,6 +13,7 @@ from tightframe.commands import (
     injecting,
     making,
     measuring,
+    relating,
     scores,
     studies,
     sweeping,
@@ -53,6 +54,7 @@ app.command(measuring.classes)
 sweep.command(sweeping.plan)
 sweep.command(sweeping.run)
 sweep.command(sweeping.status)
+app.command(relating.relate)
 app.command(sweeping.report)
 ntp.command(theory.table)
 ntp.command(theory.solve)

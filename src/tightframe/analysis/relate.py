@@ -1,0 +1,431 @@
+"""Relate geometry to generalization: correlations, controls and verdicts for a table of models.
+
+Axes: N rows (one per checkpoint), M measures. What is tested is declared before: the measures, the
+expected direction, the correction, the margin of equivalence. It is written into the result with a
+digest, so that a reader sees what was decided.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+
+from tightframe.analysis import inference
+from tightframe.analysis.design import (
+    Design,
+    Excluded,
+    column,
+    has_column,
+    is_constant,
+    make_design,
+    numbers,
+)
+from tightframe.analysis.inference import Codes, Columns, Vector
+from tightframe.analysis.published import TABLE1, read_published, seed_rows
+from tightframe.analysis.relation import LOSS, RelateOptions, Relation
+from tightframe.analysis.sources import add_scores, read_models, read_scores
+from tightframe.errors import UserError
+from tightframe.settings import resolve
+
+MOVED = 0.2  # one cluster that moves r by more is named
+NEAR_ZERO = 10  # a coefficient of variation beyond it: its mean lies within a tenth of its std
+LOSSES = (LOSS, "perplex", "val_perplexity", "val_bits_per_byte")  # lower is better
+# Which way more collapse goes, of the measures of Table 1.
+TOWARD = {
+    "nc1_cdnv_p2": "low",
+    "nc2_equinorm_cov_log": "-> 0",
+    "nc2_equiang_cov": "-> 0",
+    "gnc2_log_kernel_cov_unc": "-> 0",
+    "nc3_cos_mean": "high",
+    "unc3_cos_cov": "-> 0",
+    "nc4_hits": "high",
+    "nc4_rate": "high",
+}
+Verdict = Literal["supported", "contradicted", "no association", "inconclusive", "undefined"]
+
+
+def relate(
+    sources: "pd.DataFrame | str | Path | Sequence[str | Path]",
+    *,
+    published: str = "",
+    table1: bool = False,
+    scores: "str | Path | None" = None,
+    options: RelateOptions | None = None,
+    **settings: Any,
+) -> Relation:
+    """Relate measures of geometry to generalization, across models.
+
+    Args:
+        sources: A table with one row per model, or paths: runs or sweeps with results, tables as
+            .csv or .parquet. With `published`, the CSV of that table, or both published ones.
+        published: "lc-2024-05" or "lc-2024-10" of Wu & Papyan 2024; "" for anything else.
+        table1: Keep the 21 rows of the shape that was trained with several seeds (Table 1).
+        scores: A table or results of lm-evaluation-harness; its columns can be y or controls.
+        options: What is related; by default the seven measures of the published Table 1 to the
+            validation loss.
+        **settings: Fields of `RelateOptions`, in place of those of `options`.
+
+    Raises:
+        UserError: A source or column that does not exist, a constant y, fewer than 4 rows, a single
+            cluster, a published table that was changed, scores that match nothing.
+    """
+    options = resolve_options(options or RelateOptions(), settings)
+    if isinstance(sources, pd.DataFrame):
+        table, paths = sources, []
+    else:
+        given = [sources] if isinstance(sources, str | Path) else sources
+        paths = [Path(path) for path in given]
+        table = pd.DataFrame()
+    if published:
+        if not 1 <= len(paths) <= 2:
+            raise UserError(f"{published}: {len(paths)} files, expected its CSV, or both tables")
+        table = read_published(published, *paths)
+        table = seed_rows(table) if table1 else table
+    elif table1:
+        raise UserError("table1 is a part of a published table; say which with --published")
+    elif not isinstance(sources, pd.DataFrame):
+        table = read_models(paths)
+    unmatched = []
+    if scores is not None:
+        joined = add_scores(table, read_scores(Path(scores)))
+        table = joined.table
+        unmatched = [Excluded(name, "has no scores") for name in joined.without_scores]
+        unmatched += [Excluded(name, "matches no model") for name in joined.without_models]
+    relation = relate_table(table, options)
+    return dataclasses.replace(relation, excluded=unmatched + relation.excluded)
+
+
+def resolve_options(options: RelateOptions, settings: Mapping[str, Any]) -> RelateOptions:
+    """Return options with some fields replaced; a single name may stand for a tuple of one."""
+    several = ("controls", "fixed", "clusters", "measures")
+    plain = {
+        name: (value,) if name in several and isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return resolve(RelateOptions, values | plain, source="relate")
+
+
+def relate_table(table: pd.DataFrame, options: RelateOptions) -> Relation:
+    """Relate measures to y over the rows of a table, one row per model or checkpoint."""
+    if not options.clusters and has_column(table, "run"):
+        options = dataclasses.replace(options, clusters=("run",))
+    options = dataclasses.replace(options, measures=_declared(table, options.measures))
+    _refuse_repeated(options)
+    design = make_design(
+        table,
+        y=options.y,
+        measures=options.measures,
+        controls=options.controls,
+        fixed=options.fixed,
+        clusters=options.clusters,
+    )
+    first = next(iter(design.clusters.values()))
+    possible = inference.n_permutations(first)
+    if possible == 1:
+        sizes = sorted({*np.bincount(first).tolist()})
+        raise UserError(
+            f"no two clusters of {next(iter(design.clusters))} have equally many rows "
+            f"({len(sizes)} sizes), so nothing can be permuted; choose other --clusters"
+        )
+    excluded, blocks = list(design.excluded), _blocks(design)
+    lines: dict[str, dict[str, Any]] = {}
+    for usable, names in blocks:
+        lines |= _related(design, usable, names, options)
+        gone = int((~usable).sum())
+        excluded += [
+            Excluded(name, f"missing in {gone} rows, which are left out") for name in names if gone
+        ]
+    for name in options.measures:
+        if reason := _why_undefined(design.measures[name]):
+            lines[name] = {"reason": reason}
+            excluded.append(Excluded(name, reason))
+    rows = pd.DataFrame([{"measure": name} | lines[name] for name in options.measures])
+    rows = _with_verdicts(rows.reindex(columns=_COLUMNS), options)
+    n_clusters = int(first.max()) + 1
+    return Relation(
+        rows,
+        options,
+        len(design.y),
+        n_clusters,
+        possible,
+        inference.detectable(n_clusters, alpha=options.alpha),
+        design.collinear,
+        excluded,
+        _strata(design, options),
+    )
+
+
+_COLUMNS = [
+    *("measure", "n", "clusters", "r", "r2", "r_log", "spearman", "low", "high", "p", "p_plain"),
+    *("partial_r", "partial_low", "partial_high", "partial_p", "rank", "t_cr3", "p_cr3"),
+    *("within_r", "within_p", "gain", "gain_percent", "gain_p", "beyond_loss", "beyond_loss_p"),
+    *("p_holm", "p_bh", "p_maxt", "mde", "equivalent", "direction", "verdict", "flags", "reason"),
+]
+
+
+def _related(
+    design: Design, usable: Bool[np.ndarray, " N"], names: Sequence[str], options: RelateOptions
+) -> dict[str, dict[str, Any]]:
+    """Return the numbers of measures that have values in the same rows."""
+    y = design.y[usable]
+    values = np.column_stack([design.measures[name][usable] for name in names])
+    levels = {
+        level: np.unique(codes[usable], return_inverse=True)[1]
+        for level, codes in design.clusters.items()
+    }
+    first = next(iter(levels.values()))
+    chance: dict[str, Any] = {"permutations": options.permutations, "seed": options.seed}
+    plain = _projected(values, y, np.ones((len(y), 1)))
+    tested = inference.permute(*plain, first, **chance)
+    boots = [
+        inference.bootstrap(*plain, codes, draws=options.draws, seed=options.seed)
+        for codes in levels.values()
+    ]
+    out: dict[str, dict[str, Any]] = {}
+    low, high = _widest(boots)
+    for j, name in enumerate(names):
+        x = values[:, j]
+        log = _projected(np.log(x)[:, None], y, np.ones((len(y), 1))) if x.min() > 0 else None
+        ranks = _projected(rankdata(x)[:, None], rankdata(y), np.ones((len(y), 1)))
+        out[name] = {
+            "n": len(y),
+            "clusters": int(first.max()) + 1,
+            "r": tested.r[j],
+            "r2": tested.r[j] ** 2,
+            "r_log": inference.correlations(*log[:2])[0] if log else math.nan,
+            "spearman": inference.correlations(*ranks[:2])[0],
+            **{"low": low[j], "high": high[j], "p": tested.p[j], "p_plain": tested.p_plain[j]},
+            "p_maxt": tested.p_maxt[j],
+            "mde": inference.detectable(int(first.max()) + 1, alpha=options.alpha),
+            "direction": (options.direction or {}).get(name, _expected(name, x, options.y)),
+            "flags": _flags(name, x, tested.r[j], boots[0].without[:, j], design, usable, options),
+        }
+        if has_column(design.table, "run"):
+            runs = pd.factorize(column(design.table, "run")[usable].astype(str))[0]
+            out[name]["within_r"], out[name]["within_p"], _ = inference.within_runs(x, y, runs)
+        if options.family:
+            _add_gain(out[name], design, usable, x, options)
+    if design.has_controls:
+        _add_controlled(out, names, values, y, design.basis[usable], levels, options)
+    if options.y != LOSS and has_column(design.table, LOSS) and LOSS not in options.controls:
+        loss = numbers(design.table, LOSS)[usable]
+        if np.isfinite(loss).all() and not is_constant(loss):
+            held = _projected(values, y, np.column_stack([design.basis[usable], loss]))
+            beyond = inference.permute(*held, first, **chance)
+            for j, name in enumerate(names):
+                out[name] |= {"beyond_loss": beyond.r[j], "beyond_loss_p": beyond.p[j]}
+    return out
+
+
+def _add_controlled(
+    out: dict[str, dict[str, Any]],
+    names: Sequence[str],
+    values: Columns,
+    y: Vector,
+    controls: Float[np.ndarray, "N P"],
+    levels: Mapping[str, Codes],
+    options: RelateOptions,
+) -> None:
+    """Add what is left of the correlations once controls and fixed effects are held."""
+    first = next(iter(levels.values()))
+    held = _projected(values, y, controls)
+    tested = inference.permute(*held, first, permutations=options.permutations, seed=options.seed)
+    boots = [
+        inference.bootstrap(*held, codes, draws=options.draws, seed=options.seed)
+        for codes in levels.values()
+    ]
+    low, high = _widest(boots)
+    t, p = inference.cluster_robust(*held, first)
+    for j, name in enumerate(names):
+        out[name] |= {
+            **{"partial_r": tested.r[j], "partial_p": tested.p[j], "p_maxt": tested.p_maxt[j]},
+            **{"partial_low": low[j], "partial_high": high[j]},
+            **{"rank": held[2].shape[1], "t_cr3": t[j], "p_cr3": p[j]},
+        }
+
+
+def _add_gain(
+    line: dict[str, Any], design: Design, usable: Any, x: Any, options: RelateOptions
+) -> None:
+    """Add how much better the measure predicts y in families that were left out."""
+    families = pd.factorize(column(design.table, options.family)[usable].astype(str))[0]
+    n = int(families.max()) + 1
+    if n < inference.FEWEST_FAMILIES:
+        line["flags"].append(f"gain not defined: {n} families, expected at least 4")
+        return
+    gain = inference.left_out_gain(
+        x,
+        design.y[usable],
+        design.controls[usable],
+        families,
+        permutations=options.permutations,
+        seed=options.seed,
+    )
+    line |= {"gain": gain.gain, "gain_percent": gain.percent, "gain_p": gain.p}
+
+
+def _projected(values: Any, y: Any, controls: Any) -> tuple[Any, Any, Any]:
+    """Return residuals of the measures and of y, and an orthonormal basis of the controls."""
+    basis, _ = inference.basis_of(controls, [""] * controls.shape[1])
+    scaled = values / np.maximum(np.abs(values).max(0), 1e-300)
+    unit = y / (np.abs(y).max() or 1)
+    return (
+        inference.residuals(scaled, basis),
+        inference.residuals(unit[:, None], basis)[:, 0],
+        basis,
+    )
+
+
+def _widest(boots: "Sequence[inference.Bootstrapped]") -> tuple[Any, Any]:
+    """Return for each measure the widest interval of all levels of clusters."""
+    widths = np.array([one.high - one.low for one in boots])  # (levels, M)
+    choice = np.argmax(np.where(np.isnan(widths), np.inf, widths), axis=0)
+    lows, highs = np.array([one.low for one in boots]), np.array([one.high for one in boots])
+    places = np.arange(widths.shape[1])
+    return lows[choice, places], highs[choice, places]
+
+
+def _blocks(design: Design) -> list[tuple[Any, list[str]]]:
+    """Return the measures by the rows in which they have values."""
+    blocks: dict[bytes, tuple[Any, list[str]]] = {}
+    for name, values in design.measures.items():
+        if not _why_undefined(values):
+            usable = np.isfinite(values)
+            blocks.setdefault(usable.tobytes(), (usable, []))[1].append(name)
+    return list(blocks.values())
+
+
+def _why_undefined(values: Vector) -> str:
+    """Return why a measure has no correlation; "" if it may have one."""
+    known = values[np.isfinite(values)]
+    if len(known) < 4:
+        return f"{len(known)} values, expected at least 4"
+    return "constant" if is_constant(known) else ""
+
+
+def _expected(name: str, x: Vector, y: str) -> int:
+    """Return the sign that more collapse with better generalization would give; 0 for none.
+
+    A measure that is to approach 0 has it where all of its values have one sign.
+    """
+    toward = TOWARD.get(name, "")
+    if toward == "-> 0":
+        toward = "low" if x.min() > 0 else "high" if x.max() < 0 else ""
+    sign = {"low": 1, "high": -1}.get(toward, 0)
+    return sign if y in LOSSES else -sign
+
+
+def _flags(
+    name: str, x: Any, r: float, without: Any, design: Design, usable: Any, options: RelateOptions
+) -> list[str]:
+    """Return what a reader of the correlation should beware of."""
+    found = []
+    moved = np.abs(without - r)
+    if np.nanmax(moved, initial=0) > MOVED:
+        worst = int(np.nanargmax(moved))
+        level, codes = next(iter(design.clusters.items()))
+        row = int(np.flatnonzero(np.unique(codes[usable], return_inverse=True)[1] == worst)[0])
+        where = np.flatnonzero(usable)[row]
+        who = design.table[level].iloc[where] if level in design.table else f"row {where + 1}"
+        found.append(f"without {who} it is {without[worst]:+.2f}")
+    if "_cov" in name:
+        if x.min() < 0 < x.max():
+            found.append("the mean that it divides by changes sign")
+        elif (np.abs(x) > NEAR_ZERO).any():
+            found.append("the mean that it divides by is within a tenth of the deviation")
+    if options.within:
+        inside = [value for value in _inside(design, usable, x, options.within).values() if value]
+        if inside and min(inside) < 0 < max(inside):
+            found.append(f"its sign differs between values of {options.within}")
+    return found
+
+
+def _inside(design: Design, usable: Any, x: Any, within: str) -> dict[str, float]:
+    """Return the correlation inside each stratum of three rows and more."""
+    words = column(design.table, within)[usable].astype(str).to_numpy()
+    y = design.y[usable]
+    out = {}
+    for value in sorted({*words}):
+        chosen = words == value
+        if chosen.sum() >= 3 and not is_constant(x[chosen]) and not is_constant(y[chosen]):
+            part = _projected(x[chosen][:, None], y[chosen], np.ones((int(chosen.sum()), 1)))
+            out[f"{within}={value}"] = float(inference.correlations(*part[:2])[0])
+    return out
+
+
+def _strata(design: Design, options: RelateOptions) -> pd.DataFrame:
+    """Return the correlations inside the strata, one row per measure."""
+    if not options.within:
+        return pd.DataFrame()
+    lines = []
+    for name, values in design.measures.items():
+        usable = np.isfinite(values)
+        if not _why_undefined(values):
+            inside = _inside(design, usable, values[usable], options.within)
+            lines.append({"measure": name, **inside})
+    return pd.DataFrame(lines)
+
+
+def _with_verdicts(rows: pd.DataFrame, options: RelateOptions) -> pd.DataFrame:
+    """Return the rows with adjusted p values and what the rule says of each."""
+    controlled = rows["partial_r"].notna().any()
+    p = rows["partial_p" if controlled else "p"].to_numpy(float)
+    r = rows["partial_r" if controlled else "r"].to_numpy(float)
+    ends = ["partial_low", "partial_high"] if controlled else ["low", "high"]
+    low, high = rows[ends].to_numpy(float).T
+    rows = rows.assign(p_holm=inference.adjusted(p, "holm"), p_bh=inference.adjusted(p, "bh"))
+    equivalent = (low > -options.margin) & (high < options.margin)
+    judged = rows[f"p_{options.correction}"].to_numpy(float)
+    verdicts = [
+        _verdict(
+            judged[j], r[j], bool(equivalent[j]), float(rows["direction"].iloc[j]), options.alpha
+        )
+        for j in range(len(rows))
+    ]
+    flags = ["; ".join(one) if isinstance(one, list) else "" for one in rows["flags"]]
+    return rows.assign(
+        equivalent=equivalent,
+        verdict=verdicts,
+        flags=flags,
+        reason=rows["reason"].astype(object).fillna(""),
+    )
+
+
+def _verdict(p: float, r: float, equivalent: bool, direction: float, alpha: float) -> Verdict:
+    """Return what the rule says, which is fixed before any number is seen."""
+    if math.isnan(r):
+        return "undefined"
+    if p < alpha:
+        agrees = not direction or math.isnan(direction) or r * direction > 0
+        return "supported" if agrees else "contradicted"
+    return "no association" if equivalent else "inconclusive"
+
+
+def _declared(table: pd.DataFrame, measures: Sequence[str]) -> tuple[str, ...]:
+    """Return the measures to test, with the share of hits where their number is not given."""
+    if tuple(measures) != tuple(TABLE1):
+        return tuple(measures)
+    names = ["nc4_rate" if name == "nc4_hits" and name not in table else name for name in TABLE1]
+    if found := [name for name in names if name in table]:
+        return tuple(found)
+    raise UserError(
+        "none of the seven published measures is in the table; name yours with --measures"
+    )
+
+
+def _refuse_repeated(options: RelateOptions) -> None:
+    names = [options.y, *options.controls, *options.fixed]
+    for name in options.measures:
+        if name in names:
+            raise UserError(
+                f"{name} is both a measure and y, a control or a fixed effect; give it once"
+            )
+    if not options.measures:
+        raise UserError("no measures to relate; name some with --measures")

@@ -1,0 +1,173 @@
+"""What relating models asks for and what it returns: `RelateOptions` and `Relation`."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import pydantic
+
+from tightframe.analysis.design import Excluded
+from tightframe.analysis.published import TABLE1
+from tightframe.files import fingerprint
+from tightframe.results import ResultTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOSS = "val_loss"
+
+
+@dataclasses.dataclass(frozen=True)
+class RelateOptions:
+    """What is related, how, and what was decided before.
+
+    Attributes:
+        y: Column that is explained.
+        controls: Numeric columns that are held fixed; `log_NAME` takes the logarithm, `A:B` the
+            product of two columns.
+        fixed: Columns whose every value has an effect of its own, such as architecture.
+        clusters: Columns whose rows depend on each other; by default run, where there is such a
+            column. Of several, permutations use the first, and the interval is the widest.
+        family: Column whose values are left out one by one for `gain`.
+        within: Column whose values are strata; correlations are given inside each of them, too.
+        measures: Columns that are tested; together they are the family of tests.
+        direction: Expected sign of the correlation by measure: 1, -1, or 0 for none. By default it
+            is that of more collapse with lower loss, for the measures of Table 1.
+        correction: How p values are adjusted for the verdict: "holm", "bh" or "maxt".
+        alpha: Level of the tests.
+        margin: A correlation whose interval lies within it counts as no association.
+        permutations: Number of random permutations.
+        draws: Number of bootstrap draws.
+        seed: Seed of permutations and draws.
+    """
+
+    y: str = LOSS
+    controls: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+    family: str = ""
+    within: str = ""
+    measures: tuple[str, ...] = tuple(TABLE1)
+    direction: dict[str, Literal[-1, 0, 1]] | None = None
+    correction: Literal["holm", "bh", "maxt"] = "holm"
+    alpha: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.05
+    margin: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
+    permutations: Annotated[int, pydantic.Field(ge=1, le=10_000_000)] = 10_000
+    draws: Annotated[int, pydantic.Field(ge=100, le=1_000_000)] = 2_000
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Relation(ResultTable):
+    """How measures go with y across models.
+
+    Attributes:
+        table: One row per measure, with the columns that `docs/guide/study.md` explains.
+        options: What was asked and decided before.
+        n_rows: Number of rows that are used.
+        n_clusters: Number of clusters of the first level.
+        possible: Number of ways to permute them; inf where they are too many to count.
+        detectable: Smallest absolute correlation that this design finds with 80 % power.
+        collinear: Controls that other controls explain.
+        excluded: Rows and measures that were left out, with the reason.
+        strata: Correlations inside each stratum, one row per measure; empty without `within`.
+    """
+
+    table: pd.DataFrame
+    options: RelateOptions
+    n_rows: int
+    n_clusters: int
+    possible: float
+    detectable: float
+    collinear: list[str]
+    excluded: list[Excluded]
+    strata: pd.DataFrame
+
+    @property
+    def digest(self) -> str:
+        """Digest of the options: equal ones were decided equally."""
+        return fingerprint(dataclasses.asdict(self.options))
+
+    @property
+    def one_line(self) -> str:
+        """Number of measures with each verdict."""
+        counts = self.table["verdict"].value_counts()
+        words = ", ".join(f"{counts[name]} {name}" for name in counts.index)
+        return (
+            f"{len(self.table)} measures against {self.options.y} over {self.n_rows} rows: {words}"
+        )
+
+    @property
+    def conclusion(self) -> str:
+        """Sentences that say what was found, from the verdicts alone."""
+        held = " with " + ", ".join(self.options.controls + self.options.fixed) + " held fixed"
+        held = held if self.options.controls or self.options.fixed else ""
+        verdicts = self.table["verdict"]
+        lines = []
+        for verdict, words in _WORDS.items():
+            names = self.table.loc[verdicts == verdict, "measure"].tolist()
+            if names:
+                lines.append(f"{words.format(y=self.options.y)}{held}: {', '.join(names)}.")
+        if not math.isnan(self.detectable):
+            lines.append(
+                f"With {self.n_clusters} clusters, correlations below {self.detectable:.2f} are "
+                "missed more often than one time in five."
+            )
+        return " ".join(lines)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per measure."""
+        return self.table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON."""
+        return {
+            "conclusion": self.conclusion,
+            "options": dataclasses.asdict(self.options),
+            "digest": self.digest,
+            "n": self.n_rows,
+            "clusters": self.n_clusters,
+            "possible_permutations": self.possible,
+            "detectable_r": self.detectable,
+            "collinear": self.collinear,
+            "excluded": [one._asdict() for one in self.excluded],
+            "rows": self.table.to_dict("records"),
+            "strata": self.strata.to_dict("records"),
+        }
+
+    def plot(self) -> "Figure":
+        """Draw each correlation with its interval, before and after the controls."""
+        from matplotlib.figure import Figure
+
+        controlled = self.table["partial_r"].notna().any()
+        figure = Figure(figsize=(7, 1.2 + 0.35 * len(self.table)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.axvspan(-self.options.margin, self.options.margin, color="0.93")
+        kinds = [("r", "low", "high", "o", "plain")]
+        if controlled:
+            kinds.append(("partial_r", "partial_low", "partial_high", "s", "controls held fixed"))
+        for offset, (value, low, high, marker, label) in zip((-0.12, 0.12), kinds, strict=False):
+            place = np.arange(len(self.table)) + (offset if controlled else 0)
+            r = self.table[value].to_numpy(float)
+            ends = self.table[[low, high]].to_numpy(float)
+            bars = np.abs(ends.T - r)
+            axes.errorbar(r, place, xerr=np.nan_to_num(bars), fmt=marker, label=label, markersize=4)
+        axes.set_yticks(np.arange(len(self.table)), self.table["measure"])
+        axes.invert_yaxis()
+        axes.set_xlim(-1.05, 1.05)
+        axes.set_xlabel(f"correlation with {self.options.y}")
+        if controlled:
+            axes.legend(loc="best", fontsize="small")
+        return figure
+
+
+_WORDS: dict[str, str] = {
+    "supported": "Associated with {y} as expected",
+    "contradicted": "Associated with {y} against the expectation",
+    "no association": "Not associated with {y}, up to the margin",
+    "inconclusive": "Undecided about {y}",
+    "undefined": "Without a correlation with {y}",
+}
