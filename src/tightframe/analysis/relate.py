@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,10 +28,15 @@ from tightframe.analysis.design import (
 )
 from tightframe.analysis.inference import Codes, Columns, Vector
 from tightframe.analysis.published import TABLE1, read_published, seed_rows
-from tightframe.analysis.relation import LOSS, RelateOptions, Relation
+from tightframe.analysis.relation import (
+    LOSS,
+    RelateOptions,
+    Relation,
+    resolve_options,
+    with_verdicts,
+)
 from tightframe.analysis.sources import add_scores, read_models, read_scores
 from tightframe.errors import UserError
-from tightframe.settings import resolve
 
 MOVED = 0.2  # one cluster that moves r by more is named
 NEAR_ZERO = 10  # a coefficient of variation beyond it: its mean lies within a tenth of its std
@@ -47,7 +52,6 @@ TOWARD = {
     "nc4_hits": "high",
     "nc4_rate": "high",
 }
-Verdict = Literal["supported", "contradicted", "no association", "inconclusive", "undefined"]
 
 
 def relate(
@@ -101,17 +105,6 @@ def relate(
     return dataclasses.replace(relation, excluded=unmatched + relation.excluded)
 
 
-def resolve_options(options: RelateOptions, settings: Mapping[str, Any]) -> RelateOptions:
-    """Return options with some fields replaced; a single name may stand for a tuple of one."""
-    several = ("controls", "fixed", "clusters", "measures")
-    plain = {
-        name: (value,) if name in several and isinstance(value, str) else value
-        for name, value in settings.items()
-    }
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    return resolve(RelateOptions, values | plain, source="relate")
-
-
 def relate_table(table: pd.DataFrame, options: RelateOptions) -> Relation:
     """Relate measures to y over the rows of a table, one row per model or checkpoint."""
     if not options.clusters and has_column(table, "run"):
@@ -147,7 +140,7 @@ def relate_table(table: pd.DataFrame, options: RelateOptions) -> Relation:
             lines[name] = {"reason": reason}
             excluded.append(Excluded(name, reason))
     rows = pd.DataFrame([{"measure": name} | lines[name] for name in options.measures])
-    rows = _with_verdicts(rows.reindex(columns=_COLUMNS), options)
+    rows = with_verdicts(rows.reindex(columns=_COLUMNS), options)
     n_clusters = int(first.max()) + 1
     return Relation(
         rows,
@@ -371,41 +364,6 @@ def _strata(design: Design, options: RelateOptions) -> pd.DataFrame:
             inside = _inside(design, usable, values[usable], options.within)
             lines.append({"measure": name, **inside})
     return pd.DataFrame(lines)
-
-
-def _with_verdicts(rows: pd.DataFrame, options: RelateOptions) -> pd.DataFrame:
-    """Return the rows with adjusted p values and what the rule says of each."""
-    controlled = rows["partial_r"].notna().any()
-    p = rows["partial_p" if controlled else "p"].to_numpy(float)
-    r = rows["partial_r" if controlled else "r"].to_numpy(float)
-    ends = ["partial_low", "partial_high"] if controlled else ["low", "high"]
-    low, high = rows[ends].to_numpy(float).T
-    rows = rows.assign(p_holm=inference.adjusted(p, "holm"), p_bh=inference.adjusted(p, "bh"))
-    equivalent = (low > -options.margin) & (high < options.margin)
-    judged = rows[f"p_{options.correction}"].to_numpy(float)
-    verdicts = [
-        _verdict(
-            judged[j], r[j], bool(equivalent[j]), float(rows["direction"].iloc[j]), options.alpha
-        )
-        for j in range(len(rows))
-    ]
-    flags = ["; ".join(one) if isinstance(one, list) else "" for one in rows["flags"]]
-    return rows.assign(
-        equivalent=equivalent,
-        verdict=verdicts,
-        flags=flags,
-        reason=rows["reason"].astype(object).fillna(""),
-    )
-
-
-def _verdict(p: float, r: float, equivalent: bool, direction: float, alpha: float) -> Verdict:
-    """Return what the rule says, which is fixed before any number is seen."""
-    if math.isnan(r):
-        return "undefined"
-    if p < alpha:
-        agrees = not direction or math.isnan(direction) or r * direction > 0
-        return "supported" if agrees else "contradicted"
-    return "no association" if equivalent else "inconclusive"
 
 
 def _declared(table: pd.DataFrame, measures: Sequence[str]) -> tuple[str, ...]:

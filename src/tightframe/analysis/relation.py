@@ -2,21 +2,32 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-import pydantic
 
 from tightframe.analysis.design import Excluded
+from tightframe.analysis.inference import adjusted
 from tightframe.analysis.published import TABLE1
+from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.results import ResultTable
+from tightframe.settings import resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOSS = "val_loss"
+RANGES = {
+    "alpha": (1e-9, 0.5),
+    "margin": (0, 1),
+    "permutations": (1, 10_000_000),
+    "draws": (100, 1_000_000),
+    "seed": (0, 2**32 - 1),
+}
+Verdict = Literal["supported", "contradicted", "no association", "inconclusive", "undefined"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +63,11 @@ class RelateOptions:
     measures: tuple[str, ...] = tuple(TABLE1)
     direction: dict[str, Literal[-1, 0, 1]] | None = None
     correction: Literal["holm", "bh", "maxt"] = "holm"
-    alpha: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.05
-    margin: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
-    permutations: Annotated[int, pydantic.Field(ge=1, le=10_000_000)] = 10_000
-    draws: Annotated[int, pydantic.Field(ge=100, le=1_000_000)] = 2_000
-    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
+    alpha: float = 0.05
+    margin: float = 0.1
+    permutations: int = 10_000
+    draws: int = 2_000
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -171,3 +182,54 @@ _WORDS: dict[str, str] = {
     "inconclusive": "Undecided about {y}",
     "undefined": "Without a correlation with {y}",
 }
+
+
+def resolve_options(options: RelateOptions, settings: Mapping[str, Any]) -> RelateOptions:
+    """Return options with some fields replaced; a single name may stand for a tuple of one."""
+    several = ("controls", "fixed", "clusters", "measures")
+    plain = {
+        name: (value,) if name in several and isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    made = resolve(RelateOptions, values | plain, source="relate")
+    for name, (least, most) in RANGES.items():
+        value = getattr(made, name)
+        if not least <= value <= most:
+            raise UserError(f"{name} is {value:g}, expected {least:g} to {most:g}")
+    return made
+
+
+def with_verdicts(rows: pd.DataFrame, options: RelateOptions) -> pd.DataFrame:
+    """Return the rows with adjusted p values and what the rule says of each."""
+    controlled = rows["partial_r"].notna().any()
+    p = rows["partial_p" if controlled else "p"].to_numpy(float)
+    r = rows["partial_r" if controlled else "r"].to_numpy(float)
+    ends = ["partial_low", "partial_high"] if controlled else ["low", "high"]
+    low, high = rows[ends].to_numpy(float).T
+    rows = rows.assign(p_holm=adjusted(p, "holm"), p_bh=adjusted(p, "bh"))
+    equivalent = (low > -options.margin) & (high < options.margin)
+    judged = rows[f"p_{options.correction}"].to_numpy(float)
+    verdicts = [
+        _verdict(
+            judged[j], r[j], bool(equivalent[j]), float(rows["direction"].iloc[j]), options.alpha
+        )
+        for j in range(len(rows))
+    ]
+    flags = ["; ".join(one) if isinstance(one, list) else "" for one in rows["flags"]]
+    return rows.assign(
+        equivalent=equivalent,
+        verdict=verdicts,
+        flags=flags,
+        reason=rows["reason"].astype(object).fillna(""),
+    )
+
+
+def _verdict(p: float, r: float, equivalent: bool, direction: float, alpha: float) -> Verdict:
+    """Return what the rule says, which is fixed before any number is seen."""
+    if math.isnan(r):
+        return "undefined"
+    if p < alpha:
+        agrees = not direction or math.isnan(direction) or r * direction > 0
+        return "supported" if agrees else "contradicted"
+    return "no association" if equivalent else "inconclusive"

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tightframe.analysis.relation import RelateOptions
+from tightframe.analysis.relation import RelateOptions, resolve_options
 from tightframe.commands.console import Flag, Json, as_parameters, dumps, show
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ def relate(
         Print one JSON object on standard output.
     """
     from tightframe.analysis.relate import relate as relate_models
-    from tightframe.analysis.relate import resolve_options
 
     options = resolve_options(options, {})
     if rule is not None:
