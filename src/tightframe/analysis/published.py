@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tightframe.analysis.options import TESTED
 from tightframe.errors import UserError, nearest
 
 N_CLASSES = 29_233  # classes of the study: tokens that occur in its training text
@@ -54,15 +55,21 @@ COLUMNS = {
 
 # Each measure as a formula of a table's columns, in the order of the published Table 1.
 Formula = Callable[[pd.DataFrame], "pd.Series[Any]"]
-TABLE1: dict[str, Formula] = {
-    "nc1_cdnv_p2": lambda t: t["cdnv_mean"],
-    "nc2_equinorm_cov_log": lambda t: t["norms_log_std"] / t["norms_log_mean"],
-    "nc2_equiang_cov": lambda t: t["interfere_std"] / t["interfere_mean"],
-    "gnc2_log_kernel_cov_unc": lambda t: t["log_dist_std"] / t["log_dist_mean"],
-    "nc3_cos_mean": lambda t: t["sims_mean"],
-    "unc3_cos_cov": lambda t: t["sims_std"] / t["sims_mean"],
-    "nc4_hits": lambda t: t["matches"],
-}
+TABLE1: dict[str, Formula] = dict(
+    zip(
+        TESTED,
+        (
+            lambda t: t["cdnv_mean"],
+            lambda t: t["norms_log_std"] / t["norms_log_mean"],
+            lambda t: t["interfere_std"] / t["interfere_mean"],
+            lambda t: t["log_dist_std"] / t["log_dist_mean"],
+            lambda t: t["sims_mean"],
+            lambda t: t["sims_std"] / t["sims_mean"],
+            lambda t: t["matches"],
+        ),
+        strict=True,
+    )
+)
 OCTOBER: dict[str, Formula] = {
     "nc1_cdnv_p2": lambda t: t["cdnv"],
     "nc2_equinorm_cov_log": lambda t: t["norms_log_var"] ** 0.5 / t["norms_log_mean"],

@@ -27,14 +27,9 @@ from tightframe.analysis.design import (
     numbers,
 )
 from tightframe.analysis.inference import Codes, Columns, Vector
-from tightframe.analysis.published import TABLE1, read_published, seed_rows
-from tightframe.analysis.relation import (
-    LOSS,
-    RelateOptions,
-    Relation,
-    resolve_options,
-    with_verdicts,
-)
+from tightframe.analysis.options import LOSS, TESTED, RelateOptions, resolve_options
+from tightframe.analysis.published import read_published, seed_rows
+from tightframe.analysis.relation import Relation, with_verdicts
 from tightframe.analysis.sources import add_scores, read_models, read_scores
 from tightframe.errors import UserError
 
@@ -368,9 +363,9 @@ def _strata(design: Design, options: RelateOptions) -> pd.DataFrame:
 
 def _declared(table: pd.DataFrame, measures: Sequence[str]) -> tuple[str, ...]:
     """Return the measures to test, with the share of hits where their number is not given."""
-    if tuple(measures) != tuple(TABLE1):
+    if tuple(measures) != TESTED:
         return tuple(measures)
-    names = ["nc4_rate" if name == "nc4_hits" and name not in table else name for name in TABLE1]
+    names = ["nc4_rate" if name == "nc4_hits" and name not in table else name for name in TESTED]
     if found := [name for name in names if name in table]:
         return tuple(found)
     raise UserError(

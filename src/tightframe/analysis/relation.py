@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,64 +9,14 @@ import pandas as pd
 
 from tightframe.analysis.design import Excluded
 from tightframe.analysis.inference import adjusted
-from tightframe.analysis.published import TABLE1
-from tightframe.errors import UserError
+from tightframe.analysis.options import RelateOptions
 from tightframe.files import fingerprint
 from tightframe.results import ResultTable
-from tightframe.settings import resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOSS = "val_loss"
-RANGES = {
-    "alpha": (1e-9, 0.5),
-    "margin": (0, 1),
-    "permutations": (1, 10_000_000),
-    "draws": (100, 1_000_000),
-    "seed": (0, 2**32 - 1),
-}
 Verdict = Literal["supported", "contradicted", "no association", "inconclusive", "undefined"]
-
-
-@dataclasses.dataclass(frozen=True)
-class RelateOptions:
-    """What is related, how, and what was decided before.
-
-    Attributes:
-        y: Column that is explained.
-        controls: Numeric columns that are held fixed; `log_NAME` takes the logarithm, `A:B` the
-            product of two columns.
-        fixed: Columns whose every value has an effect of its own, such as architecture.
-        clusters: Columns whose rows depend on each other; by default run, where there is such a
-            column. Of several, permutations use the first, and the interval is the widest.
-        family: Column whose values are left out one by one for `gain`.
-        within: Column whose values are strata; correlations are given inside each of them, too.
-        measures: Columns that are tested; together they are the family of tests.
-        direction: Expected sign of the correlation by measure: 1, -1, or 0 for none. By default it
-            is that of more collapse with lower loss, for the measures of Table 1.
-        correction: How p values are adjusted for the verdict: "holm", "bh" or "maxt".
-        alpha: Level of the tests.
-        margin: A correlation whose interval lies within it counts as no association.
-        permutations: Number of random permutations.
-        draws: Number of bootstrap draws.
-        seed: Seed of permutations and draws.
-    """
-
-    y: str = LOSS
-    controls: tuple[str, ...] = ()
-    fixed: tuple[str, ...] = ()
-    clusters: tuple[str, ...] = ()
-    family: str = ""
-    within: str = ""
-    measures: tuple[str, ...] = tuple(TABLE1)
-    direction: dict[str, Literal[-1, 0, 1]] | None = None
-    correction: Literal["holm", "bh", "maxt"] = "holm"
-    alpha: float = 0.05
-    margin: float = 0.1
-    permutations: int = 10_000
-    draws: int = 2_000
-    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -182,22 +131,6 @@ _WORDS: dict[str, str] = {
     "inconclusive": "Undecided about {y}",
     "undefined": "Without a correlation with {y}",
 }
-
-
-def resolve_options(options: RelateOptions, settings: Mapping[str, Any]) -> RelateOptions:
-    """Return options with some fields replaced; a single name may stand for a tuple of one."""
-    several = ("controls", "fixed", "clusters", "measures")
-    plain = {
-        name: (value,) if name in several and isinstance(value, str) else value
-        for name, value in settings.items()
-    }
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    made = resolve(RelateOptions, values | plain, source="relate")
-    for name, (least, most) in RANGES.items():
-        value = getattr(made, name)
-        if not least <= value <= most:
-            raise UserError(f"{name} is {value:g}, expected {least:g} to {most:g}")
-    return made
 
 
 def with_verdicts(rows: pd.DataFrame, options: RelateOptions) -> pd.DataFrame:

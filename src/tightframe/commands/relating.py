@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tightframe.analysis.relation import RelateOptions, resolve_options
+from tightframe.analysis.options import RelateOptions, resolve_options
 from tightframe.commands.console import Flag, Json, as_parameters, dumps, show
 
 if TYPE_CHECKING:
