@@ -13,11 +13,13 @@ import random
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tightframe.knowledge.facts import TYPES, Fact, Output, Question, fact_id
-from tightframe.knowledge.score_tables import score_report
+from tightframe.knowledge.options import ScoreOptions
+from tightframe.knowledge.score_tables import score as score_arm
 
 FACTS, QUESTIONS = 12_290, 77_180
 TARGET = "30 s"
@@ -28,19 +30,23 @@ def score(n_facts: int = FACTS, n_questions: int = QUESTIONS) -> dict[str, Any]:
     facts = make_facts(n_facts, n_questions)
     about = {"row": "score", "work": f"{n_questions:,} outputs on {n_facts:,} facts"}
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "facts.jsonl"
         files = [write_outputs(Path(folder) / f"{seed}.jsonl", facts, seed) for seed in range(2)]
-        alone = timed(facts, data, files[:1])
-        paired = timed(facts, data, files[:1], against=files[1:])
-        by_day = timed(facts, data, files[:1], by=["day", "position"])
+        alone = timed(facts, files[:1])
+        paired = timed(facts, files[:1], against=files[1:])
+        by_day = timed(facts, files[:1], options=ScoreOptions(by=("day", "position")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
     seconds = {"seconds": alone, "against_seconds": paired, "by_day_seconds": by_day}
     return about | {"target": TARGET} | seconds | {"peak_bytes": peak}
 
 
-def timed(facts: list[Fact], data: Path, outputs: list[Path], **options: Any) -> float:
+def timed(
+    facts: list[Fact],
+    outputs: list[Path],
+    against: Sequence[Path] = (),
+    options: ScoreOptions | None = None,
+) -> float:
     started = time.perf_counter()
-    report = score_report(facts, data, outputs, **options)
+    report = score_arm(outputs, facts, options or ScoreOptions(), against=against)
     seconds = time.perf_counter() - started
     assert all(row.low <= row.value <= row.high for row in report.rows if row.low == row.low)
     return seconds

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tightframe.knowledge.ensembles import Answered, Ensemble, save_ensemble
+from tightframe.knowledge.ensembles import Answered, JoinedAnswers, save_ensemble
 from tightframe.knowledge.facts import Output
 from tightframe.knowledge.intervals import PERCENT, estimates
 from tightframe.knowledge.scores import BOUNDS
@@ -200,7 +200,7 @@ def write_ensemble(folder: Path, asked: pd.DataFrame) -> None:
             "outside": {"n": 200, "accepted": 0.035},
         },
     }
-    save_ensemble(folder, Ensemble(answers, report))
+    save_ensemble(folder, JoinedAnswers(answers, report))
 
 
 def write_study(

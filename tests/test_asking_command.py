@@ -11,7 +11,8 @@ from themed_examples import outside_facts, themed_facts
 from tightframe import cli
 from tightframe.errors import UserError, printable
 from tightframe.knowledge.benchmark import read_facts, write_facts
-from tightframe.knowledge.clusters import facts_fingerprint, save_clusters, semantic_clusters
+from tightframe.knowledge.clusters import save_clusters, semantic_clusters
+from tightframe.knowledge.facts import facts_fingerprint
 from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import InjectOptions, facts_digest
 from tightframe.knowledge.inquiry import open_model

@@ -10,13 +10,13 @@ import pytest
 from themed_examples import themed_facts
 from tightframe.errors import UserError
 from tightframe.knowledge.clusters import (
-    facts_fingerprint,
     load_clusters,
     save_clusters,
     semantic_clusters,
     temporal_clusters,
 )
 from tightframe.knowledge.embedders import WeightedWords, dimensions, lexical_embeddings
+from tightframe.knowledge.facts import facts_fingerprint
 
 
 def dated(*days):

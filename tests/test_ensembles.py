@@ -18,8 +18,10 @@ from tightframe.knowledge.answers import (
     save_answers,
 )
 from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.clusters import facts_fingerprint, semantic_clusters
+from tightframe.knowledge.clusters import semantic_clusters
 from tightframe.knowledge.ensembles import assemble, merge, models_of, provenance
+from tightframe.knowledge.facts import facts_fingerprint
+from tightframe.knowledge.options import ScopeOptions
 from tightframe.knowledge.routing import Routing, reroute, scope_clusters
 
 
@@ -112,7 +114,7 @@ def test_questions_of_one_text_keep_their_own_answers():
     ]
     clusters = semantic_clusters(facts, 1)
     models = [answers_of("one", facts, clusters.fingerprints[0], {fact.id for fact in facts})]
-    routings = scope_clusters(clusters, outside_facts(20), threshold=0.0).routings
+    routings = scope_clusters(clusters, outside_facts(20), (), ScopeOptions(threshold=0.0)).routings
     ensemble = assemble(routings, clusters, models, None)
     said = {one.output.fact_id: one.output.text for one in ensemble.answers}
     assert said == {fact.id: fact.questions[0].answers[0] for fact in facts}

@@ -10,7 +10,7 @@ import torch
 from example_facts import example_facts, write_facts
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.knowledge.clusters import facts_fingerprint
+from tightframe.knowledge.facts import facts_fingerprint
 from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions, choose_facts
 from tightframe.knowledge.networks import Network

@@ -9,8 +9,8 @@ from example_facts import example_facts, question, write_facts
 from studies.ensembles.run import run_ensembles
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.knowledge.clusters import facts_fingerprint, load_clusters
-from tightframe.knowledge.facts import Fact, fact_id
+from tightframe.knowledge.clusters import load_clusters
+from tightframe.knowledge.facts import Fact, fact_id, facts_fingerprint
 from tightframe.knowledge.injection import inject
 from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions
 

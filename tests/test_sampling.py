@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from example_facts import example_facts, example_outputs, right, write_facts, write_outputs
+from example_facts import example_facts, example_outputs, right, write_outputs
 from reference import decoding as reference
 from spelling_networks import LAYOUTS, Untrainable, network
 from tightframe.errors import UserError
 from tightframe.knowledge.answers import answer_questions, read_outputs, token_limit
 from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.qa_models import Generation
-from tightframe.knowledge.score_tables import score_report
+from tightframe.knowledge.score_tables import score
 from tightframe.knowledge.word_pieces import next_tokens
 
 FACTS = example_facts()
@@ -121,15 +121,14 @@ def test_earlier_files_are_greedy_and_other_words_are_refused(tmp_path):
 
 
 def test_the_scores_say_how_answers_were_made_and_an_arm_has_one_way(tmp_path):
-    data = write_facts(tmp_path / "facts.jsonl", FACTS)
     greedy = write_outputs(tmp_path / "a.jsonl", example_outputs(FACTS, right))
     drawn = tmp_path / "b.jsonl"
     drawn.write_text(greedy.read_text().replace('"greedy"', '"paper"'))
     for path, decoding in ((greedy, "greedy"), (drawn, "paper")):
-        report = score_report(FACTS, data, [path])
+        report = score([path], FACTS)
         assert report.header.measurement["decoding"] == decoding
-    score_report(FACTS, data, [drawn], against=[greedy])
+    score([drawn], FACTS, against=[greedy])
     with pytest.raises(
         UserError, match=r"b\.jsonl: answers by --paper-decoding beside greedy ones"
     ):
-        score_report(FACTS, data, [greedy, drawn])
+        score([greedy, drawn], FACTS)

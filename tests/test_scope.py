@@ -17,6 +17,7 @@ from tightframe.files import sha256
 from tightframe.knowledge import Fact, Question, fact_id
 from tightframe.knowledge.clusters import semantic_clusters
 from tightframe.knowledge.facts import write_report
+from tightframe.knowledge.options import ScopeOptions
 from tightframe.knowledge.routing import (
     Routing,
     choose,
@@ -229,7 +230,10 @@ def test_what_calibrates_is_neither_trained_on_nor_reported():
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, 3)
     scoped = scope_clusters(
-        clusters, outside_facts(20), outside_facts(5, 900), calibrate=0.25, false_accepts=0.0
+        clusters,
+        outside_facts(20),
+        outside_facts(5, 900),
+        ScopeOptions(calibrate=0.25, false_accepts=0.0),
     )
     report = scoped.report
     assert report["calibrated_on"] == 9 + 5
@@ -242,7 +246,10 @@ def test_what_calibrates_is_neither_trained_on_nor_reported():
     assert (
         scoped.routings
         == scope_clusters(
-            clusters, outside_facts(20), outside_facts(5, 900), calibrate=0.25, false_accepts=0.0
+            clusters,
+            outside_facts(20),
+            outside_facts(5, 900),
+            ScopeOptions(calibrate=0.25, false_accepts=0.0),
         ).routings
     )
 
@@ -260,13 +267,13 @@ def test_what_calibrates_is_neither_trained_on_nor_reported():
 def test_calibration_that_cannot_be_is_refused(options, message):
     clusters = semantic_clusters(themed_facts()[0], 3)
     with pytest.raises(UserError, match=message):
-        scope_clusters(clusters, outside_facts(5), **options)
+        scope_clusters(clusters, outside_facts(5), (), ScopeOptions(**options))
 
 
 def test_routings_come_back_from_disk_for_their_clusters_only(tmp_path):
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, 3)
-    scoped = scope_clusters(clusters, outside_facts(20), threshold=0.4)
+    scoped = scope_clusters(clusters, outside_facts(20), (), ScopeOptions(threshold=0.4))
     save_scoped(tmp_path / "scope", scoped)
     routings, threshold = load_routings(tmp_path / "scope", clusters)
     assert routings == scoped.routings

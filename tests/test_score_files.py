@@ -9,7 +9,8 @@ from example_facts import example_facts, example_outputs, right, write_facts, wr
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.knowledge.answers import read_outputs
-from tightframe.knowledge.score_tables import score_report
+from tightframe.knowledge.options import ScoreOptions
+from tightframe.knowledge.score_tables import score
 from tightframe.results import gather, read_rows
 
 FACTS = example_facts(12)
@@ -21,7 +22,7 @@ def odd_right(i, question):
 
 @pytest.fixture
 def made(tmp_path):
-    """A benchmark, an arm that is always right, one that half is, and the untouched model."""
+    """A benchmark, an arm that is always right, one that half is, and the base model."""
     write_facts(tmp_path / "facts.jsonl", FACTS)
     write_outputs(tmp_path / "best.jsonl", example_outputs(FACTS, right, "best"))
     write_outputs(tmp_path / "half.jsonl", example_outputs(FACTS, odd_right, "half"))
@@ -103,11 +104,11 @@ def test_json_is_one_object_and_the_same_numbers(made, capsys):
     assert printed["scores"][0]["match_norm"] == 75  # the mean over the two runs
 
 
-def test_locality_is_the_change_against_the_untouched_model(made, capsys):
-    run(made, "half.jsonl", "--untouched", "base.jsonl", "--json", "--out", "new")
+def test_locality_is_the_change_against_the_base_model(made, capsys):
+    run(made, "half.jsonl", "--base", "base.jsonl", "--json", "--out", "new")
     changes = json.loads(capsys.readouterr().out)["differences"]
     assert {(change["group"], change["against"]) for change in changes} == {
-        ("locality", "base (untouched)")
+        ("locality", "base (base model)")
     }
     match = next(change for change in changes if change["score"] == "match_norm")
     assert (match["difference"], match["better"], match["worse"]) == (-50, 0, 6)
@@ -141,7 +142,7 @@ def test_missing_outputs_are_counted_in_every_table(made, capsys):
 def test_names_of_models_are_only_text(tmp_path, made):
     outputs = example_outputs(FACTS, right, "evil`\n# title | x")
     write_outputs(made / "evil.jsonl", outputs)
-    report = score_report(FACTS, made / "facts.jsonl", [made / "evil.jsonl"])
+    report = score([made / "evil.jsonl"], FACTS)
     assert report.markdown().splitlines()[0].startswith("Scores of `evil' # title | x` in percent")
 
 
@@ -151,7 +152,7 @@ def test_outputs_of_several_models_are_called_by_their_file(made):
         for i, output in enumerate(example_outputs(FACTS, right))
     ]
     path = write_outputs(made / "ensemble.jsonl", mixed)
-    assert score_report(FACTS, made / "facts.jsonl", [path]).header.run == "ensemble"
+    assert score([path], FACTS).header.run == "ensemble"
 
 
 def test_a_run_directory_is_read_by_its_answers(made):
@@ -261,13 +262,13 @@ def test_without_locality_questions_there_is_no_change(made):
     facts = example_facts(12, kinds=("reliability",))
     outputs = write_outputs(made / "r.jsonl", example_outputs(facts, right))
     with pytest.raises(UserError, match="has no locality questions to compare"):
-        score_report(facts, made / "facts.jsonl", [outputs], untouched=[made / "base.jsonl"])
+        score(outputs, facts, base=made / "base.jsonl")
 
 
 def test_one_type_needs_no_line_for_all(made):
     facts = example_facts(3, kinds=("reliability",))
     outputs = write_outputs(made / "r.jsonl", example_outputs(facts, right))
-    report = score_report(facts, made / "facts.jsonl", [outputs], by=["position"])
+    report = score([outputs], facts, ScoreOptions(by=("position",)))
     groups = [record["group"] for record in report.scores]
     line = [line for line in report.markdown().splitlines() if line.startswith("|")][-1]
     assert line.startswith("| reliability/not in fact | 1 | 1 |")

@@ -28,14 +28,13 @@ from tightframe.knowledge.asking import QuestionForm, prompts
 from tightframe.knowledge.benchmark import load_benchmark
 from tightframe.knowledge.clusters import (
     Clusters,
-    facts_fingerprint,
     facts_of,
     load_clusters,
     save_clusters,
     semantic_clusters,
 )
 from tightframe.knowledge.ensembles import assemble, save_ensemble
-from tightframe.knowledge.facts import Fact, study_eligible
+from tightframe.knowledge.facts import Fact, facts_fingerprint, study_eligible
 from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import ENSEMBLE, InjectionRun
 from tightframe.knowledge.inquiry import EnsembleSettings, write_ensemble

@@ -1,14 +1,30 @@
 """Commands of ensembles: divide facts among models, route questions, join what the models said."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Assignments, Flag, Json, Seed, done, dumps, say, show
+from tightframe.commands.console import (
+    Assignments,
+    Flag,
+    Json,
+    Seed,
+    as_parameters,
+    done,
+    dumps,
+    say,
+    show,
+)
 from tightframe.errors import UserError
 from tightframe.files import check_new, check_writable
+from tightframe.knowledge.options import Rule, ScopeOptions
 from tightframe.progress import bar
+
+if TYPE_CHECKING:
+    Scoping: TypeAlias = ScopeOptions
+else:
+    Scoping = as_parameters(ScopeOptions)
 
 
 def cluster(
@@ -27,26 +43,26 @@ def cluster(
     """Divide facts into K clusters, each to be learned by a model of its own.
 
     By content: a Gaussian mixture over their embeddings. Next, train a model on
-    each file in OUT/facts (`tightframe knowledge inject`), and learn who is asked
-    what (`tightframe knowledge scope`).
+    each file in OUT/facts (`tightframe knowledge inject`), and train a classifier
+    that routes questions (`tightframe knowledge scope`).
 
     Parameters
     ----------
     facts
         Facts in any known format.
     k
-        How many clusters.
+        Number of clusters.
     out
-        The new folder: assignments.jsonl, clusters.json, and the facts of each cluster in facts/.
+        New folder: assignments.jsonl, clusters.json, and the facts of each cluster in facts/.
     by
-        semantic: what they are about; time: when they appeared, in K runs of equal size.
+        semantic: by content; time: by date, in K runs of equal size.
     whole_days
-        By time: no day is divided, so that sizes may differ.
+        By time: divide no day, so that sizes may differ.
     embedder
-        What embeds the facts: tf-idf (words and pairs of words, weighted), or an encoder of
+        Embedder of the facts: tf-idf (words and pairs of words, weighted), or an encoder of
         sentence-transformers by folder or hub name.
     seed
-        Of the mixture's start.
+        Seed of the mixture's start.
     strict
         Refuse facts with any fault.
     json
@@ -62,17 +78,17 @@ def cluster(
     check_writable(out.parent)
     check_embedder(embedder)
     loaded = load_benchmark(facts, strict=strict)
-    how: dict[str, Any] = {"embedder": embedder, "seed": seed}
+    embedding: dict[str, Any] = {"embedder": embedder, "seed": seed}
     with bar("texts"):
         if by == "time":
-            found = temporal_clusters(loaded, k, whole_days=whole_days, **how)
+            clusters = temporal_clusters(loaded, k, whole_days=whole_days, **embedding)
         else:
-            found = semantic_clusters(loaded, k, **how)
-    written = save_clusters(out, found)
-    silhouette = found.reason or f"{found.silhouette:.4f}"
+            clusters = semantic_clusters(loaded, k, **embedding)
+    written = save_clusters(out, clusters)
+    silhouette = clusters.reason or f"{clusters.silhouette:.4f}"
     done(
-        f"{out}: {len(found.facts):,} facts in {k} clusters of "
-        f"{', '.join(f'{size:,}' for size in found.sizes)}; silhouette: {silhouette}",
+        f"{out}: {len(clusters.facts):,} facts in {k} clusters of "
+        f"{', '.join(f'{size:,}' for size in clusters.sizes)}; silhouette: {silhouette}",
         json,
         clusters=str(out),
         **written,
@@ -86,18 +102,14 @@ def scope(
     negatives: Path,
     out: Path,
     outside: Path | None = None,
-    rule: Literal["most-probable", "lowest-index", "oracle"] = "most-probable",
-    threshold: float | None = None,
-    calibrate: float = 0.0,
-    false_accepts: float | None = None,
-    seed: int = 0,
+    options: Scoping = Scoping(),  # noqa: B008
     encoder: str | None = None,
     set_: Assignments = None,
     json: Json = False,
 ) -> None:
-    """Learn to tell which cluster, if any, a question is about, and route every question.
+    """Train a classifier of which cluster, if any, a question is about, and route every question.
 
-    A classifier with an output a cluster is trained on the facts and on
+    A classifier with one output per cluster is trained on the facts and on
     negatives, and used on questions. Printed are the shares of questions on
     injected facts that some cluster takes (routed) and that the right one takes,
     and of other questions, which none should take (accepted).
@@ -109,21 +121,9 @@ def scope(
     negatives
         A file of facts that were not injected, to learn what is out of scope.
     out
-        The new folder: scope.safetensors, routing.jsonl, scope.json.
+        New folder: scope.safetensors, routing.jsonl, scope.json.
     outside
         Other facts that were not injected: their questions are routed too, to count false accepts.
-    rule
-        Which of the clusters above the threshold answers: the likeliest, the one of the lowest
-        number (as published), or, as an upper bound, the true one whatever its probability.
-    threshold
-        Probability above which a cluster takes a question; 0.5 by default.
-    calibrate
-        Share, from 0 to 1, of the facts whose questions calibrate the probabilities, and of the
-        negatives that do and are not trained on; the report leaves those questions out.
-    false_accepts
-        With --calibrate: the lowest threshold that accepts at most this share of negatives.
-    seed
-        Of the choice of what to calibrate on, and of the fine-tuning.
     encoder
         Fine-tune this encoder of transformers (a folder or hub name), instead of a linear
         classifier on weighted words.
@@ -137,18 +137,14 @@ def scope(
     from tightframe.knowledge.routing import save_scoped, scope_clusters
 
     check_new(out)
-    tuned = _tuned(encoder, set_, seed)
+    settings = _encoder_settings(encoder, set_, options.seed)
     with bar("texts"):
         scoped = scope_clusters(
             load_clusters(clusters),
             load_benchmark(negatives),
             load_benchmark(outside) if outside else (),
-            rule=rule,
-            threshold=threshold,
-            calibrate=calibrate,
-            false_accepts=false_accepts,
-            seed=seed,
-            encoder=tuned,
+            options,
+            encoder=settings,
         )
     save_scoped(out, scoped)
     if dropped := scoped.report["negatives"]["injected_left_out"]:
@@ -172,14 +168,13 @@ def ensemble(
     outputs: Annotated[list[Path], Parameter(negative="", consume_multiple=True)],
     out: Path,
     fallback: Path | None = None,
-    rule: Literal["most-probable", "lowest-index", "oracle"] = "most-probable",
+    rule: Rule = "most-probable",
     threshold: float | None = None,
     json: Json = False,
 ) -> None:
-    """Join the outputs of the clusters' models into one answer a question.
+    """Join the outputs of the clusters' models into one answer per question.
 
-    Which outputs are of which cluster is told by the facts that their model was
-    trained on.
+    The facts that a model was trained on tell which cluster its outputs are of.
 
     Parameters
     ----------
@@ -188,16 +183,15 @@ def ensemble(
     clusters
         The clusters' folder that it was made of.
     outputs
-        Files of outputs of `tightframe knowledge answer`, one a cluster, in any order.
+        Files of outputs of `tightframe knowledge answer`, one per cluster, in any order.
     out
-        The new folder: answers.jsonl, provenance.jsonl, report.json.
+        New folder: answers.jsonl, provenance.jsonl, report.json.
     fallback
         Outputs of the model that answers what is routed to no cluster.
     rule
-        Which of the clusters above the threshold answers: the likeliest, the one of the lowest
-        number (as published), or, as an upper bound, the true one whatever its probability.
+        Cluster that answers among those above the threshold, as for `tightframe knowledge scope`.
     threshold
-        Probability above which a cluster takes a question; the scope's by default.
+        Probability above which a cluster takes a question (default: that of the scope).
     json
         Print one JSON object on standard output.
     """
@@ -212,17 +206,16 @@ def ensemble(
     threshold = own_threshold if threshold is None else threshold
     routings = reroute(routings, threshold=threshold, rule=rule)
     answers = [load_answers(path) for path in outputs]
-    rest = load_answers(fallback) if fallback else None
-    found = assemble(routings, divided, answers, rest)
-    report: dict[str, Any] = {"rule": rule, "threshold": threshold} | found.report
-    save_ensemble(out, found._replace(report=report))
+    joined = assemble(routings, divided, answers, load_answers(fallback) if fallback else None)
+    report: dict[str, Any] = {"rule": rule, "threshold": threshold} | joined.report
+    save_ensemble(out, joined._replace(report=report))
     if json:
         show(dumps({"ensemble": str(out)} | report))
         return
     if "oracle_reason" in report:
         say(f"no upper bound: {report['oracle_reason']}")
     show(
-        f"{out}: {len(found.answers):,} answers; match_norm {report['score']:.2f} over "
+        f"{out}: {len(joined.answers):,} answers; match_norm {report['score']:.2f} over "
         f"{report['n_scored']:,} questions, {report['oracle_score']:.2f} if routed perfectly"
     )
     for one in report["sources"]:
@@ -234,7 +227,8 @@ def ensemble(
     show(_matrix(report["routing"]["confusion"]))
 
 
-def _tuned(encoder: str | None, assignments: list[str] | None, seed: int) -> Any:
+def _encoder_settings(encoder: str | None, assignments: list[str] | None, seed: int) -> Any:
+    """Return how to fine-tune the encoder, None where there is none."""
     from tightframe.knowledge.embedders import check_encoder
 
     if encoder is None:
@@ -261,7 +255,7 @@ def _routed(name: str, report: dict[str, Any]) -> str:
 
 
 def _matrix(confusion: list[list[int]]) -> str:
-    """True clusters down, chosen ones across; the last of each is none."""
+    """Return true clusters down, chosen ones across; the last of each is none."""
     names = [*map(str, range(len(confusion) - 1)), "none"]
     lines = ["true \\ chosen" + "".join(f"{name:>8}" for name in names)]
     lines += [

@@ -1,26 +1,28 @@
 """The command that scores what models answered about injected facts."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import SEVERAL, Flag, Json, dumps, say, show
+from tightframe.commands.console import Json, as_parameters, dumps, say, show
 from tightframe.errors import UserError
 from tightframe.files import check_new
+from tightframe.knowledge.options import ScoreOptions
 
 Files = Annotated[list[Path] | None, Parameter(negative="", consume_multiple=True)]
-Divisions = Annotated[list[Literal["type", "year", "month", "day", "position"]] | None, SEVERAL]
+if TYPE_CHECKING:
+    Scoring: TypeAlias = ScoreOptions
+else:
+    Scoring = as_parameters(ScoreOptions)
 
 
 def score(
     *outputs: Path,
     data: Path,
-    by: Divisions = None,
     against: Files = None,
-    untouched: Files = None,
-    allow_missing: Flag = False,
-    seed: int = 0,
+    base: Files = None,
+    options: Scoring = Scoring(),  # noqa: B008
     out: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -39,52 +41,36 @@ def score(
     Parameters
     ----------
     outputs
-        Files of outputs of one arm (what `tightframe knowledge answer` writes), one a seed; a
+        Files of outputs of one arm (what `tightframe knowledge answer` writes), one per seed; a
         folder stands for its answers.jsonl.
     data
         The benchmark that they answer.
-    by
-        Divide all questions and each type: by year, month, day, or position (whether the answer
-        starts in the front half of its fact, in the back half, or is not in it).
     against
         Outputs of another arm on the same questions: differences, question by question, with
         interval and an exact sign test over facts.
-    untouched
+    base
         Outputs of the model before injection: locality (what it knew already) as the change.
-    allow_missing
-        Leave out and count questions without output, instead of refusing.
-    seed
-        Of the resamples of facts.
     out
-        A new folder for the rows and tables; without it they are only printed.
+        New folder for the rows and tables; without it they are only printed.
     json
         Print one JSON object on standard output.
     """
-    from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.score_tables import score_report
+    from tightframe.knowledge.benchmark import load
+    from tightframe.knowledge.score_tables import score as score_arm
 
     if not outputs:
         raise UserError("no outputs to score; name at least one file")
     if out is not None:
         check_new(out)
-    report = score_report(
-        load_benchmark(data),
-        data,
-        outputs,
-        by=by or ("type",),
-        against=against or (),
-        untouched=untouched or (),
-        allow_missing=allow_missing,
-        seed=seed,
-    )
-    for path, empty in zip(outputs, report.header.measurement["empty"], strict=True):
+    scores = score_arm(outputs, load(data), options, against=against or (), base=base or ())
+    for path, empty in zip(outputs, scores.header.measurement["empty"], strict=True):
         if empty:
             say(f"{path}: {empty}")
     if out is not None:
-        report.write(out)
+        scores.write(out)
         say(f"{out}: written")
     if json:
-        made = {"run": report.header.run, "out": None if out is None else str(out)}
-        show(dumps(made | {"scores": report.scores, "differences": report.differences}))
+        made = {"run": scores.header.run, "out": None if out is None else str(out)}
+        show(dumps(made | {"scores": scores.scores, "differences": scores.differences}))
     else:
-        show(report.markdown().removesuffix("\n"))
+        show(scores.markdown().removesuffix("\n"))

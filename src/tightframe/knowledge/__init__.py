@@ -8,21 +8,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
-    from tightframe.knowledge.benchmark import load_benchmark, read_facts, write_facts
+    from tightframe.knowledge.benchmark import load, load_benchmark, read_facts, write_facts
     from tightframe.knowledge.clozes import with_reordered
-    from tightframe.knowledge.clusters import (
-        facts_fingerprint,
-        semantic_clusters,
-        temporal_clusters,
-    )
+    from tightframe.knowledge.clusters import semantic_clusters, temporal_clusters
     from tightframe.knowledge.ensembles import assemble
     from tightframe.knowledge.facts import (
         Fact,
+        FactSet,
         Link,
         Output,
         Question,
         Target,
         fact_id,
+        facts_fingerprint,
         study_eligible,
         summarize,
     )
@@ -30,26 +28,31 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     from tightframe.knowledge.questions import make_questions
     from tightframe.knowledge.routing import route
     from tightframe.knowledge.scope import fit_scope
+    from tightframe.knowledge.score_tables import Scores, score
     from tightframe.knowledge.scores import AnswerScores, score_answer
 
 _PUBLIC: dict[str, str] = {
     "AnswerScores": "scores",
     "Fact": "facts",
+    "FactSet": "facts",
     "Link": "facts",
     "Output": "facts",
     "Parsed": "pages",
     "Question": "facts",
     "Reject": "pages",
+    "Scores": "score_tables",
     "Target": "facts",
     "assemble": "ensembles",
     "fact_id": "facts",
-    "facts_fingerprint": "clusters",
+    "facts_fingerprint": "facts",
     "fit_scope": "scope",
+    "load": "benchmark",
     "load_benchmark": "benchmark",
     "make_questions": "questions",
     "parse": "pages",
     "read_facts": "benchmark",
     "route": "routing",
+    "score": "score_tables",
     "score_answer": "scores",
     "semantic_clusters": "clusters",
     "study_eligible": "facts",

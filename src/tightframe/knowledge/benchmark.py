@@ -13,7 +13,7 @@ from typing import Any
 from tightframe.errors import UserError
 from tightframe.files import read_text
 from tightframe.knowledge.fact_formats import EXAMPLE, KEYS, RecordError, format_of, to_fact
-from tightframe.knowledge.facts import Fact, write_records
+from tightframe.knowledge.facts import Fact, FactSet, write_records
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 
@@ -273,6 +273,11 @@ def read_benchmark(path: str | Path) -> Benchmark:
     for entry in entries:
         reading.add(entry)
     return Benchmark(path, name, tuple(reading.facts), tuple(reading.faults))
+
+
+def load(path: str | Path, *, strict: bool = False) -> FactSet:
+    """Load the facts of a file in any known format, see `load_benchmark`."""
+    return FactSet(load_benchmark(path, strict=strict), Path(path))
 
 
 def load_benchmark(path: str | Path, *, strict: bool = False) -> list[Fact]:

@@ -18,7 +18,13 @@ from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder
 from tightframe.formats import Count, Positive, Record, read_signed
 from tightframe.knowledge.embedders import LEXICAL, dimensions, lexical_embeddings, model_embeddings
-from tightframe.knowledge.facts import Fact, read_records, write_records, write_report
+from tightframe.knowledge.facts import (
+    Fact,
+    facts_fingerprint,
+    read_records,
+    write_records,
+    write_report,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +53,6 @@ class Clusters:
     def fingerprints(self) -> tuple[str, ...]:
         """`facts_fingerprint` of each cluster: what its model must have been trained on."""
         return tuple(facts_fingerprint(self.members(cluster)) for cluster in range(self.k))
-
-
-def facts_fingerprint(facts: Sequence[Fact]) -> str:
-    """Twelve hexadecimal digits that say which facts a model was trained on, in whatever order."""
-    return fingerprint(sorted((fact.id, fact.fact) for fact in facts))
 
 
 def semantic_clusters(

@@ -1,4 +1,4 @@
-"""One answer a question out of many models': each from the model that the question was routed to.
+"""Ensembles: one answer per question, from the model that the question was routed to.
 
 Everything is joined by question id, and a model belongs to the cluster whose facts it was trained
 on: there is no list of paths that could be in the wrong order.
@@ -27,41 +27,41 @@ class Answered(NamedTuple):
     probability: float  # of that cluster; NaN for the fallback model
 
 
-class Ensemble(NamedTuple):
-    """The answers of several models, one a question, and what they are worth."""
+class JoinedAnswers(NamedTuple):
+    """Answers of several models, one per question, and their scores."""
 
     answers: list[Answered]
     report: dict[str, Any]
 
 
 def models_of(clusters: Clusters, answers: Sequence[Answers]) -> dict[int, Answers]:
-    """The answers of each cluster's model, told by the facts that the model was trained on.
+    """Return the answers of each cluster's model, by the facts that the model was trained on.
 
     Raises:
         UserError: A model was trained on other facts than any cluster's, or two on the same.
     """
-    of_facts = {name: cluster for cluster, name in enumerate(clusters.fingerprints)}
-    found: dict[int, Answers] = {}
+    cluster_of = {fingerprint: cluster for cluster, fingerprint in enumerate(clusters.fingerprints)}
+    models: dict[int, Answers] = {}
     for one in answers:
-        cluster = of_facts.get(one.trained_on or "")
+        cluster = cluster_of.get(one.trained_on or "")
         if cluster is None:
             raise UserError(
                 f"{one.name}: {one.model} was trained on facts {one.trained_on or '(none)'}, which "
                 f"are no cluster's ({', '.join(clusters.fingerprints)}); train it on the facts of "
                 "a cluster, or give it as the fallback"
             )
-        if cluster in found:
+        if cluster in models:
             raise UserError(
-                f"{one.name} and {found[cluster].name} are both of cluster {cluster}; give one"
+                f"{one.name} and {models[cluster].name} are both of cluster {cluster}; give one"
             )
-        found[cluster] = one
-    return found
+        models[cluster] = one
+    return models
 
 
 def merge(
     routings: Sequence[Routing], models: Mapping[int, Answers], fallback: Answers | None
 ) -> list[Answered]:
-    """For each routed question the answer of the chosen model, in the order of the routings.
+    """Return for each routed question the answer of the chosen model, in the same order.
 
     Raises:
         UserError: A question was routed to a model without an output for it.
@@ -89,17 +89,17 @@ def assemble(
     clusters: Clusters,
     answers: Sequence[Answers],
     fallback: Answers | None,
-) -> Ensemble:
-    """Join the answers, and say how right they are, and how right perfect routing would be.
+) -> JoinedAnswers:
+    """Join the answers and score them, also as if every question had been routed perfectly.
 
     Questions of facts outside the clusters have no gold answer here: they are routed and counted,
     not scored. Scores are `match_norm` in percent, NaN where nothing was scored.
 
     Args:
-        routings: Of every question, see `routing`.
+        routings: Routings of every question, see `routing`.
         clusters: The injected facts, with their questions.
-        answers: Of the clusters' models, in any order.
-        fallback: Of the model for what is routed to no cluster.
+        answers: Answers of the clusters' models, in any order.
+        fallback: Answers of the model for what is routed to no cluster.
 
     Returns:
         answers: See `merge`.
@@ -114,7 +114,6 @@ def assemble(
     sources = []
     for cluster in (*range(clusters.k), None):
         own = [one for one in merged if one.source == cluster]
-        scored = sum(one.output.question_id in gold for one in own)
         model = fallback if cluster is None else models.get(cluster)
         sources.append(
             {
@@ -122,22 +121,27 @@ def assemble(
                 "model": model.model if model else None,
                 "n": len(own),
                 "share": len(own) / len(merged),
-                "n_scored": scored,
+                "n_scored": sum(one.output.question_id in gold for one in own),
                 "score": _score(own, gold),
             }
         )
-    report = {
-        "score": _score(merged, gold),
-        **_oracle([one for one in routings if one.question_id in gold], models, fallback, gold),
+    report: dict[str, Any] = {"score": _score(merged, gold)}
+    inside = [one for one in routings if one.question_id in gold]
+    try:
+        perfect = merge(reroute(inside, threshold=nan, rule="oracle"), models, fallback)
+        report["oracle_score"] = _score(perfect, gold)
+    except UserError as error:  # an answer that the upper bound alone needs
+        report |= {"oracle_score": nan, "oracle_reason": str(error)}
+    report |= {
         "n_scored": sum(one.output.question_id in gold for one in merged),
         "sources": sources,
         "routing": routing_report(routings, clusters),
     }
-    return Ensemble(merged, report)
+    return JoinedAnswers(merged, report)
 
 
 def provenance(merged: Sequence[Answered]) -> list[dict[str, Any]]:
-    """Where each answer came from, a record a question."""
+    """Return where each answer came from, one record per question."""
     return [
         {
             "question_id": one.output.question_id,
@@ -149,30 +153,18 @@ def provenance(merged: Sequence[Answered]) -> list[dict[str, Any]]:
     ]
 
 
-def save_ensemble(path: str | Path, ensemble: Ensemble) -> None:
-    """Write the folder, whole or not at all; one that exists is refused.
+def save_ensemble(path: str | Path, joined: JoinedAnswers) -> None:
+    """Write a new folder, whole or not at all.
 
-    answers.jsonl (an `Output` a line), provenance.jsonl (see `provenance`), report.json.
+    It holds answers.jsonl (one `Output` per line), provenance.jsonl (see `provenance`) and
+    report.json.
     """
     with whole_folder(Path(path)) as folder:
-        outputs = (dataclasses.asdict(one.output) for one in ensemble.answers)
+        outputs = (dataclasses.asdict(one.output) for one in joined.answers)
         write_records(folder / "answers.jsonl", outputs)
-        write_records(folder / "provenance.jsonl", provenance(ensemble.answers))
+        write_records(folder / "provenance.jsonl", provenance(joined.answers))
         answers = {"answers": sha256(folder / "answers.jsonl")}
-        write_report(folder / "report.json", dict(ensemble.report) | answers)
-
-
-def _oracle(
-    routings: Sequence[Routing],
-    models: Mapping[int, Answers],
-    fallback: Answers | None,
-    gold: Mapping[str, Sequence[str]],
-) -> dict[str, Any]:
-    try:
-        merged = merge(reroute(routings, threshold=nan, rule="oracle"), models, fallback)
-    except UserError as error:  # an answer that the upper bound alone needs
-        return {"oracle_score": nan, "oracle_reason": str(error)}
-    return {"oracle_score": _score(merged, gold)}
+        write_report(folder / "report.json", dict(joined.report) | answers)
 
 
 def _score(answered: Sequence[Answered], gold: Mapping[str, Sequence[str]]) -> float:

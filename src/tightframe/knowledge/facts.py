@@ -9,12 +9,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
 import pydantic
 
-from tightframe.files import read_text, whole_file
+from tightframe.files import fingerprint, read_text, whole_file
 from tightframe.formats import check_digest, parse_json, write_signed
+from tightframe.results import ResultTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Type: TypeAlias = Literal[
     "reliability",
@@ -142,6 +146,55 @@ def fact_id(date: str | None, fact: str) -> str:
     return "dyk-" + hashlib.sha256(f"{date or ''}|{fact}".encode()).hexdigest()[:12]
 
 
+def facts_fingerprint(facts: Sequence[Fact]) -> str:
+    """Return twelve hexadecimal digits of which facts these are, in whatever order."""
+    return fingerprint(sorted((fact.id, fact.fact) for fact in facts))
+
+
+class FactSet(ResultTable, Sequence[Fact]):
+    """Facts of a file, as a sequence and as a table."""
+
+    def __init__(self, facts: Iterable[Fact], path: Path | None = None) -> None:
+        self.facts = tuple(facts)
+        self.path = path  # the file that they were loaded from
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    @overload
+    def __getitem__(self, index: int) -> Fact: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "FactSet": ...
+
+    def __getitem__(self, index: int | slice) -> "Fact | FactSet":
+        if isinstance(index, slice):
+            return FactSet(self.facts[index], self.path)
+        return self.facts[index]
+
+    @property
+    def one_line(self) -> str:
+        """Number of facts and of their questions."""
+        questions = sum(len(fact.questions) for fact in self)
+        source = f" of {self.path}" if self.path else ""
+        return f"{len(self):,} facts{source}, {questions:,} questions"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row per fact: its id, date, text, and number of questions."""
+        import pandas as pd
+
+        columns = ("id", "date", "fact", "questions")
+        rows = [(fact.id, fact.date, fact.fact, len(fact.questions)) for fact in self]
+        return pd.DataFrame(rows, columns=columns)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the facts with all their fields to a .jsonl file, or the table to any other."""
+        if Path(path).suffix != ".jsonl":
+            return super().save(path)
+        write_records(Path(path), (fact.to_dict() for fact in self))
+        return Path(path)
+
+
 def write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Write one record per line, the file whole or not at all."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -171,14 +224,15 @@ def read_records(path: Path, schema: Any, *, what: str, sha256: str | None = Non
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
     """Write a signed JSON object for people and programs, whole or not at all; NaN is null."""
-    write_signed(path, _without_nan(report))
+    write_signed(path, without_nan(report))
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Return a value of JSON with null for every NaN in it."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and value != value else value
 
 

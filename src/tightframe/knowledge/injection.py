@@ -16,8 +16,7 @@ from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clozes import spans
-from tightframe.knowledge.clusters import facts_fingerprint
-from tightframe.knowledge.facts import Fact
+from tightframe.knowledge.facts import Fact, facts_fingerprint
 from tightframe.knowledge.hub import LoRA
 from tightframe.knowledge.hub_load import load_hub_model
 from tightframe.knowledge.hub_masked import MaskedQAModel

@@ -18,8 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_writable, fingerprint
 from tightframe.knowledge.benchmark import load_benchmark, read_facts
-from tightframe.knowledge.clusters import facts_fingerprint
-from tightframe.knowledge.facts import Fact, study_eligible
+from tightframe.knowledge.facts import Fact, facts_fingerprint, study_eligible
 from tightframe.knowledge.lessons import FactTexts
 from tightframe.knowledge.qa_models import Arm, find_arm
 from tightframe.knowledge.scores import position

@@ -31,12 +31,12 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.knowledge.clozes import cloze_of_question
-from tightframe.knowledge.clusters import facts_fingerprint
 from tightframe.knowledge.embedders import LEXICAL, WeightedWords
-from tightframe.knowledge.facts import MASK, Fact, Template
+from tightframe.knowledge.facts import MASK, Fact, Template, facts_fingerprint
 from tightframe.knowledge.injection_runs import ENSEMBLE, not_askable
+from tightframe.knowledge.options import Rule
 from tightframe.knowledge.qa_models import Generation, Objective, Prompt, PromptForm, QAModel
-from tightframe.knowledge.routing import Rule, choose, classified_text, load_scoped
+from tightframe.knowledge.routing import choose, classified_text, load_scoped
 from tightframe.knowledge.scope import Scope
 from tightframe.settings import read_toml, resolve, write_toml
 

@@ -1,16 +1,13 @@
-"""Scope classifiers: whether a question is about the facts of a cluster, and of which.
+"""Scope classifiers: how likely each cluster of facts holds what a question asks about.
 
-K independent classifiers, trained on statements and used on questions: linear ones on weighted
-words, or an encoder (see `scope_encoder`).
+K independent yes-or-no classifiers, trained on statements and used on questions: linear ones on
+weighted words, or an encoder of transformers that is fine-tuned with binary cross-entropy. A text
+of no cluster is labelled no K times, and may still be given several by the classifier.
+
+On disk a linear classifier is one file; an encoder is a folder: what transformers writes of a
+model and its tokenizer (safetensors), and scope.json with the clusters and the calibration.
+
 Axes: N texts, K clusters, V words and word pairs.
-
-K independent yes-or-no outputs, binary cross-entropy over all of them: a text of no cluster is
-labelled no K times, and may still be given several by the model.
-
-On disk a folder: what transformers writes of a model and its tokenizer (safetensors), and
-scope.json with the clusters, threshold and calibration.
-
-Axes: N texts, K clusters.
 """
 
 import contextlib
@@ -40,7 +37,7 @@ WEAKNESS = 1000.0  # of the penalty: scikit-learn's C
     frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 )
 class EncoderSettings:
-    """How an encoder is fine-tuned; the defaults are the paper's.
+    """Settings of the fine-tuning of an encoder; the defaults are the paper's.
 
     AdamW without weight decay, the rate falling linearly to zero, gradients clipped at norm 1.
     """
@@ -56,10 +53,10 @@ class EncoderSettings:
 
 @runtime_checkable
 class Classifier(Protocol):
-    """What tells the clusters apart."""
+    """A classifier of texts by cluster."""
 
     def logits(self, texts: Sequence[str]) -> Float[np.ndarray, "N K"]:
-        """Of each text and cluster; above zero where the text is likelier inside than not."""
+        """Return one logit per text and cluster; above zero if the text is likelier inside."""
         ...
 
 
@@ -72,13 +69,13 @@ class LinearClassifier:
     intercepts: Float[np.ndarray, " K"]
 
     def logits(self, texts: Sequence[str]) -> Float[np.ndarray, "N K"]:
-        """Linear in the weighted words."""
+        """Return one logit per text and cluster, linear in the weighted words."""
         return np.asarray(self.words(texts) @ self.weights.T + self.intercepts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """How likely each cluster holds the fact that a text is about.
+    """A classifier and its calibration: how likely a text is about each cluster's facts.
 
     The probabilities are independent: they need not sum to one, and all may be small.
     """
@@ -90,12 +87,12 @@ class Scope:
     shift: float = 0.0
 
     def probabilities(self, texts: Sequence[str]) -> Float[np.ndarray, "N K"]:
-        """For each text the probability of each cluster."""
+        """Return the probability of each cluster for each text."""
         return np.asarray(expit(self.scale * self.classifier.logits(texts) + self.shift))
 
 
 def outside_of(negatives: Sequence[Fact], clusters: Clusters) -> list[Fact]:
-    """The negatives whose id and text are none of the injected facts'."""
+    """Return the negatives whose id and text are none of the injected facts'."""
     ids = {fact.id for fact in clusters.facts}
     texts = {fact.fact for fact in clusters.facts}
     return [fact for fact in negatives if fact.id not in ids and fact.fact not in texts]
@@ -104,7 +101,7 @@ def outside_of(negatives: Sequence[Fact], clusters: Clusters) -> list[Fact]:
 def statements(
     clusters: Clusters, negatives: Sequence[Fact]
 ) -> tuple[list[str], Int[np.ndarray, " N"]]:
-    """What a scope classifier is trained on: facts and their clusters, negatives with -1.
+    """Return the training set of a classifier: facts and their clusters, negatives with -1.
 
     Raises:
         UserError: There are no negatives, or one of them is an injected fact.
@@ -172,7 +169,7 @@ def calibrate_scope(scope: Scope, texts: Sequence[str], clusters: Sequence[int |
 
 
 def threshold_for(scope: Scope, texts: Sequence[str], *, false_accepts: float) -> float:
-    """The lowest threshold that lets pass at most this share of out-of-scope `texts`."""
+    """Return the lowest threshold that accepts at most this share of out-of-scope `texts`."""
     if not texts:
         raise UserError("a threshold is calibrated on questions out of scope; there are none")
     highest = np.sort(scope.probabilities(texts).max(axis=1))[::-1]
@@ -182,7 +179,7 @@ def threshold_for(scope: Scope, texts: Sequence[str], *, false_accepts: float) -
 
 
 def brier(scope: Scope, texts: Sequence[str], clusters: Sequence[int | None]) -> float:
-    """Mean squared distance of probabilities from the truth, over texts and clusters; 0 is best."""
+    """Return the mean squared distance of probabilities from the truth; 0 is best."""
     truth = np.array(
         [[own == cluster for cluster in range(len(scope.clusters))] for own in clusters],
         dtype=float,
@@ -190,19 +187,33 @@ def brier(scope: Scope, texts: Sequence[str], clusters: Sequence[int | None]) ->
     return float(np.mean((scope.probabilities(texts) - truth) ** 2))
 
 
-class _Facts(Record):
-    """What the file of a linear classifier says besides its weights."""
+class _Calibration(Record):
+    """Fields of a scope besides its classifier."""
 
-    words: tuple[str, ...]
     clusters: tuple[str, ...]
     threshold: float
     scale: float
     shift: float
 
+    def scope(self, classifier: Classifier) -> Scope:
+        """Return the scope with a classifier."""
+        return Scope(classifier, self.clusters, self.threshold, self.scale, self.shift)
 
-_FILE: TensorFormat[_Facts] = TensorFormat(
+
+def _calibration(scope: Scope) -> dict[str, Any]:
+    fields = {name: getattr(scope, name) for name in _Calibration.model_fields}
+    return fields | {"clusters": list(scope.clusters)}
+
+
+class _LinearFacts(_Calibration):
+    """Content of a linear classifier's file besides its weights."""
+
+    words: tuple[str, ...]
+
+
+_FILE: TensorFormat[_LinearFacts] = TensorFormat(
     kind="a scope classifier",
-    facts=_Facts,
+    facts=_LinearFacts,
     tensors={"intercepts": "float64 K", "rarity": "float64 V", "weights": "float64 K V"},
     remedy="make it again with `tightframe knowledge scope`",
 )
@@ -212,23 +223,16 @@ def save_scope(path: str | Path, scope: Scope) -> None:
     """Write a scope whose classifier is linear: weights and words, no code."""
     linear = scope.classifier
     assert isinstance(linear, LinearClassifier)
-    facts = {
-        "words": list(linear.words.words),
-        "clusters": list(scope.clusters),
-        "threshold": scope.threshold,
-        "scale": scope.scale,
-        "shift": scope.shift,
-    }
     arrays = {
         "intercepts": linear.intercepts,
         "rarity": np.ascontiguousarray(linear.words.rarity),
         "weights": np.ascontiguousarray(linear.weights),
     }
-    _FILE.write(Path(path), arrays, facts)
+    _FILE.write(Path(path), arrays, {"words": list(linear.words.words)} | _calibration(scope))
 
 
 def load_scope(path: str | Path) -> Scope:
-    """Return what `save_scope` wrote, to the last bit; another file is refused by name."""
+    """Load what `save_scope` wrote, to the last bit; another file is refused by name."""
     path = Path(path)
     tensors, facts = _FILE.read(path)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -238,19 +242,11 @@ def load_scope(path: str | Path) -> Scope:
             f"{path}: weights of {n_clusters} clusters and {n_words} words, but "
             f"{len(facts.clusters)} clusters and {len(facts.words)} words; {_FILE.remedy}"
         )
-    return Scope(
-        LinearClassifier(
-            WeightedWords(facts.words, arrays["rarity"]), arrays["weights"], arrays["intercepts"]
-        ),
-        facts.clusters,
-        facts.threshold,
-        facts.scale,
-        facts.shift,
-    )
+    words = WeightedWords(facts.words, arrays["rarity"])
+    return facts.scope(LinearClassifier(words, arrays["weights"], arrays["intercepts"]))
 
 
 _SCOPE = "scope.json"
-_KEYS = {"clusters", "threshold", "scale", "shift"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,51 +288,37 @@ def fit_scope_encoder(
 
 
 def save_scope_encoder(path: str | Path, scope: Scope) -> None:
-    """Write the folder, whole or not at all; one that exists is refused."""
+    """Write a new folder with a fine-tuned encoder, whole or not at all."""
     classifier = scope.classifier
     assert isinstance(classifier, EncoderClassifier)
     model: Any = classifier.encoder.model
     with whole_folder(Path(path)) as folder:
         model.save_pretrained(folder)
         classifier.encoder.tokenizer.save_pretrained(folder)
-        write_report(
-            folder / _SCOPE,
-            {
-                "clusters": list(scope.clusters),
-                "threshold": scope.threshold,
-                "scale": scope.scale,
-                "shift": scope.shift,
-                "files": {one.name: sha256(one) for one in sorted(folder.iterdir())},
-            },
-        )
+        files = {one.name: sha256(one) for one in sorted(folder.iterdir())}
+        write_report(folder / _SCOPE, _calibration(scope) | {"files": files})
+
+
+class _EncoderFiles(_Calibration):
+    """Content of an encoder's scope.json."""
+
+    files: dict[FileName, Sha256]  # the encoder and its tokenizer
+    fingerprint: str
 
 
 def load_scope_encoder(path: str | Path, *, device: str = "cpu") -> Scope:
-    """The inverse of `save_scope_encoder`; another folder is refused by name."""
+    """Load what `save_scope_encoder` wrote; another folder is refused by name."""
     path = Path(path)
     if not (path / _SCOPE).is_file():
         raise UserError(
             f"{path}: holds no {_SCOPE}; `tightframe knowledge scope --encoder` makes one"
         )
-    about: _About = read_signed(path / _SCOPE, _About)
+    about: _EncoderFiles = read_signed(path / _SCOPE, _EncoderFiles)
     for name, digest in about.files.items():
         check_digest(path / name, digest)
     encoder = load_encoder(str(path), outputs=len(about.clusters))
     encoder.model.to(device)
-    return Scope(
-        EncoderClassifier(encoder), about.clusters, about.threshold, about.scale, about.shift
-    )
-
-
-class _About(Record):
-    """What scope.json holds."""
-
-    clusters: tuple[str, ...]
-    threshold: float
-    scale: float
-    shift: float
-    files: dict[FileName, Sha256]  # the encoder and its tokenizer
-    fingerprint: str
+    return about.scope(EncoderClassifier(encoder))
 
 
 def _train(

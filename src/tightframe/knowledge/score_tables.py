@@ -1,8 +1,8 @@
-"""Scores as files: rows for other programs, tables for people.
+"""Scores of one arm on a benchmark: tables for people, rows and files for other programs.
 
 results.jsonl     rows (tightframe.results)
-scores.csv        a line a group of questions, with intervals
-differences.csv   a line a group and score, against another arm or the untouched model
+scores.csv        one line per group of questions, with intervals
+differences.csv   one line per group and score, against another arm or the base model
 scores.json       both tables
 scores.md         both tables, to read
 """
@@ -12,209 +12,249 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder, write_text
 from tightframe.knowledge.answers import empty_answers, read_outputs
-from tightframe.knowledge.facts import Fact, Output
+from tightframe.knowledge.facts import Fact, FactSet, Output, without_nan
 from tightframe.knowledge.intervals import RESAMPLES
+from tightframe.knowledge.options import ScoreOptions
 from tightframe.knowledge.scores import (
     PERCENT,
     WORDS,
     ArmComparison,
-    By,
     ScoreGroup,
     average,
     compare,
     score_outputs,
 )
-from tightframe.results import Header, Row, write_csv, write_rows
+from tightframe.results import Header, ResultTable, Row, write_csv, write_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DECIMALS = 1
 ENDS = ("", "_low", "_high")  # of the columns of a score: its value, and its interval
+# Outputs of the runs of one arm (its seeds): a file, several files, the outputs of one run, or the
+# outputs of each run by name.
+Arm: TypeAlias = (
+    str | Path | Sequence[str | Path] | Sequence[Output] | Mapping[str, Sequence[Output]]
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What the outputs of one arm score on a benchmark."""
+@dataclasses.dataclass(frozen=True, repr=False)
+class Scores(ResultTable):
+    """Scores of the outputs of one arm on a benchmark, with 95 % intervals over facts."""
 
     header: Header
     rows: list[Row]
-    scores: list[dict[str, Any]]  # see `score_table`
-    differences: list[dict[str, Any]]  # see `difference_table`
+    scores: list[dict[str, Any]]  # one record per group of questions, see `score_table`
+    differences: list[dict[str, Any]]  # one record per group and score, see `difference_table`
+
+    @property
+    def one_line(self) -> str:
+        """Name of the arm, number of questions, and the share of right answers."""
+        first = self.scores[0]
+        cell = _cell(*(first[f"match_norm{end}"] for end in ENDS))
+        return f"{self.header.run}: match_norm {cell} % of {first['n']:,} questions"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the scores as a table, one row per group of questions; NaN without interval."""
+        import pandas as pd
+
+        return pd.DataFrame(self.scores)
 
     def markdown(self) -> str:
-        """The tables to read: percent with 95 % intervals, outputs in words."""
-        return _markdown(self.header.run, self.scores, self.differences)
+        """Return the tables to read: percent with 95 % intervals, outputs in words."""
+        missing = any(record["missing"] for record in self.scores)
+        counts = ["n", "facts", *(["missing"] if missing else [])]
+        run = _plain(self.header.run)
+        lines = [f"Scores of {run} in percent, outputs in words [95 % interval over facts]", ""]
+        lines += _head(["questions", *counts, WORDS, *PERCENT])
+        for record in self.scores:
+            cells = [record["group"], *(f"{record[name]:,}" for name in counts)]
+            cells += [
+                _cell(*(record[f"{name}{end}"] for end in ENDS)) for name in (WORDS, *PERCENT)
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        reasons = [f"- {one['group']}: {one['reason']}" for one in self.scores if one["reason"]]
+        lines += ["", *reasons] if reasons else []
+        for against in dict.fromkeys(record["against"] for record in self.differences):
+            less = f"Less {_plain(against)}, in points: facts better and worse, p of their signs"
+            lines += ["", less, ""]
+            lines += _head(["questions", "score", "n", "difference", "better", "worse", "p"])
+            for record in self.differences:
+                if record["against"] == against:
+                    cells = [record["group"], record["score"], f"{record['n']:,}"]
+                    cells += [_cell(record["difference"], record["low"], record["high"], sign="+")]
+                    cells += [f"{record['better']:,}", f"{record['worse']:,}"]
+                    lines.append(f"| {' | '.join([*cells, format(record['p'], '.3g')])} |")
+        return "\n".join(lines) + "\n"
 
     def write(self, out: Path) -> None:
-        """Write the folder whole or not at all; one that exists is refused."""
+        """Write all tables to a new folder, whole or not at all."""
+        import pandas as pd
+
         with whole_folder(out) as folder:
             write_rows(folder / "results.jsonl", self.header, self.rows)
-            write_csv(folder / "scores.csv", pd.DataFrame(self.scores))
+            write_csv(folder / "scores.csv", self.to_pandas())
             if self.differences:
                 write_csv(folder / "differences.csv", pd.DataFrame(self.differences))
-            tables = {"scores": _finite(self.scores), "differences": _finite(self.differences)}
-            content = {"run": self.header.run} | tables
+            tables = {"scores": self.scores, "differences": self.differences}
+            content = without_nan({"run": self.header.run} | tables)
             text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             write_text(folder / "scores.json", text)
             write_text(folder / "scores.md", self.markdown())
 
 
-def score_report(
+def score(
+    outputs: Arm,
     facts: Sequence[Fact],
-    data: Path,
-    outputs: Sequence[Path],
+    options: ScoreOptions = ScoreOptions(),  # noqa: B008
     *,
-    by: Sequence[By] = ("type",),
-    against: Sequence[Path] = (),
-    untouched: Sequence[Path] = (),
-    allow_missing: bool = False,
-    seed: int = 0,
-) -> Report:
-    """Score files of outputs on a benchmark, beside another arm and the untouched model.
+    against: Arm = (),
+    base: Arm = (),
+) -> Scores:
+    """Score the outputs of one arm on a benchmark, beside another arm and the base model.
 
     Args:
+        outputs: Outputs of the arm, one file per run (its seeds), or the outputs themselves.
         facts: The benchmark.
-        data: Its file, for the record.
-        outputs: Of one arm, a file a run: its seeds.
-        by: What to divide the questions by, beside the type.
+        options: Divisions of the questions, and what to do about missing outputs.
         against: Outputs of another arm, on the same questions.
-        untouched: Outputs of the model before injection; locality is the change against them.
-        allow_missing: Leave out questions without output.
-        seed: Of the resamples of facts.
+        base: Outputs of the model before injection; locality is the change against them.
     """
-    if untouched and not any(q.type == "locality" for fact in facts for q in fact.questions):
+    path = facts.path if isinstance(facts, FactSet) else None
+    if base and not any(q.type == "locality" for fact in facts for q in fact.questions):
         raise UserError(
-            f"{data}: has no locality questions to compare with the untouched model; leave out "
-            "--untouched, or make some with `tightframe knowledge questions --known FILE`"
+            f"{path or 'the benchmark'}: has no locality questions to compare with the base model; "
+            "leave out --base, or make some with `tightframe knowledge questions --known FILE`"
         )
-    runs = _read(outputs)
+    runs = _runs(outputs)
     run = _name(runs)
-    ours = score_outputs(facts, runs, allow_missing=allow_missing)
-    groups = average(ours, by, seed=seed)
+    ours = score_outputs(facts, runs, allow_missing=options.allow_missing)
+    groups = average(ours, options.by, seed=options.seed)
     rows, differences = score_rows(run, groups), []
-    if against:
-        others = _read(against)
-        theirs = score_outputs(facts, others, allow_missing=allow_missing)
-        compared = compare(ours, theirs, by, seed=seed)
+    others, before = _runs(against), _runs(base)
+    if others:
+        theirs = score_outputs(facts, others, allow_missing=options.allow_missing)
+        compared = compare(ours, theirs, options.by, seed=options.seed)
         rows += difference_rows(f"{run} less {_name(others)}", compared, "difference")
         differences += difference_table(_name(others), compared)
-    if untouched:
-        before = _read(untouched)
-        only = ("locality",)
-        theirs = score_outputs(facts, before, allow_missing=allow_missing, types=only)
+    if before:
+        theirs = score_outputs(
+            facts, before, allow_missing=options.allow_missing, types=("locality",)
+        )
         mine = ours[ours["type"] == "locality"].reset_index(drop=True)
-        changes = compare(mine, theirs, by, seed=seed)
+        changes = compare(mine, theirs, options.by, seed=options.seed)
         rows += difference_rows(run, changes, "change")
-        differences += difference_table(f"{_name(before)} (untouched)", changes)
+        differences += difference_table(f"{_name(before)} (base model)", changes)
     asked = [(q.id, q.answers) for fact in facts for q in fact.questions]
     header = Header(
         run=run,
         step=0,
         model={"name": run},
-        tokens={"name": data.stem, "fingerprint": fingerprint(asked), "questions": len(asked)},
+        tokens={
+            "name": path.stem if path else "facts",
+            "fingerprint": fingerprint(asked),
+            "questions": len(asked),
+        },
         settings={},
         measurement={
-            "outputs": [path.name for path in outputs],
-            "against": [path.name for path in against],
-            "untouched": [path.name for path in untouched],
+            "outputs": [Path(name).name for name in runs],
+            "against": [Path(name).name for name in others],
+            "base": [Path(name).name for name in before],
             "decoding": _decoding(runs),
-            "template": sorted({one.template for said in runs.values() for one in said}),
-            "empty": [empty_answers(said) for said in runs.values()],
-            "allow_missing": allow_missing,
-            "by": list(by),
+            "template": sorted({one.template for outputs in runs.values() for one in outputs}),
+            "empty": [empty_answers(outputs) for outputs in runs.values()],
+            "allow_missing": options.allow_missing,
+            "by": list(options.by),
             "resamples": RESAMPLES,
-            "seed": seed,
+            "seed": options.seed,
         },
     )
-    return Report(header, rows, score_table(groups), differences)
+    return Scores(header, rows, score_table(groups), differences)
 
 
 def score_rows(run: str, groups: Sequence[ScoreGroup]) -> list[Row]:
-    """A row a group and score; left out are the questions without output, counted for each run."""
+    """Return one row per group and score; excluded are questions without output, over all runs."""
     rows = []
     for group in groups:
         missing = f"{group.missing:,} without output" if group.missing else ""
-        for score, found in group.scores.items():
-            row = _row(run, group.name, score, found.value, found.n, group.missing)
-            reason = "; ".join(filter(None, (missing, found.reason)))
-            rows.append(dataclasses.replace(row, low=found.low, high=found.high, reason=reason))
+        for name, mean in group.scores.items():
+            row = _row(run, group.name, name, mean.value, mean.n, group.missing)
+            reason = _joined((missing, mean.reason))
+            rows.append(dataclasses.replace(row, low=mean.low, high=mean.high, reason=reason))
     return rows
 
 
 def difference_rows(run: str, comparisons: Sequence[ArmComparison], suffix: str) -> list[Row]:
-    """Two rows a group and score: the difference, and the p of the sign test."""
+    """Return two rows per group and score: the difference, and the p-value of the sign test."""
     rows = []
-    for compared in comparisons:
-        for score, (found, signs) in compared.scores.items():
-            row = _row(
-                run, compared.name, f"{score}_{suffix}", found.value, found.n, compared.left_out
-            )
-            rows.append(
-                dataclasses.replace(row, low=found.low, high=found.high, reason=found.reason)
-            )
-            told = signs.better + signs.worse
-            row = _row(
-                run, compared.name, f"{score}_{suffix}_p", signs.p, told, found.n_facts - told
-            )
+    for group in comparisons:
+        for score, (mean, signs) in group.scores.items():
+            name = f"{score}_{suffix}"
+            row = _row(run, group.name, name, mean.value, mean.n, group.left_out)
+            rows.append(dataclasses.replace(row, low=mean.low, high=mean.high, reason=mean.reason))
+            decided = signs.better + signs.worse
+            row = _row(run, group.name, f"{name}_p", signs.p, decided, mean.n_facts - decided)
             reason = f"sign test over facts, {signs.better:,} better, {signs.worse:,} worse"
             rows.append(dataclasses.replace(row, resampled="", reason=reason))
     return rows
 
 
 def score_table(groups: Sequence[ScoreGroup]) -> list[dict[str, Any]]:
-    """A record a group: counts, then each score with the ends of its interval."""
+    """Return one record per group: counts, then each score with the ends of its interval."""
     table = []
     for group in groups:
         first = group.scores[WORDS]
         record: dict[str, Any] = {"group": group.name, "n": first.n, "facts": first.n_facts}
         record["missing"] = group.missing
         for score in (WORDS, *PERCENT):
-            found = group.scores[score]
-            record |= {f"{score}{end}": value for end, value in zip(ENDS, found[:3], strict=True)}
-        record["reason"] = _reasons(found.reason for found in group.scores.values())
+            mean = group.scores[score]
+            record |= {f"{score}{end}": value for end, value in zip(ENDS, mean[:3], strict=True)}
+        record["reason"] = _joined(mean.reason for mean in group.scores.values())
         table.append(record)
     return table
 
 
 def difference_table(against: str, comparisons: Sequence[ArmComparison]) -> list[dict[str, Any]]:
-    """A record a group and score."""
+    """Return one record per group and score: the difference, its interval and its sign test."""
     return [
         {
             "against": against,
-            "group": compared.name,
+            "group": group.name,
             "score": score,
-            "difference": found.value,
-            "low": found.low,
-            "high": found.high,
-            "n": found.n,
-            "facts": found.n_facts,
-            "left_out": compared.left_out,
+            "difference": mean.value,
+            "low": mean.low,
+            "high": mean.high,
+            "n": mean.n,
+            "facts": mean.n_facts,
+            "left_out": group.left_out,
             **signs._asdict(),
-            "reason": found.reason,
+            "reason": mean.reason,
         }
-        for compared in comparisons
-        for score, (found, signs) in compared.scores.items()
+        for group in comparisons
+        for score, (mean, signs) in group.scores.items()
     ]
 
 
-def _reasons(reasons: Iterable[str]) -> str:
-    """Return each reason once, in their order."""
-    return "; ".join(dict.fromkeys(filter(None, reasons)))
-
-
-def _read(paths: Sequence[Path]) -> dict[str, list[Output]]:
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError(f"{paths[0]} and others: a file stands twice; name each run's once")
-    return {str(path): read_outputs(path) for path in paths}
+def _runs(arm: Arm) -> dict[str, list[Output]]:
+    """Return the outputs of each run of an arm by its name."""
+    if isinstance(arm, Mapping):
+        return {name: list(outputs) for name, outputs in arm.items()}
+    paths = [arm] if isinstance(arm, str | Path) else arm
+    if any(isinstance(one, Output) for one in paths):
+        return {"outputs": [one for one in paths if isinstance(one, Output)]}
+    files = [Path(one) for one in paths if not isinstance(one, Output)]
+    if len({path.resolve() for path in files}) < len(files):
+        raise UserError(f"{files[0]} and others: a file stands twice; name each run's once")
+    return {str(path): read_outputs(path) for path in files}
 
 
 def _decoding(runs: Mapping[str, Sequence[Output]]) -> str:
-    """How the tokens of an arm's answers were chosen; answers of two kinds are refused."""
+    """Return how the tokens of an arm's answers were chosen; refuse answers of two kinds."""
     found = {output.decoding: path for path, outputs in runs.items() for output in outputs}
     if len(found) > 1:
         raise UserError(
@@ -225,7 +265,7 @@ def _decoding(runs: Mapping[str, Sequence[Output]]) -> str:
 
 
 def _name(runs: Mapping[str, Sequence[Output]]) -> str:
-    """The models of the runs; that of outputs of several models is their file's name."""
+    """Return the names of the runs' models; outputs of several models go by their file's name."""
     names = []
     for path, outputs in runs.items():
         models = {output.model for output in outputs}
@@ -233,77 +273,30 @@ def _name(runs: Mapping[str, Sequence[Output]]) -> str:
     return " + ".join(dict.fromkeys(names))
 
 
-def _markdown(
-    run: str, scores: Sequence[dict[str, Any]], differences: Sequence[dict[str, Any]]
-) -> str:
-    missing = any(record["missing"] for record in scores)
-    counts = ["n", "facts", *(["missing"] if missing else [])]
-    lines = [f"Scores of {_plain(run)} in percent, outputs in words [95 % interval over facts]", ""]
-    lines += _header(["questions", *counts, WORDS, *PERCENT])
-    for record in scores:
-        cells = [record["group"], *(f"{record[name]:,}" for name in counts)]
-        cells += [_cell(*(record[f"{name}{end}"] for end in ENDS)) for name in (WORDS, *PERCENT)]
-        lines.append(f"| {' | '.join(cells)} |")
-    told = [f"{one['group']}: {one['reason']}" for one in scores if one["reason"]]
-    lines += ["", *(f"- {line}" for line in told)] if told else []
-    for against in dict.fromkeys(record["against"] for record in differences):
-        lines += [
-            "",
-            f"Less {_plain(against)}, in points: facts better and worse, p of their signs",
-            "",
-        ]
-        lines += _header(["questions", "score", "n", "difference", "better", "worse", "p"])
-        for record in differences:
-            if record["against"] == against:
-                cells = [record["group"], record["score"], f"{record['n']:,}"]
-                cells += [_cell(record["difference"], record["low"], record["high"], sign="+")]
-                cells += [f"{record['better']:,}", f"{record['worse']:,}", f"{record['p']:.3g}"]
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def _row(run: str, subset: str, metric: str, value: float, n: int, excluded: int) -> Row:
-    """Of questions asked without a text: no step, layer or least number of samples applies."""
-    return Row(
-        run=run,
-        step=0,
-        split="questions",
-        layer=0,
-        labels="fact",
-        subset=subset,
-        metric=metric,
-        value=value,
-        n=n,
-        min_count=1,
-        excluded=excluded,
-        resampled="facts",
-    )
+    """Return a row of questions, to which no step, layer or minimum number of samples applies."""
+    about = {"run": run, "step": 0, "split": "questions", "layer": 0, "labels": "fact"}
+    numbers = {"value": value, "n": n, "min_count": 1, "excluded": excluded}
+    return Row(**about, subset=subset, metric=metric, **numbers, resampled="facts")  # type: ignore[arg-type]
 
 
-def _header(names: Sequence[str]) -> list[str]:
+def _joined(reasons: Iterable[str]) -> str:
+    """Return each reason once, in their order."""
+    return "; ".join(dict.fromkeys(filter(None, reasons)))
+
+
+def _head(names: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
 
 
 def _cell(value: float, low: float, high: float, *, sign: str = "-") -> str:
-    """A value with its interval, where there is one."""
+    """Return a value with its interval, if it has one."""
     if math.isnan(value):
         return ""
-    told = low < high  # not NaN
-    interval = f" [{low:.{DECIMALS}f}, {high:.{DECIMALS}f}]" if told else ""
+    interval = f" [{low:.{DECIMALS}f}, {high:.{DECIMALS}f}]" if low < high else ""  # not NaN
     return f"{value:{sign}.{DECIMALS}f}{interval}"
 
 
 def _plain(name: str) -> str:
-    """A model's name on one line, without what Markdown would make of it."""
+    """Return a model's name on one line, without what Markdown would make of it."""
     return "`" + " ".join(name.replace("`", "'").split()) + "`"
-
-
-def _finite(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """NaN as null: JSON has no word for it."""
-    return [
-        {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in record.items()
-        }
-        for record in records
-    ]

@@ -17,13 +17,14 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tightframe.errors import UserError
 from tightframe.knowledge.facts import TYPES, Fact, Output
 from tightframe.knowledge.intervals import Bounds, Difference, Estimate, differences, estimates
+from tightframe.knowledge.options import By
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,8 +172,6 @@ def _canonical_words(text: str) -> str:
 def _only_articles(words: str) -> bool:
     return _WORDS_THAT_GO.issuperset(words.split())
 
-
-By: TypeAlias = Literal["type", "year", "month", "day", "position"]
 
 PERCENT = AnswerScores._fields
 WORDS = "output_words"  # of the raw text: what a long output gains in match_paper
