@@ -33,7 +33,7 @@ from tightframe.files import write_text
 from tightframe.geometry.callback import CollapseCallback
 from tightframe.lm.load import export_gpt_neo
 from tightframe.lm.options import TransformerConfig
-from tightframe.lm.training import TrainSettings, train
+from tightframe.lm.training import TrainOptions, train
 from tightframe.lm.transformer import Transformer
 
 TARGET = 0.02  # of the time of the steps
@@ -43,7 +43,7 @@ STEPS = EVERY * LOOKS + UNTIMED
 
 # Takes the folder of the model, the settings and the callback; gives the CPU seconds of the steps
 # after the untimed ones.
-Loop = Callable[[Path, TrainSettings, CollapseCallback | None], float]
+Loop = Callable[[Path, TrainOptions, CollapseCallback | None], float]
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def compare(
     shards = TokenShards.open(tokens)
     looks, steps = [], []
     for repeat in range(options.repeats):
-        settings = TrainSettings(
+        settings = TrainOptions(
             tokens=tokens,
             out=folder / f"{loop.__name__}-{precision}-{repeat}",
             recipe="linguistic-collapse",
@@ -121,14 +121,14 @@ def compare(
     }
 
 
-def run_ours(folder: Path, settings: TrainSettings, callback: CollapseCallback | None) -> float:
+def run_ours(folder: Path, settings: TrainOptions, callback: CollapseCallback | None) -> float:
     times = Times()
     hooks = [] if callback is None else [callback.step]
     train(settings, step_hooks=[*hooks, lambda model, step: times.note(step)])
     return times.seconds
 
 
-def run_trainer(folder: Path, settings: TrainSettings, callback: CollapseCallback | None) -> float:
+def run_trainer(folder: Path, settings: TrainOptions, callback: CollapseCallback | None) -> float:
     tokens, _ = TokenShards.open(settings.tokens).split("train").rows(range(BATCH * STEPS))
     times = Times()
 

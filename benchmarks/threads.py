@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from tightframe.corpus.tokenization import build
+from tightframe.corpus import build
 from tightframe.files import write_text
 from tightframe.lm.runs import Run
 

@@ -43,11 +43,12 @@ from tightframe.corpus.blocks import ShardWriter
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.shards import TokenShards
 from tightframe.files import sha256, write_text
+from tightframe.lm.checkpoints import load_checkpoint
 from tightframe.lm.load import export_gpt_neo, import_gpt_neo
 from tightframe.lm.loss import evaluate
 from tightframe.lm.options import Schedule, TransformerConfig
-from tightframe.lm.training import TrainSettings, train
-from tightframe.lm.transformer import Transformer, load_checkpoint
+from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.transformer import Transformer
 
 VOCABULARY, CONTEXT, BATCH = 4096, 256, 16
 TARGET = 1.3
@@ -85,7 +86,7 @@ def compare(
 ) -> dict[str, object]:
     """Both loops, in turns; a row of the table."""
     width, depth = map(int, shape.split("x"))
-    settings = TrainSettings(
+    settings = TrainOptions(
         tokens=tokens,
         out=folder / "run",
         recipe="linguistic-collapse",
@@ -126,7 +127,7 @@ def compare(
     }
 
 
-def run_ours(settings: TrainSettings, options: argparse.Namespace) -> Measured:
+def run_ours(settings: TrainOptions, options: argparse.Namespace) -> Measured:
     times: dict[int, float] = {}
 
     def note(step, model, record) -> None:
@@ -139,7 +140,7 @@ def run_ours(settings: TrainSettings, options: argparse.Namespace) -> Measured:
     return Measured(rate(times, options), evaluate(model, split).loss)
 
 
-def run_trainer(start: Path, settings: TrainSettings, options: argparse.Namespace) -> Measured:
+def run_trainer(start: Path, settings: TrainOptions, options: argparse.Namespace) -> Measured:
     split = TokenShards.open(settings.tokens).split("train")
     tokens, _ = split.rows(Schedule(settings, split.n_blocks).order(0))
     examples = [{"input_ids": row, "labels": row} for row in tokens]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tightframe.errors import UserError
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch, LanguageModel
-from tightframe.lm.load import load_model, random_twin
+from tightframe.lm.load import load_model, randomly_initialized
 from tiny_models import ARCHITECTURES, POSITIONS, V, ids, save
 
 pytestmark = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -153,7 +153,7 @@ def test_a_random_twin_is_of_the_same_kind_with_other_weights(both, name):
     ours = both(name)[1]
     before = {key: weight.clone() for key, weight in ours.state_dict().items()}
     generator = torch.random.get_rng_state()
-    twin, again, other = (random_twin(ours, seed=seed) for seed in (0, 0, 1))
+    twin, again, other = (randomly_initialized(ours, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), generator)
     assert twin.name == f"{name}-random"
     assert (twin.tied, twin.depth, twin.n_parameters) == (ours.tied, ours.depth, ours.n_parameters)

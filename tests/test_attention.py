@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from tightframe.lm import attention
-from tightframe.lm.attention import CHUNK, attend
+from tightframe.lm import transformer
+from tightframe.lm.transformer import CHUNK, attend
 
 
 def projections(n_positions, width=8, rows=2, dtype=torch.float64, seed=0):
@@ -39,7 +39,7 @@ def naive(projected, heads, scale, window):
     ],
 )
 def test_both_ways_are_the_naive_one_with_its_gradient(monkeypatch, short, n_positions, window):
-    monkeypatch.setattr(attention, "SHORT", short)
+    monkeypatch.setattr(transformer, "SHORT", short)
     projected = projections(n_positions)
     expected = naive(projected, heads=2, scale=0.7, window=window)
     found = attend(projected, None, heads=2, scale=0.7, window=window)
@@ -53,7 +53,7 @@ def test_both_ways_are_the_naive_one_with_its_gradient(monkeypatch, short, n_pos
 @pytest.mark.parametrize("window", [0, 30])
 def test_a_mask_hides_what_it_says_in_both_ways(monkeypatch, short, window):
     # A prefix of 90 keys in one row and of 10 in the other, over two chunks of queries.
-    monkeypatch.setattr(attention, "SHORT", short)
+    monkeypatch.setattr(transformer, "SHORT", short)
     projected = projections(100)
     place = torch.arange(100)
     prefix = torch.tensor([90, 10])[:, None, None]

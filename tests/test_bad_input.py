@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tightframe import cli
 from tightframe.corpus.shards import TokenShards
 from tightframe.geometry.moments import ClassMoments
-from tightframe.lm.gpt_neo import export_gpt_neo
+from tightframe.lm.checkpoints import export_gpt_neo
 from tightframe.lm.load import load_model
 
 SMALL = [f"--set={pair}" for pair in ("width=8", "depth=1", "heads=2", "epochs=1", "threads=1")]

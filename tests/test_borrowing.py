@@ -9,7 +9,7 @@ from torch import nn
 from tightframe.errors import UserError
 from tightframe.lm.frozen import left_as_found, unwrapped
 from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.load import behind_interface
+from tightframe.lm.load import as_language_model
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 
@@ -42,12 +42,12 @@ def test_weights_spread_over_processes_are_refused():
 
 def test_our_model_is_itself_and_any_other_is_one_of_transformers():
     model = ours()
-    assert behind_interface(model, name="x") is model
-    taken = behind_interface(gpt2(), name="x")
+    assert as_language_model(model, name="x") is model
+    taken = as_language_model(gpt2(), name="x")
     assert isinstance(taken, HuggingFaceModel)
     assert taken.name == "x"
     with pytest.raises(TypeError, match="Linear is neither"):
-        behind_interface(nn.Linear(2, 2), name="x")
+        as_language_model(nn.Linear(2, 2), name="x")
 
 
 def test_modes_generators_and_autocast_are_put_back():
@@ -59,7 +59,7 @@ def test_modes_generators_and_autocast_are_put_back():
     torch.manual_seed(3)
     with torch.autocast("cpu", torch.bfloat16):
         with left_as_found(model):
-            behind_interface(model, name="x")
+            as_language_model(model, name="x")
             model.train()
             model(torch.arange(8)[None])  # draws for its dropout
             assert not torch.is_autocast_enabled("cpu")
@@ -103,7 +103,7 @@ def test_accelerate_s_patch_is_off_inside_and_on_outside(accelerator):
     inner.eval()
     rounded = inner(tokens).logits
     with left_as_found(inner):
-        taken = behind_interface(inner, name="x")
+        taken = as_language_model(inner, name="x")
         exact = taken.head(taken.embed(tokens))
     assert inner.forward is patched
     torch.testing.assert_close(inner(tokens).logits, rounded, rtol=0, atol=0)
@@ -121,7 +121,7 @@ def test_compiled_models_run_as_written_inside():
     model = gpt2().eval()
     model.compile(backend=backend)  # in place: calls of the model itself are compiled
     with left_as_found(unwrapped(model)):
-        taken = behind_interface(model, name="x")
+        taken = as_language_model(model, name="x")
         taken.embed(torch.arange(8)[None])
     assert runs == []
     model(torch.arange(8)[None])

@@ -8,7 +8,7 @@ import pytest
 from studies.bridge import run as bridge
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
-from tightframe.lm.options import TrainSettings
+from tightframe.lm.options import TrainOptions
 from tightframe.lm.training import train
 from tightframe.ntp.table import PAD
 from tiny_tokens import write_tokens
@@ -24,7 +24,7 @@ def sweep(tmp_path_factory, tokens):
     """Three models that have hardly been trained."""
     folder = tmp_path_factory.mktemp("sweeps") / "s"
     for width in (4, 8, 12):
-        settings = TrainSettings(
+        settings = TrainOptions(
             tokens=tokens, out=folder / "runs" / f"w{width}", width=width, depth=1, heads=1,
             epochs=0.2, device="cpu", threads=1,
         )  # fmt: skip

@@ -7,13 +7,12 @@ import pytest
 from tokenizers import normalizers
 
 from reference import blocks as reference
-from tightframe.corpus import stories
+from tightframe.corpus import build, stories
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.sources import Document, open_source
 from tightframe.corpus.splits import BATCH_DOCUMENTS, encoded, made
 from tightframe.corpus.stories import usual_grammar
-from tightframe.corpus.tokenization import build
 from tightframe.errors import UserError
 
 NAMES = ["Anna", "Tim", "Zoë", "the dog", "a 猫"]

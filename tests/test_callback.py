@@ -17,11 +17,12 @@ from tightframe.geometry.callback import CollapseCallback
 from tightframe.geometry.decisions import decide
 from tightframe.geometry.measures import DEFAULT, choose, metrics
 from tightframe.geometry.probe import OVERHEAD, Probe
+from tightframe.lm.checkpoints import load_checkpoint
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import next_token
 from tightframe.lm.options import TransformerConfig
-from tightframe.lm.training import TrainSettings, train
-from tightframe.lm.transformer import Transformer, load_checkpoint
+from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.transformer import Transformer
 from tightframe.results import gather, read_rows
 from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens
@@ -149,7 +150,7 @@ def test_a_killed_run_goes_on_without_double_rows(tiny, tmp_path):
 
 def test_rows_of_steps_that_are_taken_again_are_forgotten_and_that_is_said(tokens, tmp_path):
     model, other = model_of(tokens), model_of(tokens, seed=1)
-    settings = TrainSettings(tokens=tokens, out=tmp_path / "run")
+    settings = TrainOptions(tokens=tokens, out=tmp_path / "run")
     for step in range(10):
         callback(settings).step(model, step)
     kept = files(settings.out)[1].read_bytes()
@@ -221,7 +222,7 @@ def test_weights_that_become_infinite_end_the_training_in_one_line(tokens, tmp_p
 
 
 def test_the_rows_of_another_training_are_not_mixed_in(tokens, tmp_path):
-    settings = TrainSettings(tokens=tokens, out=tmp_path / "run")
+    settings = TrainOptions(tokens=tokens, out=tmp_path / "run")
     callback(settings).step(model_of(tokens), 0)
     with pytest.raises(UserError, match=r"probe-train-0-.*other weights at step 0.*another `out`"):
         callback(settings).step(model_of(tokens, seed=1), 0)
@@ -233,7 +234,7 @@ def test_the_rows_of_another_training_are_not_mixed_in(tokens, tmp_path):
 
 
 def test_measures_of_decisions_draw_validation_positions_too(tokens, tmp_path):
-    settings = TrainSettings(tokens=tokens, out=tmp_path / "run")
+    settings = TrainOptions(tokens=tokens, out=tmp_path / "run")
     model = model_of(tokens)
     callback(settings, measures=["nc3_cos_mean", "nc4_rate"], probe_tokens=20).step(model, 0)
     shards = TokenShards.open(tokens)

@@ -10,9 +10,9 @@ import torch
 
 from reference.geometry import naive_classes
 from tightframe import cli
+from tightframe.corpus import build
 from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.shared_vocabulary import token_names
-from tightframe.corpus.tokenization import build
 from tightframe.corpus.tokenizer import train_bpe, word_level
 from tightframe.errors import UserError
 from tightframe.geometry import metrics

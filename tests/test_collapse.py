@@ -18,7 +18,7 @@ from tightframe.lm.load import load_model
 from tightframe.lm.loss import evaluate
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.runs import Run
-from tightframe.lm.training import TrainSettings, train
+from tightframe.lm.training import TrainOptions, train
 from tightframe.lm.transformer import Transformer
 from tightframe.results import gather, read_rows
 from tightframe.settings import read_toml, write_toml
@@ -37,7 +37,7 @@ def tokens(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tokens, tmp_path_factory):
     """A run of 3 steps with checkpoints at 0 and 3."""
-    settings = TrainSettings(
+    settings = TrainOptions(
         tokens=tokens,
         out=tmp_path_factory.mktemp("runs") / "tiny-run",
         width=8,

@@ -8,8 +8,9 @@ import torch
 
 from tightframe.cli import main
 from tightframe.errors import UserError
+from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.options import TransformerConfig
-from tightframe.lm.transformer import Transformer, save_checkpoint
+from tightframe.lm.transformer import Transformer
 from tightframe.ntp.concept_study import readable, study_concepts
 from tightframe.ntp.options import Asked
 from tightframe.ntp.table import ContextTable, save_table

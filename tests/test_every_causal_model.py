@@ -16,7 +16,7 @@ from tightframe.errors import UserError
 from tightframe.lm.folders import check_described, depth_of, positions_of
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch
-from tightframe.lm.load import load_model, random_twin
+from tightframe.lm.load import load_model, randomly_initialized
 from tiny_configs import POSITIONS, tiny_config
 from tiny_models import enlarged, ids
 
@@ -144,7 +144,7 @@ def check(model_type, tmp_path):
         with pytest.raises(UserError, match=f"are longer than the {longest} of model tiny"):
             ours.embed(ids(1, longest + 1))
 
-    twin = random_twin(ours, seed=0)
+    twin = randomly_initialized(ours, seed=0)
     assert (twin.architecture, twin.depth) == (ours.architecture, ours.depth)
     assert twin.n_parameters == ours.n_parameters
 

@@ -22,7 +22,7 @@ from tightframe.errors import UserError
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import ClassMoments
 from tightframe.lm.load import load_model
-from tightframe.lm.options import TrainSettings
+from tightframe.lm.options import TrainOptions
 from tightframe.lm.runs import Run
 from tightframe.ntp import load_table, save_table
 from tightframe.ntp.asymptotics import load_path
@@ -114,7 +114,7 @@ KINDS = {
     "path results": (read_rows, "table/results/*.jsonl", ""),
     "checkpoints of a model": (load_model_checkpoints, "runs.safetensors", ""),
     "settings": (
-        lambda path: resolve(TrainSettings, read_toml(path), source=str(path)),
+        lambda path: resolve(TrainOptions, read_toml(path), source=str(path)),
         "run/config.toml",
         "",
     ),

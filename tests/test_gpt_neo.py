@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from tightframe.corpus.tokenizer import word_level
 from tightframe.errors import UserError
-from tightframe.lm.gpt_neo import export_gpt_neo, from_gpt_neo, import_gpt_neo
+from tightframe.lm.checkpoints import export_gpt_neo, from_gpt_neo, import_gpt_neo
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 

@@ -5,9 +5,9 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.lm import hardware
-from tightframe.lm.options import TrainSettings
+from tightframe.lm.options import TrainOptions
 
-SETTINGS = TrainSettings(tokens="tokens/x", out="runs/x")
+SETTINGS = TrainOptions(tokens="tokens/x", out="runs/x")
 
 
 def test_choices_are_made_once_and_explicit_ones_stay():

@@ -13,12 +13,13 @@ import transformers
 from safetensors.torch import save_file
 
 from tightframe.errors import UserError
+from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.folders import check_model, with_tokenizer
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch
-from tightframe.lm.load import export_gpt_neo, load_model, random_twin
+from tightframe.lm.load import export_gpt_neo, load_model, randomly_initialized
 from tightframe.lm.options import TransformerConfig
-from tightframe.lm.transformer import Transformer, save_checkpoint
+from tightframe.lm.transformer import Transformer
 from tiny_models import SIZES, V, enlarged, ids, model_of, save
 
 pytestmark = [
@@ -50,11 +51,11 @@ def test_a_twin_of_ours_has_the_weights_of_its_seed_and_keeps_dtype_and_shape():
     config = TransformerConfig(V, 8, 2, heads=2, positions=16, tied=False)
     model = Transformer(config, seed=5, name="w8-d2").to(torch.bfloat16)
     before = model.classifier.clone()
-    twin = random_twin(model, seed=6)
+    twin = randomly_initialized(model, seed=6)
     assert (twin.name, twin.config, twin.training) == ("w8-d2-random", config, False)
     assert torch.equal(twin.classifier, Transformer(config, seed=6).classifier.bfloat16())
     assert torch.equal(model.classifier, before)
-    assert not torch.equal(random_twin(model, seed=7).classifier, twin.classifier)
+    assert not torch.equal(randomly_initialized(model, seed=7).classifier, twin.classifier)
 
 
 def test_a_twin_is_drawn_as_the_model_s_own_initialization_draws(tmp_path):
@@ -62,7 +63,7 @@ def test_a_twin_is_drawn_as_the_model_s_own_initialization_draws(tmp_path):
     # weights of the model itself have one of 0.2.
     save("gpt2", tmp_path / "gpt2")
     model = load_model(tmp_path / "gpt2", dtype=torch.bfloat16)
-    twin = random_twin(model, seed=0)
+    twin = randomly_initialized(model, seed=0)
     assert twin.classifier.dtype == torch.bfloat16
     assert model.classifier.std() > 0.15
     assert twin.classifier.float().std().item() == pytest.approx(0.02, abs=3e-3)
@@ -302,7 +303,7 @@ def test_an_adapter_that_a_matrix_cannot_hold_is_refused():
 def test_a_twin_of_a_model_with_adapters_has_none():
     config = peft.LoraConfig(r=2, target_modules=["q_proj"])
     adapted = HuggingFaceModel(peft.get_peft_model(model_of("llama"), config), name="adapted")
-    twin = random_twin(adapted, seed=0)
+    twin = randomly_initialized(adapted, seed=0)
     assert twin.architecture == "LlamaForCausalLM"
     assert twin.n_parameters == model_of("llama").num_parameters()
 

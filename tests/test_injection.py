@@ -15,7 +15,7 @@ from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions, choose_facts
 from tightframe.knowledge.networks import Network
 from tightframe.knowledge.qa_models import Prompt
-from tightframe.lm.options import TrainSettings
+from tightframe.lm.options import TrainOptions
 from tightframe.lm.training import train
 from tiny_runs import killed_at_write
 
@@ -167,7 +167,7 @@ def test_a_language_model_of_ours_goes_on_with_facts(data, tmp_path):
     build = "corpus build {0}/text.txt --out {0}/tokens --vocab-size 280 --block 64"
     main(build.format(tmp_path).split())
     sizes = {"width": 16, "heads": 2, "device": "cpu", "threads": 1}
-    trained = train(TrainSettings(tokens=tmp_path / "tokens", out=tmp_path / "lm", **sizes))
+    trained = train(TrainOptions(tokens=tmp_path / "tokens", out=tmp_path / "lm", **sizes))
     values = {"model": str(trained.path), "exposures": 1, "arm": "clm_sp"}
     learner = load_qa_model(inject(tiny(data, tmp_path / "run", **values)).path)
     assert learner.tokenizer.vocab_size == 280 + 4  # the tokens that the corpus had none of

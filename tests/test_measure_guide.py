@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tightframe import cli
+from tightframe.corpus import build
 from tightframe.corpus.shards import TokenShards
-from tightframe.corpus.tokenization import build
-from tightframe.lm.gpt_neo import export_gpt_neo
+from tightframe.lm.checkpoints import export_gpt_neo
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 

@@ -175,7 +175,7 @@ def test_documents_of_blocks_with_a_bos_begin_where_they_begin(tokens_of):
 def test_a_second_call_opens_what_the_first_one_made(tokens_of, text, monkeypatch):
     shards = tokens_of()
     assert shards.path.name.startswith("two-tales-")
-    monkeypatch.setattr("tightframe.corpus.tokenization.build", None)
+    monkeypatch.setattr("tightframe.corpus.tokenization.build_shards", None)
     assert tokens_of().fingerprint == shards.fingerprint
     # The content counts: neither the name nor the age of a file.
     moved = text.rename(text.with_name("other name.txt"))
@@ -238,12 +238,13 @@ def test_a_failed_build_leaves_nothing(tokens_of, tmp_path):
 
 def test_processes_that_ask_at_once_wait_for_the_one_that_makes_it(tokens_of, monkeypatch):
     builds, made_here = [], []
+    build_shards = tokenization.build_shards
 
     def counted(*arguments, **options):
         builds.append(1)
-        return tokenization.build(*arguments, **options)
+        return build_shards(*arguments, **options)
 
-    monkeypatch.setattr("tightframe.corpus.tokenization.build", counted)
+    monkeypatch.setattr("tightframe.corpus.tokenization.build_shards", counted)
     # Locks are of open files, so threads wait for each other as processes do.
     threads = [threading.Thread(target=lambda: made_here.append(tokens_of())) for _ in range(3)]
     for thread in threads:

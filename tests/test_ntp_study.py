@@ -17,8 +17,8 @@ from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.tokenizer import save
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.lm.training import TrainSettings, train
-from tightframe.lm.transformer import load_checkpoint
+from tightframe.lm.checkpoints import load_checkpoint
+from tightframe.lm.training import TrainOptions, train
 from tightframe.ntp import study
 from tightframe.ntp.catalogue import MEASURES
 from tightframe.ntp.comparison import compare
@@ -63,7 +63,7 @@ def run(tmp_path_factory):
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["tokenizer"]["sha256"] = sha256(path / "tokenizer.json")
     write_manifest(path, manifest)
-    settings = TrainSettings(
+    settings = TrainOptions(
         tokens=TokenShards.open(path).path,
         out=tmp_path_factory.mktemp("runs") / "run",
         width=8,

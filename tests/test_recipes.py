@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 
 from tightframe.errors import UserError
-from tightframe.lm.options import TrainSettings
+from tightframe.lm.options import TrainOptions
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 
 def settings(**values):
     values = {"tokens": "tokens/x", "out": "runs/x", **values}
-    return resolve(TrainSettings, values, source="x.toml")
+    return resolve(TrainOptions, values, source="x.toml")
 
 
 def test_linguistic_collapse_is_the_published_training():
@@ -66,7 +66,7 @@ def test_the_small_data_rate_falls_with_the_width():
 def test_settings_come_back_from_their_file(tmp_path):
     before = settings(epochs=1.5, checkpoints=[0.25, 1], width=64)
     write_toml(tmp_path / "config.toml", as_dict(before))
-    after = resolve(TrainSettings, read_toml(tmp_path / "config.toml"), source="config.toml")
+    after = resolve(TrainOptions, read_toml(tmp_path / "config.toml"), source="config.toml")
     assert after == before
 
 

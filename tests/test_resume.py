@@ -12,15 +12,15 @@ import time
 import pytest
 
 from tightframe.lm.runs import Run
-from tightframe.lm.training import TrainSettings, train
+from tightframe.lm.training import TrainOptions, train
 from tightframe.settings import as_dict
 from tiny_runs import Killed, killed_at, killed_at_write
 from tiny_tokens import write_tokens
 
 COMMAND = """
 import json, sys
-from tightframe.lm.training import TrainSettings, train
-train(TrainSettings(**json.loads(sys.argv[1])))
+from tightframe.lm.training import TrainOptions, train
+train(TrainOptions(**json.loads(sys.argv[1])))
 """
 
 
@@ -41,7 +41,7 @@ def tiny(tokens, out, **values):
         "log_every": 5,
         "save_every": 3,
     }
-    return TrainSettings(tokens=tokens, out=out, **{**settings, **values})
+    return TrainOptions(tokens=tokens, out=out, **{**settings, **values})
 
 
 def outcome(out):

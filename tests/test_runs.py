@@ -4,9 +4,9 @@ import pytest
 
 from tightframe.errors import UserError
 from tightframe.files import exclusive
+from tightframe.lm.checkpoints import load_checkpoint
 from tightframe.lm.runs import Run
 from tightframe.lm.training import train
-from tightframe.lm.transformer import load_checkpoint
 from tiny_runs import Killed, killed_at, tiny_settings
 from tiny_tokens import write_tokens
 

@@ -6,13 +6,13 @@ import pytest
 
 from tightframe.errors import UserError
 from tightframe.knowledge.injection_runs import InjectOptions
-from tightframe.lm.options import Schedule, TrainSettings, warmup_steps
+from tightframe.lm.options import Schedule, TrainOptions, warmup_steps
 
 
 def schedule(n_rows=100, batch=10, epochs=2.0, **values):
     """By default 20 steps, 10 an epoch, with a peak rate of 1."""
     values = {"learning_rate": 1.0, "warmup": 0, **values}
-    settings = TrainSettings(tokens="tokens/x", out="runs/x", batch=batch, epochs=epochs, **values)
+    settings = TrainOptions(tokens="tokens/x", out="runs/x", batch=batch, epochs=epochs, **values)
     return Schedule(settings, n_rows)
 
 

@@ -15,9 +15,10 @@ from tightframe.errors import UserError
 from tightframe.geometry import measure_part, measure_run, passes, states
 from tightframe.geometry.merging import merge_states
 from tightframe.geometry.moments import ClassMoments
+from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.load import load_model
 from tightframe.lm.options import TransformerConfig
-from tightframe.lm.transformer import Transformer, save_checkpoint
+from tightframe.lm.transformer import Transformer
 from tightframe.results import read_rows
 from tiny_tokens import write_tokens
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from tightframe.corpus import build
 from tightframe.corpus.shards import TokenShards
-from tightframe.corpus.tokenization import build
 from tightframe.errors import UserError
 from tightframe.geometry import shared, study
 from tightframe.geometry.answers import answers

@@ -6,12 +6,12 @@ import shutil
 import pytest
 
 from tightframe import cli
-from tightframe.corpus.tokenization import build
+from tightframe.corpus import build
 from tightframe.corpus.tokenizer import train_bpe
 from tightframe.errors import UserError
 from tightframe.geometry.classes import measure_classes
 from tightframe.geometry.subject import Subject, Text
-from tightframe.lm.gpt_neo import export_gpt_neo
+from tightframe.lm.checkpoints import export_gpt_neo
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from reference.training import naive_train
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
+from tightframe.lm.checkpoints import load_checkpoint
 from tightframe.lm.loss import evaluate
 from tightframe.lm.options import Schedule, TransformerConfig
-from tightframe.lm.training import TrainSettings, train
-from tightframe.lm.transformer import Transformer, load_checkpoint
+from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.transformer import Transformer
 from tightframe.settings import read_toml, resolve
 from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens
@@ -187,7 +188,7 @@ def test_settings_are_written_before_the_first_step_and_read_back(tiny):
     with pytest.raises(Stop):
         train(dataclasses.replace(tiny, precision="auto", device="auto"), hooks=[stop])
     path = tiny.out / "config.toml"
-    read = resolve(TrainSettings, read_toml(path), source=str(path))
+    read = resolve(TrainOptions, read_toml(path), source=str(path))
     assert read == dataclasses.replace(tiny, precision=read.precision)
     assert read.precision in ("fp32", "bf16")
     assert json.loads((tiny.out / "log.jsonl").read_text().splitlines()[0])["steps"] == 9

@@ -7,10 +7,11 @@ import torch
 
 from reference.transformer import naive_embed
 from tightframe.errors import UserError
-from tightframe.lm import attention
+from tightframe.lm import transformer
+from tightframe.lm.checkpoints import load_checkpoint, save_checkpoint
 from tightframe.lm.interface import IGNORE, PRENORM, Batch, LanguageModel
 from tightframe.lm.options import TransformerConfig
-from tightframe.lm.transformer import Transformer, load_checkpoint, save_checkpoint
+from tightframe.lm.transformer import Transformer
 
 TINY = TransformerConfig(vocab_size=30, width=8, depth=4, heads=2, positions=20, window=4)
 
@@ -103,7 +104,7 @@ def test_embeddings_are_those_of_loops_over_visible_keys(changes, lengths, prefi
 def test_a_long_causal_batch_takes_the_other_way_to_the_same_embeddings(monkeypatch):
     model, inputs = model_of(), ids(2, 20)
     expected = model.embed(inputs)
-    monkeypatch.setattr(attention, "SHORT", 0)
+    monkeypatch.setattr(transformer, "SHORT", 0)
     torch.testing.assert_close(model.embed(inputs), expected, rtol=1e-12, atol=1e-12)
 
 

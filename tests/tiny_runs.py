@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tightframe import files
 from tightframe.geometry import study
-from tightframe.lm.training import TrainSettings
+from tightframe.lm.training import TrainOptions
 
 # Every class and position and no intervals, whatever the default would be.
 measure_run = functools.partial(
@@ -30,7 +30,7 @@ def tiny_settings(tokens: Path, out: Path, **changes):
         "log_every": 2,
         "device": "cpu",
     }
-    return TrainSettings(tokens=tokens, out=out, **usual | changes)
+    return TrainOptions(tokens=tokens, out=out, **usual | changes)
 
 
 class Killed(BaseException):

@@ -12,12 +12,13 @@ import fcntl
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -109,8 +110,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     with _disk_errors(path):
         check_new(path)
-        temporary.mkdir(parents=True)
-        try:
+        try:  # a signal may arrive as soon as the folder exists
+            temporary.mkdir(parents=True)
             check_new(path)  # again: of two that begin at the same moment, none goes on unseen
             yield temporary
             for file in [*temporary.rglob("*"), temporary]:
@@ -193,6 +194,15 @@ def fingerprint(value: Any) -> str:
     """Twelve hexadecimal digits that change when the JSON-able `value` changes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def strict_json(value: Any) -> Any:
+    """Return a value with null for NaN and infinities, for which JSON has no words."""
+    if isinstance(value, Mapping):
+        return {key: strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _nearest(folder: Path) -> Path:

@@ -13,14 +13,14 @@ import dataclasses
 import numpy as np
 import torch
 
+from tightframe.corpus import build
 from tightframe.corpus.shards import Groups, TokenShards, even_cuts
-from tightframe.corpus.tokenization import build
 from tightframe.geometry.measures import metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.stream import Stream
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.load import load_model
-from tightframe.lm.training import TrainSettings, train
+from tightframe.lm.training import TrainOptions, train
 
 MANY = 2**50  # samples of a class at which nothing is left to debias
 
@@ -190,7 +190,7 @@ def of_stories(folder):
     if not run.exists():
         build("stories", out=tokens, tokens=150_000)
         quick = {"threads": 1, "device": "cpu", "precision": "fp32"}
-        train(TrainSettings(tokens=tokens, out=run, width=64, depth=2, epochs=8, **quick))
+        train(TrainOptions(tokens=tokens, out=run, width=64, depth=2, epochs=8, **quick))
     split = TokenShards.open(tokens).split("train")
     model = load_model(run, device="cpu")
     starts = split.document_starts()

@@ -5,21 +5,33 @@ Results go to standard output; progress and what is going on to standard error.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
+import operator
 import os
 import re
 import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from cyclopts import Parameter, Token, convert
 from cyclopts.validators import Number
 from rich.console import Console
 
 from tightframe.errors import printable
-from tightframe.files import check_place
+from tightframe.files import check_place, strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,13 +101,14 @@ Assignments = Annotated[
 def as_parameters(options: type) -> Any:
     """Return a dataclass of options as the parameters of a command, one `--option` per field.
 
-    Names may be given as for `SEVERAL`, flags are set by their name alone; the help is the
+    Of a field `Annotated[X, Y]`, which Python may set to an X, the command line takes a Y. Several
+    words may be given as for `SEVERAL`, flags are set by their name alone; the help is the
     docstring of the class.
     """
-    kinds = get_type_hints(options)
+    kinds = get_type_hints(options, include_extras=True)
 
     def annotated(field: "dataclasses.Field[Any]") -> Any:
-        kind = kinds[field.name]
+        kind = _typed(kinds[field.name])
         if kind is bool and field.default is False:
             return Flag
         is_several = tuple in {get_origin(one) for one in (kind, *get_args(kind))}
@@ -111,6 +124,15 @@ def as_parameters(options: type) -> Any:
         namespace={"__module__": options.__module__},
     )
     return Annotated[made, Parameter(name="*")]
+
+
+def _typed(kind: Any) -> Any:
+    """Return a type with every `Annotated[X, Y]` in it replaced by Y."""
+    if get_origin(kind) is Annotated:
+        return get_args(kind)[1]
+    if get_origin(kind) in (Union, UnionType):
+        return functools.reduce(operator.or_, map(_typed, get_args(kind)))
+    return kind
 
 
 def columns() -> int:
@@ -149,14 +171,5 @@ def done(line: str, as_json: bool, **fields: Any) -> None:
 
 
 def dumps(value: Any) -> str:
-    """As JSON; NaN and infinities are null."""
-    return json.dumps(_finite(value), default=str)
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinities as null: JSON has no words for them."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value - value != 0 else value
+    """Return a value as JSON; NaN and infinities are null."""
+    return json.dumps(strict_json(value), default=str)

@@ -1,15 +1,21 @@
 """Commands that make models: the demo, text to tokens, tokens to a trained run."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from tightframe.commands.console import Assignments, Flag, Json, Names, done, say
+from tightframe.commands.console import Assignments, Flag, Json, Names, as_parameters, done, say
+from tightframe.corpus.options import BuildOptions
 from tightframe.errors import UserError
-from tightframe.files import check_new, check_writable
+from tightframe.files import check_writable
 from tightframe.progress import bar
+
+if TYPE_CHECKING:
+    Building: TypeAlias = BuildOptions
+else:
+    Building = as_parameters(BuildOptions)
 
 
 def demo(*, out: Path = Path(), json: Json = False) -> None:
@@ -34,20 +40,7 @@ def build(
     /,
     *,
     out: Path,
-    vocab_size: int | None = None,
-    tokenizer: str | None = None,
-    blocks: Literal["whole", "packed", "published"] | None = None,
-    block: int = 256,
-    shards: int = 2,
-    bos: Literal["auto", "never"] = "never",
-    validation: str | None = None,
-    validation_share: float = 0.1,
-    documents: Literal["paragraphs", "files"] = "paragraphs",
-    field: str = "text",
-    words: Literal["word", "bpe"] | None = None,
-    tokens: int | None = None,
-    max_tokens: int | None = None,
-    seed: int = 0,
+    options: Building = Building(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Turn text into token shards.
@@ -58,86 +51,14 @@ def build(
         stories (the generated corpus), a file (.txt, .md, .jsonl, also .gz or .zst; .parquet), a
         folder of these, one that datasets saved, or hf:NAME.
     out
-        The new folder for shards, tokenizer and manifest.
-    vocab_size
-        Train a byte-level BPE of this size.
-    tokenizer
-        Take this one: a tokenizer.json, a folder that holds one, or a hub name.
-    blocks
-        How documents become blocks: whole (documents stay whole; default for stories), packed
-        (an end-of-text token between documents, nothing dropped; default for other text), or
-        published (as in Wu & Papyan 2024).
-    block
-        Tokens a block; the first is context only.
-    shards
-        With --blocks published: contiguous parts that the documents are dealt to.
-    bos
-        With --blocks packed: auto begins each block with the token that --tokenizer (or the
-        configuration beside it) puts before a text; it is context only.
-    validation
-        A source of its own for validation; otherwise a share of SOURCE is kept for it.
-    validation_share
-        Share of the text that is kept for validation.
-    documents
-        In text files: a document is a paragraph (split at blank lines) or a whole file.
-    field
-        The field or column that holds the text, in records and tables (meta.text for a nested one).
-    words
-        Of the generated corpus: one word one token (default), or BPE.
-    tokens
-        Length of the generated corpus in words (default: a million).
-    max_tokens
-        Stop after this many tokens of other text.
-    seed
-        Of the generated corpus, and of the choice of validation documents.
+        New folder for shards, tokenizer and manifest.
     json
         Print one JSON object on standard output.
     """
-    from tightframe.corpus.options import check_request, layout_of
-    from tightframe.corpus.sources import STORIES, check_source
-
-    generated = source == STORIES
-    check_request(
-        generated=generated,
-        layout=layout_of(blocks, generated=generated),
-        block=block,
-        validation_share=validation_share,
-        vocab_size=vocab_size,
-        tokenizer=tokenizer,
-        shards=shards,
-        bos=bos,
-        validation=validation,
-        max_tokens=max_tokens,
-        words=words,
-        tokens=tokens,
-    )
-    check_source(source, field=field, generated=True)
-    if validation is not None:
-        check_source(validation, field=field)
-    check_new(out)
-    check_writable(out.parent)
-    from tightframe.corpus.tokenization import build as build_shards
+    from tightframe import corpus
 
     with bar() as progress:
-        built = build_shards(
-            source,
-            out=out,
-            vocab_size=vocab_size,
-            tokenizer=tokenizer,
-            blocks=blocks,
-            block=block,
-            shards=shards,
-            bos=bos,
-            validation=validation,
-            validation_share=validation_share,
-            documents=documents,
-            field=field,
-            words=words,
-            tokens=tokens,
-            max_tokens=max_tokens,
-            seed=seed,
-            progress=progress,
-        )
+        built = corpus.build(source, out=out, progress=progress, **vars(options))
     for note in built.notes:
         say(note)
     train, val = (built.manifest["splits"][name] for name in ("train", "val"))
@@ -183,7 +104,7 @@ def train(
     """
     from tightframe.geometry import checks
     from tightframe.geometry.measures import check_measures
-    from tightframe.lm.options import TrainSettings
+    from tightframe.lm.options import TrainOptions
     from tightframe.lm.runs import check_training
     from tightframe.settings import overrides, read_toml, resolve
 
@@ -192,7 +113,7 @@ def train(
     checks.check_numbers(min_count=min_count)
     check_measures(measures or ())
     values = (read_toml(config) if config else {}) | overrides(set_ or [])
-    settings = resolve(TrainSettings, values, source=str(config or "--set"))
+    settings = resolve(TrainOptions, values, source=str(config or "--set"))
     check_training(settings)
     from tightframe.lm.training import train as train_model
 

@@ -91,7 +91,7 @@ def table(
         check_counting(length, min_count, min_context, max_contexts, sample_seed, max_length)
     except ValueError as error:  # their names are those of the arguments
         raise UserError(f"{error}; see `tightframe ntp table --help`") from None
-    from tightframe.corpus.shards import TokenShards  # imports torch
+    from tightframe.corpus.shards import TokenShards
     from tightframe.ntp.contexts import context_table
 
     shards = TokenShards.open(tokens)
@@ -393,7 +393,7 @@ def compare(
     else:
         check_described(model, trust_remote_code=trust_remote_code)
     check_writable(out or table)
-    from tightframe.lm.hardware import device_named  # imports torch
+    from tightframe.lm.hardware import device_named
     from tightframe.ntp.study import compare_run, rows_at
 
     with bar() as progress:

@@ -54,7 +54,7 @@ class Splits(Record):
     val: SplitEntry
 
 
-class Manifest(Record):
+class TokensManifest(Record):
     """What `manifest.json` holds."""
 
     revision: Literal[1]
@@ -87,6 +87,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: holds no manifest.json, so it is no tokens folder; "
             "make one with `tightframe corpus build`"
         )
-    manifest: Manifest = read_signed(path, Manifest, besides=_NOT_CONTENT, remedy=REMEDY)
+    manifest: TokensManifest = read_signed(
+        path, TokensManifest, besides=_NOT_CONTENT, remedy=REMEDY
+    )
     content: dict[str, Any] = manifest.model_dump()
     return content

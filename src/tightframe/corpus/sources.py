@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tightframe.corpus import hub, readers
+from tightframe.corpus.options import STORIES
 from tightframe.corpus.readers import EXPECTED, ChatTemplate
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_place
@@ -20,7 +21,6 @@ from tightframe.formats import read_json
 
 DOCUMENTS = ("paragraphs", "files")  # of a text file
 HUB = "hf:"
-STORIES = "stories"  # the generated corpus, as a source
 
 _HUB_SOURCE = re.compile(r"hf:(?P<name>[^:@]+)(:(?P<config>[^:@]+))?(@(?P<split>[^:@]+))?")
 _SHOWN = 5  # kinds of files that a note names

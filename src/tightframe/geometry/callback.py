@@ -34,7 +34,7 @@ from tightframe.geometry.stream import Precision
 from tightframe.geometry.subject import Model, Subject
 from tightframe.geometry.values import Value
 from tightframe.lm.frozen import left_as_found, unwrapped
-from tightframe.lm.load import behind_interface
+from tightframe.lm.load import as_language_model
 from tightframe.lm.runs import Run
 from tightframe.results import Header, Row, read_rows, write_rows
 
@@ -126,7 +126,7 @@ class CollapseCallback:
             return
         with left_as_found(inner := unwrapped(model)):
             # Tried out at every look: weights may have become infinite, or adapters of another use.
-            measured = behind_interface(inner, name=self.name)
+            measured = as_language_model(inner, name=self.name)
             if not self._digest:
                 self._begin(measured, step)
             if step % (self.every or 1) == 0:
@@ -146,7 +146,7 @@ class CollapseCallback:
             return
         if not self._rows(step).exists():
             with left_as_found(inner := unwrapped(model)):
-                measured = behind_interface(inner, name=self.name)
+                measured = as_language_model(inner, name=self.name)
                 write_signed(self._saved(step), {"weights": _weights(measured)})
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:

@@ -22,11 +22,12 @@ from tightframe.geometry.checks import (
 )
 from tightframe.geometry.distributed import ProcessGroup
 from tightframe.geometry.stream import Precision
+from tightframe.lm.checkpoints import digest_of_weights
 from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
 from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.load import check_tokenizer, digest_of, load_model, random_twin
+from tightframe.lm.load import check_tokenizer, digest_of, load_model, randomly_initialized
 from tightframe.lm.runs import Run
-from tightframe.lm.transformer import Transformer, digest_of_weights
+from tightframe.lm.transformer import Transformer
 from tightframe.settings import as_dict
 
 Model = Transformer | HuggingFaceModel
@@ -178,7 +179,7 @@ class Subject:
         else:
             model = self.source
         if self.random_weights is not None:
-            model = random_twin(model, seed=self.random_weights)
+            model = randomly_initialized(model, seed=self.random_weights)
         return model
 
     def tokenizer(self, text: Text) -> ModelTokenizer:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
+from tightframe.corpus import build
 from tightframe.corpus.shards import TokenShards
-from tightframe.corpus.tokenization import build
 from tightframe.errors import UserError
 from tightframe.jobs import sweep
 from tightframe.report import report

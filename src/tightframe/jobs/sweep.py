@@ -19,7 +19,7 @@ from tightframe.geometry.rows import least_count
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.jobs.sweep_files import SWEEP, SweepSettings, read_sweep
 from tightframe.lm import hardware
-from tightframe.lm.options import TrainSettings
+from tightframe.lm.options import TrainOptions
 from tightframe.lm.runs import Run
 from tightframe.results import read_rows
 from tightframe.settings import read_toml, resolve, write_toml
@@ -117,7 +117,7 @@ def _job(planned: PlannedRun, settings: SweepSettings) -> Job:
 
 def _workers(runs: list[PlannedRun]) -> int:
     """How many of the runs have a core for each of their threads; a GPU takes one at a time."""
-    plans = [resolve(TrainSettings, read_toml(one.plan), source=str(one.plan)) for one in runs]
+    plans = [resolve(TrainOptions, read_toml(one.plan), source=str(one.plan)) for one in runs]
     chosen = [hardware.choose(settings) for settings in plans]
     if any(settings.device == "cuda" for settings in chosen):
         return 1

@@ -12,7 +12,7 @@ from tightframe.errors import UserError
 from tightframe.geometry.checks import check_numbers
 from tightframe.geometry.measures import check_measures
 from tightframe.jobs.executors import cores
-from tightframe.lm.options import TrainSettings
+from tightframe.lm.options import TrainOptions
 from tightframe.lm.runs import check_sizes
 from tightframe.settings import read_toml, resolve
 
@@ -74,7 +74,7 @@ def read_sweep(file: Path, *, sizes: bool) -> Sweep:
             raise UserError(f"{file}: two runs would both be called '{name}'; vary another setting")
         folder = settings.path / "runs" / name
         runs[name] = {"threads": threads, **settings.base, **varied, "out": str(folder)}
-        resolved = resolve(TrainSettings, runs[name], source=str(file))
+        resolved = resolve(TrainOptions, runs[name], source=str(file))
         if sizes and not (folder / "config.toml").exists():
             check_sizes(resolved)
     return Sweep(settings, values, runs)

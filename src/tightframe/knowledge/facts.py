@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
 import pydantic
 
-from tightframe.files import fingerprint, read_text, whole_file
+from tightframe.files import fingerprint, read_text, strict_json, whole_file
 from tightframe.formats import check_digest, parse_json, write_signed
 from tightframe.results import ResultTable
 
@@ -224,16 +224,7 @@ def read_records(path: Path, schema: Any, *, what: str, sha256: str | None = Non
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
     """Write a signed JSON object for people and programs, whole or not at all; NaN is null."""
-    write_signed(path, without_nan(report))
-
-
-def without_nan(value: Any) -> Any:
-    """Return a value of JSON with null for every NaN in it."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
+    write_signed(path, strict_json(report))
 
 
 ELIGIBLE_ANSWER_WORDS = 4

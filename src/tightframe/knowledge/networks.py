@@ -31,14 +31,16 @@ from tightframe.knowledge.qa_models import (
 )
 from tightframe.knowledge.word_pieces import FILE as TOKENIZER
 from tightframe.knowledge.word_pieces import ClozeTokenizer, next_tokens
-from tightframe.lm.encoder_decoder import (
-    EncoderDecoder,
+from tightframe.lm.checkpoints import (
+    load_checkpoint,
     load_encoder_decoder,
+    save_checkpoint,
     save_encoder_decoder,
 )
+from tightframe.lm.encoder_decoder import EncoderDecoder
 from tightframe.lm.interface import IGNORE, Batch, Example, collate, continued, slotted, translated
 from tightframe.lm.loss import cross_entropy, score
-from tightframe.lm.transformer import Transformer, load_checkpoint, save_checkpoint
+from tightframe.lm.transformer import Transformer
 from tightframe.progress import tell
 
 ABOUT = "network.json"

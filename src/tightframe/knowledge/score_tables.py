@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, whole_folder, write_text
+from tightframe.files import fingerprint, strict_json, whole_folder, write_text
 from tightframe.knowledge.answers import empty_answers, read_outputs
-from tightframe.knowledge.facts import Fact, FactSet, Output, without_nan
+from tightframe.knowledge.facts import Fact, FactSet, Output
 from tightframe.knowledge.intervals import RESAMPLES
 from tightframe.knowledge.options import ScoreOptions
 from tightframe.knowledge.scores import (
@@ -102,7 +102,7 @@ class Scores(ResultTable):
             if self.differences:
                 write_csv(folder / "differences.csv", pd.DataFrame(self.differences))
             tables = {"scores": self.scores, "differences": self.differences}
-            content = without_nan({"run": self.header.run} | tables)
+            content = strict_json({"run": self.header.run} | tables)
             text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             write_text(folder / "scores.json", text)
             write_text(folder / "scores.md", self.markdown())

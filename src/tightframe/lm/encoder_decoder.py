@@ -8,7 +8,6 @@ Axes: B rows, T positions of the target, S positions of the source, D embedding,
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,28 +15,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
-from tightframe.formats import read_listed
 from tightframe.lm.interface import PRENORM, Batch, check_layers
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import (
-    CONFIG,
     MLP_RATIO,
     NORM_EPS,
-    REMEDY,
-    WEIGHTS,
     Block,
     Embedder,
     Linear,
     Transformer,
     draw_weights,
-    fill,
-    load_content,
-    save_weights,
     visible_keys,
 )
-from tightframe.settings import resolve
 
-FORMAT = "tightframe-encoder-decoder-1"  # what config.json of a checkpoint folder says
 TOLERANCE = 0.03  # of the number of parameters, as a share
 HIDDEN_STEP = 8  # the hidden layers of the MLPs are a multiple of it
 
@@ -194,20 +184,3 @@ class DecoderBlock(Block):
 def _n_parameters(config: TransformerConfig) -> int:
     with torch.device("meta"):
         return Transformer(config).n_parameters
-
-
-def save_encoder_decoder(model: EncoderDecoder, folder: Path) -> None:
-    """Write a new folder with the weights (safetensors) and what they are (config.json)."""
-    save_weights(folder, model, format=FORMAT, name=model.name, config=model.config)
-
-
-def load_encoder_decoder(folder: Path) -> EncoderDecoder:
-    """The inverse of `save_encoder_decoder`; a damaged or altered folder is refused."""
-    content = load_content(folder, format=FORMAT)
-    source = str(folder / CONFIG)
-    config = resolve(EncoderDecoderConfig, content.model, source=source)
-    tensors = read_listed(folder / WEIGHTS, content.sha256, remedy=REMEDY)
-    with torch.device("meta"):
-        model = EncoderDecoder(config, name=content.name)
-    fill(model, tensors, source=folder)
-    return model

@@ -21,6 +21,13 @@ from tightframe.errors import UserError
 
 _aten = torch.ops.aten
 
+# Where wrappers keep what they wrap: DistributedDataParallel, DataParallel; torch.compile.
+_WRAPPED = {
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+
 
 @contextmanager
 def module_calls(model: nn.Module) -> Iterator[list[tuple[nn.Module, Any, Any, Any]]]:
@@ -118,7 +125,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     with (
         torch.random.fork_rng(devices=generators),
         torch.autocast(device.type, enabled=False, cache_enabled=False),
-        _uncompiled(),
+        torch.compiler.set_stance("force_eager"),  # new shapes would be compiled again
     ):
         try:
             if patched is not None:
@@ -129,19 +136,3 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 own["forward"] = patched
             for module, training in modes:
                 module.training = training
-
-
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Compiled parts run as they were written: new shapes would make torch compile them again."""
-    if hasattr(torch.compiler, "set_stance"):  # since torch 2.6
-        stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-        return stance
-    return contextlib.nullcontext()
-
-
-# Where wrappers keep what they wrap: DistributedDataParallel, DataParallel; torch.compile.
-_WRAPPED = {
-    "DistributedDataParallel": "module",
-    "DataParallel": "module",
-    "OptimizedModule": "_orig_mod",
-}

@@ -25,6 +25,14 @@ from tightframe.corpus.tokenizer import vocab_size
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.formats import read_json
+from tightframe.lm.checkpoints import (
+    FORMAT,
+    difference_from_ours,
+    export_gpt_neo,
+    from_gpt_neo,
+    import_gpt_neo,
+    load_checkpoint,
+)
 from tightframe.lm.folders import (
     ADAPTER_WEIGHTS,
     base_of,
@@ -35,10 +43,10 @@ from tightframe.lm.folders import (
     with_tokenizer,
     without_trust,
 )
-from tightframe.lm.gpt_neo import difference_from_ours, export_gpt_neo, from_gpt_neo, import_gpt_neo
+from tightframe.lm.frozen import unwrapped
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
-from tightframe.lm.transformer import FORMAT, Transformer, load_checkpoint
+from tightframe.lm.transformer import Transformer
 
 
 def check_tokenizer(source: str | Path, shards: TokenShards) -> None:
@@ -142,7 +150,7 @@ def _is_file_of(own: Path | str, shards: TokenShards) -> bool:
     return isinstance(own, Path) and sha256(own) == shards.manifest["tokenizer"]["sha256"]
 
 
-def behind_interface(model: nn.Module, *, name: str) -> Transformer | HuggingFaceModel:
+def as_language_model(model: nn.Module, *, name: str) -> Transformer | HuggingFaceModel:
     """An unwrapped model as a LanguageModel: our own as it is, any other as one of transformers.
 
     Call it inside `left_as_found`: a model of transformers is tried out, in evaluation mode.
@@ -287,42 +295,52 @@ __all__ = [
     "export_gpt_neo",
     "import_gpt_neo",
     "load_model",
-    "random_twin",
+    "randomly_initialized",
 ]
 
 
 def load_model(
-    path_or_name: str | Path,
+    source: str | Path | nn.Module,
     *,
     step: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> Transformer | HuggingFaceModel:
-    """A language model, ready to be measured.
+    """Load a language model, ready to be measured: `embed(inputs)`, `classifier`, `head`.
 
     Args:
-        path_or_name: A run directory, a checkpoint folder of ours, a Hugging Face folder, or a
-            name on the hub. Any GPT-Neo becomes our Transformer, which is faster.
-        step: Which checkpoint of a run; by default the last.
-        device: Where it should lie; by default the CPU.
-        dtype: Of the weights; by default as they were stored.
+        source: A run directory, a checkpoint folder of ours, a Hugging Face folder, or a name on
+            the hub; any GPT-Neo becomes our Transformer, which is faster. Or a model: one of
+            transformers, perhaps in its training, or one of ours. It is used, not copied, and put
+            into evaluation mode.
+        step: Checkpoint of a run; by default the last.
+        device: Where it should lie; by default the CPU, or where a given model is.
+        dtype: Type of the weights; by default as they were stored.
         trust_remote_code: Run Python code that comes with a Hugging Face model.
     """
-    folder = Path(path_or_name).expanduser()
     model: Transformer | HuggingFaceModel
+    if isinstance(source, nn.Module):
+        if step is not None:
+            raise UserError(f"{type(source).__name__}: is a model, so it has no step {step}")
+        inner = unwrapped(source)
+        described = getattr(getattr(inner, "config", None), "_name_or_path", None)
+        model = as_language_model(inner, name=Path(described or type(inner).__name__).name)
+        return model.to(device=device, dtype=dtype).eval()
+    folder = Path(source).expanduser()
     if (folder / "config.toml").is_file():
-        model = _load_run(Run.open(folder), step)
+        run = Run.open(folder)
+        model = load_checkpoint(run.checkpoint(run.kept(step)))
+        model.name = run.name
     elif step is not None:
-        raise UserError(f"{path_or_name}: is no run directory, so it has no step {step}")
+        raise UserError(f"{source}: is no run directory, so it has no step {step}")
     else:
-        check_model(path_or_name)
-        source = folder if folder.exists() else str(path_or_name)
-        model = _load_foreign(source, dtype, trust_remote_code)
+        check_model(source)
+        model = _load_foreign(folder if folder.exists() else str(source), dtype, trust_remote_code)
     return model.to(device=device, dtype=dtype).eval()
 
 
-def random_twin(
+def randomly_initialized(
     model: Transformer | HuggingFaceModel, *, seed: int
 ) -> Transformer | HuggingFaceModel:
     """The same architecture with weights as they were before any training; the model is kept.
@@ -355,12 +373,6 @@ def digest_of(model: Transformer | HuggingFaceModel) -> str:
         content = parameter.detach().cpu().contiguous().view(torch.uint8).numpy()
         digest.update(content.data)
     return digest.hexdigest()
-
-
-def _load_run(run: Run, step: int | None) -> Transformer:
-    model = load_checkpoint(run.checkpoint(run.kept(step)))
-    model.name = run.name
-    return model
 
 
 def _load_foreign(

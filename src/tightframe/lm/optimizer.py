@@ -82,7 +82,7 @@ class AdamW:
 
 
 @dataclasses.dataclass
-class Progress:
+class TrainingProgress:
     """How far a run has come."""
 
     sums: Tensor  # (3,) float64, since the last record: losses, gradient norms, updates
@@ -92,8 +92,8 @@ class Progress:
     cpu_seconds: float = 0.0  # of this process' threads in the same time
 
 
-class ProgressFacts(Record):
-    """The numbers of a `Progress`."""
+class TrainingProgressFacts(Record):
+    """The numbers of a `TrainingProgress`."""
 
     step: Count
     tokens: Count
@@ -101,17 +101,17 @@ class ProgressFacts(Record):
     cpu_seconds: float
 
 
-FORMAT: TensorFormat[ProgressFacts] = TensorFormat(
+FORMAT: TensorFormat[TrainingProgressFacts] = TensorFormat(
     "a state of a training",
-    ProgressFacts,
+    TrainingProgressFacts,
     {"*": "*float* ..."},
     remedy="remove it, and the run starts from an earlier state or anew",
 )
 
 
-def save_state(folder: Path, optimizer: AdamW, progress: Progress) -> None:
+def save_state(folder: Path, optimizer: AdamW, progress: TrainingProgress) -> None:
     """Write a state of what is trained, then remove the earlier ones."""
-    numbers = {name: getattr(progress, name) for name in ProgressFacts.model_fields}
+    numbers = {name: getattr(progress, name) for name in TrainingProgressFacts.model_fields}
     earlier = _states(folder)
     path = folder / f"step-{progress.step}.safetensors"
     FORMAT.write(path, _tensors(optimizer, progress), numbers)
@@ -120,7 +120,7 @@ def save_state(folder: Path, optimizer: AdamW, progress: Progress) -> None:
             state.unlink()
 
 
-def load_state(folder: Path, optimizer: AdamW, progress: Progress) -> bool:
+def load_state(folder: Path, optimizer: AdamW, progress: TrainingProgress) -> bool:
     """Put the newest state into the parameters, optimizer and progress; False if there is none."""
     states = _states(folder)
     if not states:
@@ -138,7 +138,7 @@ def load_state(folder: Path, optimizer: AdamW, progress: Progress) -> bool:
     return True
 
 
-def _tensors(optimizer: AdamW, progress: Progress) -> dict[str, Tensor]:
+def _tensors(optimizer: AdamW, progress: TrainingProgress) -> dict[str, Tensor]:
     """What is trained, the optimizer's state and the sums: the tensors themselves."""
     weights = {f"weight.{name}": value.detach() for name, value in optimizer.parameters.items()}
     return weights | optimizer.state() | {"sums": progress.sums}

@@ -26,7 +26,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 @pydantic.dataclasses.dataclass(
     frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 )
-class TrainSettings:
+class TrainOptions:
     """Settings of one training run; `tokens` and `out` say where, the others what."""
 
     tokens: Path  # folder of token shards, which also fix vocabulary and context
@@ -77,7 +77,7 @@ class TrainSettings:
         return {**recipe(given), **given} if recipe else given
 
     @pydantic.model_validator(mode="after")
-    def _checkpoints_lie_in_the_run(self) -> "TrainSettings":
+    def _checkpoints_lie_in_the_run(self) -> "TrainOptions":
         if self.checkpoints and max(self.checkpoints) > self.epochs:
             raise ValueError(
                 f"a checkpoint at epoch {max(self.checkpoints):g}, but the run has "
@@ -202,7 +202,7 @@ class TransformerConfig:
         return 4 * (4 * parameters + activations)
 
 
-def config_of(settings: TrainSettings, vocab_size: int, positions: int) -> TransformerConfig:
+def config_of(settings: TrainOptions, vocab_size: int, positions: int) -> TransformerConfig:
     """Return what the Transformer of a training is, on tokens of this vocabulary and block."""
     return TransformerConfig(
         vocab_size=vocab_size,
@@ -220,7 +220,7 @@ WARMUP = 200  # steps, where nothing else is said; of a short run a tenth
 
 @runtime_checkable
 class RateSettings(Protocol):
-    """The settings of a learning rate; `lm.options.TrainSettings` says what each is."""
+    """The settings of a learning rate; `lm.options.TrainOptions` says what each is."""
 
     @property
     def learning_rate(self) -> float: ...  # noqa: D102
@@ -262,7 +262,7 @@ def learning_rate(settings: RateSettings, step: int, *, steps: int) -> float:
 class Schedule:
     """The steps of a run over `n_rows` rows of tokens."""
 
-    settings: TrainSettings
+    settings: TrainOptions
     n_rows: int
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ from tightframe.files import (
     write_text,
 )
 from tightframe.formats import Count, Record, parse_json
-from tightframe.lm.options import TrainSettings, config_of
+from tightframe.lm.options import TrainOptions, config_of
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 S = TypeVar("S")
@@ -243,15 +243,15 @@ def _signed(record: Mapping[str, Any], before: str) -> tuple[str, str]:
     return json.dumps({**record, "fingerprint": signature}, allow_nan=False), signature
 
 
-class Run(RunFolder[TrainSettings]):
+class Run(RunFolder[TrainOptions]):
     """A training on the tokens of a corpus."""
 
-    SETTINGS = TrainSettings
+    SETTINGS = TrainOptions
     MADE_BY = "tightframe train"
     MADE_FROM = "tokens"
 
 
-def check_training(settings: TrainSettings) -> None:
+def check_training(settings: TrainOptions) -> None:
     """Refuse a training that cannot begin: its tokens, its sizes, or its place.
 
     Args:
@@ -266,7 +266,7 @@ def check_training(settings: TrainSettings) -> None:
     Run.check_place(settings, {"tokens": read_manifest(settings.tokens)["fingerprint"]})
 
 
-def check_sizes(settings: TrainSettings) -> None:
+def check_sizes(settings: TrainOptions) -> None:
     """Refuse a network that is impossible, or that no memory can hold; see `check_fits`."""
     manifest = read_manifest(settings.tokens)
     config = config_of(settings, manifest["vocab_size"], manifest["block"])

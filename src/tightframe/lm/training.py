@@ -24,12 +24,13 @@ from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.lm import hardware, optimizer
+from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.interface import IGNORE, Batch, next_token
 from tightframe.lm.loss import cross_entropy, evaluate
 from tightframe.lm.optimizer import AdamW
-from tightframe.lm.options import Schedule, TrainSettings, config_of
+from tightframe.lm.options import Schedule, TrainOptions, config_of
 from tightframe.lm.runs import Run, RunFolder
-from tightframe.lm.transformer import Transformer, save_checkpoint
+from tightframe.lm.transformer import Transformer
 from tightframe.progress import bar
 
 # Called with the step, the model and the record whenever one has been written to the log.
@@ -42,7 +43,7 @@ StepHook = Callable[[Any, int], None]
 
 @runtime_checkable
 class LoopSettings(Protocol):
-    """What the loop reads of a run's settings; `lm.options.TrainSettings` says what each is."""
+    """What the loop reads of a run's settings; `lm.options.TrainOptions` says what each is."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -65,7 +66,7 @@ class LoopSettings(Protocol):
 
 
 @runtime_checkable
-class Course(Protocol):
+class TrainingTask(Protocol):
     """What is trained, on what and when: everything is a function of the step."""
 
     @property
@@ -130,7 +131,7 @@ class Loop:
         self,
         run: RunFolder[Any],
         settings: LoopSettings,
-        course: Course,
+        course: TrainingTask,
         *,
         hooks: Sequence[Hook] = (),
         step_hooks: Sequence[StepHook] = (),
@@ -147,7 +148,7 @@ class Loop:
             weight_decay=settings.weight_decay,
         )
         sums = torch.zeros(3, dtype=torch.float64, device=settings.device)
-        self.progress = optimizer.Progress(sums)
+        self.progress = optimizer.TrainingProgress(sums)
         self.recorded = 0, 0.0  # tokens and seconds at the last record
         self.clock = 0.0  # when it was last read, in seconds
         self.cpu_clock = 0.0
@@ -271,11 +272,11 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-__all__ = ["Hook", "TrainSettings", "train"]
+__all__ = ["Hook", "TrainOptions", "train"]
 
 
 def train(
-    settings: TrainSettings, *, hooks: Sequence[Hook] = (), step_hooks: Sequence[StepHook] = ()
+    settings: TrainOptions, *, hooks: Sequence[Hook] = (), step_hooks: Sequence[StepHook] = ()
 ) -> Run:
     """Train a model, or go on with a run that was interrupted; a finished one is left alone.
 
@@ -303,7 +304,7 @@ def train(
 class _Corpus:
     """A course through the blocks of a corpus, a new order each epoch."""
 
-    def __init__(self, settings: TrainSettings, shards: TokenShards):
+    def __init__(self, settings: TrainOptions, shards: TokenShards):
         self.shards = shards
         self.split = shards.split("train")
         self.schedule = Schedule(settings, self.split.n_blocks)

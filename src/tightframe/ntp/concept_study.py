@@ -28,7 +28,7 @@ from jaxtyping import Float, Real
 from scipy.stats import spearmanr
 
 from tightframe.errors import UserError
-from tightframe.files import fingerprint, whole_folder
+from tightframe.files import fingerprint, strict_json, whole_folder
 from tightframe.lm.load import check_words, load_model
 from tightframe.lm.runs import Run
 from tightframe.ntp.concepts import (
@@ -253,8 +253,8 @@ def study_concepts(
         for name, frame in tables.items():
             write_csv(temporary / f"{name}.csv", frame)
         facts |= {name: frame.to_dict("records") for name, frame in tables.items()}
-        plain = json.loads(json.dumps(facts), parse_constant=lambda name: None)  # NaN is null
-        (temporary / "concepts.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+        content = json.dumps(strict_json(facts))
+        (temporary / "concepts.json").write_text(content + "\n", encoding="utf-8")
     return out
 
 

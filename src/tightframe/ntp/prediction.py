@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tightframe.errors import UserError
+from tightframe.files import strict_json
 from tightframe.formats import Count, Record, TensorFormat
 from tightframe.ntp.options import PROXY, no_solution
 from tightframe.ntp.proxies import MEMORY, ProxyReport, Support, checked_triplets, proxy_report
@@ -320,9 +321,11 @@ def predict_table(
         say(f"{path}: already predicted")
     else:
         facts = {"table": table_fingerprint(folder), "from": str(made_from or PROXY)}
-        save_prediction(path, predicted, facts | {"proxy": report and _plain(report.to_dict())})
+        save_prediction(
+            path, predicted, facts | {"proxy": report and strict_json(report.to_dict())}
+        )
         say(f"{path}: written")
-    return path, predicted.to_dict() | {"proxy": report and _plain(report.to_dict())}
+    return path, predicted.to_dict() | {"proxy": report and strict_json(report.to_dict())}
 
 
 def _check_worth(
@@ -368,11 +371,3 @@ def _source(folder: Path, source: str | None) -> Path | None:
     if best is None:
         raise no_solution(folder)
     return best
-
-
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: what was not computed is null."""
-    return {
-        key: None if isinstance(value, float) and np.isnan(value) else value
-        for key, value in facts.items()
-    }

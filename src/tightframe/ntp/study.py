@@ -19,6 +19,7 @@ import torch
 from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
 from tightframe.geometry.values import Value
+from tightframe.lm.checkpoints import digest_of_weights
 from tightframe.lm.load import (
     HuggingFaceModel,
     beginning_of_sequence,
@@ -27,7 +28,7 @@ from tightframe.lm.load import (
     load_model,
 )
 from tightframe.lm.runs import Run
-from tightframe.lm.transformer import Transformer, digest_of_weights
+from tightframe.lm.transformer import Transformer
 from tightframe.ntp.catalogue import MEASURES, TheoryMeasure
 from tightframe.ntp.comparison import References, compare
 from tightframe.ntp.model import BATCH_TOKENS, collect

@@ -1,8 +1,11 @@
-"""GPT-Neo checkpoints of Hugging Face (config.json, model.safetensors) from and to our Transformer.
+"""Folders of models: our own checkpoints, and GPT-Neo of Hugging Face from and to our Transformer.
 
-Both need only the files; transformers is not imported.
+A folder of ours holds model.safetensors, and config.json that says what it is: no code, no pickle.
+config.json holds the SHA-256 of the weights and a fingerprint of itself, so that a damaged or
+altered folder is refused. GPT-Neo needs only its files; transformers is not imported.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +14,138 @@ from typing import Any
 import safetensors.torch
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.errors import UserError
 from tightframe.files import whole_folder
-from tightframe.formats import read_json, read_listed
-from tightframe.lm.options import TransformerConfig
-from tightframe.lm.transformer import (
-    MLP_RATIO,
-    NORM_EPS,
-    Transformer,
-    from_tensors,
+from tightframe.formats import (
+    Record,
+    Sha256,
+    read_json,
+    read_listed,
+    read_signed,
+    write_listed,
+    write_signed,
 )
+from tightframe.lm.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tightframe.lm.options import TransformerConfig
+from tightframe.lm.transformer import MLP_RATIO, NORM_EPS, Transformer
+from tightframe.settings import resolve
+
+WEIGHTS = "model.safetensors"
+
+
+CONFIG = "config.json"
+
+
+REMEDY = "use another checkpoint"
+
+
+FORMAT = "tightframe-transformer-1"  # what config.json of a checkpoint folder says
+
+
+class Content(Record):
+    """What config.json says of the weights beside it."""
+
+    format: str
+    name: str
+    sha256: Sha256  # of the weights
+    fingerprint: str
+    model: dict[str, Any]  # what the model is, by the class that `format` names
+
+
+def save_checkpoint(model: Transformer, folder: Path) -> None:
+    """Write a new folder with the weights (safetensors) and what they are (config.json)."""
+    save_weights(folder, model, format=FORMAT, name=model.name, config=model.config)
+
+
+def load_checkpoint(folder: Path) -> Transformer:
+    """The model of a folder that `save_checkpoint` wrote; a damaged or altered one is refused."""
+    content = load_content(folder, format=FORMAT)
+    config = resolve(TransformerConfig, content.model, source=str(folder / CONFIG))
+    tensors = read_listed(folder / WEIGHTS, content.sha256, remedy=REMEDY)
+    return from_tensors(config, tensors, name=content.name, source=folder)
+
+
+def save_weights(folder: Path, model: nn.Module, *, format: str, name: str, config: Any) -> None:
+    """Write a new folder with the weights and what they are; `config` is a dataclass."""
+    with whole_folder(folder) as temporary:
+        content = {
+            "format": format,
+            "name": name,
+            "model": dataclasses.asdict(config),
+            "sha256": write_listed(temporary / WEIGHTS, model.state_dict()),
+        }
+        write_signed(temporary / CONFIG, content)
+
+
+def load_content(folder: Path, *, format: str) -> Content:
+    """What config.json says of the weights beside it."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such checkpoint folder")
+    path = folder / CONFIG
+    if (found := read_json(path, dict[str, Any], remedy=REMEDY).get("format")) != format:
+        raise UserError(f"{path}: holds {found!a}, expected a checkpoint of tightframe, {format}")
+    content: Content = read_signed(path, Content, remedy=REMEDY)
+    return content
+
+
+def digest_of_weights(folder: Path) -> str:
+    """Return the SHA-256 that a checkpoint's config.json lists: which weights it holds."""
+    content: Content = read_signed(folder / CONFIG, Content, remedy=REMEDY)
+    return content.sha256
+
+
+def from_tensors(
+    config: TransformerConfig, tensors: dict[str, Tensor], *, name: str, source: Path | str
+) -> Transformer:
+    """A Transformer with a copy of these weights; `source` is named in errors."""
+    with torch.device("meta"):
+        model = Transformer(config, name=name)
+    fill(model, tensors, source=source)
+    return model
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], *, source: Path | str) -> None:
+    """Give a model on the meta device a copy of these weights; `source` is named in errors.
+
+    Tensors of a mapped file are aligned otherwise than torch's own, which changes the last bits
+    of products; the copy gives the bits of the model that was saved.
+    """
+    for name, value in model.state_dict().items():
+        if name in tensors and tensors[name].shape != value.shape:
+            raise UserError(
+                f"{source}: the weights don't fit config.json: {name} is "
+                f"{list(tensors[name].shape)}, expected {list(value.shape)}; {REMEDY}"
+            )
+    copies = {name: value.clone() for name, value in tensors.items()}
+    try:
+        model.load_state_dict(copies, assign=True)
+    except RuntimeError as error:
+        reason = str(error).split("\n\t")[1]  # the first line says only that there is one
+        raise UserError(f"{source}: the weights don't fit config.json: {reason}") from None
+
+
+ENCODER_DECODER_FORMAT = "tightframe-encoder-decoder-1"
+
+
+def save_encoder_decoder(model: EncoderDecoder, folder: Path) -> None:
+    """Write a new folder with the weights (safetensors) and what they are (config.json)."""
+    save_weights(folder, model, format=ENCODER_DECODER_FORMAT, name=model.name, config=model.config)
+
+
+def load_encoder_decoder(folder: Path) -> EncoderDecoder:
+    """The inverse of `save_encoder_decoder`; a damaged or altered folder is refused."""
+    content = load_content(folder, format=ENCODER_DECODER_FORMAT)
+    source = str(folder / CONFIG)
+    config = resolve(EncoderDecoderConfig, content.model, source=source)
+    tensors = read_listed(folder / WEIGHTS, content.sha256, remedy=REMEDY)
+    with torch.device("meta"):
+        model = EncoderDecoder(config, name=content.name)
+    fill(model, tensors, source=folder)
+    return model
+
 
 # What a config.json that leaves something out means, and what ours says to have the same.
 DEFAULTS: dict[str, Any] = {
