@@ -5,14 +5,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A path, setting or file that the user can mend; one line, exit status 2.
+    """An error in a path, setting or file that the user can mend; one line, exit status 2.
 
     The message says what was found, what was expected, and what to do.
     """
 
 
 class PartlyDoneError(Exception):
-    """Some of the work is left; the same command goes on with it. One line, exit status 3."""
+    """Work that is left, with which the same command resumes; one line, exit status 3."""
 
 
 def printable(text: str) -> str:
@@ -24,6 +24,6 @@ def printable(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' for the known word closest to `word`, or nothing if none is close."""
+    """Return '; did you mean ...?' for the closest known word, or nothing if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

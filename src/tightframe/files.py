@@ -174,7 +174,7 @@ def check_file(path: Path, remedy: str = "") -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file; anything else is the user's mistake, said in one line."""
+    """Read the text of a UTF-8 file; anything else is a UserError."""
     check_file(path)
     try:
         with _read_errors(path):
@@ -184,14 +184,14 @@ def read_text(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     check_file(path)
     with _read_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(value: Any) -> str:
-    """Twelve hexadecimal digits that change when the JSON-able `value` changes."""
+    """Return twelve hexadecimal digits that change when the JSON-able `value` changes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -269,13 +269,13 @@ def _older_than_a_week(part: Path) -> bool:
 
 @functools.cache
 def _host() -> str:
-    """Eight digits for this machine, or for this container where processes are numbered anew."""
+    """Return eight digits for this machine, or for this container with its own process numbers."""
     namespace = os.readlink("/proc/self/ns/pid")
     return hashlib.sha256(f"{os.uname().nodename} {namespace}".encode()).hexdigest()[:8]
 
 
 def _process(number: int) -> str | None:
-    """Number and start time of a process of this host; None where it has ended."""
+    """Return the number and start time of a process of this host; None where it has ended."""
     try:
         content = Path(f"/proc/{number}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -310,7 +310,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def _place(error: OSError, path: Path) -> Path:
-    """The file that an error names, or `path` where it names none, a part or a parent of it."""
+    """Return the file that an error names, or `path` if it names none, its part or its parent."""
     if error.filename is None:
         return path
     place = Path(os.fsdecode(error.filename))

@@ -41,7 +41,7 @@ FileName = Annotated[str, pydantic.Field(pattern=r"^[^/\\\x00]*[^./\\\x00][^/\\\
 
 
 class Record(pydantic.BaseModel):
-    """What an object of a file holds: the fields of a subclass, and no others."""
+    """An object of a file: the fields of a subclass, and no others."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -117,7 +117,7 @@ def read_signed(
 
 
 class _Content(Record):
-    """What a file of tensors says of itself."""
+    """The description that a file of tensors carries."""
 
     kind: str
     revision: int
@@ -264,7 +264,7 @@ def _open(path: Path, remedy: str, *, framework: str = "pt") -> Iterator[Any]:
 
 
 def _content(path: Path, file: Any, remedy: str) -> _Content | None:
-    """What a file says of itself; None if it is none of ours."""
+    """Read what a file says of itself; None if it is none of ours."""
     text = (file.metadata() or {}).get("tightframe")
     if text is None:
         return None
@@ -275,7 +275,7 @@ def _content(path: Path, file: Any, remedy: str) -> _Content | None:
 
 
 def _plain(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Contiguous tensors on the CPU."""
+    """Return contiguous tensors on the CPU."""
     import torch
 
     return {name: torch.as_tensor(x).detach().cpu().contiguous() for name, x in tensors.items()}
@@ -293,7 +293,7 @@ def _digest(tensors: Mapping[str, Any]) -> str:
 
 
 def _fits(shape: tuple[int, ...], axes: list[str], sizes: dict[str, Any]) -> bool:
-    """Whether a shape has these axes; sizes that were not known yet are noted."""
+    """Return whether a shape has these axes; sizes that were not known yet are noted."""
     if axes == ["..."]:
         return True
     if axes and axes[0].startswith("*"):
@@ -318,7 +318,7 @@ def _adapter(schema: Any) -> Any:
 
 
 def _first(error: pydantic.ValidationError, what: str) -> str:
-    """The first of a schema's complaints: field, what was found, what was expected."""
+    """Describe the first of a schema's complaints: field, what was found, what was expected."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     field = _field(name, what)
@@ -339,7 +339,7 @@ def _field(name: str, what: str) -> str:
 
 
 def _odd_number(value: Any, place: tuple[str, ...] = ()) -> tuple[str, str] | None:
-    """The place and kind of a number that no schema takes: not finite, or beyond 64 bits."""
+    """Find a number that no schema takes, not finite or beyond 64 bits; return place and kind."""
     if isinstance(value, float) and not math.isfinite(value):
         return ".".join(place), f"{value}: expected a finite number"
     if isinstance(value, int) and not -(2**63) <= value < 2**63:

@@ -12,7 +12,7 @@ EVERY = 60.0  # seconds between two lines of a log
 
 
 class Show(Protocol):
-    """What takes the progress of a stage."""
+    """A function that shows the progress of a stage."""
 
     def __call__(self, name: str, share: float | None, done: int, detail: str = "") -> None:
         """Show it.
@@ -74,7 +74,7 @@ def bar(unit: str = "tokens") -> Iterator[Show]:
 
 
 class _Stage:
-    """A stage of the work, and where and when it was first heard of."""
+    """A stage of the work, with its first progress and its time."""
 
     def __init__(self, name: str, share: float, done: int, unit: str) -> None:
         self.name, self._unit = name, unit

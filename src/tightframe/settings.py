@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; one that `write_toml` signed must not have changed since."""
+    """Read a TOML file; one that `write_toml` signed must not have changed since."""
     text = read_text(path).removeprefix("\ufeff")
     try:
         values = tomllib.loads(text)
@@ -42,7 +42,7 @@ def write_toml(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    """`["width=128", "name=x"]` as a dictionary; values are TOML, bare words are strings."""
+    """Parse `["width=128", "name=x"]`; values are TOML, bare words are strings."""
     values = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -53,7 +53,7 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def resolve(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
-    """An instance of the settings dataclass `cls` from `values`; `source` is named in errors."""
+    """Make the settings dataclass `cls` from `values`; `source` is named in errors."""
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
@@ -70,7 +70,7 @@ def given_settings(values: Any) -> dict[str, Any]:
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
-    """The settings as plain values (tuples become lists, as TOML and JSON give them back)."""
+    """Return the settings as plain values (tuples become lists, as in TOML and JSON)."""
     plain = pydantic.TypeAdapter(type(settings)).dump_python(settings, mode="json")
     assert isinstance(plain, dict)
     return plain

@@ -36,7 +36,7 @@ Ids = Int32[np.ndarray, " n"]
 
 
 class ShardWriter:
-    """Writes the blocks of one split into numbered shards, holding at most one in memory."""
+    """Writer of one split's blocks to numbered shards, of which it holds at most one in memory."""
 
     def __init__(
         self, folder: Path, split: str, block: int, *, shard_tokens: int = SHARD_TOKENS
@@ -157,7 +157,7 @@ class Published:
     """Groups of 1,000 documents without separators, the remainder of each dropped.
 
     Args:
-        n_documents: How many will be added; needed for more than one shard.
+        n_documents: Number that will be added; needed for more than one shard.
         shards: Contiguous shards that the documents are dealt to, as `datasets.Dataset.shard`
             does: the first `n_documents % shards` hold one more. The study used 2.
     """
@@ -200,7 +200,7 @@ class Published:
 
 
 class Packed:
-    """One line of documents, nothing dropped.
+    """One line of documents, of which nothing is dropped.
 
     Args:
         writer: Takes the blocks.
@@ -309,7 +309,7 @@ class _OpenBlock:
         self.starts: list[int] = []
 
     def add(self, ids: Ids) -> None:
-        """Put a document after the last one; the end-of-text after it is there already."""
+        """Put a document after the last one; the end-of-text after it already exists."""
         self.starts.append(self.length)
         self.tokens[self.length : self.length + len(ids)] = ids
         self.length += len(ids) + 1

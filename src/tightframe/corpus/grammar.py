@@ -41,13 +41,13 @@ class Entry:
     attributes: Mapping[str, tuple[str, ...]]
 
     def told(self, attribute: str) -> tuple[str, ...]:
-        """The words of an attribute; of the empty one, the word itself."""
+        """Return the words of an attribute; for the empty one, the word itself."""
         return self.attributes[attribute] if attribute else (self.word,)
 
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A word told as it stands."""
+    """A word that is told as it stands."""
 
     text: str
 
@@ -71,7 +71,7 @@ class Recall:
 
 @dataclasses.dataclass(frozen=True)
 class Article:
-    """`a` or `an`, as the word after it needs."""
+    """The article `a` or `an`, as the word after it needs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Rules:
 
 
 def article(word: str) -> str:
-    """The indefinite article of a word, by its spelling."""
+    """Return the indefinite article of a word, by its spelling."""
     return "an" if word[0].lower() in "aeiou" else "a"
 
 
@@ -130,7 +130,7 @@ _Tellings: TypeAlias = list[tuple[int, tuple[Symbol, ...]]]  # weight, symbols
 
 
 def _read(text: str) -> tuple[dict[str, _List], dict[str, list[str]], dict[str, _Tellings]]:
-    """The lists, the names of the lists of each category, and the alternatives of each rule."""
+    """Read the lists, the names of each category's lists, and the alternatives of each rule."""
     lists: dict[str, _List] = {}
     categories: dict[str, list[str]] = {}
     rules: dict[str, _Tellings] = {}
@@ -194,7 +194,7 @@ def _shares(told: _Tellings) -> tuple[Alternative, ...]:
 
 
 class _Walk:
-    """What each symbol can tell; a name that leads nowhere is refused."""
+    """A walk that finds what each symbol can tell; a name that leads nowhere is refused."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class _Walk:
         self.words: set[str] = set()
 
     def story(self) -> int:
-        """Walk from the first rule until no variable can hold more; the longest story's words."""
+        """Walk until no variable can hold more; return the longest story's length."""
         held = -1
         while held < (held := sum(map(len, self.remembered.values()))):
             self.lengths.clear()
@@ -265,7 +265,7 @@ class _Walk:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lexicon:
-    """The words of a list."""
+    """The words of a list, with their types and probabilities."""
 
     entries: tuple[Entry, ...]
     index: Mapping[str, int]  # word -> its place in the list
@@ -285,11 +285,11 @@ class Table:
 
 
 def entropy(probabilities: Float[np.ndarray, " W"]) -> float:
-    """Of a distribution, in nats; 0 log 0 is 0."""
+    """Return the entropy of a distribution in nats; 0 log 0 is 0."""
     positive = probabilities[probabilities > 0]
     return max(0.0, -float(positive @ np.log(positive)))
 
 
 def cumulative(probabilities: Sequence[float]) -> list[float]:
-    """Running sums, of which the last is exactly 1."""
+    """Return running sums, of which the last is exactly 1."""
     return [*itertools.accumulate(probabilities[:-1]), 1.0]

@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
 
 
 def unreachable() -> bool:
-    """Whether the hub gives no answer at all, of whatever status; False in its offline mode.
+    """Return whether the hub gives no answer of any status; False in its offline mode.
 
     Asked once, before anything is fetched: without an answer the hub's client waits and tries five
     times more, for which it has no setting.
@@ -79,7 +79,7 @@ def reason(error: Exception) -> str:
 
 
 def fetch(name: str, file: str) -> Path | None:
-    """A file of a model on the hub; None where the model has no such file."""
+    """Return a file of a model on the hub; None where the model has no such file."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -100,7 +100,7 @@ def fetch(name: str, file: str) -> Path | None:
 
 
 def data_set_revision(name: str) -> str | None:
-    """The commit that the main branch of a data set of the hub is at; None in offline mode."""
+    """Return the commit of a hub data set's main branch; None in offline mode."""
     import huggingface_hub
     from huggingface_hub import constants
 

@@ -30,7 +30,7 @@ class Shard(Record):
 
 
 class SplitEntry(Record):
-    """What a split holds."""
+    """Counts and shards of a split."""
 
     documents: Count
     tokens: Count
@@ -48,14 +48,14 @@ class TokenizerEntry(Record):
 
 
 class Splits(Record):
-    """Both splits."""
+    """The entries of both splits."""
 
     train: SplitEntry
     val: SplitEntry
 
 
 class TokensManifest(Record):
-    """What `manifest.json` holds."""
+    """The content of `manifest.json`."""
 
     revision: Literal[1]
     name: str
@@ -78,7 +78,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a tokens folder says of itself; a missing, damaged or changed one is named."""
+    """Read a folder's manifest; one that is missing, damaged or changed is refused by name."""
     path = folder / "manifest.json"
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; make it with `tightframe corpus build`")

@@ -36,10 +36,10 @@ _GENERIC = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 
 @dataclasses.dataclass(frozen=True)
 class ModelTokenizer:
-    """A tokenizer, and the special tokens of its model's text.
+    """A tokenizer and the special tokens that its model expects around a text.
 
     Attributes:
-        source: Where it was found, for messages.
+        source: Its file, folder or hub name, for messages.
         tokenizer: A special token that a text spells stays text; nothing is cut off or padded.
         end_of_text: Id of the token that ends a document; None where there is none.
         before: Ids that are put before every text.
@@ -90,7 +90,7 @@ def check_files(source: str | Path) -> None:
     """Refuse a tokenizer whose files are damaged, without importing transformers.
 
     Args:
-        source: As `load_tokenizer` takes it; a name on the hub is left alone.
+        source: A source of `load_tokenizer`; a name on the hub is left alone.
     """
     path = Path(source).expanduser()
     _check_found(source)
@@ -183,7 +183,7 @@ def _not_loaded(name: str, folder: Path | None, silent: bool, error: Exception) 
 def _before(
     tokenizer: Tokenizer, encode: Callable[[str], list[int]] | None = None
 ) -> tuple[int, ...]:
-    """Ids that are put before a text; by `encode`, or by the tokenizer itself."""
+    """Return the ids that are put before a text, by `encode` or by the tokenizer itself."""
     # A text that every tokenizer can write, and that differs from what is put around it: one of its
     # own longest tokens.
     vocabulary = tokenizer.get_vocab(with_added_tokens=False)
@@ -305,7 +305,7 @@ def _doubt(
 
 
 def _prefix_spaces(part: Any) -> set[bool]:
-    """Whether the parts of a pre-tokenizer put a space before a text."""
+    """Return whether the parts of a pre-tokenizer put a space before a text."""
     parts = part.get("pretokenizers", [part]) if isinstance(part, dict) else []
     metaspace = {one["prepend_scheme"] != "never" for one in parts if "prepend_scheme" in one}
     return metaspace | {one["add_prefix_space"] for one in parts if "add_prefix_space" in one}

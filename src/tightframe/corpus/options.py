@@ -20,7 +20,7 @@ WORDS = ("word", "bpe")  # tokens of stories
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How a text becomes token shards.
+    """Options of the way from a text to token shards.
 
     Args:
         vocab_size: Train a byte-level BPE of this size on the training split.

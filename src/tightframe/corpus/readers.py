@@ -61,7 +61,7 @@ def check_file(path: Path, field: str | None = None) -> None:
 
     Args:
         path: The file.
-        field: Of records: the field that holds the text, if the first record is to have it.
+        field: In records, the field that holds the text, if the first record must have it.
     """
     found = kind(path)
     if found is None:
@@ -126,9 +126,9 @@ def read_file(
 
     Args:
         path: A file of a kind that `kind` knows.
-        documents: Of text: "paragraphs", what stands between blank lines, or "files": the file as
+        documents: For text: "paragraphs", cut at blank lines, or "files": the file as
             it is, in one piece, or in several that follow each other where it is long.
-        field: Of records and tables: the name of the text's field, `outer.inner` for a nested one.
+        field: In records and tables, the text's field, `outer.inner` for a nested one.
         chat_template: Writes a chat as text; None joins its messages, a blank line between them.
     """
     with _readable(path):
@@ -323,7 +323,7 @@ def _decode(data: bytes, where: str, start: int = 0, *, cut: bool = False) -> st
     Args:
         data: The bytes.
         where: Their place, for a message.
-        start: Of a longer text: the bytes before these.
+        start: Bytes of a longer text before these.
         cut: The text goes on behind these bytes, which may end within a character.
     """
     if (nul := data.find(0)) >= 0:

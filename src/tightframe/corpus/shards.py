@@ -40,7 +40,7 @@ class Groups(NamedTuple):
 
 
 def even_cuts(weights: Int64[np.ndarray, " items"], n: int) -> Int64[np.ndarray, " cuts"]:
-    """Which item each group but the first begins with, for `n` groups of about equal weight.
+    """Return the first item of each group but the first, for `n` groups of about equal weight.
 
     Every cut is the one nearest to its share of the total that leaves each group an item.
     """
@@ -84,12 +84,12 @@ class TokenShards:
 
     @property
     def vocab_size(self) -> int:
-        """V: every id is below it."""
+        """Size of the vocabulary, V; every id is below it."""
         return int(self.manifest["vocab_size"])
 
     @property
     def block(self) -> int:
-        """T: tokens of a block."""
+        """Tokens per block, T."""
         return int(self.manifest["block"])
 
     @property
@@ -104,7 +104,7 @@ class TokenShards:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks on how the text was read, a line each; for people."""
+        """Remarks on how the text was read, for people, one line each."""
         return [str(note) for note in self.manifest["source"].get("notes", ())]
 
     @property
@@ -131,7 +131,7 @@ class TokenShards:
         return tuple(sorted(ids))
 
     def split(self, name: str) -> "Split":
-        """The rows of "train" or "val"."""
+        """Return the rows of "train" or "val"."""
         if name not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {name!r}")
         return Split(self, name)
@@ -162,7 +162,7 @@ class Split:
         self.end_of_text = shards.end_of_text
         self.bos = shards.bos
         self.special = shards.special
-        # Whether the text goes on from each block to the next one; not so in a sample.
+        # Whether the text continues from each block to the next one; not so in a sample.
         self.goes_on = True
         # Whether a block's first token, which nothing predicts, is part of the text.
         self._first_is_text = shards.bos is None and shards.manifest["blocks"] != "whole"
@@ -171,7 +171,7 @@ class Split:
         return self.n_blocks
 
     def sample(self, n_labels: int, *, seed: int) -> "Split":
-        """About so many labelled positions: whole blocks, drawn by `seed`, held in memory.
+        """Sample whole blocks by `seed`, with about so many labelled positions, into memory.
 
         All blocks where that many positions are all there are. `n_bytes` of a sample is its
         share by tokens.
@@ -203,7 +203,7 @@ class Split:
     def rows(
         self, indices: Sequence[int] | Int[np.ndarray, " B"] | Int[Tensor, " B"]
     ) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, " B"]]:
-        """Tokens and lengths of the blocks at `indices`, in their order; repeats are allowed."""
+        """Return tokens and lengths of the blocks at `indices`, in their order; they may repeat."""
         asked = self._checked(indices)
         shard_of = np.searchsorted(self._starts, asked, side="right") - 1
         tokens = np.empty((len(asked), self.block), dtype=np.int64)
@@ -232,7 +232,7 @@ class Split:
         return max((int(self.rows(part)[0].max()) for part in parts), default=-1)
 
     def label_counts(self) -> Int64[Tensor, " V"]:
-        """How often each token is a label: at positions 1.. of a block, within its length."""
+        """Count how often each token is a label: at positions 1.. of a block, within its length."""
         counts = torch.zeros(self.vocab_size, dtype=torch.int64)
         columns = torch.arange(1, self.block)
         step = max(1, _CHUNK_TOKENS // self.block)
@@ -243,7 +243,7 @@ class Split:
         return counts
 
     def bits_per_byte(self, nats_per_token: float) -> float:
-        r"""A loss in bits per byte of text, which models with other tokenizers share.
+        r"""Return a loss in bits per byte of text, which models with other tokenizers share.
 
         .. math:: \frac{\text{nats per label token} \times \text{tokens}}{\text{bytes} \ln 2}
 
@@ -261,19 +261,19 @@ class Split:
 
     @cached_property
     def _labels_before(self) -> Int64[np.ndarray, " ends"]:
-        """Labels in the blocks before each one, and in all."""
+        """Number of labels in the blocks before each one, and in all."""
         n_labels = np.concatenate(self._lengths).astype(np.int64) - 1
         return np.concatenate([[0], np.cumsum(n_labels)])
 
     def label_ordinals(
         self, indices: Sequence[int] | Int[np.ndarray, " B"] | Int[Tensor, " B"]
     ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
-        """Which labels of the split, counted from 0, stand in each block: [first, end)."""
+        """Return which labels of the split, counted from 0, stand in each block: [first, end)."""
         rows = self._checked(indices)
         return self._labels_before[rows], self._labels_before[rows + 1]
 
     def labels(self, ordinals: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-        """The labels at these places among all labels of the split, in any order."""
+        """Return the labels at these places among all labels of the split, in any order."""
         rows = np.searchsorted(self._labels_before, ordinals, side="right") - 1
         columns = ordinals - self._labels_before[rows] + 1
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
@@ -284,7 +284,7 @@ class Split:
         return labels
 
     def groups(self, n: int) -> Groups:
-        """`n` contiguous groups of whole documents, about equal in labels.
+        """Return `n` contiguous groups of whole documents, about equal in labels.
 
         Where fewer than `n` documents have a label, groups are of whole blocks: stretches of one
         document, which depend on each other, if less the longer they are. Only documents and
@@ -308,7 +308,7 @@ class Split:
     def _cut(
         self, starts: Int64[np.ndarray, " items"], n: int
     ) -> tuple[int, Int64[Tensor, " bounds"] | None]:
-        """How many items have labels, and the bounds of `n` groups of them if that is enough."""
+        """Count the items with labels, and return the bounds of `n` groups if they are enough."""
         end = self.n_blocks * self.block
         rows, columns = np.divmod(starts, self.block)
         # Labels before an item: those of earlier blocks, and of columns 1.. before its own.
@@ -328,7 +328,7 @@ class Split:
         return self._cut(np.concatenate([[0], starts[1:]]), 1)[0]
 
     def document_starts(self) -> Int64[Tensor, " documents"]:
-        """Flat offsets (row * T + column) at which documents begin, in increasing order."""
+        """Return the flat offsets (row * T + column) at which documents begin, in order."""
         offsets = zip(self._documents, self._starts, strict=False)
         found = [documents + start * self.block for documents, start in offsets]
         return torch.from_numpy(np.concatenate(found))

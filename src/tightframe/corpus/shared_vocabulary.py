@@ -20,7 +20,7 @@ from tightframe.errors import UserError, printable
 
 
 def shared_classes(a: Tokenizer, b: Tokenizer) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
-    """Ids in `a` and in `b` of the strings that are one token in both, in the order of their bytes.
+    """Return the ids in `a` and in `b` of strings that are one token in both, ordered by bytes.
 
     Special tokens are left out: an end of text is no string. Tokenizers that lower their text
     before they cut it have only lower-case strings, and a ' the' of theirs stands for ' The', too.
@@ -36,7 +36,7 @@ def matched_counts(
     counts_b: Int[Tensor, " B"],
     shared: tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
 ) -> tuple[Int64[Tensor, " A"], Int64[Tensor, " B"]]:
-    """How many samples of each class both splits have: the smaller count; 0 if it is not shared.
+    """Return the smaller of two splits' counts of each class; 0 where it is not shared.
 
     Args:
         counts_a: Labels of each class in the one split.
@@ -55,20 +55,20 @@ def matched_counts(
 
 
 class Capped:
-    """Takes the first samples of each class, up to its quota, in the order of the stream.
+    """A quota of samples per class, filled in the order of the stream.
 
     What is taken does not depend on how the stream is cut into batches. After a restart, a new
     one with the quota less what was taken before goes on.
 
     Attributes:
-        remaining: How many of each class are still to be taken.
+        remaining: Samples of each class that are still to be taken.
     """
 
     def __init__(self, quota: Int[Tensor, " C"]) -> None:
         self.remaining = quota.long().clone()
 
     def take(self, labels: Int[Tensor, " N"]) -> Bool[Tensor, " N"]:
-        """Which of the next positions are taken; those with a negative label never."""
+        """Return which of the next positions are taken; those with a negative label never are."""
         taken = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
         order = labels.argsort(stable=True)  # positions of a class stand together, in order
         order = order[labels[order] >= 0]
@@ -143,7 +143,7 @@ def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
         elif ends:
             found[index] = decode([token, "a"]).removesuffix("a").encode()
         else:
-            # What it adds to a text that goes on: at the beginning some decoders drop a space.
+            # The bytes it adds inside a text: at the beginning some decoders drop a space.
             found[index] = decode(["a", token])[1:].encode()
     return found
 
@@ -161,7 +161,7 @@ def marks_ends(tokenizer: Tokenizer) -> bool:
 
 
 def _byte_level(token: str) -> bytes:
-    """The bytes that the letters of a byte-level token stand for."""
+    """Return the bytes that the letters of a byte-level token stand for."""
     if not set(token) <= _LETTERS.keys():  # not written so, as its decoder finds, too
         return token.encode()
     return bytes(_LETTERS[letter] for letter in token)

@@ -37,7 +37,7 @@ class Shuffle:
         self._keys = [np.uint64(word) for word in words]
 
     def __call__(self, places: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-        """Where each place is sent."""
+        """Return where each place is sent."""
         sent = self._step(places.astype(np.uint64))
         while len(out := np.flatnonzero(sent >= self.n)):
             sent[out] = self._step(sent[out])
@@ -65,7 +65,7 @@ class ShuffledLabels:
     def rows(
         self, indices: Sequence[int] | Int[np.ndarray, " B"] | Int[Tensor, " B"]
     ) -> Int64[Tensor, "B positions"]:
-        """What each position of these blocks is to predict; -100 where it predicts nothing."""
+        """Return the label of each position of these blocks, -100 where it predicts nothing."""
         first, end = self._split.label_ordinals(indices)
         ordinals = first[:, None] + np.arange(self._split.block - 1)  # (B, T-1)
         labelled = ordinals < end[:, None]
@@ -75,7 +75,7 @@ class ShuffledLabels:
 
 
 def _mixed(numbers: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
-    """Every bit of the result depends on every bit of a number (the finalizer of SplitMix64)."""
+    """Mix the bits of numbers: each depends on every bit before (the finalizer of SplitMix64)."""
     mixed: np.ndarray = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed ^= mixed >> np.uint64(31)

@@ -49,13 +49,13 @@ class Source:
     """Documents that can be read any number of times, always in the same order.
 
     Attributes:
-        name: As the user gave it.
+        name: Name that the user gave.
         n_bytes: Length, unpacked (.parquet: uncompressed); None where unknown.
-        description: How it is read, for the manifest.
-        files: What is read, in order; none of a data set of the hub.
+        description: Description of the reading, for the manifest.
+        files: Files in the order of reading; none for a data set of the hub.
         read: Yields the documents.
         not_read: Files of a folder that are of other kinds, by suffix.
-        counts: What the latest reading met: blank files, blank records, chats.
+        counts: Blank files, blank records and chats of the latest reading.
     """
 
     name: str
@@ -98,9 +98,9 @@ def check_source(source: str | Path, *, field: str | None = None, generated: boo
     later in a file is checked when it is read.
 
     Args:
-        source: As `open_source` takes it.
+        source: A source of `open_source`.
         field: The field of records that holds the text; by default it is not looked for.
-        generated: Whether "stories", the generated corpus, is a source here, too.
+        generated: Accept "stories", the generated corpus, too.
     """
     if str(source) == STORIES and generated:
         return
@@ -135,7 +135,7 @@ def open_source(
             read in the order of their paths; a folder that `datasets` saved (`save_to_disk`), split
             "train" unless said otherwise; or `hf:NAME[:CONFIG][@SPLIT]`, a data set of the hub
             (or a local folder in its layout, or a saved one), split "train" unless said otherwise.
-        documents: Of a text file: "paragraphs", what stands between blank lines, or "files",
+        documents: For text files: "paragraphs", cut at blank lines, or "files",
             each file one document, read in stretches that follow each other where it is long.
         field: Name of the .jsonl field, .parquet column or data set column that holds the text;
             `outer.inner` for a nested one. A record without it but with `messages` is a chat.

@@ -63,7 +63,7 @@ def made(source: Source, share: float, seed: int) -> SplitText:
 
 
 def given(train: Source, validation: Source) -> SplitText:
-    """All of one source trains, all of another validates."""
+    """Use all of one source for training and all of another for validation."""
 
     def read(wanted: set[str]) -> Iterator[tuple[str, Document]]:
         for split, source in (("train", train), ("val", validation)):
@@ -78,13 +78,13 @@ def given(train: Source, validation: Source) -> SplitText:
 
 
 def generated(grammar: Grammar, n_tokens: int, share: float, seed: int) -> SplitText:
-    """Stories: two streams with seeds of their own.
+    """Split generated stories: two streams with seeds of their own.
 
     Args:
-        grammar: What tells them.
+        grammar: The grammar that generates them.
         n_tokens: Words and ends, train and validation together.
         share: Share of them that is validation, in (0, 1).
-        seed: Of both streams.
+        seed: Seed of both streams.
     """
     seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
     n_val = round(n_tokens * share)
@@ -121,7 +121,7 @@ def _divide(source: Source, share: float, seed: int) -> Iterator[tuple[str, Docu
 
 
 def _one_of_every(n: float, seed: int) -> Iterator[bool]:
-    """True once in every `n` consecutive places (n >= 1), at a random one of them."""
+    """Yield True once in every `n` consecutive places (n >= 1), at a random one of them."""
     rng = np.random.default_rng(seed)
     start = 0
     for window in itertools.count(1):
@@ -143,17 +143,17 @@ def _cut(document: Document, share: float) -> Iterator[tuple[str, Document]]:
 
 
 def entropy_floor(text: SplitText, n_labels: int) -> dict[str, float | int]:
-    """What no model can beat on the stories of the validation split, in nats per label token.
+    """Return the loss that no model can beat on the validation stories, in nats per label token.
 
     Sums over stories, exact under the grammar, divided by the number of labels: for word-level
     tokens that is the number of words and ends; for other tokens the same nats are shared by as
     many labels as they are cut into.
 
     Returns:
-        mean_conditional_entropy: Of the next word given its story so far, at these positions.
+        mean_conditional_entropy: Entropy of the next word given its story, at these positions.
         realised_nll: -ln of the true probability of what did follow.
         positions: `n_labels`.
-        standard_error: Of realised_nll - mean_conditional_entropy, which is 0 on average: how
+        standard_error: That of realised_nll - mean_conditional_entropy, 0 on average: how
             far the two lie apart by chance. The differences at single words are uncorrelated.
     """
     grammar = usual_grammar()
@@ -174,7 +174,7 @@ def entropy_floor(text: SplitText, n_labels: int) -> dict[str, float | int]:
 def encoded(
     documents: Iterable[tuple[str, Document]], tokenizer: Tokenizer
 ) -> Iterator[list[tuple[str, Document, Ids]]]:
-    """Batches of documents with their split and ids; reads no more than a batch ahead.
+    """Yield batches of documents with their split and ids, reading at most one batch ahead.
 
     The tokenizer adds no special tokens and reads none from a text; only in a chat that a template
     wrote are they tokens.
@@ -227,7 +227,7 @@ def _encode(
 
 
 def _only_splits(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer is as `word_level` makes them: splitting and looking up is 10x faster."""
+    """Return whether `word_level` made a tokenizer: splitting and looking up is 10x faster."""
     return (
         isinstance(tokenizer.model, models.WordLevel)
         and tokenizer.normalizer is None

@@ -42,7 +42,7 @@ Memory: TypeAlias = tuple[Entry | None, ...]  # what each variable holds
 
 
 class Place:
-    """Where a telling is: a symbol, and the place after it (itself where all is told)."""
+    """A place in a story: a symbol, and the place after it (itself at the end)."""
 
     __slots__ = ("leaves", "symbol", "then", "ways")
 
@@ -57,13 +57,13 @@ State: TypeAlias = tuple[Place, Memory]
 
 
 class States:
-    """What follows what.
+    """The states of a story, and the states that can follow each.
 
     Args:
         rules: The grammar.
-        probabilities: Of each list's words, in the order of the list.
+        probabilities: Probabilities of each list's words, in the order of the list.
         words: The vocabulary; a token's place in it is its type.
-        end: The symbol after which nothing is told.
+        end: The last symbol of every story.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class States:
         self.start: State = first, (None,) * len(self._slots)
 
     def place(self, symbols: Sequence[Symbol], then: Place) -> Place:
-        """The place from which `symbols` are told and then what `then` tells; always one object."""
+        """Return the one place from which `symbols` are told, and then what `then` tells."""
         for symbol in reversed(symbols):
             key = symbol, then
             if key not in self._places:
@@ -98,7 +98,7 @@ class States:
         return then
 
     def ways(self, place: Place) -> tuple[list[float], list[Place]]:
-        """Of a choice: cumulative probabilities (the last is 1) and where each way leads."""
+        """Return cumulative probabilities of a choice (the last is 1) and where each leads."""
         if place.ways is None:
             assert isinstance(place.symbol, Choice)
             alternatives = self._alternatives[place.symbol.rule]
@@ -107,7 +107,7 @@ class States:
         return place.ways
 
     def leaves(self, place: Place) -> list[tuple[float, Place]]:
-        """The places that tell something next, by whatever choices, and their probabilities."""
+        """Return the places that can tell the next word, and their probabilities."""
         if place.leaves is None:
             if isinstance(place.symbol, Choice):
                 reached: dict[Place, float] = {}
@@ -121,25 +121,25 @@ class States:
         return place.leaves
 
     def recall(self, symbol: Recall, memory: Memory) -> tuple[str, ...]:
-        """The words that a recall tells."""
+        """Return the words that a recall tells."""
         entry = memory[self._slots[symbol.variable]]
         if entry is None:
             raise ValueError(f"the grammar tells {{{symbol.variable}}} before it is remembered")
         return entry.told(symbol.attribute)
 
     def source(self, symbol: Draw, memory: Memory) -> str:
-        """The list that a draw draws from."""
+        """Return the list that a draw draws from."""
         variable, dot, attribute = symbol.source.partition(".")
         return self.recall(Recall(variable, attribute), memory)[0] if dot else symbol.source
 
     def table_of(self, symbol: Draw, memory: Memory) -> Table:
-        """The words that a draw may give: those of its list that are not remembered yet."""
+        """Return the words that a draw may give: those of its list that are not remembered yet."""
         source = self.source(symbol, memory)
         taken = tuple(entry.index for entry in memory if entry and entry.source == source)
         return self.table(source, symbol.article, taken)
 
     def remember(self, memory: Memory, variable: str, entry: Entry) -> Memory:
-        """The memory after a draw."""
+        """Return the memory after a draw."""
         if not variable:
             return memory
         slot = self._slots[variable]
@@ -169,10 +169,10 @@ class States:
 
 
 class Position:
-    """All that may come after a context.
+    """All states that a context can have led to, and the words that may come next.
 
     Args:
-        states: What follows what.
+        states: The states of the grammar.
         weights: The states after the context, and their probabilities.
     """
 
@@ -185,7 +185,7 @@ class Position:
                 self._add(weight * share, leaf, memory)
 
     def probabilities(self) -> Float[np.ndarray, " V"]:
-        """Of each word type."""
+        """Return the probability that each word type comes next."""
         found = np.zeros(len(self.states.words))
         for weight, table, _, _ in self.drawn:
             found[table.lexicon.types] += weight * table.probabilities
@@ -194,7 +194,7 @@ class Position:
         return found
 
     def entropy(self) -> float:
-        """Of the next token, in nats."""
+        """Return the entropy of the next token in nats."""
         if not self.drawn:
             masses = [sum(leads.values()) for leads in self.told.values()]
             return max(0.0, -sum(mass * math.log(mass) for mass in masses))
@@ -203,7 +203,7 @@ class Position:
         return entropy(self.probabilities())
 
     def after(self, word: str) -> tuple[float, dict[State, float]]:
-        """The probability of a word, and the states after it (none if it cannot come)."""
+        """Return the probability of a word, and the states after it (none if it cannot come)."""
         reached = dict(self.told.get(word, {}))
         for weight, table, place, memory in self.drawn:
             number = table.lexicon.index.get(word)
@@ -254,7 +254,7 @@ _NAMED = 8  # words that an error lists
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A story under the grammar, position by position; the last is that of END. Nats per token."""
+    """Loss and entropy of a story under the grammar by position, END last, in nats per token."""
 
     nll: Float[np.ndarray, " positions"]  # -log probability of the token that came
     entropy: Float[np.ndarray, " positions"]  # of the distribution that it came from
@@ -292,7 +292,7 @@ class Grammar:
         self._states = States(rules, probabilities, self.words, Word(END))
 
     def generate(self, n_tokens: int, seed: int) -> Iterator[list[str]]:
-        """Whole stories, without END, until they and an END for each are `n_tokens` or more."""
+        """Yield stories, without END, until they and an END for each are `n_tokens` or more."""
         rng = np.random.Generator(np.random.PCG64(seed))
         while n_tokens > 0:
             story = self.sample(rng)
@@ -300,7 +300,7 @@ class Grammar:
             yield story
 
     def sample(self, rng: np.random.Generator) -> list[str]:
-        """One whole story, without END."""
+        """Sample one whole story, without END."""
         states = self._states
         place, memory = states.start
         story: list[str] = []
@@ -342,7 +342,7 @@ class Grammar:
         return {self.words[i]: float(probabilities[i]) for i in np.flatnonzero(probabilities)}
 
     def score(self, story: Sequence[str]) -> Score:
-        """Negative log-likelihood and entropy at each word of a whole story and at its END."""
+        """Compute negative log-likelihood and entropy at each word of a story and at its END."""
         nll, entropy = np.empty(len(story) + 1), np.empty(len(story) + 1)
         position = self._begin()
         for number, word in enumerate((*story, END)):
@@ -368,7 +368,7 @@ class Grammar:
         return probability, Position(self._states, weights)
 
     def _draw(self, source: str, memory: Memory, rng: np.random.Generator) -> Entry:
-        """A word of a list that is not remembered yet, by rejection."""
+        """Draw a word of a list that is not remembered yet, by rejection."""
         entries, sums = self._lists[source], self._sums[source]
         if all(entry in memory for entry in entries):
             raise ValueError(f"the grammar draws from [{source}], which has no more words")
@@ -390,7 +390,7 @@ def _packaged() -> str:
 
 
 def _zipf(rules: Rules, rng: np.random.Generator) -> dict[str, list[float]]:
-    """The probability of each word of each list, its rank drawn at random.
+    """Return the probability of each word of each list, its rank drawn at random.
 
     Only uniform doubles, divisions and exact sums: the same numbers on any machine.
     """

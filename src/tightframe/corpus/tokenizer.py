@@ -67,7 +67,7 @@ def check_vocab_size(vocab_size: int, *, special_tokens: Sequence[str] = (END_OF
 
 
 def word_level(words: Sequence[str]) -> Tokenizer:
-    """One word, one token: ids in the order of `words`, text split at white space.
+    """Make a tokenizer of one token per word: ids in the order of `words`, split at white space.
 
     There is no token for an unknown word: encoding one raises.
     """
@@ -125,5 +125,5 @@ def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def vocab_size(tokenizer: Tokenizer) -> int:
-    """One more than the largest id: ids may have gaps, a classifier has a row for each."""
+    """Return one more than the largest id: ids may have gaps, a classifier has a row for each."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1

@@ -46,7 +46,7 @@ FORMAT = "tightframe-transformer-1"  # what config.json of a checkpoint folder s
 
 
 class Content(Record):
-    """What config.json says of the weights beside it."""
+    """The content of a checkpoint's config.json."""
 
     format: str
     name: str
@@ -61,7 +61,7 @@ def save_checkpoint(model: Transformer, folder: Path) -> None:
 
 
 def load_checkpoint(folder: Path) -> Transformer:
-    """The model of a folder that `save_checkpoint` wrote; a damaged or altered one is refused."""
+    """Load a folder that `save_checkpoint` wrote; a damaged or altered one is refused."""
     content = load_content(folder, format=FORMAT)
     config = resolve(TransformerConfig, content.model, source=str(folder / CONFIG))
     tensors = read_listed(folder / WEIGHTS, content.sha256, remedy=REMEDY)
@@ -81,7 +81,7 @@ def save_weights(folder: Path, model: nn.Module, *, format: str, name: str, conf
 
 
 def load_content(folder: Path, *, format: str) -> Content:
-    """What config.json says of the weights beside it."""
+    """Read the config.json of a checkpoint, which says what its weights are."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder")
     path = folder / CONFIG
@@ -100,7 +100,7 @@ def digest_of_weights(folder: Path) -> str:
 def from_tensors(
     config: TransformerConfig, tensors: dict[str, Tensor], *, name: str, source: Path | str
 ) -> Transformer:
-    """A Transformer with a copy of these weights; `source` is named in errors."""
+    """Make a Transformer with a copy of these weights; `source` is named in errors."""
     with torch.device("meta"):
         model = Transformer(config, name=name)
     fill(model, tensors, source=source)
@@ -136,7 +136,7 @@ def save_encoder_decoder(model: EncoderDecoder, folder: Path) -> None:
 
 
 def load_encoder_decoder(folder: Path) -> EncoderDecoder:
-    """The inverse of `save_encoder_decoder`; a damaged or altered folder is refused."""
+    """Load a folder that `save_encoder_decoder` wrote; a damaged or altered one is refused."""
     content = load_content(folder, format=ENCODER_DECODER_FORMAT)
     source = str(folder / CONFIG)
     config = resolve(EncoderDecoderConfig, content.model, source=source)
@@ -165,7 +165,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def import_gpt_neo(folder: str | Path) -> Transformer:
-    """Our Transformer with the weights of a Hugging Face GPT-Neo folder."""
+    """Load a Hugging Face GPT-Neo folder as our Transformer."""
     folder = Path(folder)
     config = read_json(folder / "config.json")
     if difference := difference_from_ours(config):
@@ -180,7 +180,7 @@ def import_gpt_neo(folder: str | Path) -> Transformer:
 def from_gpt_neo(
     config: dict[str, Any], tensors: Mapping[str, Tensor], *, name: str
 ) -> Transformer:
-    """Our Transformer with the weights of `GPTNeoForCausalLM`, given as its config and state."""
+    """Make our Transformer of `GPTNeoForCausalLM`, given as its config and state."""
     ours = _our_config(DEFAULTS | config)
     stacked = {}
     for our_name, parts in _names(ours).items():
@@ -191,7 +191,7 @@ def from_gpt_neo(
 
 
 def difference_from_ours(config: dict[str, Any]) -> str:
-    """What a Hugging Face config asks for that the Transformer can't be; "" if it can."""
+    """Return what a Hugging Face config needs that the Transformer lacks; "" if nothing."""
     if config.get("model_type") != "gpt_neo":
         return f"model type {config.get('model_type')!r}"
     config = DEFAULTS | config
@@ -278,7 +278,7 @@ def _their_config(config: TransformerConfig) -> dict[str, Any]:
 
 
 def _layers(config: dict[str, Any]) -> list[str]:
-    """The kind of attention of each layer; `[[["global", "local"], 6]]` is 12 of them."""
+    """Return the kind of attention of each layer; `[[["global", "local"], 6]]` is 12 of them."""
     types = config["attention_types"]
     return [kind for kinds, times in types for _ in range(times) for kind in kinds]
 
@@ -288,7 +288,7 @@ def _alternating(depth: int) -> list[str]:
 
 
 def _names(config: TransformerConfig) -> dict[str, list[str]]:
-    """Our tensors and those of GPT-Neo that they are made of, stacked by rows."""
+    """Return our tensors' names, and those of GPT-Neo that are stacked by rows to each."""
     names = {
         "token_embedding": ["transformer.wte.weight"],
         "position_embedding": ["transformer.wpe.weight"],

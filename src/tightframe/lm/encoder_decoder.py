@@ -34,7 +34,7 @@ HIDDEN_STEP = 8  # the hidden layers of the MLPs are a multiple of it
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoderConfig:
-    """What an encoder-decoder is."""
+    """Sizes of an encoder-decoder."""
 
     base: TransformerConfig  # its depth is that of the encoder
     decoder_depth: int
@@ -42,7 +42,7 @@ class EncoderDecoderConfig:
 
     @classmethod
     def as_large_as(cls, decoder: TransformerConfig) -> "EncoderDecoderConfig":
-        """The one whose number of parameters is nearest to that of a Transformer of this kind.
+        """Return the config with about as many parameters as a Transformer of this kind.
 
         The blocks are divided in half, at least one each. A block of the decoder has a second
         attention, so the hidden layers of all MLPs are as narrow as it takes.
@@ -64,7 +64,7 @@ class EncoderDecoderConfig:
 
     @property
     def n_parameters(self) -> int:
-        """Numbers that are trained, without making the network."""
+        """Number of parameters, computed without making the network."""
         width, hidden = self.base.width, self.hidden
         norm = 2 * width
         attention = 4 * width * width + width * (4 if self.base.attention_bias else 1)
@@ -77,14 +77,14 @@ class EncoderDecoderConfig:
 
 
 class EncoderDecoder(Embedder):
-    """A language model behind the interface of `tightframe.lm.interface.LanguageModel`.
+    """An encoder-decoder behind the interface of `tightframe.lm.interface.LanguageModel`.
 
     Its batches have a source; layers are those of the decoder.
 
     Args:
-        config: What it is.
-        seed: Of the generator that draws the weights; torch's global one is not touched.
-        name: What results call it.
+        config: Its sizes.
+        seed: Seed of the generator that draws the weights; torch's global one is not touched.
+        name: Its name in results.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ class EncoderDecoder(Embedder):
         return self.config.decoder_depth
 
     def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The vectors that the classifier multiplies, after the final norm."""
+        """Return the vectors that the classifier multiplies, after the final norm."""
         return self.embed_layers(batch, [self.depth])[0]
 
     def embed_layers(
         self, batch: Batch | Int[Tensor, "B T"], layers: Sequence[int]
     ) -> list[Float[Tensor, "B T D"]]:
-        """The embeddings at some layers of the decoder, in the order asked for.
+        """Return the embeddings at some layers of the decoder, in their order.
 
         Layer 0 is the sum of token and position embedding, layer i the residual stream after
         block i, and the last one what `embed` gives. The stream before the final norm is PRENORM.
@@ -140,7 +140,7 @@ class EncoderDecoder(Embedder):
         return [found[layer] for layer in layers]
 
     def _read(self, source: Batch) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B 1 1 S"]]:
-        """What the encoder makes of the source, and which of it is no padding."""
+        """Encode the source; return its embeddings, and which of them are no padding."""
         stream = self._embed_inputs(source.inputs)
         visible = visible_keys(source)
         for block in self.encoder:
@@ -167,7 +167,7 @@ class DecoderBlock(Block):
         read: Float[Tensor, "B S D"],
         readable: Bool[Tensor, "B 1 1 S"],
     ) -> Float[Tensor, "B T D"]:
-        """The residual stream after this block."""
+        """Return the residual stream after this block."""
         stream = self.attended(stream, visible)
         query = self.source_query(self.source_norm(stream)).unflatten(2, (self.heads, -1))
         key, value = self.source_key_value(read).unflatten(2, (2, self.heads, -1)).unbind(2)

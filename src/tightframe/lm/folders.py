@@ -71,7 +71,7 @@ def check_loadable(source: str) -> None:
 
 
 def is_path(source: str | Path) -> bool:
-    """Whether only a folder can be meant: a name on the hub is NAME or OWNER/NAME."""
+    """Return whether only a folder can be meant: a name on the hub is NAME or OWNER/NAME."""
     folder = Path(source).expanduser()
     deep = len(folder.parts) > 2 or folder.is_absolute()
     dotted = str(source).startswith((".", "~"))
@@ -229,7 +229,7 @@ def check_described(source: str | Path, *, trust_remote_code: bool) -> None:
 
     Args:
         source: A folder that `check_model` lets pass, or a name on the hub, which is left alone.
-        trust_remote_code: Whether Python code that comes with the model is run.
+        trust_remote_code: Allow Python code that comes with the model.
     """
     folder = _folder(source)
     if folder is None:
@@ -308,7 +308,7 @@ def _check_kind(folder: Path, content: Mapping[str, Any], trust_remote_code: boo
 
 
 def _known(kind: str) -> bool:
-    """Whether the installed transformers names a kind of model; True where that cannot be told.
+    """Return whether the installed transformers names a kind of model; True where unknown.
 
     Read from its source: importing it costs seconds.
     """

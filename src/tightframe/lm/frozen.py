@@ -95,7 +95,7 @@ class PositionTables(TorchDispatchMode):
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside all wrappers; one whose weights are spread over processes is refused."""
+    """Return the module inside all wrappers; refuse weights that are spread over processes."""
     while (place := _WRAPPED.get(type(model).__name__)) is not None:
         model = getattr(model, place)
     parameters = list(model.parameters())
@@ -111,7 +111,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
-    """Whatever is done with an unwrapped model inside, its training goes on as if it were not.
+    """Leave the training of an unwrapped model as it was, whatever is done with it inside.
 
     Put back are the random number generators of torch, the mode (training or evaluation) of each
     module, autocast and its cache of weights. Inside, the model runs without autocast, uncompiled,

@@ -12,7 +12,7 @@ from tightframe.lm.runs import M, as_recorded, check_fits, check_threads, free_c
 
 
 def choose(settings: M, recorded: M | None = None) -> M:
-    """The settings with every "auto" replaced: as `recorded` has it, or as suits this machine."""
+    """Return settings with every "auto" replaced, as `recorded` has it or as suits this machine."""
     if recorded is not None:
         settings = as_recorded(settings, recorded)
     device = device_named(settings.device)
@@ -25,7 +25,7 @@ def choose(settings: M, recorded: M | None = None) -> M:
 
 
 def device_named(device: str) -> str:
-    """The device that is asked for; "auto" is a GPU where there is one."""
+    """Return the requested device; "auto" is a GPU where there is one."""
     if device == "cuda" and not torch.cuda.is_available():
         raise no_gpu()
     if device == "auto":
@@ -35,7 +35,7 @@ def device_named(device: str) -> str:
 
 @contextlib.contextmanager
 def prepared(threads: int) -> Iterator[None]:
-    """Exactly so many threads, and `exact_float32`; as before at the end."""
+    """Use exactly so many threads, and `exact_float32`; restore both at the end."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -47,7 +47,7 @@ def prepared(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Float32 products on the CPU by oneDNN instead of MKL, where oneDNN keeps float32.
+    """Compute float32 products on the CPU by oneDNN instead of MKL, where it keeps float32.
 
     MKL leaves the 512-bit instructions of AMD processors unused; oneDNN is more than twice as fast
     there (`benchmarks/parts.py`). torch asks oneDNN for float32 products only if bfloat16 is
@@ -68,7 +68,7 @@ def exact_float32() -> Iterator[None]:
 
 @functools.cache
 def _onednn_is_exact() -> bool:
-    """Whether float32 products by oneDNN have float32's error: about 1e-7, with bfloat16 1e-3."""
+    """Return whether oneDNN's products have float32's error: about 1e-7, with bfloat16 1e-3."""
     settings = _onednn_settings()
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(2, 256, 256, generator=generator)
@@ -83,7 +83,7 @@ def _onednn_is_exact() -> bool:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken on a device; None where the system doesn't tell."""
+    """Return the bytes that can still be taken on a device; None where the system doesn't tell."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return free_cpu_memory()
@@ -95,13 +95,13 @@ def check_memory(needed: int, device: str, *, what: str) -> None:
 
 
 def _onednn_settings() -> Any:
-    """Where torch keeps the inner precision of oneDNN's products; None before torch 2.9."""
+    """Return where torch keeps the inner precision of oneDNN's products; None before 2.9."""
     settings = getattr(torch.backends.mkldnn, "matmul", None)
     return settings if hasattr(settings, "fp32_precision") else None
 
 
 def _multiplies_bf16(device: str) -> bool:
-    """Whether the processor has instructions for bfloat16; without them it is emulated, slowly."""
+    """Return whether the processor has bfloat16 instructions; emulating them is slow."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private to torch.cpu

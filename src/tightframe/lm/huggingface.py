@@ -32,8 +32,8 @@ class HuggingFaceModel(nn.Module):
     """A causal language model of transformers.
 
     Args:
-        model: As `AutoModelForCausalLM.from_pretrained` gives it.
-        name: What results call it.
+        model: A model such as `AutoModelForCausalLM.from_pretrained` returns.
+        name: Its name in results.
     """
 
     def __init__(self, model: Any, *, name: str):
@@ -51,7 +51,7 @@ class HuggingFaceModel(nn.Module):
 
     @property
     def classifier(self) -> Float[Tensor, "V D"]:
-        """The output matrix, a row a token: the parameter itself, unless it has adapters of peft.
+        """The output matrix, one row per token: the parameter itself, unless peft adapts it.
 
         These are added to the parameter whenever the matrix is asked for, as they may be training.
         """
@@ -59,34 +59,34 @@ class HuggingFaceModel(nn.Module):
 
     @property
     def bias(self) -> Float[Tensor, " V"] | None:
-        """Added to the logits, if the output layer has one."""
+        """The bias that is added to the logits, if the output layer has one."""
         bias: Tensor | None = getattr(self._output, "bias", None)
         return bias
 
     @property
     def architecture(self) -> str:
-        """What transformers calls its kind, as "GPT2LMHeadModel"."""
+        """Class of the model in transformers, such as "GPT2LMHeadModel"."""
         return type(self.model).__name__
 
     @property
     def tied(self) -> bool:
-        """Whether the classifier is the token embedding."""
+        """True if the classifier is the token embedding."""
         return getattr(self.model.get_input_embeddings(), "weight", None) is self.classifier
 
     @property
     def n_parameters(self) -> int:
-        """Numbers that are trained; a tied classifier counts once."""
+        """Number of parameters; a tied classifier counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The vectors that the classifier multiplies, after the final norm."""
+        """Return the vectors that the classifier multiplies, after the final norm."""
         embeddings, _ = self._run(batch)
         return embeddings
 
     def embed_layers(
         self, batch: Batch | Int[Tensor, "B T"], layers: Sequence[int]
     ) -> list[Float[Tensor, "B T D"]]:
-        """The embeddings at some layers, in the order asked for.
+        """Return the embeddings at some layers, in their order.
 
         Layer 0 is the input embedding, layer i the residual stream after block i, and the last
         (`depth`) is what `embed` gives, after the final norm: the numbers of
@@ -119,7 +119,7 @@ class HuggingFaceModel(nn.Module):
         return [found[layer] for layer in layers]
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Logits, with bias, scale and soft-cap as the model has them.
+        """Return the logits, with bias, scale and soft-cap as the model has them.
 
         The model runs on a single token without its blocks, and its output layer is given the
         embeddings instead.
@@ -130,14 +130,14 @@ class HuggingFaceModel(nn.Module):
         return logits.view(*embeddings.shape[:-1], -1)
 
     def _finish(self, logits: Float[Tensor, "*N M"]) -> Float[Tensor, "*N M"]:
-        """The model runs on a single token, and its output layer gives these instead."""
+        """Return what the model does to the logits that its output layer gives."""
         given = logits.clone().reshape(1, -1, logits.shape[-1])
         with self._without_blocks(), returning(self._output, given):
             return self._run_token().view(logits.shape)
 
     @contextmanager
     def _without_blocks(self) -> Iterator[None]:
-        """While it lasts, a single token goes past the blocks: the head doesn't depend on them."""
+        """Let a single token go past the blocks meanwhile: the head doesn't depend on them."""
         where = self.classifier.device, self.classifier.dtype
         if where not in self._skipped:
             self._skipped[where] = self._largest_before_output()
@@ -163,7 +163,7 @@ class HuggingFaceModel(nn.Module):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _largest_before_output(self) -> tuple[nn.Module, Any]:
-        """The module of most parameters that ends before the output layer, and what it gives."""
+        """Return the largest module that ends before the output layer, and its output."""
         with module_calls(self.model) as calls:
             self._run_token()
         inside = set(self._output.modules())  # of a layer with adapters there are several
@@ -178,7 +178,7 @@ class HuggingFaceModel(nn.Module):
         return self.model.get_output_embeddings()
 
     def _run(self, batch: Batch | Int[Tensor, "B T"], **options: Any) -> tuple[Tensor, Any]:
-        """Embeddings and the model's own output, whose logits are those of the first position."""
+        """Return embeddings and the model's own output, with logits of the first position only."""
         batch = self._checked(batch)
         found: list[Tensor] = []
 
@@ -303,13 +303,13 @@ class HuggingFaceModel(nn.Module):
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:
-    """Equal but for the rounding of another order of sums, in the dtype's precision."""
+    """Return whether two tensors are equal up to rounding in the dtype's precision."""
     tolerance = torch.finfo(theirs.dtype).eps ** 0.5 * float(theirs.abs().max())
     return torch.allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
 def _hidden_states(output: Any) -> tuple[Tensor, ...]:
-    """Of all layers, as a model of transformers returns them when asked; () if it never does."""
+    """Return the hidden states of all layers in a model's output; () if it gives none."""
     return tuple(getattr(output, "hidden_states", None) or ())
 
 
@@ -347,6 +347,6 @@ def _with_adapters(layer: Any) -> Tensor:
 
 
 def _is_norm(module: nn.Module, stream: Tensor) -> bool:
-    """Whether the module's output is the same for a longer input."""
+    """Return whether the module's output is the same for a longer input."""
     large = stream * (1024 / stream.abs().amax())  # so that the norm's epsilon doesn't matter
     return _close(module(2 * large), module(large))

@@ -21,7 +21,7 @@ PRENORM = -1  # the layer after the last block and before the final norm
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Inputs and what each position predicts; already shifted.
+    """Rows of inputs and what each position predicts, already shifted.
 
     Key j is visible to query i if `j < length` and (`j <= i` or `j < prefix`): prefix 0 is
     causal, prefix T bidirectional. Next-token prediction, masked spans, prompt-and-span, prefix
@@ -36,12 +36,12 @@ class Batch:
 
     @classmethod
     def causal(cls, inputs: Int[Tensor, "B T"]) -> "Batch":
-        """A plain tensor of ids as a causal batch without targets."""
+        """Make a causal batch without targets of a plain tensor of ids."""
         rows = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
         return cls(inputs, torch.full_like(inputs, IGNORE), rows, torch.zeros_like(rows))
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
+        """Return this batch on another device."""
         return Batch(
             self.inputs.to(device),
             self.targets.to(device),
@@ -53,7 +53,7 @@ class Batch:
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """What every study measures: embeddings and the classifier that multiplies them.
+    """A model that any study can measure: embeddings and the classifier that multiplies them.
 
     `head(embed(x))` equals the model's logits for every supported architecture. A model that
     scales or caps its logits also has `finish(logits)`, which does so element by element, in the
@@ -73,26 +73,26 @@ class LanguageModel(Protocol):
 
     @property
     def classifier(self) -> Float[Tensor, "V D"]:
-        """The output matrix, a row a token."""
+        """The output matrix, one row per token."""
         ...
 
     @property
     def bias(self) -> Float[Tensor, " V"] | None:
-        """Added to the logits, if the model has one."""
+        """The bias that is added to the logits, if the model has one."""
         ...
 
     def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The vectors that the classifier multiplies, after the final norm."""
+        """Return the vectors that the classifier multiplies, after the final norm."""
         ...
 
     def embed_layers(
         self, batch: Batch | Int[Tensor, "B T"], layers: Sequence[int]
     ) -> list[Float[Tensor, "B T D"]]:
-        """The embeddings at some layers, in the order asked for, from one forward pass."""
+        """Return the embeddings at some layers, in their order, from one forward pass."""
         ...
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Logits, with bias, scale and soft-cap as the model has them."""
+        """Return the logits, with bias, scale and soft-cap as the model has them."""
         ...
 
 
@@ -123,10 +123,10 @@ class Example(NamedTuple):
 
 
 def next_token(tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Batch:
-    """Every position predicts the token after it; a causal batch of T - 1 positions.
+    """Make a causal batch of T - 1 positions, each of which predicts the token after it.
 
     Args:
-        tokens: Token ids, whatever they are beyond the length.
+        tokens: Token ids; those beyond the length don't matter.
         lengths: Real tokens of each row. A row of n tokens has n - 1 labels.
     """
     if tokens.shape[1] < 2:
@@ -143,12 +143,12 @@ def next_token(tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Batch:
 
 
 def continued(prompt: Sequence[int], target: Sequence[int], *, bidirectional: bool) -> Example:
-    """A prompt that is read and a target that is predicted after it, token by token.
+    """Make an example of a prompt and a target that is predicted after it, token by token.
 
     Args:
         prompt: At least one token; its last position predicts the first of the target.
         target: At least one token.
-        bidirectional: Whether the positions of the prompt see each other both ways (a prefix LM).
+        bidirectional: Let the positions of the prompt see each other both ways (a prefix LM).
     """
     if not prompt or not target:
         raise ValueError(f"expected tokens, got {len(prompt)} of prompt, {len(target)} of target")
@@ -162,10 +162,10 @@ def continued(prompt: Sequence[int], target: Sequence[int], *, bidirectional: bo
 def slotted(
     prompt: Sequence[int], target: Sequence[int], *, slot: int, n_slots: int, end: int
 ) -> Example:
-    """A prompt and slots that are all read both ways; each slot predicts its token of the target.
+    """Make an example of a prompt and slots, read both ways; each slot predicts its token.
 
     Args:
-        prompt: What is read.
+        prompt: Tokens that are read.
         target: At most `n_slots` tokens; slots that are left over predict `end`.
         slot: The token that stands in every slot.
         n_slots: Positions after the prompt.
@@ -181,12 +181,12 @@ def slotted(
 
 
 def translated(source: Sequence[int], target: Sequence[int], *, start: int) -> Example:
-    """A source for the encoder, and a target that the decoder predicts token by token.
+    """Make an example of a source for the encoder and a target for the decoder.
 
     Args:
-        source: What the encoder reads, both ways.
+        source: Tokens that the encoder reads, both ways.
         target: At least one token.
-        start: What the decoder is given before the first token of the target.
+        start: Token that the decoder is given before the first token of the target.
     """
     if not source or not target:
         raise ValueError(f"expected tokens, got {len(source)} of source, {len(target)} of target")
@@ -194,7 +194,7 @@ def translated(source: Sequence[int], target: Sequence[int], *, start: int) -> E
 
 
 def collate(examples: Sequence[Example], *, pad: int) -> Batch:
-    """Examples as one batch, padded on the right; padding has no targets.
+    """Join examples to one batch, padded on the right; padding has no targets.
 
     Args:
         examples: At least one; all with a source, or none.

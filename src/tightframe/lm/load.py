@@ -56,8 +56,8 @@ def check_tokenizer(source: str | Path, shards: TokenShards) -> None:
     more. A model that comes without a tokenizer.json is believed.
 
     Args:
-        source: As `load_model` takes it: a run, a folder, or a name on the hub.
-        shards: What the model is to be measured on.
+        source: A run, a folder, or a name on the hub, as for `load_model`.
+        shards: Tokens that the model is to be measured on.
     """
     own = own_tokenizer(source)
     if own is None or _is_file_of(own, shards):
@@ -83,11 +83,11 @@ def check_words(
     """Refuse token ids that mean other words to the model; one without a tokenizer is believed.
 
     Args:
-        source: As `load_model` takes it: a run, a folder, or a name on the hub.
+        source: A run, a folder, or a name on the hub, as for `load_model`.
         tokens: Ids.
-        words: What each of them is, as the tokenizer writes it or as `token_names` does; none if
+        words: Each of them as the tokenizer writes it or as `token_names` does; none if
             unknown.
-        what: What holds them, for the message.
+        what: File or folder that holds them, for the message.
     """
     own = own_tokenizer(source)
     if own is None or not words:
@@ -107,14 +107,14 @@ def check_words(
 
 
 def beginning_of_sequence(source: str | Path) -> int | None:
-    """Id of the token that the model's own tokenizer puts before a text; None if it puts none."""
+    """Return the id that the model's own tokenizer puts before a text; None if it puts none."""
     own = own_tokenizer(source)
     known_own = None if own is None else _load_tokenizer(own)
     return None if known_own is None else known_own.beginning_of_sequence
 
 
 def own_tokenizer(source: str | Path) -> Path | str | None:
-    """The file beside the weights, or of the tokens that a run was trained on; a hub name."""
+    """Return the tokenizer's file, beside the weights or a run's tokens, or a hub name."""
     folder = Path(source).expanduser()
     if (folder / "config.toml").is_file():
         return _trained_on(Run.open(folder))
@@ -136,7 +136,7 @@ def _load_tokenizer(own: Path | str) -> ModelTokenizer | None:
 
 
 def _trained_on(run: Run) -> Path | None:
-    """None if the run's tokens are no longer where they were, or have become others."""
+    """Return the tokenizer of a run's tokens; None if they are gone or have changed."""
     manifest, tokenizer = (
         Path(run.settings.tokens) / name for name in ("manifest.json", "tokenizer.json")
     )
@@ -151,7 +151,7 @@ def _is_file_of(own: Path | str, shards: TokenShards) -> bool:
 
 
 def as_language_model(model: nn.Module, *, name: str) -> Transformer | HuggingFaceModel:
-    """An unwrapped model as a LanguageModel: our own as it is, any other as one of transformers.
+    """Return an unwrapped model as a LanguageModel: ours as it is, others as transformers'.
 
     Call it inside `left_as_found`: a model of transformers is tried out, in evaluation mode.
     """
@@ -172,7 +172,7 @@ def load_huggingface(
 
     Args:
         path_or_name: A folder with config.json, that of an adapter, or a hub name.
-        dtype: Of the weights; by default as they were stored.
+        dtype: Type of the weights; by default as they were stored.
         trust_remote_code: Run Python code that comes with the model.
     """
     base = base_of(path_or_name)
@@ -189,9 +189,9 @@ def check_tensors(source: str, report: dict[str, Any], *, kind: str) -> None:
     """Refuse weights that config.json does not describe.
 
     Args:
-        source: What was loaded, for the message.
-        report: What `from_pretrained` says of it with `output_loading_info`.
-        kind: Of language model, for the message.
+        source: Model that was loaded, for the message.
+        report: Report of `from_pretrained` with `output_loading_info`.
+        kind: Kind of language model, for the message.
     """
     if misfits := sorted(report["mismatched_keys"]):
         name, *shapes = misfits[0]
@@ -315,7 +315,7 @@ def load_model(
             transformers, perhaps in its training, or one of ours. It is used, not copied, and put
             into evaluation mode.
         step: Checkpoint of a run; by default the last.
-        device: Where it should lie; by default the CPU, or where a given model is.
+        device: Device of the weights; by default the CPU, or where a given model is.
         dtype: Type of the weights; by default as they were stored.
         trust_remote_code: Run Python code that comes with a Hugging Face model.
     """
@@ -343,11 +343,11 @@ def load_model(
 def randomly_initialized(
     model: Transformer | HuggingFaceModel, *, seed: int
 ) -> Transformer | HuggingFaceModel:
-    """The same architecture with weights as they were before any training; the model is kept.
+    """Return a randomly initialized control: a model's architecture before any training.
 
     Args:
         model: Its configuration, dtype and device are taken, and its name with "-random".
-        seed: Of the draws, which are made in float32 on the CPU: the same on any device.
+        seed: Seed of the draws, which are made in float32 on the CPU: the same on any device.
     """
     name, classifier = f"{model.name}-random", model.classifier
     if isinstance(model, Transformer):
@@ -366,7 +366,7 @@ def randomly_initialized(
 
 
 def digest_of(model: Transformer | HuggingFaceModel) -> str:
-    """SHA-256 of all weights by name: what tells a model from another of the same name."""
+    """Return the SHA-256 of all weights by name, which tells models of one name apart."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)} ".encode())

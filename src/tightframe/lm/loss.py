@@ -35,15 +35,15 @@ def cross_entropy(
     bias: Float[Tensor, " V"] | None,
     targets: Int[Tensor, " N"],
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the labelled positions, in nats per token; differentiable once.
+    """Return the mean cross-entropy of labelled positions in nats per token; differentiable once.
 
     Under autocast the matrix products run in its type (bfloat16), the softmax and the sums in
     float32; without it everything has the type of the embeddings.
 
     Args:
-        embeddings: What the classifier multiplies.
-        classifier: A row a token.
-        bias: Added to the logits.
+        embeddings: Vectors that the classifier multiplies.
+        classifier: One row per token.
+        bias: Vector that is added to the logits.
         targets: In [0, V), or IGNORE where nothing is predicted.
     """
     labelled = targets != IGNORE
@@ -56,7 +56,7 @@ def cross_entropy(
 
 
 class Scores(NamedTuple):
-    """How well each labelled position was predicted, in the order of the positions."""
+    """Losses and hits of the labelled positions, in their order."""
 
     losses: Float[Tensor, " n"]  # -ln p(target), nats
     hits: Bool[Tensor, " n"]  # whether the target has the largest logit (the first one of equals)
@@ -70,11 +70,11 @@ def score(
     *,
     n_classes: int,
 ) -> Scores:
-    """Loss and correctness of each labelled position in one pass.
+    """Compute loss and correctness of each labelled position in one pass.
 
     Args:
         head: Embeddings to logits, (n, D) -> (n, V), as `LanguageModel.head`.
-        embeddings: What the head takes.
+        embeddings: Vectors that the head takes.
         targets: In [0, V), or IGNORE, which leaves a position out.
         n_classes: V; sets how many rows are held at once, never the result.
     """
@@ -122,7 +122,7 @@ def _forward_backward(
     targets: Tensor,
     needed: tuple[bool, ...],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The mean loss and its gradients by embeddings, classifier and bias, where needed."""
+    """Return the mean loss and its gradients by embeddings, classifier and bias, where needed."""
     low = embeddings.dtype  # of the products
     high = torch.promote_types(low, torch.float32)  # of the softmax and the sums
     n, vocabulary = len(targets), len(classifier)
@@ -170,7 +170,7 @@ def _to_gradient(logits: Tensor, target: Tensor, n: int) -> Tensor:
 
 
 def _exp(values: Tensor) -> Tensor:
-    """The exponential, in place; torch's own takes more than twice the time on AMD processors."""
+    """Exponentiate in place; torch's own takes more than twice the time on AMD processors."""
     return values.mul_(LOG2_E).exp2_()
 
 
@@ -186,7 +186,7 @@ def _chunks(embeddings: Tensor, vocabulary: int) -> Iterator[slice]:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts the labelled positions of a split."""
+    """Loss and accuracy of a model on the labelled positions of a split."""
 
     loss: float  # mean cross-entropy, nats per token
     accuracy: float  # share of positions whose label has the largest logit, in [0, 1]
@@ -204,7 +204,7 @@ def evaluate(model: LanguageModel, split: Split, *, batch_tokens: int = 2**14) -
 
     Args:
         model: Any language model.
-        split: What it should predict; each position counts once.
+        split: Tokens that it should predict; each position counts once.
         batch_tokens: Tokens held at once; memory only, never the result.
     """
     device = model.classifier.device
@@ -226,7 +226,7 @@ def evaluate(model: LanguageModel, split: Split, *, batch_tokens: int = 2**14) -
 
 @contextlib.contextmanager
 def measuring(model: LanguageModel) -> Iterator[None]:
-    """Without dropout and with the faster float32; as before at the end."""
+    """Turn dropout off and the faster float32 on; restore both at the end."""
     training = isinstance(model, nn.Module) and model.training
     if isinstance(model, nn.Module):
         model.eval()

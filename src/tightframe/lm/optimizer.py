@@ -22,7 +22,7 @@ from tightframe.formats import Count, Record, TensorFormat
 
 
 class AdamW:
-    """Decoupled weight decay on matrices and embeddings, as `Trainer`: not on biases and norms.
+    """AdamW that decays matrices and embeddings, as `Trainer` does, but not biases and norms.
 
     Args:
         model: Its parameters that require gradients are updated in place, from them.
@@ -70,7 +70,7 @@ class AdamW:
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """What a training resumes from; the tensors themselves."""
+        """Return the tensors themselves that a training resumes from."""
         return {
             f"{kind}.{name}": value
             for kind, kept in self._kept().items()
@@ -83,7 +83,7 @@ class AdamW:
 
 @dataclasses.dataclass
 class TrainingProgress:
-    """How far a run has come."""
+    """Counters of how far a run has come."""
 
     sums: Tensor  # (3,) float64, since the last record: losses, gradient norms, updates
     step: int = 0  # batches seen
@@ -139,7 +139,7 @@ def load_state(folder: Path, optimizer: AdamW, progress: TrainingProgress) -> bo
 
 
 def _tensors(optimizer: AdamW, progress: TrainingProgress) -> dict[str, Tensor]:
-    """What is trained, the optimizer's state and the sums: the tensors themselves."""
+    """Return the weights, the optimizer's state and the sums: the tensors themselves."""
     weights = {f"weight.{name}": value.detach() for name, value in optimizer.parameters.items()}
     return weights | optimizer.state() | {"sums": progress.sums}
 
@@ -150,5 +150,5 @@ def clear_states(folder: Path) -> None:
 
 
 def _states(folder: Path) -> list[Path]:
-    """The states, oldest first."""
+    """Return the states, oldest first."""
     return sorted(folder.glob("step-*.safetensors"), key=lambda path: int(path.stem.split("-")[1]))

@@ -87,7 +87,7 @@ class TrainOptions:
 
 
 def small_data(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A first run of a million tokens learns something: warm-up, cosine decay, a high rate.
+    """Return defaults with which a million tokens teach something: warm-up, cosine, a high rate.
 
     Batches are small (1,000 tokens with rows of 256), because steps are what a short run lacks.
     The rate falls with the width. It was tuned once on the generated corpus, see
@@ -110,7 +110,7 @@ def small_data(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def linguistic_collapse(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The published study's training.
+    """Return the published study's settings.
 
     Its weight decay is 5e-4 (the runs "d") or 0.1 ("L"), its planned epochs 1, 3 or 10, its rows
     2,048 tokens; the decay of "d" is the default here.
@@ -142,7 +142,7 @@ RECIPES: dict[object, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 
 
 def _published_batch(depth: int, width: int) -> int:
-    """Rows in a step by shape; a depth between two published ones takes that of the next."""
+    """Return the rows per step by shape; a depth between two published ones takes the next."""
     if depth == 1 or (depth == 2 and width <= 768):
         return 16
     if depth <= 4 or (depth <= 8 and width <= 256):
@@ -151,14 +151,14 @@ def _published_batch(depth: int, width: int) -> int:
 
 
 def _size(given: Mapping[str, Any], name: str, default: int) -> int:
-    """A size that a default depends on; a wrong one is refused later, by its own check."""
+    """Return a size that a default depends on; a wrong one is refused later, by its own check."""
     value = given.get(name, default)
     return value if isinstance(value, int) and value >= 1 else default
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """What a Transformer is; the defaults are GPT-Neo's."""
+    """Sizes and kind of a Transformer; the defaults are GPT-Neo's."""
 
     vocab_size: int
     width: int  # D, the length of an embedding
@@ -185,7 +185,7 @@ class TransformerConfig:
 
     @property
     def sizes(self) -> str:
-        """What a message on its memory calls it."""
+        """Width and depth in words, for a message on its memory."""
         return f"a model of width {self.width:,} and depth {self.depth:,}"
 
     def training_bytes(self, rows: int) -> int:
@@ -240,7 +240,7 @@ def warmup_steps(settings: RateSettings, steps: int) -> int:
 
 
 def learning_rate(settings: RateSettings, step: int, *, steps: int) -> float:
-    """The rate of the update that follows `step` of `steps` updates.
+    """Return the learning rate of the update that follows `step` of `steps` updates.
 
     It climbs to the peak in equal parts, (step + 1) / (warmup_steps + 1), then decays from 1 at
     the end of the warm-up to `final_rate` at the end of the run, which no update reaches: without
@@ -281,7 +281,7 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Optimizer updates of the whole run."""
+        """Number of optimizer updates of the whole run."""
         return self._step(self.settings.epochs)
 
     @property
@@ -296,20 +296,20 @@ class Schedule:
         return frozenset({*by_epoch, *self.settings.checkpoint_steps, self.steps})
 
     def epoch(self, step: int) -> float:
-        """Passes over the training split after `step` updates."""
+        """Return the passes over the training split after `step` updates."""
         return step / self.epoch_steps
 
     def learning_rate(self, step: int) -> float:
-        """The rate of the update that follows `step` updates."""
+        """Return the learning rate of the update that follows `step` updates."""
         return learning_rate(self.settings, step, steps=self.steps)
 
     def order(self, epoch: int) -> Int[np.ndarray, " rows"]:
-        """The permutation of the rows in one epoch (from 0); each has its own generator."""
+        """Return the permutation of the rows in one epoch (from 0); each has its own generator."""
         generator = np.random.default_rng([self.settings.order_seed, epoch])
         return generator.permutation(self.n_rows)
 
     def batches(self, step: int) -> Iterator[Int[np.ndarray, " B"]]:
-        """The rows of each update that follows `step` updates, to the end of the run."""
+        """Yield the rows of each update that follows `step` updates, to the end of the run."""
         order = None
         for following in range(step, self.steps):
             epoch, index = divmod(following, self.epoch_steps)

@@ -63,7 +63,7 @@ class LogFacts(Record):
 
 
 class RunFolder(Generic[S]):
-    """A run directory that exists; `open` finds one, `claim` makes one or goes on.
+    """A run directory; `open` finds one, `claim` makes or resumes one.
 
     A subclass says which settings its runs have, and what they are made from.
     """
@@ -80,7 +80,7 @@ class RunFolder(Generic[S]):
 
     @classmethod
     def open(cls: type[R], path: str | Path) -> R:
-        """The run in a directory, finished or not."""
+        """Open the run in a directory, finished or not."""
         path = Path(path)
         if not path.is_dir():
             raise UserError(f"{path}: no such run directory; train one with `{cls.MADE_BY}`")
@@ -93,7 +93,7 @@ class RunFolder(Generic[S]):
 
     @classmethod
     def claim(cls: type[R], settings: Any, facts: dict[str, Any]) -> R:
-        """The run of these settings: a new directory, or the one that belongs to them already.
+        """Return the run of these settings, in a new directory or in that of the same settings.
 
         Args:
             settings: Resolved, nothing "auto"; their `out` is the directory.
@@ -127,22 +127,22 @@ class RunFolder(Generic[S]):
 
     @property
     def log_path(self) -> Path:
-        """`log.jsonl`."""
+        """Path of `log.jsonl`."""
         return self.path / "log.jsonl"
 
     @property
     def resume_folder(self) -> Path:
-        """Where states to go on from lie while the run is unfinished."""
+        """Folder of the states that an unfinished run resumes from."""
         return self.path / "resume"
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the run is made from: tokens (fingerprint), steps, n_parameters, versions."""
+        """Facts of the run: fingerprint of its tokens, steps, n_parameters, versions."""
         return self._lines()[0]
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The records, each of `kind` "train" or "checkpoint"."""
+        """The records of the log, each of `kind` "train" or "checkpoint"."""
         return self._lines()[1:]
 
     @property
@@ -154,18 +154,18 @@ class RunFolder(Generic[S]):
 
     @property
     def finished(self) -> bool:
-        """Whether the training came to its end."""
+        """True once the training has come to its end."""
         if not self.log_path.exists():
             return False
         last = (self.log or [self.facts])[-1]
         return (last["kind"], last.get("step")) == ("checkpoint", self.facts["steps"])
 
     def checkpoint(self, step: int) -> Path:
-        """The folder of the checkpoint of a step, which may be one to come."""
+        """Return the folder of the checkpoint of a step, which need not exist yet."""
         return self.path / "checkpoints" / f"step-{step}"
 
     def kept(self, step: int | None = None) -> int:
-        """The step of a checkpoint that is there, by default the last."""
+        """Return the step of a checkpoint that exists, by default the last."""
         if not self.steps:
             raise UserError(f"{self.path}: has no checkpoint yet; train it first")
         if step is None:
@@ -209,7 +209,7 @@ class RunFolder(Generic[S]):
             )
 
     def _lines(self) -> list[dict[str, Any]]:
-        """Facts and records; a last line that a kill has cut short doesn't count."""
+        """Read facts and records; a last line that a kill has cut short doesn't count."""
         remedy = "train again elsewhere"
         lines: list[dict[str, Any]] = []
         signature = ""
@@ -238,7 +238,7 @@ def log_text(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _signed(record: Mapping[str, Any], before: str) -> tuple[str, str]:
-    """A line of a log, and its signature, which depends on all lines before it."""
+    """Return a line of a log, and its signature, which depends on all lines before it."""
     signature = fingerprint([before, record])
     return json.dumps({**record, "fingerprint": signature}, allow_nan=False), signature
 
@@ -255,7 +255,7 @@ def check_training(settings: TrainOptions) -> None:
     """Refuse a training that cannot begin: its tokens, its sizes, or its place.
 
     Args:
-        settings: As they were given, with "auto" where the machine decides.
+        settings: Settings as they were given, with "auto" where the machine decides.
     """
     check_sizes(settings)
     check_threads(settings.threads)
@@ -326,7 +326,7 @@ def no_gpu() -> UserError:
 
 
 def may_have_gpu() -> bool:
-    """Whether the machine has the driver of a GPU; torch alone knows whether it has a GPU."""
+    """Return whether the machine has the driver of a GPU; only torch knows whether it has one."""
     return any(True for pattern in _DRIVERS for _ in Path("/dev").glob(pattern))
 
 

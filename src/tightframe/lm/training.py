@@ -43,7 +43,7 @@ StepHook = Callable[[Any, int], None]
 
 @runtime_checkable
 class LoopSettings(Protocol):
-    """What the loop reads of a run's settings; `lm.options.TrainOptions` says what each is."""
+    """The settings that the loop reads; `lm.options.TrainOptions` says what each is."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -67,16 +67,16 @@ class LoopSettings(Protocol):
 
 @runtime_checkable
 class TrainingTask(Protocol):
-    """What is trained, on what and when: everything is a function of the step."""
+    """A model, its batches and its schedule: everything is a function of the step."""
 
     @property
     def module(self) -> nn.Module:
-        """Its parameters that require gradients are trained."""
+        """The model, whose parameters that require gradients are trained."""
         ...
 
     @property
     def steps(self) -> int:
-        """Optimizer updates of the whole run."""
+        """Number of optimizer updates of the whole run."""
         ...
 
     @property
@@ -85,15 +85,15 @@ class TrainingTask(Protocol):
         ...
 
     def learning_rate(self, step: int) -> float:
-        """The rate of the update that follows `step` updates."""
+        """Return the learning rate of the update that follows `step` updates."""
         ...
 
     def batches(self, step: int) -> Iterator[Batch]:
-        """What each update that follows `step` updates learns from, to the end of the run."""
+        """Yield the batch of each update that follows `step` updates, to the end of the run."""
         ...
 
     def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
-        """Mean over the labelled positions, nats per token; `step` counts this update."""
+        """Return the mean loss over the labelled positions in nats; `step` counts this update."""
         ...
 
     def keep(self, folder: Path) -> dict[str, Any]:
@@ -101,12 +101,12 @@ class TrainingTask(Protocol):
         ...
 
     def place(self, step: int) -> dict[str, Any]:
-        """What a record says besides of where it stands."""
+        """Return what a record says of its place besides step and tokens."""
         ...
 
 
 def made_by() -> dict[str, Any]:
-    """What the first line of a log says of the machine and its software."""
+    """Return what the first line of a log says of the machine and its software."""
     return {
         "version": version("tightframe"),
         "torch": torch.__version__,
@@ -115,14 +115,14 @@ def made_by() -> dict[str, Any]:
 
 
 class Loop:
-    """A run between its start and its end; `finish` goes there from wherever it is.
+    """A run between its start and its end; `finish` trains it from wherever it is.
 
     On a CPU an interrupted run ends with the bits of an uninterrupted one.
 
     Args:
-        run: Where its log, checkpoints and states lie.
-        settings: Of the run.
-        course: What is trained.
+        run: Folder of its log, checkpoints and states.
+        settings: Settings of the run.
+        task: The model that is trained, and on what.
         hooks: Called with each record of the log.
         step_hooks: Called at each step.
     """
@@ -131,18 +131,18 @@ class Loop:
         self,
         run: RunFolder[Any],
         settings: LoopSettings,
-        course: TrainingTask,
+        task: TrainingTask,
         *,
         hooks: Sequence[Hook] = (),
         step_hooks: Sequence[StepHook] = (),
     ):
         self.run = run
         self.settings = settings
-        self.course = course
+        self.task = task
         self.hooks = hooks
         self.step_hooks = step_hooks
         self.optimizer = AdamW(
-            course.module,
+            task.module,
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
@@ -156,22 +156,22 @@ class Loop:
 
     def finish(self) -> None:
         """Train from the newest state, or from the start, to the end."""
-        run, progress, steps = self.run, self.progress, self.course.steps
+        run, progress, steps = self.run, self.progress, self.task.steps
         resumed = optimizer.load_state(run.resume_folder, self.optimizer, progress)
         run.rewind(progress.step if resumed else -1)
         self.recorded = progress.tokens, progress.seconds
         self._start_clock()
         if resumed:
             say(f"{run.path}: resumes at step {progress.step} of {steps}")
-        elif 0 in self.course.checkpoints:
+        elif 0 in self.task.checkpoints:
             self._keep_checkpoint()
         self._show_step()
         with bar() as show:
-            for batch in self.course.batches(progress.step):
+            for batch in self.task.batches(progress.step):
                 self._update(batch)
                 if progress.step % self.settings.log_every == 0 or progress.step == steps:
                     self._record_training()
-                kept = progress.step in self.course.checkpoints
+                kept = progress.step in self.task.checkpoints
                 if kept:
                     self._keep_checkpoint()
                 if progress.step < steps and (
@@ -182,7 +182,7 @@ class Loop:
                 show("training", progress.step / steps, progress.tokens, self.shown)
 
     def _update(self, batch: Batch) -> None:
-        """One step of the optimizer."""
+        """Take one step of the optimizer."""
         settings, progress = self.settings, self.progress
         progress.step += 1
         n_labels = int((batch.targets != IGNORE).sum())
@@ -190,12 +190,12 @@ class Loop:
             return
         batch = batch.to(settings.device)
         with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):
-            loss = self.course.loss(batch, progress.step)
+            loss = self.task.loss(batch, progress.step)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(
             self.optimizer.parameters.values(), settings.clip or math.inf
         )
-        self.optimizer.update(self.course.learning_rate(progress.step - 1))
+        self.optimizer.update(self.task.learning_rate(progress.step - 1))
         progress.sums += torch.stack([loss.detach(), norm, torch.ones_like(norm)])
         progress.tokens += n_labels
 
@@ -203,7 +203,7 @@ class Loop:
         if self.step_hooks:
             with self._clock_stopped():
                 for hook in self.step_hooks:
-                    hook(self.course.module, self.progress.step)
+                    hook(self.task.module, self.progress.step)
 
     def _record_training(self) -> None:
         """Log the means since the last record, if there was an update."""
@@ -219,7 +219,7 @@ class Loop:
             "kind": "train",
             **self._place(),
             "loss": loss_sum / n_updates,
-            "learning_rate": self.course.learning_rate(progress.step - 1),
+            "learning_rate": self.task.learning_rate(progress.step - 1),
             "gradient_norm": norm_sum / n_updates,
             "tokens_per_second": round(tokens / seconds, 1),
             "seconds": round(progress.seconds, 3),
@@ -230,7 +230,7 @@ class Loop:
 
     def _keep_checkpoint(self) -> None:
         with self._clock_stopped():
-            found = self.course.keep(self.run.checkpoint(self.progress.step))
+            found = self.task.keep(self.run.checkpoint(self.progress.step))
             self._log({"kind": "checkpoint", **self._place(), **found})
 
     def _save_state(self) -> None:
@@ -239,7 +239,7 @@ class Loop:
 
     def _place(self) -> dict[str, Any]:
         step = self.progress.step
-        return {"step": step, **self.course.place(step), "tokens": self.progress.tokens}
+        return {"step": step, **self.task.place(step), "tokens": self.progress.tokens}
 
     def _log(self, record: dict[str, Any]) -> None:
         for name, value in record.items():
@@ -250,7 +250,7 @@ class Loop:
                 )
         self.run.add_record(record)
         for hook in self.hooks:
-            hook(record["step"], self.course.module, record)
+            hook(record["step"], self.task.module, record)
 
     def _start_clock(self) -> None:
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
@@ -268,7 +268,7 @@ class Loop:
 
 
 def say(line: str) -> None:
-    """A message to whoever watches, beside what a command prints."""
+    """Print a message on standard error, beside what a command prints."""
     print(line, file=sys.stderr)
 
 
@@ -283,26 +283,26 @@ def train(
     On a CPU an interrupted run ends with the bits of an uninterrupted one.
 
     Args:
-        settings: Of the run; the same ones go on with it.
+        settings: Settings of the run; the same ones resume it.
         hooks: Called with each record of the log.
         step_hooks: Called at each step, e.g. `CollapseCallback(...).step`.
     """
     shards = TokenShards.open(settings.tokens)
     earlier = Run.open(settings.out) if (settings.out / "config.toml").exists() else None
     settings = hardware.choose(settings, earlier.settings if earlier else None)
-    course = _Corpus(settings, shards)
+    task = _Corpus(settings, shards)
     with exclusive(settings.out, what="run"), hardware.prepared(settings.threads):
-        run = Run.claim(settings, course.facts())
+        run = Run.claim(settings, task.facts())
         if run.finished:
             say(f"{run.path}: is finished already")
         else:
-            Loop(run, settings, course, hooks=hooks, step_hooks=step_hooks).finish()
+            Loop(run, settings, task, hooks=hooks, step_hooks=step_hooks).finish()
         optimizer.clear_states(run.resume_folder)
     return run
 
 
 class _Corpus:
-    """A course through the blocks of a corpus, a new order each epoch."""
+    """Next-token prediction on the blocks of a corpus, in a new order each epoch."""
 
     def __init__(self, settings: TrainOptions, shards: TokenShards):
         self.shards = shards
@@ -319,7 +319,7 @@ class _Corpus:
         self.learning_rate = self.schedule.learning_rate
 
     def facts(self) -> dict[str, Any]:
-        """The first line of the log."""
+        """Return the facts of the first line of the log."""
         return {
             "tokens": self.shards.fingerprint,
             "tokens_name": self.shards.name,
@@ -338,7 +338,7 @@ class _Corpus:
         return cross_entropy(embeddings, self.module.classifier, self.module.bias, targets)
 
     def keep(self, folder: Path) -> dict[str, Any]:
-        """Validate, in float32, and keep the model."""
+        """Validate in float32, save the model, and return the validation losses."""
         found = evaluate(self.module, self.shards.split("val"))
         record = {
             "val_loss": found.loss,

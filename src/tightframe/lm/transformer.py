@@ -43,14 +43,14 @@ Visible = Bool[Tensor, "B 1 T T"] | None  # which keys (last axis) a query sees;
 def attend(
     projected: Float[Tensor, "B T E"], visible: Visible, *, heads: int, scale: float, window: int
 ) -> Float[Tensor, "B T D"]:
-    """Each query's mean of the values that it sees, weighted by softmax(scale * query . key).
+    """Return each query's mean of the values it sees, weighted by softmax(scale * query . key).
 
     Args:
         projected: Query, key and value side by side, E = 3 D.
-        visible: Which keys a query sees; None is causal.
+        visible: Keys that a query sees; None is causal.
         heads: Parts that D is cut into, each with its own weights.
-        scale: Of the inner products.
-        window: A query sees only keys that are less than this many positions away; 0: any.
+        scale: Factor of the inner products.
+        window: A query sees only keys closer than this many positions; 0: any.
     """
     rows, n_positions, _ = projected.shape
     window = window if window < n_positions else 0
@@ -133,7 +133,7 @@ class _Chunked(torch.autograd.Function):
 
 
 def _chunks(n_positions: int, window: int, *, causal: bool) -> Iterator[tuple[slice, slice]]:
-    """The queries of each chunk, and the keys that they may see."""
+    """Yield the queries of each chunk, and the keys that they may see."""
     for start in range(0, n_positions, CHUNK):
         stop = min(start + CHUNK, n_positions)
         first = max(0, start - window + 1) // CHUNK * CHUNK if window and causal else 0
@@ -152,7 +152,7 @@ def _hide(logits: Tensor, first: int, start: int, window: int) -> None:
 
 
 class Embedder(nn.Module):
-    """What reads tokens and writes logits with one vocabulary, perhaps with one matrix for both."""
+    """A network that reads tokens and writes logits with one vocabulary, perhaps one matrix."""
 
     name: str  # what results call it
     token_embedding: nn.Parameter  # (V, D)
@@ -161,42 +161,42 @@ class Embedder(nn.Module):
 
     @property
     def classifier(self) -> Float[Tensor, "V D"]:
-        """The output matrix, a row a token; the parameter itself."""
+        """The output matrix, one row per token; the parameter itself."""
         return self.token_embedding if self.output is None else self.output
 
     @property
     def bias(self) -> None:
-        """None: the logits have no bias."""
+        """No bias: None."""
         return None
 
     @property
     def positions(self) -> int:
-        """P: how many positions it knows, of each of its inputs."""
+        """Number of positions it knows, P, in each of its inputs."""
         return len(self.position_embedding)
 
     @property
     def n_parameters(self) -> int:
-        """Numbers that are trained; a tied classifier counts once."""
+        """Number of parameters; a tied classifier counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Logits: the inner products with the rows of the classifier."""
+        """Return the logits: inner products with the rows of the classifier."""
         return F.linear(embeddings, self.classifier)
 
     def _embed_inputs(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """What goes into the first block; rows that are longer than its positions are refused."""
+        """Return the input of the first block; refuse rows that are longer than its positions."""
         check_positions(inputs.shape[1], self.positions, name=self.name)
         tokens = F.embedding(inputs, self.token_embedding)
         return tokens + self.position_embedding[: inputs.shape[1]]
 
 
 class Transformer(Embedder):
-    """A language model behind the interface of `tightframe.lm.interface.LanguageModel`.
+    """A Transformer behind the interface of `tightframe.lm.interface.LanguageModel`.
 
     Args:
-        config: What it is.
-        seed: Of the generator that draws the weights; torch's global one is not touched.
-        name: What results call it.
+        config: Its sizes.
+        seed: Seed of the generator that draws the weights; torch's global one is not touched.
+        name: Its name in results.
     """
 
     def __init__(self, config: TransformerConfig, *, seed: int = 0, name: str = "transformer"):
@@ -221,16 +221,16 @@ class Transformer(Embedder):
 
     @property
     def architecture(self) -> str:
-        """What results call its kind."""
+        """Name of its kind in results."""
         return "Transformer"
 
     @property
     def tied(self) -> bool:
-        """Whether the classifier is the token embedding."""
+        """True if the classifier is the token embedding."""
         return self.config.tied
 
     def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The vectors that the classifier multiplies, after the final norm.
+        """Return the vectors that the classifier multiplies, after the final norm.
 
         Those of real positions don't depend on the padding after them; those of padding mean
         nothing.
@@ -242,7 +242,7 @@ class Transformer(Embedder):
     def embed_layers(
         self, batch: Batch | Int[Tensor, "B T"], layers: Sequence[int]
     ) -> list[Float[Tensor, "B T D"]]:
-        """The embeddings at some layers, in the order asked for.
+        """Return the embeddings at some layers, in their order.
 
         Layer 0 is the sum of token and position embedding, layer i the residual stream after
         block i, and the last layer (`depth`) is what `embed` gives: after the last block and the
@@ -266,11 +266,11 @@ class Transformer(Embedder):
     def forward(
         self, inputs: Int[Tensor, "B T"], visible: Visible = None
     ) -> Float[Tensor, "B T D"]:
-        """`embed` with the mask given, so that nothing looks at the batch's values.
+        """Return what `embed` does, with the mask given: nothing looks at the batch's values.
 
         Args:
             inputs: Token ids.
-            visible: Which keys a query of a global block sees; None is causal.
+            visible: Keys that a query of a global block sees; None is causal.
         """
         stream = self._embed_inputs(inputs)
         for block in self.blocks:
@@ -304,11 +304,11 @@ class Block(nn.Module):
         self.mlp_out = Linear(hidden, width)
 
     def forward(self, stream: Float[Tensor, "B T D"], visible: Visible) -> Float[Tensor, "B T D"]:
-        """The residual stream after this block."""
+        """Return the residual stream after this block."""
         return self.transformed(self.attended(stream, visible))
 
     def attended(self, stream: Float[Tensor, "B T D"], visible: Visible) -> Float[Tensor, "B T D"]:
-        """The residual stream after attention."""
+        """Return the residual stream after attention."""
         attended = attend(
             self.query_key_value(self.attention_norm(stream)),
             visible,
@@ -320,7 +320,7 @@ class Block(nn.Module):
         return stream + added
 
     def transformed(self, stream: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """The residual stream after the MLP."""
+        """Return the residual stream after the MLP."""
         hidden = F.gelu(self.mlp_in(self.mlp_norm(stream)), approximate="tanh")
         added: Tensor = self.mlp_out(hidden)
         return stream + added
@@ -334,7 +334,7 @@ class Linear(nn.Linear):
 
 
 def draw_weights(model: nn.Module, std: float, generator: torch.Generator) -> None:
-    """Embeddings and matrices from a normal distribution, biases at 0; norms stay as they are."""
+    """Draw embeddings and matrices from a normal distribution; biases become 0, norms stay."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             nn.init.normal_(parameter, std=std, generator=generator)
@@ -343,7 +343,7 @@ def draw_weights(model: nn.Module, std: float, generator: torch.Generator) -> No
 
 
 def visible_keys(batch: Batch) -> Visible:
-    """Which keys the queries see; None if the batch is causal.
+    """Return which keys the queries see; None if the batch is causal.
 
     A causal batch needs no mask for its padding, which comes after every real query.
     """
