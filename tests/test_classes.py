@@ -18,9 +18,9 @@ from tightframe.errors import UserError
 from tightframe.geometry import metrics
 from tightframe.geometry.classes import by_token, class_table, measure_classes, readable
 from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Choices
-from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.geometry.words import known_words, words
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer

@@ -5,7 +5,7 @@ import torch
 
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry.stream import LabelledBlocks, LabelSpec
+from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.lm.interface import IGNORE
 from tiny_tokens import write_tokens
 

@@ -1,4 +1,5 @@
 import copy
+import doctest
 import itertools
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 
 from reference.moments import naive_moments
 from tightframe.errors import UserError
-from tightframe.geometry import moments
+from tightframe.geometry import moments, segments
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import FORMAT, ClassMoments
 from tightframe.geometry.nearest import Choices
@@ -128,7 +129,7 @@ def test_any_partition_order_and_merge_give_one_state(cuts, seed, merges, offset
 def test_the_size_of_a_chunk_is_memory_only(monkeypatch, chunk):
     embeddings, labels = sample(500)
     expected = naive_moments(embeddings, labels, 13)
-    monkeypatch.setattr(moments, "CHUNK", chunk * 5)
+    monkeypatch.setattr(segments, "CHUNK", chunk * 5)
     counts = torch.bincount(labels, minlength=13)
     assert_same(moments_of(embeddings, labels, scatter=True, label_counts=counts), expected)
 
@@ -280,6 +281,45 @@ def test_wrong_shapes_and_types_are_refused():
         ClassMoments(0, 4)
     with pytest.raises(ValueError, match=r"each of 3 classes, got shape \(2,\)"):
         ClassMoments(3, 4, label_counts=torch.ones(2, dtype=torch.int64))
+
+
+def test_arrays_are_taken_like_tensors():
+    embeddings, labels = sample()
+    expected = moments_of(embeddings, labels)
+    rows, ids = embeddings.numpy(), labels.numpy()
+    rows.flags.writeable = False
+    for array in (rows, np.ascontiguousarray(rows[::-1])[::-1], np.asfortranarray(rows)):
+        state = ClassMoments(13, 5)
+        state.update(array, ids.astype(np.int32))
+        for one, other in zip(arrays(state), arrays(expected), strict=True):
+            assert torch.equal(one, other)
+    grouped = ClassMoments(13, 5, groups=2)
+    grouped.update(rows, ids, np.arange(len(ids)) % 2)
+    assert torch.equal(grouped.counts, expected.counts)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "error", "message"),
+    [
+        (np.zeros(4), np.zeros(1, int), ValueError, r"shape \(N, 4\), got \(4,\)"),
+        (np.zeros((2, 4), int), np.zeros(2, int), TypeError, "of a float type, got torch.int64"),
+        (np.zeros((2, 4)), np.zeros(2), TypeError, "labels must be integers, got torch.float64"),
+        (np.zeros((2, 4)), np.zeros(2, bool), TypeError, "labels must be integers, got torch.bool"),
+        (np.zeros((2, 4)), np.zeros(3, int), ValueError, "expected 2 labels, one per row"),
+        (np.zeros((2, 4)), np.array([0, 3]), ValueError, r"in \[0, 3\) or be -100, got 0..3"),
+    ],
+)
+def test_a_wrong_batch_of_arrays_is_named(rows, labels, error, message):
+    state = ClassMoments(3, 4)
+    with pytest.raises(error, match=message):
+        state.update(rows, labels)
+    assert state.n == 0
+
+
+def test_the_example_of_class_moments_is_true():
+    result = doctest.testmod(moments)
+    assert result.attempted
+    assert not result.failed
 
 
 def test_states_of_different_shape_are_not_merged():
@@ -454,7 +494,7 @@ def test_decisions_tell_all_of_what_they_are_to_tell_or_nothing(tmp_path):
     labels, told = random_decisions(0)
     with pytest.raises(ValueError, match="tell nothing of agreements_cosine"):
         Decisions(seen, extras=["cosine"]).update(labels, told._replace(cosine=None))
-    with pytest.raises(ValueError, match=r"different things: \(\) here, \('cosine',\) there"):
+    with pytest.raises(ValueError, match=r"different extras: \(\) here, \('cosine',\) there"):
         bare.merge(Decisions(seen, extras=["cosine"]))
 
 

@@ -6,7 +6,8 @@ from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry.decisions import decide
-from tightframe.geometry.stream import NEXT, LabelSpec, measure
+from tightframe.geometry.labels import NEXT, LabelSpec
+from tightframe.geometry.stream import measure
 from tightframe.lm.interface import next_token
 from tightframe.lm.load import load_model
 from tightframe.lm.loss import evaluate

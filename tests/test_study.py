@@ -15,9 +15,9 @@ from tightframe.geometry import shared, study
 from tightframe.geometry.answers import answers
 from tightframe.geometry.asked import Asked
 from tightframe.geometry.compat import columns
+from tightframe.geometry.labels import LabelSpec
 from tightframe.geometry.rows import with_documents
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import LabelSpec
 from tightframe.geometry.subject import Subject
 from tightframe.lm.interface import PRENORM
 from tightframe.lm.options import TransformerConfig
@@ -339,7 +339,7 @@ def test_tokenizers_without_a_common_string_are_refused(two_tokenizers, tmp_path
 
 
 def test_a_quota_takes_the_first_samples_whatever_the_batches(model, tokens):
-    from tightframe.geometry.stream import NEXT, LabelledBlocks
+    from tightframe.geometry.labels import NEXT, LabelledBlocks
 
     split = tokens.split("train")
     quota = torch.full((VOCAB,), 5)

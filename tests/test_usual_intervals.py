@@ -5,8 +5,8 @@ import torch
 
 from tightframe.corpus.shards import TokenShards
 from tightframe.geometry import measure_run, passes, states
+from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, balanced_halves, usual_min_count
-from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.geometry.study import measure_part
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer

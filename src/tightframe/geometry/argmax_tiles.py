@@ -25,7 +25,7 @@ ROWS = 512  # embeddings scored at once in float64
 
 
 class Top(NamedTuple):
-    """The best score among some candidates, and how sure it is."""
+    """Best score among some candidates, with the margin that it needs."""
 
     ids: Int[Tensor, " n"]
     scores: Float[Tensor, " n"]
@@ -34,11 +34,11 @@ class Top(NamedTuple):
 
     @classmethod
     def cat(cls, parts: Sequence["Top"]) -> "Top":
-        """The tops of several batches, one after the other."""
+        """Concatenate the tops of several batches."""
         return cls(*map(torch.cat, zip(*parts, strict=True)))
 
     def join(self, other: "Top") -> "Top":
-        """The best among the candidates of both; the smaller id if they are equal."""
+        """Return the best among the candidates of both; the smaller id if they are equal."""
         tolerances = torch.maximum(self.tolerances, other.tolerances)
         equal = (self.scores - other.scores).abs() <= tolerances
         ahead = torch.where(equal, self.ids < other.ids, self.scores > other.scores)
@@ -98,7 +98,7 @@ class ScoreTable:
         buffers: Float[Tensor, "2 n tile"],
         total: "LogSum | None" = None,
     ) -> Top:
-        """The best candidate in the precision of the tiles; `total` takes every score."""
+        """Find the best candidate in the precision of the tiles; `total` adds every score."""
         exact_points = self._centred(embeddings)
         points = exact_points.to(self._rows.dtype)
         n = len(points)
@@ -128,7 +128,7 @@ class ScoreTable:
         return Top(self._ids[place + within], best, runners_up, tolerances)
 
     def exact(self, embeddings: Float64[Tensor, "n D"]) -> Top:
-        """The best candidate in float64, the smallest id among equal ones."""
+        """Find the best candidate in float64, the smallest id among equal ones."""
         points = self._centred(embeddings)
         slack = self._tolerances(points, torch.float64)
         best = points.new_full((len(points),), -math.inf)
@@ -150,7 +150,7 @@ class ScoreTable:
         ids: Int[Tensor, " n"],
         buffers: Float[Tensor, "2 n tile"],
     ) -> Int[Tensor, " n"]:
-        """How many candidates score above the one of each embedding, as float64 decides.
+        """Count the candidates that score above the one of each embedding, as float64 decides.
 
         Of equal scores, those of smaller ids are above. What a tile leaves open is taken again
         in float64, for that tile only: among many thousand scores, some are always close.
@@ -197,7 +197,7 @@ class ScoreTable:
     def _tolerances(
         self, points: Float64[Tensor, "n D"], dtype: torch.dtype
     ) -> Float64[Tensor, " n"]:
-        """Margins that the rounding of rows, points, offsets, products and sums can make."""
+        """Return the margins that rounding of rows, points, offsets and sums can make."""
         eps = torch.finfo(dtype).eps
         norms: Tensor = torch.linalg.vector_norm(points, dim=1)
         products = 4 * eps * math.sqrt(points.shape[1]) * self._largest_row * norms
@@ -207,13 +207,13 @@ class ScoreTable:
 def _two_largest(
     scores: Float[Tensor, "n J"],
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """The largest of each row, where it is, and the second largest; overwrites the largest."""
+    """Return the largest of each row, its place, and the second; overwrites the largest."""
     largest, where = scores.max(1)
     return largest, where, scores.scatter_(1, where[:, None], -math.inf).amax(1)
 
 
 class LogSum:
-    """The logarithm of a sum of exponentials that come tile by tile, in powers of two.
+    """Logarithm of a sum of exponentials that come tile by tile, in powers of two.
 
     `exp2` is several times as fast as `exp`, and stays so where powers underflow.
     """
@@ -237,7 +237,7 @@ class LogSum:
         highest: Float[Tensor, " n"],
         buffer: Float[Tensor, "n tile"],
     ) -> None:
-        """Take a tile of scores, whose largest are `highest`."""
+        """Add a tile of scores, whose largest are `highest`."""
         if self._finish is not None:
             tile, highest = self._finish(tile), self._finish(highest)
         shift = torch.maximum(self._shift, highest * self._factor)
@@ -248,14 +248,14 @@ class LogSum:
         self._shift = shift
 
     def value(self) -> Float64[Tensor, " n"]:
-        """The natural logarithm of the sum."""
+        """Return the natural logarithm of the sum."""
         return (self._shift.double() + self._sum.log2()) / self._factor
 
 
 def resolve(
     embeddings: Float[Tensor, "n D"], tables: Sequence[ScoreTable], tops: Sequence[Top]
 ) -> tuple[Int[Tensor, " n"], int]:
-    """The best of several tables, and how many were too close and are taken again in float64.
+    """Return the best of several tables, and how many had to be decided in float64.
 
     Args:
         embeddings: What was swept.

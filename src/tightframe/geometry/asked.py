@@ -9,19 +9,13 @@ import torch
 from tightframe.corpus.shards import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry.checks import check_compat, check_depth, check_numbers, layer_names
+from tightframe.geometry.labels import NEXT, LabelledBlocks, Labels, LabelSpec
 from tightframe.geometry.measures import Measure, choose, extras_of
 from tightframe.geometry.nearest import Extra
 from tightframe.geometry.passes import Pass
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, usual_min_count
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import (
-    NEXT,
-    LabelledBlocks,
-    Labels,
-    LabelSpec,
-    Precision,
-    Projection,
-)
+from tightframe.geometry.stream import Precision, Projection
 from tightframe.geometry.subject import Model, Subject
 from tightframe.lm.interface import PRENORM
 

@@ -22,10 +22,10 @@ from tightframe.files import whole_file
 from tightframe.geometry import states
 from tightframe.geometry.asked import usual_positions
 from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairs import Aggregate, Pairs
 from tightframe.geometry.passes import Pass
-from tightframe.geometry.stream import LabelledBlocks, LabelSpec
 from tightframe.geometry.study import Progress
 from tightframe.geometry.subject import Model, Subject, Text
 from tightframe.geometry.values import Geometry

@@ -27,7 +27,7 @@ EDGES = (1, 2, 5, 10, 30, 100, 300, 1_000, 10_000, 100_000, 1_000_000)
 
 
 class PairMoments(NamedTuple):
-    """Mean and mean square of a number a pair of classes, from sums in closed form."""
+    """Mean and mean square of one number per pair of classes, from sums in closed form."""
 
     pairs: int
     mean: float
@@ -35,7 +35,7 @@ class PairMoments(NamedTuple):
 
     @classmethod
     def of(cls, k: int, total: float, total_square: float) -> "PairMoments":
-        """From the sums over all pairs of k classes; NaN without pairs."""
+        """Divide the sums over all pairs of k classes; NaN without pairs."""
         pairs = k * (k - 1) // 2
         if pairs == 0:
             return cls(0, math.nan, math.nan)
@@ -43,12 +43,12 @@ class PairMoments(NamedTuple):
 
     @property
     def variance(self) -> float:
-        """Over pairs, ddof 0; what rounding has put below 0 is 0."""
+        """Variance over pairs, ddof 0; what rounding has put below 0 is 0."""
         return root(self.mean_square - self.mean**2) ** 2
 
     @property
     def std(self) -> float:
-        """Over pairs, ddof 1."""
+        """Standard deviation over pairs, ddof 1."""
         return (
             math.sqrt(self.variance * self.pairs / (self.pairs - 1)) if self.pairs > 1 else math.nan
         )
@@ -71,26 +71,26 @@ class ClassSet:
 
     @property
     def k(self) -> int:
-        """How many classes."""
+        """Number of classes."""
         return self.means.shape[0]
 
     @property
     def dim(self) -> int:
-        """D, the length of an embedding."""
+        """Length D of an embedding."""
         return self.means.shape[1]
 
     @property
     def n_pairs(self) -> int:
-        """Unordered pairs of distinct classes."""
+        """Number of unordered pairs of distinct classes."""
         return self.k * (self.k - 1) // 2
 
     @cached_property
     def with_two_samples(self) -> "ClassSet":
-        """The classes with two samples or more, around a global mean of their own."""
+        """Classes with two samples or more, around a global mean of their own."""
         return self._first(int((self.counts >= 2).sum()))
 
     def grouped(self, noise: GroupNoise) -> "ClassSet":
-        """The first classes, whose noise is estimated from groups, around a mean of their own."""
+        """Return the first classes, whose noise groups tell, around a mean of their own."""
         first = self._first(len(noise.ids))
         return dataclasses.replace(first, by_groups=noise)
 
@@ -109,12 +109,12 @@ class ClassSet:
 
     @property
     def raw_means(self) -> Float64[Tensor, "K D"]:
-        """The class means, not centred."""
+        """Class means, not centred."""
         return self.means + self.global_mean
 
     @cached_property
     def squared_norms(self) -> Float64[Tensor, " K"]:
-        """Of the centred means."""
+        """Squared norms of the centred means."""
         return squared_norms(self.means)
 
     @cached_property
@@ -129,13 +129,13 @@ class ClassSet:
 
     @cached_property
     def nonzero(self) -> Bool[Tensor, " K"]:
-        """Which classes have a direction: their mean is not the global one, up to rounding."""
+        """Mask of the classes whose mean is not the global one, up to rounding."""
         rounding = 4 * EPS * (self.raw_norms + self.global_mean.square().sum().sqrt())
         return self.norms > rounding
 
     @property
     def directions(self) -> Float64[Tensor, "k D"]:
-        """Unit vectors of the classes that are `directed`."""
+        """Unit vectors of the classes that are `nonzero`."""
         return self.means[self.nonzero] / self.norms[self.nonzero, None]
 
     @property
@@ -161,7 +161,7 @@ class ClassSet:
 
     @property
     def noise(self) -> Float64[Tensor, " K"]:
-        """Expected squared error of each class mean: of independent samples, or told by groups."""
+        """Expected squared error of each class mean, from independent samples or from groups."""
         if self.by_groups is not None:
             return self.by_groups.own
         return self.unbiased_variances / self.counts
@@ -175,12 +175,12 @@ class ClassSet:
 
     @cached_property
     def noise_share(self) -> float:
-        """What part of the mean squared distance of two class means is noise."""
+        """Share of noise in the mean squared distance of two class means."""
         return 1 - float(self.debiased_squared_norms.sum() / self.squared_norms.sum())
 
     @cached_property
     def cosines(self) -> "PairMoments":
-        """Of the angles between classes that have a direction."""
+        """Moments of the cosines between classes that have a direction."""
         directions = self.directions
         k = len(directions)
         total = (float(directions.sum(0).square().sum()) - k) / 2
@@ -188,25 +188,25 @@ class ClassSet:
 
     @cached_property
     def weighted_cosines(self) -> "PairMoments":
-        """The same, each pair weighted by the product of its classes' samples."""
+        """Moments of the cosines, each pair weighted by the product of its classes' samples."""
         return weighted_cosines(self.directions, self.counts[self.nonzero])
 
     @cached_property
     def dots(self) -> "PairMoments":
-        """Of the inner products of the centred means; they sum to -tr(A)/2."""
+        """Moments of the inner products of the centred means; they sum to -tr(A)/2."""
         squares = self.squared_norms
         total_square = squared_gram_norm(self.means) - float(squares.square().sum())
         return PairMoments.of(self.k, -float(squares.sum()) / 2, total_square / 2)
 
     @cached_property
     def principal_means(self) -> Float64[Tensor, "K D"]:
-        """The centred means in the eigenvectors of A, from the least eigenvalue to the largest."""
+        """Centred means in the eigenvectors of A, from the least eigenvalue to the largest."""
         vectors: Tensor = torch.linalg.eigh(self.means.T @ self.means).eigenvectors
         return self.means @ vectors
 
     @cached_property
     def eigenvalues(self) -> Float64[Tensor, " r"]:
-        """Of the between-class scatter A, descending; those that are rounding are 0."""
+        """Eigenvalues of the between-class scatter A, descending; 0 where they are rounding."""
         return spectrum(self.means)
 
 
@@ -217,7 +217,7 @@ def select(
     classes: Bool[Tensor, " C"] | None = None,
     first: Bool[Tensor, " C"] | None = None,
 ) -> ClassSet:
-    """The classes with at least `min_count` samples; with `classes`, only those among them.
+    """Select the classes with at least `min_count` samples; with `classes`, only among those.
 
     Those in `first`, which have two samples or more, come first.
     """
@@ -251,7 +251,7 @@ def strata(counts: Int[Tensor, " C"]) -> dict[str, Bool[Tensor, " C"]]:
 
 
 def without_principal(classes: ClassSet, n: int) -> ClassSet:
-    """The classes in the D - n dimensions that are left without the first n principal ones.
+    """Project the classes to the D - n dimensions without the first n principal ones.
 
     Those are the eigenvectors of the between-class scatter. What is left of a mean is 0 if it is
     rounding.
@@ -260,13 +260,13 @@ def without_principal(classes: ClassSet, n: int) -> ClassSet:
 
 
 def standardised(classes: ClassSet, variances: Float64[Tensor, " D"]) -> ClassSet:
-    """The classes with each dimension over its standard deviation; constant ones are left out."""
+    """Divide each dimension by its standard deviation; leave constant ones out."""
     varied = variances > 0
     return _seen_as(classes, classes.means[:, varied] / variances[varied].sqrt())
 
 
 def _seen_as(classes: ClassSet, means: Float64[Tensor, "K d"]) -> ClassSet:
-    """The classes with other means, which are seen from their global mean."""
+    """Return the classes with other means, which are seen from their global mean."""
     norms = squared_norms(means).sqrt()
     left = norms > SAME * classes.norms
     if not bool(left.all()):
@@ -277,7 +277,7 @@ def _seen_as(classes: ClassSet, means: Float64[Tensor, "K d"]) -> ClassSet:
 def squared_norms(
     rows: Float64[Tensor, "K D"], origin: Float64[Tensor, " D"] | None = None
 ) -> Float64[Tensor, " K"]:
-    """Squared distances of the rows to an origin, in parts: all squares are a second matrix."""
+    """Return squared distances of the rows to an origin, in parts that stay in the cache."""
     shift = rows.new_zeros(rows.shape[1]) if origin is None else origin
     parts = rows.split(max(1, PART // max(1, rows.shape[1])))
     return torch.cat([(part - shift).square_().sum(1) for part in parts])
@@ -286,7 +286,7 @@ def squared_norms(
 def weighted_cosines(
     directions: Float64[Tensor, "K D"], weights: Int64[Tensor, " K"]
 ) -> PairMoments:
-    """Mean cosine and squared cosine over pairs of unit vectors, a pair weighted w_i w_j."""
+    """Return mean cosine and squared cosine over pairs of unit vectors, weighted w_i w_j."""
     k = len(directions)
     shares = weights.double() / weights.sum()  # int / int would give float32
     total = float((shares * (1 - shares)).sum())  # of the weights of all ordered pairs
@@ -299,45 +299,45 @@ def weighted_cosines(
 
 
 def gram(rows: Float64[Tensor, "K D"]) -> Float64[Tensor, "m m"]:
-    """The smaller of the two Gram matrices, m = min(K, D): they share norm and eigenvalues."""
+    """Return the smaller of both Gram matrices, m = min(K, D): they share their eigenvalues."""
     return rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
 
 
 def squared_gram_norm(rows: Float64[Tensor, "K D"]) -> float:
-    """Sum of the squared inner products of all pairs of rows, each with itself included."""
+    """Sum the squared inner products of all pairs of rows, each with itself included."""
     return float(gram(rows).square().sum())
 
 
 def spectrum(rows: Float64[Tensor, "K D"]) -> Float64[Tensor, " r"]:
-    """Eigenvalues of the Gram matrix, descending; below D eps of the largest they are 0."""
+    """Return the eigenvalues of the Gram matrix, descending; below D eps of the largest, 0."""
     if rows.shape[0] == 0:
         return rows.new_empty(0)
     return cut(torch.linalg.eigvalsh(gram(rows)).flip(0), rows.shape[1])
 
 
 def cut(eigenvalues: Float64[Tensor, " r"], dim: int) -> Float64[Tensor, " r"]:
-    """Eigenvalues with those set to 0 that are rounding: below dim * eps of the largest."""
+    """Set eigenvalues to 0 that are rounding: below dim * eps of the largest."""
     return eigenvalues.where(eigenvalues > dim * EPS * eigenvalues.max(), 0.0)
 
 
 def participation_ratio(eigenvalues: Float64[Tensor, " r"]) -> float:
-    """(sum of eigenvalues)^2 / sum of their squares, in [1, rank]; NaN if all are 0."""
+    """Return (sum of eigenvalues)^2 / sum of squares, in [1, rank]; NaN if all are 0."""
     return float(eigenvalues.sum().square() / eigenvalues.square().sum())
 
 
 def stable_rank(eigenvalues: Float64[Tensor, " r"]) -> float:
-    """Sum of eigenvalues / largest, in [1, rank]; NaN if all are 0."""
+    """Return the sum of eigenvalues / largest, in [1, rank]; NaN if all are 0."""
     return float(eigenvalues.sum() / eigenvalues.max()) if len(eigenvalues) else math.nan
 
 
 def entropy_rank(weights: Float64[Tensor, " r"]) -> float:
-    """exp of the entropy of the weights, scaled to sum to 1; in [1, rank]."""
+    """Return exp of the entropy of the weights, scaled to sum to 1; in [1, rank]."""
     shares = weights / weights.sum()
     return math.exp(float(torch.special.entr(shares).sum())) if len(weights) else math.nan
 
 
 def spectrum_slope(eigenvalues: Float64[Tensor, " r"], first: int, last: int) -> float:
-    """Least-squares slope of ln eigenvalue on ln index, over indices first..last from 1.
+    """Return the least-squares slope of ln eigenvalue on ln index, first..last from 1.
 
     NaN with fewer than two indices, or where an eigenvalue is 0.
     """
@@ -350,7 +350,7 @@ def spectrum_slope(eigenvalues: Float64[Tensor, " r"], first: int, last: int) ->
 
 
 def simplex_error(trace: float, squared_norm: float, k: int) -> float:
-    r"""Distance of a K x K matrix G to the simplex, :math:`\lVert G/|G| - S/|S| \rVert_F`.
+    r"""Return the distance of a matrix G to a simplex, :math:`\lVert G/|G| - S/|S| \rVert_F`.
 
     S = I - J/K is the Gram matrix of a simplex ETF, J all ones. Where the rows or columns of G
     sum to 0, tr(G S) = tr(G), so its trace and squared Frobenius norm are enough. In [0, 2]; what
@@ -362,14 +362,14 @@ def simplex_error(trace: float, squared_norm: float, k: int) -> float:
 
 
 def root(square: float) -> float:
-    """Square root; what rounding has put below 0 is 0, and NaN stays."""
+    """Return the square root; what rounding has put below 0 is 0, and NaN stays."""
     return 0.0 if square < 0 else math.sqrt(square)
 
 
 def pinv_quotient(
     within: Float64[Tensor, "D D"], between: Float64[Tensor, "D D"]
 ) -> tuple[float, int]:
-    """Trace of within pinv(between), and the rank of `between` that was inverted."""
+    """Return the trace of within pinv(between), and the rank of `between`."""
     values, vectors = torch.linalg.eigh(between)
     kept = cut(values, len(values)) > 0
     along = (vectors * (within @ vectors)).sum(0)  # (D,), within along each eigenvector
@@ -377,7 +377,7 @@ def pinv_quotient(
 
 
 def sphere_log_kernel_mean(dim: int | float) -> float:
-    r"""Mean of :math:`-\ln\lVert u - v \rVert` for independent uniform u, v on the sphere.
+    r"""Return the mean of :math:`-\ln\lVert u - v \rVert` for uniform u, v on the sphere.
 
     (1 - cos)/2 is Beta(a, a) distributed with a = (D - 1)/2; `dim` need not be whole.
     """
@@ -386,6 +386,6 @@ def sphere_log_kernel_mean(dim: int | float) -> float:
 
 
 def sphere_log_kernel_variance(dim: int | float) -> float:
-    """The variance that belongs to `sphere_log_kernel_mean`."""
+    """Return the variance of the kernel of `sphere_log_kernel_mean`."""
     a = (dim - 1) / 2
     return float(polygamma(1, a) - polygamma(1, 2 * a)) / 4 if a > 0 else math.nan

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from tightframe.corpus.shards import Split
 from tightframe.formats import Count, TensorFormat
+from tightframe.geometry.labels import NEXT, LabelSpec
 from tightframe.geometry.ledger import (
+    Array,
     GroupIds,
     Ledger,
     Span,
@@ -25,17 +27,10 @@ from tightframe.geometry.ledger import (
     kept_groups,
     unpacking,
 )
-from tightframe.geometry.moments import ClassMoments, require_finite
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import ArgmaxScorer, Choices, Extra, NearestMeans
-from tightframe.geometry.stream import (
-    BATCH_TOKENS,
-    NEXT,
-    LabelSpec,
-    Part,
-    Precision,
-    Progress,
-    Stream,
-)
+from tightframe.geometry.segments import require_finite
+from tightframe.geometry.stream import BATCH_TOKENS, Part, Precision, Progress, Stream
 from tightframe.lm.interface import IGNORE, LanguageModel
 from tightframe.lm.loss import measuring
 
@@ -43,12 +38,8 @@ FORMAT: TensorFormat[tuple[int, int, Spans, dict[str, Any]]] = TensorFormat(
     "Decisions",
     tuple[Count, Count, Spans, dict[str, Any]],
     {
-        **{
-            "seen": "bool C",
-            "passed": "float64 P 3",
-            "losses": "float64 C",
-            "losses_by_group": "float64 G C | None",
-        },
+        **{"seen": "bool C", "passed": "float64 P 3"},
+        **{"losses": "float64 C", "losses_by_group": "float64 G C | None"},
         **{"*_by_group": "count G C", "counts": "count C", "*": "count C"},
     },
     remedy="measure again",
@@ -56,17 +47,16 @@ FORMAT: TensorFormat[tuple[int, int, Spans, dict[str, Any]]] = TensorFormat(
 
 
 class Decisions:
-    """What a classifier and the nearest class mean decide at labelled positions.
+    """Decisions of a classifier and of the nearest class mean at labelled positions.
 
     Everything is kept by the class of the label, so that any subset or frequency bin of classes
     can be looked at later.
 
     Args:
         seen: The classes that have a mean (S): the candidates of the nearest-mean rule.
-        groups: Into how many groups the positions are divided, so that what they come to can be
-            had without one: 48 bytes a class and group, and 8 for each of `extras`.
-        extras: What the choices tell besides; each has agreements of its own, which are None
-            where they don't.
+        groups: Number of groups of positions, of which `without` leaves some out: 48 bytes per
+            class and group, and 8 for each of `extras`.
+        extras: Further kinds of decision; the agreements of others are None.
 
     Attributes:
         counts: Positions of each label, whether its class is seen or not.
@@ -74,25 +64,32 @@ class Decisions:
         nearest_hits: Positions where the nearest class mean is the label's.
         agreements: Positions where both decide the same, both among the seen classes; counted
             only where the label is seen (`nc4_rate`).
-        agreements_full: The same where the classifier chooses among all ids, at all positions
-            (`nc4_rate_fullv`).
+        agreements_full: Positions where both decide the same if the classifier chooses among all
+            ids (`nc4_rate_fullv`).
         agreements_top5: Positions with a seen label where the classifier puts fewer than five
             seen classes before the nearest mean's ("ranks").
         agreements_cosine: As `agreements`, with the mean at the smallest angle ("cosine").
         agreements_library: Positions where both decide the same by the reference library's rule,
             which knows of all rows and puts missing means at the origin ("library").
         losses: Sum of the cross-entropies, nats.
-        passed: By group, of the positions that are predicted but not counted (attention sinks, for
-            example): how many they are, the classifier's hits, and the sum of the cross-entropies.
+        passed: By group, the number, classifier's hits and sum of cross-entropies of positions
+            that are predicted but not counted, such as attention sinks.
         reevaluated: Decisions that were too close for float32 and were taken in float64.
         ignored, ledger, provenance: As in `ClassMoments`.
-        n_groups: How many groups are told apart.
+        n_groups: Number of groups.
     """
 
-    _SUMS = (
-        *("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full"),
-        "losses",
-    )
+    counts: Int64[Tensor, " C"]
+    classifier_hits: Int64[Tensor, " C"]
+    nearest_hits: Int64[Tensor, " C"]
+    agreements: Int64[Tensor, " C"]
+    agreements_full: Int64[Tensor, " C"]
+    agreements_top5: Int64[Tensor, " C"] | None = None
+    agreements_cosine: Int64[Tensor, " C"] | None = None
+    agreements_library: Int64[Tensor, " C"] | None = None
+    losses: Float64[Tensor, " C"]
+
+    _SUMS = ("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full", "losses")
     _EXTRAS: ClassVar[dict[Extra, str]] = {
         "ranks": "agreements_top5",
         "cosine": "agreements_cosine",
@@ -106,34 +103,24 @@ class Decisions:
             raise ValueError(f"expected at least 1 group, got {groups}")
         n_classes = len(seen)
         self.seen = seen.cpu()
-        self.counts: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.classifier_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.nearest_hits: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.agreements: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.agreements_full: Int64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.int64)
-        self.agreements_top5: Int64[Tensor, " C"] | None = None
-        self.agreements_cosine: Int64[Tensor, " C"] | None = None
-        self.agreements_library: Int64[Tensor, " C"] | None = None
         self._kept = self._SUMS + tuple(self._EXTRAS[extra] for extra in sorted(extras))
-        for name in self._kept[len(self._SUMS) :]:
-            setattr(self, name, torch.zeros(n_classes, dtype=torch.int64))
-        self.losses: Float64[Tensor, " C"] = torch.zeros(n_classes, dtype=torch.float64)
+        for name in self._kept:
+            dtype = torch.float64 if name == "losses" else torch.int64
+            setattr(self, name, torch.zeros(n_classes, dtype=dtype))
         self.passed: Float64[Tensor, "G 3"] = torch.zeros(groups, 3, dtype=torch.float64)
         self.reevaluated = 0
         self.ignored = 0
         self.ledger = Ledger()
         self.provenance: dict[str, Any] = {}
         self.n_groups = groups
-        self._by_group: dict[str, Tensor] = {}  # the same sums (G, C), where there are groups
-        if groups > 1:
-            self._by_group = {
-                name: torch.zeros(groups, n_classes, dtype=getattr(self, name).dtype)
-                for name in self._kept
-            }
+        self._by_group: dict[str, Tensor] = {  # sums (G, C), where there are groups
+            name: torch.zeros(groups, n_classes, dtype=getattr(self, name).dtype)
+            for name in (self._kept if groups > 1 else ())
+        }
 
     @property
     def extras(self) -> tuple[Extra, ...]:
-        """What it tells besides."""
+        """Kinds of decision that are kept besides those that always are."""
         return tuple(extra for extra, name in self._EXTRAS.items() if name in self._kept)
 
     @property
@@ -143,37 +130,30 @@ class Decisions:
 
     @property
     def n(self) -> int:
-        """Labelled positions."""
+        """Number of labelled positions."""
         return int(self.counts.sum())
 
     @property
     def n_passed(self) -> int:
-        """Positions that are predicted but not counted."""
+        """Number of positions that are predicted but not counted."""
         return int(self.passed[:, 0].sum())
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy over all predicted positions, counted or not, nats per token.
-
-        NaN without positions.
-        """
-        total = float(self.losses.sum()) + float(self.passed[:, 2].sum())
-        return self._mean(total)
+        """Mean cross-entropy in nats over all predicted positions, counted or not, or NaN."""
+        return self._mean(float(self.losses.sum()) + float(self.passed[:, 2].sum()))
 
     @property
     def accuracy(self) -> float:
-        """Share of all predicted positions where the classifier is right, in [0, 1].
-
-        NaN without positions.
-        """
+        """Share of all predicted positions where the classifier is right, or NaN without any."""
         return self._mean(int(self.classifier_hits.sum()) + float(self.passed[:, 1].sum()))
 
     def _mean(self, total: float) -> float:
         n = self.n + self.n_passed
         return total / n if n else float("nan")
 
-    def update(self, labels: Int[Tensor, " N"], choices: Choices, groups: GroupIds = None) -> None:
-        """Take what was decided at some positions; labels follow the rule of `ClassMoments`."""
+    def update(self, labels: Array, choices: Choices, groups: GroupIds = None) -> None:
+        """Add the decisions at some positions; labels follow the rule of `ClassMoments`."""
         n_classes = len(self.seen)
         labels = as_labels(labels).cpu()
         n_ignored = check_labels(labels, len(choices.losses), n_classes)
@@ -214,7 +194,7 @@ class Decisions:
     def pass_over(
         self, targets: Int[Tensor, " N"], choices: Choices, groups: GroupIds = None
     ) -> None:
-        """Take loss and hits of positions that are predicted but not counted."""
+        """Add loss and hits of positions that are predicted but not counted."""
         targets, n_classes = as_labels(targets).cpu(), len(self.seen)
         places = grouped_labels(targets, groups, n_classes, self.n_groups) // n_classes
         hits = choices.classifier.cpu() == targets
@@ -222,7 +202,7 @@ class Decisions:
         self.passed.index_add_(0, places, values.double())
 
     def without(self, *groups: int) -> "Decisions":
-        """What the others come to: as `ClassMoments.without`, and none is `reevaluated`."""
+        """Return the state as if some groups had not been seen; none is `reevaluated`."""
         kept = kept_groups(groups, self.n_groups)
         state = Decisions(self.seen, extras=self.extras)
         for name, sums in self._by_group.items():
@@ -232,7 +212,7 @@ class Decisions:
         return state
 
     def merge(self, other: "Decisions") -> None:
-        """Take over everything that `other` has seen; `other` stays as it is."""
+        """Add everything that `other` has seen, in place; `other` stays as it is."""
         sizes = [(len(self.seen), len(other.seen), "classes")]
         for mine, theirs, things in [*sizes, (self.n_groups, other.n_groups, "groups")]:
             if mine != theirs:
@@ -241,7 +221,7 @@ class Decisions:
             raise ValueError("states whose nearest-mean candidates differ: of different moments?")
         if self.extras != other.extras:
             raise ValueError(
-                f"states that tell different things: {self.extras} here, {other.extras} there"
+                f"states with different extras: {self.extras} here, {other.extras} there"
             )
         check_provenance(self.provenance, other.provenance)
         self.ledger = self.ledger.joined(other.ledger)
@@ -254,14 +234,14 @@ class Decisions:
         self.ignored += other.ignored
 
     def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
-        """All of the state as tensors and JSON-able facts; `unpack` makes it again."""
+        """Return the whole state as tensors and JSON-able facts, for `unpack`."""
         tensors = {name: getattr(self, name) for name in ("seen", "passed", *self._kept)}
         tensors |= {f"{name}_by_group": sums for name, sums in self._by_group.items()}
         return tensors, [self.reevaluated, self.ignored, self.ledger.spans, self.provenance]
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> "Decisions":
-        """The state that was packed."""
+        """Return the state that was packed."""
         counts = tensors.get("counts_by_group")
         extras = [extra for extra, name in cls._EXTRAS.items() if name in tensors]
         state = cls(tensors["seen"], 1 if counts is None else len(counts), extras)
@@ -279,13 +259,13 @@ class Decisions:
 
     @classmethod
     def load(cls, path: Path | str) -> "Decisions":
-        """A saved state; a damaged file, or one of another version, is a UserError."""
+        """Load a saved state; refuse a damaged file, or one of another version."""
         with unpacking(Path(path)):
             return cls.unpack(*FORMAT.read(Path(path)))
 
 
 class DecisionPass:
-    """Decisions of one stream, by layer, taken part by part.
+    """Decisions of one stream, by layer, accumulated part by part.
 
     The classifier's decisions, losses and hits are those of the last layer; the nearest class
     mean is that of each layer. Loss and hits are also taken where the reading has no label, so
@@ -344,7 +324,7 @@ class DecisionPass:
                 if layer != last
             }
 
-    def take(self, part: Part) -> None:
+    def update(self, part: Part) -> None:
         """Add the decisions at the positions of some blocks, labelled as the stream labels them."""
         last = self.stream.model.depth
         kept = (part.labels != IGNORE).nonzero().flatten()
@@ -370,23 +350,23 @@ class DecisionPass:
             groups = None if part.groups is None else part.groups[passed.cpu()]
             choices = self._chooser(part.embeddings[last][passed], targets)
             self.decisions[last].pass_over(targets, choices, groups)
-        for tallied in self.decisions.values():
-            tallied.ledger.source = self.stream.split.fingerprint
-            tallied.ledger.add(part.first, part.end)
+        for accumulated in self.decisions.values():
+            accumulated.ledger.source = self.stream.split.fingerprint
+            accumulated.ledger.add(part.first, part.end)
 
 
 def accumulate_decisions(
-    tallies: Sequence[DecisionPass],
+    passes: Sequence[DecisionPass],
     *,
     spans: Sequence[Span] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Take a split into tallies of one model and of the same layers, in one forward pass."""
-    stream = tallies[0].stream
+    """Accumulate a split in passes over the same model and layers, with one forward pass."""
+    stream = passes[0].stream
     wanted = [(0, stream.split.n_blocks)] if spans is None else spans
-    for part in stream.parts(list(tallies[0].decisions), wanted, progress):
-        for each in tallies:
-            each.take(part if each.stream is stream else each.stream.relabelled(part))
+    for part in stream.parts(list(passes[0].decisions), wanted, progress):
+        for each in passes:
+            each.update(part if each.stream is stream else each.stream.relabelled(part))
 
 
 def decide(
@@ -402,22 +382,19 @@ def decide(
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Decisions:
-    """Loss, and what classifier and nearest class mean decide at each position, in one pass.
+    """Compute the loss and the decisions of classifier and nearest class mean in one pass.
 
     Args:
         model: The model that the moments are of.
         split: Usually the validation split.
         moments: Class means, of the training split.
         min_count: Embeddings that a class needs for its mean to be a candidate.
-        groups: GroupIds of documents that are kept apart; intervals are made of them.
-        reading: As the moments were read.
-        extras: What else to find, see `nearest.Extra`.
-        precision: Of the forward pass; decisions are those of float64 for its embeddings.
-        batch_tokens: Tokens held at once; memory only.
-        progress: Called after each batch.
+        extras: Further kinds of decision, see `nearest.Extra`.
+        groups, reading, precision, batch_tokens, progress: As in `stream.measure`; the decisions
+            are those of float64 for the embeddings of the forward pass.
     """
     parts = split.groups(groups) if groups > 1 else None
     stream = Stream(model, split, reading, parts, None, precision, batch_tokens)
-    found = DecisionPass(stream, {model.depth: moments}, min_count=min_count, extras=extras)
-    accumulate_decisions([found], progress=progress)
-    return found.decisions[model.depth]
+    decisions = DecisionPass(stream, {model.depth: moments}, min_count=min_count, extras=extras)
+    accumulate_decisions([decisions], progress=progress)
+    return decisions.decisions[model.depth]

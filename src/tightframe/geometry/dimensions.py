@@ -57,7 +57,7 @@ class DimensionMoments:
 
     @property
     def dim(self) -> int:
-        """D, the length of an embedding."""
+        """Length D of an embedding."""
         return len(self.means)
 
     @property
@@ -83,7 +83,7 @@ class DimensionMoments:
 
     @torch.no_grad()
     def update(self, embeddings: Float[Tensor, "N D"]) -> None:
-        """Take a batch; it is refused whole, before anything changes, or taken whole."""
+        """Add a batch; it is refused whole, before anything changes, or taken whole."""
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
             raise ValueError(
                 f"embeddings must have shape (N, {self.dim}), got {tuple(embeddings.shape)}"
@@ -94,7 +94,7 @@ class DimensionMoments:
         self._join(batch)
 
     def merge(self, other: "DimensionMoments") -> None:
-        """Take over everything that `other` has seen; `other` stays as it is."""
+        """Add everything that `other` has seen, in place; `other` stays as it is."""
         if self.dim != other.dim:
             raise ValueError(
                 f"states of different shape: {self.dim} dimensions here, {other.dim} there"
@@ -102,13 +102,13 @@ class DimensionMoments:
         self._join(other)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state as named tensors, to be saved; `from_tensors` takes them back."""
+        """Return the whole state as named tensors, for `from_tensors`."""
         counts = torch.tensor([self.n, self.n_nonzero])
         return {"counts": counts} | {name: getattr(self, name) for name in self._SUMS}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DimensionMoments":
-        """The state that `tensors` was of."""
+        """Return the state that the tensors were made of."""
         state = cls(len(tensors["means"]), device=tensors["means"].device)
         state.n, state.n_nonzero = tensors["counts"].tolist()
         for name in cls._SUMS:
@@ -116,7 +116,7 @@ class DimensionMoments:
         return state
 
     def _join(self, other: "DimensionMoments") -> None:
-        """Pebay's formulas for two groups."""
+        """Merge two states by Pebay's formulas."""
         if other.n == 0:
             return
         total = self.n + other.n
@@ -145,7 +145,7 @@ class DimensionMoments:
 
 
 def _batch(embeddings: Float[Tensor, "N D"]) -> DimensionMoments:
-    """The state of one batch, about its own mean; two passes, widened a chunk at a time."""
+    """Return the state of one batch, about its own mean; two passes, widened by chunks."""
     n, dim = embeddings.shape
     batch = DimensionMoments(dim, device=embeddings.device)
     if n == 0:
@@ -171,7 +171,7 @@ def _batch(embeddings: Float[Tensor, "N D"]) -> DimensionMoments:
 
 
 class Sinks(NamedTuple):
-    """A few embeddings that outweigh all others together, as those of attention sinks do."""
+    """A few embeddings that outweigh all others together, like those of attention sinks."""
 
     share: float  # of the embeddings, in (0, 0.5)
     times: float  # their root mean squared norm, in medians of all norms
@@ -193,7 +193,7 @@ class NormHistogram:
         )
 
     def update(self, embeddings: Float[Tensor, "N D"]) -> None:
-        """Take a batch of finite embeddings."""
+        """Add a batch of finite embeddings."""
         wide = torch.promote_types(embeddings.dtype, torch.float32)  # 16 bits would overflow
         norms = torch.linalg.vector_norm(embeddings, dim=1, dtype=wide)  # (N,)
         bins = (norms.log2_() + OCTAVES).mul_(OCTAVE).clamp_(0, len(self.counts) - 1)

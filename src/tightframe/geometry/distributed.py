@@ -21,21 +21,21 @@ State = TypeVar("State", ClassMoments, Decisions)
 
 
 class ProcessGroup(NamedTuple):
-    """Which process of how many this is."""
+    """Rank of this process, and number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes: its own GPU, or the CPU."""
+        """Device of this process: its own GPU, or the CPU."""
         if torch.cuda.is_available():
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         return torch.device("cpu")
 
 
 def join_process_group() -> ProcessGroup:
-    """Meet the other processes that `torchrun` has started, if it has."""
+    """Join the other processes that `torchrun` has started, if any."""
     if "RANK" not in os.environ or not dist.is_available():
         return ProcessGroup()
     if not dist.is_initialized():
@@ -46,19 +46,19 @@ def join_process_group() -> ProcessGroup:
 
 
 def leave_process_group() -> None:
-    """Part from the other processes."""
+    """Leave the other processes."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def barrier(world: ProcessGroup) -> None:
-    """Until all processes are here."""
+    """Wait until all processes are here."""
     if world.size > 1:
         dist.barrier()
 
 
 def own_share(spans: Sequence[Span], world: ProcessGroup, *, multiple: int = 1) -> list[Span]:
-    """The blocks of `spans` that are this process's: a stretch about as long as the others'.
+    """Return the blocks of `spans` for this process: a stretch about as long as the others'.
 
     Stretches end at multiples of `multiple`, so that the batches of all processes together are
     those of one process.
@@ -75,7 +75,7 @@ def own_share(spans: Sequence[Span], world: ProcessGroup, *, multiple: int = 1) 
 
 
 def merge_across_processes(state: State, world: ProcessGroup) -> State:
-    """What all processes have seen together; the same everywhere.
+    """Merge the states of all processes; the result is the same everywhere.
 
     The states travel one after the other, so that no process holds more than two.
     """
@@ -93,7 +93,7 @@ def merge_across_processes(state: State, world: ProcessGroup) -> State:
 
 
 def _broadcast(state: State, source: int, world: ProcessGroup) -> State:
-    """The state of one process, given to all."""
+    """Send the state of one process to all."""
     mine = world.rank == source
     tensors, facts = state.pack()
     dtypes = {name: str(x.dtype).removeprefix("torch.") for name, x in tensors.items()}

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.mean_families import PairMeasure
-from tightframe.geometry.moments import ClassMoments, squared_norms
+from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.pairs import Aggregate, Cdnv, sweep
 from tightframe.geometry.resampling import (
     GROUPS,
@@ -53,6 +53,7 @@ from tightframe.geometry.resampling import (
     survivors,
     tail_index,
 )
+from tightframe.geometry.segments import squared_norms
 from tightframe.geometry.values import Geometry, Value
 
 BENT = 2.0  # standard errors by which the line and the parabola may differ

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
-from jaxtyping import Int, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from tightframe.errors import UserError
@@ -42,26 +43,26 @@ class Ledger:
 
     @property
     def spans(self) -> list[Span]:
-        """Neighbours are joined, so equal ledgers have equal spans."""
+        """Disjoint spans in order; neighbours are joined, so equal ledgers have equal spans."""
         return list(self._spans)
 
     @property
     def n_blocks(self) -> int:
-        """How many blocks there are in all."""
+        """Number of blocks in all spans."""
         return sum(end - first for first, end in self._spans)
 
     def covers(self, first: int, end: int) -> bool:
-        """Whether all blocks of a span are in it."""
+        """Return whether all blocks of a span are in it."""
         return any(start <= first and end <= stop for start, stop in self._spans)
 
     def missing(self, n_blocks: int) -> list[Span]:
-        """The spans of [0, n_blocks) that are not in it."""
+        """Return the spans of [0, n_blocks) that are not in it."""
         starts = [0, *(end for _, end in self._spans)]
         ends = [*(first for first, _ in self._spans), n_blocks]
         return [(a, b) for a, b in zip(starts, ends, strict=True) if a < b]
 
     def add(self, first: int, end: int) -> None:
-        """Add a span; a block that is there already is refused, and nothing is changed."""
+        """Add a span; refuse blocks that are in it already, and change nothing then."""
         if not 0 <= first < end:
             raise ValueError(f"a span must be first < end from 0 up, got {first}, {end}")
         for start, stop in self._spans:
@@ -79,7 +80,7 @@ class Ledger:
         self._spans = joined
 
     def joined(self, other: "Ledger") -> "Ledger":
-        """Both together, as a new one; blocks that are in both are refused."""
+        """Return a ledger of the blocks of both; refuse blocks that are in both."""
         if self.source and other.source and self.source != other.source:
             return Ledger(source=f"{self.source} and {other.source}")
         return Ledger([*self._spans, *other.spans], self.source or other.source)
@@ -94,21 +95,33 @@ def unpacking(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}; measure again") from None
 
 
-GroupIds: TypeAlias = int | Int[Tensor, " N"] | None
+Array: TypeAlias = Tensor | np.ndarray
+GroupIds: TypeAlias = int | Array | None
 """The group of each position, or of all of them; None is 0, where there is one group only."""
 
 
-def as_labels(labels: Int[Tensor, " N"]) -> Int64[Tensor, " N"]:
-    """Labels as int64; what is no integer is refused."""
+def as_tensor(values: Array) -> Tensor:
+    """Return an array as a tensor, without a copy where NumPy allows it."""
+    if isinstance(values, Tensor):
+        return values
+    if not isinstance(values, np.ndarray):
+        raise TypeError(f"expected a tensor or a NumPy array, got {type(values).__name__}")
+    plain = values.flags.writeable and all(stride >= 0 for stride in values.strides)
+    return torch.from_numpy(values if plain else values.copy())
+
+
+def as_labels(labels: Array) -> Int64[Tensor, " N"]:
+    """Return labels as int64; refuse what is no integer."""
+    labels = as_tensor(labels)
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {labels.dtype}")
     return labels.long()
 
 
 def check_labels(labels: Int64[Tensor, " N"], n_rows: int, n_classes: int) -> int:
-    """How many labels are IGNORE; ValueError where one is no class."""
+    """Return how many labels are IGNORE; refuse a label that is no class."""
     if labels.shape != (n_rows,):
-        raise ValueError(f"expected {n_rows} labels, one a row, got shape {tuple(labels.shape)}")
+        raise ValueError(f"expected {n_rows} labels, one per row, got shape {tuple(labels.shape)}")
     ignored = labels == IGNORE
     if bool((((labels < 0) & ~ignored) | (labels >= n_classes)).any()):
         rest = labels[~ignored]
@@ -122,7 +135,7 @@ def check_labels(labels: Int64[Tensor, " N"], n_rows: int, n_classes: int) -> in
 def check_label_counts(
     before: Int64[Tensor, " C"], labels: Int64[Tensor, " N"], limits: Int64[Tensor, " C"]
 ) -> None:
-    """Refuse labels of which a class would have more than it will have in the end."""
+    """Refuse labels that give a class more embeddings than its final number."""
     counts = before + torch.bincount(labels, minlength=len(before))
     beyond = (counts > limits).nonzero().flatten()
     if len(beyond):
@@ -136,18 +149,18 @@ def check_label_counts(
 def grouped_labels(
     labels: Int64[Tensor, " N"], groups: GroupIds, n_classes: int, n_groups: int
 ) -> Int64[Tensor, " N"]:
-    """The place of each position in a table of groups times classes; IGNORE stays IGNORE."""
+    """Return the place of each position in a table of groups times classes; keep IGNORE."""
     if groups is None:
         if n_groups > 1:
             raise ValueError(f"say to which of the {n_groups} groups the positions belong")
         return labels
     if isinstance(groups, int):
         groups = torch.full_like(labels, groups)
+    groups, ignored = as_labels(groups).to(labels.device), labels == IGNORE
     if groups.shape != labels.shape:
         raise ValueError(
-            f"expected {len(labels)} groups, one a label, got shape {tuple(groups.shape)}"
+            f"expected {len(labels)} groups, one per label, got shape {tuple(groups.shape)}"
         )
-    groups, ignored = as_labels(groups).to(labels.device), labels == IGNORE
     taken = groups[~ignored]
     if len(taken) and (int(taken.min()) < 0 or int(taken.max()) >= n_groups):
         raise ValueError(
@@ -157,7 +170,7 @@ def grouped_labels(
 
 
 def kept_groups(left_out: Sequence[int], n_groups: int) -> list[int]:
-    """The groups but for those that are left out."""
+    """Return the groups without those that are left out."""
     if n_groups == 1:
         raise ValueError("the state holds no groups; make it with `groups` to leave one out")
     if bad := [group for group in left_out if not 0 <= group < n_groups]:

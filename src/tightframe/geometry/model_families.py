@@ -102,7 +102,6 @@ def _centred_cosine_mean(geometry: Geometry) -> Value:
 
 
 def _distances(geometry: Geometry) -> Float64[Tensor, " k"]:
-    """Return the distances of the unit vectors of row and mean."""
     return (2 - 2 * geometry.cosines).clamp(min=0).sqrt()
 
 

@@ -1,33 +1,29 @@
 """Count, mean and within-class sum of squares of labelled embeddings: a mergeable state.
 
-The rows of a batch are reduced in the order of their labels, so that a class is a segment and is
-summed in one go: no one-hot, no atomic additions, and a label that half of the batch carries costs
-no more than a rare one. All sums are float64, of deviations from an embedding of the class itself,
-so that a mean a thousand standard deviations away from 0 costs no digits of the sum of squares.
-
 Batches may come in any order and partition: the result is the same to 1e-10 relative. States merge
 in place, and may be kept by group of documents, so that intervals can be had by leaving groups out.
 
-Axes: N labelled positions, C classes, D embedding, G groups, n rows of a chunk, U classes in it.
+Axes: N labelled positions, C classes, D embedding, G groups, U some of the classes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor
 
 from tightframe.formats import Count, TensorFormat
 from tightframe.geometry.dimensions import DimensionMoments, NormHistogram
 from tightframe.geometry.ledger import (
+    Array,
     GroupIds,
     Ledger,
     Spans,
     as_labels,
+    as_tensor,
     check_label_counts,
     check_labels,
     check_provenance,
@@ -35,136 +31,8 @@ from tightframe.geometry.ledger import (
     kept_groups,
     unpacking,
 )
+from tightframe.geometry.segments import Reducer, Segments, add_outer, require_finite, squared_norms
 from tightframe.lm.interface import IGNORE
-
-CHUNK = 2**18  # numbers reduced at once on a CPU: 2 MiB, which stays in the cache between steps
-
-
-class Segments(NamedTuple):
-    """What is known of some distinct classes, from a few rows or from many."""
-
-    classes: Int[Tensor, " U"]
-    counts: Int[Tensor, " U"]  # at least 1
-    means: Float64[Tensor, "U D"]
-    within_ss: Float64[Tensor, " U"]  # sum of squared distances to the mean
-    deviations: Float64[Tensor, "n D"] | None = None  # of each row from the mean of its class
-    owners: Int[Tensor, " n"] | None = None  # which of the U classes a row belongs to
-
-
-class NonFiniteError(ValueError):
-    """An embedding is NaN or infinite; `position` is its place in the batch."""
-
-    def __init__(self, position: int, label: int):
-        super().__init__(
-            f"embedding {position} of the batch (label {label}) is not finite; "
-            "did training diverge, or float16 overflow?"
-        )
-        self.position = position
-
-
-def require_finite(
-    embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"], order: Int[Tensor, " n"]
-) -> None:
-    """Refuse NaN and infinities in the rows `order`; the others may hold anything."""
-    # One fast pass: what isn't finite makes the sum so. What makes it so may also be a row that
-    # isn't taken, or an overflow, hence the second look.
-    if bool(embeddings.sum().isfinite()):
-        return
-    rows = order.sort().values
-    bad = rows[~embeddings[rows].isfinite().all(1)]
-    if len(bad):
-        raise NonFiniteError(int(bad[0]), int(labels[bad[0]]))
-
-
-class Reducer:
-    """Reduces batches to segments; keeps its buffers, since fresh memory costs as much as the sums.
-
-    A class may go on from one chunk to the next; joining both is the same as joining it whole.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def segments(
-        self,
-        embeddings: Float[Tensor, "N D"],
-        labels: Int[Tensor, " N"],
-        order: Int[Tensor, " n"],
-        *,
-        deviations: bool = False,
-    ) -> Iterator[Segments]:
-        """Reduce the rows `order` of a batch, chunk by chunk.
-
-        Args:
-            embeddings: Finite, of any float type; widened to float64 before anything is
-                subtracted.
-            labels: Class of each row.
-            order: The rows to take, by ascending label.
-            deviations: Whether to give them too, for scatters; they last until the next chunk.
-        """
-        step = max(1, len(order))
-        if embeddings.device.type == "cpu":
-            step = min(step, max(1, CHUNK // embeddings.shape[1]))
-        taken, widened, origins_of_rows = self._room(embeddings, step)
-        for rows in order.split(step) if len(order) else ():
-            n = len(rows)
-            classes, owners, counts = torch.unique_consecutive(
-                labels[rows], return_inverse=True, return_counts=True
-            )
-            starts = counts.cumsum(0) - counts  # (U,)
-            x = widened[:n].copy_(torch.index_select(embeddings, 0, rows, out=taken[:n]))  # (n, D)
-            # The origin of a class is its first row. Being a member, it is never so far out that
-            # the correction from it to the mean would cancel more digits than the count has.
-            origins = x.index_select(0, starts)  # (U, D)
-            x -= torch.index_select(origins, 0, owners, out=origins_of_rows[:n])
-            shifts = _sums(x, starts).div_(counts[:, None].double())  # (U, D), origin to mean
-            squares = torch.segment_reduce(squared_norms(x), "sum", lengths=counts)  # about origin
-            within_ss = squares - counts * squared_norms(shifts)
-            assert bool((within_ss >= -1e-10 * squares).all()), "a negative spread, beyond rounding"
-            if deviations:
-                x -= torch.index_select(shifts, 0, owners, out=origins_of_rows[:n])
-            yield Segments(
-                classes,
-                counts,
-                origins.add_(shifts),
-                within_ss.clamp_(min=0),
-                x if deviations else None,
-                owners if deviations else None,
-            )
-
-    def _room(
-        self, embeddings: Float[Tensor, "N D"], n: int
-    ) -> tuple[Float[Tensor, "n D"], Float64[Tensor, "n D"], Float64[Tensor, "n D"]]:
-        """Rows of the embeddings' type, and two of float64, at least n of each."""
-        kept = self._buffers
-        if kept is None or len(kept[0]) < n or kept[0].dtype != embeddings.dtype:
-            with torch.inference_mode(False):  # so that a later batch may come outside of it
-                taken, widened, origins_of_rows = (
-                    torch.empty(n, embeddings.shape[1], dtype=dtype, device=embeddings.device)
-                    for dtype in (embeddings.dtype, torch.float64, torch.float64)
-                )
-            self._buffers = kept = (taken, widened, origins_of_rows)
-        return kept
-
-
-def _sums(values: Float64[Tensor, "n X"], starts: Int[Tensor, " U"]) -> Float64[Tensor, "U X"]:
-    """The sum of each segment of rows; bags of embeddings are what torch sums fastest."""
-    rows = torch.arange(len(values), device=values.device)
-    return F.embedding_bag(rows, values, starts, mode="sum")
-
-
-def squared_norms(vectors: Float64[Tensor, "n D"]) -> Float64[Tensor, " n"]:
-    """By way of the norm, whose sum of squares needs no second matrix."""
-    norms: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-    return norms.square_()
-
-
-def add_outer(
-    total: Float64[Tensor, "D D"], rows: Float64[Tensor, "n D"], weights: Float64[Tensor, " n"]
-) -> None:
-    """Add the weighted outer products of some rows."""
-    total.addmm_((rows * weights[:, None]).T, rows)
-
 
 MERGED = 4096  # classes merged at once; memory only
 FORMAT: TensorFormat[tuple[int, Spans, dict[str, Any]]] = TensorFormat(
@@ -181,7 +49,17 @@ FORMAT: TensorFormat[tuple[int, Spans, dict[str, Any]]] = TensorFormat(
 
 
 class ClassMoments:
-    """Count, mean and spread of the embeddings of each class; float64, one pass, mergeable.
+    """Count, mean and sum of squares of the embeddings of each class, in float64.
+
+    Batches are added in one pass, and states merged, in any order:
+
+    >>> import numpy as np
+    >>> moments = ClassMoments(n_classes=3, dim=2)
+    >>> moments.update(np.array([[0.0, 1.0], [4.0, 1.0], [5.0, 5.0]]), np.array([0, 0, 2]))
+    >>> moments.counts, moments.means[0]
+    (tensor([2, 0, 1]), tensor([2., 1.], dtype=torch.float64))
+    >>> moments.variances
+    tensor([4., nan, 0.], dtype=torch.float64)
 
     Args:
         n_classes: Labels lie in [0, n_classes).
@@ -193,20 +71,12 @@ class ClassMoments:
         device: Where the state lives, in `ClassMoments.bytes`; embeddings are moved there.
 
     Attributes:
-        counts: Embeddings seen of each class.
-        means: Their mean; 0 where there are none, so select classes by `seen`.
-        within_ss: Sum of squared distances to the class mean.
-        scatter: Sum over all embeddings of the outer products of their deviations from the
-            class mean; None if not kept.
-        balanced_scatter: The same with weight 1 / label_counts, so that each class has weight
-            1 in all; None if not kept. It is whole when `counts` equals `label_counts`.
-        n_groups: How many groups are told apart.
+        n_groups: Number of groups.
         dimensions: Moments of each dimension over all embeddings; None if not kept.
         norms: Histogram of the norms of all embeddings.
-        ignored: Positions that carried IGNORE instead of a label.
+        ignored: Number of positions that carried IGNORE instead of a label.
         ledger: The blocks of a split that were seen, where the embeddings come from one.
-        provenance: JSON-able facts on model and tokens, saved with the state. States whose
-            provenance differs are not merged.
+        provenance: JSON-able facts on model and tokens; only states of equal ones are merged.
     """
 
     def __init__(
@@ -225,9 +95,9 @@ class ClassMoments:
         if groups < 1:
             raise ValueError(f"expected at least 1 group, got {groups}")
         if label_counts is not None and label_counts.shape != (n_classes,):
+            shape = tuple(label_counts.shape)
             raise ValueError(
-                f"label_counts must have one number for each of {n_classes} classes, "
-                f"got shape {tuple(label_counts.shape)}"
+                f"label_counts must count each of {n_classes} classes, got shape {shape}"
             )
         self.label_counts: Int64[Tensor, " C"] | None = None
         if label_counts is not None:
@@ -246,11 +116,8 @@ class ClassMoments:
             self._table = ClassMoments(
                 groups * n_classes, dim, scatter=scatter, label_counts=repeated, device=device
             )
-            return  # what follows is then made of the table when it is asked for
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
+            return  # what follows is then computed from the table when it is needed
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
         self.counts = torch.zeros(n_classes, dtype=torch.int64, device=device)
         self.means, self.within_ss = zeros(n_classes, dim), zeros(n_classes)
         self.scatter = zeros(dim, dim) if scatter else None
@@ -258,32 +125,35 @@ class ClassMoments:
 
     @staticmethod
     def bytes(n_classes: int, dim: int, groups: int = 1, scatter: bool = False) -> int:
-        """Memory of a state; with `scatter`, of both kinds, which are not kept by group."""
+        """Return the memory of a state in bytes; `scatter` counts both kinds, not kept by group."""
         return 8 * (groups * n_classes * (dim + 2) + (2 * dim * dim if scatter else 0))
 
     @cached_property
     def counts(self) -> Int64[Tensor, " C"]:
-        """Of all groups together, as are the following: made when first asked for."""
+        """Embeddings seen of each class, of all groups together."""
         return self._rows.counts.view(self.n_groups, -1).sum(0)
 
     @cached_property
     def means(self) -> Float64[Tensor, "C D"]:
-        """In the plain state, without groups, these are its own arrays."""
+        """Mean of the embeddings of each class; 0 where there are none: select them by `seen`."""
         return self._all.means
 
     @cached_property
     def within_ss(self) -> Float64[Tensor, " C"]:
-        """Within groups and between them."""
+        """Sum of squared distances of the embeddings of each class to their mean."""
         return self._all.within_ss
 
     @cached_property
     def scatter(self) -> Float64[Tensor, "D D"] | None:
-        """Within groups and between them."""
+        """Summed outer products of all deviations from the class means; None if not kept."""
         return self._with_groups(self._rows.scatter, torch.ones_like(self.counts).double())
 
     @cached_property
     def balanced_scatter(self) -> Float64[Tensor, "D D"] | None:
-        """Within groups and between them."""
+        """Scatter with weight 1 / label_counts, so that each class has weight 1 in all.
+
+        It is None if not kept, and whole when `counts` equals `label_counts`.
+        """
         if self.label_counts is None:
             return None
         weights = self.label_counts.clamp(min=1).double().reciprocal()
@@ -292,31 +162,31 @@ class ClassMoments:
     @property
     def counts_by_group(self) -> Int64[Tensor, "G C"]:
         """Embeddings seen of each class in each group."""
-        return self._by_group[0]
+        return self._rows.counts.view(self.n_groups, -1)
 
     @property
     def means_by_group(self) -> Float64[Tensor, "G C D"]:
         """Mean of each class in each group; 0 where a group has none of it."""
-        return self._by_group[1]
+        return self._rows.means.view(self.n_groups, *self._size)
 
     @property
     def within_ss_by_group(self) -> Float64[Tensor, "G C"]:
         """Sum of squared distances to the mean of the class in the group."""
-        return self._by_group[2]
+        return self._rows.within_ss.view(self.n_groups, -1)
 
     @property
     def n_classes(self) -> int:
-        """C, whether seen or not."""
+        """Number of classes C, whether seen or not."""
         return self._size[0]
 
     @property
     def dim(self) -> int:
-        """D, the length of an embedding."""
+        """Length D of an embedding."""
         return self._size[1]
 
     @property
     def n(self) -> int:
-        """Embeddings seen, of all classes."""
+        """Number of embeddings seen, of all classes."""
         return int(self.counts.sum())
 
     @property
@@ -325,26 +195,26 @@ class ClassMoments:
         return self.within_ss / self.counts
 
     def seen(self, min_count: int = 1) -> Bool[Tensor, " C"]:
-        """Which classes have at least `min_count` embeddings, and so a mean."""
+        """Return which classes have at least `min_count` embeddings, and so a mean."""
         if min_count < 1:
             raise ValueError(f"min_count must be at least 1, got {min_count}")
         return self.counts >= min_count
 
     def global_mean(self, min_count: int = 1) -> Float64[Tensor, " D"]:
-        """The mean of the class means, each seen class once, whatever its count."""
+        """Return the mean of the class means, each seen class once, whatever its count."""
         return self.means[self.seen(min_count)].mean(0)
 
     @torch.no_grad()
-    def update(
-        self, embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"], groups: GroupIds = None
-    ) -> None:
-        """Take a batch; it is refused whole, before anything changes, or taken whole.
+    def update(self, embeddings: Array, labels: Array, groups: GroupIds = None) -> None:
+        """Add a batch; it is refused whole, before anything changes, or taken whole.
 
         Args:
-            embeddings: Of any float type, on any device; gradients are not followed.
-            labels: Class of each; those that are IGNORE are left out, and counted.
+            embeddings: Tensor or NumPy array (N, D) of any float type, on any device; gradients
+                are not followed.
+            labels: Class of each (N,), integers; those that are IGNORE are left out, and counted.
             groups: The group of each, or of all of them; needed if the state has several.
         """
+        embeddings = as_tensor(embeddings)
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
             raise ValueError(
                 f"embeddings must have shape (N, {self.dim}), got {tuple(embeddings.shape)}"
@@ -371,7 +241,7 @@ class ClassMoments:
         self._forget()
 
     def merge(self, other: "ClassMoments") -> None:
-        """Take over everything that `other` has seen; `other` stays as it is."""
+        """Add everything that `other` has seen, in place; `other` stays as it is."""
         if (mine := self._shape()) != (theirs := other._shape()):
             raise ValueError(f"states of different shape: {mine} here, {theirs} there")
         check_provenance(self.provenance, other.provenance)
@@ -385,10 +255,9 @@ class ClassMoments:
         for classes in others.counts.nonzero().flatten().split(MERGED):
             part = (x[classes].to(device) for x in (others.counts, others.means, others.within_ss))
             rows._join(Segments(classes.to(device), *part))
-        if rows.scatter is not None and others.scatter is not None:
-            rows.scatter += others.scatter.to(device)
-        if rows.balanced_scatter is not None and others.balanced_scatter is not None:
-            rows.balanced_scatter += others.balanced_scatter.to(device)
+        for name in ("scatter", "balanced_scatter"):
+            if (own := getattr(rows, name)) is not None:
+                own += getattr(others, name).to(device)
         if self.dimensions is not None and other.dimensions is not None:
             self.dimensions.merge(other.dimensions)
         self.norms.counts += other.norms.counts.to(device)
@@ -398,7 +267,7 @@ class ClassMoments:
 
     @torch.no_grad()
     def without(self, *groups: int) -> "ClassMoments":
-        """What the state would be if some groups had not been seen; without groups of its own.
+        """Return the state as if some groups had not been seen; it has no groups of its own.
 
         It has no scatter, which is not kept by group, and nothing `ignored`.
         """
@@ -421,23 +290,22 @@ class ClassMoments:
         return state
 
     def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
-        """All of the state as tensors and JSON-able facts; `unpack` makes it again."""
+        """Return the whole state as tensors and JSON-able facts, for `unpack`."""
         rows = self._rows
         tensors = {"counts": rows.counts, "means": rows.means, "within_ss": rows.within_ss}
         if self.n_groups > 1:
             tensors = dict(zip(tensors, self._by_group, strict=True))  # (G, C, ...)
         tensors["norms"] = self.norms.counts
-        scatters = {"scatter": rows.scatter, "balanced_scatter": rows.balanced_scatter}
-        for name, tensor in {**scatters, "label_counts": self.label_counts}.items():
-            if tensor is not None:
-                tensors[name] = tensor
+        optional = {"scatter": rows.scatter, "balanced_scatter": rows.balanced_scatter}
+        optional["label_counts"] = self.label_counts
+        tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
         if self.dimensions is not None:
             tensors |= {f"dimensions.{k}": v for k, v in self.dimensions.tensors().items()}
         return tensors, [self.ignored, self.ledger.spans, self.provenance]
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> "ClassMoments":
-        """The state that was packed, on the tensors' device."""
+        """Return the state that was packed, on the tensors' device."""
         *groups, n_classes, dim = tensors["means"].shape
         state = cls(
             n_classes,
@@ -467,20 +335,19 @@ class ClassMoments:
 
     @classmethod
     def load(cls, path: Path | str, *, device: torch.device | str = "cpu") -> "ClassMoments":
-        """A saved state; a damaged file, or one of another version, is a UserError."""
+        """Load a saved state; refuse a damaged file, or one of another version."""
         tensors, facts = FORMAT.read(Path(path))
         with unpacking(Path(path)):
             return cls.unpack({name: x.to(device) for name, x in tensors.items()}, facts)
 
     @property
     def _rows(self) -> "ClassMoments":
-        """The plain state that takes the batches: a class for each group and class, group first."""
+        """State without groups that takes the batches: one class per group and class."""
         return self if self._table is None else self._table
 
     @property
     def _by_group(self) -> tuple[Int64[Tensor, "G C"], Float64[Tensor, "G C D"], Tensor]:
-        rows, shape = self._rows, (self.n_groups, self.n_classes)
-        return rows.counts.view(shape), rows.means.view(*shape, -1), rows.within_ss.view(shape)
+        return self.counts_by_group, self.means_by_group, self.within_ss_by_group
 
     @cached_property
     def _all(self) -> "ClassMoments":
@@ -489,7 +356,7 @@ class ClassMoments:
     def _with_groups(
         self, within: Float64[Tensor, "D D"] | None, weights: Float64[Tensor, " C"]
     ) -> Float64[Tensor, "D D"] | None:
-        """A scatter within the groups, and what their means add to it."""
+        """Add what the means of the groups contribute to a scatter within the groups."""
         if within is None:
             return None
         total = within.clone()
@@ -498,13 +365,13 @@ class ClassMoments:
         return total
 
     def _forget(self) -> None:
-        """What was made of the groups is no longer true."""
+        """Drop what was computed from all groups together, as it is outdated."""
         if self._table is not None:
             for name in ("counts", "means", "within_ss", "scatter", "balanced_scatter", "_all"):
                 vars(self).pop(name, None)
 
     def _join(self, part: Segments) -> None:
-        """Chan's formula: two groups are one, with a spread of its own between their means."""
+        """Merge segments by Chan's formula, which adds the sum of squares between their means."""
         classes = part.classes
         before = self.counts[classes]
         means = self.means.index_select(0, classes)

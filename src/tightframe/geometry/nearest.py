@@ -41,7 +41,7 @@ Extra = Literal["ranks", "cosine", "library"]
 
 
 class Choices(NamedTuple):
-    """What was decided at some positions."""
+    """Decisions at some positions."""
 
     classifier: Int[Tensor, " N"]  # the largest logit, among all classes
     classifier_seen: Int[Tensor, " N"]  # the largest logit, among those with a mean
@@ -144,7 +144,7 @@ class ArgmaxScorer:
         among_seen: Int[Tensor, " N"],
         nearest: Int[Tensor, " N"],
     ) -> Int[Tensor, " N"]:
-        """How many seen classes the classifier puts before the nearest mean's: 0 if it agrees."""
+        """Count the seen classes that the classifier puts before the nearest mean's."""
         ranks = torch.zeros_like(nearest)
         apart = (among_seen != nearest).nonzero().flatten()
         for rows in apart.split(self._buffers.shape[1]) if len(apart) else ():
@@ -157,7 +157,7 @@ class ArgmaxScorer:
     def _sweep(
         self, embeddings: Float64[Tensor, "n D"], labels: Int[Tensor, " n"]
     ) -> tuple[list[Top], list[Top], Float64[Tensor, " n"]]:
-        """The best of each table of rows and of means, as tiles see it; and the losses."""
+        """Find the best of each table of rows and of means in tiles; compute the losses."""
         buffers = self._buffers[:, : len(embeddings)]
         total = LogSum(embeddings, buffers.dtype, self._finish)
         tables = [*self._classes, *self._padding]  # padding is for the losses, and the library
@@ -171,7 +171,7 @@ class ArgmaxScorer:
 
 
 class Nearest(NamedTuple):
-    """What was decided by class means alone."""
+    """Decisions of class means alone."""
 
     ids: Int[Tensor, " N"]  # the nearest class mean
     reevaluated: int  # decisions that were too close for float32
@@ -215,7 +215,7 @@ class NearestMeans:
 
     @torch.no_grad()
     def __call__(self, embeddings: Float[Tensor, "N D"]) -> Nearest:
-        """The nearest class mean of each."""
+        """Find the nearest class mean of each embedding."""
         buffers, embeddings = self._buffers, embeddings.detach().to(self._device)
         with torch.autocast(self._device.type, enabled=False):
             swept = [
@@ -227,12 +227,12 @@ class NearestMeans:
     def sweep(
         self, embeddings: Float64[Tensor, "n D"], buffers: Float[Tensor, "2 n tile"]
     ) -> list[Top]:
-        """What tiles say of a chunk, for `resolve`."""
+        """Find the best candidates of a chunk in tiles, for `resolve`."""
         tables = [*self._tables, *self._origin, *self._angles]
         return [table.sweep(embeddings, buffers) for table in tables]
 
     def resolve(self, embeddings: Float[Tensor, "N D"], swept: Sequence[list[Top]]) -> Nearest:
-        """What float64 decides, from the sweeps of all chunks."""
+        """Decide as float64 does, from the sweeps of all chunks."""
         top, *others = (Top.cat(parts) for parts in zip(*swept, strict=True))
         ids, reevaluated = resolve(embeddings, self._tables, [top])
         cosine, with_origin = None, None
@@ -257,7 +257,7 @@ class NearestMeans:
 def _nonzero(
     means: Float64[Tensor, "C D"], seen: Bool[Tensor, " C"], centre: Float64[Tensor, " D"]
 ) -> Int[Tensor, " K"]:
-    """The seen classes whose mean is not the centre, up to rounding: as `ClassSet.nonzero`."""
+    """Return the seen classes whose mean is not the centre, as `ClassSet.nonzero` does."""
     ids, eps = _ids(seen), torch.finfo(torch.float64).eps
     kept = []
     for part in ids.split(TILE):
@@ -269,7 +269,7 @@ def _nonzero(
 
 
 def _tiles(dtype: torch.dtype, device: torch.device) -> Float[Tensor, "2 n tile"]:
-    """Fresh memory costs more than the arithmetic on it: two buffers serve all tiles."""
+    """Return two buffers for all tiles: fresh memory costs more than the arithmetic on it."""
     rows = (SCORES if device.type == "cpu" else ACCELERATOR_SCORES) // TILE
     return torch.empty(2, rows, TILE, dtype=dtype, device=device)
 
@@ -279,7 +279,7 @@ def _ids(mask: Bool[Tensor, " C"]) -> Int[Tensor, " K"]:
 
 
 def _keeps_float32(device: torch.device) -> bool:
-    """Whether products of float32 are made in float32, not in TF32 or bfloat16 as they may be."""
+    """Return whether float32 products are made in float32, not in TF32 or bfloat16."""
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(2, 256, 256, generator=generator).to(device)
     exact = left.double() @ right.double()

@@ -39,7 +39,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from tightframe.geometry.moments import ClassMoments, squared_norms
+from tightframe.geometry.moments import ClassMoments
+from tightframe.geometry.segments import squared_norms
 
 
 class Joint(NamedTuple):

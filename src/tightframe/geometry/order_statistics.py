@@ -27,7 +27,7 @@ OVERFULL = 4
 
 
 class StreamingQuantile:
-    """The value of one rank among non-negative numbers, exactly, without keeping them.
+    """Exact value of one rank among non-negative numbers, without keeping them.
 
     With a sample, the first pass is the only one as a rule: it keeps what lies in a
     `QuantileBracket`. Where that misses the rank, and without a sample, the stream is counted.
@@ -51,7 +51,7 @@ class StreamingQuantile:
         tail: bool = False,
         bracket: "QuantileBracket | None" = None,
     ) -> None:
-        """`rank` maps the number of values to the wanted rank; 0 is the smallest."""
+        """Search the rank that `rank` gives for a number of values; 0 is the smallest."""
         self.done = False
         self._bracket = bracket
         self.value = self.next_value = self.tail = float("nan")
@@ -69,28 +69,28 @@ class StreamingQuantile:
         self._sum_above = 0.0
 
     def look_in(self, bracket: "QuantileBracket") -> None:
-        """Before the first pass: the rank is likely there."""
+        """Set the bracket that likely holds the rank, before the first pass."""
         self._bracket = bracket
 
     def part(self) -> "StreamingQuantile":
-        """One that takes a part of the stream's first pass by the same bracket, to be joined."""
+        """Return one for a part of the first pass, with the same bracket, to be joined."""
         assert self._bracket is not None, "there is no bracket"
         bracket = self._bracket.part()
         return StreamingQuantile(self._rank_of, tail=self._wants_tail, bracket=bracket)
 
     def join(self, part: "StreamingQuantile") -> None:
-        """Take what a part has seen."""
+        """Merge a part."""
         assert self._bracket is not None, "the pass is over"
         assert part._bracket is not None, "the pass is over"
         self._bracket.join(part._bracket)
 
     @property
     def floor(self) -> float:
-        """Of values below it, `add` needs no more than their number."""
+        """Bound below which `add` needs only the number of values."""
         return 0.0 if self._bracket is None else self._bracket.low
 
     def add(self, values: Float[Tensor, " N"], *, below: int = 0) -> None:
-        """Take a part of the stream: finite values, none negative; and some below the floor."""
+        """Add a part of the stream: finite values, none negative; and a number below the floor."""
         if self._bracket is not None:
             self._bracket.add(values, below)
             return
@@ -107,7 +107,7 @@ class StreamingQuantile:
         self._counts += torch.bincount(bins, minlength=BINS).cpu().numpy()
 
     def end_pass(self, infinite: int = 0) -> bool:
-        """The stream is through; True when the value is known.
+        """End a pass over the stream; return True when the value is known.
 
         `infinite` counts further values, above all that were fed.
         """
@@ -175,7 +175,7 @@ class StreamingQuantile:
 
 
 class QuantileBracket:
-    """Where a rank lies as a random sample has it: [low, high]; its members, and what is beyond.
+    """Interval [low, high] that likely holds a rank, by a random sample; members, and the rest.
 
     Attributes:
         low, high: Its ends.
@@ -190,7 +190,7 @@ class QuantileBracket:
         tail: bool = False,
         capacity: int = CAPACITY,
     ) -> None:
-        """With `tail`, the sum of what is above is kept, too; by default, all is inside."""
+        """Keep the sum of what is above, too, with `tail`; by default, all values are inside."""
         self.value = self.next_value = self.tail = math.nan
         self.low, self.high = low, high
         self._wants_tail = tail
@@ -209,7 +209,7 @@ class QuantileBracket:
         n: int,
         tail: bool = False,
     ) -> "QuantileBracket":
-        """Around the rank of a stream of about n values, by a random sample of it (used up).
+        """Return a bracket of the rank of about n values, from a sample, which is overwritten.
 
         What is infinite in the sample stands for the values that `find` is told of.
         """
@@ -231,11 +231,11 @@ class QuantileBracket:
         )
 
     def part(self) -> "QuantileBracket":
-        """An empty one with the same ends."""
+        """Return an empty bracket with the same ends."""
         return QuantileBracket(self.low, self.high, tail=self._wants_tail, capacity=self._capacity)
 
     def join(self, part: "QuantileBracket") -> None:
-        """Take what a part of the stream had in another bracket with the same ends (used up)."""
+        """Merge the bracket of another part of the stream, with the same ends; it is used up."""
         n, more = self._n_members, part._n_members
         self._below += part._below
         self._above += part._above
@@ -250,7 +250,7 @@ class QuantileBracket:
         part._members = None  # its memory is free before the next one is joined
 
     def add(self, values: Float[Tensor, " N"], below: int = 0) -> None:
-        """Take a part of the stream, and the number of other values of it, below the low end."""
+        """Add a part of the stream, and the number of its other values, below the low end."""
         from_low = tiles.greater_equal(values, self.low)
         n_from_low = tiles.count_true(from_low)
         self._below += below + values.numel() - n_from_low
@@ -271,7 +271,7 @@ class QuantileBracket:
             self._members[place : self._n_members] = tiles.masked(values, inside)
 
     def find(self, rank_of: Callable[[int], int], infinite: int) -> bool:
-        """The stream is through; False where the rank, or the one above, is not in the bracket."""
+        """End the stream; return False if the rank, or the one above, is not in the bracket."""
         n = self._below + self._n_members + self._above
         rank = rank_of(n + infinite) if n + infinite else 0
         if rank >= n:
@@ -309,7 +309,7 @@ class Pairs:
 
 
 class Extremes:
-    """The m largest or smallest values of a stream of tiles, and where they are."""
+    """Largest or smallest m values of a stream of tiles, and their places."""
 
     def __init__(self, m: int, *, largest: bool) -> None:
         self._m = m
@@ -326,7 +326,7 @@ class Extremes:
         row: int,
         column: int,
     ) -> None:
-        """Take a tile whose first pair is (row, column); `valid` are its values that count."""
+        """Add a tile whose first pair is (row, column); `valid` are its values that count."""
         if len(valid) == 0:
             return
         full = len(self._values) == self._m
@@ -350,7 +350,7 @@ class Extremes:
         self._keep(signed[places].cpu().numpy(), np.stack([i, j]))
 
     def join(self, other: "Extremes") -> None:
-        """Take the pairs of another part of the stream, which has other places."""
+        """Merge another part of the stream, which has other places."""
         self._keep(other._values, other._places)
 
     def _keep(
@@ -364,6 +364,6 @@ class Extremes:
         self._values, self._places = values[order], places[:, order]
 
     def pairs(self) -> Pairs:
-        """Those that were found, in order."""
+        """Return the extreme pairs, in order."""
         i, j = torch.from_numpy(self._places)
         return Pairs(i, j, torch.from_numpy(self._sign * self._values))

@@ -8,6 +8,7 @@ Axes: k classes, I and J rows and columns of a tile, N pairs of a tile.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection
 from typing import Literal, TypeAlias
@@ -26,14 +27,14 @@ SPREAD = 1e-4
 
 @dataclasses.dataclass
 class RunningMoments:
-    """Count, mean and squares of a stream of numbers."""
+    """Count, mean and sum of squared deviations of a stream of numbers."""
 
     n: int = 0
     mean: float = math.nan
     squares: float = 0.0  # sum of squared deviations from the mean
 
     def take(self, values: Float[Tensor, " N"]) -> None:
-        """Join a part by Chan's formula; its memory may be used up for the deviations."""
+        """Add a part by Chan's formula; its memory may be overwritten by deviations."""
         if (n := values.numel()) == 0:
             return
         mean = float(values.sum()) / n
@@ -45,7 +46,7 @@ class RunningMoments:
         self.join(RunningMoments(n, mean, squares))
 
     def join(self, part: "RunningMoments") -> None:
-        """Join another stream."""
+        """Merge another stream."""
         if self.n == 0 or part.n == 0:
             if self.n == 0:
                 self.n, self.mean, self.squares = part.n, part.mean, part.squares
@@ -57,32 +58,21 @@ class RunningMoments:
 
     @property
     def effective(self) -> float:
-        """How many equal numbers have a sum that rests on as few: (sum x)^2 / sum x^2."""
+        """Effective number of values that the sum rests on: (sum x)^2 / sum x^2."""
         square = self.squares + self.n * self.mean**2
         return (self.n * self.mean) ** 2 / square if square > 0 else math.nan
 
     def variance(self, *, ddof: int) -> float:
-        """Spread over n - ddof; NaN where that is not positive."""
+        """Return the variance with divisor n - ddof; NaN where that is not positive."""
         return self.squares / (self.n - ddof) if self.n > ddof else math.nan
 
 
+# fmt: off
 Aggregate: TypeAlias = Literal[
-    "moments",
-    "logs",
-    "mean_log",
-    "roots",
-    "median",
-    "tail",
-    "tail001",
-    "least",
-    "riesz",
-    "nearest",
-    "rows",
-    "largest",
-    "smallest",
+    "moments", "logs", "mean_log", "roots", "median", "tail", "tail001",
+    "least", "riesz", "nearest", "rows", "largest", "smallest",
 ]
-
-
+# fmt: on
 # The rank of each order statistic among n values; a tail is what lies there and above.
 RANKS: dict[str, Callable[[int], int]] = {
     "median": lambda n: (n - 1) // 2,
@@ -97,13 +87,13 @@ SAFE_LOG = 600
 
 @dataclasses.dataclass
 class PairSummary:
-    """What the pairs of k classes came to; what was not asked for stays empty."""
+    """Statistics of the pairs of k classes; what was not requested stays empty."""
 
     pairs: int  # k (k - 1) / 2, with those that have no value
     n: int = 0  # those that have one
     ranked: int = 0  # those that a median is over: also the ones that are debiased to 0 or less
     values: RunningMoments = dataclasses.field(default_factory=RunningMoments)
-    # Of the positive ones; of "mean_log" alone, the squares is NaN.
+    # Of the positive ones; of "mean_log" alone, the sum of squares is NaN.
     logs: RunningMoments = dataclasses.field(default_factory=RunningMoments)
     roots: RunningMoments = dataclasses.field(default_factory=RunningMoments)
     middle: tuple[float, float] = (math.nan, math.nan)  # whose mean is the median
@@ -121,13 +111,13 @@ class PairSummary:
     @property
     def row_means(self) -> Float[Tensor, " k"]:
         """Mean value of each class with all others; NaN where none has a value."""
-        assert self.row_sums is not None, "'rows' were not asked for"
+        assert self.row_sums is not None, "'rows' were not requested"
         assert self.row_counts is not None
         return self.row_sums / self.row_counts
 
 
 class Reduction:
-    """What is wanted of one quantity, over all tiles.
+    """Reduction of one quantity over all tiles to the requested statistics.
 
     Args:
         k: Classes; only tiles of them are to be given.
@@ -149,47 +139,43 @@ class Reduction:
         extremes: int,
         device: torch.device,
     ) -> None:
-        self.k = k
         self.summary = summary = PairSummary(k * (k - 1) // 2)
         self._wanted = set(wanted)
-        self._dim = dim
-        self._debiased = debiased
-        self._device = device
+        self._dim, self._debiased = dim, debiased
+        self._empty = functools.partial(
+            Reduction, k, dim=dim, debiased=debiased, extremes=extremes, device=device
+        )
         if "nearest" in wanted:
             summary.nearest = torch.full((k,), math.inf, dtype=torch.float64, device=device)
             summary.nearest_ids = torch.full((k,), -1, device=device)
         if "rows" in wanted:
             summary.row_sums = torch.zeros(k, dtype=torch.float64, device=device)
             summary.row_counts = torch.zeros(k, dtype=torch.int64, device=device)
-        self._n_extremes = extremes
         self._extremes = {
             name: Extremes(extremes, largest=name == "largest")
             for name in ("largest", "smallest")
             if name in wanted
         }
-        self._selections: dict[str, StreamingQuantile] = {
-            name: StreamingQuantile(
-                rank, tail=name != "median", bracket=QuantileBracket(tail=name != "median")
-            )
-            for name, rank in RANKS.items()
-            if name in wanted
-        }
+        self._selections: dict[str, StreamingQuantile] = {}
+        for name in (name for name in RANKS if name in wanted):
+            bracket = QuantileBracket(tail=(tail := name != "median"))
+            self._selections[name] = StreamingQuantile(RANKS[name], tail=tail, bracket=bracket)
         self._sample: list[tuple[Tensor, Tensor]] = []  # what is ranked, and what is valid
 
     @property
     def wants_sample(self) -> bool:
-        """Whether pairs at random, given before the first pass, would save further ones."""
+        """True if a random sample before the first pass would save further passes."""
         return bool(self._selections) and self.summary.pairs > KEPT
 
     @property
     def only_mean_log(self) -> bool:
-        """Whether the sum of their logarithms is all that is wanted of the pairs."""
+        """True if the sum of logarithms is all that is requested."""
         return self._wanted == {"mean_log"} and not self._selections
 
     def sample(
         self, values: Float[Tensor, "I J"], base: Float[Tensor, "I J"], *, least: float
     ) -> None:
-        """Take a tile of some pairs at random, as in `add`; they count for nothing else."""
+        """Add a tile of random pairs, as in `add`, which only locate the ranks."""
         kept, valid, ranked = self._counted(values, base, least)
         if kept is None:  # the memory of all tiles
             valid = ranked = valid.clone()
@@ -199,36 +185,24 @@ class Reduction:
         self._sample.append((ranked, valid))
 
     def end_sample(self) -> None:
-        """All of the sample is given: say where the ranks are to be looked for."""
+        """End the sample: choose where the ranks are to be searched."""
         valid = torch.cat([valid for _, valid in self._sample])
-        if all(ranked is valid for ranked, valid in self._sample):
-            ranked = valid
-        else:
-            ranked = torch.cat([ranked for ranked, _ in self._sample])
+        same = all(ranked is valid for ranked, valid in self._sample)
+        ranked = valid if same else torch.cat([ranked for ranked, _ in self._sample])
         self._sample.clear()
         for name, selection in self._selections.items():
-            sample = ranked if name == "median" else valid
-            selection.look_in(
-                QuantileBracket.around(
-                    RANKS[name], sample, n=self.summary.pairs, tail=name != "median"
-                )
-            )
+            sample, tail = (ranked, False) if name == "median" else (valid, True)
+            n = self.summary.pairs
+            selection.look_in(QuantileBracket.around(RANKS[name], sample, n=n, tail=tail))
 
     def part(self) -> "Reduction":
-        """One that takes some tiles of the first pass, to be joined at its end."""
-        part = Reduction(
-            self.k,
-            self._wanted,
-            dim=self._dim,
-            debiased=self._debiased,
-            extremes=self._n_extremes,
-            device=self._device,
-        )
+        """Return an empty reduction for some tiles of the first pass, to be joined at its end."""
+        part = self._empty(self._wanted)
         part._selections = {name: it.part() for name, it in self._selections.items()}
         return part
 
     def join(self, part: "Reduction") -> None:
-        """Take what a part has of its tiles."""
+        """Merge a part."""
         mine, its = self.summary, part.summary
         mine.n += its.n
         mine.ranked += its.ranked
@@ -263,7 +237,7 @@ class Reduction:
         *,
         least: float,
     ) -> None:
-        """Take a tile of values, which are used up.
+        """Add a tile of values, which are overwritten.
 
         Args:
             values: Of the pairs; finite and not negative where `base` is positive.
@@ -287,13 +261,13 @@ class Reduction:
         self._reduce(valid, spare, other, known)
 
     def add_sum_of_logs(self, total: float, n: int) -> None:
-        """Take a tile of n positive values of which only the mean logarithm is wanted."""
+        """Add a tile of n positive values of which only the mean logarithm is requested."""
         self.summary.n += n
         self.summary.ranked += n
         self.summary.logs.join(RunningMoments(n, total / n, math.nan))
 
     def _rank(self, valid: Tensor, ranked: Tensor) -> None:
-        """Look for the median, and for the tails among the few values that may be in one."""
+        """Search the median, and the tails among the few values that may be in one."""
         going = {name: it for name, it in self._selections.items() if not it.done}
         if (median := going.pop("median", None)) is not None:
             median.add(ranked)
@@ -308,7 +282,7 @@ class Reduction:
     def _counted(
         self, values: Tensor, base: Tensor, least: float
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Which pairs have a value (None: all), those values, and those that a median is over."""
+        """Return which pairs have a value (None: all), those values, and those of a median."""
         if least > 0:
             return None, (valid := values.flatten()), valid
         kept = tiles.greater(base, 0.0)
@@ -319,7 +293,7 @@ class Reduction:
         return kept, valid, tiles.masked(values, present).clamp_(min=0)
 
     def end_pass(self) -> bool:
-        """All tiles are through; True when nothing more is needed of them."""
+        """End a pass over all tiles; return True when no further one is needed."""
         summary = self.summary
         infinite = summary.pairs - summary.n if self._debiased == "infinite" else 0
         if self._wanted:
@@ -338,12 +312,11 @@ class Reduction:
             summary.middle = (median.value, median.next_value if even else median.value)
         for name in ("tail", "tail001"):
             if (tail := self._selections.get(name)) is not None and summary.values.mean > 0:
-                share = tail.tail / (summary.n * summary.values.mean)
-                setattr(summary, f"{name}_share", share)
+                setattr(summary, f"{name}_share", tail.tail / (summary.n * summary.values.mean))
         return True
 
     def _reduce(self, values: Tensor, spare: Tensor, other: Tensor, least: float | None) -> None:
-        """First pass: sums and extremes of the values (N,), which they use up."""
+        """Add up sums and extremes of the values (N,), which are overwritten."""
         summary, wanted = self.summary, self._wanted
         if values.numel() == 0:
             return
@@ -371,15 +344,13 @@ class Reduction:
             return
         positive = _positive(values, least)
         n = positive.numel()
-        logs = tiles.log(positive, out=spare[:n])
-        other_logs = other[:n]
+        logs, other_logs = tiles.log(positive, out=spare[:n]), other[:n]
         if "riesz" in wanted and n:
             part = _log_sum_power(logs, -(self._dim - 2) / 2, other_logs, least)
             summary.log_riesz = float(np.logaddexp(summary.log_riesz, part))
         if "roots" in wanted:
             if least > 0:  # the exponential is the faster one
-                roots = torch.mul(logs, 0.5, out=other_logs)
-                tiles.exp(roots, out=roots)
+                roots = tiles.exp(torch.mul(logs, 0.5, out=other_logs), out=other_logs)
             else:
                 roots = tiles.sqrt(values, out=other)
             summary.roots.take(roots)
@@ -414,12 +385,12 @@ class Reduction:
 
 
 def _positive(values: Tensor, least: float) -> Tensor:
-    """The positive ones; two singletons have a CDNV of 0."""
+    """Return the positive values; two singletons have a CDNV of 0."""
     return values if least > 0 else tiles.masked(values, tiles.greater(values, 0.0))
 
 
 def _log_sum_power(logs: Tensor, exponent: float, spare: Tensor, least: float) -> float:
-    """ln of the sum of e^(exponent * logs), of numbers (N,) that are given by their logarithms."""
+    """Return ln of the sum of e^(exponent * logs), of numbers (N,) given by their logarithms."""
     powers = torch.mul(logs, exponent, out=spare)
     known = exponent < 0 < least
     largest = exponent * math.log(least) if known else tiles.maximum(powers)

@@ -47,12 +47,12 @@ class Cdnv:
 
     @property
     def k(self) -> int:
-        """How many classes."""
+        """Number of classes."""
         return len(self.variances)
 
     @property
     def debiased(self) -> Literal["infinite"] | None:
-        """What pairs debiased to distance 0 or less count as to a median."""
+        """Value in a median of pairs that are debiased to distance 0 or less."""
         return None if self.noise is None else "infinite"
 
 
@@ -74,17 +74,17 @@ class UnitDistance:
 
     @property
     def k(self) -> int:
-        """How many classes."""
+        """Number of classes."""
         return len(self.norms)
 
     @property
     def debiased(self) -> Literal["zero"] | None:
-        """What pairs debiased to distance 0 or less count as to a median."""
+        """Value in a median of pairs that are debiased to distance 0 or less."""
         return None if self.noise is None else "zero"
 
     @functools.cached_property
     def ranges(self) -> BlockMinMax:
-        """Of the norms."""
+        """Minimum and maximum of stretches of the norms."""
         return BlockMinMax(self.norms)
 
 
@@ -94,7 +94,7 @@ Wanted: TypeAlias = tuple[Quantity, Reduction]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Group:
-    """Quantities of one space that are taken from the same distances."""
+    """Quantities of one subspace that are computed from the same distances."""
 
     k: int
     noise: Float[Tensor, " k"] | None
@@ -102,7 +102,7 @@ class _Group:
     members: list[Wanted]
 
     def takes(self, quantity: Quantity) -> bool:
-        """Whether a quantity belongs here."""
+        """Return whether a quantity belongs to this group."""
         if self.k != quantity.k:
             return False
         mine, its = ((one.noise, *(one.joint or (None, None))) for one in (self, quantity))
@@ -167,7 +167,7 @@ def sweep(
 def _pass(
     points: Tensor, rotated: Tensor | None, wanted: Sequence[Wanted], tile: int, n_cores: int
 ) -> None:
-    """Show the reductions all tiles, those of each core to parts of them that are then joined."""
+    """Pass all tiles to the reductions; each core has parts of them, which are then joined."""
     places = list(_upper_tiles(len(points), tile))
     own = _plan(points, rotated, wanted, tile)
     plans, parts = [own], []
@@ -202,7 +202,7 @@ def _pass(
 
 
 def _plan(points: Tensor, rotated: Tensor | None, wanted: Sequence[Wanted], tile: int) -> _Plan:
-    """The spaces that the quantities live in, each in the next, with those that do."""
+    """Return the subspaces of the quantities, each in the next, with their quantities."""
     by_dim: dict[int, list[_Group]] = {}
     for quantity, reduction in wanted:
         groups = by_dim.setdefault(_dim(quantity, points), [])
@@ -215,12 +215,12 @@ def _plan(points: Tensor, rotated: Tensor | None, wanted: Sequence[Wanted], tile
 
 
 def _dim(quantity: Quantity, points: Tensor) -> int:
-    """How many dimensions of the points count."""
+    """Return the number of dimensions that a quantity is about."""
     return points.shape[1] if isinstance(quantity, Cdnv) else len(quantity.origin)
 
 
 def _sample(points: Tensor, rotated: Tensor | None, wanted: Sequence[Wanted]) -> None:
-    """Show the reductions the pairs of both halves of random groups of classes.
+    """Pass pairs between both halves of random groups of classes to the reductions.
 
     Every class is in one group of nearly one size, so that a few unlike classes don't mislead.
     """
@@ -248,7 +248,7 @@ def _sample(points: Tensor, rotated: Tensor | None, wanted: Sequence[Wanted]) ->
 
 
 def _part(quantity: Quantity, ids: Tensor) -> Quantity:
-    """A quantity about some of its classes."""
+    """Restrict a quantity to some of its classes."""
     noise = None if quantity.noise is None else quantity.noise[ids]
     joint = None if quantity.joint is None else quantity.joint.of(ids)
     if isinstance(quantity, Cdnv):
@@ -270,7 +270,7 @@ def _upper_tiles(n_points: int, tile: int) -> Iterator[tuple[slice, slice]]:
 def _reduce(
     group: _Group, space: Subspace, squared: Tensor, least: float, rows: slice, columns: slice
 ) -> None:
-    """Give the reductions what a tile (I, J) of squared distances holds of their quantities."""
+    """Pass a tile (I, J) of squared distances to the reductions of a group."""
     cut = [slice(part.start, min(part.stop, group.k)) for part in (rows, columns)]
     if any(part.start >= part.stop for part in cut):
         return
@@ -293,7 +293,7 @@ def _reduce(
 def _base(
     group: _Group, space: Subspace, squared: Tensor, least: float, rows: slice, columns: slice
 ) -> tuple[Tensor, float]:
-    """The distances of a tile (I, J) that a group's quantities are taken from; a lower bound."""
+    """Return the distances of a tile (I, J), debiased for the group, and a lower bound."""
     if group.noise is None:
         return squared, least
     out = space.debiased(rows, columns)
@@ -308,7 +308,7 @@ def _base(
 def _values(
     quantity: Quantity, space: Subspace, base: Tensor, least: float, rows: slice, columns: slice
 ) -> tuple[Tensor, Tensor, float]:
-    """The values of a tile (I, J), what is positive where a pair has one, and its least."""
+    """Return the values of a tile (I, J), what is positive where they exist, its minimum."""
     if isinstance(quantity, Cdnv):
         half = quantity.variances / 2
         values = torch.add(half[rows, None], half[columns], out=space.values(rows, columns))
@@ -322,7 +322,7 @@ def _values(
 def _unit_distances(
     quantity: UnitDistance, space: Subspace, base: Tensor, rows: slice, columns: slice
 ) -> tuple[Tensor, float]:
-    """Squared distances of the directions of a tile (I, J); NaN where one has no direction."""
+    """Compute squared distances of the directions of a tile (I, J); NaN without direction."""
     values = _times_norms(quantity, space, base, rows, columns)
     if quantity.noise is not None:
         tiles.without_rounding(values, base)
@@ -341,7 +341,7 @@ def _unit_distances(
 def _sum_of_logs(
     quantity: UnitDistance, space: Subspace, base: Tensor, rows: slice, columns: slice
 ) -> float | None:
-    """That of the squared distances of directions; None where they have to be looked at.
+    """Sum the logarithms of squared distances of directions; None where some are near 0.
 
     The norms, which all pairs of a class share, are divided by in the end.
     """
@@ -359,14 +359,14 @@ def _sum_of_logs(
 def _times_norms(
     quantity: UnitDistance, space: Subspace, base: Tensor, rows: slice, columns: slice
 ) -> Tensor:
-    """Squared distances of the directions of a tile (I, J), times both norms."""
+    """Compute squared distances of the directions of a tile (I, J), times both norms."""
     left, right = quantity.norms[rows], quantity.norms[columns]
     values = torch.sub(left[:, None], right, out=space.values(rows, columns))
     return torch.addcmul(base, values, values, value=-1, out=values)
 
 
 def _near(quantity: UnitDistance, space: Subspace, rows: slice, columns: slice) -> float:
-    """Times both norms, what is below it may have lost its digits: NaN without a direction."""
+    """Return the bound, times both norms, below which digits are lost; NaN without direction."""
     (low, high), (first, last) = quantity.ranges(rows), quantity.ranges(columns)
     # The size of what was subtracted: the distances' own parts, and the gap of the norms.
     gap = max(high, last) ** 2 - min(low, first) ** 2
@@ -376,7 +376,7 @@ def _near(quantity: UnitDistance, space: Subspace, rows: slice, columns: slice) 
 def _repair(
     quantity: UnitDistance, space: Subspace, values: Tensor, rows: slice, columns: slice
 ) -> float:
-    """Take near directions from the vectors; the least value."""
+    """Compute near directions from the vectors; return the minimum."""
     left, right = quantity.norms[rows], quantity.norms[columns]
     scale = space.scale(rows, columns, space.squared_norms)
     scale += (left.square()[:, None] - right.square()).abs_()

@@ -7,9 +7,10 @@ from typing import Any
 from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import free_disk
+from tightframe.geometry.labels import NEXT, LabelSpec
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import BATCH_TOKENS, NEXT, LabelSpec, Precision, Projection, Stream
+from tightframe.geometry.stream import BATCH_TOKENS, Precision, Projection, Stream
 from tightframe.geometry.subject import Subject
 from tightframe.lm.hardware import free_memory
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tightframe.corpus.shards import Split, TokenShards
 from tightframe.corpus.shared_vocabulary import matched_counts, shared_classes
 from tightframe.errors import UserError
-from tightframe.geometry.stream import LabelledBlocks, LabelSpec
+from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 
 ALL = 2**62  # a quota that no text exhausts
 

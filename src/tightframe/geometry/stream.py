@@ -3,8 +3,7 @@
 Layers are numbered as in `lm.interface`: the last is what the classifier multiplies, and is always
 among those requested.
 
-Axes: B rows of a batch, T positions, N positions of a batch in one row, C classes, D embedding,
-P projected.
+Axes: B rows of a batch, T positions, N positions of a batch in one row, D embedding, P projected.
 """
 
 import contextlib
@@ -14,22 +13,22 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tightframe.corpus.shards import Groups, Split
-from tightframe.corpus.shared_vocabulary import Capped
-from tightframe.corpus.shuffle import ShuffledLabels
 from tightframe.errors import UserError
+from tightframe.geometry.labels import NEXT, LabelledBlocks, LabelSpec
 from tightframe.geometry.ledger import Span
-from tightframe.geometry.moments import ClassMoments, NonFiniteError
-from tightframe.lm.interface import IGNORE, PRENORM, Batch, LanguageModel, next_token
+from tightframe.geometry.moments import ClassMoments
+from tightframe.geometry.segments import NonFiniteError
+from tightframe.lm.interface import PRENORM, LanguageModel
 from tightframe.lm.loss import measuring
 
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    r"""From D to P dimensions by independent normal numbers of variance 1/P.
+    r"""Random projection from D to P dimensions by normal numbers of variance 1/P.
 
     Squared distances and inner products keep their expectation; that of a pair has a relative
     standard deviation of :math:`\sqrt{2/P}` (Johnson & Lindenstrauss 1984), and what is averaged
@@ -40,153 +39,11 @@ class Projection:
     seed: int = 0
 
     def matrix(self, source_dim: int) -> Float[Tensor, "D P"]:
-        """The same for the same seed and dimensions, on any machine."""
+        """Return the matrix; the same for the same seed and dimensions, on any machine."""
         generator = torch.Generator().manual_seed(self.seed)
         matrix = torch.randn(source_dim, self.dim, generator=generator, dtype=torch.float64)
         scaled: Tensor = matrix / self.dim**0.5
         return scaled.float()
-
-
-Labels = Literal["next", "current", "shuffled"]
-
-_COUNTED = 2**20  # tokens read at once where labels are only counted; memory only
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelSpec:
-    """What a class is, and which positions of a block count.
-
-    Args:
-        labels: "next", the token that a position predicts; "current", the token that stands
-            there; "shuffled", the next tokens of all positions in a random order: a null, in
-            which embeddings and labels have nothing to do with each other.
-        skip: First positions of each block that have no label. In many models they are attention
-            sinks, whose embeddings are unlike all others.
-        skip_special: Leave out the positions whose input is a special token of the split's
-            tokenizer, such as the end of a text: these are attention sinks, too.
-        seed: Of the order of "shuffled".
-    """
-
-    labels: Labels = "next"
-    skip: int = 0
-    skip_special: bool = False
-    seed: int = 0
-
-
-NEXT = LabelSpec()
-
-
-class Rows(NamedTuple):
-    """Some blocks, read."""
-
-    batch: Batch  # its targets are the next tokens, IGNORE at positions that don't count
-    labels: Int64[Tensor, "B T"]  # classes, IGNORE at the same positions
-    # If labels are next tokens, those at the positions that don't count; else IGNORE everywhere.
-    passed: Int64[Tensor, "B T"]
-    groups: Int64[Tensor, "B T"] | None  # group of each position, where groups are kept
-
-
-class LabelledBlocks:
-    """A split as a reading sees it.
-
-    Args:
-        split: Where the tokens are.
-        reading: How they are read.
-        groups: Stretches of the split that are kept apart; None keeps none.
-        quota: How many positions of each class count, the first ones; None is all of them.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        reading: LabelSpec,
-        groups: Groups | None = None,
-        quota: Int[Tensor, " C"] | None = None,
-    ) -> None:
-        if not 0 <= reading.skip < split.block - 1:
-            raise UserError(
-                f"skip is {reading.skip}, but blocks of {split.block} tokens have "
-                f"{split.block - 1} positions; leave at least one"
-            )
-        self.split = split
-        self.reading = reading
-        self._bounds = None if groups is None else groups.bounds
-        self._special = torch.tensor(split.special if reading.skip_special else ())
-        shuffled = reading.labels == "shuffled"
-        self._shuffled = ShuffledLabels(split, reading.seed) if shuffled else None
-        self._quota = quota
-        self._capped = None if quota is None else Capped(quota)
-        self._next = 0  # the block that `_capped` has come to
-
-    def rows(self, indices: range) -> Rows:
-        """Some consecutive blocks."""
-        batch, labels, passed = self._labelled(indices)
-        if self._quota is not None and self._capped is not None:
-            if self._next != indices.start:  # begin in the midst: what was before counts, too
-                before = self._counts(0, indices.start)
-                self._capped = Capped((self._quota - before).clamp(min=0))
-            taken = self._capped.take(labels.flatten()).view(labels.shape)
-            self._next = indices.stop
-            labels = labels.where(taken, IGNORE)
-            batch = dataclasses.replace(batch, targets=batch.targets.where(taken, IGNORE))
-            passed = torch.full_like(passed, IGNORE)  # the loss, too, is of these classes alone
-        return Rows(batch, labels, passed, self._groups(indices, labels.shape[1]))
-
-    def label_counts(self) -> Int64[Tensor, " C"]:
-        """How often each class is the label of a position that counts."""
-        counts = self._counts(0, self.split.n_blocks)
-        return counts if self._quota is None else torch.minimum(counts, self._quota)
-
-    def label_counts_by_group(self) -> Int64[Tensor, "G C"]:
-        """Count how often each class is the label of a position that counts, in each group."""
-        n_groups = 1 if self._bounds is None else len(self._bounds) - 1
-        counts = torch.zeros(n_groups * self.split.vocab_size, dtype=torch.int64)
-        step = max(1, _COUNTED // self.split.block)
-        for first in range(0, self.split.n_blocks, step):
-            rows = self.rows(range(first, min(first + step, self.split.n_blocks)))
-            places = rows.labels
-            if rows.groups is not None:
-                places = places + rows.groups * self.split.vocab_size
-            places = places[rows.labels != IGNORE]
-            counts += torch.bincount(places, minlength=len(counts))
-        return counts.view(n_groups, -1)
-
-    def _labelled(self, indices: range) -> tuple[Batch, Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
-        """A batch, its labels and the next tokens of the other positions, without any quota."""
-        tokens, lengths = self.split.rows(indices)
-        batch = next_token(tokens, lengths)
-        every = batch.targets.clone()
-        batch.targets[:, : self.reading.skip] = IGNORE
-        if self.reading.skip_special:
-            batch.targets.masked_fill_(torch.isin(batch.inputs, self._special), IGNORE)
-        if self.reading.labels == "next":
-            labels = batch.targets
-        elif self._shuffled is None:
-            labels = batch.inputs.clone()
-        else:
-            labels = self._shuffled.rows(indices)
-        counts = batch.targets != IGNORE
-        passed = ~counts if self.reading.labels == "next" else torch.zeros_like(counts)
-        return batch, labels.where(counts, IGNORE), every.where(passed, IGNORE)
-
-    def _counts(self, start: int, stop: int) -> Int64[Tensor, " C"]:
-        """Labels of blocks start, ..., stop - 1, without any quota."""
-        plain = self.reading.labels == "next" and not self.reading.skip
-        if plain and not self.reading.skip_special and (start, stop) == (0, self.split.n_blocks):
-            return self.split.label_counts()
-        counts = torch.zeros(self.split.vocab_size, dtype=torch.int64)
-        step = max(1, _COUNTED // self.split.block)
-        for first in range(start, stop, step):
-            _, labels, _ = self._labelled(range(first, min(first + step, stop)))
-            counts += torch.bincount(labels[labels != IGNORE], minlength=len(counts))
-        return counts
-
-    def _groups(self, indices: range, positions: int) -> Int[Tensor, "B T"] | None:
-        if self._bounds is None:
-            return None
-        starts = torch.arange(indices.start, indices.stop) * self.split.block
-        places = starts[:, None] + torch.arange(1, positions + 1)  # (B, T), of the next tokens
-        return torch.searchsorted(self._bounds, places, right=True) - 1
 
 
 Precision = Literal["fp32", "bf16"]  # bf16: the forward pass under autocast
@@ -196,7 +53,7 @@ BATCH_TOKENS = 8192  # tokens of a forward pass; memory only, but for its roundi
 
 
 class Part(NamedTuple):
-    """The positions of some consecutive blocks."""
+    """Embeddings and labels of the positions of some consecutive blocks."""
 
     first: int  # blocks first, ..., end - 1
     end: int
@@ -233,7 +90,7 @@ class Stream:
 
     @property
     def n_groups(self) -> int:
-        """How many groups states have."""
+        """Number of groups of a state."""
         return 1 if self.groups is None else len(self.groups.bounds) - 1
 
     @property
@@ -243,11 +100,11 @@ class Stream:
 
     @property
     def batch_blocks(self) -> int:
-        """Blocks of a batch; batches begin at multiples of it."""
+        """Number of blocks of a batch; batches begin at multiples of it."""
         return max(1, self.batch_tokens // self.split.block)
 
     def dims(self, layers: Sequence[int]) -> dict[int, int]:
-        """Length of the vectors that each layer gives, projected or not."""
+        """Return the length of the vectors that each layer gives, projected or not."""
         n_tokens, dim = self.model.classifier.shape
         if n_tokens < self.split.vocab_size and n_tokens <= (largest := self.split.largest_id):
             raise UserError(
@@ -268,8 +125,10 @@ class Stream:
     def parts(
         self, layers: Sequence[int], spans: Iterable[Span], progress: Progress | None = None
     ) -> Iterator[Part]:
-        """The positions of the blocks in `spans`, in order; batches begin at the same blocks
-        whatever the spans are, so that a pass that goes on later is the same pass.
+        """Yield the positions of the blocks in `spans`, in order.
+
+        Batches begin at the same blocks whatever the spans are, so that a resumed pass is the
+        same pass.
         """
         model, split = self.model, self.split
         device = model.classifier.device
@@ -322,7 +181,7 @@ class Stream:
 
     @contextlib.contextmanager
     def naming(self, part: Part, layer: int, start: int = 0) -> Iterator[None]:
-        """Say of an embedding that is not finite where in the split it is; rows begin at start."""
+        """Name the place in the split of an embedding that is not finite; rows begin at start."""
         try:
             yield
         except NonFiniteError as error:
@@ -344,7 +203,7 @@ def accumulate_moments(
     progress: Progress | None = None,
     after: Callable[[], None] | None = None,
 ) -> None:
-    """Take the blocks of `spans` into the moments of each layer; those seen already stay out.
+    """Accumulate the blocks of `spans` in the moments of each layer; skip those seen already.
 
     Args:
         stream: Where the embeddings come from.
@@ -389,7 +248,7 @@ def measure(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> ClassMoments:
-    """Moments of the embeddings by next token, in one pass.
+    """Compute the moments of the embeddings by next token, in one pass.
 
     Args:
         model: Any language model; it stays on its device.
@@ -422,7 +281,7 @@ def new_moments(
     dimensions: bool = False,
     device: torch.device | str | None = None,
 ) -> dict[int, ClassMoments]:
-    """Empty moments for each layer of a stream."""
+    """Return empty moments for each layer of a stream."""
     counts = None
     if scatter:
         reader = LabelledBlocks(stream.split, stream.reading, quota=stream.quota)
@@ -442,12 +301,12 @@ def new_moments(
 
 
 def layer_name(layer: int) -> str:
-    """As the command line spells it."""
+    """Return the name of a layer on the command line."""
     return "prenorm" if layer == PRENORM else str(layer)
 
 
 def _batches(span: Span, step: int) -> Iterator[Span]:
-    """Blocks that go through the model at once: from multiples of `step`, cut to the span."""
+    """Split a span into batches that begin at multiples of `step`."""
     first, end = span
     while first < end:
         stop = min((first // step + 1) * step, end)
@@ -456,7 +315,7 @@ def _batches(span: Span, step: int) -> Iterator[Span]:
 
 
 def _gaps(state: ClassMoments, wanted: Sequence[Span]) -> list[Span]:
-    """What a state lacks of the wanted blocks."""
+    """Return the wanted blocks that a state has not seen."""
     last = max((end for _, end in wanted), default=0)
     return [
         (max(a, first), min(b, end))
@@ -467,7 +326,7 @@ def _gaps(state: ClassMoments, wanted: Sequence[Span]) -> list[Span]:
 
 
 def _union(spans: Sequence[Span]) -> list[Span]:
-    """Overlapping spans, in increasing order, as disjoint ones."""
+    """Join overlapping spans, which are in increasing order."""
     joined: list[Span] = []
     for first, end in spans:
         if joined and first <= joined[-1][1]:

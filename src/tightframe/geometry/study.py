@@ -20,6 +20,7 @@ from tightframe.geometry.distributed import (
     join_process_group,
     leave_process_group,
 )
+from tightframe.geometry.labels import LabelledBlocks, Labels
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.passes import Pass, fit
 from tightframe.geometry.rows import (
@@ -32,7 +33,6 @@ from tightframe.geometry.rows import (
     with_documents,
 )
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.stream import LabelledBlocks, Labels
 from tightframe.geometry.subject import Model, Subject, Text
 from tightframe.lm.hardware import prepared
 from tightframe.results import Header, Row, write_rows

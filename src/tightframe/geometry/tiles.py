@@ -32,12 +32,12 @@ CORES = 4  # up to which one core by NumPy is faster than all by torch
 
 
 def by_numpy(values: Float[Tensor, "..."]) -> bool:
-    """Whether NumPy is the faster one here."""
+    """Return whether NumPy is faster than torch here."""
     return values.device.type == "cpu" and torch.get_num_threads() <= CORES
 
 
 def log(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Natural logarithm of positive numbers; without AVX-512, NumPy's is not the faster one."""
+    """Compute the logarithm of positive numbers; NumPy's is faster only with AVX-512."""
     if by_numpy(values) and torch.backends.cpu.get_cpu_capability() == "AVX512":
         np.log(values.numpy(), out=out.numpy())
         return out
@@ -45,7 +45,7 @@ def log(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Ten
 
 
 def sum_of_logs(values: Float[Tensor, " n"], least: float, *, spare: Float[Tensor, " n"]) -> float:
-    """Sum of the natural logarithms of positive numbers, by those of products of eight."""
+    """Sum the logarithms of positive numbers, as logarithms of products of eight."""
     parts = values.numel() // 8
     if parts and least > FACTOR:
         half = 4 * parts
@@ -61,7 +61,7 @@ def sum_of_logs(values: Float[Tensor, " n"], least: float, *, spare: Float[Tenso
 
 
 def exp(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Exponential of numbers below 709; without AVX-512 as the logarithm."""
+    """Compute the exponential of numbers below 709; NumPy's is faster only with AVX-512."""
     if by_numpy(values) and torch.backends.cpu.get_cpu_capability() == "AVX512":
         np.exp(values.numpy(), out=out.numpy())
         return out
@@ -69,7 +69,7 @@ def exp(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Ten
 
 
 def sqrt(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Square root of numbers that are not negative."""
+    """Compute the square root of numbers that are not negative."""
     if by_numpy(values):
         np.sqrt(values.numpy(), out=out.numpy())
         return out
@@ -77,24 +77,24 @@ def sqrt(values: Float[Tensor, "..."], *, out: Float[Tensor, "..."]) -> Float[Te
 
 
 def minimum(values: Float[Tensor, "..."]) -> float:
-    """The smallest number; NaN if one is."""
+    """Return the smallest number; NaN if one is."""
     return float(values.numpy().min() if by_numpy(values) else values.min())
 
 
 def minimum_present(values: Float[Tensor, "..."]) -> float:
-    """The smallest number that is not NaN; NaN if none is."""
+    """Return the smallest number that is not NaN; NaN if there is none."""
     if by_numpy(values):
         return float(np.fmin.reduce(values.numpy(), axis=None))
     return float(values[~values.isnan()].amin()) if not values.isnan().all() else math.nan
 
 
 def maximum(values: Float[Tensor, "..."]) -> float:
-    """The largest number; NaN if one is."""
+    """Return the largest number; NaN if one is."""
     return float(values.numpy().max() if by_numpy(values) else values.max())
 
 
 def minimum_along(values: Float[Tensor, "I J"], dim: int) -> Float[Tensor, " n"]:
-    """The smallest numbers along a dimension."""
+    """Return the smallest numbers along a dimension."""
     if by_numpy(values) and dim == 0:
         return torch.from_numpy(values.numpy().min(0))
     return values.amin(dim)
@@ -103,31 +103,31 @@ def minimum_along(values: Float[Tensor, "I J"], dim: int) -> Float[Tensor, " n"]
 def argmin_along(
     values: Float[Tensor, "I J"], dim: int, of: Int64[Tensor, " n"]
 ) -> Int64[Tensor, " n"]:
-    """Where the first of the smallest numbers along a dimension are, of some rows or columns."""
+    """Find the first of the smallest numbers along a dimension, of some rows or columns."""
     if by_numpy(values):
         return torch.from_numpy(values.numpy().take(of.numpy(), 1 - dim).argmin(dim))
     return values.index_select(1 - dim, of).argmin(dim)
 
 
 def greater(values: Float[Tensor, "..."], bound: float) -> Bool[Tensor, "..."]:
-    """Which numbers are larger than the bound."""
+    """Return which numbers are larger than the bound."""
     return torch.from_numpy(values.numpy() > bound) if by_numpy(values) else values > bound
 
 
 def greater_equal(values: Float[Tensor, "..."], bound: float) -> Bool[Tensor, "..."]:
-    """Which numbers are the bound or larger."""
+    """Return which numbers are the bound or larger."""
     return torch.from_numpy(values.numpy() >= bound) if by_numpy(values) else values >= bound
 
 
 def count_true(mask: Bool[Tensor, "..."]) -> int:
-    """How many are true."""
+    """Count the true values of a mask."""
     if mask.device.type == "cpu":
         return int(np.count_nonzero(mask.numpy()))
     return int(mask.count_nonzero())
 
 
 def masked(values: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Float[Tensor, " n"]:
-    """The numbers where the mask is true."""
+    """Return the numbers where the mask is true."""
     if not by_numpy(values):
         return values[mask]
     # By indices, where many are left out: a mask of no pattern costs eight times as much.
@@ -138,7 +138,7 @@ def masked(values: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Float[Ten
 
 @contextmanager
 def apart(device: torch.device) -> Iterator[int]:
-    """Torch on one core a thread, where NumPy is used; yields how many threads are to share."""
+    """Set torch to one core per thread where NumPy is used; yield the number of threads."""
     cores = torch.get_num_threads()
     if device.type != "cpu" or cores > CORES:
         yield 1
@@ -151,7 +151,7 @@ def apart(device: torch.device) -> Iterator[int]:
 
 
 def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run each task in a thread of its own; the first error is raised when all have ended."""
+    """Run each task in its own thread; raise the first error when all have ended."""
     if len(tasks) == 1:
         tasks[0]()
         return
@@ -177,7 +177,7 @@ BUFFERS = 5
 
 
 class BlockMinMax:
-    """The least and the largest of stretches of some numbers, looked for once in each.
+    """Minimum and maximum of stretches of some numbers, searched once in each.
 
     All tiles ask for those of the same few stretches; NaN if one of the numbers is.
     """
@@ -187,7 +187,7 @@ class BlockMinMax:
         self._found: dict[tuple[int, int], tuple[float, float]] = {}
 
     def __call__(self, part: slice) -> tuple[float, float]:
-        """Of one stretch."""
+        """Return the minimum and maximum of one stretch."""
         ends = part.start, part.stop
         if ends not in self._found:
             low, high = self._numbers[part].aminmax()
@@ -196,7 +196,7 @@ class BlockMinMax:
 
 
 class Subspace:
-    """The points in some dimensions, and the memory that all tiles share.
+    """Points in some dimensions, and the memory that all tiles share.
 
     Fresh pages cost more than the sums. Squared distances grow from space to space: `inner` is the
     space of fewer dimensions whose distances of the same tile are in the shared memory before.
@@ -209,7 +209,7 @@ class Subspace:
         added: Float[Tensor, "K a"],
         inner: "Subspace | None" = None,
     ) -> None:
-        """`added` are the dimensions that the inner space lacks; of `points` or of a rotated copy.
+        """Use `added`, the dimensions that the inner space lacks, for distances.
 
         The points themselves are looked at where the product of matrices is not enough.
         """
@@ -228,31 +228,31 @@ class Subspace:
         self.memory = memory
 
     def beside(self, memory: Float[Tensor, "buffers n"]) -> "Subspace":
-        """The same space with memory of its own."""
+        """Return the same subspace with memory of its own."""
         twin = copy.copy(self)
         twin.memory = memory
         return twin
 
     def distances(self, rows: slice, columns: slice) -> Float[Tensor, "I J"]:
-        """Memory for the squared distances of a tile."""
+        """Return memory for the squared distances of a tile."""
         return self._view(0, rows, columns)
 
     def values(self, rows: slice, columns: slice) -> Float[Tensor, "I J"]:
-        """Memory for what is taken from them."""
+        """Return memory for the values of a tile."""
         return self._view(1, rows, columns)
 
     def spare(self, rows: slice, columns: slice, index: int = 0) -> Float[Tensor, "I J"]:
-        """Two pieces of memory to work in."""
+        """Return one of two pieces of memory to work in."""
         return self._view(2 + index, rows, columns)
 
     def debiased(self, rows: slice, columns: slice) -> Float[Tensor, "I J"]:
-        """Memory for the distances without what noise adds to them."""
+        """Return memory for the debiased distances of a tile."""
         return self._view(4, rows, columns)
 
     def scale(
         self, rows: slice, columns: slice, norms: Float[Tensor, " K"]
     ) -> Float[Tensor, "I J"]:
-        """Sum of squared norms, in the second spare memory."""
+        """Return the sums of squared norms, in the second spare memory."""
         return torch.add(norms[rows, None], norms[columns], out=self.spare(rows, columns, 1))
 
     def _view(self, index: int, rows: slice, columns: slice) -> Tensor:
@@ -266,7 +266,7 @@ def spaces(
     dims: set[int],
     tile: int,
 ) -> dict[int, Subspace]:
-    """The spaces of the first so many dimensions, each in the next.
+    """Return the subspaces of the first dimensions for each number in `dims`, each in the next.
 
     With `rotated`, all but the whole space are of its dimensions. The same points, seen in other
     axes, have the same distances: those of the whole space still grow out of the others.
@@ -287,7 +287,7 @@ def spaces(
 def squared_distances(
     space: Subspace, rows: slice, columns: slice, inner_least: float = math.nan
 ) -> tuple[Float[Tensor, "I J"], float]:
-    """Squared distances of a tile, and the least or what none of them is below.
+    """Compute the squared distances of a tile, and a lower bound of them.
 
     On and below the diagonal of all pairs they are NaN, and the least is, too. Those of the inner
     space, if there is one, are in the memory before; `inner_least` is what none of them is below.
@@ -325,7 +325,7 @@ def gaps(
     j: Int64[Tensor, " N"],
     scale: Float[Tensor, " N"],
 ) -> Float[Tensor, " N"]:
-    """Squared distances of some pairs, from the vectors; 0 where they are the same to float64."""
+    """Compute squared distances of some pairs from the vectors; 0 where they are equal."""
     parts = max(1, i.numel() * left.shape[1] >> 20)  # of 8 MiB
     found = [
         (left[part_i] - right[part_j]).square_().sum(1)
@@ -338,7 +338,7 @@ def gaps(
 def without_rounding(
     differences: Float[Tensor, "I J"], minuends: Float[Tensor, "I J"]
 ) -> Float[Tensor, "I J"]:
-    """Set differences to 0 of which nothing is left but rounding."""
+    """Set differences to 0 of which only rounding is left."""
     if not minimum(differences) > ROUNDING * maximum(minuends):
         differences.masked_fill_(differences <= ROUNDING * minuends, 0)
     return differences

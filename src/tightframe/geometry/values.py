@@ -31,7 +31,7 @@ RULED = "of which one group holds more than half"
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """One number, with what was averaged and what was not.
+    """One number, with how much was averaged and left out.
 
     `n` and `excluded` count the same things (classes, pairs of classes, positions), and add up to
     all that were observed. What is undefined is NaN with n = 0 and says so in `reason`.
@@ -115,7 +115,7 @@ class Geometry:
 
     @cached_property
     def noise(self) -> GroupNoise | None:
-        """What sampling whole documents adds to class means; None without groups of them."""
+        """Noise of class means from sampling whole documents; None without groups of them."""
         ids = self.classes.ids[self.told[self.classes.ids]]  # they come first
         if self._given_noise is not None:
             return self._given_noise.of(ids)
@@ -138,7 +138,7 @@ class Geometry:
 
     @cached_property
     def classifier(self) -> Float64[Tensor, "K D"]:
-        """The rows of the selected classes, not centred."""
+        """Rows of the selected classes, not centred."""
         ids = self.classes.ids.to(self._all_rows.device)
         return self._all_rows[ids].to(self.classes.means)
 
@@ -155,7 +155,7 @@ class Geometry:
         return self.dots[defined] / (norms[defined] * self.classes.norms[defined])
 
     def within(self, *, balanced: bool = False) -> tuple[Float64[Tensor, "D D"] | None, str]:
-        """Covariance within the selected classes, or None and why there is none.
+        """Return the covariance within the selected classes, or None and why there is none.
 
         Each sample has equal weight, or with `balanced` each class.
         """
@@ -186,7 +186,7 @@ class Geometry:
         return dimensions, ""
 
     def view(self, name: str) -> tuple[ClassSet | None, str]:
-        """The classes seen in another way (a name of `VIEWS`), or None and why they can't be."""
+        """Return the classes in another view (a name of `VIEWS`), or None and why not."""
         if name and name not in self._views:
             self._views[name] = self._viewed(name)
         return self._views[name] if name else (self.classes, "")
@@ -200,13 +200,13 @@ class Geometry:
         return standardised(self.classes, dimensions.variances.to(self.classes.means)), ""
 
     def plan(self, quantity: str, aggregate: Aggregate) -> None:
-        """Say what will be asked of `pairs`, so that one sweep serves all measures."""
+        """Announce what `pairs` will be asked for, so that one sweep serves all measures."""
         if estimator_of(quantity) == BY_GROUPS and self._grouped is None:
             return
         self._planned.setdefault(quantity, set()).add(aggregate)
 
     def pairs(self, quantity: str, aggregate: Aggregate) -> PairSummary:
-        """A quantity's reductions; the first call sweeps for all that were planned of its view."""
+        """Return a quantity's statistics; the first call sweeps for all planned of its view."""
         if quantity not in self._pairs or aggregate not in self._planned[quantity]:
             self.plan(quantity, aggregate)
             mine = [name for name in self._planned if swept_with(name) == swept_with(quantity)]
@@ -220,7 +220,7 @@ class Geometry:
         return self._pairs[quantity]
 
     def quantity(self, name: str) -> Quantity:
-        """What `name` says of a pair of classes; the debiased ones are of the first classes."""
+        """Return the quantity of a name; debiased ones are of the first classes only."""
         classes, reason = self.view(view_of(name))
         assert classes is not None, reason
         here = torch.zeros_like(classes.global_mean)
@@ -246,7 +246,7 @@ class Geometry:
         return UnitDistance(norms, here, noise, joint)
 
     def undefined(self, reason: str, *, pairs: bool = False) -> Value:
-        """No value over the classes, or their pairs, and why."""
+        """Return an undefined value over the classes, or their pairs, and why."""
         n = self.n_observed
         return Value(math.nan, 0, n * (n - 1) // 2 if pairs else n, reason)
 
@@ -259,7 +259,7 @@ class Geometry:
         why: str = "",
         note: str = "",
     ) -> Value:
-        """A value over n classes; `why` is what the others of the set lack."""
+        """Return a value over n classes; `why` is what the others of the set lack."""
         classes = classes or self.classes
         left = {f"classes {why}": classes.k - n}
         return self._value(value, n, self.n_observed, classes, left, note)
@@ -273,7 +273,7 @@ class Geometry:
         left: Mapping[str, int] | None = None,
         note: str = "",
     ) -> Value:
-        """A value over n pairs of classes; `left` counts the others of the set by reason."""
+        """Return a value over n pairs of classes; `left` counts the others by reason."""
         observed = self.n_observed * (self.n_observed - 1) // 2
         left = {f"pairs {why}": count for why, count in (left or {}).items()}
         return self._value(value, n, observed, classes or self.classes, left, note)
@@ -300,19 +300,19 @@ class Geometry:
 
 
 def view_of(quantity: str) -> str:
-    """Which of `VIEWS` a quantity of `Geometry.quantity` is taken in; "" is the plain one."""
+    """Return which of `VIEWS` a quantity of `Geometry.quantity` is in; "" is the plain one."""
     last = quantity.rpartition("_")[2]
     return last if last in VIEWS else ""
 
 
 def estimator_of(quantity: str) -> str:
-    """How a quantity is debiased: `INDEPENDENT`, `BY_GROUPS`, or "" where it is not."""
+    """Return the estimator of a quantity: one of `ESTIMATORS`, or "" if it is not debiased."""
     last = quantity.rpartition("_")[2]
     return last if last in ESTIMATORS else ""
 
 
 def swept_with(quantity: str) -> str:
-    """The view whose sweep serves a quantity.
+    """Return the view whose sweep serves a quantity.
 
     Those in "pc" are made of the first principal dimensions of the plain one.
     """
@@ -321,17 +321,17 @@ def swept_with(quantity: str) -> str:
 
 
 def std(values: Float64[Tensor, " N"]) -> float:
-    """Standard deviation (ddof 1); NaN for fewer than two values."""
+    """Return the standard deviation (ddof 1); NaN for fewer than two values."""
     return float(values.std()) if len(values) > 1 else math.nan
 
 
 def coefficient(numerator: float, denominator: float) -> float:
-    """Their quotient, e.g. the coefficient of variation std / mean; NaN if that is x / 0."""
+    """Return a quotient, e.g. the coefficient of variation std / mean; NaN if it is x / 0."""
     return numerator / denominator if denominator else math.nan
 
 
 def note_near_zero(mean: float, spread: float) -> str:
-    """What to beware of where the mean is so near 0 that it rules a coefficient of variation."""
+    """Return a note where the mean is so near 0 that it decides a coefficient of variation."""
     return (
         "the mean is within a tenth of the std of 0: read both" if abs(mean) < spread / 10 else ""
     )
