@@ -20,7 +20,7 @@ _BLANK = re.compile(r"[ \t\r\n]*")
 
 @dataclasses.dataclass(frozen=True)
 class FileEntry:
-    """One record as it stands in a file, or why there is none."""
+    """One record as it stands in a file, or the problem with it."""
 
     place: str  # "line 12" where its text begins, "row 12" of a Parquet file; both from 1
     value: Any = None
@@ -101,7 +101,7 @@ def _lines(text: str) -> Iterator[FileEntry]:
 
 
 class _Scan:
-    """Reads JSON from left to right and knows the line, which `json.loads` forgets."""
+    """A reader of JSON that knows the line it is at, which `json.loads` forgets."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -117,14 +117,14 @@ class _Scan:
         self._move(end)
 
     def value(self) -> Any:
-        """The only value of the text; ValueError if it is broken or something follows it."""
+        """Return the only value of the text; raise ValueError if it is broken or not alone."""
         value = self._next()
         if self.position < len(self.text):
             raise ValueError(f"{self.text[self.position]!r} after its end")
         return value
 
     def items(self, part: str = "") -> Iterator[FileEntry]:
-        """The members of the list that begins here."""
+        """Yield the members of the list that begins here."""
         self._move(self.position + 1)
         self.skip_blanks()
         while not self.at("]"):
@@ -142,7 +142,7 @@ class _Scan:
             yield FileEntry(f"line {self.line}", problem="not JSON (something follows the list)")
 
     def parts(self) -> Iterator[FileEntry]:
-        """The members of every list of the object that begins here, known to be sound."""
+        """Yield the members of every list of the object that begins here, known to be sound."""
         self._move(self.position + 1)
         self.skip_blanks()
         while not self.at("}"):
@@ -202,7 +202,7 @@ LISTED = 20  # faults that are named; the others are counted
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """Something wrong in a file."""
+    """A fault of one record in a file."""
 
     place: str  # "line 12"
     kind: str  # "schema", "json", "empty_answer", "no_answer"; "date", "answer_length", ...
@@ -212,7 +212,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """What a file holds, and what is wrong with it."""
+    """Facts of a file, and its faults."""
 
     path: Path
     format: str  # a name of `formats.KEYS`
@@ -220,11 +220,11 @@ class Benchmark:
     faults: tuple[Fault, ...]  # in the order of the file
 
     def counts(self) -> dict[str, int]:
-        """How many faults there are of each kind."""
+        """Return the number of faults of each kind."""
         return dict(Counter(fault.kind for fault in self.faults))
 
     def listed(self) -> Iterator[str]:
-        """A line for each of the first faults, fatal ones first, and how many are left."""
+        """Yield one line for each of the first faults, fatal ones first, then a count of all."""
         for fault in sorted(self.faults, key=lambda fault: not fault.fatal)[:LISTED]:
             yield f"{self.path}: {fault.place}: {fault.found}"
         if len(self.faults) > LISTED:
@@ -232,7 +232,7 @@ class Benchmark:
             yield f"{self.path}: {len(self.faults):,} faults in all ({kinds})"
 
     def refuse(self, *, strict: bool, listed: bool = False) -> None:
-        """UserError where a fault is fatal: all are if `strict`.
+        """Raise UserError if a fault is fatal; with `strict` every fault is.
 
         Args:
             strict: Whether nothing is to be lived with.
@@ -249,7 +249,7 @@ class Benchmark:
 
 
 def read_benchmark(path: str | Path) -> Benchmark:
-    """The facts of a file and its faults; UserError only where nothing can be made of it."""
+    """Read the facts of a file and its faults; refuse a file only if no format fits."""
     path = Path(path)
     entries = read_entries(path)
     names = [name for entry in entries if (name := format_of(entry.value)) is not None]
@@ -281,7 +281,7 @@ def load(path: str | Path, *, strict: bool = False) -> FactSet:
 
 
 def load_benchmark(path: str | Path, *, strict: bool = False) -> list[Fact]:
-    """The facts of a file in any of the formats; UserError where a fault is fatal.
+    """Load the facts of a file in any known format; refuse a file with a fatal fault.
 
     Fatal are what is no record of the format, empty answers and questions without answers; with
     `strict` also answers over 8 words, years and dates that cannot be read, and ids that occur
@@ -293,7 +293,7 @@ def load_benchmark(path: str | Path, *, strict: bool = False) -> list[Fact]:
 
 
 def read_facts(path: str | Path) -> list[Fact]:
-    """The facts of a file that `write_facts` wrote; other formats are refused."""
+    """Read the facts of a file that `write_facts` wrote; refuse other formats."""
     benchmark = read_benchmark(path)
     if benchmark.format != "tightframe":
         raise UserError(
@@ -310,7 +310,7 @@ def write_facts(path: str | Path, facts: Iterable[Fact]) -> None:
 
 
 class _Reading:
-    """Turns entries into facts, and keeps what is wrong with them."""
+    """Facts and faults of a file while its entries are read."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -322,7 +322,7 @@ class _Reading:
         self._asked: dict[str, str] = {}  # the same for questions
 
     def add(self, entry: FileEntry) -> None:
-        """Take an entry as a fact, or as a fault."""
+        """Add an entry to the facts, or to the faults."""
         self._place = entry.place
         try:
             if entry.problem:
@@ -340,7 +340,7 @@ class _Reading:
         self.facts.append(fact)
 
     def _distinct(self, entry: FileEntry, fact: Fact) -> Fact:
-        """The fact under an id that no earlier one has: outputs are joined by ids."""
+        """Return the fact under an id that no earlier one has: outputs are joined by ids."""
         same_id = self._seen_before(entry)
         same_fact = self._places.get(fact.id, "")
         id, number = fact.id, 1
@@ -372,7 +372,7 @@ class _Reading:
         self.faults.append(Fault(self._place, kind, found, fatal=False))
 
     def _seen_before(self, entry: FileEntry) -> str:
-        """The place of an earlier record with the same id of the file's own; or nothing."""
+        """Return the place of an earlier record with the same id in the file, if any."""
         theirs = entry.value.get("case_id", entry.value.get("id"))
         if theirs is None:
             return ""
@@ -383,7 +383,7 @@ class _Reading:
 
 
 def _renamed(fact: Fact, id: str) -> Fact:
-    """The fact and its questions under another id."""
+    """Return the fact and its questions under another id."""
     if id == fact.id:
         return fact
     questions = tuple(

@@ -28,12 +28,12 @@ class Span:
 
     @property
     def sentence(self) -> str:
-        """With the words put back."""
+        """The sentence with its words put back."""
         return f"{self.before}{self.span}{self.after}"
 
 
 def spans(fact: str, max_span: int = MAX_SPAN) -> list[Span]:
-    """All runs of 1 to `max_span` words, by start, then length; words are what blanks separate."""
+    """Return all runs of 1 to `max_span` words between blanks, by start, then length."""
     if max_span < 1:
         raise ValueError(f"max_span must be at least 1, got {max_span}")
     words = [match.span() for match in re.finditer(r"\S+", fact)]
@@ -45,12 +45,12 @@ def spans(fact: str, max_span: int = MAX_SPAN) -> list[Span]:
 
 
 def n_spans(n_words: int, max_span: int = MAX_SPAN) -> int:
-    """How many spans a fact of so many words has: 5n - 10 for n >= 5 and spans of up to 5."""
+    """Return the number of spans of a fact: 5n - 10 for n >= 5 words and spans of up to 5."""
     return sum(n_words - length + 1 for length in range(1, min(max_span, n_words) + 1))
 
 
 def exposures_of(n_variants: int, exposures: int, generator: np.random.Generator) -> np.ndarray:
-    """Which variant is shown at each exposure, so that counts differ by at most one.
+    """Draw the variant of each repeat, so that counts of variants differ by at most one.
 
     Whole passes over the variants, each in a new order, then a part of one more.
 
@@ -66,7 +66,7 @@ def exposures_of(n_variants: int, exposures: int, generator: np.random.Generator
 
 
 def fact_generator(seed: int, fact_id: str) -> np.random.Generator:
-    """A fact's own randomness: its examples do not depend on which other facts there are."""
+    """Return a fact's own generator: its examples do not depend on the other facts."""
     digest = hashlib.sha256(f"{seed}|{fact_id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
@@ -74,7 +74,7 @@ def fact_generator(seed: int, fact_id: str) -> np.random.Generator:
 def sample_spans(
     fact: Fact, exposures: int, *, seed: int, max_span: int = MAX_SPAN
 ) -> Iterator[Span]:
-    """The spans of a fact at each of its exposures, in the order of training."""
+    """Yield the span of a fact at each of its repeats, in the order of training."""
     variants = spans(fact.fact, max_span)
     for index in exposures_of(len(variants), exposures, fact_generator(seed, fact.id)):
         yield variants[index]
@@ -82,7 +82,7 @@ def sample_spans(
 
 @dataclasses.dataclass(frozen=True)
 class SpanCounts:
-    """How many examples there are, before any is made."""
+    """Counts of examples, before any is made."""
 
     facts: int
     examples: int
@@ -94,7 +94,7 @@ class SpanCounts:
 
 
 def count_spans(facts: Sequence[Fact], exposures: int, max_span: int = MAX_SPAN) -> SpanCounts:
-    """What `sample_spans` will give over all facts."""
+    """Count what `sample_spans` will yield over all facts."""
     if exposures < 1 or max_span < 1 or not facts:
         raise ValueError(
             f"expected facts, exposures and max_span from 1 on, "
@@ -115,7 +115,7 @@ def count_spans(facts: Sequence[Fact], exposures: int, max_span: int = MAX_SPAN)
 def span_records(
     facts: Iterable[Fact], exposures: int, *, seed: int, max_span: int = MAX_SPAN
 ) -> Iterator[dict[str, str]]:
-    """The examples of all facts as JSON-able records, fact after fact."""
+    """Yield the examples of all facts as records for JSON, fact after fact."""
     for fact in facts:
         for one in sample_spans(fact, exposures, seed=seed, max_span=max_span):
             yield {"fact_id": fact.id, "cloze": one.cloze, "span": one.span}
@@ -127,7 +127,7 @@ _INSIDE = re.compile(rf"\b{_WH}", re.IGNORECASE)
 
 
 def cloze_of_question(question: str) -> str | None:
-    """A question with its wh-phrase as the mask, and without its final "?".
+    """Return a question with its wh-phrase as the mask, and without its final "?".
 
     The phrase is an opening wh-word with the preposition before it ("In which city" begins with
     it); where the question opens otherwise, its first wh-word. A prompt that holds a mask already
@@ -151,13 +151,13 @@ def cloze_by_rule(question: Question) -> str | None:
 
 
 def cloze_of_fact(fact: str, answers: Iterable[str]) -> tuple[str, str] | None:
-    """A fact with its answer masked, and what the mask stands for; None if no alias is in it."""
+    """Return a fact with its answer masked, and the masked words; None if no alias is in it."""
     masked = answer_span(fact, answers)
     return None if masked is None else (masked.cloze, masked.span)
 
 
 def answer_span(fact: str, answers: Iterable[str]) -> Span | None:
-    """The words of a fact that hold its answer; None if no alias stands in it.
+    """Return the words of a fact that hold its answer, None if no alias stands in it.
 
     The first alias that stands there letter for letter, where it is no part of a longer word if
     there is such a place, widened to what blanks separate: of "Oort's" nothing is left beside the
@@ -183,7 +183,7 @@ _SEAM = " ,;:\u2013—"  # what may hang on the words that now begin or end the 
 
 
 def reordered(fact: Fact) -> str | None:
-    """The fact rotated so that the words of its answer end it.
+    """Rotate the fact so that the words of its answer end it.
 
     What follows the answer comes first, then a dash, then what stood before the answer, then the
     answer: "Ada Brandt, a mason, built it" is "a mason, built it — Ada Brandt". Every word stands
@@ -208,7 +208,7 @@ def reordered(fact: Fact) -> str | None:
 
 
 def with_reordered(facts: Sequence[Fact]) -> list[Fact]:
-    """Facts with their reordered form, where a rule gives one; those that have one keep theirs."""
+    """Return facts with their reordered form, if a rule gives one; existing ones stay."""
     return [
         fact
         if fact.reordered or (form := reordered(fact)) is None
@@ -218,7 +218,7 @@ def with_reordered(facts: Sequence[Fact]) -> list[Fact]:
 
 
 def _in_quotes(before: str) -> bool:
-    """Whether a quotation mark that nothing has closed yet is the last character."""
+    """Return whether the last character is a quotation mark that is still open."""
     last = before.rstrip()
     return last.endswith("“") or (last.endswith('"') and last.count('"') % 2 == 1)
 

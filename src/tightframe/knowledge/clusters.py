@@ -40,25 +40,25 @@ class Clusters:
     reason: str = ""  # why there is no silhouette
 
     def members(self, cluster: int) -> tuple[Fact, ...]:
-        """The facts of a cluster, in the order of the file."""
+        """Return the facts of a cluster, in the order of the file."""
         pairs = zip(self.facts, self.assignments, strict=True)
         return tuple(fact for fact, own in pairs if own == cluster)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Facts in each cluster."""
+        """Number of facts in each cluster."""
         return tuple(np.bincount(self.assignments, minlength=self.k).tolist())
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """`facts_fingerprint` of each cluster: what its model must have been trained on."""
+        """Fingerprint of the facts of each cluster, which its model must have been trained on."""
         return tuple(facts_fingerprint(self.members(cluster)) for cluster in range(self.k))
 
 
 def semantic_clusters(
     facts: Sequence[Fact], k: int, *, embedder: str = LEXICAL, seed: int = 0
 ) -> Clusters:
-    """Clusters of facts about similar things: a Gaussian mixture, full covariances.
+    """Cluster facts by content: a Gaussian mixture with full covariances.
 
     Args:
         facts: What to divide.
@@ -97,7 +97,7 @@ def temporal_clusters(
     embedder: str = LEXICAL,
     seed: int = 0,
 ) -> Clusters:
-    """Clusters of facts that appeared at about the same time, in the order of (date, id).
+    """Cluster facts by the time when they appeared, in the order of (date, id).
 
     Each has F // K facts, and of the remainder the last clusters take one more each; the paper
     gives all of it to the very last. With `whole_days` each boundary moves to the nearest change
@@ -168,7 +168,7 @@ def _silhouette(embeddings: Float[np.ndarray, "F D"], assignments: Any) -> tuple
 
 
 def _changes_of_day(days: list[str], starts: list[int]) -> list[int]:
-    """Each start at the nearest change of day, in order, with one left for each that follows."""
+    """Move each start to the nearest change of day, in order, leaving one for each that follows."""
     changes = [row for row in range(1, len(days)) if days[row] != days[row - 1]]
     if len(changes) < len(starts):
         raise UserError(
@@ -191,7 +191,7 @@ _ASSIGNMENTS, _MANIFEST, _FACTS = "assignments.jsonl", "clusters.json", "facts"
 
 
 class _Manifest(Record):
-    """What clusters.json holds."""
+    """Content of clusters.json."""
 
     k: Positive
     by: Literal["semantic", "time"]
@@ -212,7 +212,7 @@ class _Assignment(Record):
 
 
 def save_clusters(path: str | Path, clusters: Clusters) -> dict[str, Any]:
-    """Write a folder of clusters, whole or not at all; one that exists is refused.
+    """Write a new folder of clusters, whole or not at all.
 
     Returns:
         What stands in its clusters.json.
@@ -240,7 +240,7 @@ def save_clusters(path: str | Path, clusters: Clusters) -> dict[str, Any]:
 
 
 def load_clusters(path: str | Path) -> Clusters:
-    """The inverse of `save_clusters`; a folder that was changed since is refused."""
+    """Load what `save_clusters` wrote; refuse a folder that was changed since."""
     path = Path(path)
     if not (path / _MANIFEST).is_file():
         raise UserError(
@@ -274,11 +274,11 @@ def load_clusters(path: str | Path) -> Clusters:
 
 
 def facts_of(path: str | Path, cluster: int) -> Path:
-    """The file of a cluster's facts: what its model is to be trained on."""
+    """Return the file of a cluster's facts, which its model is to be trained on."""
     return Path(path) / _FACTS / f"{cluster}.jsonl"
 
 
 def _content(clusters: Clusters) -> str:
-    """Changes with any fact, question or assignment."""
+    """Return a fingerprint that changes with any fact, question or assignment."""
     facts = [fact.to_dict() for fact in clusters.facts]
     return fingerprint([facts, list(clusters.assignments), list(clusters.fingerprints)])

@@ -41,7 +41,7 @@ class WeightedWords:
 
     @classmethod
     def fit(cls, texts: Sequence[str]) -> "WeightedWords":
-        """The words of `texts`; UserError if there are none."""
+        """Fit the words of `texts`; refuse texts without any."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
@@ -55,7 +55,7 @@ class WeightedWords:
         return cls(tuple(vectorizer.get_feature_names_out().tolist()), vectorizer.idf_)
 
     def __call__(self, texts: Sequence[str]) -> sp.csr_array:
-        """The texts as rows (N, V)."""
+        """Return the texts as rows (N, V)."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         columns = {word: column for column, word in enumerate(self.words)}
@@ -65,7 +65,7 @@ class WeightedWords:
 
 
 def dimensions(n_texts: int, k: int) -> int:
-    """Dimensions that so many texts in `k` clusters can fill."""
+    """Return the number of dimensions that so many texts in `k` clusters can fill."""
     least, most = DIMENSIONS
     return min(max(n_texts // (PER_DIMENSION * k), least), most)
 
@@ -73,7 +73,7 @@ def dimensions(n_texts: int, k: int) -> int:
 def lexical_embeddings(
     texts: Sequence[str], *, dim: int, seed: int = 0
 ) -> Float[np.ndarray, "N D"]:
-    """The leading singular directions of the texts' weighted words, each text at unit length.
+    """Return the texts in the leading singular directions of their weighted words, at unit length.
 
     D is smaller than `dim` where the texts hold fewer words. A text without words is zero.
     """
@@ -93,7 +93,7 @@ def lexical_embeddings(
 
 
 def check_embedder(name: str) -> None:
-    """Refuse an embedder that is neither weighted words nor an encoder that is there."""
+    """Refuse an embedder that is neither weighted words nor an existing encoder."""
     if name != LEXICAL:
         try:
             check_encoder(name)
@@ -102,7 +102,7 @@ def check_embedder(name: str) -> None:
 
 
 def check_encoder(name: str) -> None:
-    """Refuse a folder without a model, or a name for which nothing answers."""
+    """Refuse a folder without a model, or a name that the hub does not have."""
     path = Path(name)
     if path.exists() and not (path / "config.json").is_file():
         raise UserError(f"{name}: holds no config.json; expected a model's folder or a hub name")
@@ -127,7 +127,7 @@ class TextEncoder:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that it can read."""
+        """Maximum number of tokens of a text."""
         config = self.model.config
         known = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
         if "roberta" in config.model_type:  # its positions count from behind the padding's
@@ -137,7 +137,7 @@ class TextEncoder:
     def batches(
         self, texts: Sequence[str], *, size: int = BATCH
     ) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """Rows of `texts` and their tokens, texts of similar length together.
+        """Yield rows of `texts` and their tokens, texts of similar length together.
 
         Raises:
             UserError: A text is longer than the model can read; none is cut.
@@ -151,13 +151,13 @@ class TextEncoder:
             tell("texts", done / len(order), done)
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Any]:
-        """One batch (B, T), padded on the right, where the model lies."""
+        """Return one batch (B, T), padded on the right, on the model's device."""
         device = next(self.model.parameters()).device
         made = self.tokenizer(list(texts), padding=True, padding_side="right", return_tensors="pt")
         return {name: made[name].to(device) for name in made}
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text; one that the model cannot read whole is refused."""
+        """Return the number of tokens of each text; refuse one that the model cannot read whole."""
         lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
         for text, length in zip(texts, lengths, strict=True):
             if length > self.longest:
@@ -170,7 +170,7 @@ class TextEncoder:
 
 
 def load_encoder(name: str, *, outputs: int | None = None) -> TextEncoder:
-    """An encoder in float32, from safetensors only; code that comes with a model is not run.
+    """Load an encoder in float32, from safetensors only; code that comes with a model is not run.
 
     Args:
         name: A local folder or a name of the hub.
@@ -228,7 +228,7 @@ def load_encoder(name: str, *, outputs: int | None = None) -> TextEncoder:
 def model_embeddings(
     texts: Sequence[str], name: str, *, size: int = BATCH
 ) -> Float[np.ndarray, "N D"]:
-    """What a sentence-transformers or transformers encoder makes of the texts, at unit length.
+    """Embed texts with an encoder of sentence-transformers or transformers, at unit length.
 
     The mean over a text's tokens, or the embedding of its first one where the model's own
     1_Pooling/config.json says so.
@@ -257,7 +257,7 @@ def model_embeddings(
 
 
 def pooling_of(name: str) -> Pooling:
-    """How a model's tokens become one vector; `mean` where it does not say."""
+    """Return how a model pools its tokens into one vector; `mean` if it does not say."""
     modules = _json(name, "modules.json")
     if modules is None:
         return "mean"
@@ -300,13 +300,13 @@ def _pooled(states: Any, mask: Any, pooling: Pooling) -> Any:
 
 
 def _of_head(key: str, model: Any) -> bool:
-    """Whether a tensor belongs to what is put on an encoder, and may be drawn anew."""
+    """Return whether a tensor belongs to a head on the encoder, and may be drawn anew."""
     inside = model.base_model is model or key.startswith(f"{model.base_model_prefix}.")
     return "pooler" in key or not inside
 
 
 def _json(name: str, file: str) -> Any:
-    """A JSON file of a model; None where it has none."""
+    """Read a JSON file of a model, None if it has none."""
     check_encoder(name)
     folder = Path(name)
     if folder.exists():

@@ -44,7 +44,7 @@ _JSON = {"response_format": {"type": "json_object"}}  # not in the cache's key
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """Where a language model is served, from the environment only; the key is never shown."""
+    """Address of a served language model, from the environment only; the key is never shown."""
 
     base_url: str
     model: str
@@ -52,7 +52,7 @@ class Endpoint:
 
     @classmethod
     def from_environment(cls) -> "Endpoint":
-        """TIGHTFRAME_LLM_BASE_URL, TIGHTFRAME_LLM_MODEL and, where needed, TIGHTFRAME_LLM_KEY."""
+        """Read TIGHTFRAME_LLM_BASE_URL, TIGHTFRAME_LLM_MODEL and TIGHTFRAME_LLM_KEY."""
         base_url = os.environ.get("TIGHTFRAME_LLM_BASE_URL", "").strip().rstrip("/")
         model = os.environ.get("TIGHTFRAME_LLM_MODEL", "").strip()
         key = os.environ.get("TIGHTFRAME_LLM_KEY", "").strip()
@@ -76,7 +76,7 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Replies:
-    """What an endpoint said to a list of requests."""
+    """Replies of an endpoint to a list of requests."""
 
     parsed: tuple[Any, ...]  # one a request, in its order; None where there is none
     reasons: tuple[str, ...]  # why there is none, else ""
@@ -91,7 +91,7 @@ def ask_all(
     cache: Path,
     wait: float = 1.0,
 ) -> Replies:
-    """Ask for all replies that the cache lacks, at most `AT_ONCE` at a time.
+    """Request all replies that the cache lacks, at most `AT_ONCE` at a time.
 
     A request that fails for good leaves None; after `AT_ONCE` of these in a row no others are
     sent, since then the server is down.
@@ -292,7 +292,7 @@ class _Client:
         return _Answer(answer.status_code, text, answer.headers.get("Retry-After", ""))
 
     def _text(self, message: Mapping[str, Any], end: str | None) -> str:
-        """Return what the model said; raise _LeftError with the reason if it said nothing."""
+        """Return the text of a message; raise _LeftError with the reason if there is none."""
         text, refusal = message.get("content"), message.get("refusal")
         if isinstance(text, str) and text.strip():
             if len(self.endpoint.key) >= 8 and self.endpoint.key in text:
@@ -340,7 +340,7 @@ def _name(model: str, messages: Messages) -> str:
 
 
 def _cached(path: Path, parse: Parse) -> Any:
-    """A kept reply; None where there is none, or one that is not what is asked for today."""
+    """Return a cached reply, None if there is none or it does not fit the schema."""
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
         return parse(json.dumps(entry["reply"]))
@@ -364,5 +364,5 @@ def _seconds(value: str) -> float:
 
 
 def _line(text: str) -> str:
-    """A stranger's text as one line that a terminal can show."""
+    """Return a foreign text as one line that a terminal can show."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

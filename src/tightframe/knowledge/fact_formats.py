@@ -54,14 +54,14 @@ class RecordError(ValueError):
 
 
 def format_of(record: Any) -> str | None:
-    """The name of a record's format; None where no format has its keys."""
+    """Return the name of a record's format, None if no format has its keys."""
     if not isinstance(record, dict):
         return None
     return next((name for name, keys in KEYS.items() if all(k in record for k in keys)), None)
 
 
 def to_fact(record: Record, name: str, note: Note) -> Fact:
-    """A record of the format `name` as a fact with its questions.
+    """Return a record of the format `name` as a fact with its questions.
 
     Raises RecordError where it cannot be one; what can be lived with is told to `note`.
     """
@@ -70,12 +70,12 @@ def to_fact(record: Record, name: str, note: Note) -> Fact:
 
 
 def training_text(hook: str) -> str:
-    """A hook without its leading "that " (the whole word, so "that's" stays) and its final "?"."""
+    """Return a hook without its leading whole word "that" and its final "?"."""
     return re.sub(r"^\s*(?:(?:\.\.\.|…)\s*)?that\s+|\s*\?\s*$", "", hook)
 
 
 def parse_date(written: str) -> datetime.date | None:
-    """A day written as 2022-01-31 or 31 January 2022; None where it is written otherwise."""
+    """Return a day written as 2022-01-31 or 31 January 2022, None if written otherwise."""
     written = written.strip()
     day = re.fullmatch(r"([0-9]{1,2}) ([A-Za-z]+) ([0-9]{4})", written)
     try:
@@ -160,7 +160,7 @@ def _wikidyk(record: Record, note: Note) -> Fact:
 
 
 def _unpacked(record: Record, key: str) -> Any:
-    """The value at `key`; on the hub, nested values may be text that holds JSON."""
+    """Return the value at `key`; on the hub, nested values may be text that holds JSON."""
     value = record.get(key)
     if not isinstance(value, str):
         return value
@@ -171,7 +171,7 @@ def _unpacked(record: Record, key: str) -> Any:
 
 
 def _parts(record: Record, key: str) -> list[Record]:
-    """The objects in the list at `key`, whatever else they hold; none where there is no list."""
+    """Return the objects in the list at `key`, with any fields; none without a list."""
     parts = items({key: _unpacked(record, key)}, key)
     for part in parts:
         if not isinstance(part, dict):
@@ -180,7 +180,7 @@ def _parts(record: Record, key: str) -> list[Record]:
 
 
 def _article(record: Record) -> str:
-    """The page of the fact's target; nothing where the record has none."""
+    """Return the page of the fact's target, an empty text if the record has none."""
     page = _unpacked(record, "bold_entity_page")
     if not isinstance(page, dict) or page.get("content") is None:
         return ""
@@ -188,7 +188,7 @@ def _article(record: Record) -> str:
 
 
 def _variants(record: Record, key: str, field: str) -> tuple[str, ...]:
-    """Wordings of the fact, each a sentence to train on, as the fact itself is."""
+    """Return wordings of the fact, each a sentence to train on, as the fact itself is."""
     found = []
     for part in _parts(record, key):
         sentence = training_text(text(part, field))
@@ -213,7 +213,7 @@ def _clean(record: Record, note: Note) -> Fact:
 def _plain(
     record: Record, sentence: str, rows: Sequence[tuple[str, str, Any, Any]], note: Note
 ) -> Fact:
-    """A fact of a file that knows no targets; its hook is what the file has."""
+    """Return a fact of a file that knows no targets; its hook is the text in the file."""
     if not sentence.strip():
         raise RecordError("schema", "'fact' holds no words, expected a sentence")
     date, year, month = _when(record, note)
@@ -227,7 +227,7 @@ def _plain(
 
 
 class _Questions:
-    """Makes the questions of one fact, each with its own id."""
+    """The questions of one fact while they are read, each with its own id."""
 
     def __init__(self, fact: str, note: Note) -> None:
         self.fact = fact
@@ -295,7 +295,7 @@ def _answers(value: Any, type: str) -> tuple[str, ...]:
 
 
 def _when(record: Record, note: Note) -> tuple[str | None, int | None, int | None]:
-    """Date, year and month; what cannot be read is noted and None, the fact is kept."""
+    """Return date, year and month; note what cannot be read, and return None for it."""
     written = record.get("date")
     if isinstance(written, datetime.date):  # of Parquet, also with a time
         written = written.isoformat()[:10]
@@ -327,7 +327,7 @@ def _target(value: Any, sentence: str, note: Note) -> Target:
 
 
 def known_keys(value: Record, kind: type, what: str) -> None:
-    """RecordError at the first key that is no field of `kind`."""
+    """Raise RecordError at the first key that is no field of `kind`."""
     known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
     for key in value:
         if key not in known:
@@ -337,7 +337,7 @@ def known_keys(value: Record, kind: type, what: str) -> None:
 
 
 def object_of(value: Any, kind: type, what: str) -> Record:
-    """The value, if it is an object with fields of `kind` only."""
+    """Return the value if it is an object with fields of `kind` only."""
     if not isinstance(value, dict):
         raise RecordError("schema", f"{shown(value)} where {what} is expected, an object")
     known_keys(value, kind, what)
@@ -345,12 +345,12 @@ def object_of(value: Any, kind: type, what: str) -> Record:
 
 
 def objects(record: Record, key: str, kind: type, what: str) -> list[Record]:
-    """The objects in the list at `key`."""
+    """Return the objects in the list at `key`, with fields of `kind` only."""
     return [object_of(one, kind, what) for one in items(record, key)]
 
 
 def items(record: Record, key: str) -> list[Any]:
-    """The list at `key`; empty where there is none."""
+    """Return the list at `key`, an empty one if there is none."""
     value = record.get(key)
     if value is not None and not isinstance(value, list | tuple):
         raise RecordError("schema", f"{key!r} is {shown(value)}, expected a list")
@@ -358,13 +358,13 @@ def items(record: Record, key: str) -> list[Any]:
 
 
 def texts(record: Record, key: str) -> tuple[str, ...]:
-    """The texts in the list at `key`, none of them blank; none where there is no list."""
+    """Return the texts in the list at `key`, none of them blank; none without a list."""
     listed = {f"{key}[{n}]": one for n, one in enumerate(items(record, key))}
     return tuple(text(listed, place) for place in listed)
 
 
 def text(record: Record, key: str, *, empty: bool = False) -> str:
-    """The text at `key`; it must hold more than blanks unless `empty`."""
+    """Return the text at `key`, which must hold more than blanks unless `empty`."""
     value = record.get(key)
     if not isinstance(value, str) or not (empty or value.strip()):
         found = f"is {shown(value)}" if key in record else "is missing"
@@ -375,7 +375,7 @@ def text(record: Record, key: str, *, empty: bool = False) -> str:
 
 
 def encodes(text: str) -> bool:
-    """Whether it is text: JSON can also write lone surrogates, which no file can hold."""
+    """Return whether a text can be encoded: JSON can also write lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -384,7 +384,7 @@ def encodes(text: str) -> bool:
 
 
 def number(value: Any) -> int | None:
-    """A whole number, also as text or as 2022.0; None for anything else."""
+    """Return a whole number, also one written as text or as 2022.0; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -395,7 +395,7 @@ def number(value: Any) -> int | None:
 
 
 def whole(value: Any, key: str) -> int:
-    """A whole number from 0 on."""
+    """Return the value as a whole number from 0 on; `key` names it in the message."""
     read = number(value)
     if read is None or read < 0:
         raise RecordError("schema", f"{key!r} is {shown(value)}, expected a whole number from 0")
@@ -403,6 +403,6 @@ def whole(value: Any, key: str) -> int:
 
 
 def shown(value: Any) -> str:
-    """A stranger's value in a message: on one line, without control characters, not long."""
+    """Return a value for a message: on one line, without control characters, not long."""
     quoted = repr(value) if isinstance(value, str) and encodes(value) else ascii(value)
     return quoted if len(quoted) <= 60 else quoted[:57] + "..."

@@ -69,7 +69,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Something that is asked of a model about a fact."""
+    """A question about a fact."""
 
     __pydantic_config__ = _STRICT
 
@@ -95,7 +95,7 @@ class QuestionAnswer:
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """A sentence to inject, and what is asked about it."""
+    """A sentence to inject, and its questions."""
 
     __pydantic_config__ = _STRICT
 
@@ -119,14 +119,14 @@ class Fact:
     article: str = ""  # the text of its target's page, to retrieve or train on
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, keys in the order of the fields; `PERHAPS` only where there is something."""
+        """Return the fields in their order, as JSON takes them, without empty ones of `PERHAPS`."""
         record = dataclasses.asdict(self)
         return {key: value for key, value in record.items() if value or key not in PERHAPS}
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """What a model said."""
+    """A model's answer to a question."""
 
     __pydantic_config__ = _STRICT
 
@@ -142,7 +142,7 @@ class Output:
 
 
 def fact_id(date: str | None, fact: str) -> str:
-    """ "dyk-" and twelve hexadecimal digits of the SHA-256 of `date|fact`."""
+    """Return "dyk-" and twelve hexadecimal digits of the SHA-256 of `date|fact`."""
     return "dyk-" + hashlib.sha256(f"{date or ''}|{fact}".encode()).hexdigest()[:12]
 
 
@@ -234,7 +234,7 @@ DECILES = 10
 
 @dataclasses.dataclass(frozen=True)
 class FactCounts:
-    """Numbers of some facts and some of their questions. Means are NaN over nothing.
+    """Counts of some facts and some of their questions; means are NaN over nothing.
 
     Answers are the first alias of each question.
     """
@@ -253,7 +253,7 @@ class FactCounts:
 
 @dataclasses.dataclass(frozen=True)
 class WordingCounts:
-    """How much there is to train on besides the facts, of one kind."""
+    """Number of texts of one kind to train on besides the facts."""
 
     texts: int
     facts: int  # with at least one of them
@@ -270,11 +270,11 @@ class Summary:
     wordings: dict[str, WordingCounts]  # by name, see `records.WORDINGS`; those that there are
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, keys in the order of the fields."""
+        """Return the fields in their order, as JSON takes them."""
         return dataclasses.asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """For readers: a table, then where answers start."""
+        """Yield lines for readers: a table, then the positions of answers."""
         groups = {"all": self.all} | self.by_type | self.by_year
         width = max(map(len, groups))
         heads = ("facts", "questions", "words", "longest", "answer", "> 8", "verbatim", "eligible")
@@ -330,7 +330,7 @@ def summarize(facts: Sequence[Fact]) -> Summary:
 
 
 def answer_place(fact: str, answers: Iterable[str]) -> tuple[int, str] | None:
-    """Where the first alias that stands in the fact starts, and that alias; None if none does.
+    """Return the start of the first alias that stands in the fact, and the alias; None without one.
 
     Letter for letter, as a substring: this is what is masked or asked for.
     """
@@ -338,7 +338,7 @@ def answer_place(fact: str, answers: Iterable[str]) -> tuple[int, str] | None:
 
 
 def study_eligible(fact: Fact) -> bool:
-    """Whether the study can use it: a short answer that stands in a fact that is not long.
+    """Return whether a study can use a fact: short, with a short answer that stands in it.
 
     That is, a reliability question with a verbatim alias of at most 4 words, and at most 24 words
     in the fact.
@@ -354,7 +354,7 @@ def study_eligible(fact: Fact) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Lower-cased letters and digits alone: equal for facts that differ only in form."""
+    """Return the letters and digits in lower case: equal for facts that differ only in form."""
     return "".join(character for character in text.lower() if character.isalnum())
 
 

@@ -183,7 +183,7 @@ _PAIRS = {")": "(", "]": "[", "}": "{"}
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-    """What a hook line says."""
+    """The sentence of a hook."""
 
     fact: str  # the training text
     hook: str  # with its leading "that " and its final "?"
@@ -297,7 +297,7 @@ def _with_blank(text: str, start: int, end: int) -> int:
 
 
 def _split(fact: Marked) -> tuple[tuple[Target, ...], tuple[Link, ...]]:
-    """Bold links are targets, others context; so is a bold one whose label has been cut away."""
+    """Return bold links as targets, and all others, also those without a label, as context."""
     targets, links = [], []
     for anchor in fact.anchors:
         start, end = _trimmed(fact.text, anchor)
@@ -310,7 +310,7 @@ def _split(fact: Marked) -> tuple[tuple[Target, ...], tuple[Link, ...]]:
 
 
 def _trimmed(text: str, anchor: Anchor) -> tuple[int, int]:
-    """The offsets of a label without the blanks at its ends."""
+    """Return the offsets of a label without the blanks at its ends."""
     label = text[anchor.start : anchor.end]
     start = anchor.start + len(label) - len(label.lstrip())
     return start, max(start, anchor.start + len(label.rstrip()))

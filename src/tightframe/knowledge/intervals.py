@@ -43,7 +43,7 @@ _HELD = 4_000_000  # numbers of facts held at once; memory only, never the resul
 
 
 class FactInterval(NamedTuple):
-    """Ends of an interval; NaN, with a reason, where none holds."""
+    """Ends of an interval; NaN, with a reason, if there is none."""
 
     low: float
     high: float
@@ -113,7 +113,7 @@ def ratio(
 def _wilson(
     sums: Float[np.ndarray, " F"], counts: Int[np.ndarray, " F"], level: float
 ) -> tuple[float, float]:
-    """Wilson's interval of a mean in [0, 1] with the effective number of facts."""
+    """Return Wilson's interval of a mean in [0, 1] with the effective number of facts."""
     mean, error = (float(one) for one in ratio(sums, counts))
     square = float(t.ppf((1 + level) / 2, len(counts) - 1)) ** 2
     n = mean * (1 - mean) / error**2  # independent facts that would have this error
@@ -125,7 +125,7 @@ def _wilson(
 def _exact(
     sums: Float[np.ndarray, " F"], counts: Int[np.ndarray, " F"], level: float
 ) -> tuple[float, float]:
-    """Clopper and Pearson's interval, as if all questions on a fact had one answer at best."""
+    """Return Clopper and Pearson's interval, as if all questions on a fact had one answer."""
     mean, error = (float(one) for one in ratio(sums, counts))
     n = counts.sum() ** 2 / (counts**2).sum()
     if 0 < mean < 1:
@@ -139,7 +139,7 @@ def _exact(
 def _with_one_more_at_either_end(
     sums: Float[np.ndarray, " F"], counts: Int[np.ndarray, " F"], level: float
 ) -> tuple[float, float]:
-    """Interval of t after a fact at 0 and one at 1, each of as many questions as the mean."""
+    """Return the interval of t after adding a fact at 0 and one at 1, each of typical size."""
     typical = counts.mean()
     mean, error = ratio(np.append(sums, [0.0, typical]), np.append(counts, [typical, typical]))
     half = t.ppf((1 + level) / 2, len(counts) + 1) * error
@@ -154,7 +154,7 @@ def _studentized(
     resamples: int,
     seed: int,
 ) -> FactInterval:
-    """Bootstrap interval of the mean in units of its standard error."""
+    """Return the bootstrap interval of the mean in units of its standard error."""
     mean, error = ratio(sums, counts)
     generator = np.random.default_rng(seed)
     n_facts = len(counts)
@@ -205,7 +205,7 @@ class Estimate(NamedTuple):
 
 
 class Power(NamedTuple):
-    """What a comparison with an interval of this width could have found."""
+    """Power of a comparison with an interval of some width."""
 
     detectable: float  # points; a difference as large is told from 0 in 80 % of such studies
     none: float  # chance that the interval of two equal arms lies within the margin
@@ -268,7 +268,7 @@ def differences(
     level: float = LEVEL,
     seed: int = 0,
 ) -> list[Difference]:
-    """Ours less theirs, question by question, with interval and sign test over facts.
+    """Return the difference of two arms, question by question, with interval and sign test.
 
     Swapping the arms gives the opposite difference and interval, and the same p. What is 0 but for
     rounding is 0: a verdict asks for the sign.
@@ -293,7 +293,7 @@ def differences(
 
 
 def sign_test(differences: Float[np.ndarray, " F"]) -> SignTest:
-    """Whether facts favour one arm: exact binomial test of the signs, ties left out."""
+    """Test whether facts favour one arm: exact binomial test of the signs, ties left out."""
     from scipy.stats import binomtest
 
     better, worse = int((differences > _TIE).sum()), int((differences < -_TIE).sum())
@@ -303,7 +303,7 @@ def sign_test(differences: Float[np.ndarray, " F"]) -> SignTest:
 
 
 def verdict(d: float, low: float, high: float, *, margin: float = MARGIN) -> Verdict:
-    """What a difference says of the claim that the first arm is better; fixed before any run.
+    """Return the verdict on the claim that the first arm is better, by rules fixed before any run.
 
     In this order: the interval lies above 0: reproduced; below 0: reversed; within the margin of 0:
     not reproduced, there is no difference worth the name; else, or without an interval:
@@ -328,7 +328,7 @@ def verdict(d: float, low: float, high: float, *, margin: float = MARGIN) -> Ver
 def power(
     low: float, high: float, n_facts: int, *, level: float = LEVEL, margin: float = MARGIN
 ) -> Power:
-    """Return what could be told at this number of facts; NaN without an interval.
+    """Return the power of a comparison over this number of facts; NaN without an interval.
 
     Args:
         low: Of the interval of the difference.
@@ -350,7 +350,7 @@ def power(
 
 
 def _without_rounding(found: Estimate) -> Estimate:
-    """With 0 where there is nothing but rounding: thirds of three seeds seldom cancel exactly."""
+    """Return 0 for what is rounding only: thirds of three seeds seldom cancel exactly."""
     value, low, high = (0.0 if abs(number) < _TIE else number for number in found[:3])
     return found._replace(value=value, low=low, high=high)
 
@@ -358,7 +358,7 @@ def _without_rounding(found: Estimate) -> Estimate:
 def _by_fact(
     values: Float[np.ndarray, "Q S"], facts: Int[np.ndarray, " Q"]
 ) -> tuple[Float[np.ndarray, "F S"], Int[np.ndarray, " F"]]:
-    """Sums and numbers of questions of each fact that has some, in order of the fact's number."""
+    """Return sums and numbers of questions of each fact, in the order of the facts' numbers."""
     _, codes, counts = np.unique(facts, return_inverse=True, return_counts=True)
     columns = [np.bincount(codes, column, len(counts)) for column in values.T]
     return np.stack(columns, axis=1, dtype=np.float64), counts

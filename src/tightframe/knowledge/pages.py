@@ -40,7 +40,7 @@ class _MissingError(Exception):
 
 
 def fetch(title: str, *, api: str = API) -> Page:
-    """The wikitext of a page, of its other name where it is filed under that.
+    """Fetch the wikitext of a page, under its other name if it is filed under that.
 
     Raises:
         UserError: The wiki can't be reached, refuses, has no such page, or answers something else.
@@ -96,7 +96,7 @@ def _get(title: str, api: str) -> Any:
 
 
 def _page(answer: Any, api: str) -> Page:
-    """Mistakes come with status 200 and an `error` object: they are no empty page."""
+    """Return the page of an answer; mistakes come with status 200 and an `error` object."""
     match answer:
         case {"error": {"code": "missingtitle"}}:
             raise _MissingError
@@ -111,7 +111,7 @@ def _page(answer: Any, api: str) -> Page:
 
 
 def _printable(text: str) -> str:
-    """A stranger's message on one line of a terminal."""
+    """Return a foreign message on one line of a terminal."""
     line = " ".join(text.split())[:200]
     return "".join(character for character in line if character.isprintable())
 
@@ -131,7 +131,7 @@ class Reject:
     line: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of a fact, then `reason`, `file` and `line`."""
+        """Return the keys of a fact, then `reason`, `file` and `line`."""
         return self.record.to_dict() | {
             "reason": self.reason,
             "file": self.file,
@@ -151,7 +151,7 @@ class PageSource:
 
 @dataclasses.dataclass(frozen=True)
 class Parsed:
-    """What a run found in its pages, whether new or there before."""
+    """Counts of the hooks on the pages of a run, new ones and known ones."""
 
     out: Path
     n_pages: int
@@ -236,7 +236,7 @@ def _why_bare(source: PageSource) -> str:
 def _add(
     folder: Path, found: Sequence[Reject], n_pages: int, without_hooks: dict[str, str]
 ) -> Parsed:
-    """Write what is not there yet, the first of equal texts as a fact."""
+    """Append facts and rejects that are new to the files, the first of equal texts as a fact."""
     old = {(one["id"], one["source_page"]): _letters(one["fact"]) for one in _lines(folder / HOOKS)}
     known = collections.Counter(_key(one) for one in _lines(folder / REJECTS, "reason"))
     texts = set(old.values())
@@ -276,12 +276,12 @@ def _add(
 
 
 def _letters(text: str) -> str:
-    """What equal texts share: letters and digits in lower case."""
+    """Return letters and digits in lower case, which equal texts share."""
     return "".join(filter(str.isalnum, text.lower()))
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells rejects apart; not their line, which moves as a page grows."""
+    """Return the fields that tell rejects apart; not their line, which moves as a page grows."""
     return tuple(record[name] for name in ("reason", "source_page", "date", "hook_raw"))
 
 
@@ -312,7 +312,7 @@ def _iso(date: str) -> str:
 
 
 def _lines(path: Path, *more: str) -> list[dict[str, Any]]:
-    """Facts with `more` keys that an earlier run wrote; none where there is no file."""
+    """Read facts with `more` keys that an earlier run wrote; none without a file."""
     if not path.exists():
         return []
     records = []
@@ -333,7 +333,7 @@ def _lines(path: Path, *more: str) -> list[dict[str, Any]]:
 
 
 def _append(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Add lines to a file whole or not at all; nothing to add leaves it alone, but there."""
+    """Append lines to a file, whole or not at all; create the file even without lines."""
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     if path.exists() and not lines:
         return

@@ -37,14 +37,14 @@ _QUOTED = re.compile(r"([\"“][^\"”]*[\"”])")
 
 @dataclasses.dataclass(frozen=True)
 class KnownFact:
-    """Something that a model may know already, asked to see whether it still does."""
+    """Older knowledge that a model may have, to ask for after injection."""
 
     prompt: str
     answers: tuple[str, ...]
 
 
 def reliability_question(fact: Fact) -> Question | None:
-    """Restates the fact, asking for its target."""
+    """Restate the fact, asking for its target."""
     targets = found_targets(fact)
     if not targets:
         return None
@@ -61,7 +61,7 @@ def reliability_question(fact: Fact) -> Question | None:
 
 
 def generality_question(fact: Fact) -> Question | None:
-    """Another slot of the fact, as a cloze: its longest name or number that is no target."""
+    """Ask by a cloze for the longest name or number of the fact that is no target."""
     targets = found_targets(fact)
     slots = [
         (start, end)
@@ -76,7 +76,7 @@ def generality_question(fact: Fact) -> Question | None:
 
 
 def paraphrase_question(fact: Fact) -> Question | None:
-    """The reliability question with its last clause first and other words."""
+    """Return the reliability question with its last clause first and other words."""
     asked = reliability_question(fact)
     if asked is None:
         return None
@@ -97,7 +97,7 @@ def paraphrase_question(fact: Fact) -> Question | None:
 def portability_question(
     fact: Fact, about: Mapping[str, Sequence[tuple[Fact, Target]]]
 ) -> Question | None:
-    """The reliability question, with an entity replaced by what another fact says of it.
+    """Return the reliability question with an entity replaced by what another fact says of it.
 
     Args:
         fact: The fact that is asked for.
@@ -124,7 +124,7 @@ def portability_question(
 def true_false_pair(
     fact: Fact, labels: Mapping[tuple[Kind, str], Sequence[str]], seed: int
 ) -> tuple[Question, Question] | None:
-    """The fact to affirm, and to reject with another fact's target in its place.
+    """Return the fact to affirm, and to reject with another fact's target in it.
 
     Args:
         fact: The fact that is asked for.
@@ -148,7 +148,7 @@ def true_false_pair(
 
 
 def locality_question(fact: Fact, known: Sequence[KnownFact]) -> Question | None:
-    """Something older, chosen by the fact's id among what the fact doesn't answer."""
+    """Ask for older knowledge, chosen by the fact's id, that the fact does not answer."""
     start = int(hashlib.sha256(fact.id.encode()).hexdigest(), 16) % len(known) if known else 0
     for one in (*known[start:], *known[:start]):
         if not any(contains(fact.fact, answer) for answer in one.answers):
@@ -158,7 +158,7 @@ def locality_question(fact: Fact, known: Sequence[KnownFact]) -> Question | None
 
 
 def by_title(facts: Sequence[Fact]) -> dict[str, list[tuple[Fact, Target]]]:
-    """Facts by the titles of their targets, each title's in the order of their ids."""
+    """Return facts by the titles of their targets, each title's in the order of their ids."""
     found: dict[str, list[tuple[Fact, Target]]] = {}
     for fact in sorted(facts, key=lambda fact: fact.id):
         for target in found_targets(fact):
@@ -189,7 +189,7 @@ def _form(fact: Fact, target: Target) -> str:
 
 
 def same_title(title: str) -> str:
-    """An article's title in the one form of the many that a link may use."""
+    """Return an article's title in one of the many forms that a link may use."""
     bare = " ".join(title.partition("#")[0].replace("_", " ").split())
     return bare[:1].upper() + bare[1:]
 
@@ -233,19 +233,19 @@ def _question(
 
 
 def _replaced(text: str, mention: str, clause: str) -> str:
-    """The first mention, with an article before it, gives way to a clause with its own."""
+    """Replace the first mention, and an article before it, by a clause with its own article."""
     pattern = rf"(?<!\w)(?:(?:[Tt]he|[Aa]n?) )?{re.escape(mention)}(?!\w)"
     return re.sub(pattern, lambda _: clause, text, count=1)
 
 
 def _spaced(after: str) -> str:
-    """What follows a name, after a blank unless it begins with punctuation."""
+    """Return the text after a name, with a blank in front unless it begins with punctuation."""
     after = after.lstrip()
     return after if not after or after[0] in ",;:.!?)" else f" {after}"
 
 
 def _names(text: str) -> list[tuple[int, int]]:
-    """Runs of capitalised words, which of, the, and, de may join; [start, end) of each."""
+    """Return [start, end) of each run of capitalised words, which of, the, and, de may join."""
     runs: list[list[re.Match[str]]] = [[]]
     for word in WORD.finditer(text):
         capital = word[0][0].isupper()
@@ -278,7 +278,7 @@ def _numbers(text: str) -> list[tuple[int, int]]:
 
 
 def _last_clause(cut: Gap) -> str | None:
-    """The final clause or phrase of what follows a name, if something is left without it."""
+    """Return the final clause or phrase after a name, None if nothing is left without it."""
     after = cut.after
     words = list(WORD.finditer(after, after.rfind(",") + 1))
     starts = [word.start() for word in words if word[0] in word_list("clauses")][:1] or [
@@ -294,7 +294,7 @@ def _last_clause(cut: Gap) -> str | None:
 
 
 def _reworded(prompt: str, kept: set[str]) -> str:
-    """Words in lower case replaced by their synonyms, left to right; none of those quoted."""
+    """Replace words in lower case by their synonyms, left to right; quotations stay."""
     parts = _QUOTED.split(prompt)
     for index in range(0, len(parts), 2):
         parts[index] = WORD.sub(
@@ -321,7 +321,7 @@ class DroppedQuestion:
 
 @dataclasses.dataclass(frozen=True)
 class CheckedQuestions:
-    """Facts with their questions, and what was dropped."""
+    """Facts with their questions, and the questions that were dropped."""
 
     facts: tuple[Fact, ...]
     dropped: tuple[DroppedQuestion, ...]
@@ -335,7 +335,7 @@ def make_questions(
     seed: int = 0,
     strict: bool = False,
 ) -> CheckedQuestions:
-    """Write questions about facts by rules; see `rules` for what each type asks.
+    """Write questions about facts by rules, and check them.
 
     Questions that a fact has are kept, if they pass the checks; types that it has are not asked
     again. Portability and the true-or-false pair depend on which other facts there are, all else

@@ -60,7 +60,7 @@ class AnswerScores(NamedTuple):
 
 
 def score_answer(answers: Sequence[str], prediction: str) -> AnswerScores:
-    """Score what a model said against the gold aliases.
+    """Score a model's answer against the gold aliases.
 
     `match_paper` and `f1_paper` are as published, of the raw text; the others read the first line
     of the answer up to its 32nd word (`cut`), and every alias. For `match_norm` an alias may also
@@ -201,7 +201,7 @@ class ArmComparison(NamedTuple):
 
 
 def position(answers: Sequence[str], fact: str) -> str:
-    """Where the first alias that stands in the fact begins: before half of its characters, or not.
+    """Return the half of the fact, front or back, where its first alias begins.
 
     Letter by letter: an answer in another spelling or case is "not in fact".
     """
@@ -219,7 +219,7 @@ def score_outputs(
     allow_missing: bool = False,
     types: Sequence[str] = TYPES,
 ) -> "pd.DataFrame":
-    """Score what the runs of one arm (its seeds) said; a row a question of the benchmark.
+    """Score the outputs of the runs of one arm (its seeds); one row per question of the benchmark.
 
     Args:
         facts: The benchmark.
@@ -257,7 +257,7 @@ def score_outputs(
 
 
 def about(facts: Sequence[Fact]) -> "pd.DataFrame":
-    """What each question is: ids, type, dates as far as known, and where its answer stands."""
+    """Return ids, type, known dates and position of the answer of each question."""
     records: list[dict[str, Any]] = []
     for fact in facts:
         month = f"{fact.year}-{fact.month:02}" if fact.year and fact.month else None
@@ -286,7 +286,7 @@ def about(facts: Sequence[Fact]) -> "pd.DataFrame":
 def average(
     table: "pd.DataFrame", by: Sequence[By] = ("type",), *, seed: int = 0
 ) -> list[ScoreGroup]:
-    """Means and intervals of the questions of each group; see `groups`."""
+    """Return means and intervals over the questions of each group; see `groups`."""
     found = []
     codes = _fact_numbers(table)
     for name, chosen in groups(table, by):
@@ -305,7 +305,7 @@ def average(
 def compare(
     ours: "pd.DataFrame", theirs: "pd.DataFrame", by: Sequence[By] = ("type",), *, seed: int = 0
 ) -> list[ArmComparison]:
-    """Ours less theirs in each group, on the questions that both answered.
+    """Return the difference of two arms in each group, on the questions that both answered.
 
     Args:
         ours: Scores of one arm on a benchmark.
@@ -330,7 +330,7 @@ def compare(
 
 
 def groups(table: "pd.DataFrame", by: Sequence[By]) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and row numbers: all questions, those of each type, and each of these by date etc.
+    """Yield names and row numbers: all questions, each type, and each of these by date etc.
 
     Args:
         table: Of questions.
@@ -353,7 +353,7 @@ def groups(table: "pd.DataFrame", by: Sequence[By]) -> Iterator[tuple[str, np.nd
 def _of_benchmark(
     name: str, outputs: Sequence[Output], table: "pd.DataFrame", rows: Mapping[str, int]
 ) -> dict[str, Output]:
-    """The outputs by question; other questions than the benchmark's are refused."""
+    """Return the outputs by question; refuse other questions than the benchmark's."""
     found = {output.question_id: output for output in outputs}
     if len(found) < len(outputs):
         raise UserError(
@@ -379,5 +379,5 @@ def _of_benchmark(
 
 
 def _fact_numbers(table: "pd.DataFrame") -> np.ndarray:
-    """Numbers in the order of the ids, so that the order of the lines changes no interval."""
+    """Return numbers of facts in the order of ids: the order of lines changes no interval."""
     return np.unique(table["fact"].to_numpy(dtype=str), return_inverse=True)[1]

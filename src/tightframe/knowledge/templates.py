@@ -289,7 +289,7 @@ def _moved(text: str, characters: dict[int, int]) -> str | None:
 
 
 def seen(text: str) -> str:
-    """Return a text without its characters that nobody sees, marks among them."""
+    """Return a text without invisible characters, marks among them."""
     return text.translate(_UNSEEN)
 
 

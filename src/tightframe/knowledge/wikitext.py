@@ -131,7 +131,7 @@ class Marked:
 
 @dataclasses.dataclass(frozen=True)
 class WikitextLine:
-    """What a line of wikitext shows."""
+    """The text that a line of wikitext shows, and its faults."""
 
     shown: Marked
     fault: str | None  # the first thing in it that is not known
@@ -140,7 +140,7 @@ class WikitextLine:
 
 @dataclasses.dataclass
 class _Frame:
-    """Something that is open: its bracket or its tag, and what it has so far."""
+    """An open bracket or tag, and its content so far."""
 
     opened: str
     parts: list[list[str]] = dataclasses.field(default_factory=lambda: [[]])  # between bars

@@ -16,18 +16,18 @@ _ABBREVIATED = re.compile(  # "U.S.", not the last letter of "vitamin C."
 
 @functools.cache
 def word_list(name: str) -> frozenset[str]:
-    """A list of `words.txt`, in lower case."""
+    """Return a list of `words.txt`, in lower case."""
     return _lists()[name]
 
 
 @functools.cache
 def synonyms() -> dict[str, str]:
-    """Word to replacement, the same inflection on both sides."""
+    """Return a replacement for each word that has one, in the same inflection."""
     return dict(line.split(" ", 1) for line in _lines("synonyms.txt"))
 
 
 def contains(text: str, phrase: str) -> bool:
-    """Whether a phrase stands in a text, ignoring case, on word boundaries."""
+    """Return whether a phrase stands in a text, ignoring case, on word boundaries."""
     phrase, text = phrase.strip().casefold(), text.casefold()
     start = text.find(phrase)
     while start >= 0:
@@ -46,7 +46,7 @@ def without_stop(text: str) -> str:
 
 
 def content_words(text: str) -> list[str]:
-    """The words that carry meaning, in lower case and order: those of no grammatical function."""
+    """Return the words without a purely grammatical function, in lower case and order."""
     return [word for word in WORD.findall(text.casefold()) if word not in word_list("functions")]
 
 
@@ -95,7 +95,7 @@ class Gap:
 
     @property
     def opens(self) -> bool:
-        """Whether the fact began with the name."""
+        """True if the fact began with the name."""
         return not self.before.strip()
 
     @property
@@ -105,7 +105,7 @@ class Gap:
 
 
 def found_targets(fact: Fact) -> tuple[Target, ...]:
-    """The targets that stand in a fact.
+    """Return the targets that stand in a fact.
 
     Where a file names none, or none where it is, the answer of its reliability question is one.
     """
@@ -141,7 +141,7 @@ def gap(fact: Fact, target: Target) -> Gap:
 
 
 def kind(fact: Fact, target: Target) -> Kind:
-    """What a target is, by the words around it; the first rule that fires."""
+    """Return the kind of a target by the first rule that fits the words around it."""
     before, after = fact.fact[: target.start], fact.fact[target.end :]
     words = [word.casefold() for word in WORD.findall(target.label)]
     last = set(WORD.findall(before.casefold())[-_NEAR:])
@@ -163,7 +163,7 @@ def _quoted(before: str, after: str) -> bool:
 
 
 def _a_persons_name(label: str) -> bool:
-    """Two to four capitalised words, none of which names a place or an organisation."""
+    """Return whether a label is two to four capitalised words that name no place or company."""
     words = label.split()
     others = word_list("places") | word_list("organisations")
     return (
@@ -174,7 +174,7 @@ def _a_persons_name(label: str) -> bool:
 
 
 def _italic(fact: Fact, target: Target) -> bool:
-    """Whether the page sets the whole of a target's bold link in italics too.
+    """Return whether the page sets the whole of a target's bold link in italics too.
 
     A run of 2 apostrophes turns italics on or off, one of 5 bold as well, 3 and 4 bold only.
     """
@@ -204,7 +204,7 @@ SAME_WORDS = 0.80  # of a paraphrase's content words, in order, from which on it
 
 
 def failures(question: Question, fact: Fact, *, reliability: str | None) -> list[Check]:
-    """The checks that a question fails by itself, without regard to other questions but one.
+    """Return the checks that a question fails, by itself or beside the fact's reliability question.
 
     Args:
         question: What is judged.
@@ -247,12 +247,12 @@ def failures(question: Question, fact: Fact, *, reliability: str | None) -> list
 
 
 def is_warning(check: Check, *, strict: bool) -> bool:
-    """Whether a question that fails a check is kept with its name."""
+    """Return whether a question that fails a check is kept, with the name of the check."""
     return check == "duplicate" or (check == "answer_in_hook" and not strict)
 
 
 def similarity(paraphrase: str, reliability: str) -> float:
-    """The share of a paraphrase's content words that stand in the same order in the other prompt.
+    """Return the share of a paraphrase's content words that the other prompt has in the same order.
 
     Longest common subsequence over the paraphrase's content words, in [0, 1]; 1 where it has none,
     since then it says nothing of its own.
