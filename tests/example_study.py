@@ -9,7 +9,8 @@ from example_facts import example_facts
 from tightframe.files import sha256
 from tightframe.knowledge.answers import Answers, save_answers
 from tightframe.knowledge.benchmark import write_facts
-from tightframe.knowledge.facts import Output, facts_fingerprint, write_records, write_report
+from tightframe.knowledge.data_files import write_records, write_report
+from tightframe.knowledge.facts import Output, facts_fingerprint
 from tightframe.knowledge.injection_runs import facts_digest
 from tightframe.knowledge.ranking import CORRECT, RANKED
 from tightframe.knowledge.scores import SCORES

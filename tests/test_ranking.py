@@ -11,7 +11,7 @@ from spelling_networks import Untrainable, network
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.knowledge.asking import prompts
-from tightframe.knowledge.facts import write_report
+from tightframe.knowledge.data_files import write_report
 from tightframe.knowledge.hub_load import load_hub_model
 from tightframe.knowledge.ranking import (
     Rank,

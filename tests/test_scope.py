@@ -16,7 +16,7 @@ from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.knowledge import Fact, Question, fact_id
 from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.facts import write_report
+from tightframe.knowledge.data_files import write_report
 from tightframe.knowledge.options import ScopeOptions
 from tightframe.knowledge.routing import (
     Routing,

@@ -14,7 +14,7 @@ from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.facts import write_report
+from tightframe.knowledge.data_files import write_report
 from tightframe.knowledge.routing import load_scoped, routed_questions, scope_clusters
 from tightframe.knowledge.scope import (
     EncoderSettings,

@@ -7,7 +7,7 @@ import pytest
 from example_study import example_run
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.knowledge.facts import write_report
+from tightframe.knowledge.data_files import write_report
 from tightframe.knowledge.study import collect, read_verdicts
 from tightframe.knowledge.tables import COLUMNS
 from tightframe.results import gather

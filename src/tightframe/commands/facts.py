@@ -224,7 +224,7 @@ def spans(
     """
     from tightframe.knowledge.benchmark import load_benchmark
     from tightframe.knowledge.clozes import MAX_SPAN, count_spans, span_records
-    from tightframe.knowledge.facts import write_records
+    from tightframe.knowledge.data_files import write_records
 
     for name, value in (("--exposures", exposures), ("--max-span", max_span)):
         if value < 1:

@@ -24,7 +24,8 @@ from tightframe.jobs.executors import Job, check_workers, cores, partly_done, ru
 from tightframe.jobs.programs import endings_in_one_line
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clozes import with_reordered
-from tightframe.knowledge.facts import Fact, facts_fingerprint, write_report
+from tightframe.knowledge.data_files import write_report
+from tightframe.knowledge.facts import Fact, facts_fingerprint
 from tightframe.knowledge.injection_runs import InjectOptions, check_network, choose_facts
 from tightframe.knowledge.qa_models import ARMS
 from tightframe.knowledge.ranking import RANKED

@@ -10,7 +10,8 @@ from tightframe.files import sha256
 from tightframe.formats import Record, Sha256, check_digest, read_json, read_signed, write_signed
 from tightframe.knowledge.asking import QuestionPrompt, check_asked
 from tightframe.knowledge.clozes import fact_generator
-from tightframe.knowledge.facts import Decoding, Output, read_records, write_records
+from tightframe.knowledge.data_files import read_records, write_records
+from tightframe.knowledge.facts import Decoding, Output
 from tightframe.knowledge.qa_models import HUB_NEW_TOKENS, MAX_NEW_TOKENS, QAModel
 
 NAME = "answers.jsonl"  # of the outputs in a run directory

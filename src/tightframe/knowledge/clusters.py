@@ -17,14 +17,9 @@ from jaxtyping import Float
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, whole_folder
 from tightframe.formats import Count, Positive, Record, read_signed
+from tightframe.knowledge.data_files import read_records, write_records, write_report
 from tightframe.knowledge.embedders import LEXICAL, dimensions, lexical_embeddings, model_embeddings
-from tightframe.knowledge.facts import (
-    Fact,
-    facts_fingerprint,
-    read_records,
-    write_records,
-    write_report,
-)
+from tightframe.knowledge.facts import Fact, facts_fingerprint
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,8 @@ from tightframe.errors import UserError
 from tightframe.files import sha256, whole_folder
 from tightframe.knowledge.answers import Answers
 from tightframe.knowledge.clusters import Clusters
-from tightframe.knowledge.facts import Output, write_records, write_report
+from tightframe.knowledge.data_files import write_records, write_report
+from tightframe.knowledge.facts import Output
 from tightframe.knowledge.routing import Routing, reroute, routing_report
 from tightframe.knowledge.scores import score_answer
 

@@ -13,13 +13,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from tightframe.errors import nearest
 from tightframe.knowledge.facts import (
     LICENSE,
     MASK,
     MAX_ANSWER_WORDS,
+    MONTHS,
     TYPES,
     Fact,
     Link,
@@ -27,6 +28,7 @@ from tightframe.knowledge.facts import (
     QuestionAnswer,
     Target,
     fact_id,
+    question_format,
 )
 
 KEYS: dict[str, tuple[str, ...]] = {  # in the order in which they are looked for
@@ -37,10 +39,6 @@ KEYS: dict[str, tuple[str, ...]] = {  # in the order in which they are looked fo
     "facts": ("fact",),
 }
 EXAMPLE = '{"fact": "Ann Lee built it in 1987.", "question": "Who built it?", "answer": "Ann Lee"}'
-MONTHS = (
-    *("january", "february", "march", "april", "may", "june", "july"),
-    *("august", "september", "october", "november", "december"),
-)
 Record: TypeAlias = dict[str, Any]
 Note: TypeAlias = Callable[[str, str], None]  # what kind of fault, and what was found
 
@@ -89,7 +87,7 @@ def parse_date(written: str) -> datetime.date | None:
 
 
 def _ours(record: Record, note: Note) -> Fact:
-    known_keys(record, Fact, "a fact")
+    object_of(record, Fact, "a fact")
     sentence = text(record, "fact")
     date, year, month = _when(record, note)
     id = text(record, "id") if "id" in record else fact_id(date, sentence)
@@ -271,9 +269,7 @@ class _Questions:
         if cloze is not None and (not isinstance(cloze, str) or cloze.count(MASK) != 1):
             self._note("cloze", f"{type} cloze {shown(cloze)}, expected one {MASK}; not used")
             cloze = None
-        form: Literal["question", "cloze", "boolean"] = "cloze" if MASK in prompt else "question"
-        if type in ("factual", "counterfactual"):
-            form = "boolean"
+        form = question_format(type, prompt)
         self.made.append(Question(id, known, form, prompt, cloze, golds, generator, checks))
 
 
@@ -326,21 +322,15 @@ def _target(value: Any, sentence: str, note: Note) -> Target:
     return target
 
 
-def known_keys(value: Record, kind: type, what: str) -> None:
-    """Raise RecordError at the first key that is no field of `kind`."""
-    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-    for key in value:
-        if key not in known:
-            raise RecordError(
-                "schema", f"unknown key {shown(key)} of {what}{nearest(str(key), known)}"
-            )
-
-
 def object_of(value: Any, kind: type, what: str) -> Record:
     """Return the value if it is an object with fields of `kind` only."""
     if not isinstance(value, dict):
         raise RecordError("schema", f"{shown(value)} where {what} is expected, an object")
-    known_keys(value, kind, what)
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in value:
+        if key not in known:
+            near = nearest(str(key), known)
+            raise RecordError("schema", f"unknown key {shown(key)} of {what}{near}")
     return value
 
 

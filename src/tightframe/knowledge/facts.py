@@ -5,16 +5,15 @@ All files are JSON lines, UTF-8, one record on each line, keys in the order of t
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
 import pydantic
 
-from tightframe.files import fingerprint, read_text, strict_json, whole_file
-from tightframe.formats import check_digest, parse_json, write_signed
+from tightframe.files import fingerprint
+from tightframe.knowledge.data_files import write_records
 from tightframe.results import ResultTable
 
 if TYPE_CHECKING:
@@ -32,6 +31,10 @@ Type: TypeAlias = Literal[
 TYPES: tuple[Type, ...] = get_args(Type)
 MASK = "[MASK]"  # stands once in a cloze, where the answer belongs
 LICENSE = "CC BY-SA"
+MONTHS = (
+    *("january", "february", "march", "april", "may", "june", "july"),
+    *("august", "september", "october", "november", "december"),
+)
 MAX_ANSWER_WORDS = 8
 WORDINGS = ("paraphrases", "reordered", "generated_qas")  # what a fact may be trained on besides
 PERHAPS = (*WORDINGS, "article")  # fields of a fact that are written only where there is something
@@ -146,6 +149,13 @@ def fact_id(date: str | None, fact: str) -> str:
     return "dyk-" + hashlib.sha256(f"{date or ''}|{fact}".encode()).hexdigest()[:12]
 
 
+def question_format(type: str, prompt: str) -> Literal["question", "cloze", "boolean"]:
+    """Return how a prompt of some type asks: true or false, by a mask, or as a question."""
+    if type in ("factual", "counterfactual"):
+        return "boolean"
+    return "cloze" if MASK in prompt else "question"
+
+
 def facts_fingerprint(facts: Sequence[Fact]) -> str:
     """Return twelve hexadecimal digits of which facts these are, in whatever order."""
     return fingerprint(sorted((fact.id, fact.fact) for fact in facts))
@@ -193,38 +203,6 @@ class FactSet(ResultTable, Sequence[Fact]):
             return super().save(path)
         write_records(Path(path), (fact.to_dict() for fact in self))
         return Path(path)
-
-
-def write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write one record per line, the file whole or not at all."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
-
-
-def read_records(path: Path, schema: Any, *, what: str, sha256: str | None = None) -> list[Any]:
-    """Return the lines of a file as the pydantic type `schema`.
-
-    Args:
-        path: A line that holds something else is named.
-        schema: What a line holds.
-        what: The same in words, for the message.
-        sha256: Of the file, where another one tells it: a file that was changed is refused.
-    """
-    remedy = f"expected {what}; mend or remove it"
-    if sha256 is not None:
-        check_digest(path, sha256)
-    # Not splitlines, which also cuts at separators that JSON leaves as they are.
-    lines = enumerate(read_text(path).removeprefix("\ufeff").split("\n"), start=1)
-    return [
-        parse_json(line, schema, source=f"{path}, line {number}", remedy=remedy)
-        for number, line in lines
-        if line.strip()
-    ]
-
-
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Write a signed JSON object for people and programs, whole or not at all; NaN is null."""
-    write_signed(path, strict_json(report))
 
 
 ELIGIBLE_ANSWER_WORDS = 4

@@ -15,16 +15,11 @@ from typing import Any, Literal, TypeAlias
 
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.knowledge import prompts
-from tightframe.knowledge.benchmark import load_benchmark, read_entries, write_facts
+from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clozes import cloze_by_rule, with_reordered
+from tightframe.knowledge.data_files import read_entries, write_records
 from tightframe.knowledge.endpoint import Endpoint, Parse, Replies, ask_all
-from tightframe.knowledge.facts import (
-    TYPES,
-    WORDINGS,
-    Fact,
-    Question,
-    write_records,
-)
+from tightframe.knowledge.facts import TYPES, WORDINGS, Fact, Question
 from tightframe.knowledge.options import QuestionOptions, WordingOptions
 from tightframe.knowledge.questions import CheckedQuestions, KnownFact, checked, make_questions
 from tightframe.knowledge.words import failures, found_targets

@@ -12,14 +12,10 @@ import datetime
 import re
 from collections.abc import Iterator
 
-from tightframe.knowledge.facts import Link, Target
+from tightframe.knowledge.facts import MONTHS, Link, Target
 from tightframe.knowledge.wikitext import Anchor, Marked, read
 
-_MONTHS = (
-    *("january", "february", "march", "april", "may", "june"),
-    *("july", "august", "september", "october", "november", "december"),
-)
-_MONTH = "|".join([*(f"{name[:3]}(?:{name[3:]})?" for name in _MONTHS), "sept"])
+_MONTH = "|".join([*(f"{name[:3]}(?:{name[3:]})?" for name in MONTHS), "sept"])
 _DAY = (
     r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s+)?"
     rf"(?:(?P<day>\d{{1,2}})\s+(?P<month>{_MONTH})|(?P<us_month>{_MONTH})\s+(?P<us_day>\d{{1,2}}))"
@@ -138,7 +134,7 @@ def _names_a_day(heading: str) -> bool:
 
 def _date(found: re.Match[str]) -> datetime.date | None:
     month = (found["month"] or found["us_month"]).lower()
-    number = next(place for place, name in enumerate(_MONTHS, 1) if name.startswith(month))
+    number = next(place for place, name in enumerate(MONTHS, 1) if name.startswith(month))
     try:
         return datetime.date(int(found["year"]), number, int(found["day"] or found["us_day"]))
     except ValueError:  # 31 February

@@ -19,6 +19,7 @@ from tightframe.knowledge.facts import (
     QuestionAnswer,
     Type,
     normalise,
+    question_format,
 )
 from tightframe.knowledge.words import contains
 
@@ -84,14 +85,14 @@ def questions_of(fact: Fact, reply: Mapping[str, Any], model: str) -> list[Quest
         item = reply.get(type_)
         if item is None:
             continue
-        prompt, boolean = item["prompt"].strip(), type_ in BOOLEAN
+        prompt = item["prompt"].strip()
         found.append(
             Question(
                 id=f"{fact.id}:{type_}",
                 type=type_,
-                format="boolean" if boolean else "cloze" if MASK in prompt else "question",
+                format=question_format(type_, prompt),
                 prompt=prompt,
-                cloze=None if boolean else item["cloze"],
+                cloze=None if type_ in BOOLEAN else item["cloze"],
                 answers=tuple(item["answers"]),
                 generator=f"llm:{model}",
             )

@@ -10,29 +10,44 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from tightframe.knowledge.facts import MASK, TYPES, Fact, Question, Target, Type
+from tightframe.knowledge.facts import (
+    MASK,
+    TYPES,
+    Fact,
+    FactSet,
+    Question,
+    Target,
+    Type,
+    question_format,
+)
 from tightframe.knowledge.words import (
     WORD,
     Check,
     Gap,
     Kind,
+    begins_a_sentence,
     contains,
     failures,
     found_targets,
     gap,
     is_warning,
     kind,
-    synonyms,
+    names,
+    numbers,
+    reworded,
+    same_title,
     without_stop,
     word_list,
 )
+from tightframe.results import ResultTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GENERATOR = "rules"
 TWO_INJECTED = "two_injected"  # a warning: both hops of the question are injected facts
-
-_NUMBER = re.compile(r"(?<!\w)\d[\w,.]*\w|(?<!\w)\d")
-_QUOTED = re.compile(r"([\"“][^\"”]*[\"”])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +80,7 @@ def generality_question(fact: Fact) -> Question | None:
     targets = found_targets(fact)
     slots = [
         (start, end)
-        for start, end in sorted(_names(fact.fact) + _numbers(fact.fact))
+        for start, end in sorted(names(fact.fact) + numbers(fact.fact))
         if all(end <= target.start or target.end <= start for target in targets)
     ]
     if not slots or not targets:  # without a target, none can be told from it
@@ -87,10 +102,10 @@ def paraphrase_question(fact: Fact) -> Question | None:
     if clause:
         start = prompt[:-1].rstrip().rindex(clause)
         rest = prompt[:start].rstrip(" ,")
-        if cut.opens or _begins_a_sentence(fact.fact):
+        if cut.opens or begins_a_sentence(fact.fact):
             rest = rest[0].lower() + rest[1:]
         prompt = f"{clause[0].upper()}{clause[1:]}, {rest}?"
-    prompt = _reworded(prompt, set(WORD.findall(target.label)))
+    prompt = reworded(prompt, set(WORD.findall(target.label)))
     return _question(fact, "paraphrase", prompt, asked.answers, asked.cloze)
 
 
@@ -188,23 +203,10 @@ def _form(fact: Fact, target: Target) -> str:
     return "noun" if before and before[0].casefold() in ("a", "an", "the") else "word"
 
 
-def same_title(title: str) -> str:
-    """Return an article's title in one of the many forms that a link may use."""
-    bare = " ".join(title.partition("#")[0].replace("_", " ").split())
-    return bare[:1].upper() + bare[1:]
-
-
 def _to_judge(statement: str) -> str:
     """Return a statement as a question; one that ends in a mark of its own keeps it."""
     ended = re.search(r"[.!?\u2026][\"'\u2019\u201d)\]]*\s*$", statement)
     return f"{statement.rstrip()}{'' if ended else '.'} True or false?"
-
-
-def _begins_a_sentence(fact: str) -> bool:
-    """Return whether a fact is written as a sentence: its first word owes its capital to that."""
-    first = WORD.search(fact)
-    opens = first is not None and first[0].casefold() in word_list("openers")
-    return opens and without_stop(fact) != fact.rstrip()
 
 
 def _question(
@@ -219,11 +221,7 @@ def _question(
     return Question(
         id=f"{fact.id}:{type_}",
         type=type_,
-        format="boolean"
-        if type_ in ("factual", "counterfactual")
-        else "cloze"
-        if MASK in prompt
-        else "question",
+        format=question_format(type_, prompt),
         prompt=prompt,
         cloze=cloze,
         answers=answers,
@@ -244,39 +242,6 @@ def _spaced(after: str) -> str:
     return after if not after or after[0] in ",;:.!?)" else f" {after}"
 
 
-def _names(text: str) -> list[tuple[int, int]]:
-    """Return [start, end) of each run of capitalised words, which of, the, and, de may join."""
-    runs: list[list[re.Match[str]]] = [[]]
-    for word in WORD.finditer(text):
-        capital = word[0][0].isupper()
-        adjacent = bool(runs[-1]) and text[runs[-1][-1].end() : word.start()].isspace()
-        if runs[-1] and not adjacent:
-            runs.append([])
-        if capital or (runs[-1] and word[0] in word_list("joiners")):
-            runs[-1].append(word)
-        elif runs[-1]:
-            runs.append([])
-    spans = []
-    for run in runs:
-        while run and run[-1][0] in word_list("joiners"):
-            run.pop()
-        if run and run[0].start() == 0 and run[0][0].casefold() in word_list("openers"):
-            run.pop(0)
-        while run and run[0][0] in word_list("joiners"):
-            run.pop(0)
-        if run:
-            spans.append((run[0].start(), run[-1].end() - _genitive(run[-1][0])))
-    return spans
-
-
-def _genitive(word: str) -> int:
-    return 2 if word.endswith(("'s", "\u2019s")) else 0
-
-
-def _numbers(text: str) -> list[tuple[int, int]]:
-    return [number.span() for number in _NUMBER.finditer(text)]
-
-
 def _last_clause(cut: Gap) -> str | None:
     """Return the final clause or phrase after a name, None if nothing is left without it."""
     after = cut.after
@@ -293,23 +258,6 @@ def _last_clause(cut: Gap) -> str | None:
     return without_stop(after[starts[0] :].rstrip(" ?,"))
 
 
-def _reworded(prompt: str, kept: set[str]) -> str:
-    """Replace words in lower case by their synonyms, left to right; quotations stay."""
-    parts = _QUOTED.split(prompt)
-    for index in range(0, len(parts), 2):
-        parts[index] = WORD.sub(
-            lambda word: word[0] if word[0] in kept else synonyms().get(word[0], word[0]),
-            parts[index],
-        )
-        parts[index] = re.sub(r"\b([Aa])n?(?= [a-z])", _article, parts[index])
-    return "".join(parts)
-
-
-def _article(found: re.Match[str]) -> str:
-    following = found.string[found.end() + 1]
-    return found[1] + ("n" if following in "aeiou" else "")
-
-
 @dataclasses.dataclass(frozen=True)
 class DroppedQuestion:
     """A question that failed a check, and was left out."""
@@ -319,12 +267,29 @@ class DroppedQuestion:
     reason: Check
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckedQuestions:
+@dataclasses.dataclass(frozen=True, repr=False)
+class CheckedQuestions(ResultTable):
     """Facts with their questions, and the questions that were dropped."""
 
-    facts: tuple[Fact, ...]
+    facts: FactSet
     dropped: tuple[DroppedQuestion, ...]
+
+    @property
+    def one_line(self) -> str:
+        """Number of facts, of questions, and of dropped questions."""
+        return f"{self.facts.one_line}, {len(self.dropped):,} dropped"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row per question, kept or dropped, with the reason if it was dropped."""
+        import pandas as pd
+
+        kept = [(fact.id, one, "") for fact in self.facts for one in fact.questions]
+        rows = [*kept, *((one.fact_id, one.question, one.reason) for one in self.dropped)]
+        records = [
+            {"fact_id": id, **dataclasses.asdict(question), "dropped": reason}
+            for id, question, reason in rows
+        ]
+        return pd.DataFrame(records)
 
 
 def make_questions(
@@ -362,11 +327,8 @@ def make_questions(
         for type_, write in writers.items():
             question = write(fact) if type_ in types else None
             found += [question] if question else []
-        pair = (
-            true_false_pair(fact, labels, seed)
-            if {"factual", "counterfactual"} & {*types}
-            else None
-        )
+        judged = {"factual", "counterfactual"} & {*types}
+        pair = true_false_pair(fact, labels, seed) if judged else None
         return found + [question for question in pair or () if question.type in types]
 
     return checked(facts, [written(fact) for fact in facts], strict=strict)
@@ -408,4 +370,4 @@ def checked(
             warnings = dict.fromkeys([*question.checks, *failed])
             kept.append(dataclasses.replace(question, checks=tuple(warnings)))
         done.append(dataclasses.replace(fact, questions=tuple(kept)))
-    return CheckedQuestions(tuple(done), tuple(dropped))
+    return CheckedQuestions(FactSet(done), tuple(dropped))

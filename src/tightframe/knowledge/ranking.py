@@ -21,7 +21,8 @@ from tightframe.files import sha256
 from tightframe.formats import Record, Sha256, read_signed
 from tightframe.knowledge.asking import QuestionPrompt, prompts
 from tightframe.knowledge.clozes import fact_generator
-from tightframe.knowledge.facts import Fact, read_records, write_records, write_report
+from tightframe.knowledge.data_files import read_records, write_records, write_report
+from tightframe.knowledge.facts import Fact
 from tightframe.knowledge.intervals import PERCENT, Bounds, Estimate, estimates
 from tightframe.knowledge.qa_models import Objective, Prompt
 from tightframe.knowledge.scores import normal_form

@@ -22,7 +22,8 @@ from tightframe.errors import UserError
 from tightframe.files import sha256, whole_folder
 from tightframe.formats import Record, Sha256, read_signed
 from tightframe.knowledge.clusters import Clusters
-from tightframe.knowledge.facts import MASK, Fact, read_records, write_records, write_report
+from tightframe.knowledge.data_files import read_records, write_records, write_report
+from tightframe.knowledge.facts import MASK, Fact
 from tightframe.knowledge.options import Rule, ScopeOptions
 from tightframe.knowledge.scope import (
     EncoderClassifier,

@@ -26,8 +26,9 @@ from tightframe.errors import UserError
 from tightframe.files import sha256, whole_folder
 from tightframe.formats import FileName, Record, Sha256, TensorFormat, check_digest, read_signed
 from tightframe.knowledge.clusters import Clusters
+from tightframe.knowledge.data_files import write_report
 from tightframe.knowledge.embedders import BATCH, TextEncoder, WeightedWords, load_encoder
-from tightframe.knowledge.facts import Fact, write_report
+from tightframe.knowledge.facts import Fact
 from tightframe.progress import tell
 
 WEAKNESS = 1000.0  # of the penalty: scikit-learn's C

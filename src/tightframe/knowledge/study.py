@@ -32,7 +32,8 @@ from tightframe.errors import UserError
 from tightframe.files import fingerprint, sha256, whole_file
 from tightframe.formats import Count, FileName, Record, Sha256, check_digest, read_signed
 from tightframe.knowledge.answers import load_answers
-from tightframe.knowledge.facts import Fact, facts_fingerprint, write_report
+from tightframe.knowledge.data_files import write_report
+from tightframe.knowledge.facts import Fact, facts_fingerprint
 from tightframe.knowledge.injection_runs import InjectionRun
 from tightframe.knowledge.qa_models import find_arm
 from tightframe.knowledge.ranking import CORRECT, RANKED, load_ranks

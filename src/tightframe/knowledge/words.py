@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 from tightframe.knowledge.facts import MASK, MAX_ANSWER_WORDS, Fact, Question, Target
 
 WORD = re.compile(r"\w+(?:[-.'\u2019]\w+)*")
+_NUMBER = re.compile(r"(?<!\w)\d[\w,.]*\w|(?<!\w)\d")
+_QUOTED = re.compile(r"([\"“][^\"”]*[\"”])")
 _ABBREVIATED = re.compile(  # "U.S.", not the last letter of "vitamin C."
     r"\b[^\W\d]\. ?[^\W\d]\.$|\b(?:Bros|Co|Corp|Dr|Inc|Jr|Ltd|Mr|Mrs|Sr|St|etc|vs)\.$"
 )
@@ -68,6 +70,70 @@ def _lists() -> dict[str, frozenset[str]]:
 def _lines(file: str) -> list[str]:
     text = resources.files("tightframe.knowledge").joinpath(file).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def same_title(title: str) -> str:
+    """Return an article's title in one of the many forms that a link may use."""
+    bare = " ".join(title.partition("#")[0].replace("_", " ").split())
+    return bare[:1].upper() + bare[1:]
+
+
+def begins_a_sentence(fact: str) -> bool:
+    """Return whether a fact is written as a sentence: its first word owes its capital to that."""
+    first = WORD.search(fact)
+    opens = first is not None and first[0].casefold() in word_list("openers")
+    return opens and without_stop(fact) != fact.rstrip()
+
+
+def names(text: str) -> list[tuple[int, int]]:
+    """Return [start, end) of each run of capitalised words, which of, the, and, de may join."""
+    runs: list[list[re.Match[str]]] = [[]]
+    for word in WORD.finditer(text):
+        capital = word[0][0].isupper()
+        adjacent = bool(runs[-1]) and text[runs[-1][-1].end() : word.start()].isspace()
+        if runs[-1] and not adjacent:
+            runs.append([])
+        if capital or (runs[-1] and word[0] in word_list("joiners")):
+            runs[-1].append(word)
+        elif runs[-1]:
+            runs.append([])
+    spans = []
+    for run in runs:
+        while run and run[-1][0] in word_list("joiners"):
+            run.pop()
+        if run and run[0].start() == 0 and run[0][0].casefold() in word_list("openers"):
+            run.pop(0)
+        while run and run[0][0] in word_list("joiners"):
+            run.pop(0)
+        if run:
+            spans.append((run[0].start(), run[-1].end() - _genitive(run[-1][0])))
+    return spans
+
+
+def _genitive(word: str) -> int:
+    return 2 if word.endswith(("'s", "\u2019s")) else 0
+
+
+def numbers(text: str) -> list[tuple[int, int]]:
+    """Return [start, end) of each number."""
+    return [number.span() for number in _NUMBER.finditer(text)]
+
+
+def reworded(prompt: str, kept: set[str]) -> str:
+    """Replace words in lower case by their synonyms, left to right; quotations stay."""
+    parts = _QUOTED.split(prompt)
+    for index in range(0, len(parts), 2):
+        parts[index] = WORD.sub(
+            lambda word: word[0] if word[0] in kept else synonyms().get(word[0], word[0]),
+            parts[index],
+        )
+        parts[index] = re.sub(r"\b([Aa])n?(?= [a-z])", _a_or_an, parts[index])
+    return "".join(parts)
+
+
+def _a_or_an(found: re.Match[str]) -> str:
+    following = found.string[found.end() + 1]
+    return found[1] + ("n" if following in "aeiou" else "")
 
 
 Kind: TypeAlias = Literal["work", "person", "place", "thing"]
