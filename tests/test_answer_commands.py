@@ -87,7 +87,17 @@ def test_types_and_clozes_are_chosen(capsys, injected, tmp_path):
     shared = (injected / "bilm_sp", "--data", injected / "facts.jsonl", "--types", "locality")
     out = tmp_path / "some.jsonl"
     printed = _run(
-        capsys, "answer", *shared, "--cloze", "--out", out, "--max-new-tokens", 3, "--device", "cpu"
+        capsys,
+        "answer",
+        *shared,
+        "--form",
+        "cloze",
+        "--out",
+        out,
+        "--max-new-tokens",
+        3,
+        "--device",
+        "cpu",
     )
     assert f"{out}: 6 answers of bilm_sp (cloze, greedy)" in printed.out
     assert {one.type for one in load_answers(out).outputs.values()} == {"locality"}
@@ -125,7 +135,6 @@ def test_ranks_stand_beside_chance(capsys, injected):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--cloze", "--form", "question"), "--cloze: is --form cloze, but --form is question"),
         (("--reordered",), "--reordered: needs --form cloze_seen or left_context, not question"),
         (("--max-new-tokens", "0"), "--max-new-tokens: is 0, expected at least 1"),
         (("--form", "left_context"), "fills masks and continues no sentences"),

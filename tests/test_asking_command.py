@@ -15,7 +15,7 @@ from tightframe.knowledge.clusters import save_clusters, semantic_clusters
 from tightframe.knowledge.facts import facts_fingerprint
 from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import InjectOptions, facts_digest
-from tightframe.knowledge.inquiry import open_model
+from tightframe.knowledge.model_handles import open_model
 from tightframe.knowledge.qa_models import Prompt
 from tightframe.knowledge.routing import save_scoped, scope_clusters
 from tightframe.lm.runs import log_text

@@ -8,21 +8,16 @@ from test_ensembles import themed_ensemble
 from test_fuzz_files import tried
 from themed_examples import outside_facts
 from tightframe.errors import UserError
-from tightframe.knowledge.answers import (
-    Answers,
-    by_question,
-    load_answers,
-    read_outputs,
-    save_answers,
-)
+from tightframe.knowledge.answers import Answers, by_question, load_answers, save_answers
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clusters import load_clusters, save_clusters, semantic_clusters
 from tightframe.knowledge.ensembles import assemble, save_ensemble
 from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions
-from tightframe.knowledge.inquiry import open_model
+from tightframe.knowledge.model_handles import open_model
 from tightframe.knowledge.ranking import load_ranks
 from tightframe.knowledge.routing import load_routings, load_scoped, save_scoped, scope_clusters
+from tightframe.knowledge.score_tables import read_outputs
 from tightframe.knowledge.study import collect, read_verdicts
 from tightframe.report.knowledge_folder import read_study
 from tightframe.settings import write_toml

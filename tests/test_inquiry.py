@@ -11,14 +11,8 @@ import torch
 from themed_examples import outside_facts, themed_facts
 from tightframe.errors import UserError
 from tightframe.knowledge.clusters import semantic_clusters
-from tightframe.knowledge.inquiry import (
-    ModelEnsemble,
-    ModelHandle,
-    NearestFact,
-    ask_model,
-    nearest_fact,
-    prompt_of,
-)
+from tightframe.knowledge.inquiry import NearestFact, ask_model, nearest_fact, prompt_of
+from tightframe.knowledge.model_handles import ModelEnsemble, ModelHandle
 from tightframe.knowledge.qa_models import Generation, Prompt
 from tightframe.knowledge.scope import fit_scope
 from tiny_encoders import save_encoder
@@ -48,7 +42,7 @@ class Parrot:
         self.loaded += 1
         return self, self.objective
 
-    def answer(self, prompts, *, max_new_tokens=32, draws=None):
+    def answer(self, prompts, *, max_new_tokens=32, generators=None):
         self.prompts += prompts
         return [Generation(self.text, self.finish) for _ in prompts]
 
@@ -63,7 +57,7 @@ class Parrot:
 class Continuer(Parrot):
     """It says nothing to questions."""
 
-    def answer(self, prompts, *, max_new_tokens=32, draws=None):
+    def answer(self, prompts, *, max_new_tokens=32, generators=None):
         self.prompts += prompts
         said = ["" if one.form == "question" else self.text for one in prompts]
         return [Generation(text, self.finish) for text in said]

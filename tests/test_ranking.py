@@ -15,11 +15,11 @@ from tightframe.knowledge.data_files import write_report
 from tightframe.knowledge.hub_load import load_hub_model
 from tightframe.knowledge.ranking import (
     Rank,
+    Ranks,
     candidates,
     load_ranks,
     rank_of_first,
     rank_questions,
-    save_ranks,
     summarize_ranks,
 )
 
@@ -196,7 +196,7 @@ def test_models_of_transformers_rank_by_the_rule_of_their_objective(tmp_path, ob
 def test_ranks_are_read_as_they_were_written(tmp_path):
     ranks = rank_questions(Scorer(lambda text, one: len(one)), example_facts(8))
     path = tmp_path / "ranks.jsonl"
-    save_ranks(path, ranks, model="scorer", trained_on="abc", seed=0)
+    Ranks(tuple(ranks), "scorer", "abc").save(path)
     assert load_ranks(path) == ranks
     about = json.loads(path.with_suffix(".json").read_text())
     assert (about["model"], about["trained_on"], about["rule"]) == ("scorer", "abc", "span")

@@ -34,7 +34,7 @@ def test_the_id_is_of_the_date_and_the_text():
 
 
 def test_the_types_of_questions_cost_the_command_line_no_library():
-    code = "import sys, tightframe.commands.answers as a; print(*sys.modules)"
+    code = "import sys, tightframe.commands.injection as a; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

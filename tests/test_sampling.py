@@ -6,10 +6,10 @@ from example_facts import example_facts, example_outputs, right, write_outputs
 from reference import decoding as reference
 from spelling_networks import LAYOUTS, Untrainable, network
 from tightframe.errors import UserError
-from tightframe.knowledge.answers import answer_questions, read_outputs, token_limit
+from tightframe.knowledge.answers import answer_questions, token_limit
 from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.qa_models import Generation
-from tightframe.knowledge.score_tables import score
+from tightframe.knowledge.score_tables import read_outputs, score
 from tightframe.knowledge.word_pieces import next_tokens
 
 FACTS = example_facts()

@@ -8,9 +8,8 @@ import pytest
 from example_facts import example_facts, example_outputs, right, write_facts, write_outputs
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.knowledge.answers import read_outputs
 from tightframe.knowledge.options import ScoreOptions
-from tightframe.knowledge.score_tables import score
+from tightframe.knowledge.score_tables import read_outputs, score
 from tightframe.results import gather, read_rows
 
 FACTS = example_facts(12)

@@ -65,7 +65,7 @@ ntp compare sweeps/sweep/runs/RUN0 --table ntp/stories
 ntp concepts ntp/stories
 knowledge parse page.wikitext --out knowledge/dyk
 knowledge questions knowledge/dyk/hooks.jsonl --out knowledge/dyk/questions.jsonl
-knowledge masks facts.jsonl --out knowledge/masks.jsonl --exposures 3
+knowledge spans facts.jsonl --out knowledge/masks.jsonl --exposures 3
 knowledge inject facts.jsonl --arm bilm_sp --out runs/bilm_sp --exposures 20 SMALL
 knowledge inject facts.jsonl --arm clm_ntp --out runs/clm_ntp --exposures 20 SMALL
 knowledge answer runs/bilm_sp --data facts.jsonl --form cloze_seen

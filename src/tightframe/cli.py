@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from tightframe.commands import (
-    answers,
     asking,
     clusters,
     facts,
-    injecting,
+    injection,
     making,
     measuring,
     relating,
     scores,
-    studies,
     sweeping,
 )
 from tightframe.commands import ntp as theory
@@ -67,14 +65,14 @@ knowledge.command(facts.questions)
 knowledge.command(facts.reword)
 knowledge.command(facts.validate)
 knowledge.command(facts.spans)
-knowledge.command(injecting.inject)
-knowledge.command(answers.answer)
-knowledge.command(answers.rank)
+knowledge.command(injection.inject)
+knowledge.command(injection.answer)
+knowledge.command(injection.rank)
 knowledge.command(scores.score)
 knowledge.command(clusters.cluster)
 knowledge.command(clusters.scope)
 knowledge.command(clusters.ensemble)
-knowledge.command(studies.study)
+knowledge.command(injection.study)
 knowledge.command(asking.panel)
 knowledge.command(asking.ask)
 

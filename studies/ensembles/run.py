@@ -24,7 +24,7 @@ import torch
 from tightframe.errors import UserError
 from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.knowledge.answers import Answers, load_answers, write_answers
-from tightframe.knowledge.asking import QuestionForm, prompts
+from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.benchmark import load_benchmark
 from tightframe.knowledge.clusters import (
     Clusters,
@@ -37,7 +37,8 @@ from tightframe.knowledge.ensembles import assemble, save_ensemble
 from tightframe.knowledge.facts import Fact, facts_fingerprint, study_eligible
 from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import ENSEMBLE, InjectionRun
-from tightframe.knowledge.inquiry import EnsembleSettings, write_ensemble
+from tightframe.knowledge.model_handles import EnsembleSettings, write_ensemble
+from tightframe.knowledge.options import QuestionForm
 from tightframe.knowledge.routing import save_scoped, scope_clusters
 from tightframe.lm import hardware
 

@@ -12,10 +12,11 @@ import pandas as pd
 from studies.recall_geometry.embeddings import AskedFact, FactEmbeddings, embed_facts
 from studies.recall_geometry.geometry import fact_geometry
 from tightframe.knowledge.answers import answer_questions
-from tightframe.knowledge.asking import QuestionForm, QuestionPrompt, prompts
+from tightframe.knowledge.asking import QuestionPrompt, prompts
 from tightframe.knowledge.clozes import MAX_SPAN, Span
 from tightframe.knowledge.facts import MASK, Fact
 from tightframe.knowledge.networks import Network
+from tightframe.knowledge.options import QuestionForm
 from tightframe.knowledge.scores import score_answer
 
 

@@ -46,7 +46,8 @@ def ask(
     from tightframe.knowledge.injection_runs import check_askable
 
     check_askable(model, device)
-    from tightframe.knowledge.inquiry import ask_model, open_model
+    from tightframe.knowledge.inquiry import ask_model
+    from tightframe.knowledge.model_handles import open_model
 
     found = ask_model(question, open_model(model, device=device), ask_all=all_, embedder=embedder)
     if json:
@@ -91,7 +92,7 @@ def panel(
     check_writable(out)
     for run in runs:
         check_askable(run, "cpu")
-    from tightframe.knowledge.inquiry import EnsembleSettings, write_ensemble
+    from tightframe.knowledge.model_handles import EnsembleSettings, write_ensemble
 
     settings = EnsembleSettings(scope, tuple(runs), fallback, rule, threshold)
     path = write_ensemble(out, settings)

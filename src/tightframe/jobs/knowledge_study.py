@@ -45,7 +45,7 @@ from tightframe.lm.runs import may_have_gpu
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 if TYPE_CHECKING:
-    from tightframe.knowledge.asking import QuestionForm
+    from tightframe.knowledge.options import QuestionForm
     from tightframe.knowledge.qa_models import QAModel
 
 # Settings of an injection that the grid decides, or the study itself.
@@ -310,7 +310,7 @@ def _ask(run: StudyRun, model: "QAModel", form: str) -> dict[str, Any]:
     """Ask in a form, unless that is done; return how much was asked, and left out by reason."""
     from tightframe.knowledge.answers import write_answers
     from tightframe.knowledge.asking import left_out, prompts
-    from tightframe.knowledge.ranking import rank_questions, save_ranks
+    from tightframe.knowledge.ranking import Ranks, rank_questions
 
     reordered = form == BACKWARDS
     facts = with_reordered(run.facts) if reordered else run.facts
@@ -327,7 +327,7 @@ def _ask(run: StudyRun, model: "QAModel", form: str) -> dict[str, Any]:
         half.unlink(missing_ok=True)
     if form == RANKED:
         ranks = rank_questions(model, run.facts)
-        save_ranks(file, ranks, model=model.name, trained_on=trained_on, seed=0)
+        Ranks(tuple(ranks), model.name, trained_on).save(file)
     else:
         write_answers(file, model, asked, trained_on=trained_on)
     return counts

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
+    from tightframe.knowledge.answers import Answers, load_answers
     from tightframe.knowledge.benchmark import load, load_benchmark, read_facts, write_facts
     from tightframe.knowledge.clozes import with_reordered
     from tightframe.knowledge.clusters import semantic_clusters, temporal_clusters
@@ -24,21 +25,30 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
         study_eligible,
         summarize,
     )
+    from tightframe.knowledge.inquiry import Answer
+    from tightframe.knowledge.models import InjectedModel, inject
+    from tightframe.knowledge.options import AnswerOptions
     from tightframe.knowledge.pages import Parsed, Reject, parse
     from tightframe.knowledge.questions import make_questions
+    from tightframe.knowledge.ranking import Ranks
     from tightframe.knowledge.routing import route
     from tightframe.knowledge.scope import fit_scope
     from tightframe.knowledge.score_tables import Scores, score
     from tightframe.knowledge.scores import AnswerScores, score_answer
 
 _PUBLIC: dict[str, str] = {
+    "Answer": "inquiry",
+    "AnswerOptions": "options",
     "AnswerScores": "scores",
+    "Answers": "answers",
     "Fact": "facts",
     "FactSet": "facts",
+    "InjectedModel": "models",
     "Link": "facts",
     "Output": "facts",
     "Parsed": "pages",
     "Question": "facts",
+    "Ranks": "ranking",
     "Reject": "pages",
     "Scores": "score_tables",
     "Target": "facts",
@@ -46,7 +56,9 @@ _PUBLIC: dict[str, str] = {
     "fact_id": "facts",
     "facts_fingerprint": "facts",
     "fit_scope": "scope",
+    "inject": "models",
     "load": "benchmark",
+    "load_answers": "answers",
     "load_benchmark": "benchmark",
     "make_questions": "questions",
     "parse": "pages",

@@ -2,57 +2,27 @@
 
 import dataclasses
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.formats import Record, Sha256, check_digest, read_json, read_signed, write_signed
-from tightframe.knowledge.asking import QuestionPrompt, check_asked
+from tightframe.knowledge.asking import QuestionPrompt, Retrieved, check_asked
 from tightframe.knowledge.clozes import fact_generator
-from tightframe.knowledge.data_files import read_records, write_records
-from tightframe.knowledge.facts import Decoding, Output
+from tightframe.knowledge.data_files import write_records
+from tightframe.knowledge.facts import Decoding, Fact, Output
+from tightframe.knowledge.options import ScoreOptions
 from tightframe.knowledge.qa_models import HUB_NEW_TOKENS, MAX_NEW_TOKENS, QAModel
+from tightframe.knowledge.score_tables import Scores, read_outputs, score
+from tightframe.results import ResultTable
 
-NAME = "answers.jsonl"  # of the outputs in a run directory
-FORMS = "answers"  # its folder of outputs by form of asking
+if TYPE_CHECKING:
+    import pandas as pd
+
 SPARE = 4  # tokens beyond the longest gold answer
 PAPER_TOKENS, PAPER_TOKENS_BOTH_WAYS = 256, 266  # of an answer, as published
-
-
-def read_outputs(path: str | Path) -> list[Output]:
-    """Read the outputs of a file, or of a run directory's answers.jsonl; name a broken line."""
-    path = _file_of(Path(path))
-    outputs: list[Output] = read_records(path, Output, what="an output, as models are answered")
-    if not outputs:
-        raise UserError(f"{path}: empty, expected one output per line; answer the questions first")
-    return outputs
-
-
-def empty_answers(outputs: Collection[Output]) -> str:
-    """Return how many answers hold nothing, and what to do; nothing where each holds something."""
-    n = sum(not output.text.strip() for output in outputs)
-    if not n:
-        return ""
-    return (
-        f"{n:,} of {len(outputs):,} answers are empty: the model ended at once; ask it in another "
-        "form, e.g. by `tightframe knowledge answer --form left_context`"
-    )
-
-
-def _file_of(path: Path) -> Path:
-    """Return the file of outputs that a path means; a run asked in other forms names them."""
-    if not path.is_dir() or (path / NAME).is_file():
-        return path / NAME if path.is_dir() else path
-    asked = sorted(path.glob(f"{FORMS}/*.jsonl"))
-    if not asked:
-        raise UserError(
-            f"{path}: holds no {NAME}; ask the model first, with `tightframe knowledge answer`"
-        )
-    raise UserError(
-        f"{path}: holds answers in several forms of asking; name the file of one: "
-        + ", ".join(map(str, asked))
-    )
 
 
 class _Whose(Record):
@@ -69,14 +39,54 @@ class _Signed(_Whose):
     fingerprint: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Answers:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Answers(ResultTable):
     """Answers of one model to the questions of a benchmark."""
 
     name: str  # its file, for messages
     model: str
     trained_on: str | None  # `facts_fingerprint` of the injected facts; None: nothing was injected
     outputs: Mapping[str, Output]  # by question id
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)  # questions by reason
+    retrieved: Retrieved | None = None  # passages in front of the questions
+
+    @property
+    def one_line(self) -> str:
+        """Number of answers, the model, and how many were cut or empty."""
+        cut, empty = self.n_cut, sum(not one.text.strip() for one in self.outputs.values())
+        return f"{len(self.outputs):,} answers of {self.model}, {cut:,} cut, {empty:,} empty"
+
+    @property
+    def n_cut(self) -> int:
+        """Number of answers that were cut at the limit."""
+        return sum(output.finish == "length" for output in self.outputs.values())
+
+    def score(self, facts: Sequence[Fact], options: ScoreOptions | None = None) -> Scores:
+        """Score the answers on the facts that were asked for.
+
+        Args:
+            facts: The benchmark.
+            options: Divisions of the questions, and what to do about missing answers; by default
+                questions that were not asked are left out and counted.
+        """
+        if options is None:
+            options = ScoreOptions(allow_missing=True)
+        return score({self.name: [*self.outputs.values()]}, facts, options)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row per question, with the fields of an output."""
+        import pandas as pd
+
+        return pd.DataFrame([dataclasses.asdict(output) for output in self.outputs.values()])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the answers to a new NAME.jsonl with NAME.json beside it, or a table."""
+        path = Path(path)
+        if path.suffix != ".jsonl":
+            return super().save(path)
+        check_new(path)
+        save_answers(path, self)
+        return path
 
 
 def by_question(name: str, outputs: Sequence[Output]) -> dict[str, Output]:

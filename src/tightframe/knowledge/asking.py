@@ -15,7 +15,7 @@ Axes: N questions, P passages.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,20 +24,14 @@ from tightframe.errors import UserError
 from tightframe.knowledge.clozes import answer_span, cloze_of_fact, cloze_of_question
 from tightframe.knowledge.embedders import LEXICAL, WeightedWords, model_embeddings
 from tightframe.knowledge.facts import MASK, TYPES, Fact, Question, Type
+from tightframe.knowledge.options import OF_THE_FACT, Passages, QuestionForm
 from tightframe.knowledge.qa_models import Prompt
 from tightframe.knowledge.scores import normal_form, position
 
-QuestionForm: TypeAlias = Literal[
-    "cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"
-]
-OF_THE_FACT: tuple[QuestionForm, ...] = ("cloze_seen", "left_context")
 OF_ITS_QUESTION: tuple[QuestionForm, ...] = ("cloze_question", "raw_question")
 FORMS: tuple[QuestionForm, ...] = (*OF_THE_FACT, *OF_ITS_QUESTION, "question", "cloze")
 
 TOP = 3  # passages in front of a question, as published
-
-# facts: the sentences themselves. articles: those of the targets, as published.
-Passages: TypeAlias = Literal["facts", "articles"]
 
 
 class QuestionPrompt(NamedTuple):

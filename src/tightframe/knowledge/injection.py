@@ -43,7 +43,12 @@ ENCODED = 2**18  # examples whose tokens are kept; memory only, never the result
 EVERY_TEXT = FactTexts(paraphrases=True, reordered=True)
 
 
-def inject(settings: InjectOptions, *, hooks: Sequence[Hook] = ()) -> InjectionRun:
+def inject(
+    settings: InjectOptions,
+    *,
+    facts: Sequence[Fact] | None = None,
+    hooks: Sequence[Hook] = (),
+) -> InjectionRun:
     """Train a model on facts, or resume a run that was interrupted.
 
     On a CPU an interrupted run ends with the bits of an uninterrupted one; a finished one is left
@@ -51,9 +56,11 @@ def inject(settings: InjectOptions, *, hooks: Sequence[Hook] = ()) -> InjectionR
 
     Args:
         settings: Of the run; the same ones resume it.
+        facts: Facts to choose from; by default those of `settings.data`.
         hooks: Called with each record of the log.
     """
-    facts = choose_facts(load_benchmark(settings.data), settings)
+    facts = load_benchmark(settings.data) if facts is None else facts
+    facts = choose_facts(facts, settings)
     started = (settings.out / "config.toml").exists()
     earlier = InjectionRun.open(settings.out) if started else None
     settings = hardware.choose(settings, earlier.settings if earlier else None)

@@ -230,13 +230,15 @@ class InjectionRun(RunFolder[InjectOptions]):
         return facts
 
 
-def check_injection(settings: InjectOptions) -> None:
+def check_injection(settings: InjectOptions, facts: Sequence[Fact] | None = None) -> None:
     """Refuse an injection that cannot begin, before torch is loaded.
 
     Args:
         settings: As they were given, with "auto" where the machine decides.
+        facts: Facts to choose from; by default those of `settings.data`.
     """
-    facts = choose_facts(load_benchmark(settings.data), settings)
+    facts = load_benchmark(settings.data) if facts is None else facts
+    facts = choose_facts(facts, settings)
     check_threads(settings.threads)
     check_device(settings.device)
     check_network(settings)

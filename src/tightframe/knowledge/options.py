@@ -133,3 +133,64 @@ class ScoreOptions:
     by: tuple[By, ...] = ("type",)
     allow_missing: bool = False
     seed: int = 0
+
+
+QuestionForm: TypeAlias = Literal[
+    "cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"
+]
+OF_THE_FACT: tuple[QuestionForm, ...] = ("cloze_seen", "left_context")
+Passages: TypeAlias = Literal["facts", "articles"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """Options of asking a model for facts.
+
+    Args:
+        form: Form of the questions. cloze_seen masks the answer in the fact; cloze_question masks
+            the wh-phrase of its question; raw_question puts a mask after the question;
+            left_context gives the words before the answer. These four ask reliability questions.
+            question asks all questions in their own words (of a model of transformers in its chat
+            template, where it has one), cloze by their clozes where they have one.
+        types: Types of questions, see `tightframe knowledge questions --help`; all by default.
+        reordered: Ask by the reordered wording of the fact (its answer at the end, see `tightframe
+            knowledge reword`): cloze_seen and left_context.
+        context: Baseline of retrieval: put the nearest facts, or articles of facts, in front of
+            each question; their first words are cut where the model has no room for all.
+        top: With context: maximum number of passages.
+        embedder: With context: measure of nearness; tf-idf, or an encoder by folder or hub name.
+        max_new_tokens: Tokens after which an answer is cut. By default 32, or the longest gold
+            answer and 4 more; 64 for models of the hub.
+        paper_decoding: As published, for comparison only: models that read left to right draw their
+            tokens at temperature 1, up to 256; others stay greedy, up to 266 (networks of ours: as
+            many as their positions leave). Every answer records it.
+        seed: Decides with a question's id what is drawn for it.
+    """
+
+    form: QuestionForm = "question"
+    types: tuple[str, ...] = TYPES
+    reordered: bool = False
+    context: Passages | None = None
+    top: int = 3
+    embedder: str = "tf-idf"
+    max_new_tokens: int | None = None
+    paper_decoding: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", question_types(self.types))
+        if self.reordered and self.form not in OF_THE_FACT:
+            raise UserError(
+                f"--reordered: needs --form {' or '.join(OF_THE_FACT)}, not {self.form}"
+            )
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise UserError(f"--max-new-tokens: is {self.max_new_tokens}, expected at least 1")
+        if self.top < 1:
+            raise UserError(f"--top: is {self.top}, expected at least 1")
+
+    @property
+    def name(self) -> str:
+        """Name of the file of answers."""
+        parts = [self.form, *(["reordered"] if self.reordered else [])]
+        parts += [f"with_{self.context}"] if self.context else []
+        return "_".join([*parts, *(["paper"] if self.paper_decoding else [])])

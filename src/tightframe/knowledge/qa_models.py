@@ -146,17 +146,18 @@ Layout: TypeAlias = Literal["causal", "prefix", "slots", "encoder-decoder"]
 class Arm:
     """A way in which a network reads, and what it learns."""
 
-    name: str
+    name: str  # in papers and on disk
+    title: str  # in plain words
     layout: Layout
     objective: Objective
 
 
 ARMS = (
-    Arm("clm_ntp", "causal", "ntp"),
-    Arm("clm_sp", "causal", "sp"),
-    Arm("bilm_sp", "prefix", "sp"),
-    Arm("bilm_mlm", "slots", "sp"),
-    Arm("bilm_ed", "encoder-decoder", "sp"),
+    Arm("clm_ntp", "causal", "causal", "ntp"),
+    Arm("clm_sp", "causal_span", "causal", "sp"),
+    Arm("bilm_sp", "prefix_span", "prefix", "sp"),
+    Arm("bilm_mlm", "masked", "slots", "sp"),
+    Arm("bilm_ed", "encoder_decoder", "encoder-decoder", "sp"),
 )
 
 

@@ -1,17 +1,18 @@
-"""Gold among other facts' answers: a score that needs no decoding, the same for every learner.
+"""Ranks of gold answers among other facts' answers: a score that needs no decoding.
 
-    NAME.jsonl   a `Rank` a line
-    NAME.json    whose they are, the rule, the seed, and the averages beside chance
+    NAME.jsonl   one `Rank` per line
+    NAME.json    the model, the rule, the seed, and the averages beside chance
 
-Which score a learner gives a candidate is its own: one that fills masks and one that continues
+Each model scores candidates by its own rule: one that fills masks and one that continues
 sentences (`RULES`) are never compared on ranks.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -24,8 +25,12 @@ from tightframe.knowledge.clozes import fact_generator
 from tightframe.knowledge.data_files import read_records, write_records, write_report
 from tightframe.knowledge.facts import Fact
 from tightframe.knowledge.intervals import PERCENT, Bounds, Estimate, estimates
-from tightframe.knowledge.qa_models import Objective, Prompt
+from tightframe.knowledge.qa_models import QAModel
 from tightframe.knowledge.scores import normal_form
+from tightframe.results import ResultTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 N_CANDIDATES = 20
 RANKED = "rank20"  # name of this form of asking in a study: chosen among candidates, not answered
@@ -36,31 +41,15 @@ CORRECT = "correct"  # its score: whether the answer is the first of the candida
 Rule: TypeAlias = Literal["filled", "span"]
 
 
-@runtime_checkable
-class Scorer(Protocol):
-    """What gives candidates their log-probabilities, as a `Learner` does."""
-
-    @property
-    def objective(self) -> Objective:
-        """What it has learnt by."""
-        ...
-
-    def log_probabilities(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
-        """How likely each candidate is as the answer to its prompt, nats."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Rank:
-    """Where the gold answer of one question stands among the candidates."""
+    """Rank of the gold answer of one question among the candidates."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     question_id: str
     fact_id: str
-    # 1 is best: 1 + how many candidates score higher + half of how many score equal
+    # 1 is best: 1 + candidates that score higher + half of those that score equal
     rank: Annotated[float, Field(ge=1)]
     n_candidates: int  # gold included
     rule: Rule
@@ -70,7 +59,7 @@ class Rank:
 
 
 class _About(Record):
-    """What is read of the second file."""
+    """Fields that are read of the second file."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     sha256: Sha256  # of the first one
@@ -78,7 +67,7 @@ class _About(Record):
 
 
 class RankSummary(NamedTuple):
-    """Ranks on average, with intervals over facts, and what chance gives."""
+    """Average ranks with intervals over facts, beside those of chance."""
 
     top1: Estimate  # percent of the questions with gold alone in front
     reciprocal_rank: Estimate  # mean of 1 / rank, in (0, 1]
@@ -88,17 +77,72 @@ class RankSummary(NamedTuple):
     chance_rank: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return the averages as values of JSON."""
         return {
             name: value._asdict() if isinstance(value, Estimate) else value
             for name, value in self._asdict().items()
         }
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class Ranks(ResultTable):
+    """Ranks of one model, one per question."""
+
+    ranks: tuple[Rank, ...]
+    model: str
+    trained_on: str | None  # `facts_fingerprint` of the injected facts; None: nothing was injected
+    seed: int = 0
+
+    @functools.cached_property
+    def summary(self) -> RankSummary:
+        """Averages over questions, with intervals over facts."""
+        return summarize_ranks(self.ranks, seed=self.seed)
+
+    @property
+    def rule(self) -> Rule:
+        """Rule of the scores; ranks by different rules are not comparable."""
+        return self.ranks[0].rule
+
+    @property
+    def one_line(self) -> str:
+        """Number of questions, and the share of right answers that are ranked first."""
+        top = self.summary.top1
+        of = f"{len(self.ranks):,} questions of {self.model}"
+        return f"{of}: first {top.value:.3g} %, by chance {self.summary.chance_top1:.3g} %"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row per question."""
+        import pandas as pd
+
+        return pd.DataFrame([dataclasses.asdict(one) for one in self.ranks])
+
+    @functools.cached_property
+    def about(self) -> dict[str, Any]:
+        """Content of the second file: the model, the rule, and the averages beside chance."""
+        return {
+            "model": self.model,
+            "trained_on": self.trained_on,
+            "rule": self.rule,
+            "seed": self.seed,
+            "questions": len(self.ranks),
+            "candidates": sorted({one.n_candidates for one in self.ranks}),
+            **self.summary.to_dict(),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the ranks to NAME.jsonl, then NAME.json beside it; or a table."""
+        path = Path(path)
+        if path.suffix != ".jsonl":
+            return super().save(path)
+        write_records(path, (dataclasses.asdict(one) for one in self.ranks))
+        write_report(path.with_suffix(".json"), self.about | {"sha256": sha256(path)})
+        return path
+
+
 def candidates(
     asked: Sequence[QuestionPrompt], facts: Sequence[Fact], *, n: int = N_CANDIDATES, seed: int = 0
 ) -> list[list[str]]:
-    """Gold and up to n - 1 other facts' answers for each question, gold first.
+    """Choose gold and up to n - 1 other facts' answers for each question, gold first.
 
     Drawn by seed and question id, whatever the order of the facts. All differ after
     normalisation, from each other and from every alias of the gold answer, so that no second one is
@@ -106,9 +150,9 @@ def candidates(
 
     Args:
         asked: Questions.
-        facts: Whose reliability answers (first aliases) are drawn.
-        n: Candidates of a question.
-        seed: Of the draws.
+        facts: Facts whose reliability answers (first aliases) are drawn.
+        n: Maximum number of candidates of a question.
+        seed: Seed of the draws.
     """
     if n < 2:
         raise ValueError(f"expected at least 2 candidates, got {n}")
@@ -140,15 +184,15 @@ def candidates(
 
 
 def rank_questions(
-    learner: Scorer, facts: Sequence[Fact], *, n: int = N_CANDIDATES, seed: int = 0
+    model: QAModel, facts: Sequence[Fact], *, n: int = N_CANDIDATES, seed: int = 0
 ) -> list[Rank]:
     """Rank the gold answer of each fact's cloze question among other facts' answers.
 
     Args:
-        learner: What gives candidates their log-probabilities.
-        facts: With reliability questions, in whose order the ranks are.
-        n: Candidates of a question, if there are so many.
-        seed: Of the draws of candidates.
+        model: Model that gives candidates their log-probabilities.
+        facts: Facts with reliability questions; ranks are in their order.
+        n: Maximum number of candidates of a question.
+        seed: Seed of the draws of candidates.
     """
     asked = prompts(facts, "cloze_question")
     if not asked:
@@ -156,8 +200,8 @@ def rank_questions(
             "nothing to rank: no fact has a reliability question with a wh-word; choose other facts"
         )
     chosen = candidates(asked, facts, n=n, seed=seed)
-    scores = learner.log_probabilities([one.prompt for one in asked], chosen)
-    rule: Rule = "filled" if learner.objective == "ntp" else "span"
+    scores = model.log_probabilities([one.prompt for one in asked], chosen)
+    rule: Rule = "filled" if model.objective == "ntp" else "span"
     return [
         Rank(
             one.question_id,
@@ -174,7 +218,7 @@ def rank_questions(
 
 
 def rank_of_first(scores: Sequence[float]) -> float:
-    """The rank of the first score, 1 if it is the highest; a tie counts as half a place."""
+    """Return the rank of the first score, 1 if it is the highest; a tie counts half a place."""
     if any(math.isnan(score) for score in scores):
         raise ValueError(f"a score is NaN: {list(scores)}")
     first, *others = scores
@@ -187,7 +231,7 @@ def summarize_ranks(ranks: Sequence[Rank], *, seed: int = 0) -> RankSummary:
 
     Args:
         ranks: At least one.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
     place = np.array([one.rank for one in ranks], dtype=np.float64)
     n = np.array([one.n_candidates for one in ranks])
@@ -206,30 +250,8 @@ def summarize_ranks(ranks: Sequence[Rank], *, seed: int = 0) -> RankSummary:
     )
 
 
-def save_ranks(
-    path: Path, ranks: Sequence[Rank], *, model: str, trained_on: str | None, seed: int
-) -> Mapping[str, Any]:
-    """Write the ranks, then the file that says whose they are and how they stand.
-
-    Returns:
-        What stands in the second file.
-    """
-    content = {
-        "model": model,
-        "trained_on": trained_on,
-        "rule": ranks[0].rule,
-        "seed": seed,
-        "questions": len(ranks),
-        "candidates": sorted({one.n_candidates for one in ranks}),
-        **summarize_ranks(ranks, seed=seed).to_dict(),
-    }
-    write_records(path, (dataclasses.asdict(one) for one in ranks))
-    write_report(path.with_suffix(".json"), content | {"sha256": sha256(path)})
-    return content
-
-
 def load_ranks(path: str | Path) -> list[Rank]:
-    """Return the ranks of a file that `save_ranks` wrote; one that was changed is refused."""
+    """Return the ranks of a file that `Ranks.save` wrote; refuse one that was changed."""
     path = Path(path)
     about: _About = read_signed(path.with_suffix(".json"), _About)
     return read_records(path, Rank, what="a rank of a question", sha256=about.sha256)

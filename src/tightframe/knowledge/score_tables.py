@@ -10,13 +10,13 @@ scores.md         both tables, to read
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tightframe.errors import UserError
 from tightframe.files import fingerprint, strict_json, whole_folder, write_text
-from tightframe.knowledge.answers import empty_answers, read_outputs
+from tightframe.knowledge.data_files import read_records
 from tightframe.knowledge.facts import Fact, FactSet, Output
 from tightframe.knowledge.intervals import RESAMPLES
 from tightframe.knowledge.options import ScoreOptions
@@ -34,6 +34,8 @@ from tightframe.results import Header, ResultTable, Row, write_csv, write_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+NAME = "answers.jsonl"  # of the outputs in a run directory
+FORMS = "answers"  # its folder of outputs by form of asking
 DECIMALS = 1
 ENDS = ("", "_low", "_high")  # of the columns of a score: its value, and its interval
 # Outputs of the runs of one arm (its seeds): a file, several files, the outputs of one run, or the
@@ -300,3 +302,38 @@ def _cell(value: float, low: float, high: float, *, sign: str = "-") -> str:
 def _plain(name: str) -> str:
     """Return a model's name on one line, without what Markdown would make of it."""
     return "`" + " ".join(name.replace("`", "'").split()) + "`"
+
+
+def read_outputs(path: str | Path) -> list[Output]:
+    """Read the outputs of a file, or of a run directory's answers.jsonl; name a broken line."""
+    path = _file_of(Path(path))
+    outputs: list[Output] = read_records(path, Output, what="an output, as models are answered")
+    if not outputs:
+        raise UserError(f"{path}: empty, expected one output per line; answer the questions first")
+    return outputs
+
+
+def empty_answers(outputs: Collection[Output]) -> str:
+    """Return how many answers hold nothing, and what to do; nothing where each holds something."""
+    n = sum(not output.text.strip() for output in outputs)
+    if not n:
+        return ""
+    return (
+        f"{n:,} of {len(outputs):,} answers are empty: the model ended at once; ask it in another "
+        "form, e.g. by `tightframe knowledge answer --form left_context`"
+    )
+
+
+def _file_of(path: Path) -> Path:
+    """Return the file of outputs that a path means; a run asked in other forms names them."""
+    if not path.is_dir() or (path / NAME).is_file():
+        return path / NAME if path.is_dir() else path
+    asked = sorted(path.glob(f"{FORMS}/*.jsonl"))
+    if not asked:
+        raise UserError(
+            f"{path}: holds no {NAME}; ask the model first, with `tightframe knowledge answer`"
+        )
+    raise UserError(
+        f"{path}: holds answers in several forms of asking; name the file of one: "
+        + ", ".join(map(str, asked))
+    )

@@ -22,7 +22,7 @@ import pydantic
 
 from tightframe.errors import UserError
 from tightframe.formats import Count, Record, Sha256, check_digest, read_json, read_signed
-from tightframe.knowledge.answers import read_outputs
+from tightframe.knowledge.score_tables import read_outputs
 from tightframe.knowledge.study import read_verdicts
 from tightframe.report.inputs import STUDY, is_study
 from tightframe.results import read_csv
