@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-knowledge study-knowledge-long test test-slow check lint types layers fix house golden golden-check docs bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-knowledge study-knowledge-long test test-slow check lint types layers fix house golden golden-check docs release-check bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -85,6 +85,24 @@ study-knowledge study-knowledge-long: $(INSTALLED)
 	$(if $(ENSEMBLES),$(BIN)/python -m studies.ensembles.run $(STUDY))
 	$(BIN)/tightframe report $(STUDY)
 	$(BIN)/python -m studies.injection.publish $(STUDY) docs/results/knowledge
+
+# A wheel is built and installed in two empty environments, without extras and with [hf]; both are
+# used away from the checkout.
+release-check: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	set -e; unset PYTHONPATH; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	wheel=$$(ls "$$PWD"/dist/tightframe-*.whl); pins="$$PWD/constraints/ci.txt"; cd "$$folder"; \
+	for extra in "" "[hf]"; do \
+		$(PYTHON) -m venv --clear env; \
+		env/bin/pip install --quiet -c "$$pins" "$$wheel$$extra"; \
+		env/bin/pip check; \
+		env/bin/tightframe demo --help >/dev/null; \
+		env/bin/tightframe corpus build stories --out tokens$$extra --tokens 5000 --block 64; \
+		env/bin/python -c "import tightframe as tf; tf.ClassMoments(3, 2)"; \
+		echo "installed and used: $$(basename "$$wheel")$$extra"; \
+	done; \
+	env/bin/python -c "import peft, transformers, tightframe as tf; tf.load_model"
 
 clean:
 	rm -rf .venv

@@ -31,9 +31,9 @@ from transformers import GPTNeoForCausalLM, PrinterCallback, Trainer, TrainingAr
 from tightframe.corpus.shards import TokenShards
 from tightframe.files import write_text
 from tightframe.geometry.callback import CollapseCallback
-from tightframe.lm.load import export_gpt_neo
-from tightframe.lm.options import TransformerConfig
-from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.checkpoints import export_gpt_neo
+from tightframe.lm.options import TrainOptions, TransformerConfig
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 
 TARGET = 0.02  # of the time of the steps

@@ -43,11 +43,10 @@ from tightframe.corpus.blocks import ShardWriter
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.shards import TokenShards
 from tightframe.files import sha256, write_text
-from tightframe.lm.checkpoints import load_checkpoint
-from tightframe.lm.load import export_gpt_neo, import_gpt_neo
+from tightframe.lm.checkpoints import export_gpt_neo, import_gpt_neo, load_checkpoint
 from tightframe.lm.loss import evaluate
-from tightframe.lm.options import Schedule, TransformerConfig
-from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.options import Schedule, TrainOptions, TransformerConfig
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 
 VOCABULARY, CONTEXT, BATCH = 4096, 256, 16

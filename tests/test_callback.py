@@ -20,8 +20,8 @@ from tightframe.geometry.probe import OVERHEAD, Probe
 from tightframe.lm.checkpoints import load_checkpoint
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import next_token
-from tightframe.lm.options import TransformerConfig
-from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.options import TrainOptions, TransformerConfig
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tightframe.results import gather, read_rows
 from tiny_runs import tiny_settings

@@ -12,8 +12,7 @@ from reference.geometry import naive_classes
 from tightframe import cli
 from tightframe.corpus import build
 from tightframe.corpus.shards import TokenShards
-from tightframe.corpus.shared_vocabulary import token_names
-from tightframe.corpus.tokenizer import train_bpe, word_level
+from tightframe.corpus.tokenizer import token_names, train_bpe, word_level
 from tightframe.errors import UserError
 from tightframe.geometry import metrics
 from tightframe.geometry.classes import by_token, class_table, measure_classes, readable

@@ -16,9 +16,9 @@ from tightframe.geometry.subject import model_facts
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.load import load_model
 from tightframe.lm.loss import evaluate
-from tightframe.lm.options import TransformerConfig
+from tightframe.lm.options import TrainOptions, TransformerConfig
 from tightframe.lm.runs import Run
-from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tightframe.results import gather, read_rows
 from tightframe.settings import read_toml, write_toml

@@ -13,11 +13,11 @@ import transformers
 from safetensors.torch import save_file
 
 from tightframe.errors import UserError
-from tightframe.lm.checkpoints import save_checkpoint
+from tightframe.lm.checkpoints import export_gpt_neo, save_checkpoint
 from tightframe.lm.folders import check_model, with_tokenizer
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch
-from tightframe.lm.load import export_gpt_neo, load_model, randomly_initialized
+from tightframe.lm.load import load_model, randomly_initialized
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tiny_models import SIZES, V, enlarged, ids, model_of, save

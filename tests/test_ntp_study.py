@@ -18,7 +18,8 @@ from tightframe.corpus.tokenizer import save
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.lm.checkpoints import load_checkpoint
-from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.options import TrainOptions
+from tightframe.lm.training import train
 from tightframe.ntp import study
 from tightframe.ntp.catalogue import MEASURES
 from tightframe.ntp.comparison import compare

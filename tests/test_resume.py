@@ -11,8 +11,9 @@ import time
 
 import pytest
 
+from tightframe.lm.options import TrainOptions
 from tightframe.lm.runs import Run
-from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.training import train
 from tightframe.settings import as_dict
 from tiny_runs import Killed, killed_at, killed_at_write
 from tiny_tokens import write_tokens

@@ -4,7 +4,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from tightframe.corpus import tokenizer as tokenizers
-from tightframe.corpus.shared_vocabulary import _LETTERS, Capped, matched_counts, shared_classes
+from tightframe.corpus.labels import Capped, matched_counts, shared_classes
+from tightframe.corpus.tokenizer import _LETTERS
 from tightframe.errors import UserError
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from tightframe.corpus.labels import Shuffle, ShuffledLabels
 from tightframe.corpus.shards import TokenShards
-from tightframe.corpus.shuffle import Shuffle, ShuffledLabels
 from tightframe.lm.interface import IGNORE, next_token
 from tiny_tokens import write_tokens
 

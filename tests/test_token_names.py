@@ -2,8 +2,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 
 import tokenizer_folders
-from tightframe.corpus.shared_vocabulary import joined_names, token_names
-from tightframe.corpus.tokenizer import train_bpe, word_level
+from tightframe.corpus.tokenizer import joined_names, token_names, train_bpe, word_level
 
 TEXT = "a café — 猫\tit's\n The lighthouse"
 

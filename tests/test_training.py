@@ -11,8 +11,8 @@ from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.lm.checkpoints import load_checkpoint
 from tightframe.lm.loss import evaluate
-from tightframe.lm.options import Schedule, TransformerConfig
-from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.options import Schedule, TrainOptions, TransformerConfig
+from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tightframe.settings import read_toml, resolve
 from tiny_runs import tiny_settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tightframe import files
 from tightframe.geometry import study
-from tightframe.lm.training import TrainOptions
+from tightframe.lm.options import TrainOptions
 
 # Every class and position and no intervals, whatever the default would be.
 measure_run = functools.partial(

@@ -20,7 +20,8 @@ from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.stream import Stream
 from tightframe.lm.interface import IGNORE
 from tightframe.lm.load import load_model
-from tightframe.lm.training import TrainOptions, train
+from tightframe.lm.options import TrainOptions
+from tightframe.lm.training import train
 
 MANY = 2**50  # samples of a class at which nothing is left to debias
 

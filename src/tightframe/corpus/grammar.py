@@ -23,12 +23,15 @@ Axes: W words of a list.
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+
+_SHIFT = 8  # of the ranks; flattens the most frequent words of a list
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -293,3 +296,19 @@ def entropy(probabilities: Float[np.ndarray, " W"]) -> float:
 def cumulative(probabilities: Sequence[float]) -> list[float]:
     """Return running sums, of which the last is exactly 1."""
     return [*itertools.accumulate(probabilities[:-1]), 1.0]
+
+
+def zipf(rules: Rules, rng: np.random.Generator) -> dict[str, list[float]]:
+    """Return the probability of each word of each list, its rank drawn at random.
+
+    Only uniform doubles, divisions and exact sums: the same numbers on any machine.
+    """
+    found = {}
+    for name, entries in rules.lists.items():
+        keys = [rng.random() for _ in entries]
+        weights = [0.0] * len(keys)
+        for rank, number in enumerate(sorted(range(len(keys)), key=keys.__getitem__), start=1):
+            weights[number] = 1 / (rank + _SHIFT)
+        total = math.fsum(weights)
+        found[name] = [weight / total for weight in weights]
+    return found

@@ -36,6 +36,7 @@ from tightframe.corpus.grammar import (
     cumulative,
     entropy,
     parse,
+    zipf,
 )
 
 Memory: TypeAlias = tuple[Entry | None, ...]  # what each variable holds
@@ -248,7 +249,6 @@ class Position:
 
 
 END = "<|endoftext|>"
-_SHIFT = 8  # of the ranks; flattens the most frequent words of a list
 _NAMED = 8  # words that an error lists
 
 
@@ -277,7 +277,7 @@ class Grammar:
 
     def __init__(self, seed: int = 0, *, text: str | None = None):
         rules = parse(_packaged() if text is None else text)
-        probabilities = _zipf(rules, np.random.Generator(np.random.PCG64(seed)))
+        probabilities = zipf(rules, np.random.Generator(np.random.PCG64(seed)))
         self.words: tuple[str, ...] = (END, *rules.words)
         self.longest = rules.longest
         self.categories: Mapping[str, tuple[str, ...]] = {
@@ -387,19 +387,3 @@ def _packaged() -> str:
     folder = resources.files("tightframe.corpus")
     files = ("lexicon.txt", "plots.txt")
     return "\n".join(folder.joinpath(file).read_text(encoding="utf-8") for file in files)
-
-
-def _zipf(rules: Rules, rng: np.random.Generator) -> dict[str, list[float]]:
-    """Return the probability of each word of each list, its rank drawn at random.
-
-    Only uniform doubles, divisions and exact sums: the same numbers on any machine.
-    """
-    found = {}
-    for name, entries in rules.lists.items():
-        keys = [rng.random() for _ in entries]
-        weights = [0.0] * len(keys)
-        for rank, number in enumerate(sorted(range(len(keys)), key=keys.__getitem__), start=1):
-            weights[number] = 1 / (rank + _SHIFT)
-        total = math.fsum(weights)
-        found[name] = [weight / total for weight in weights]
-    return found

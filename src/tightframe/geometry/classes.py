@@ -15,8 +15,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tightframe.corpus.shards import TokenShards
-from tightframe.corpus.shared_vocabulary import token_names
-from tightframe.corpus.tokenizer import vocab_size
+from tightframe.corpus.tokenizer import token_names, vocab_size
 from tightframe.errors import UserError, printable
 from tightframe.files import whole_file
 from tightframe.geometry import states

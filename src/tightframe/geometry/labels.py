@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
+from tightframe.corpus.labels import Capped, ShuffledLabels
 from tightframe.corpus.shards import Groups, Split
-from tightframe.corpus.shared_vocabulary import Capped
-from tightframe.corpus.shuffle import ShuffledLabels
 from tightframe.errors import UserError
 from tightframe.lm.interface import IGNORE, Batch, next_token
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from tightframe.corpus.labels import matched_counts, shared_classes
 from tightframe.corpus.shards import Split, TokenShards
-from tightframe.corpus.shared_vocabulary import matched_counts, shared_classes
 from tightframe.errors import UserError
 from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 

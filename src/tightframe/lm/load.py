@@ -20,15 +20,13 @@ from torch import nn
 from tightframe.corpus import hub
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.shards import TokenShards
-from tightframe.corpus.shared_vocabulary import token_names
-from tightframe.corpus.tokenizer import vocab_size
+from tightframe.corpus.tokenizer import token_names, vocab_size
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.formats import read_json
 from tightframe.lm.checkpoints import (
     FORMAT,
     difference_from_ours,
-    export_gpt_neo,
     from_gpt_neo,
     import_gpt_neo,
     load_checkpoint,
@@ -287,16 +285,6 @@ def _quiet(source: str) -> Iterator[None]:
         their_logging.set_verbosity(verbosity)
         if bars:
             their_logging.enable_progress_bar()
-
-
-__all__ = [
-    "HuggingFaceModel",
-    "digest_of",
-    "export_gpt_neo",
-    "import_gpt_neo",
-    "load_model",
-    "randomly_initialized",
-]
 
 
 def load_model(

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pydantic
@@ -219,8 +219,10 @@ WARMUP = 200  # steps, where nothing else is said; of a short run a tenth
 
 
 @runtime_checkable
-class RateSettings(Protocol):
-    """The settings of a learning rate; `lm.options.TrainOptions` says what each is."""
+class RunSettings(Protocol):
+    """The settings that any training has, in a dataclass; `TrainOptions` says what each is."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def learning_rate(self) -> float: ...  # noqa: D102
@@ -230,16 +232,34 @@ class RateSettings(Protocol):
     def warmup(self) -> float | None: ...  # noqa: D102
     @property
     def final_rate(self) -> float: ...  # noqa: D102
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
+    @property
+    def betas(self) -> tuple[float, float]: ...  # noqa: D102
+    @property
+    def eps(self) -> float: ...  # noqa: D102
+    @property
+    def clip(self) -> float: ...  # noqa: D102
+    @property
+    def log_every(self) -> int: ...  # noqa: D102
+    @property
+    def save_every(self) -> int: ...  # noqa: D102
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def threads(self) -> int: ...  # noqa: D102
 
 
-def warmup_steps(settings: RateSettings, steps: int) -> int:
+def warmup_steps(settings: RunSettings, steps: int) -> int:
     """Return the steps before the peak of the learning rate, in a run of so many."""
     if settings.warmup is None:
         return min(WARMUP, steps // 10)
     return round(settings.warmup * steps if settings.warmup < 1 else settings.warmup)
 
 
-def learning_rate(settings: RateSettings, step: int, *, steps: int) -> float:
+def learning_rate(settings: RunSettings, step: int, *, steps: int) -> float:
     """Return the learning rate of the update that follows `step` of `steps` updates.
 
     It climbs to the peak in equal parts, (step + 1) / (warmup_steps + 1), then decays from 1 at

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pydantic
 
@@ -35,7 +35,7 @@ from tightframe.files import (
     write_text,
 )
 from tightframe.formats import Count, Record, parse_json
-from tightframe.lm.options import TrainOptions, config_of
+from tightframe.lm.options import RunSettings, TrainOptions, config_of
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 S = TypeVar("S")
@@ -285,21 +285,7 @@ MOST_THREADS = 1024  # more than any machine has cores for one process; torch st
 _DRIVERS = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "kfd", "dxg")
 
 
-@runtime_checkable
-class MachineSettings(Protocol):
-    """The settings that depend on the machine, in a dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def device(self) -> str: ...  # noqa: D102
-    @property
-    def precision(self) -> str: ...  # noqa: D102
-    @property
-    def threads(self) -> int: ...  # noqa: D102
-
-
-M = TypeVar("M", bound=MachineSettings)
+M = TypeVar("M", bound=RunSettings)
 
 
 def as_recorded(settings: M, recorded: M) -> M:

@@ -28,7 +28,7 @@ from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.interface import IGNORE, Batch, next_token
 from tightframe.lm.loss import cross_entropy, evaluate
 from tightframe.lm.optimizer import AdamW
-from tightframe.lm.options import Schedule, TrainOptions, config_of
+from tightframe.lm.options import RunSettings, Schedule, TrainOptions, config_of
 from tightframe.lm.runs import Run, RunFolder
 from tightframe.lm.transformer import Transformer
 from tightframe.progress import bar
@@ -39,30 +39,6 @@ Hook = Callable[[int, Any, Mapping[str, Any]], None]
 # Called with the model and the step after each step, and before the first; it leaves the model as
 # it is, and its time is not that of the training.
 StepHook = Callable[[Any, int], None]
-
-
-@runtime_checkable
-class LoopSettings(Protocol):
-    """The settings that the loop reads; `lm.options.TrainOptions` says what each is."""
-
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def betas(self) -> tuple[float, float]: ...
-    @property
-    def eps(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def log_every(self) -> int: ...
-    @property
-    def save_every(self) -> int: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def device(self) -> str: ...
 
 
 @runtime_checkable
@@ -130,7 +106,7 @@ class Loop:
     def __init__(
         self,
         run: RunFolder[Any],
-        settings: LoopSettings,
+        settings: RunSettings,
         task: TrainingTask,
         *,
         hooks: Sequence[Hook] = (),
@@ -270,9 +246,6 @@ class Loop:
 def say(line: str) -> None:
     """Print a message on standard error, beside what a command prints."""
     print(line, file=sys.stderr)
-
-
-__all__ = ["Hook", "TrainOptions", "train"]
 
 
 def train(

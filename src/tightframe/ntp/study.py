@@ -20,13 +20,8 @@ from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
 from tightframe.geometry.values import Value
 from tightframe.lm.checkpoints import digest_of_weights
-from tightframe.lm.load import (
-    HuggingFaceModel,
-    beginning_of_sequence,
-    check_words,
-    digest_of,
-    load_model,
-)
+from tightframe.lm.huggingface import HuggingFaceModel
+from tightframe.lm.load import beginning_of_sequence, check_words, digest_of, load_model
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
 from tightframe.ntp.catalogue import MEASURES, TheoryMeasure

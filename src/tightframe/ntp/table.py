@@ -24,7 +24,7 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Bool, Int32, Int64
 
-from tightframe.corpus.shared_vocabulary import joined_names
+from tightframe.corpus.tokenizer import joined_names
 from tightframe.errors import UserError
 from tightframe.files import whole_folder
 from tightframe.formats import (

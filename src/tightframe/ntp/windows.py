@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Int, Int32, Int64, UInt64
 
 from tightframe.corpus.shards import Split, TokenShards
-from tightframe.corpus.shared_vocabulary import token_names
+from tightframe.corpus.tokenizer import token_names
 
 Line: TypeAlias = tuple[Int32[np.ndarray, "_"], Bool[np.ndarray, "_"]]
 """Tokens, and which of them begin a document (or come after a break in it)."""
