@@ -17,7 +17,7 @@ from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.shards import TokenShards
 from tightframe.files import sha256
 from tightframe.geometry import argmax_tiles, stream
-from tightframe.geometry.decisions import Decisions, decide
+from tightframe.geometry.decisions import Decisions, class_decisions
 from tightframe.geometry.measures import DEFAULT, MEASURES, metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.lm.hardware import exact_float32
@@ -263,11 +263,11 @@ def our_measuring(folder: Path, precision: str, size: Size) -> Side:
     yield
     moments = ClassMoments(size["vocabulary"], size["width"])
     for piece in pieces:
-        moments.merge(stream.measure(model, piece.split("train"), **options))
+        moments.merge(stream.class_moments(model, piece.split("train"), **options))
         yield
     decisions = Decisions(moments.seen())
     for piece in pieces:
-        decisions.merge(decide(model, piece.split("val"), moments, **options))
+        decisions.merge(class_decisions(model, piece.split("val"), moments, **options))
         yield
     metrics(moments, model.classifier, decisions, measures=DEFAULT)
     return {"positions": np.array([moments.n, decisions.n])}

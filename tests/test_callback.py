@@ -14,7 +14,7 @@ from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import stream
 from tightframe.geometry.callback import CollapseCallback
-from tightframe.geometry.decisions import decide
+from tightframe.geometry.decisions import class_decisions
 from tightframe.geometry.measures import DEFAULT, choose, metrics
 from tightframe.geometry.probe import OVERHEAD, Probe
 from tightframe.lm.checkpoints import load_checkpoint
@@ -78,7 +78,7 @@ def test_the_rows_of_a_step_are_those_of_its_checkpoint_over_the_probe(tiny):
     probe = shards.split("train").sample(60, seed=0)
     for step in (0, 3, 9):
         model = load_checkpoint(run.checkpoint(step))
-        expected = metrics(stream.measure(model, probe), model.classifier, measures=MEASURES)
+        expected = metrics(stream.class_moments(model, probe), model.classifier, measures=MEASURES)
         header, rows = read_rows(files(run.path)[step // 3])
         assert [row.metric for row in rows] == MEASURES
         for row in rows:
@@ -238,8 +238,8 @@ def test_measures_of_decisions_draw_validation_positions_too(tokens, tmp_path):
     model = model_of(tokens)
     callback(settings, measures=["nc3_cos_mean", "nc4_rate"], probe_tokens=20).step(model, 0)
     shards = TokenShards.open(tokens)
-    moments = stream.measure(model, shards.split("train").sample(20, seed=0))
-    decisions = decide(model, shards.split("val").sample(20, seed=0), moments)
+    moments = stream.class_moments(model, shards.split("train").sample(20, seed=0))
+    decisions = class_decisions(model, shards.split("val").sample(20, seed=0), moments)
     _, rows = read_rows(files(settings.out)[0])
     assert [(row.metric, row.split) for row in rows] == [
         ("nc3_cos_mean", "train"),
@@ -373,7 +373,7 @@ def test_trainer_s_last_rows_are_of_its_model(tokens, tmp_path):
     found = CollapseCallback(tokens, out=tmp_path / "run", every=3, measures=MEASURES)
     model = HuggingFaceModel(run_trainer(tokens, tmp_path, found), name="x")
     split = TokenShards.open(tokens).split("train")  # the probe is larger than it
-    expected = metrics(stream.measure(model, split), model.classifier, measures=MEASURES)
+    expected = metrics(stream.class_moments(model, split), model.classifier, measures=MEASURES)
     for metric in MEASURES:
         assert table(tmp_path / "run")[6, metric] == expected[metric].value
 

@@ -20,6 +20,7 @@ from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Choices
+from tightframe.geometry.options import ClassesOptions
 from tightframe.geometry.words import known_words, words
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
@@ -339,8 +340,12 @@ def model(shards):
     return Transformer(config, seed=1, name="small")
 
 
+def describe(model, shards, **options):
+    return measure_classes(model, ClassesOptions(tokens=shards, **options))
+
+
 def test_a_model_is_described_in_files_that_can_be_read_back(model, shards, tmp_path):
-    made = measure_classes(model, shards, names=["Anna"], out=tmp_path)
+    made = describe(model, shards, words=["Anna"], out=tmp_path)
     assert made.path == tmp_path / "results" / "classes.parquet"
     names = {"classes.parquet", "classes.csv", "heavy-tails.csv", "heaviest-pairs.csv"}
     assert {path.name for path in made.path.parent.iterdir()} == names
@@ -357,16 +362,16 @@ def test_a_model_is_described_in_files_that_can_be_read_back(model, shards, tmp_
     as_text = pd.read_csv(made.path.with_suffix(".csv"), keep_default_na=False)
     assert as_text["token"].tolist() == table["token"].tolist()
     assert made.words["token"].iloc[0].strip() == "Anna"
-    fewer = measure_classes(model, shards, min_count=50, out=tmp_path)
+    fewer = describe(model, shards, min_count=50, out=tmp_path)
     assert pd.read_parquet(fewer.path)["count"].min() >= 50
 
 
 def test_mistakes_are_told_before_the_passes(model, shards, tmp_path, monkeypatch):
     monkeypatch.setattr("tightframe.geometry.classes._states", None)
     with pytest.raises(UserError, match="'Zebra' is no single token"):
-        measure_classes(model, shards, names=["Zebra"], out=tmp_path)
+        describe(model, shards, words=["Zebra"], out=tmp_path)
     with pytest.raises(UserError, match="min_count is 1000000; expected 1 or more, so that at"):
-        measure_classes(model, shards, min_count=10**6, out=tmp_path)
+        describe(model, shards, min_count=10**6, out=tmp_path)
     assert not list(tmp_path.rglob("*"))
 
 

@@ -1,4 +1,3 @@
-import contextlib
 import copy
 import json
 import math
@@ -8,10 +7,10 @@ import torch
 
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry import MEASURES, metrics
-from tightframe.geometry.decisions import decide
+from tightframe.geometry import MEASURES, metrics, rows
+from tightframe.geometry.decisions import class_decisions
 from tightframe.geometry.measures import DEFAULT
-from tightframe.geometry.stream import measure
+from tightframe.geometry.stream import class_moments
 from tightframe.geometry.subject import model_facts
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.load import load_model
@@ -22,7 +21,7 @@ from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tightframe.results import gather, read_rows
 from tightframe.settings import read_toml, write_toml
-from tiny_runs import measure_run
+from tiny_runs import PLAIN, killed_at_write, measure_run, measured
 from tiny_tokens import write_tokens
 
 LOSSES = {"val_loss", "val_accuracy", "val_perplexity", "val_bits_per_byte"}
@@ -86,8 +85,8 @@ def test_a_run_is_measured_into_rows(run, tokens):
         assert row.min_count == (2 if row.metric.endswith(("_db", "_dbg")) else 1)
     shards = TokenShards.open(tokens)
     loaded = load_model(run.path)
-    moments = measure(loaded, shards.split("train"))
-    decisions = decide(loaded, shards.split("val"), moments)
+    moments = class_moments(loaded, shards.split("train"))
+    decisions = class_decisions(loaded, shards.split("val"), moments)
     for name, value in metrics(moments, loaded.classifier, decisions).items():
         row = found[name]
         assert (row.n, row.excluded, row.reason) == (value.n, value.excluded, value.reason)
@@ -115,8 +114,9 @@ def test_the_header_says_what_was_measured_by_what(run, tokens):
     assert header.tokens["unigram_entropy"] == pytest.approx(entropy, rel=1e-12)
     assert (header.settings["seed"], header.settings["width"]) == (0, 8)
     measurement = header.measurement
-    assert measurement["measures"] == [m.name for m in MEASURES if m.name in DEFAULT]
-    assert (measurement["min_count"], measurement["precision"]) == (2, "fp32")
+    key = {"labels": "next", "min_count": 2, "groups": 1, "project": None, "matched": False}
+    key |= {"skip_positions": 0, "skip_special": False, "precision": "fp32"}
+    assert key.items() <= measurement.items()
     assert (measurement["dtype"], measurement["device"]) == ("float32", "cpu")
     assert measurement["threads"] == 1
 
@@ -124,29 +124,52 @@ def test_the_header_says_what_was_measured_by_what(run, tokens):
 def test_a_finished_measurement_is_not_done_again(run, monkeypatch):
     path = measure_run(run.path)
     before = path.read_bytes()
-    monkeypatch.setattr("tightframe.geometry.study._measure", None)
+    monkeypatch.setattr("tightframe.geometry.study._passes", None)
     assert measure_run(run.path) == path
     assert path.read_bytes() == before
 
 
-def test_further_measures_are_added_without_writing_any_row_twice(run):
-    first = measure_run(run.path, measures=["nc1_cdnv", "nc1_cdnv_db"])
-    second = measure_run(run.path, measures=["nc1_cdnv", "nc1_cdnv_db", "nc1_pinv", "nc4_hits"])
-    assert set(values(second)) == {"nc1_pinv", "nc4_hits"}
-    assert measure_run(run.path, measures=["nc1_pinv"]) == second  # nothing is left to do
-    # A debiased variance needs two samples in any case, so only the plain one is new.
-    third = measure_run(run.path, measures=["nc1_cdnv", "nc1_cdnv_db"], min_count=2)
-    assert set(values(third)) == {"nc1_cdnv"}
-    frame = gather([first, second, third])
-    assert len(frame) == 2 + len(LOSSES) + 2 + 1
+def test_further_measures_are_added_to_the_file_and_no_value_is_computed_again(run, monkeypatch):
+    first = measured(run.path, measures=["nc1_cdnv", "nc1_cdnv_db"], **PLAIN)
+    assert first.n_computed == len(first.rows) == 2 + len(LOSSES)
+    before = first.path.read_text().splitlines()
+    asked = []
+    monkeypatch.setattr(
+        rows, "metrics", lambda *a, **k: asked.extend(k["measures"]) or metrics(*a, **k)
+    )
+    names = ["nc1_cdnv", "nc1_cdnv_db", "nc1_pinv", "nc4_hits"]
+    second = measured(run.path, measures=names, **PLAIN)
+    assert (second.path, second.n_computed) == (first.path, 2)
+    assert sorted(asked) == ["nc1_pinv", "nc4_hits"]
+    assert second.path.read_text().splitlines()[1 : len(before)] == before[1:]
+    assert {row.metric for row in second.rows} == {*names, *LOSSES}
+    # What was not requested is in the file, but not in the result.
+    third = measured(run.path, measures=["nc1_pinv"], **PLAIN)
+    assert third.n_computed == 0
+    assert {row.metric for row in third.rows} == {"nc1_pinv", *LOSSES}
+    # Other classes are another measurement; a debiased variance needs two samples in any case.
+    other = measured(run.path, measures=["nc1_cdnv", "nc1_cdnv_db"], **PLAIN | {"min_count": 2})
+    assert other.path != first.path
+    frame = gather([first.path, other.path])
+    assert len(frame) == len(names) + len(LOSSES) + 1
+
+
+def test_a_killed_writer_leaves_the_file_as_it_was(run, monkeypatch):
+    path = measure_run(run.path, measures=["nc1_cdnv"])
+    before = path.read_bytes()
+    for number in (1, 2):
+        with killed_at_write(monkeypatch, number) as died:
+            measure_run(run.path, measures=["nc1_cdnv", "nc1_pinv"])
+        assert path.read_bytes() == before or not died
+    measure_run(run.path, measures=["nc1_cdnv", "nc1_pinv"])
+    assert set(values(path)) == {"nc1_cdnv", "nc1_pinv", *LOSSES}
 
 
 def test_published_columns_are_added_to_what_was_measured_before(run):
-    found = values(measure_run(run.path, measures=["nc1_cdnv_p2", "nc3_cos_mean"]))
-    published = values(measure_run(run.path, measures=["nc1_cdnv_p2"], compat=["lc-2024-10"]))
-    assert published["compat10.cdnv"] == found["nc1_cdnv_p2"]
-    assert published["compat10.simcos_mean"] == found["nc3_cos_mean"]
-    assert "nc1_cdnv_p2" not in published
+    measure_run(run.path, measures=["nc1_cdnv_p2", "nc3_cos_mean"])
+    found = values(measure_run(run.path, measures=["nc1_cdnv_p2"], compat=["lc-2024-10"]))
+    assert found["compat10.cdnv"] == found["nc1_cdnv_p2"]
+    assert found["compat10.simcos_mean"] == found["nc3_cos_mean"]
 
 
 def test_scatter_is_kept_for_the_measures_that_need_it(run):
@@ -207,11 +230,8 @@ def test_a_model_from_elsewhere_goes_where_it_is_told(tokens, tmp_path):
     assert {row.run for row in rows} == {"foreign"}
     (tmp_path / "runs" / "foreign").mkdir(parents=True)
     (tmp_path / "runs" / "foreign" / "config.toml").write_text("")
-    with (
-        contextlib.chdir(tmp_path),
-        pytest.raises(UserError, match="runs/foreign: belongs to a run; say with `out` where"),
-    ):
-        measure_run(model(), tokens)
+    with pytest.raises(UserError, match="runs/foreign: belongs to a run; say with `out` where"):
+        measure_run(model(), tokens, out=tmp_path / "runs" / "foreign")
     with pytest.raises(UserError, match="foreign: not a run directory; say on which tokens"):
         measure_run(model(), out=tmp_path / "out")
 
@@ -242,7 +262,7 @@ def test_progress_goes_through_both_splits(tokens, tmp_path):
         tokens,
         out=tmp_path,
         measures=["rank_pr"],
-        progress=lambda *step: seen.append(step),
+        shown=lambda *step: seen.append(step[:3]),
     )
     shards = TokenShards.open(tokens)
     for name, stage in (("train", "training split"), ("val", "validation split")):

@@ -12,7 +12,7 @@ import pytest
 
 from tightframe.errors import UserError
 from tightframe.files import check_writable
-from tightframe.geometry.checks import layer_names
+from tightframe.geometry.options import layer_names
 from tightframe.lm.training import train
 from tightframe.ntp.contexts import context_table
 from tightframe.ntp.table import save_table

@@ -93,13 +93,18 @@ def test_no_results_says_what_to_run():
 
 def test_a_value_measured_again_with_an_interval_takes_the_place_of_the_bare_one(tmp_path):
     bare = dataclasses.replace(ROW, value=0.25)
-    write_rows(tmp_path / "a.jsonl", HEADER, [bare])
+    ours, other = (dataclasses.replace(HEADER, measurement={"key": key}) for key in "ab")
+    write_rows(tmp_path / "a.jsonl", ours, [bare])
     known = dataclasses.replace(bare, value=0.25 * (1 + 1e-12), low=0.2, high=0.3)
-    write_rows(tmp_path / "b.jsonl", HEADER, [known])
+    write_rows(tmp_path / "b.jsonl", other, [known])
     for order in ("ab", "ba"):
         table = gather([tmp_path / f"{name}.jsonl" for name in order])
         assert table[["low", "high"]].to_numpy().tolist() == [[0.2, 0.3]]
-    write_rows(tmp_path / "b.jsonl", HEADER, [dataclasses.replace(known, value=0.26)])
+    write_rows(tmp_path / "b.jsonl", other, [dataclasses.replace(known, value=0.26)])
+    with pytest.raises(UserError, match="keep one of the two files"):
+        gather([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    # Two files of one measurement are refused whatever they hold.
+    write_rows(tmp_path / "b.jsonl", ours, [known])
     with pytest.raises(UserError, match="keep one of the two files"):
         gather([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
 
@@ -107,7 +112,7 @@ def test_a_value_measured_again_with_an_interval_takes_the_place_of_the_bare_one
 def test_a_value_without_an_interval_may_be_measured_again_with_groups(tmp_path):
     # Of many measures there is no interval, so neither file has one; what is NaN is so in both.
     rows = [ROW, dataclasses.replace(ROW, metric="nc2_equiang_std", value=math.nan)]
-    grouped = dataclasses.replace(HEADER, measurement={**HEADER.measurement, "groups": 20})
+    grouped = dataclasses.replace(HEADER, measurement={"groups": 20, "key": "b"})
     write_rows(tmp_path / "a.jsonl", HEADER, rows)
     write_rows(tmp_path / "b.jsonl", grouped, rows)
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]

@@ -12,24 +12,28 @@ import pytest
 import torch
 
 from tightframe.errors import UserError
-from tightframe.geometry import measure_part, measure_run, passes, states
+from tightframe.geometry import passes, states
 from tightframe.geometry.merging import merge_states
 from tightframe.geometry.moments import ClassMoments
+from tightframe.geometry.options import MeasureOptions
+from tightframe.geometry.study import measure_part
 from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.load import load_model
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tightframe.results import read_rows
+from tiny_runs import measure_path
 from tiny_tokens import write_tokens
 
 VOCAB, BLOCK, BLOCKS = 23, 9, 400
 
 COMMAND = """
 import json, sys
-from tightframe.geometry import measure_run, states
+from tightframe.geometry import measure, states
 states.SAVE_EVERY = 0.0
 print("ready", flush=True)
-measure_run(**json.loads(sys.argv[1]))
+asked = json.loads(sys.argv[1])
+measure(asked.pop("model"), **asked)
 """
 
 
@@ -52,6 +56,11 @@ def options(model, tokens, out, **values):
     asked |= {"batch_tokens": 4 * BLOCK, "groups": 1, "min_count": 1}  # a hundred batches
     asked |= {"skip_positions": 0, "skip_special": False}
     return asked | {"measures": ["nc1_cdnv", "nc1_pinv", "nc4_rate"], **values}
+
+
+def part_of(asked, part, **values):
+    asked = asked | values
+    return measure_part(asked.pop("model"), part, MeasureOptions(**asked))
 
 
 def start(asked, *launcher):
@@ -111,13 +120,13 @@ def test_a_pass_goes_on_from_each_writing(model, tokens, tmp_path, monkeypatch):
                 raise Killed
 
     with pytest.raises(Killed):
-        measure_run(**asked, progress=stop)
+        measure_path(**asked, shown=stop)
     # Killed before the first writing, and then after all.
-    measure_run(**asked, progress=stop)
+    measure_path(**asked, shown=stop)
     assert seen[-1] == BLOCKS
     before = files_of(tmp_path / "x")
     other = {**asked, "measures": ["nc1_quotient"]}
-    measure_run(**other, progress=stop)  # from the states alone
+    measure_path(**other, shown=stop)  # from the states alone
     assert files_of(tmp_path / "x") == before
 
 
@@ -130,7 +139,7 @@ def test_processes_of_torchrun_give_what_one_gives(model, tokens, tmp_path, n):
     shared = start(options(model, tokens, tmp_path / "shared", groups=3), *torchrun, *free)
     said = shared.communicate(timeout=150)[1]
     assert shared.returncode == 0, said
-    one = measure_run(**options(model, tokens, tmp_path / "one", groups=3))
+    one = measure_path(**options(model, tokens, tmp_path / "one", groups=3))
     (path,) = (tmp_path / "shared" / "results").glob("*.jsonl")
     expected = values_of(one)
     for key, value in values_of(path).items():
@@ -151,14 +160,14 @@ def assert_same_states(one, other, tolerance=1e-10):
 
 def test_pieces_made_apart_are_merged_and_measured(model, tokens, tmp_path):
     asked = options(model, tokens, tmp_path / "x")
-    pieces = [measure_part(**asked, part=f"{i}/3") for i in (3, 1, 2)]
+    pieces = [part_of(asked, f"{i}/3") for i in (3, 1, 2)]
     for layer in zip(*pieces, strict=True):
         path, state = merge_states(layer)
         assert state.ledger.spans == [(0, BLOCKS)]
         assert path.exists()
-    whole = measure_run(**options(model, tokens, tmp_path / "whole"))
+    whole = measure_path(**options(model, tokens, tmp_path / "whole"))
     passes = []
-    found = measure_run(**asked, progress=lambda stage, *_: passes.append(stage))
+    found = measure_path(**asked, shown=lambda stage, *_: passes.append(stage))
     assert "training split" not in passes
     expected = values_of(whole)
     for key, value in values_of(found).items():
@@ -168,19 +177,19 @@ def test_pieces_made_apart_are_merged_and_measured(model, tokens, tmp_path):
 
 def test_what_is_missing_of_the_pieces_is_measured(model, tokens, tmp_path):
     asked = options(model, tokens, tmp_path / "x", layers="last")
-    measure_part(**asked, part="2/3")
-    measure_run(**asked)
-    measure_run(**options(model, tokens, tmp_path / "whole", layers="last"))
+    part_of(asked, "2/3")
+    measure_path(**asked)
+    measure_path(**options(model, tokens, tmp_path / "whole", layers="last"))
     assert_same_states(tmp_path / "x", tmp_path / "whole")
 
 
 def test_pieces_that_overlap_or_are_of_another_model_are_refused(model, tokens, tmp_path):
     asked = options(model, tokens, tmp_path / "x", layers="last")
-    (one,) = measure_part(**asked, part="1/2")
-    (same,) = measure_part(**asked, part="1/3")
+    (one,) = part_of(asked, "1/2")
+    (same,) = part_of(asked, "1/3")
     with pytest.raises(UserError, match=r"part-1-of-3.*blocks 0 to 131 are in both states"):
         merge_states([one, same])
-    twin = measure_part(**asked, part="2/2", random_weights=1)
+    twin = part_of(asked, "2/2", random_weights=1)
     with pytest.raises(UserError, match="don't belong together: model is 'tiny' here"):
         merge_states([one, *twin], tmp_path / "out.safetensors")
     with pytest.raises(UserError, match="not parts of one state by their names"):
@@ -190,13 +199,13 @@ def test_pieces_that_overlap_or_are_of_another_model_are_refused(model, tokens, 
 
 def test_a_state_of_other_weights_is_refused(model, tokens, tmp_path):
     asked = options(model, tokens, tmp_path / "x", layers="last")
-    measure_run(**asked)
+    measure_path(**asked)
     (path,) = (p for p in (tmp_path / "x" / "states").glob("*.safetensors") if "val" not in p.name)
     state = ClassMoments.load(path)
     state.provenance["weights"] = "others"
     state.save(path)
     with pytest.raises(UserError, match="is of another weights"):
-        measure_run(**{**asked, "measures": ["nc1_cdnv_std", "nc1_pinv"]})
+        measure_path(**{**asked, "measures": ["nc1_cdnv_std", "nc1_pinv"]})
 
 
 def test_memory_that_is_not_there_is_refused_before_it_is_taken(
@@ -204,13 +213,13 @@ def test_memory_that_is_not_there_is_refused_before_it_is_taken(
 ):
     monkeypatch.setattr(passes, "free_memory", lambda device: 1000)
     with pytest.raises(UserError, match=r"states of 4 layers, 23 classes: .* are free; take fewer"):
-        measure_run(**options(model, tokens, tmp_path / "x"))
+        measure_path(**options(model, tokens, tmp_path / "x"))
     assert not list((tmp_path / "x").rglob("*.safetensors"))
 
 
 def test_a_random_twin_has_results_of_its_own(model, tokens, tmp_path):
     asked = options(model, tokens, tmp_path / "x", layers="last")
-    own, twin = measure_run(**asked), measure_run(**asked, random_weights=3)
+    own, twin = measure_path(**asked), measure_path(**asked, random_weights=3)
     assert twin.parent.parent == tmp_path / "x" / "random-3"
     assert read_rows(twin)[0].run == "tiny-random"
     assert values_of(own) != values_of(twin)

@@ -5,9 +5,9 @@ import torch
 from reference.moments import naive_choices, naive_moments
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry.decisions import decide
+from tightframe.geometry.decisions import class_decisions
 from tightframe.geometry.labels import NEXT, LabelSpec
-from tightframe.geometry.stream import measure
+from tightframe.geometry.stream import class_moments
 from tightframe.lm.interface import next_token
 from tightframe.lm.load import load_model
 from tightframe.lm.loss import evaluate
@@ -61,7 +61,7 @@ def test_one_pass_over_a_split_gives_the_moments_of_all_its_positions(
     tokens, model, batch_tokens, scatter
 ):
     split = tokens.split("train")
-    moments = measure(model, split, batch_tokens=batch_tokens, scatter=scatter)
+    moments = class_moments(model, split, batch_tokens=batch_tokens, scatter=scatter)
     assert_same(moments, *labelled_embeddings(model, split))
     assert moments.n == split.n_labels
     # Padding is ignored: every block has BLOCK - 1 positions.
@@ -74,9 +74,11 @@ def test_one_pass_over_a_split_gives_the_moments_of_all_its_positions(
 def test_one_pass_over_validation_gives_loss_accuracy_and_agreement(
     tokens, model, batch_tokens, min_count
 ):
-    moments = measure(model, tokens.split("train"))
+    moments = class_moments(model, tokens.split("train"))
     split = tokens.split("val")
-    decisions = decide(model, split, moments, min_count=min_count, batch_tokens=batch_tokens)
+    decisions = class_decisions(
+        model, split, moments, min_count=min_count, batch_tokens=batch_tokens
+    )
     embeddings, labels = labelled_embeddings(model, split)
     seen = (moments.counts >= min_count).numpy()
     assert 1 < seen.sum() < VOCAB or min_count == 1
@@ -101,9 +103,9 @@ def test_the_loss_is_of_all_predicted_positions_whatever_the_geometry_leaves_out
     tokens, model, reading
 ):
     split = tokens.split("val")
-    moments = measure(model, tokens.split("train"))
-    decisions = decide(model, split, moments, groups=3, reading=reading)
-    whole, plain = evaluate(model, split), decide(model, split, moments, groups=3)
+    moments = class_moments(model, tokens.split("train"))
+    decisions = class_decisions(model, split, moments, groups=3, reading=reading)
+    whole, plain = evaluate(model, split), class_decisions(model, split, moments, groups=3)
     n_left = sum(max(0, int(length) - 1 - reading.skip) for length in split.rows(range(5))[1])
     assert (decisions.n, decisions.n + decisions.n_passed) == (n_left, whole.n)
     assert decisions.loss == pytest.approx(whole.loss, rel=1e-6)
@@ -142,11 +144,11 @@ def test_a_collapsed_model_has_no_spread_and_agrees_everywhere(tokens):
     # One point a class: means are the rows, and the nearest mean is that of the label. With
     # orthogonal rows of norm 20 the classifier says the same, at no loss.
     model = Collapsed(torch.eye(VOCAB) * 20)
-    moments = measure(model, tokens.split("train"))
+    moments = class_moments(model, tokens.split("train"))
     assert not moments.within_ss.any()
     seen = moments.seen()
     assert torch.equal(moments.means[seen], model.classifier.double()[seen])
-    decisions = decide(model, tokens.split("train"), moments)
+    decisions = class_decisions(model, tokens.split("train"), moments)
     assert torch.equal(decisions.agreements_full, decisions.counts)
     assert torch.equal(decisions.nearest_hits, decisions.counts)
     assert decisions.accuracy == 1
@@ -166,7 +168,7 @@ class Remembering(Collapsed):
 
 def test_what_a_model_keeps_of_the_pass_serves_its_training(tokens):
     model = Remembering(torch.eye(VOCAB).requires_grad_())
-    measure(model, tokens.split("val"))
+    class_moments(model, tokens.split("val"))
     model.embed(next_token(*tokens.split("val").rows([0]))).sum().backward()
     assert model.classifier.grad is not None
 
@@ -175,21 +177,23 @@ def test_a_soft_cap_of_the_model_is_part_of_its_loss(tokens):
     # Capped at 1, the logits are 1 for the label and 0 for the 22 others.
     model = Collapsed(torch.eye(VOCAB) * 20)
     model.finish = lambda logits: logits.clamp(max=1)
-    decisions = decide(model, tokens.split("val"), measure(model, tokens.split("val")))
+    decisions = class_decisions(
+        model, tokens.split("val"), class_moments(model, tokens.split("val"))
+    )
     assert decisions.loss == pytest.approx(np.log(np.e + 22) - 1, rel=1e-6)
     assert decisions.accuracy == 1
 
 
 def test_bfloat16_is_close_to_float32_and_not_the_same(tokens, model):
-    exact = measure(model, tokens.split("train"))
-    rounded = measure(model, tokens.split("train"), precision="bf16")
+    exact = class_moments(model, tokens.split("train"))
+    rounded = class_moments(model, tokens.split("train"), precision="bf16")
     assert torch.equal(exact.counts, rounded.counts)
     error = (exact.means - rounded.means).norm() / exact.means.norm()
     assert 1e-6 < error < 3e-2
-    loss = decide(model, tokens.split("val"), exact).loss
-    assert decide(model, tokens.split("val"), exact, precision="bf16").loss == pytest.approx(
-        loss, rel=3e-2
-    )
+    loss = class_decisions(model, tokens.split("val"), exact).loss
+    assert class_decisions(
+        model, tokens.split("val"), exact, precision="bf16"
+    ).loss == pytest.approx(loss, rel=3e-2)
 
 
 def test_a_model_is_measured_without_dropout_and_left_as_it_was(tokens):
@@ -198,22 +202,24 @@ def test_a_model_is_measured_without_dropout_and_left_as_it_was(tokens):
             return torch.nn.functional.dropout(super().embed(batch), training=self.training)
 
     model, plain = Dropping(CONFIG), Transformer(CONFIG)
-    moments = measure(model.train(), tokens.split("train"))
-    assert torch.equal(moments.means, measure(plain, tokens.split("train")).means)
+    moments = class_moments(model.train(), tokens.split("train"))
+    assert torch.equal(moments.means, class_moments(plain, tokens.split("train")).means)
     assert model.training
     assert all(not p.requires_grad or p.grad is None for p in model.parameters())
-    decide(model.eval(), tokens.split("val"), moments)
+    class_decisions(model.eval(), tokens.split("val"), moments)
     assert not model.training
 
 
 def test_progress_ends_with_all_blocks(tokens, model):
     calls = []
     split = tokens.split("train")
-    moments = measure(
+    moments = class_moments(
         model, split, batch_tokens=5 * BLOCK, progress=lambda done, n: calls.append((done, n))
     )
     assert calls == [(5, 22), (10, 22), (15, 22), (20, 22), (22, 22)]
-    decide(model, tokens.split("val"), moments, progress=lambda done, n: calls.append((done, n)))
+    class_decisions(
+        model, tokens.split("val"), moments, progress=lambda done, n: calls.append((done, n))
+    )
     assert calls[-1] == (5, 5)
 
 
@@ -231,35 +237,35 @@ def test_embeddings_that_are_not_finite_are_named_with_their_place(tokens, model
         block = int((lengths > 3).nonzero()[0])  # the first that has a label at position 2
         expected = rf"model diverged: .* block {block}, position 2 of split '{name}' is not finite"
         with pytest.raises(UserError, match=expected):
-            measure(diverged, split, batch_tokens=2 * BLOCK)
+            class_moments(diverged, split, batch_tokens=2 * BLOCK)
         with pytest.raises(UserError, match=expected):
-            decide(diverged, split, measure(model, tokens.split("train")))
+            class_decisions(diverged, split, class_moments(model, tokens.split("train")))
 
 
 def test_tokens_of_another_vocabulary_are_refused(tokens):
     small = Transformer(TransformerConfig(vocab_size=20, width=8, depth=1, heads=2, positions=9))
     with pytest.raises(UserError, match="knows 20 tokens, but the corpus has token 22; measure it"):
-        measure(small, tokens.split("train"))
+        class_moments(small, tokens.split("train"))
 
 
 def test_a_tokenizer_may_have_ids_that_the_model_lacks_where_none_occurs(tmp_path):
     # The same rows by a tokenizer of 23 tokens, of which the last three don't occur.
     shards = TokenShards.open(write_tokens(tmp_path / "tokens", vocab_size=20))
     small = Transformer(TransformerConfig(vocab_size=20, width=8, depth=1, heads=2, positions=9))
-    expected = measure(small, shards.split("train"), scatter=True)
+    expected = class_moments(small, shards.split("train"), scatter=True)
     larger = TokenShards(shards.path, shards.manifest | {"vocab_size": 23})
-    moments = measure(small, larger.split("train"), scatter=True)
+    moments = class_moments(small, larger.split("train"), scatter=True)
     assert torch.equal(moments.counts, expected.counts)
     assert torch.equal(moments.means, expected.means)
-    decisions = decide(small, larger.split("val"), moments)
-    assert decisions.loss == decide(small, shards.split("val"), expected).loss
+    decisions = class_decisions(small, larger.split("val"), moments)
+    assert decisions.loss == class_decisions(small, shards.split("val"), expected).loss
 
 
 def test_a_padded_vocabulary_is_measured_on_the_real_ids(tokens):
     padded = Transformer(TransformerConfig(vocab_size=32, width=8, depth=1, heads=2, positions=9))
-    moments = measure(padded, tokens.split("train"))
+    moments = class_moments(padded, tokens.split("train"))
     assert moments.n_classes == VOCAB
-    decisions = decide(padded, tokens.split("val"), moments)
+    decisions = class_decisions(padded, tokens.split("val"), moments)
     embeddings, labels = labelled_embeddings(padded, tokens.split("val"))
     logits = padded.head(embeddings)  # the loss is that of the model, over all 32
     expected = torch.nn.functional.cross_entropy(logits, labels).item()
@@ -269,7 +275,7 @@ def test_a_padded_vocabulary_is_measured_on_the_real_ids(tokens):
 def test_moments_of_another_model_are_refused(tokens, model):
     wide = Transformer(TransformerConfig(vocab_size=23, width=16, depth=1, heads=2, positions=9))
     with pytest.raises(ValueError, match=r"23 classes in 16 dimensions, but .* 23 and the model 8"):
-        decide(model, tokens.split("val"), measure(wide, tokens.split("train")))
+        class_decisions(model, tokens.split("val"), class_moments(wide, tokens.split("train")))
 
 
 @pytest.mark.parametrize("name", ["gemma2", "cohere"])
@@ -297,7 +303,7 @@ def test_the_loss_is_the_model_s_own_where_logits_are_capped_or_scaled(tokens, t
     theirs.save_pretrained(tmp_path / name)
     ours = load_model(tmp_path / name)
     train, val = tokens.split("train"), tokens.split("val")
-    decisions = decide(ours, val, measure(ours, train))
+    decisions = class_decisions(ours, val, class_moments(ours, train))
     losses = []
     for row, length in zip(*val.rows(range(val.n_blocks)), strict=True):
         with torch.no_grad():
@@ -307,9 +313,9 @@ def test_the_loss_is_the_model_s_own_where_logits_are_capped_or_scaled(tokens, t
 
 
 def test_moments_of_two_splits_are_merged(tokens, model):
-    both = measure(model, tokens.split("train"))
-    both.merge(measure(model, tokens.split("val")))
+    both = class_moments(model, tokens.split("train"))
+    both.merge(class_moments(model, tokens.split("val")))
     assert both.n == tokens.split("train").n_labels + tokens.split("val").n_labels
     with pytest.raises(UserError, match="in both states"):
-        moments = measure(model, tokens.split("val"))
-        moments.merge(measure(model, tokens.split("val")))
+        moments = class_moments(model, tokens.split("val"))
+        moments.merge(class_moments(model, tokens.split("val")))

@@ -11,9 +11,7 @@ import torch
 from tightframe.corpus import build
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry import shared, study
-from tightframe.geometry.answers import answers
-from tightframe.geometry.asked import Asked
+from tightframe.geometry import shared
 from tightframe.geometry.compat import columns
 from tightframe.geometry.labels import LabelSpec
 from tightframe.geometry.rows import with_documents
@@ -24,7 +22,7 @@ from tightframe.lm.options import TransformerConfig
 from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
 from tightframe.results import Row, gather, read_rows
-from tiny_runs import measure_run, tiny_settings
+from tiny_runs import PLAIN, measure_path, measure_run, measured, tiny_settings
 from tiny_tokens import write_tokens
 
 VOCAB, BLOCK = 23, 9
@@ -148,10 +146,12 @@ def test_rows_tell_their_documents_and_few_of_them_give_no_interval(tmp_path):
         )
 
 
-def test_what_was_measured_with_more_is_not_written_again(model, tokens, tmp_path):
+def test_what_was_measured_with_more_is_not_computed_again(model, tokens, tmp_path):
     asked = {"measures": ["nc1_cdnv"], "layers": "all", "out": tmp_path}
-    first = measure_run(model, tokens, by_frequency=True, **asked)
-    assert measure_run(model, tokens, **asked) == first
+    first = measured(model, tokens, by_frequency=True, **asked, **PLAIN)
+    second = measured(model, tokens, **asked, **PLAIN)
+    assert (second.path, second.n_computed) == (first.path, 0)
+    assert {row.subset for row in second.rows} == {"all"}
     assert len(list((tmp_path / "results").iterdir())) == 1
 
 
@@ -273,8 +273,7 @@ def test_other_rules_of_agreement_are_taken_where_a_measure_asks(model, tokens, 
     first = rows_of(measure_run(model, tokens, out=tmp_path, measures=names[:1], groups=3))
     second = measure_run(model, tokens, out=tmp_path, measures=names, groups=3, layers="all")
     rows = rows_of(second)
-    assert (2, "all", "nc4_rate") in first
-    assert (2, "all", "nc4_rate") not in rows
+    assert rows[2, "all", "nc4_rate"] == first[2, "all", "nc4_rate"]
     for layer in (0, 1, 2):
         for name in names[1:]:
             row = rows[layer, "all", name]
@@ -392,20 +391,20 @@ def test_sinks_are_left_out_of_other_models_and_kept_in_a_run(model, tokens, tmp
         return measurement["skip_positions"], measurement["skip_special"]
 
     asked = {"measures": ["nc4_rate_fullv"], "groups": 1, "min_count": 1}
-    usual = study.measure_run(model, tokens, out=tmp_path / "usual", **asked)
+    usual = measure_path(model, tokens, out=tmp_path / "usual", **asked)
     assert ways(usual) == (1, True)
     chosen = {"skip_positions": 1, "skip_special": True}
-    assert study.measure_run(model, tokens, out=tmp_path / "usual", **asked, **chosen) == usual
+    assert measure_path(model, tokens, out=tmp_path / "usual", **asked, **chosen) == usual
     kept = {"skip_positions": 0, "skip_special": False}
-    whole = study.measure_run(model, tokens, out=tmp_path / "whole", **asked, **kept)
+    whole = measure_path(model, tokens, out=tmp_path / "whole", **asked, **kept)
     assert ways(whole) == (0, False)
     n = {path: rows_of(path)[2, "all", "nc4_rate_fullv"].n for path in (usual, whole)}
     assert n[whole] == tokens.split("val").n_labels
     assert n[usual] == n[whole] - tokens.split("val").n_blocks
-    published = study.measure_run(model, tokens, out=tmp_path, compat=["lc-2024-05"], **asked)
+    published = measure_path(model, tokens, out=tmp_path, compat=["lc-2024-05"], **asked)
     assert ways(published) == (0, False)
     settings = tiny_settings(tokens.path, tmp_path / "run")
-    assert ways(study.measure_run(train(settings).path, **asked)) == (0, False)
+    assert ways(measure_path(train(settings).path, **asked)) == (0, False)
 
 
 def test_a_few_positions_that_outweigh_the_rest_are_told_of(tokens, tmp_path):
@@ -439,7 +438,7 @@ def test_several_labels_take_the_same_passes_and_give_the_same_values(model, tok
             path = measure_run(model, tokens, labels=name, out=tmp_path / name, **asked)
             apart.append(read_rows(path)[1])
         n_apart = len(calls)
-        also = {"labels": "next", "also": ["current", "shuffled"]}
+        also = {"labels": ["next", "current", "shuffled"]}
         path = measure_run(model, tokens, out=tmp_path / "together", **also, **asked)
         assert len(calls) - n_apart == n_apart / 3
     assert measure_run(model, tokens, out=tmp_path / "together", **also, **asked) == path
@@ -448,15 +447,16 @@ def test_several_labels_take_the_same_passes_and_give_the_same_values(model, tok
     assert len(files) == 3
     for rows in apart:
         assert together[rows[0].labels] == rows
-    settings = {**asked, "groups": 4, "min_count": 1}
-    header, rows = answers(path, Asked.of(settings.pop("measures"), labels="current", **settings))
-    assert header.measurement["labels"] == "current"
-    assert {row.labels for row in rows} == {"current"}
+    found = measured(model, tokens, out=tmp_path / "together", **also, **PLAIN | asked)
+    assert found.n_computed == 0
+    of_one = found.at(labels="current")
+    assert of_one.header.measurement["labels"] == "current"
+    assert {row.labels for row in of_one.rows} == {"current"}
 
 
 def test_labels_that_were_measured_before_take_no_pass_with_others(model, tokens, tmp_path):
     asked = {"measures": ["nc1_cdnv"], "out": tmp_path}
     measure_run(model, tokens, labels="current", **asked)
-    measure_run(model, tokens, labels="next", also=["current"], keep_states=False, **asked)
+    measure_run(model, tokens, labels=["next", "current"], keep_states=False, **asked)
     rows = {r[0].labels: r for _, r in map(read_rows, (tmp_path / "results").glob("*.jsonl"))}
     assert set(rows) == {"next", "current"}

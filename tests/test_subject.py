@@ -10,7 +10,8 @@ from tightframe.corpus import build
 from tightframe.corpus.tokenizer import train_bpe
 from tightframe.errors import UserError
 from tightframe.geometry.classes import measure_classes
-from tightframe.geometry.subject import Subject, Text
+from tightframe.geometry.options import ClassesOptions, InputOptions
+from tightframe.geometry.subject import Subject
 from tightframe.lm.checkpoints import export_gpt_neo
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.training import train
@@ -47,7 +48,7 @@ def place(tmp_path_factory):
 
 def _tokens(place, model, tmp_path, file="novel.txt", **options):
     subject = Subject.of(place / model, None, tmp_path)
-    return subject.tokens(Text(place / file, **options))
+    return subject.tokens(InputOptions(text=place / file, **options))
 
 
 def _content(shards):
@@ -90,7 +91,7 @@ def test_a_run_reads_a_text_as_the_text_was_that_it_was_trained_on(place, tmp_pa
     )
     run = train(tiny_settings(trained.path, tmp_path / "run", epochs=1)).path
     subject = Subject.of(run, None, None)
-    text = Text(place / "novel.txt")
+    text = InputOptions(text=place / "novel.txt")
     said = []
     shards = subject.tokens(text, say=said.append)
     assert shards.manifest["source"]["documents"] == documents
@@ -102,7 +103,7 @@ def test_a_run_reads_a_text_as_the_text_was_that_it_was_trained_on(place, tmp_pa
     )
     assert said == ([line] if documents == "paragraphs" else [])
     # What is asked for is done, and not remarked upon.
-    other = Text(place / "novel.txt", documents="files")
+    other = InputOptions(text=place / "novel.txt", documents="files")
     said.clear()
     asked = subject.tokens(other, say=said.append)
     assert asked.manifest["source"]["documents"] == "files"
@@ -130,23 +131,23 @@ def test_a_checkpoint_without_a_tokenizer_has_that_of_the_folder_above_or_one_gi
 def test_a_model_in_memory_is_measured_with_a_tokenizer_that_is_given(place, tmp_path):
     model = Subject.of(place / "base", None, tmp_path).model
     subject = Subject.of(model, None, tmp_path)
-    with pytest.raises(UserError, match="a model in memory has no tokenizer; name it in the text"):
-        subject.tokens(Text(place / "novel.txt"))
-    shards = subject.tokens(Text(place / "novel.txt", tokenizer=place / "base"))
+    with pytest.raises(UserError, match="a model in memory has no tokenizer; give it with"):
+        subject.tokens(InputOptions(text=place / "novel.txt"))
+    shards = subject.tokens(InputOptions(text=place / "novel.txt", tokenizer=place / "base"))
     assert _content(shards) == CONTENT
 
 
 def test_ids_that_the_model_does_not_know_are_refused(place, tmp_path):
-    text = Text(place / "novel.txt", tokenizer=place / "base")
+    text = ClassesOptions(text=place / "novel.txt", tokenizer=place / "base", out=tmp_path)
     with pytest.raises(UserError, match=r"narrow knows 260 tokens, but the corpus has token 2[67]"):
-        measure_classes(place / "narrow", text, out=tmp_path)
+        measure_classes(place / "narrow", text)
 
 
 def test_words_are_looked_at_before_the_model_is_loaded(place, tmp_path, monkeypatch):
     monkeypatch.setattr("tightframe.geometry.subject.load_model", None)
-    text = Text(place / "novel.txt")
+    text = ClassesOptions(text=place / "novel.txt", words=("Lady",), out=tmp_path)
     with pytest.raises(UserError, match=r"'Lady' is no single token .*; common words here: Anne$"):
-        measure_classes(place / "base", text, names=["Lady"], out=tmp_path)
+        measure_classes(place / "base", text)
 
 
 def test_the_commands_take_the_options_of_a_text(place, tmp_path, capsys):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tightframe.geometry.summary import arrow, summary
+from tightframe.geometry.summary import arrow, lines_of_summary
 from tightframe.results import Header, Row
 
 HEADER = Header(
@@ -38,7 +38,7 @@ def _row(metric, value=0.5, *, layer=2, subset="all", reason="", **interval):
 
 
 def _lines(*rows, header=HEADER, control=None, **options):
-    return list(summary(header, rows, control or {}, **options))
+    return list(lines_of_summary(header, rows, control or {}, **options))
 
 
 def _line(lines, metric):

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from tightframe.corpus.shards import TokenShards
-from tightframe.geometry import measure_run, passes, states
-from tightframe.geometry.labels import LabelledBlocks, LabelSpec
+from tightframe.geometry import passes, states
+from tightframe.geometry.options import MeasureOptions
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, balanced_halves, usual_min_count
 from tightframe.geometry.study import measure_part
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tightframe.results import read_rows
+from tiny_runs import measure_path
 from tiny_tokens import write_tokens
 
 CLASSES = 23
@@ -79,27 +80,27 @@ def test_labels_are_counted_by_group_as_they_are_without(tokens):
 
 def test_intervals_come_unasked(model, tokens, tmp_path):
     measures = ["nc1_cdnv_med_db", "nc3_cos_mean", "ncc_accuracy"]
-    path = measure_run(model, tokens, measures=measures, out=tmp_path)
+    path = measure_path(model, tokens, measures=measures, out=tmp_path)
     header, rows = read_rows(path)
     chosen = {name: header.measurement[name] for name in ("groups", "min_count")}
     assert chosen == {"groups": 20, "min_count": MIN_COUNT}
     assert {row.metric for row in rows if row.low < row.high} > set(measures)
     assert {row.min_count for row in rows if row.metric in measures} == {MIN_COUNT}
     # Asked for by name, they are the same thing; a minimum count that is given wins.
-    assert measure_run(model, tokens, measures=measures, out=tmp_path, **chosen) == path
-    other = measure_run(model, tokens, measures=measures, out=tmp_path, min_count=2)
+    assert measure_path(model, tokens, measures=measures, out=tmp_path, **chosen) == path
+    other = measure_path(model, tokens, measures=measures, out=tmp_path, min_count=2)
     assert read_rows(other)[0].measurement["min_count"] == 2
 
 
 def test_a_count_that_gives_few_intervals_names_the_one_that_would_do(model, tokens, tmp_path):
     measures, said = ["nc3_cos_mean", "gnc2_log_kernel_excess"], []
     for least in (2, MIN_COUNT):
-        path = measure_run(
+        path = measure_path(
             model, tokens, measures=measures, out=tmp_path, min_count=least, say=said.append
         )
         assert read_rows(path)[0].measurement["min_count"] == least
     assert said == [f"min_count 2, so that there are few intervals: {MIN_COUNT} would do"]
-    measure_run(
+    measure_path(
         model, tokens, measures=measures, out=tmp_path / "b", min_count=2, groups=1, say=said.append
     )
     assert len(said) == 1  # without groups there are none in any case
@@ -109,7 +110,7 @@ def test_fewer_documents_give_fewer_groups_or_none_and_say_so(model, tmp_path):
     for val, expected in ((14, 12), (9, 8), (5, 1)):
         tokens = write_tokens(tmp_path / f"tokens-{val}", train=400, val=val)
         said = []
-        path = measure_run(
+        path = measure_path(
             model, tokens, measures=["rank_pr"], out=tmp_path / f"{val}", say=said.append
         )
         assert read_rows(path)[0].measurement["groups"] == expected
@@ -119,13 +120,13 @@ def test_fewer_documents_give_fewer_groups_or_none_and_say_so(model, tmp_path):
 def test_too_little_text_keeps_every_class(model, tmp_path):
     tokens = write_tokens(tmp_path / "tokens", train=30, val=20, vocab_size=CLASSES)
     said = []
-    path = measure_run(model, tokens, measures=["rank_pr"], out=tmp_path / "out", say=said.append)
+    path = measure_path(model, tokens, measures=["rank_pr"], out=tmp_path / "out", say=said.append)
     assert read_rows(path)[0].measurement["min_count"] == 1
     assert any(line.startswith("min_count 1, so that there are few intervals") for line in said)
 
 
 def test_the_published_tables_are_of_every_class(model, tokens, tmp_path):
-    path = measure_run(model, tokens, measures=["rank_pr"], out=tmp_path, compat=["lc-2024-05"])
+    path = measure_path(model, tokens, measures=["rank_pr"], out=tmp_path, compat=["lc-2024-05"])
     found = read_rows(path)[0].measurement
     assert (found["groups"], found["min_count"]) == (1, 1)
 
@@ -136,27 +137,27 @@ def test_states_take_at_most_half_of_the_memory(model, tokens, tmp_path, monkeyp
     for free, expected in ((40, 20), (39, 12), (20, 8), (15, 1)):
         monkeypatch.setattr(passes, "free_memory", lambda device, n=free: n * of_a_group)
         said = []
-        path = measure_run(
+        path = measure_path(
             model, tokens, measures=["rank_pr"], out=tmp_path / f"{free}", say=said.append
         )
         assert read_rows(path)[0].measurement["groups"] == expected
         assert any("groups instead of" in line for line in said) == (expected < 20)
     # What is given is not changed, but refused where it does not fit at all.
-    path = measure_run(model, tokens, measures=["rank_pr"], out=tmp_path / "given", groups=12)
+    path = measure_path(model, tokens, measures=["rank_pr"], out=tmp_path / "given", groups=12)
     assert read_rows(path)[0].measurement["groups"] == 12
 
 
 def test_parts_are_of_the_usual_groups(model, tokens, tmp_path):
-    (path,) = measure_part(model, tokens, "1/2", out=tmp_path)
+    (path,) = measure_part(model, "1/2", MeasureOptions(tokens=tokens, out=tmp_path))
     assert states.ClassMoments.load(path).n_groups == GROUPS[0]
 
 
 def test_measures_of_every_class_take_every_class(model, tokens, tmp_path):
     said = []
-    path = measure_run(model, tokens, measures=["nc1_pinv"], out=tmp_path, say=said.append)
+    path = measure_path(model, tokens, measures=["nc1_pinv"], out=tmp_path, say=said.append)
     assert read_rows(path)[0].measurement["min_count"] == 1
     strata = {"measures": ["rank_pr"], "by_frequency": True}
-    measure_run(model, tokens, **strata, out=tmp_path, say=said.append)
+    measure_path(model, tokens, **strata, out=tmp_path, say=said.append)
     assert said == [
         "min_count 1, so that there are few intervals: nc1_pinv is of every class",
         "min_count 1, so that there are few intervals: --by-frequency is of every class",

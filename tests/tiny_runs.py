@@ -5,14 +5,38 @@ import functools
 import itertools
 from pathlib import Path
 
-from tightframe import files
-from tightframe.geometry import study
+from tightframe import files, progress
+from tightframe.geometry.options import MeasureOptions
+from tightframe.geometry.study import measure_model
 from tightframe.lm.options import TrainOptions
 
+
+def measured(model, tokens=None, *, say=lambda line: None, shown=None, **options):
+    """Measure into files; `shown` takes the progress."""
+    with showing(shown):
+        return measure_model(model, MeasureOptions(tokens=tokens, **options), say)
+
+
+def measure_path(model, tokens=None, **options):
+    """Measure and return the results file of the first labels."""
+    return measured(model, tokens, **options).path
+
+
 # Every class and position and no intervals, whatever the default would be.
-measure_run = functools.partial(
-    study.measure_run, groups=1, min_count=1, skip_positions=0, skip_special=False
-)
+PLAIN = {"groups": 1, "min_count": 1, "skip_positions": 0, "skip_special": False}
+measure_run = functools.partial(measure_path, **PLAIN)
+
+
+@contextlib.contextmanager
+def showing(shown):
+    """Give the progress of what is done inside to a function."""
+    before = progress._SHOWN.set(shown)
+    try:
+        yield
+    finally:
+        progress._SHOWN.reset(before)
+
+
 PLAINLY = ["--groups", "1", "--min-count", "1", "--skip-positions", "0", "--no-skip-special"]
 
 

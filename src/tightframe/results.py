@@ -1,7 +1,7 @@
 """Rows: one measured number each. Studies write them; statistics, figures and pages only read them.
 
-A results file is JSON lines: a header (what was measured, by what, with which settings), then a
-row a line. It is written whole and never rewritten.
+A results file is JSON lines: a header (what was measured, by what, with which settings), then one
+row per line. A checkpoint has one for each measurement key; it is always replaced whole.
 """
 
 import abc
@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import pydantic
 
 from tightframe.errors import UserError, printable
-from tightframe.files import fingerprint, read_text, whole_file, write_text
+from tightframe.files import check_file, fingerprint, read_text, whole_file, write_text
 from tightframe.formats import Count, Record, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KEY = ("run", "step", "split", "layer", "labels", "subset", "metric", "min_count")
-# What of a header's measurement makes another number of a row, and what it is where none is told.
+# What of a header's measurement makes values differ, and what it is where the header has none.
 WAY = {"precision": "fp32", "skip_positions": 0, "skip_special": False}
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also behind apostrophes, so that reading is exact
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
@@ -82,6 +82,9 @@ class Header:
     machine: str = ""
 
 
+_REMEDY = "measure again"
+
+
 class _FirstLine(Record):
     header: Header
     fingerprint: str  # of the header and all rows
@@ -102,18 +105,26 @@ def write_rows(path: Path, header: Header, rows: Sequence[Row]) -> None:
     write_text(path, "".join(text))
 
 
+def read_header(path: Path) -> Header:
+    """Return the header of a results file, whose rows are not looked at."""
+    check_file(path)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        line = file.readline()
+    first: _FirstLine = parse_json(line, _FirstLine, source=f"{path}:1", remedy=_REMEDY)
+    return first.header
+
+
 def read_rows(path: Path) -> tuple[Header, list[Row]]:
-    """The header and rows of a results file."""
-    remedy = "measure again"
+    """Return the header and the rows of a results file."""
     lines = read_text(path).split("\n")
-    first = parse_json(lines[0], _FirstLine, source=f"{path}:1", remedy=remedy)
+    first = parse_json(lines[0], _FirstLine, source=f"{path}:1", remedy=_REMEDY)
     rows = [
-        parse_json(line, Row, source=f"{path}:{number}", remedy=remedy)
+        parse_json(line, Row, source=f"{path}:{number}", remedy=_REMEDY)
         for number, line in enumerate(lines[1:-1], start=2)
     ]
     content = [json.loads(line) for line in lines[:-1]]
     if lines[-1] or fingerprint([content[0]["header"], content[1:]]) != first.fingerprint:
-        raise UserError(f"{path}: damaged or changed since it was written; {remedy}")
+        raise UserError(f"{path}: damaged or changed since it was written; {_REMEDY}")
     return first.header, rows
 
 
@@ -159,42 +170,45 @@ def _no_apostrophe(value: Any) -> Any:
 
 
 def gather(paths: Iterable[Path]) -> "pd.DataFrame":
-    """All rows of several files as one table, a column a field; two rows with one key are refused.
+    """Return all rows of several files as one table, one column per field.
 
-    The key is `KEY`, the tokens' fingerprint and `WAY`: one checkpoint may be measured on several
-    texts, and in several ways. Where the same value was measured twice, with and without groups of
-    documents, the row that has an interval is taken, if one has. The header's settings and the
-    model's facts come as columns `set_*` and `model_*`, the name and the fingerprint of the tokens
-    and the entropy of their frequencies as `tokens_*`, the way and the number of groups of
-    documents as `measured_*`.
+    Several files may hold the same value, measured in the same way but for what changes no value
+    (groups of documents, other classes, projections of other layers): the row that has an interval
+    is kept, if one has. Two files of one measurement, and values that differ, are refused.
+
+    The header's settings and the model's facts become columns `set_*` and `model_*`; the name and
+    the fingerprint of the tokens and the entropy of their frequencies `tokens_*`; what else tells
+    values apart, `WAY`, and the number of groups of documents `measured_*`.
     """
     import pandas as pd
 
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
-    held: dict[tuple[Any, ...], tuple[Path, Row, int]] = {}
+    held: dict[tuple[Any, ...], tuple[Path, Row, Any]] = {}
     for path in paths:
         header, rows = read_rows(path)
-        tokens = header.tokens.get("name", ""), header.tokens.get("fingerprint", "")
-        groups = header.measurement.get("groups", 1)
-        extra = {"tokens_name": tokens[0], "tokens_fingerprint": tokens[1]}
-        extra |= {"tokens_unigram_entropy": header.tokens.get("unigram_entropy", math.nan)}
-        extra |= {f"set_{name}": _cell(value) for name, value in header.settings.items()}
-        extra |= {f"model_{name}": _cell(value) for name, value in header.model.items()}
-        way = {name: header.measurement.get(name, usual) for name, usual in WAY.items()}
-        extra |= {f"measured_{name}": value for name, value in way.items()}
-        extra |= {"measured_groups": groups}
+        tokens, measurement = header.tokens, header.measurement
+        way = {name: measurement.get(name, usual) for name, usual in WAY.items()}
+        extra = {
+            "tokens_name": tokens.get("name", ""),
+            "tokens_fingerprint": tokens.get("fingerprint", ""),
+            "tokens_unigram_entropy": tokens.get("unigram_entropy", math.nan),
+            **{f"set_{name}": _cell(value) for name, value in header.settings.items()},
+            **{f"model_{name}": _cell(value) for name, value in header.model.items()},
+            **{f"measured_{name}": value for name, value in way.items()},
+            "measured_groups": measurement.get("groups", 1),
+        }
         for row in rows:
-            key = *(getattr(row, name) for name in KEY), tokens[1], *way.values()
+            key = *(getattr(row, name) for name in KEY), extra["tokens_fingerprint"], *way.values()
             if key in held:
-                earlier, other, before = held[key]
-                if not _same_value(row, other, regrouped=groups != before):
+                earlier, other, measured = held[key]
+                if measured == measurement.get("key") or not _close(row.value, other.value):
                     raise UserError(
                         f"{path}: {row.metric} of {row.run} at step {row.step} is also in "
                         f"{earlier}; keep one of the two files"
                     )
                 if math.isnan(row.low) or not math.isnan(other.low):
                     continue
-            held[key] = path, row, groups
+            held[key] = path, row, measurement.get("key")
             records[key] = vars(row) | extra
     if not records:
         raise UserError("no results files found; run `tightframe measure` first")
@@ -258,18 +272,11 @@ class ResultTable(abc.ABC):
         return f"<p>{html.escape(repr(self))}</p>\n{table}"
 
 
-def _same_value(one: Row, other: Row, *, regrouped: bool) -> bool:
-    """Whether two rows have the same value but for rounding, and at most one an interval.
-
-    Where neither has one, they are the same only if they were measured with different numbers of
-    groups: not every measure has an interval that can be told.
-    """
-    bare = math.isnan(one.low), math.isnan(other.low)
-    if not any(bare) or (all(bare) and not regrouped):
-        return False
-    if math.isnan(one.value) or math.isnan(other.value):
-        return math.isnan(one.value) and math.isnan(other.value)
-    return math.isclose(one.value, other.value, rel_tol=1e-9, abs_tol=1e-12)
+def _close(one: float, other: float) -> bool:
+    """Tell whether two values are equal but for the rounding of a float32 pass; NaN equals NaN."""
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _jsonable(value: Any) -> Any:

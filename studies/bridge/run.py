@@ -27,7 +27,7 @@ from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import states
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.passes import Pass
+from tightframe.geometry.passes import PassConfig
 from tightframe.geometry.subject import Subject
 from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.lm.loss import evaluate
@@ -163,7 +163,7 @@ def _trained(path: Path, shards: TokenShards, seed: int) -> Trained:
             f"{shards.fingerprint}; give the tokens that it was trained on"
         )
     model = subject.model
-    found = states.moments(subject, shards, Pass(layers=(model.depth,)))
+    found = states.moments(subject, shards, PassConfig(layers=(model.depth,)))
     loss = evaluate(model, shards.split("train").sample(LOSS_TOKENS, seed=seed)).loss
     facts = {name: getattr(run.settings, name) for name in ("width", "depth", "epochs")}
     classifier = model.classifier.detach().double().cpu()

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tightframe.errors import UserError
-from tightframe.geometry.checks import PREFIXES
 from tightframe.geometry.measures import measure_names
+from tightframe.geometry.options import PREFIXES
 from tightframe.results import WAY
 
 CHECKPOINT = ["run", "step"]

@@ -114,10 +114,13 @@ def as_parameters(options: type) -> Any:
         is_several = tuple in {get_origin(one) for one in (kind, *get_args(kind))}
         return Annotated[kind, SEVERAL, Parameter(show_default=False)] if is_several else kind
 
+    def copied(field: "dataclasses.Field[Any]") -> Any:
+        return dataclasses.field(default=field.default, metadata=field.metadata)
+
     fields = dataclasses.fields(options)
     made = dataclasses.make_dataclass(
         options.__name__,
-        [(one.name, annotated(one), dataclasses.field(default=one.default)) for one in fields],
+        [(one.name, annotated(one), copied(one)) for one in fields],
         bases=(options,),
         frozen=True,
         kw_only=True,

@@ -1,7 +1,7 @@
 """Commands that make models: the demo, text to tokens, tokens to a trained run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -102,15 +102,15 @@ def train(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.geometry import checks
     from tightframe.geometry.measures import check_measures
+    from tightframe.geometry.options import check_numbers
     from tightframe.lm.options import TrainOptions
     from tightframe.lm.runs import check_training
     from tightframe.settings import overrides, read_toml, resolve
 
     if config is not None and "=" in config.name and not config.exists():
         raise UserError(f"{config}: no such file; a setting is given as --set {config}")
-    checks.check_numbers(min_count=min_count)
+    check_numbers(min_count=min_count)
     check_measures(measures or ())
     values = (read_toml(config) if config else {}) | overrides(set_ or [])
     settings = resolve(TrainOptions, values, source=str(config or "--set"))
@@ -132,13 +132,15 @@ def train(
     run = train_model(settings, step_hooks=step_hooks)
     results = []
     if measure:
-        from tightframe.geometry import measure_run
+        from tightframe.geometry.options import MeasureOptions
+        from tightframe.geometry.study import measure_model
 
-        asked: dict[str, Any] = {"min_count": min_count, "groups": 1, "measures": measures}
-        with bar() as progress:
-            results = [
-                measure_run(run.path, step=step, progress=progress, **asked) for step in run.steps
-            ]
+        with bar():
+            for step in run.steps:
+                options = MeasureOptions(
+                    step=step, min_count=min_count, groups=1, measures=tuple(measures or ())
+                )
+                results.append(measure_model(run.path, options).path)
     last = run.log[-1]
     floors = (
         f" (entropy floor {last['entropy_floor']:.4f}, realised {last['realised_floor']:.4f})"

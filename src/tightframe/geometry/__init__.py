@@ -8,28 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tightframe.geometry.measures import MEASURES, Measure, measure_table, metrics
-    from tightframe.geometry.study import measure_part, measure_run
+    from tightframe.geometry.study import measure, measure_part
     from tightframe.geometry.values import Value
 
 _PUBLIC = {
     "MEASURES": "measures",
     "Measure": "measures",
     "Value": "values",
+    "measure": "study",
     "measure_part": "study",
-    "measure_run": "study",
     "measure_table": "measures",
     "metrics": "measures",
 }
 
-__all__ = [
-    "MEASURES",
-    "Measure",
-    "Value",
-    "measure_part",
-    "measure_run",
-    "measure_table",
-    "metrics",
-]
+__all__ = ["MEASURES", "Measure", "Value", "measure", "measure_part", "measure_table", "metrics"]
 
 
 def __getattr__(name: str) -> Any:

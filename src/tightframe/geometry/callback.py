@@ -26,11 +26,11 @@ from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import Record, read_signed, write_signed
-from tightframe.geometry.asked import Asked
 from tightframe.geometry.measures import DEFAULT, choose
+from tightframe.geometry.options import MeasureOptions, Precision
+from tightframe.geometry.passes import LabelRequest
 from tightframe.geometry.probe import Probe
 from tightframe.geometry.rows import header_of, least_count, row_of
-from tightframe.geometry.stream import Precision
 from tightframe.geometry.subject import Model, Subject
 from tightframe.geometry.values import Value
 from tightframe.lm.frozen import left_as_found, unwrapped
@@ -187,8 +187,9 @@ class CollapseCallback:
             if self.step_tokens is None:
                 raise ValueError("this loop doesn't say how many tokens a step has; give `every`")
             self.every = self.probe.every(model, self.step_tokens)
+        names = [measure.name for measure in self.probe.measures]
         self._digest = fingerprint(
-            [self.name, self.shards.fingerprint, self._asked.settings, self.probe.facts]
+            [self.name, self.shards.fingerprint, self._request.key, names, self.probe.facts]
         )
         self._forget_later_rows(model, step)
 
@@ -267,7 +268,7 @@ class CollapseCallback:
             return
         reading = self.probe.read(model, precision=self.precision or "fp32")
         subject = Subject(model, self.name, step, self.out, self._run)
-        header = header_of(subject, self.shards, self._asked, reading.moments)
+        header = header_of(subject, self.shards, self._request, reading.moments)
         details = {
             "probe": self.probe.facts,
             "window": "the weights of this step alone, over the probe",
@@ -288,15 +289,18 @@ class CollapseCallback:
 
     def _row(self, header: Header, split: str, least: int, metric: str, value: Value) -> Row:
         layer = header.model["depth"]
-        return row_of(header, self._asked, layer, split, SUBSET, least, metric, value)
+        return row_of(header, self._request, layer, split, SUBSET, least, metric, value)
 
     @property
-    def _asked(self) -> Asked:
-        return Asked(
-            tuple(measure.name for measure in self.probe.measures),
+    def _request(self) -> LabelRequest:
+        options = MeasureOptions(
             min_count=self.probe.min_count,
+            groups=1,
+            skip_positions=0,
+            skip_special=False,
             precision=self.precision or "fp32",
         )
+        return LabelRequest(options, "next", layers=(), measures=self.probe.measures)
 
 
 @torch.no_grad()

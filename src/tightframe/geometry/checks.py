@@ -1,19 +1,22 @@
-"""Check what a measurement is asked for before torch, a model or its tokens are loaded.
+"""Checks of a request against files, before torch, a model or its tokens are loaded.
 
-`tightframe measure` calls these first, so that a mistake costs a fraction of a second;
-the modules that compute hold their arguments to the same rules.
+The commands call these first, so that a mistake costs a fraction of a second; the modules that
+compute hold their arguments to the same rules.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tightframe.corpus.manifest import read_manifest
 from tightframe.corpus.model_tokenizer import check_files
 from tightframe.corpus.sources import check_source
-from tightframe.errors import UserError, nearest
+from tightframe.errors import UserError
 from tightframe.files import check_place, check_writable
 from tightframe.formats import kind_of
+from tightframe.geometry.measures import check_measures
+from tightframe.geometry.options import InputOptions, MeasureOptions, check_depth
 from tightframe.lm.folders import (
     check_described,
     check_model,
@@ -27,67 +30,55 @@ from tightframe.lm.runs import Run
 _PART = re.compile(r"\.part-\d+-of-\d+$")  # ends the name of a piece of a state
 _STATES = ("ClassMoments", "Decisions")  # kinds of state files
 
-# The published tables by name, and what stands before the dot in the names of their columns.
-PREFIXES = {"lc-2024-05": "compat05", "lc-2024-10": "compat10"}
+
+def check_measurement(model: str, options: MeasureOptions) -> None:
+    """Refuse measures that do not exist, and all that `check_input` refuses."""
+    check_measures(options.measures)
+    run = check_input(model, options, others=(options.ood, options.shared_with))
+    check_depth(options.layers, depth_of(model) if run is None else run.settings.depth)
 
 
-def check_places(
-    model: str,
-    *,
-    tokens: Sequence[Path | None] = (),
-    texts: Sequence[str | None] = (),
-    field: str | None = None,
-    tokenizer: str | None = None,
-    step: int | None = None,
-    layers: str = "last",
-    context: int | None = None,
-    trust_remote_code: bool = False,
-    out: Path | None = None,
-) -> None:
+def check_input(model: str, options: InputOptions, *, others: Sequence[Any] = ()) -> Run | None:
     """Refuse paths and names under which nothing can be found, or results cannot be written.
 
-    So are layers and blocks that the model does not have, where its files tell.
+    Blocks that the model has no room for are refused, too, where its files tell.
 
     Args:
         model: A run, a model's folder or a hub name.
-        tokens: Folders of tokens that are given, the first one to be measured on.
-        texts: Sources of text that are given, the first one to be measured on.
-        field: Of their records: where the text is.
-        tokenizer: What makes tokens of them instead of the model's own.
-        step: The checkpoint of a run.
-        layers: Of the model; see `layer_names`.
-        context: Tokens of a block of text.
-        trust_remote_code: Whether Python code that comes with the model is run.
-        out: Folder for the results of a model that is not a run.
+        options: Tokens, text and places.
+        others: Further folders of tokens that are given.
+
+    Returns:
+        The run; None for a model from elsewhere.
     """
     folder = Path(model).expanduser()
     check_place(folder)
     run = Run.open(folder) if (folder / "config.toml").is_file() else None
     if run is not None:
-        run.kept(step)
+        run.kept(options.step)
     else:
         check_model(model)
-        check_described(model, trust_remote_code=trust_remote_code)
-    check_depth(layers, depth_of(model) if run is None else run.settings.depth)
-    check_room(context, positions_of(model), name=folder.name)
-    for given in tokens:
+        check_described(model, trust_remote_code=options.trust_remote_code)
+    check_room(options.context, positions_of(model), name=folder.name)
+    for given in (options.tokens, *others):
         if given is not None:
-            read_manifest(given)
-    for text in texts:
+            read_manifest(Path(given))
+    for text in (options.text, options.validation):
         if text is not None:
-            check_source(text, field=field)
+            check_source(text, field=options.field)
     if run is not None:
-        check_no_tokenizer(run.path, tokenizer)
-    elif any(texts[:1]):
-        check_tokenizer_known(tokenizer or model)
-        check_files(with_tokenizer(tokenizer or model))
-    if not any((*tokens[:1], *texts[:1])):
+        check_no_tokenizer(run.path, options.tokenizer)
+    elif options.text is not None:
+        check_tokenizer_known(options.tokenizer or model)
+        check_files(with_tokenizer(options.tokenizer or model))
+    if options.tokens is None and options.text is None:
         if run is None:
             raise no_tokens(folder.name)
         read_manifest(Path(run.settings.tokens))
-    if run is None and out is not None:
-        check_no_run(out, folder.name)
-    check_writable(out or (folder if run else Path("runs")))
+    if run is None and options.out is not None:
+        check_no_run(Path(options.out), folder.name)
+    check_writable(Path(options.out or (folder if run else "runs")))
+    return run
 
 
 def check_no_run(out: Path, name: str) -> None:
@@ -110,19 +101,6 @@ def no_tokens(name: str) -> UserError:
     )
 
 
-def check_numbers(*, least: int = 1, **numbers: int | None) -> None:
-    """Refuse numbers below the smallest that makes sense; None is fine."""
-    for name, value in numbers.items():
-        if value is not None and value < least:
-            raise UserError(f"{name} is {value}; expected at least {least}")
-
-
-def check_context(context: int | None) -> None:
-    """Refuse blocks in which no token predicts another."""
-    if context is not None and context < 2:
-        raise UserError(f"context is {context}; expected 2 or more: one token predicts the next")
-
-
 def check_room(context: int | None, positions: int | None, *, name: str) -> None:
     """Refuse blocks that are longer than a model takes; None is not known, or no limit."""
     if context and positions and context > positions + 1:  # a block's last token is only predicted
@@ -130,65 +108,6 @@ def check_room(context: int | None, positions: int | None, *, name: str) -> None
             f"context is {context:,}, but model {name} has {positions:,} positions; "
             f"give {positions + 1:,} or fewer"
         )
-
-
-def check_depth(layers: str, depth: int | None) -> None:
-    """Refuse numbers of layers beyond the last one of a model; None is not known."""
-    for name in layer_names(layers):
-        if depth is not None and name.isdecimal() and int(name) > depth:
-            raise unknown_layer(name, depth)
-
-
-def check_compat(tables: Collection[str], *, min_count: int | None, labels: str) -> None:
-    """Refuse unknown published tables, and those of another class set than the published one."""
-    for table in tables:
-        check_table(table)
-    if tables and ((min_count or 1) > 1 or labels != "next"):
-        raise UserError(
-            "compat: the published tables are of next tokens and of every class that occurs, "
-            f"not of labels '{labels}' and min_count {min_count or 1}; ask for them apart"
-        )
-
-
-def check_table(name: str) -> None:
-    """Refuse a name that is not that of a published table."""
-    if name not in PREFIXES:
-        hint = nearest(name, PREFIXES) or f"; there are {' and '.join(PREFIXES)}"
-        raise UserError(f"unknown table '{name}'{hint}")
-
-
-def layer_names(spec: str) -> list[str]:
-    """Split a specification of layers into names: "all", "last", "prenorm" and numbers.
-
-    A range such as 0-3 stands for each of its numbers.
-    """
-    names = []
-    for name in map(str.strip, spec.split(",")):
-        first, dash, last = (part.strip() for part in name.partition("-"))
-        if dash and first.isdecimal() and last.isdecimal() and int(first) <= int(last) < 10_000:
-            names += [str(number) for number in range(int(first), int(last) + 1)]
-        elif name.isdecimal() or name in ("last", "prenorm") or spec == "all":
-            names.append(name)
-        else:
-            raise unknown_layer(name)
-    return names
-
-
-def unknown_layer(name: str, depth: int | None = None) -> UserError:
-    """Return the error of a layer that a model does not have."""
-    end = "the model's depth" if depth is None else depth
-    return UserError(
-        f"layers: unknown layer '{name}'; expected all, last, prenorm, or numbers from 0 (the "
-        f"input embedding) to {end} and ranges such as 0-3, separated by commas"
-    )
-
-
-def share_of(part: str) -> tuple[int, int]:
-    """Return i and n of a part "i/n"."""
-    i, _, n = part.partition("/")
-    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
-        raise UserError(f"part is '{part}'; expected I/N with I from 1 to N")
-    return int(i), int(n)
 
 
 def check_pieces(

@@ -19,14 +19,13 @@ from tightframe.corpus.tokenizer import token_names, vocab_size
 from tightframe.errors import UserError, printable
 from tightframe.files import whole_file
 from tightframe.geometry import states
-from tightframe.geometry.asked import usual_positions
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.moments import ClassMoments
+from tightframe.geometry.options import ClassesOptions
 from tightframe.geometry.pairs import Aggregate, Pairs
-from tightframe.geometry.passes import Pass
-from tightframe.geometry.study import Progress
-from tightframe.geometry.subject import Model, Subject, Text
+from tightframe.geometry.passes import PassConfig, usual_positions
+from tightframe.geometry.subject import Model, Subject
 from tightframe.geometry.values import Geometry
 from tightframe.geometry.words import known_words, words
 from tightframe.lm.hardware import prepared
@@ -72,40 +71,30 @@ class Described(NamedTuple):
 
 
 def measure_classes(
-    model: str | Path | Model,
-    tokens: TokenShards | Text | str | Path | None = None,
-    *,
-    names: Sequence[str] = (),
-    step: int | None = None,
-    min_count: int = 1,
-    trust_remote_code: bool = False,
-    out: str | Path | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    model: str | Path | Model, options: ClassesOptions, say: Callable[[str], None] | None = None
 ) -> Described:
-    """Describe a model token by token: three tables, from what a measurement has left if it did.
+    """Describe a model token by token: three tables, from the states of a measurement if any.
 
     Writes classes.parquet and .csv, heavy-tails.csv and heaviest-pairs.csv into the folder
-    `results` of the run, in the place of earlier ones. Positions are left out as by `measure_run`.
+    `results` of the run, in the place of earlier ones. Positions are left out as by `measure`.
 
     Args:
         model: A run directory, a checkpoint or Hugging Face folder, a hub name, or a model.
-        tokens: Token shards, or their folder, or a text; a run knows its own.
-        names: Words to look up, see `words`; of several, those that have no class are left out.
-        step: The checkpoint of a run; the last by default.
-        min_count: Embeddings that a class needs to take part.
-        out: Folder that takes `results/`; a run has its own.
-        progress: Called as the passes go on.
+        options: All options; of several words, those that have no class are left out.
         say: Takes a line on each word that is left out, and on how a text was read.
     """
-    subject = Subject.of(model, step, out, trust_remote_code=trust_remote_code)
-    if names and isinstance(tokens, Text):  # mistakes are told before the model is loaded
-        tokenizer = subject.tokenizer(tokens).tokenizer
+    names: Sequence[str] = options.words
+    min_count = options.min_count
+    subject = Subject.of(
+        model, options.step, options.out, trust_remote_code=options.trust_remote_code
+    )
+    if names and options.text is not None:  # mistakes are told before the model is loaded
+        tokenizer = subject.tokenizer(options).tokenizer
         known_words(names, tokenizer, range(vocab_size(tokenizer)))
-    shards = subject.tokens(tokens, progress, say)
+    shards = subject.tokens(options, say)
     reading = usual_positions(subject, shards)
     counts = LabelledBlocks(shards.split("train"), reading).label_counts()
-    if min_count < 1 or int((counts >= min_count).sum()) < 2:
+    if int((counts >= min_count).sum()) < 2:
         raise UserError(
             f"min_count is {min_count}; expected 1 or more, so that at least two classes of "
             f"{shards.path} take part"
@@ -115,7 +104,7 @@ def measure_classes(
     known = common[counts[common] >= min_count].tolist()
     names = known_words(names, shards.tokenizer, known, say)  # before the passes
     with prepared(subject.threads):
-        moments, decisions = _states(subject, shards, reading, min_count, progress)
+        moments, decisions = _states(subject, shards, reading, min_count)
         tables = by_token(
             moments,
             subject.model.classifier,
@@ -156,30 +145,13 @@ def readable(table: pd.DataFrame) -> str:
 
 
 def _states(
-    subject: Subject,
-    shards: TokenShards,
-    reading: LabelSpec,
-    min_count: int,
-    progress: Progress | None,
+    subject: Subject, shards: TokenShards, reading: LabelSpec, min_count: int
 ) -> tuple[ClassMoments, Decisions]:
-    """Those that a measurement has left, or a pass over each split."""
-
-    def show(stage: str) -> Callable[[int, int], None] | None:
-        if progress is None:
-            return None
-        return lambda done, total: progress(stage, done / total, done * shards.block)
-
+    """Return the states that a measurement has left, or make a pass over each split."""
     last = subject.model.depth
-    wanted = Pass(layers=(last,), reading=reading)
-    moments = states.moments(subject, shards, wanted, progress=show("training split"))
-    decisions = states.decisions(
-        subject,
-        shards,
-        wanted,
-        moments,
-        min_count=min_count,
-        progress=show("validation split"),
-    )
+    config = PassConfig(layers=(last,), reading=reading)
+    moments = states.moments(subject, shards, config)
+    decisions = states.decisions(subject, shards, config, moments, min_count=min_count)
     return moments[last], decisions[last]
 
 

@@ -269,7 +269,7 @@ class DecisionPass:
 
     The classifier's decisions, losses and hits are those of the last layer; the nearest class
     mean is that of each layer. Loss and hits are also taken where the reading has no label, so
-    that the loss is that of all predicted positions. Arguments as in `decide`.
+    that the loss is that of all predicted positions. Arguments as in `class_decisions`.
 
     Attributes:
         stream: Gives the labelled embeddings.
@@ -369,7 +369,7 @@ def accumulate_decisions(
             each.update(part if each.stream is stream else each.stream.relabelled(part))
 
 
-def decide(
+def class_decisions(
     model: LanguageModel,
     split: Split,
     moments: ClassMoments,

@@ -8,7 +8,7 @@ from typing import Any
 from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import stream
-from tightframe.geometry.decisions import Decisions, decide
+from tightframe.geometry.decisions import Decisions, class_decisions
 from tightframe.geometry.measures import Measure, extras_of, metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.subject import Model
@@ -73,7 +73,7 @@ class Probe:
 
     def read(self, model: Model, *, precision: stream.Precision) -> Reading:
         """Measure a model whose weights stand still."""
-        moments = stream.measure(
+        moments = stream.class_moments(
             model,
             self.split,
             scatter=any(measure.needs_scatter for measure in self.measures),
@@ -82,7 +82,7 @@ class Probe:
         )
         decisions = None
         if self.validation is not None:
-            decisions = decide(
+            decisions = class_decisions(
                 model,
                 self.validation,
                 moments,

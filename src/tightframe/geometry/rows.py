@@ -9,15 +9,14 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from tightframe.corpus.shards import SPLITS, TokenShards
-from tightframe.geometry.asked import Asked
-from tightframe.geometry.checks import PREFIXES
 from tightframe.geometry.closed_forms import strata
 from tightframe.geometry.compat import published_values
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.intervals import of_positions
 from tightframe.geometry.measures import Measure, metrics
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.passes import Pass
+from tightframe.geometry.options import PREFIXES
+from tightframe.geometry.passes import LabelRequest, PassConfig
 from tightframe.geometry.resampling import FEWEST_DOCUMENTS
 from tightframe.geometry.stream import layer_name
 from tightframe.geometry.subject import Model, Subject, model_facts, token_facts
@@ -25,10 +24,12 @@ from tightframe.geometry.values import Value
 from tightframe.results import Header, Row
 
 
-def header_of(subject: Subject, shards: TokenShards, asked: Asked, moments: ClassMoments) -> Header:
+def header_of(
+    subject: Subject, shards: TokenShards, request: LabelRequest, moments: ClassMoments
+) -> Header:
     """What rows are made from: the model, the tokens, and how it was measured."""
     model = subject.model
-    n_classes = int(moments.seen(asked.min_count).sum())
+    n_classes = int(moments.seen(request.min_count).sum())
     facts = model_facts(model, shards) | {
         "n_classes": n_classes,
         "classes_per_dimension": n_classes / moments.dim,
@@ -45,7 +46,7 @@ def header_of(subject: Subject, shards: TokenShards, asked: Asked, moments: Clas
         model={"name": subject.name, **facts},
         tokens={**token_facts(shards), "unigram_entropy": _entropy(moments.counts)},
         settings=subject.settings,
-        measurement={**asked.settings, **machine},
+        measurement={**request.key, **machine},
     )
 
 
@@ -72,8 +73,8 @@ def sinks(moments: Mapping[int, ClassMoments]) -> str | None:
 
 def rows_of_layer(
     header: Header,
-    asked: Asked,
-    wanted: Pass,
+    request: LabelRequest,
+    wanted: PassConfig,
     model: Model,
     layer: int,
     moments: ClassMoments,
@@ -82,13 +83,15 @@ def rows_of_layer(
 ) -> list[Row]:
     """All measures of a layer, over all classes and where asked over each stratum of them."""
     classifier, note = _classifier_at(model, layer, moments.dim, wanted)
-    measures = asked.of_layer(last=layer == model.depth, dual=classifier is not None)
+    measures = request.of_layer(last=layer == model.depth, dual=classifier is not None)
     if classifier is None:
         classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
+    if not measures:
+        return []
     shared = wanted.shared
     whole = "all" if shared is None else shared.subset
     subsets: dict[str, Tensor | None] = {whole: None if shared is None else shared.classes}
-    if asked.by_frequency:
+    if request.options.by_frequency:
         of_them = "" if shared is None else f"{whole}, "
         subsets |= {f"{of_them}{name}": mask for name, mask in strata(moments.counts).items()}
     rows = []
@@ -98,7 +101,7 @@ def rows_of_layer(
             classifier,
             decisions,
             measures=[measure.name for measure in measures],
-            min_count=asked.min_count,
+            min_count=request.min_count,
             classes=classes,
             ood=ood,
         )
@@ -107,14 +110,16 @@ def rows_of_layer(
             if note:
                 reason = "; ".join(part for part in (value.reason, note) if part)
                 value = dataclasses.replace(value, reason=reason)
-            least = least_count(measure, asked.min_count)
+            least = least_count(measure, request.min_count)
             rows.append(
-                row_of(header, asked, layer, measure.split, subset, least, measure.name, value)
+                row_of(header, request, layer, measure.split, subset, least, measure.name, value)
             )
     return rows
 
 
-def _classifier_at(model: Model, layer: int, dim: int, wanted: Pass) -> tuple[Tensor | None, str]:
+def _classifier_at(
+    model: Model, layer: int, dim: int, wanted: PassConfig
+) -> tuple[Tensor | None, str]:
     """The classifier beside the means of a layer, and what is to be said of the values there.
 
     None where the layer has another width than what the classifier multiplies.
@@ -130,17 +135,17 @@ def _classifier_at(model: Model, layer: int, dim: int, wanted: Pass) -> tuple[Te
 
 
 def published(
-    header: Header, asked: Asked, model: Model, moments: ClassMoments, decisions: Decisions
+    header: Header, request: LabelRequest, model: Model, moments: ClassMoments, decisions: Decisions
 ) -> Iterator[Row]:
     """The columns of the published tables that were asked for, in their order."""
     if moments.n_groups > 1:
         moments, decisions = moments.without(), decisions.without()
-    for table in asked.compat:
+    for table in request.compat:
         columns = published_values(table, moments, model.classifier, decisions)
         columns["n_params"] = Value(float(model.n_parameters), model.n_parameters, 0)
         for column, value in columns.items():
             name = f"{PREFIXES[table]}.{column}"
-            yield row_of(header, asked, model.depth, "train", "all", 1, name, value)
+            yield row_of(header, request, model.depth, "train", "all", 1, name, value)
 
 
 def losses(
@@ -210,7 +215,7 @@ def least_count(measure: Measure, min_count: int) -> int:
 
 def row_of(
     header: Header,
-    asked: Asked,
+    request: LabelRequest,
     layer: int,
     split: str,
     subset: str,
@@ -224,7 +229,7 @@ def row_of(
         step=header.step,
         split=split,
         layer=layer,
-        labels=asked.labels,
+        labels=request.labels,
         subset=subset,
         metric=metric,
         value=value.value,

@@ -22,9 +22,10 @@ from tightframe.geometry.ledger import Ledger, Span
 from tightframe.geometry.moments import FORMAT as STATE_FORMAT
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Extra
-from tightframe.geometry.passes import Pass, check_memory
+from tightframe.geometry.passes import PassConfig, check_memory
 from tightframe.geometry.stream import Progress, Stream, accumulate_moments, layer_name, new_moments
 from tightframe.geometry.subject import Subject
+from tightframe.progress import tell
 
 SAVE_EVERY = 60.0  # seconds of a pass between two writings; more where a writing takes long
 
@@ -34,12 +35,11 @@ ALONE = ProcessGroup()
 def moments(
     subject: Subject,
     shards: TokenShards,
-    wanted: Pass,
+    wanted: PassConfig,
     *,
-    also: Sequence[Pass] = (),
+    also: Sequence[PassConfig] = (),
     world: ProcessGroup = ALONE,
     keep: bool = True,
-    progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[int, ClassMoments]:
     """Class moments of the training split, by layer.
@@ -52,7 +52,6 @@ def moments(
             one is made by one process, and is left on disk.
         world: The processes that share the work; all of them end with the same states.
         keep: Leave the finished states on disk; those of a pass cut short stay in any case.
-        progress: Called as the pass goes on.
         say: Takes a line on memory, where it is much, before the pass starts.
     """
     split = shards.split("train")
@@ -72,11 +71,13 @@ def moments(
                 its_own = others[-1][1]
                 files |= {places[layer]: its_own[layer] for layer in _unfinished(before, split)}
             saver = _Saver(files)
-            accumulate_moments(stream, states, also=others, progress=progress, after=saver)
+            accumulate_moments(
+                stream, states, also=others, progress=stage("training split", split), after=saver
+            )
             if keep or also:
                 saver.write()
         else:
-            states = _shared(stream, made, earlier, paths, left, world, progress)
+            states = _shared(stream, made, earlier, paths, left, world)
     else:
         states = {layer: state for layer, state in earlier.items() if state is not None}
     assert not _missing(states, split.n_blocks), "the pass missed some of the blocks"
@@ -93,7 +94,7 @@ def moments(
 
 
 def _known(
-    subject: Subject, split: Split, wanted: Pass
+    subject: Subject, split: Split, wanted: PassConfig
 ) -> tuple[Stream, dict[int, dict[str, Any]], dict[int, Path], dict[int, ClassMoments | None]]:
     """Return the stream of a pass and, by layer, what a state is of, its file and what it holds."""
     stream = wanted.stream(subject, split)
@@ -109,10 +110,9 @@ def _known(
 def part(
     subject: Subject,
     shards: TokenShards,
-    wanted: Pass,
+    wanted: PassConfig,
     world: ProcessGroup,
     *,
-    progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """The share of one process, made anywhere: files for `tightframe merge`. Arguments as above."""
@@ -128,7 +128,8 @@ def part(
     }
     spans = own_share([(0, split.n_blocks)], world, multiple=stream.batch_blocks)
     saver = _Saver({path: states[layer] for layer, path in paths.items()})
-    accumulate_moments(stream, states, spans=spans, progress=progress, after=saver)
+    shown = stage(f"training split, part {world.rank + 1} of {world.size}", split)
+    accumulate_moments(stream, states, spans=spans, progress=shown, after=saver)
     saver.write()
     return list(paths.values())
 
@@ -136,15 +137,14 @@ def part(
 def decisions(
     subject: Subject,
     shards: TokenShards,
-    wanted: Pass,
+    wanted: PassConfig,
     means: Mapping[int, ClassMoments],
     *,
-    also: Sequence[tuple[Pass, Mapping[int, ClassMoments], int]] = (),
+    also: Sequence[tuple[PassConfig, Mapping[int, ClassMoments], int]] = (),
     min_count: int,
     extras: Collection[Extra] = (),
     world: ProcessGroup = ALONE,
     keep: bool = True,
-    progress: Progress | None = None,
 ) -> dict[int, Decisions]:
     """What is decided on the validation split, by layer; arguments as in `moments`.
 
@@ -166,7 +166,7 @@ def decisions(
         for each, moments, least, _ in every
     ]
     spans = own_share([(0, split.n_blocks)], world, multiple=tallies[0].stream.batch_blocks)
-    accumulate_decisions(tallies, spans=spans, progress=progress)
+    accumulate_decisions(tallies, spans=spans, progress=stage("validation split", split))
     for one, (*_, provenance) in zip(tallies, every, strict=True):
         for layer, state in one.decisions.items():
             one.decisions[layer] = total = merge_across_processes(state, world)
@@ -178,7 +178,11 @@ def decisions(
 
 
 def _decided(
-    subject: Subject, shards: TokenShards, wanted: Pass, min_count: int, extras: Collection[Extra]
+    subject: Subject,
+    shards: TokenShards,
+    wanted: PassConfig,
+    min_count: int,
+    extras: Collection[Extra],
 ) -> dict[int, dict[str, Any]]:
     """Return what the decisions are of, by layer."""
     # What else was kept of the embeddings changes no decision.
@@ -199,7 +203,6 @@ def _shared(
     paths: Mapping[int, Path],
     left: list[Span],
     world: ProcessGroup,
-    progress: Progress | None,
 ) -> dict[int, ClassMoments]:
     """What is left of a pass, by several processes; and what there was before."""
     barrier(world)  # everybody has read what there is
@@ -208,12 +211,18 @@ def _shared(
     barrier(world)
     pieces = {_piece(path, world): made[layer] for layer, path in paths.items()}
     spans = own_share(left, world, multiple=stream.batch_blocks)
-    accumulate_moments(stream, made, spans=spans, progress=progress, after=_Saver(pieces))
+    shown = stage("training split", stream.split)
+    accumulate_moments(stream, made, spans=spans, progress=shown, after=_Saver(pieces))
     states = {layer: merge_across_processes(state, world) for layer, state in made.items()}
     for layer, state in states.items():
         if (before := earlier[layer]) is not None:
             state.merge(before)
     return states
+
+
+def stage(name: str, split: Split) -> Progress:
+    """Return what shows how far a pass has come."""
+    return lambda done, total: tell(name, done / total, done * split.block)
 
 
 class _Saver:
@@ -248,7 +257,7 @@ def _pieces(path: Path) -> list[Path]:
 
 
 def _new(
-    stream: Stream, wanted: Pass, provenance: Mapping[int, dict[str, Any]]
+    stream: Stream, wanted: PassConfig, provenance: Mapping[int, dict[str, Any]]
 ) -> dict[int, ClassMoments]:
     states = new_moments(
         stream, wanted.layers, scatter=wanted.scatter, dimensions=wanted.dimensions

@@ -235,7 +235,7 @@ def accumulate_moments(
             after()
 
 
-def measure(
+def class_moments(
     model: LanguageModel,
     split: Split,
     *,

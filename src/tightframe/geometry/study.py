@@ -1,18 +1,25 @@
-"""From a model and tokens to a results file: a pass over each split, then all measures."""
+"""From a model and a text to a `Measurement`: a pass over each split, then all measures.
+
+A checkpoint has one results file for each measurement key (labels, and all options that change
+numbers). The file is replaced whole by the union of what it held and what was computed; what it
+holds is never computed again.
+"""
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeAlias
+
+from torch import nn
 
 from tightframe.corpus.shards import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint
 from tightframe.geometry import states, stream
-from tightframe.geometry.answers import earlier_rows, key_of, nothing_left
-from tightframe.geometry.asked import Asked, settle, settle_positions
-from tightframe.geometry.checks import check_numbers, share_of
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.distributed import (
     ProcessGroup,
@@ -20,11 +27,23 @@ from tightframe.geometry.distributed import (
     join_process_group,
     leave_process_group,
 )
-from tightframe.geometry.labels import LabelledBlocks, Labels
+from tightframe.geometry.labels import LabelledBlocks
+from tightframe.geometry.measurement import Measurement, RowKey, key_of
+from tightframe.geometry.measures import MEASURES, check_measures, choose
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.passes import Pass, fit
+from tightframe.geometry.options import PREFIXES, InputOptions, Labels, MeasureOptions, share_of
+from tightframe.geometry.passes import (
+    LabelRequest,
+    PassConfig,
+    fit,
+    parse_layers,
+    reading_of,
+    settle,
+    settle_positions,
+)
 from tightframe.geometry.rows import (
     header_of,
+    least_count,
     losses,
     published,
     row_of,
@@ -33,363 +52,473 @@ from tightframe.geometry.rows import (
     with_documents,
 )
 from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.subject import Model, Subject, Text
+from tightframe.geometry.subject import Subject
+from tightframe.lm.frozen import left_as_found, unwrapped
 from tightframe.lm.hardware import prepared
-from tightframe.results import Header, Row, write_rows
+from tightframe.lm.load import as_language_model
+from tightframe.progress import tell
+from tightframe.results import Header, Row, read_header, read_rows, write_rows
 
-Progress = Callable[[str, float | None, int], None]
-"""Called as work goes on: the stage, the share of it that is done (None where unknown), and the
-tokens gone through so far."""
-
-
-@dataclasses.dataclass(frozen=True)
-class How:
-    """What the work takes and says, and what changes no result; see `measure_run`."""
-
-    world: ProcessGroup
-    keep_states: bool
-    batch_tokens: int
-    progress: Progress | None
-    say: Callable[[str], None] | None
-    ood: TokenShards | None = None
-    shared: SharedClasses | None = None
-
-    def stage(self, name: str, shards: TokenShards) -> stream.Progress | None:
-        """Where a pass reports to."""
-        if (progress := self.progress) is None:
-            return None
-        return lambda done, total: progress(name, done / total, done * shards.block)
+P = ParamSpec("P")
+ModelSource: TypeAlias = str | Path | nn.Module
+Say: TypeAlias = Callable[[str], None]
 
 
-def measure_run(
-    model: str | Path | Model,
-    tokens: TokenShards | Text | str | Path | None = None,
-    *,
-    step: int | None = None,
-    layers: str = "last",
-    labels: Labels = "next",
-    also: Sequence[Labels] = (),
-    min_count: int | None = None,
-    measures: Sequence[str] | None = None,
-    groups: int | None = None,
-    by_frequency: bool = False,
-    skip_positions: int | None = None,
-    skip_special: bool | None = None,
-    project: int | None = None,
-    precision: stream.Precision = "fp32",
-    random_weights: int | None = None,
-    ood: TokenShards | str | Path | None = None,
-    compat: Sequence[str] = (),
-    shared_with: TokenShards | str | Path | None = None,
-    matched: bool = False,
-    trust_remote_code: bool = False,
-    keep_states: bool = True,
-    batch_tokens: int = stream.BATCH_TOKENS,
-    out: str | Path | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Path:
-    """Measure the geometry of a model: one pass over training tokens, one over validation.
+def _takes(
+    options: Callable[P, MeasureOptions],
+) -> Callable[[Callable[..., Measurement]], Callable[Concatenate[ModelSource, P], Measurement]]:
+    """Give a function the keyword arguments of the options, for type checkers and for `help`."""
 
-    What was measured before, of this checkpoint on these tokens, is not measured again; a pass
-    that was cut short goes on where it was. Under `torchrun` the processes share the passes.
+    def described(
+        function: Callable[..., Measurement],
+    ) -> Callable[Concatenate[ModelSource, P], Measurement]:
+        own = inspect.signature(function).parameters["model"]
+        given = inspect.signature(options).parameters.values()
+        setattr(function, "__signature__", inspect.Signature([own, *given]))  # noqa: B010
+        arguments = "".join(
+            inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2] + "\n"
+            for cls in (InputOptions, MeasureOptions)
+        )
+        function.__doc__ = f"{inspect.getdoc(function)}\n\nArgs:\n{arguments}"
+        return function
+
+    return described
+
+
+@_takes(MeasureOptions)
+def measure(model: ModelSource, /, **options: Any) -> Measurement:
+    """Measure the geometry of a model's class means: one pass over training, one over validation.
+
+    Results go to `runs/NAME/results`, or into the run directory; what was computed before is read
+    from there. A model that is given as an object, without `out`, leaves nothing on disk: save the
+    returned `Measurement`. A pass that is cut short resumes where it was when the same call is
+    made again. Under `torchrun` the processes share the passes.
+
+    `model` is a run directory, a folder with a checkpoint or a Hugging Face model, a name on the
+    hub, or a model object (tightframe's or a causal language model of transformers; a text also
+    needs its `tokenizer`).
+    """
+    return measure_model(model, MeasureOptions(**options))
+
+
+def measure_model(
+    model: ModelSource, options: MeasureOptions, say: Say = lambda line: None
+) -> Measurement:
+    """Measure a model as `measure` does.
 
     Args:
-        model: A run directory, a checkpoint or Hugging Face folder, a hub name, or a model.
-        tokens: Token shards, or their folder; or a text, which the model's own tokenizer makes
-            into tokens. A run knows its own.
-        step: The checkpoint of a run; the last by default.
-        layers: "last" (what the classifier multiplies, after the final norm), "all", or numbers
-            and names separated by commas: 0 is the input embedding, i the stream after block i,
-            "prenorm" the stream before the final norm. The last is always measured.
-        labels: What a class is: the "next" token, the "current" one, or next tokens "shuffled".
-        also: Other labels, which the same forward passes serve. Their rows lie in files of their
-            own beside the returned one; `answers` finds them.
-        min_count: Embeddings that a class needs to take part, and to be a nearest class mean. By
-            default 20, or as many more as intervals need; 1 where that leaves too little.
-        measures: Names from `MEASURES`; "all" is all of them, None is `DEFAULT`.
-        groups: Groups of documents that are kept apart, for intervals; 1 is none. By default 20,
-            or as many as the text and the memory allow.
-        by_frequency: Every measure also over the classes of each frequency stratum.
-        skip_positions: First positions of each block that are left out. By default 1, since it is
-            an attention sink in many models; 0 of a run, and with `compat`.
-        skip_special: Leave out positions whose input is a special token, such as the end of a
-            text, which are sinks, too. By default they are left out, but not of a run, and not
-            with `compat`.
-        project: Dimensions to which every layer but the last is projected at random.
-        precision: Of the forward passes. For "fp32" weights that are stored in 16 bits are widened
-            (twice their memory), but those of a model that is given as such; "bf16" takes weights
-            as they are.
-        random_weights: Measure a twin instead: the same architecture with weights drawn anew
-            from this seed. Its results go to the folder `random-SEED` beside the model's.
-        ood: Tokens of another kind of text, whose training split NC5 compares with.
-        compat: "lc-2024-05", "lc-2024-10": also the columns of these published tables, as rows
-            `compat05.<column>` and `compat10.<column>`.
-        shared_with: The same text in the tokens of another model: only classes that are one
-            token in both take part, and rows have them as their subset.
-        matched: Of these, take as many training positions of each as both have.
-        trust_remote_code: Run Python code that comes with a Hugging Face model.
-        keep_states: Leave the class moments on disk: further measures need no pass then.
-        batch_tokens: Tokens of a forward pass; memory, and the rounding of the forward pass.
-        out: Folder that takes `results/` and `states/`; a run has its own.
-        progress: Called as the passes go on.
+        model: Run directory, folder, name or object.
+        options: All options.
         say: Takes lines on what is going on.
-
-    Returns:
-        The results file, `results/step-N-<hash>.jsonl`; the hash is of tokens and settings. If
-        nothing was left to measure, an earlier one.
     """
-    check_numbers(batch_tokens=batch_tokens)
-    others, twin = (
-        TokenShards.open(given) if isinstance(given, str | Path) else given
-        for given in (ood, shared_with)
-    )
-    if matched and twin is None:
-        raise UserError("matched: say with shared_with to which tokens")
-    asked = Asked.of(
-        measures,
-        layers=layers,
-        labels=labels,
-        min_count=1 if min_count is None else min_count,
-        groups=1 if groups is None else groups,
-        by_frequency=by_frequency,
-        skip_positions=skip_positions or 0,
-        project=project,
-        precision=precision,
-        ood=None if others is None else others.fingerprint,
-        compat=tuple(compat),
-        shared_with=None if twin is None else twin.fingerprint,
-        matched=matched,
-    )
-    subject = Subject.of(
-        model,
-        step,
-        out,
-        random_weights=random_weights,
-        trust_remote_code=trust_remote_code,
-        precision=precision,
-    )
-    shards = subject.tokens(tokens, progress, say)
-    asked = settle_positions(
-        asked, subject, shards, skip_positions=skip_positions, skip_special=skip_special
-    )
-    shared = None
-    if twin is not None:
-        shared = SharedClasses.of(shards, twin, asked.reading, matched=matched)
-    asked, fewer = settle(
-        asked, shards, groups=groups, min_count=min_count, shared=shared, say=say or _silent
-    )
-    every = [asked, *(dataclasses.replace(asked, labels=name, compat=()) for name in also)]
-    for each in every:
-        _check_classes(shards, each)
     world = join_process_group()
     try:
-        how = How(world, keep_states, batch_tokens, progress, say, others, shared)
-        return _measured(subject, shards, every, how, fewer if world.size == 1 else ())
+        with _as_source(model, options, world) as (source, out):
+            context, fewer = _prepare(source, options, out, world, say)
+            labellings = _computed(context, fewer if world.size == 1 else ())
+            return _measurement(context, labellings, on_disk=out == options.out)
     finally:
         leave_process_group()
 
 
 def measure_part(
-    model: str | Path | Model,
-    tokens: TokenShards | Text | str | Path | None,
-    part: str,
-    *,
-    step: int | None = None,
-    random_weights: int | None = None,
-    trust_remote_code: bool = False,
-    batch_tokens: int = stream.BATCH_TOKENS,
-    out: str | Path | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
-    **asked: Any,
+    model: ModelSource, part: str, options: MeasureOptions, say: Say = lambda line: None
 ) -> list[Path]:
-    """One share of the training pass, "i/n": a state file a layer, for `merge_states`.
+    """Compute one share of the training pass, "i/n": one state file per layer for `merge_states`.
 
-    All other arguments are those of `measure_run`, as the whole will be asked for.
+    The options are those of the whole measurement.
     """
     i, n = share_of(part)
-    check_numbers(batch_tokens=batch_tokens)
-    free = {name: asked.pop(name, None) for name in ("groups", "min_count")}
-    positions = {name: asked.pop(name, None) for name in ("skip_positions", "skip_special")}
-    given = {name: value for name, value in free.items() if value is not None}
-    whole = Asked.of(asked.pop("measures", None), **asked, **given)
-    subject = Subject.of(
-        model,
-        step,
-        out,
-        random_weights=random_weights,
-        trust_remote_code=trust_remote_code,
-        precision=whole.precision,
-    )
-    shards = subject.tokens(tokens, progress, say)
-    whole = settle_positions(whole, subject, shards, **positions)
-    whole, _ = settle(whole, shards, **free, shared=None, say=say or _silent)
-    _check_classes(shards, whole)
-    with prepared(subject.threads):
-        wanted = whole.a_pass(subject.model, batch_tokens)
-        how = How(ProcessGroup(i - 1, n), True, batch_tokens, progress, say)
-        shown = how.stage(f"training split, part {i} of {n}", shards)
-        return states.part(subject, shards, wanted, how.world, progress=shown, say=say)
+    with _as_source(model, options, ProcessGroup()) as (source, out):
+        context, _ = _prepare(source, options, out, ProcessGroup(i - 1, n), say)
+        request = context.request(context.options.labels[0])
+        with prepared(context.subject.threads):
+            return states.part(
+                context.subject,
+                context.shards,
+                request.config(context.shared),
+                context.world,
+                say=say,
+            )
 
 
-def _measured(
-    subject: Subject,
-    shards: TokenShards,
-    every: Sequence[Asked],
-    how: How,
-    fewer: tuple[int, ...],
-) -> Path:
-    """Measure what is not measured yet; `fewer` groups may be taken where memory is short.
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunContext:
+    """What one measurement works with."""
 
-    Args:
-        every: What is asked for, by labels; the file of the first is returned.
-    """
-    paths = [_path(subject, shards, asked) for asked in every]
-    earlier = [earlier_rows(subject, shards, asked) for asked in every]
-    found = [
-        path if path.exists() else nothing_left(before, asked)
-        for path, before, asked in zip(paths, earlier, every, strict=True)
-    ]
-    left = [place for place, path in enumerate(found) if path is None]
-    passes = [every[place].a_pass(subject.model, how.batch_tokens, how.shared) for place in left]
-    if fewer and left and not fit(subject, shards, passes):
-        if how.say is not None:
-            how.say(f"{fewer[0]} groups instead of {every[0].groups}, to take half of what is free")
-        every = [dataclasses.replace(asked, groups=fewer[0]) for asked in every]
-        return _measured(subject, shards, every, how, fewer[1:])
-    made: list[tuple[Header, list[Row]]] = []
+    subject: Subject
+    shards: TokenShards
+    options: MeasureOptions  # settled
+    ood: TokenShards | None
+    shared_with: TokenShards | None
+    shared: SharedClasses | None
+    world: ProcessGroup
+    say: Say
+
+    @property
+    def whole(self) -> str:
+        """Subset of the rows that are over all classes that take part."""
+        return "all" if self.shared is None else self.shared.subset
+
+    def request(self, labels: Labels) -> LabelRequest:
+        """Return all that is requested of one kind of labels."""
+        options = self.options
+        return LabelRequest(
+            options,
+            labels,
+            layers=parse_layers(options.layers, self.subject.model),
+            measures=choose(options.measures),
+            compat=tuple(options.compat) if labels == options.labels[0] else (),
+            ood=None if self.ood is None else self.ood.fingerprint,
+            shared_with=None if self.shared_with is None else self.shared_with.fingerprint,
+        )
+
+
+class Labelling:
+    """One kind of labels of a measurement: what is requested, and what its results file holds."""
+
+    def __init__(self, context: RunContext, labels: Labels) -> None:
+        subject = context.subject
+        self.request = context.request(labels)
+        content = [subject.weights, context.shards.fingerprint, self.request.key]
+        self.key = fingerprint([subject.name, *content])
+        self.path = subject.folder / "results" / f"step-{subject.step}-{self.key}.jsonl"
+        self.header: Header | None = None
+        self.rows: list[Row] = []
+        self.n_computed = 0
+        self.read()
+        self.missing = self._missing(context)
+
+    def read(self) -> None:
+        """Read the results file, if there is one."""
+        if self.path.exists():
+            self.header, self.rows = read_rows(self.path)
+
+    def _missing(self, context: RunContext) -> LabelRequest | None:
+        """Return the request with the layers and measures that the file lacks; None if none."""
+        request, depth = self.request, context.subject.model.depth
+        config = request.config(context.shared)
+        dims = config.stream(context.subject, context.shards.split("train")).dims(request.layers)
+        held: dict[tuple[int, str, int], set[str]] = {}
+        for row in self.rows:
+            held.setdefault((row.layer, row.metric, row.min_count), set()).add(row.subset)
+        fewest = 2 if request.options.by_frequency else 1  # there is at least one stratum
+        lacking = {
+            (layer, one.name)
+            for layer in request.layers
+            for one in request.of_layer(
+                last=layer == depth,
+                dual=config.projection is not None or dims[layer] == dims[depth],
+            )
+            if len(held.get((layer, one.name, least_count(one, request.min_count)), ())) < fewest
+        }
+        found = {metric.partition(".")[0] for _, metric, _ in held if "." in metric}
+        tables = tuple(table for table in request.compat if PREFIXES[table] not in found)
+        loss = request.labels == "next" and not any(name == "val_loss" for _, name, _ in held)
+        if not (lacking or tables or loss):
+            return None
+        layers = {layer for layer, _ in lacking} | {depth}
+        names = {name for _, name in lacking}
+        return dataclasses.replace(
+            request,
+            layers=tuple(layer for layer in request.layers if layer in layers),
+            measures=tuple(one for one in request.measures if one.name in names),
+            compat=tables,
+        )
+
+    def add(self, header: Header, rows: Sequence[Row]) -> None:
+        """Write the union of what the file holds and of new rows."""
+        held = {key_of(row) for row in self.rows}
+        new = [row for row in rows if key_of(row) not in held]
+        header.measurement["key"] = self.key
+        if self.header is not None:
+            header.measurement["sinks"] = (
+                header.measurement["sinks"] or self.header.measurement["sinks"]
+            )
+        write_rows(self.path, header, [*self.rows, *new])
+        self.n_computed = len(new)
+
+
+@contextlib.contextmanager
+def _as_source(
+    model: ModelSource, options: MeasureOptions, world: ProcessGroup
+) -> Iterator[tuple[Any, str | Path | None]]:
+    """Yield a path or a LanguageModel, and the folder of its results, which may be temporary."""
+    if isinstance(model, str | Path):
+        yield model, options.out
+        return
+    name = Path(getattr(model, "name_or_path", "") or type(model).__name__).name
     with contextlib.ExitStack() as stack:
-        if how.world.rank == 0 and left:
-            stack.enter_context(exclusive(subject.folder / "states", what="model's states"))
-        stack.enter_context(prepared(subject.threads))
-        if left:
-            wanted = [every[place] for place in left]
-            made = _measure(subject, shards, wanted, passes, how)
-    for place, (header, rows) in zip(left, made, strict=True):
-        new = [row for row in rows if key_of(row) not in earlier[place]]
-        if how.world.rank == 0 and new:
-            write_rows(paths[place], header, new)
-        found[place] = paths[place] if new or not rows else earlier[place][key_of(rows[0])]
-    barrier(how.world)
-    assert found[0] is not None
-    return found[0]
+        stack.enter_context(left_as_found(inner := unwrapped(model)))
+        source = as_language_model(inner, name=name)
+        out = options.out
+        if out is None:
+            if world.size > 1:
+                raise UserError(f"{source.name}: several processes need a common folder; give out")
+            out = stack.enter_context(tempfile.TemporaryDirectory())
+        yield source, out
 
 
-def _path(subject: Subject, shards: TokenShards, asked: Asked) -> Path:
-    digest = fingerprint([subject.name, subject.weights, shards.fingerprint, asked.settings])
-    return subject.folder / "results" / f"step-{subject.step}-{digest}.jsonl"
+def _prepare(
+    source: Any, options: MeasureOptions, out: str | Path | None, world: ProcessGroup, say: Say
+) -> tuple[RunContext, tuple[int, ...]]:
+    """Settle the options; also return the smaller numbers of groups that may be used instead."""
+    check_measures(options.measures)
+    ood, twin = (
+        TokenShards.open(given) if isinstance(given, str | Path) else given
+        for given in (options.ood, options.shared_with)
+    )
+    subject = Subject.of(
+        source,
+        options.step,
+        out,
+        random_weights=options.random_weights,
+        trust_remote_code=options.trust_remote_code,
+        precision=options.precision,
+    )
+    shards = subject.tokens(options, say)
+    options = settle_positions(options, subject, shards)
+    shared = None
+    if twin is not None:
+        reading = reading_of(options, options.labels[0])
+        shared = SharedClasses.of(shards, twin, reading, matched=options.matched)
+    options, fewer = settle(options, shards, shared, say)
+    for labels in options.labels:
+        _check_classes(shards, options, labels)
+    return RunContext(subject, shards, options, ood, twin, shared, world, say), fewer
 
 
-def _measure(
-    subject: Subject,
-    shards: TokenShards,
-    every: Sequence[Asked],
-    passes: Sequence[Pass],
-    how: How,
+def _computed(context: RunContext, fewer: Sequence[int]) -> list[Labelling]:
+    """Compute what the results files lack; `fewer` groups may be used where memory is short."""
+    _refuse_other_weights(context.subject)
+    labellings = [Labelling(context, labels) for labels in context.options.labels]
+    left = [one for one in labellings if one.missing is not None]
+    if not left:
+        return labellings
+    configs = _configs(context, left)
+    if fewer and not fit(context.subject, context.shards, configs):
+        groups = context.options.groups
+        context.say(f"{fewer[0]} groups instead of {groups}, to take half of what is free")
+        options = dataclasses.replace(context.options, groups=fewer[0])
+        return _computed(dataclasses.replace(context, options=options), fewer[1:])
+    with contextlib.ExitStack() as stack:
+        if context.world.rank == 0:
+            folder = context.subject.folder / "states"
+            stack.enter_context(exclusive(folder, what="model's states"))
+        stack.enter_context(prepared(context.subject.threads))
+        made = _passes(context, left, configs)
+        for one, (header, rows) in zip(left, made, strict=True):
+            if context.world.rank == 0:
+                one.add(header, rows)
+        barrier(context.world)
+    for one in left:
+        one.read()
+    return labellings
+
+
+def _refuse_other_weights(subject: Subject) -> None:
+    """Refuse a folder with results of other weights that go by the same name and step."""
+    for path in sorted((subject.folder / "results").glob(f"step-{subject.step}-*.jsonl")):
+        header = read_header(path)
+        weights = header.measurement.get("weights", subject.weights)
+        if header.run == subject.name and weights != subject.weights:
+            raise UserError(
+                f"{path}: is of other weights that go by the name {subject.name} at step "
+                f"{subject.step}; say with `out` where this model's results should go, or rename "
+                "its folder, so that one report can show both"
+            )
+
+
+def _configs(context: RunContext, left: Sequence[Labelling]) -> list[PassConfig]:
+    """Return what the common passes keep for each kind of labels: all that any of them lacks."""
+    requests = [one.missing for one in left if one.missing is not None]
+    layers = {layer for request in requests for layer in request.layers}
+    measures = {one.name: one for request in requests for one in request.measures}
+    return [
+        dataclasses.replace(
+            request,
+            layers=tuple(layer for layer in one.request.layers if layer in layers),
+            measures=tuple(measures.values()),
+        ).config(context.shared)
+        for one, request in zip(left, requests, strict=True)
+    ]
+
+
+def _passes(
+    context: RunContext, left: Sequence[Labelling], configs: Sequence[PassConfig]
 ) -> list[tuple[Header, list[Row]]]:
-    """Make the two passes and return header and rows for each of the labels."""
+    """Make the two passes and return header and rows for each kind of labels."""
+    subject, shards, world = context.subject, context.shards, context.world
+    keep = context.options.keep_states
     moments = [
         states.moments(
             subject,
             shards,
-            wanted,
-            also=passes[place + 1 :],
-            world=how.world,
-            keep=how.keep_states,
-            progress=how.stage("training split", shards),
-            say=how.say,
+            config,
+            also=configs[place + 1 :],
+            world=world,
+            keep=keep,
+            say=context.say,
         )
-        for place, wanted in enumerate(passes)
+        for place, config in enumerate(configs)
     ]
+    requests = [one.missing for one in left if one.missing is not None]
+    extras = sorted({extra for request in requests for extra in request.extras})
     each = [
-        (wanted, made, asked.min_count)
-        for wanted, made, asked in zip(passes, moments, every, strict=True)
+        (config, made, request.min_count)
+        for config, made, request in zip(configs, moments, requests, strict=True)
     ]
     decisions = [
         states.decisions(
             subject,
             shards,
-            wanted,
+            config,
             made,
             also=each[place + 1 :],
             min_count=least,
-            extras=every[0].extras,
-            world=how.world,
-            keep=how.keep_states,
-            progress=how.stage("validation split", shards),
+            extras=extras,
+            world=world,
+            keep=keep,
         )
-        for place, (wanted, made, least) in enumerate(each)
+        for place, (config, made, least) in enumerate(each)
     ]
     return [
-        _rows(subject, shards, asked, wanted, made, decided, how)
-        for asked, wanted, made, decided in zip(every, passes, moments, decisions, strict=True)
+        _rows(context, request, config, made, decided)
+        for request, config, made, decided in zip(
+            requests, configs, moments, decisions, strict=True
+        )
     ]
 
 
 def _rows(
-    subject: Subject,
-    shards: TokenShards,
-    asked: Asked,
-    wanted: Pass,
+    context: RunContext,
+    request: LabelRequest,
+    config: PassConfig,
     moments: Mapping[int, ClassMoments],
     decisions: Mapping[int, Decisions],
-    how: How,
 ) -> tuple[Header, list[Row]]:
-    """Return all measures of the states of one labelling, and what they were made from."""
-    model = subject.model
+    """Return all measures of the states of one kind of labels, and what they were made from."""
+    subject, shards, model = context.subject, context.shards, context.subject.model
     last = model.depth
-    header = header_of(subject, shards, asked, moments[last])
+    header = header_of(subject, shards, request, moments[last])
     header.measurement["weights"] = subject.weights  # the name may be another model's, too
     header.measurement["sinks"] = sinks(moments)
-    if how.world.rank > 0:
+    if context.world.rank > 0:
         return header, []
     rows = []
-    others = _ood(model, asked, wanted, how)
-    for place, (layer, state) in enumerate(moments.items()):
-        if how.progress is not None:
-            how.progress(f"measures of layer {stream.layer_name(layer)}", place / len(moments), 0)
+    others = _ood(context, request, config)
+    for place, layer in enumerate(request.layers):
+        tell(f"measures of layer {stream.layer_name(layer)}", place / len(request.layers))
         ood = others.get(layer)
-        rows += rows_of_layer(header, asked, wanted, model, layer, state, decisions[layer], ood)
-    rows += published(header, asked, model, moments[last], decisions[last])
-    if asked.labels == "next":
-        subset = "all" if how.shared is None else how.shared.subset
-        found = losses(decisions[last], shards, whole=how.shared is None)
-        rows += [row_of(header, asked, last, "val", subset, 1, *each) for each in found]
-    return header, with_documents(rows, shards, asked.groups)
+        state, decided = moments[layer], decisions[layer]
+        rows += rows_of_layer(header, request, config, model, layer, state, decided, ood)
+    rows += published(header, request, model, moments[last], decisions[last])
+    if request.labels == "next":
+        found = losses(decisions[last], shards, whole=context.shared is None)
+        rows += [row_of(header, request, last, "val", context.whole, 1, *each) for each in found]
+    return header, with_documents(rows, shards, request.groups)
 
 
-def _ood(model: Model, asked: Asked, wanted: Pass, how: How) -> dict[int, ClassMoments]:
-    """Moments of another kind of text, by layer; every process makes them, they need be few."""
-    if how.ood is None:
+def _ood(context: RunContext, request: LabelRequest, config: PassConfig) -> dict[int, ClassMoments]:
+    """Return the moments of another kind of text, by layer; every process computes them."""
+    if context.ood is None:
         return {}
+    split = context.ood.split("train")
     text = stream.Stream(
-        model,
-        how.ood.split("train"),
-        asked.reading,
-        projection=wanted.projection,
-        precision=asked.precision,
-        batch_tokens=how.batch_tokens,
+        context.subject.model,
+        split,
+        request.reading,
+        projection=config.projection,
+        precision=config.precision,
+        batch_tokens=config.batch_tokens,
     )
-    moments = stream.new_moments(text, wanted.layers)
-    stream.accumulate_moments(
-        text, moments, progress=how.stage("out-of-distribution text", how.ood)
-    )
+    moments = stream.new_moments(text, config.layers)
+    shown = states.stage("out-of-distribution text", split)
+    stream.accumulate_moments(text, moments, progress=shown)
     return moments
 
 
-def _check_classes(shards: TokenShards, asked: Asked) -> None:
+def _check_classes(shards: TokenShards, options: MeasureOptions, labels: Labels) -> None:
     """Refuse tokens with too few classes for pairs, or documents for groups, before a pass."""
     for split in SPLITS:
-        shards.split(split).groups(asked.groups)
-    reader = LabelledBlocks(shards.split("train"), asked.reading)
+        shards.split(split).groups(options.groups or 1)
+    reader = LabelledBlocks(shards.split("train"), reading_of(options, labels))
     most = reader.label_counts().sort(descending=True).values[:2]
-    if len(most) < 2 or int(most[-1]) < asked.min_count:
+    if len(most) < 2 or int(most[-1]) < (options.min_count or 1):
         raise UserError(
-            f"min_count is {asked.min_count}; expected 1 to {int(most[-1]):,}, so that at least "
+            f"min_count is {options.min_count}; expected 1 to {int(most[-1]):,}, so that at least "
             f"two classes of {shards.path} take part"
         )
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
+def _measurement(
+    context: RunContext, labellings: Sequence[Labelling], *, on_disk: bool
+) -> Measurement:
+    """Return what was requested of the rows that the results files hold."""
+    rows: list[Row] = []
+    headers: dict[str, Header] = {}
+    random: dict[RowKey, float] = {}
+    for one in labellings:
+        if one.header is None:  # another process wrote it to a folder of its own
+            continue
+        headers[one.request.labels] = one.header
+        rows += _requested(one.rows, one.request)
+        random |= _control_values(one)
+    return Measurement(
+        headers,
+        tuple(rows),
+        paths={one.request.labels: one.path for one in labellings} if on_disk else {},
+        random={key_of(row): random[key_of(row)] for row in rows if key_of(row) in random},
+        chosen=bool(context.options.measures),
+        n_computed=sum(one.n_computed for one in labellings),
+    )
+
+
+def _requested(rows: Sequence[Row], request: LabelRequest) -> list[Row]:
+    """Return the rows that were requested, by layer, subset and measure."""
+    wanted = {(one.name, least_count(one, request.min_count)) for one in request.measures}
+    prefixes = {PREFIXES[table] for table in request.compat}
+    order = {measure.name: place for place, measure in enumerate(MEASURES)}
+    kept = [
+        row
+        for row in rows
+        if row.layer in request.layers
+        and (request.options.by_frequency or "count " not in row.subset)
+        and (
+            (row.metric, row.min_count) in wanted
+            # What is no measure is a loss or its floor: they are always told.
+            or (row.metric not in order and "." not in row.metric)
+            or row.metric.partition(".")[0] in prefixes
+        )
+    ]
+    subsets = list(dict.fromkeys(row.subset for row in sorted(kept, key=_is_stratum)))
+    return sorted(
+        kept,
+        key=lambda row: (
+            request.layers.index(row.layer),
+            subsets.index(row.subset),
+            order.get(row.metric, len(order)),
+        ),
+    )
+
+
+def _is_stratum(row: Row) -> bool:
+    return "count " in row.subset
+
+
+def _control_values(labelling: Labelling) -> dict[RowKey, float]:
+    """Return the values of the randomly initialized control, where it was measured in this way.
+
+    The control may have been measured in other groups.
+    """
+    assert labelling.header is not None
+    tokens = labelling.header.tokens.get("fingerprint")
+    key = {name: value for name, value in labelling.request.key.items() if name != "groups"}
+    found: dict[RowKey, float] = {}
+    for file in sorted(labelling.path.parent.parent.glob("random-*/results/*.jsonl")):
+        header, rows = read_rows(file)
+        same = all(header.measurement.get(name, math.nan) == value for name, value in key.items())
+        if same and header.tokens.get("fingerprint") == tokens:
+            for row in rows:
+                found.setdefault(key_of(row), row.value)
+    return found

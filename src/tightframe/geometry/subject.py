@@ -1,66 +1,34 @@
 """What is measured: a checkpoint of a run, or a model from elsewhere, and what is known of it."""
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.shards import TokenShards
-from tightframe.corpus.tokenization import Progress as BuildProgress
 from tightframe.corpus.tokenization import text_tokens
 from tightframe.errors import UserError
-from tightframe.geometry.checks import (
-    check_context,
-    check_no_run,
-    check_no_tokenizer,
-    check_room,
-    no_tokens,
-)
+from tightframe.geometry.checks import check_no_run, check_no_tokenizer, check_room, no_tokens
 from tightframe.geometry.distributed import ProcessGroup
-from tightframe.geometry.stream import Precision
+from tightframe.geometry.options import InputOptions, Precision, check_context
 from tightframe.lm.checkpoints import digest_of_weights
 from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.load import check_tokenizer, digest_of, load_model, randomly_initialized
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
+from tightframe.progress import tell
 from tightframe.settings import as_dict
 
 Model = Transformer | HuggingFaceModel
 
 HALF = (torch.bfloat16, torch.float16)
 CONTEXT = 1024  # tokens of a block of text, or as many as the model has positions
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """Text to measure on, which becomes tokens by the model's own tokenizer.
-
-    Args:
-        source: A file, a folder, or hf:NAME.
-        context: Tokens of a block; by default 1,024, or fewer if the model has fewer positions.
-        bos: "auto": blocks begin with the token that the tokenizer begins a text with, if it has
-            one; "never": they don't.
-        max_tokens: At most so many, training and validation together.
-        validation: A source of its own for validation.
-        documents: Of .txt and .md files: "files", each as it is, or "paragraphs", with an
-            end-of-text between them. By default as a run was trained; "files" for other models.
-        field: Of records, tables and data sets: what holds the text.
-        tokenizer: Instead of the model's own: a folder, a tokenizer.json or a hub name.
-    """
-
-    source: str | Path
-    context: int | None = None
-    bos: Literal["auto", "never"] = "auto"
-    max_tokens: int | None = None
-    validation: str | Path | None = None
-    documents: Literal["files", "paragraphs"] | None = None
-    field: str = "text"
-    tokenizer: str | Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,21 +78,21 @@ class Subject:
         return cls(source, name, step, folder, run, random_weights, trust_remote_code, precision)
 
     def tokens(
-        self,
-        given: TokenShards | Text | str | Path | None,
-        progress: BuildProgress | None = None,
-        say: Callable[[str], None] | None = None,
+        self, options: InputOptions, say: Callable[[str], None] | None = None
     ) -> TokenShards:
-        """The tokens to measure on: those given, or the ones that the run was trained on.
+        """Return the tokens to measure on: those given, or the ones that the run was trained on.
 
-        `say` takes remarks on how a text was read.
+        Args:
+            options: Tokens, or a text and how to read it.
+            say: Takes remarks on how a text was read.
         """
+        given = options.tokens
         if isinstance(given, TokenShards):
             return given
-        if isinstance(given, Text):
-            shards = self._tokenized(given, progress)
+        if options.text is not None:
+            shards = self._tokenized(options)
             if say is not None:
-                for note in self._notes(given, shards):
+                for note in self._notes(options, shards):
                     say(note)
             return shards
         if given is not None:
@@ -182,58 +150,67 @@ class Subject:
             model = randomly_initialized(model, seed=self.random_weights)
         return model
 
-    def tokenizer(self, text: Text) -> ModelTokenizer:
-        """Load what makes tokens of a text: the tokenizer that it names, or the model's own."""
+    def tokenizer(self, options: InputOptions) -> ModelTokenizer:
+        """Load what makes tokens of a text: the tokenizer that is given, or the model's own."""
+        given = options.tokenizer
         if self.run is not None:
-            check_no_tokenizer(self.run.path, text.tokenizer)
+            check_no_tokenizer(self.run.path, given)
             return load_tokenizer(self.run.settings.tokens)
-        if text.tokenizer is not None:
-            return load_tokenizer(text.tokenizer)
+        if isinstance(given, str | Path):
+            return load_tokenizer(given)
+        if given is not None:  # one of transformers, which is read as its files would be
+            with tempfile.TemporaryDirectory() as folder:
+                given.save_pretrained(folder)
+                return dataclasses.replace(load_tokenizer(folder), source="the given tokenizer")
         if not isinstance(self.source, str | Path):
             raise UserError(
-                f"{self.name}: a model in memory has no tokenizer; name it in the text "
+                f"{self.name}: a model in memory has no tokenizer; give it with the text "
                 "(tokenizer=...), or build tokens and give those"
             )
         check_tokenizer_known(self.source)
         return load_tokenizer(with_tokenizer(self.source))
 
-    def _documents(self, text: Text) -> str:
-        """What a document is: as the text says, or as in the tokens that a run was trained on."""
-        if text.documents is not None or self.run is None:
-            return text.documents or "files"
+    def _documents(self, options: InputOptions) -> str:
+        """Return what a document is: as requested, or as in the tokens that a run has seen."""
+        if options.documents is not None or self.run is None:
+            return options.documents or "files"
         trained = TokenShards.open(self.run.settings.tokens)
         return str(trained.manifest["source"].get("documents", "files"))
 
-    def _notes(self, text: Text, shards: TokenShards) -> list[str]:
-        """Return remarks on how a text was read, a line each."""
-        chosen = []
-        if text.documents is None and shards.manifest["source"].get("documents") == "paragraphs":
-            chosen = [
-                f"{self.name}: was trained on paragraphs, so {text.source} is cut at blank lines; "
+    def _notes(self, options: InputOptions, shards: TokenShards) -> list[str]:
+        """Return remarks on how a text was read, one line each."""
+        notes = []
+        own = self.run is None and options.tokenizer is None and isinstance(self.source, str | Path)
+        if own and str(where := with_tokenizer(str(self.source))) != str(self.source):
+            notes.append(f"{self.source}: without a tokenizer of its own; that of {where} is taken")
+        if options.documents is None and shards.manifest["source"].get("documents") == "paragraphs":
+            notes.append(
+                f"{self.name}: was trained on paragraphs, so {options.text} is cut at blank lines; "
                 "--documents files reads it whole"
-            ]
-        return chosen + shards.notes
+            )
+        return notes + shards.notes
 
-    def _tokenized(self, text: Text, progress: BuildProgress | None) -> TokenShards:
-        """The text's tokens, made once and kept in `tokens/`."""
-        tokenizer = self.tokenizer(text)
+    def _tokenized(self, options: InputOptions) -> TokenShards:
+        """Return the text's tokens, which are made once and kept in `tokens/`."""
+        assert options.text is not None
+        tokenizer = self.tokenizer(options)
         positions = self.model.positions
-        context = text.context
+        context = options.context
         if context is None:
             context = min(CONTEXT, positions or CONTEXT)
         check_context(context)
         check_room(context, positions, name=self.name)
         return text_tokens(
-            text.source,
+            options.text,
             tokenizer,
             cache=self.folder / "tokens",
             context=context,
-            bos=text.bos,
-            max_tokens=text.max_tokens,
-            validation=text.validation,
-            documents=self._documents(text),
-            field=text.field,
-            progress=progress,
+            bos=options.bos,
+            max_tokens=options.max_tokens,
+            validation=options.validation,
+            documents=self._documents(options),
+            field=options.field,
+            progress=tell,
         )
 
 

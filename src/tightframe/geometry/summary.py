@@ -7,12 +7,18 @@ import dataclasses
 import math
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
-from tightframe.geometry.answers import Control
 from tightframe.geometry.measures import MEASURES
-from tightframe.geometry.views import NO_DEBIASED, PUBLISHED, ROBUST, best_form, is_near_unigram
+from tightframe.geometry.views import (
+    NO_DEBIASED,
+    PUBLISHED,
+    ROBUST,
+    best_form,
+    counted,
+    is_near_unigram,
+)
 from tightframe.lm.interface import PRENORM
 from tightframe.results import Header, Row
 
@@ -59,13 +65,16 @@ BELIEVE = (
 )
 _NOISY = NO_DEBIASED[0].lower() + NO_DEBIASED[1:-1]
 
+# Values of the randomly initialized control, by layer, subset and measure.
+Control: TypeAlias = Mapping[tuple[int, str, str], float]
+
 _DIRECTION = {measure.name: measure.direction for measure in MEASURES}
 _OF_INTERVALS = ("interval ", "no interval: ")
 _COLUMN = 11  # characters of a column of a table, at least
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-def summary(
+def lines_of_summary(
     header: Header,
     rows: Sequence[Row],
     control: Control,
@@ -87,7 +96,7 @@ def summary(
     measured = [row for row in rows if _property(row) != "Loss"]
     places = list(dict.fromkeys((row.layer, row.subset) for row in measured))
     rows, left_out = _without_class_set(rows, header.measurement["min_count"])
-    forms = _counted(rows)
+    forms = counted(rows)
     rows = _with_view(rows, forms)
     if len(places) > 1 and not full:
         label = max(map(len, map(_label, places)))
@@ -220,7 +229,7 @@ def _in_words(rows: Sequence[Row], control: Control, header: Header) -> str:
         return f"Most collapsed {'; '.join(said)}." if said else "No layer is more collapsed."
     values = {row.metric: row for row in rows if row.subset == "all"}
     said, ends = [], []
-    forms = _counted(rows)
+    forms = counted(rows)
     for name, (words, end) in ((best_form(name, forms), said) for name, said in WORDS.items()):
         if name in values and not math.isnan(values[name].value):
             row = values[name]
@@ -303,11 +312,6 @@ def _with_view(rows: Sequence[Row], forms: Mapping[str, int]) -> list[Row]:
         reason = "; ".join(filter(None, [row.reason, why]))
         found.append(dataclasses.replace(row, reason=reason))
     return found
-
-
-def _counted(rows: Sequence[Row]) -> Mapping[str, int]:
-    """Return how many values there are of each metric."""
-    return Counter(row.metric for row in rows if not math.isnan(row.value))
 
 
 def _bare(row: Row) -> Row:

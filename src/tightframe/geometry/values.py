@@ -29,7 +29,7 @@ NO_GROUPS = "needs groups of documents: --groups 20"
 RULED = "of which one group holds more than half"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Value:
     """One number, with how much was averaged and left out.
 
@@ -45,6 +45,19 @@ class Value:
     high: float = math.nan
     centre: float = math.nan  # the estimate that the interval is of
     resampled: str = ""  # what the interval resamples
+
+    @property
+    def text(self) -> str:
+        """Value, or the centre of its interval, with the interval: "0.713 [0.702, 0.724]"."""
+        if math.isnan(self.low):
+            return f"{self.value:.3g}"
+        return f"{self.centre:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    def __repr__(self) -> str:
+        return f"Value({self.text}, n={self.n:,})"
+
+    def __float__(self) -> float:
+        return self.value
 
 
 class Geometry:

@@ -8,10 +8,13 @@ results have, here and nowhere else. Formulas, ranges, directions and sources ar
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tightframe.geometry.measures import MEASURES, Measure
+from tightframe.results import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,6 +227,11 @@ def best_form(metric: str, measured: Mapping[str, int]) -> str:
     """
     panels = [panel for panel in ROBUST.panels if metric in panel.forms]
     return panels[0].of(measured).metric if panels else metric
+
+
+def counted(rows: Iterable[Row]) -> Mapping[str, int]:
+    """Return how many values there are of each metric."""
+    return Counter(row.metric for row in rows if not math.isnan(row.value))
 
 
 def measure(metric: str) -> Measure:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from tightframe.files import exclusive
-from tightframe.geometry.asked import Asked
 from tightframe.geometry.measures import choose
+from tightframe.geometry.options import MeasureOptions
 from tightframe.geometry.rows import least_count
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
 from tightframe.jobs.sweep_files import SWEEP, SweepSettings, read_sweep
@@ -33,7 +33,7 @@ class PlannedRun:
     plan: Path  # its settings, a TOML file that `tightframe train` reads
     run: Path
     log: Path
-    asked: Asked  # what its checkpoints are measured for
+    options: MeasureOptions  # with which its checkpoints are measured
 
     @property
     def state(self) -> Literal["finished", "started", "waiting"]:
@@ -44,17 +44,20 @@ class PlannedRun:
         return "finished" if run.finished and self._measured(run) >= set(run.steps) else "started"
 
     def _measured(self, run: Run) -> set[int]:
-        """Checkpoints that have all the sweep's measures of the run's own tokens."""
-        asked = self.asked
-        wanted = {(one.name, least_count(one, asked.min_count)) for one in choose(asked.measures)}
-        found: dict[int, set[tuple[str, int]]] = {}
+        """Return the checkpoints that have all the sweep's measures of the run's own tokens."""
+        options = self.options
+        wanted = {
+            (one.name, least_count(one, options.min_count or 1)) for one in choose(options.measures)
+        }
+        key = options.key.items()
+        steps = set()
         for file in (self.run / "results").glob("step-*.jsonl"):
             header, rows = read_rows(file)
-            way = {name: header.measurement.get(name) for name in asked.way}
-            if way == asked.way and header.tokens.get("fingerprint") == run.facts["tokens"]:
-                here = {(row.metric, row.min_count) for row in rows if row.subset == "all"}
-                found[header.step] = found.get(header.step, set()) | here
-        return {step for step, held in found.items() if held >= wanted}
+            own = header.tokens.get("fingerprint") == run.facts["tokens"]
+            of_all = {(row.metric, row.min_count) for row in rows if row.subset == "all"}
+            if own and key <= header.measurement.items() and of_all >= wanted:
+                steps.add(header.step)
+        return steps
 
 
 def plan(file: Path, *, sizes: bool = True) -> list[PlannedRun]:
@@ -68,13 +71,19 @@ def plan(file: Path, *, sizes: bool = True) -> list[PlannedRun]:
     """
     sweep = read_sweep(file, sizes=sizes)
     settings = sweep.settings
-    asked = Asked.of(settings.measures or None, min_count=settings.min_count)
+    options = MeasureOptions(
+        measures=tuple(settings.measures),
+        min_count=settings.min_count,
+        groups=1,
+        skip_positions=0,
+        skip_special=False,
+    )
     planned = []
     for name, values in sweep.runs.items():
         plan, log = settings.path / "plan" / f"{name}.toml", settings.path / "logs" / f"{name}.txt"
         if not plan.exists():
             write_toml(plan, values)
-        planned.append(PlannedRun(name, plan, Path(values["out"]), log, asked))
+        planned.append(PlannedRun(name, plan, Path(values["out"]), log, options))
     write_toml(settings.path / SWEEP, sweep.values)
     return planned
 

@@ -9,8 +9,8 @@ from typing import Any
 import pydantic
 
 from tightframe.errors import UserError
-from tightframe.geometry.checks import check_numbers
 from tightframe.geometry.measures import check_measures
+from tightframe.geometry.options import check_numbers
 from tightframe.jobs.executors import cores
 from tightframe.lm.options import TrainOptions
 from tightframe.lm.runs import check_sizes

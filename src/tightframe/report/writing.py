@@ -8,7 +8,7 @@ import pandas as pd
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import at_centres
 from tightframe.files import whole_file, write_text
-from tightframe.geometry.checks import PREFIXES
+from tightframe.geometry.options import PREFIXES
 from tightframe.report import (
     by_token,
     figures,
