@@ -11,6 +11,7 @@ from example_results import write_sweep
 from test_page import browser, open_page  # noqa: F401
 from tightframe.errors import UserError
 from tightframe.report import by_token, report
+from tightframe.report.plots import Shared
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LINK = '<a href="javascript:window.hacked=1">%{x}</a>'
@@ -42,24 +43,33 @@ def write(folder, table):
     table.to_parquet(folder / by_token.FILE, index=False)
 
 
+def figures(table):
+    """What the script draws, and the arrays that its figures share."""
+    shared = Shared()
+    return by_token.figures(table, shared), shared
+
+
 def test_a_point_has_its_numbers_and_what_is_missing_is_null():
-    data = by_token.payload(classes())
-    assert data["count"][:2] == [1000, 990]
-    assert data["cdnv_db"][17:] == [17.6, None, None]
-    assert data["nearest"][17:] == ["x", None, None]
-    assert data["panels"]["cdnv"]["ticks"] == (1, 3, 10)
-    assert data["panels"]["norm"]["ticks"] is None
+    drawn, shared = figures(classes())
+    assert shared["counts of tokens"][:2] == [1000, 990]
+    assert drawn["token agreement"]["data"][0]["y"][17:] == [0.5, None, None]
+    assert "CDNV 17.5, debiased 17.6<" in shared["tokens"][17]
+    assert "nearest x, 12.5" in shared["tokens"][17]
+    assert "debiased \N{EM DASH}<" in shared["tokens"][18]
+    assert "nearest" not in shared["tokens"][18]
+    assert drawn["token cdnv"]["layout"]["yaxis"]["tickvals"] == [1, 3, 10]
+    assert "type" not in drawn["token norm"]["layout"]["yaxis"]
     zero = classes()
     zero.loc[3, "cdnv"] = 0  # two classes of one embedding each
-    assert by_token.payload(zero)["panels"]["cdnv"]["ticks"] is None
-    json.dumps(data, allow_nan=False)
+    assert "type" not in figures(zero)[0]["token cdnv"]["layout"]["yaxis"]
+    json.dumps([drawn, shared], allow_nan=False)
 
 
 def test_only_the_commonest_are_drawn(monkeypatch):
     monkeypatch.setattr(by_token, "MOST", 3)
     table = classes().sample(frac=1, random_state=0)
     table.attrs = classes().attrs
-    assert by_token.payload(table)["count"] == [1000, 990, 980]
+    assert figures(table)[1]["counts of tokens"] == [1000, 990, 980]
     said = by_token.summary(table)
     assert (said["classes"], said["shown"]) == (20, 3)
 
@@ -115,8 +125,8 @@ def test_the_page_has_the_section_and_no_markup_of_strangers(page):
     text = page.read_text(encoding="utf-8")
     assert text.count('id="by-token"') == 1
     assert "Shown are all 20 tokens; the numbers" in text
-    data = json.loads(re.search(r'id="classes">(.*?)</script>', text, re.DOTALL)[1])
-    assert data["token"][0] == by_token.readable(HOSTILE)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert data["shared"]["tokens"][0].startswith(f"<b>{by_token.readable(HOSTILE)}</b>")
     assert "<img" not in text.replace(page_scripts(text), "")
 
 
@@ -128,25 +138,28 @@ def page_scripts(text):
 def test_a_page_without_classes_has_no_such_section(tmp_path):
     made = report_without_figures(write_sweep(tmp_path / "demo", widths=(64,)))
     text = made.read_text(encoding="utf-8")
-    assert "by-token-plot" not in text
+    assert 'id="by-token"' not in text
     assert 'href="#by-token"' not in text
 
 
 @pytest.mark.browser
 def test_hostile_tokens_are_shown_in_the_hover_and_do_nothing(browser, page):  # noqa: F811
-    opened = open_page(browser, page, waiting_for="#by-token-plot .points path")
-    shown = "p => [p.data[0].x.length, p.layout.xaxis.type, p.layout.yaxis.type]"
-    plot = opened.locator("#by-token-plot")
+    opened = open_page(browser, page, waiting_for="#by-token .points path")
+    shown = (
+        "p => [p.querySelectorAll('.points path').length, p._fullLayout.xaxis.type,"
+        " p._fullLayout.yaxis.type]"
+    )
+    plot = opened.locator("#by-token .plot")
     assert plot.evaluate(shown) == [20, "log", "linear"]
     opened.get_by_label("Variability", exact=True).check()
     assert plot.evaluate(shown) == [20, "log", "log"]
-    assert opened.locator("[data-of-token]:visible").count() == 1
+    assert opened.locator("[data-when]:visible").count() == 1
     opened.get_by_label("Agreement", exact=True).check()
     assert plot.evaluate(shown) == [18, "log", "linear"]  # two have no validation positions
     for nth, count, words in ((0, "1,000 times", HOSTILE), (1, "990 times", LINK[:20])):
         plot.locator(".points path").nth(nth).hover(force=True)
         opened.wait_for_function(
-            "w => document.querySelector('#by-token-plot .hoverlayer').textContent.includes(w)",
+            "w => document.querySelector('#by-token .hoverlayer').textContent.includes(w)",
             arg=count,
         )
         said = plot.locator(".hoverlayer").text_content()
@@ -154,7 +167,7 @@ def test_hostile_tokens_are_shown_in_the_hover_and_do_nothing(browser, page):  #
     for width in (1280, 390):
         opened.set_viewport_size({"width": width, "height": 844})
         opened.wait_for_function(
-            "w => document.querySelector('#by-token-plot .main-svg').clientWidth < w", arg=width
+            "w => document.querySelector('#by-token .main-svg').clientWidth < w", arg=width
         )
         assert opened.evaluate("document.documentElement.scrollWidth") <= width
     assert opened.locator("img, a[href^=javascript]").count() == 0

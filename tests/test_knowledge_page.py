@@ -17,7 +17,7 @@ from tightframe.errors import UserError
 from tightframe.files import write_text
 from tightframe.knowledge.intervals import PERCENT, estimates
 from tightframe.knowledge.study import write_verdicts
-from tightframe.report import knowledge, knowledge_page, rendering, report
+from tightframe.report import knowledge, knowledge_page, knowledge_plots, rendering, report
 from tightframe.report.inputs import is_study
 from tightframe.report.knowledge_folder import read_study
 
@@ -99,25 +99,30 @@ def test_the_interval_is_drawn_to_scale(text):
 
 def test_the_scores_of_the_page_are_the_table_s(folder, data):
     table = pd.read_csv(folder / "results" / "scores.csv")
-    drawn = pd.DataFrame(data["scores"])
-    assert len(drawn) == len(table)
-    for name in ("arm", "n_facts", "form", "subset", "score", "n"):
-        assert drawn[name].tolist() == table[name].tolist()
-    for name in ("value", "low", "high"):
-        assert drawn[name].tolist() == pytest.approx(table[name].tolist(), rel=1e-12, nan_ok=True)
+    for choice, rows in table.groupby(["form", "score", "n_facts", "exposures"]):
+        drawn = data["figures"][knowledge_plots.key("positions", *choice)]["data"]
+        arms = knowledge.arms_of(read_study(folder))
+        there = [arm for arm in arms if arm in set(rows["arm"])]
+        for arm, trace in zip(there, drawn, strict=True):
+            own = rows[rows["arm"] == arm]
+            assert trace["y"] == pytest.approx(own["value"].tolist(), rel=1e-12)
+            above = (own["high"] - own["value"]).fillna(0)
+            assert trace["error_y"]["array"] == pytest.approx(above.tolist(), rel=1e-9)
+            assert all(f"n = {n:,}" in t for n, t in zip(own["n"], trace["hovertext"], strict=True))
 
 
 def test_arms_have_one_colour_on_every_page(data):
-    places = {arm["name"]: arm["place"] for arm in data["arms"]}
-    assert places["clm_sp"] == 1
-    assert places["bilm_sp"] == 2
-    assert places["clm_sp_reordered"] == 1
-    assert [arm["name"] for arm in data["arms"] if arm["reordered"]] == ["clm_sp_reordered"]
+    names = data["answers"]["arms"]
+    looks = {arm: knowledge.look_of(arm, names) for arm in names}
+    assert looks["clm_sp"] == (1, False)
+    assert looks["bilm_sp"] == (2, False)
+    assert looks["clm_sp_reordered"] == (1, True)
+    assert [arm for arm, (_, reordered) in looks.items() if reordered] == ["clm_sp_reordered"]
     arms = ("zeta", "alpha_reordered", "bilm_sp")
     assert [knowledge.look_of(arm, arms) for arm in arms] == [(5, False), (6, True), (2, False)]
 
 
-def test_scores_by_type_are_means_over_the_questions_of_a_type(folder, data):
+def test_scores_by_type_are_means_over_the_questions_of_a_type(folder):
     asked = pd.read_parquet(folder / "results" / "questions.parquet")
     own = asked[
         (asked["arm"] == "bilm_sp") & (asked["n_facts"] == 40) & (asked["type"] == "paraphrase")
@@ -126,11 +131,12 @@ def test_scores_by_type_are_means_over_the_questions_of_a_type(folder, data):
     (expected,) = estimates(
         own[["match_norm"]].to_numpy(), pd.factorize(own["fact_id"])[0], [PERCENT]
     )
+    table = knowledge.by_type(read_study(folder).questions)
+    wanted = ("bilm_sp", 40, "cloze_question", "paraphrase", "match_norm")
     (found,) = [
         row
-        for row in data["types"]
-        if (row["arm"], row["n_facts"], row["form"], row["subset"], row["score"])
-        == ("bilm_sp", 40, "cloze_question", "paraphrase", "match_norm")
+        for row in table.to_dict("records")
+        if tuple(row[name] for name in ("arm", "n_facts", "form", "type", "score")) == wanted
     ]
     assert found["value"] == own["match_norm"].mean()
     assert (found["low"], found["high"], found["n"]) == (expected.low, expected.high, len(own))
@@ -141,7 +147,7 @@ def test_questions_of_one_type_have_no_section_on_types():
 
 
 def test_what_each_arm_said_stands_beside_the_answer(folder, data):
-    names = [arm["name"] for arm in data["arms"]]
+    names = data["answers"]["arms"]
     asked = pd.read_parquet(folder / "results" / "questions.parquet")
     line = next(
         line for line in data["answers"]["lines"] if line[:3] == [40, 500, "cloze_question"]
@@ -325,17 +331,19 @@ def test_the_same_study_gives_the_same_page(bare):
 @pytest.mark.browser
 def test_panels_follow_the_choices(browser, folder):  # noqa: F811
     page = folder / "report" / "index.html"
-    opened = open_page(browser, page, waiting_for="#by-facts .points path")
-    shown = "id => document.getElementById(id).data.map(line => line.y.length)"
-    assert opened.evaluate(shown, "by-facts") == [1, 2, 1, 2, 1, 1]  # at 40 and 120 facts
-    assert opened.evaluate(shown, "by-position") == [4] * 6  # 40 facts: where all arms are
-    names = "document.getElementById('by-facts').layout.annotations.map(one => one.text).sort()"
+    opened = open_page(browser, page, waiting_for="#facts .points path")
+    shown = "kind => plot(kind).data.map(line => line.y.length)"
+    find = "const plot = k => document.querySelector(`.plot[data-figure^=${k}]`);"
+    opened.evaluate(f"() => {{ {find} window.plot = plot; }}")
+    assert opened.evaluate(shown, "facts") == [1, 2, 1, 2, 1, 1]  # at 40 and 120 facts
+    assert opened.evaluate(shown, "positions") == [4] * 6  # 40 facts: where all arms are
+    names = "plot('facts').layout.annotations.map(one => one.text).sort()"
     assert opened.evaluate(names)[0] == "bilm_ed"
     opened.get_by_label("Facts, below").select_option("120")
-    assert opened.evaluate(shown, "by-position") == [4] * 2
+    assert opened.evaluate(shown, "positions") == [4] * 2
     opened.locator("#form").select_option("rank20")
     assert opened.locator("#score").input_value() == "correct"
-    assert "ranks first" in opened.locator("#form-note").inner_text()
+    assert "ranks first" in opened.locator("[data-words]").first.inner_text()
     assert opened.complaints == []
     assert opened.requests == [page.as_uri()]
     opened.close()

@@ -17,11 +17,12 @@ from example_results import rewrite, write_courses, write_sweep
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import checkpoints
 from tightframe.geometry.views import PUBLISHED, views_of
-from tightframe.report import page, payload, rendering, tables
+from tightframe.report import page, rendering, tables
 from tightframe.report.panels import correlation
 from tightframe.results import gather, read_rows
 
 CHROMIUM = Path("/usr/bin/chromium")
+LINES = '.plot[data-figure^="training"]'
 IMAGE = "<img src=x onerror=window.hacked=1>"
 SCRIPT = "</script><script>window.hacked=1</script>"
 LINK = '<a href="javascript:window.hacked=1">%{x} &amp; "quoted"</a>'
@@ -102,25 +103,29 @@ def test_the_page_has_a_language_a_title_headings_and_landmarks(text):
 def test_every_point_has_its_value_in_every_panel(sweep, text):
     table = read(sweep)[0].table
     data = data_of(text)
-    assert data["loss"] == pytest.approx(table["val_loss"].tolist(), rel=1e-6)
-    for view in views_of(table):
-        shown = [panel["metric"] for panel in data["views"][view.name]]
-        assert shown == [panel.metric for panel in view.panels]
-        for metric in shown:
-            assert data["panels"][metric]["x"] == pytest.approx(table[metric].tolist(), rel=1e-6)
+    assert data["shared"]["loss"] == pytest.approx(table["val_loss"].tolist(), rel=1e-6)
+    for metric in (panel.metric for view in views_of(table) for panel in view.panels):
+        assert data["shared"][metric] == pytest.approx(table[metric].tolist(), rel=1e-6)
+        for scale in ("linear", "log"):
+            points = data["figures"][f"scatter {metric} {scale}"]["data"][2]
+            assert points["x"] == {"shared": metric}
+            assert points["y"] == {"shared": "loss"}
 
 
 def test_the_lines_of_a_run_join_its_checkpoints_in_order(sweep, text):
     table = read(sweep)[0].table
-    threads = data_of(text)["threads"]
-    assert sorted(place for thread in threads for place in thread) == list(range(30))
-    for thread in threads:
-        assert table.loc[thread, "run"].nunique() == 1
-        assert table.loc[thread, "step"].is_monotonic_increasing
+    joined = data_of(text)["shared"]["loss of runs"]
+    threads = [[]]
+    for loss in joined[:-1]:
+        threads.append([]) if loss is None else threads[-1].append(loss)
+    expected = [run["val_loss"].tolist() for _, run in table.sort_values("step").groupby("run")]
+    assert sorted(threads) == [pytest.approx(losses, rel=1e-6) for losses in sorted(expected)]
 
 
 def test_hover_names_the_run_its_loss_and_its_settings(text):
-    hover = next(h for h in data_of(text)["hover"] if "w64-d4-e4" in h and "step 8,192" in h)
+    hover = next(
+        h for h in data_of(text)["shared"]["hover"] if "w64-d4-e4" in h and "step 8,192" in h
+    )
     assert hover.startswith("<b>w64-d4-e4-s0</b><br>step 8,192; ")
     assert re.search(r"loss \d\.\d{3}, \d\.\d{3} above the floor", hover)
     plain = hover.replace("<br>", " ").replace("\N{NO-BREAK SPACE}", " ")
@@ -129,7 +134,7 @@ def test_hover_names_the_run_its_loss_and_its_settings(text):
 
 def test_a_page_without_floors_has_no_line_for_them(tmp_path):
     text = write_page(write_sweep(tmp_path / "demo", widths=(64,), known_floor=False))
-    assert data_of(text)["floors"] == []
+    assert all(one["layout"].get("shapes", []) == [] for one in data_of(text)["figures"].values())
     assert "Entropy floor" not in text
     assert "above floor" not in text
 
@@ -151,15 +156,18 @@ def test_missing_measures_leave_the_rest_of_the_page(sweep):
     kept = shown.table.drop(columns=[panel.metric for panel in robust.main])
     found = found[found["metric"].isin(kept.columns)]
     text = page.render(shown._replace(table=kept), found, headers, name="demo", commands=[])
-    assert set(data_of(text)["panels"]) == {
-        panel.metric for panel in (*PUBLISHED.panels, *robust.more)
+    shown = {
+        name.split()[1]
+        for name, one in data_of(text)["figures"].items()
+        if one["layout"]["annotations"][0]["text"] != "<b>not shown</b>"
     }
+    assert shown == {panel.metric for panel in (*PUBLISHED.panels, *robust.more)}
 
 
 def test_a_measure_that_is_nan_somewhere_is_null_there(sweep):
     shown, found, _ = read(sweep)
     shown.table.loc[3, "nc4_rate"] = float("nan")
-    assert payload.payload(shown, found)["panels"]["nc4_rate"]["x"][3] is None
+    assert page.figures(shown, found, pd.DataFrame())["shared"]["nc4_rate"][3] is None
 
 
 def test_the_same_rows_give_the_same_page(sweep, text):
@@ -170,7 +178,7 @@ def test_the_same_rows_give_the_same_page(sweep, text):
 
 
 def test_facts_are_the_different_values_in_order():
-    lines = page.facts(
+    lines = rendering.facts(
         [
             {"width": 64, "counts": {"a": 1.5}},
             {"width": 32, "counts": {"a": 1.5}, "x": None, "y": []},
@@ -206,7 +214,7 @@ def test_strangers_words_are_escaped_in_the_text_of_the_page(hostile):
     assert "window.hacked=1</script>" not in outside
     assert "<a href=" not in re.sub(r'<a (class="skip" )?href="#', "", outside)
     assert "&lt;img src=x" in outside
-    for hover in data_of(text)["hover"]:  # plotly reads these tags and no others are left
+    for hover in data_of(text)["shared"]["hover"]:  # plotly reads these tags and no others are left
         assert not re.search(r"<(?!/?b>|br>)", hover)
 
 
@@ -250,9 +258,14 @@ def headlines(opened):
     """The R squared that is written in every panel, and the title of its horizontal axis."""
     return opened.eval_on_selector_all(
         ".plot",
-        "plots => plots.map(p => [p.layout.annotations[0].text, p.layout.xaxis.title.text,"
-        " p.layout.xaxis.type, p.data[2].x.length])",
+        "plots => plots.filter(p => p.offsetParent).map(p => [p.layout.annotations[0].text,"
+        " p.layout.xaxis.title.text, p._fullLayout.xaxis.type, p.data[2].x.length])",
     )
+
+
+def headline_of(text, metric, scale):
+    """What is written largest in a panel."""
+    return data_of(text)["figures"][f"scatter {metric} {scale}"]["layout"]["annotations"][0]["text"]
 
 
 def test_correlations_within_each_length_of_training_stand_beside_the_pooled_one(sweep, text):
@@ -268,8 +281,8 @@ def test_correlations_within_each_length_of_training_stand_beside_the_pooled_one
     )
     cells = [float(cell) for cell in re.findall(r'<td data-sort="(.*?)"', row[0])[:3]]
     assert cells == pytest.approx(by_group["r"].tolist(), rel=1e-9)
-    detail = data_of(text)["panels"]["nc1_cdnv_p2"]["linear"]["detail"]
-    assert detail.splitlines()[1] == "within " + "; ".join(
+    notes = data_of(text)["figures"]["scatter nc1_cdnv_p2 linear"]["layout"]["annotations"]
+    assert notes[1]["text"].split("<br>")[1] == "within " + "; ".join(
         f"{group} {correlation(one['r'], one['p'])}" for group, one in by_group.iloc[1:].iterrows()
     )
 
@@ -286,10 +299,9 @@ def test_the_panels_are_drawn_and_the_switches_change_them(browser, sweep, text)
     opened = open_page(browser, sweep / "index.html")
     first = headlines(opened)
     assert len(first) == 7
-    panels = data_of(text)["panels"]
     assert sum(drawn[0].startswith("<b>R\N{SUPERSCRIPT TWO} = 0.") for drawn in first) == 5
     for drawn, panel in zip(first, PUBLISHED.panels, strict=True):
-        assert drawn[0] == f"<b>{panels[panel.metric]['linear']['headline']}</b>"
+        assert drawn[0] == headline_of(text, panel.metric, "linear")
         assert drawn[1].startswith(panel.metric)
         assert drawn[2:] == ["linear", 30]
     assert opened.locator(".plot .scatterlayer .points path").count() == 7 * 30
@@ -299,11 +311,10 @@ def test_the_panels_are_drawn_and_the_switches_change_them(browser, sweep, text)
     opened.get_by_label("Log", exact=True).check()
     second = headlines(opened)
     assert [drawn[2] for drawn in second] == ["log"] * 7
-    expected = panels["nc1_cdnv_med_db"]["log"]["headline"]
-    assert second[0][0] == f"<b>{expected}</b>"
+    assert second[0][0] == headline_of(text, "nc1_cdnv_med_db", "log")
     assert second[0][1].startswith("nc1_cdnv_med_db")
     assert opened.locator("th:visible", has_text="nc1_cdnv_p2").count() == 0
-    assert "nc1_cdnv_med_db" in opened.locator(".plot").first.get_attribute("aria-label")
+    assert "nc1_cdnv_med_db" in opened.locator(".plot:visible").first.get_attribute("aria-label")
 
     assert opened.complaints == []
     assert opened.requests == [(sweep / "index.html").as_uri()]
@@ -351,7 +362,7 @@ def test_nothing_is_cut_off_on_wide_and_narrow_screens_light_and_dark(browser, s
                 arg=width / 2 + 200,
             )
             assert opened.evaluate("document.documentElement.scrollWidth") <= width
-            drawn = opened.evaluate("document.querySelector('.plot').layout.paper_bgcolor")
+            drawn = opened.evaluate("document.querySelector('.plot')._fullLayout.paper_bgcolor")
             assert drawn == ground  # the panels follow the scheme while the page is open
     opened.close()
 
@@ -364,7 +375,9 @@ def test_hostile_names_are_shown_and_do_nothing(browser, hostile):
     shown = opened.locator(".hoverlayer").first.text_content()
     assert "</script>" in shown  # the recipe
     # The point under the pointer is ringed in every panel.
-    rings = opened.eval_on_selector_all(".plot", "plots => plots.map(p => p.data[3].x.length)")
+    rings = opened.eval_on_selector_all(
+        ".plot", "plots => plots.filter(p => p.data).map(p => p.data[3].x.length)"
+    )
     assert rings == [1] * 7
     opened.get_by_label("Robust", exact=True).check()
     assert opened.locator("h1").inner_text() == f"{IMAGE}{SCRIPT}"
@@ -377,30 +390,30 @@ def test_hostile_names_are_shown_and_do_nothing(browser, hostile):
 
 
 @pytest.mark.browser
-def test_courses_are_drawn_and_the_switches_change_them(browser, tmp_path):
+def test_lines_against_the_step_are_drawn_and_the_switches_change_them(browser, tmp_path):
     folder = write_courses(tmp_path / "demo", runs=("plain", IMAGE.replace("/", "")))
     files = sorted(folder.glob("runs/*/results/*.jsonl"))
-    courses = checkpoints(gather(files), subset="probe")
+    looks = checkpoints(gather(files), subset="probe")
     headers = [read_rows(file)[0] for file in files]
     nothing = checkpoints(gather(files))
-    text = page.render(nothing, pd.DataFrame(), headers, name="demo", commands=[], courses=courses)
+    text = page.render(nothing, pd.DataFrame(), headers, name="demo", commands=[], training=looks)
     (folder / "index.html").write_text(text, encoding="utf-8")
-    opened = open_page(browser, folder / "index.html", waiting_for=".course .points path")
+    opened = open_page(browser, folder / "index.html", waiting_for=f"{LINES} .points path")
 
     def axes():
         return opened.eval_on_selector_all(
-            ".course .plot", "plots => plots.map(p => [p.layout.xaxis.type, p.layout.yaxis.type])"
+            LINES, "plots => plots.map(p => ['xaxis', 'yaxis'].map(a => p._fullLayout[a].type))"
         )
 
     lengths = "plots => plots.map(p => p.data.map(line => line.x.length))"
     assert axes() == [["log", "log"], ["log", "linear"]]  # the second one changes its sign
-    assert opened.eval_on_selector_all(".course .plot", lengths) == [[3, 3], [3, 3]]
+    assert opened.eval_on_selector_all(LINES, lengths) == [[3, 3], [3, 3]]
     colours = opened.evaluate("document.querySelector('.plot').data.map(line => line.line.color)")
     # The ends of the scale: runs are in the order of their names, and the image's is the larger.
-    assert colours == ["rgb(13, 8, 135)", "rgb(229, 107, 93)"]
+    assert colours == ["#0d0887", "#e56b5d"]
     opened.get_by_label("Linear", exact=True).check()
     assert axes() == [["linear", "linear"]] * 2
-    assert opened.eval_on_selector_all(".course .plot", lengths) == [[4, 4], [4, 4]]
+    assert opened.eval_on_selector_all(LINES, lengths) == [[4, 4], [4, 4]]
     opened.get_by_label("Robust", exact=True).check()
     assert opened.get_by_text("None of this view's measures").is_visible()
     assert opened.evaluate("window.hacked") is None

@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import re
-from importlib import resources
 
 import pandas as pd
 import pytest
@@ -256,13 +255,6 @@ def test_a_figure_has_a_panel_a_measure_and_a_line_a_kind(tmp_path, rows):
     assert (tmp_path / "layers.pdf").read_bytes() == first
 
 
-def test_the_colours_in_print_are_those_of_the_light_page():
-    style = (resources.files("tightframe.report") / "page.css").read_text("utf-8")
-    light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", style.split("@media")[0]))
-    for labels, (colour, _) in figures.OF_LABELS.items():
-        assert light[labels] == colour
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The page of a run with strangers' words as its name; its figures for print are left out."""
@@ -275,6 +267,13 @@ def page(tmp_path_factory):
         return report(folder)
 
 
+def figures_of(text):
+    """What the script of a page draws, by name; NaN is no JSON."""
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    json.dumps(data, allow_nan=False)
+    return data["figures"]
+
+
 def test_the_page_of_a_run_has_both_sections_and_its_twin_in_them_only(page):
     text = page.read_text(encoding="utf-8")
     assert "random weights (seed 9)" in text  # the smallest of its seeds
@@ -282,9 +281,7 @@ def test_the_page_of_a_run_has_both_sections_and_its_twin_in_them_only(page):
     assert len(pd.read_csv(page.parent / "tables" / "runs.csv")) == 1
     assert set(pd.read_csv(page.parent / "tables" / "layers.csv")["twin"]) == {True, False}
     assert set(pd.read_csv(page.parent / "tables" / "frequency.csv")["twin"]) == {True, False}
-    data = json.loads(re.search(r'id="profiles">(.*?)</script>', text, re.DOTALL)[1])
-    assert set(data) == {"layers", "frequency"}
-    json.dumps(data, allow_nan=False)
+    assert {name.split()[0] for name in figures_of(text)} == {"layers", "frequency"}
     rows = pd.read_parquet(page.parent.parent / "results.parquet")
     assert set(rows["run"]) == {HOSTILE}
 
@@ -297,7 +294,7 @@ def test_a_sweep_shows_its_best_run_and_pages_without_layers_have_no_such_sectio
     folder = write_sweep(tmp_path / "demo", widths=(64,))
     before = report(folder).read_text(encoding="utf-8")
     assert 'id="layers"' not in before
-    assert "profiles" not in before.replace(max(before.split("<script>"), key=len), "")
+    assert not any(name.startswith(("layers", "frequency")) for name in figures_of(before))
     names = ("runs", "associations")
     tables = [pd.read_csv(folder / "report" / "tables" / f"{name}.csv") for name in names]
     # Layers, labels and strata of a checkpoint that is there already, and its twin.
@@ -314,8 +311,8 @@ def test_a_sweep_shows_its_best_run_and_pages_without_layers_have_no_such_sectio
 
 @pytest.mark.browser
 def test_the_lines_are_drawn_in_both_schemes_and_widths(browser, page):  # noqa: F811
-    opened = open_page(browser, page, waiting_for="[data-profile] .points path")
-    plot = opened.locator('[data-profile="layers"][data-metric="nc3_cos_mean"] .plot')
+    opened = open_page(browser, page, waiting_for="[data-figure^=layers] .points path")
+    plot = opened.locator('[data-figure="layers nc3_cos_mean"]')
     shown = "p => p.data.filter(t => t.hoverinfo === 'text').map(t => [t.line.color, t.line.dash])"
     assert plot.evaluate(shown) == [
         ["#41329b", "solid"],
@@ -333,7 +330,7 @@ def test_the_lines_are_drawn_in_both_schemes_and_widths(browser, page):  # noqa:
     for width in (1280, 390):
         opened.set_viewport_size({"width": width, "height": 844})
         opened.wait_for_function(
-            "w => document.querySelector('[data-profile] .main-svg').clientWidth < w",
+            "w => document.querySelector('[data-figure^=layers] .main-svg').clientWidth < w",
             arg=width / 2 + 200,
         )
         assert opened.evaluate("document.documentElement.scrollWidth") <= width

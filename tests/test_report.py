@@ -5,7 +5,6 @@ import math
 import re
 import shutil
 from dataclasses import replace
-from importlib import resources
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from tightframe.geometry.views import (
     is_near_unigram,
     views_of,
 )
-from tightframe.report import canvas, figures, page, panels, report, tables
+from tightframe.report import figures, page, panels, rendering, report, tables
 from tightframe.results import gather, read_rows, write_rows
 
 
@@ -159,7 +158,7 @@ def bounded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweeps") / "demo"
     write_sweep(folder, widths=(64,), shares=shares, reach=0.25)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_all", "draw_courses"):
+        for name in ("draw_all", "draw_trajectories"):
             patch.setattr(figures, name, lambda *_, **__: None)
         report(folder)
     return folder
@@ -187,8 +186,9 @@ def test_the_ends_of_intervals_stand_behind_their_values(bounded):
 
 def test_points_with_intervals_lie_at_their_centres(bounded):
     drawn = data_of(bounded)
-    for reach in (drawn["lossBars"], drawn["panels"]["nc4_rate"]["bars"]):
-        assert reach == {"below": 12 * [0.25], "above": 12 * [0.25]}
+    points = drawn["figures"]["scatter nc4_rate linear"]["data"][2]
+    for reach in (points["error_x"], points["error_y"]):
+        assert (reach["arrayminus"], reach["array"]) == (12 * [0.25], 12 * [0.25])
     plain = checkpoints(gather(sorted(bounded.glob("runs/*/results/*.jsonl"))))
     shown = at_centres(plain)
     # The intervals of rank_pr begin above its values, by 0.125, and end 0.25 above them.
@@ -211,21 +211,24 @@ def test_a_loss_within_three_percent_of_the_entropy_of_frequencies_is_near(loss,
 
 
 def test_a_few_runs_are_described_and_not_summed_up(bounded, table, found):
-    drawn = data_of(bounded)["panels"]["nc4_rate"]["linear"]
-    assert drawn["headline"] == ""
-    assert re.match(r"R\N{SUPERSCRIPT TWO} = \d\.\d\d describes these 4 runs\n", drawn["detail"])
+    drawn = data_of(bounded)["figures"]["scatter nc4_rate linear"]["layout"]["annotations"]
+    assert drawn[0]["text"] == ""
+    words = r"R\N{SUPERSCRIPT TWO} = \d\.\d\d describes these 4 runs<br>"
+    assert re.match(words, drawn[1]["text"])
     assert panels.fit(table, found, "nc4_rate", log=False).headline.startswith("R")  # of 15 runs
 
 
 def test_checkpoints_of_a_few_runs_are_drawn_against_their_step(bounded):
-    drawn = data_of(bounded)["courses"]["steps"]
+    drawn = data_of(bounded)["figures"]
     views = views_of(checkpoints(gather(sorted(bounded.glob("runs/*/results/*.jsonl")))).table)
-    assert set(drawn) == {panel.metric for view in views for panel in view.panels} | {"val_loss"}
-    lines = {line["run"]: line for line in drawn["val_loss"]["lines"]}
+    shown = {name.split()[1] for name in drawn if name.startswith("steps ")}
+    assert shown == {panel.metric for view in views for panel in view.panels} | {"val_loss"}
+    lines = {line["meta"]: line for line in drawn["steps val_loss log"]["data"]}
     assert lines["w64-d4-e4-s0"]["x"] == [1024, 4096, 8192]
-    reached = np.subtract(lines["w64-d4-e4-s0"]["high"], lines["w64-d4-e4-s0"]["y"])
-    assert reached.tolist() == pytest.approx(3 * [0.25], rel=1e-5)
-    assert drawn["val_loss"]["decades"]  # 256 to 8,192, over all runs
+    reach = lines["w64-d4-e4-s0"]["error_y"]
+    assert reach["array"] == pytest.approx(3 * [0.25], rel=1e-5)
+    assert reach["arrayminus"] == pytest.approx(3 * [0.25], rel=1e-5)
+    assert drawn["steps val_loss log"]["layout"]["xaxis"]["type"] == "log"  # 256 to 8,192
 
 
 def test_checkpoints_of_one_run_have_no_scatter_and_no_r2(bounded):
@@ -235,7 +238,8 @@ def test_checkpoints_of_one_run_have_no_scatter_and_no_r2(bounded):
     text = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert 'id="steps"' in text
     assert 'id="figures"' not in text
-    assert not drawn["courses"]["steps"]["val_loss"]["decades"]  # 1,024 to 8,192
+    steps = drawn["figures"]["steps val_loss log"]["layout"]["xaxis"]
+    assert "type" not in steps  # 1,024 to 8,192
     found = pd.read_csv(folder / "report" / "tables" / "associations.csv")
     assert found["r2"].isna().all()
     names = {path.name for path in (folder / "report" / "figures").iterdir()}
@@ -269,9 +273,9 @@ def test_a_refused_column_is_named_on_the_page_and_in_no_table(small):
     text = report(small).read_text(encoding="utf-8")
     assert re.findall(r'data-refused="(\w+)"', text) == ["nc4_rate"]
     drawn = data_of(small)
-    assert "nc4_rate" not in drawn["panels"]
-    missing = {panel["metric"]: panel["missing"] for panel in drawn["views"]["published"]}
-    assert missing["nc4_rate"].endswith("measured with 1 and 20")
+    notes = drawn["figures"]["scatter nc4_rate linear"]["layout"]["annotations"]
+    assert notes[0]["text"] == "<b>not shown</b>"
+    assert notes[1]["text"].endswith("measured with 1 and 20")
     runs = pd.read_csv(small / "report" / "tables" / "runs.csv")
     assert "nc4_rate" not in runs
     assert "nc4_rate_fullv" in runs
@@ -387,7 +391,7 @@ def test_the_same_rows_give_the_same_figures_to_the_byte(shown, found, tmp_path,
     assert {path.name for path in tmp_path.iterdir()} == names
     again = figures.draw(shown, found, robust.more, log=True)
     for kind in ("pdf", "png"):
-        canvas.save(again, tmp_path / f"again.{kind}")
+        figures.save(again, tmp_path / f"again.{kind}")
         first = (tmp_path / f"robust_nc2_nc3_log.{kind}").read_bytes()
         assert len(first) > 10_000
         assert (tmp_path / f"again.{kind}").read_bytes() == first
@@ -513,7 +517,7 @@ def test_a_panel_without_a_line_says_why(table):
     [(12, "12"), (812_345, "812 k"), (999_999, "1 M"), (1_239_999, "1.24 M"), (2e9, "2 B")],
 )
 def test_parameters_are_written_to_three_digits(n, words):
-    assert panels.parameters(n) == words
+    assert rendering.parameters(n) == words
 
 
 def test_models_of_one_size_still_have_a_colour_scale(table):
@@ -536,17 +540,15 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_words_and_points_stand_out_from_their_ground(dark):
-    style = (resources.files("tightframe.report") / "page.css").read_text("utf-8")
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    look = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", style.split("@media")[int(dark)]))
+    look = {name: pair[int(dark)] for name, pair in rendering.COLOURS.items()}
     for ground in ("page", "card", "mark"):
         for words in ("ink", "soft", "accent"):
             assert contrast(look[words], look[ground]) >= 4.5, (words, ground)
     assert contrast(look["floor"], look["card"]) >= 4.5
     assert min(contrast(look[line], look["card"]) for line in ("next", "current", "shuffled")) >= 3
     assert contrast(look["on-accent"], look["accent"]) >= 4.5
-    colours = panels.ON_DARK if dark else panels.ON_LIGHT
-    assert min(contrast(colour, look["card"]) for colour in colours) >= 3
+    assert min(contrast(pair[int(dark)], look["card"]) for pair in panels.SIZES) >= 3
 
 
 def test_looks_while_training_are_no_checkpoints(tmp_path, monkeypatch):
@@ -590,38 +592,40 @@ def test_published_tables_are_written_where_their_columns_were_measured(small):
     assert not associated.str.startswith("compat").any()
 
 
-def test_a_course_is_a_line_a_run_in_the_order_of_steps(tmp_path):
+def test_a_trajectory_is_a_line_a_run_in_the_order_of_steps(tmp_path):
     folder = write_courses(tmp_path / "demo")
     rows = gather(sorted(folder.glob("runs/*/results/*.jsonl"), reverse=True))
-    courses = checkpoints(rows, subset="probe").table
-    course = panels.course(courses, "nc1_cdnv_p2")
-    assert course.positive
-    assert course.runs == ("w64-d1-e1-s0", "w64-d4-e4-s0")
-    assert course.sizes == (1e5, 1e6)
-    assert course.steps == ((0, 10, 100, 1000),) * 2
-    assert course.values[0] == (8, 8 / 11**0.5, 8 / 101**0.5, 8 / 1001**0.5)
-    assert course.step_ticks == (10, 100, 1000)  # step 0 is not on a logarithmic axis
-    signed = panels.course(courses, "gnc2_log_kernel_cov_unc")
+    table = checkpoints(rows, subset="probe").table
+    drawn = panels.trajectory(table, "nc1_cdnv_p2")
+    assert drawn.positive
+    first, second = drawn.lines
+    assert (first.run, second.run) == ("w64-d1-e1-s0", "w64-d4-e4-s0")
+    assert (first.size, second.size) == (1e5, 1e6)
+    assert first.steps == second.steps == (0, 10, 100, 1000)
+    assert first.values == (8, 8 / 11**0.5, 8 / 101**0.5, 8 / 1001**0.5)
+    assert drawn.step_ticks == (10, 100, 1000)  # step 0 is not on a logarithmic axis
+    signed = panels.trajectory(table, "gnc2_log_kernel_cov_unc")
     assert not signed.positive
     assert signed.value_ticks == ()
-    assert panels.course(courses, "nc4_rate") is None
+    assert panels.trajectory(table, "nc4_rate") is None
 
 
-def test_a_measure_at_one_of_several_steps_has_no_course(tmp_path):
+def test_a_measure_at_one_of_several_steps_has_no_trajectory(tmp_path):
     rows = gather(sorted(write_courses(tmp_path / "demo").glob("runs/*/results/*.jsonl")))
-    courses = checkpoints(rows, subset="probe").table
-    lone = courses.assign(nc1_cdnv_p2=courses["nc1_cdnv_p2"].where(courses["step"] == 10))
-    assert panels.course(lone, "nc1_cdnv_p2") is None
-    assert panels.course(courses.iloc[:0], "nc1_cdnv_p2") is None
-    unknown = courses.assign(nc1_cdnv_p2=math.nan)
-    assert panels.course(unknown, "nc1_cdnv_p2") is None
-    first = courses[courses["step"] == 0]  # a training that has just begun
-    assert panels.course(first, "nc1_cdnv_p2").values == ((8.0,), (16.0,))
+    table = checkpoints(rows, subset="probe").table
+    lone = table.assign(nc1_cdnv_p2=table["nc1_cdnv_p2"].where(table["step"] == 10))
+    assert panels.trajectory(lone, "nc1_cdnv_p2") is None
+    assert panels.trajectory(table.iloc[:0], "nc1_cdnv_p2") is None
+    unknown = table.assign(nc1_cdnv_p2=math.nan)
+    assert panels.trajectory(unknown, "nc1_cdnv_p2") is None
+    first = table[table["step"] == 0]  # a training that has just begun
+    lines = panels.trajectory(first, "nc1_cdnv_p2").lines
+    assert [line.values for line in lines] == [(8.0,), (16.0,)]
 
 
-def test_the_figure_of_courses_has_a_panel_a_measure(tmp_path):
+def test_the_figure_of_trajectories_has_a_panel_a_measure(tmp_path):
     rows = gather(sorted(write_courses(tmp_path / "demo").glob("runs/*/results/*.jsonl")))
-    figure = figures.draw_course(checkpoints(rows, subset="probe").table, PUBLISHED.panels)
+    figure = figures.draw_trajectory(checkpoints(rows, subset="probe").table, PUBLISHED.panels)
     first, second = figure.axes
     assert [first.get_xscale(), first.get_yscale()] == ["log", "log"]
     assert [second.get_xscale(), second.get_yscale()] == ["log", "linear"]

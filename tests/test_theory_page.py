@@ -20,8 +20,8 @@ from tightframe.ntp.summary import _bytes, summarize
 from tightframe.ntp.table import ContextTable, save_table
 from tightframe.report import report, theory
 from tightframe.report.by_token import visible
-from tightframe.report.page import render_theory
 from tightframe.report.theory import read_theory
+from tightframe.report.theory_page import render_theory
 from tightframe.results import Header, Row, write_rows
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
@@ -71,7 +71,7 @@ def page(folder):
 
 def data_of(page):
     text = page.read_text(encoding="utf-8")
-    return json.loads(re.search(r'id="theories">(.*?)</script>', text, re.DOTALL)[1])[0]
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
 def test_a_table_is_read_with_all_that_was_made_of_it(folder):
@@ -98,24 +98,22 @@ def test_models_at_one_step_stand_in_a_table_and_in_no_panel(folder, tmp_path):
     found, sources = read_theory(folder)
     first = [
         dataclasses.replace(line, steps=line.steps[:1], values=line.values[:1])
-        for course in found.courses
-        for line in course.lines
+        for panel in found.panels
+        for line in panel.lines
     ]
-    course = dataclasses.replace(found.courses[0], lines=tuple(first))
-    single = dataclasses.replace(found, courses=(course,))
+    panel = dataclasses.replace(found.panels[0], lines=tuple(first))
+    single = dataclasses.replace(found, panels=(panel,))
     text = render_theory(single, sources, [])
-    assert 'class="panel theory-course"' not in text
+    assert 'class="panel theory-curves"' not in text
     assert text.count('<th scope="row" title=') == len(first)
-    assert 'class="panel theory-course"' in render_theory(found, sources, [])
+    assert 'class="panel theory-curves"' in render_theory(found, sources, [])
 
 
 def test_the_prediction_at_the_model_s_loss_is_a_line_of_its_own(folder):
-    (course,) = [
-        one
-        for one in read_theory(folder)[0].courses
-        if one.panel.title == "Direction of the logits"
+    (panel,) = [
+        one for one in read_theory(folder)[0].panels if one.kind.title == "Direction of the logits"
     ]
-    lines = {line.look: line for line in course.lines}
+    lines = {line.look: line for line in panel.lines}
     assert lines["measured"].values == (0.1, 0.5, 0.8)
     # The path has 0.2, 0.6, 1 at a loss of 10, 0.1, 0.001: cosines are powers between them.
     expected = [
@@ -144,9 +142,11 @@ def test_the_page_holds_everything_escaped(page):
     text = page.read_text(encoding="utf-8")
     assert HOSTILE not in text
     data = data_of(page)
-    assert "&lt;img\N{OPEN BOX}src=x" in "".join(data["maps"]["words"])
-    assert "a b" in data["maps"]["contexts"]
-    assert len(base64.b64decode(data["maps"]["columns"][0]["logits"])) == 5 * 4
+    assert "&lt;img\N{OPEN BOX}src=x" in "".join(data["shared"]["theory-0 words"])
+    assert "a b" in data["shared"]["theory-0 contexts"]
+    matrix = data["figures"]["theory-0 map logits 0"]["data"][0]["z"]
+    assert len(base64.b64decode(matrix["bytes"])) == 5 * 4
+    assert matrix["columns"] == 4
 
 
 def test_without_a_solution_the_proxy_is_called_one(folder, tmp_path):
@@ -160,7 +160,7 @@ def test_without_a_solution_the_proxy_is_called_one(folder, tmp_path):
         report(bare)
     summarize(bare)
     found, sources = read_theory(bare)
-    assert found.courses == ()
+    assert found.panels == ()
     assert found.concepts == ()
     assert len(found.spectra) == 1
     assert sources["solution"].startswith("none")
@@ -203,10 +203,10 @@ def test_damaged_concepts_are_named(folder, tmp_path):
 
 
 @pytest.mark.browser
-def test_courses_maps_and_spectra_are_drawn_without_a_complaint(browser, page):  # noqa: F811
+def test_curves_maps_and_spectra_are_drawn_without_a_complaint(browser, page):  # noqa: F811
     opened = open_page(browser, page, waiting_for=".theory-spectrum .points path")
     # The loss of the model at its three checkpoints, the one before training among them.
-    assert opened.locator(".theory-course").first.locator(".points path").count() == 3
+    assert opened.locator(".theory-curves").first.locator(".points path").count() == 3
     assert opened.locator(".map .heatmaplayer image").count() == 9
     assert opened.evaluate("window.hacked") is None
     assert opened.complaints == []
@@ -215,7 +215,7 @@ def test_courses_maps_and_spectra_are_drawn_without_a_complaint(browser, page): 
 
 def test_a_single_point_is_told_by_its_shape():
     panel = next(panel for panel in theory.PANELS if panel.title == "Words")
-    one = theory.Line("m", panel.curves[0].label, "measured", (5,), (0.5,))
-    assert theory.Course(panel, (one,)).lone
-    several = theory.Line("m", panel.curves[0].label, "measured", (5, 6), (0.5, 0.6))
-    assert not theory.Course(panel, (several,)).lone
+    one = theory.ModelLine("m", panel.curves[0].label, "measured", (5,), (0.5,))
+    assert theory.Curves(panel, (one,)).lone
+    several = theory.ModelLine("m", panel.curves[0].label, "measured", (5, 6), (0.5, 0.6))
+    assert not theory.Curves(panel, (several,)).lone

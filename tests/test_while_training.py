@@ -23,7 +23,7 @@ def small_model(vocab_size):
 
 def test_the_examples_of_the_guide_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("draw_all", "draw_courses"):  # figures are slow and have their own tests
+    for name in ("draw_all", "draw_trajectories"):  # figures are slow and have their own tests
         monkeypatch.setattr(figures, name, lambda *_, **__: None)
     text = "\n\n".join(f"The cat {i % 7} saw dog {i % 5} and ran home again ." for i in range(300))
     (tmp_path / "text.txt").write_text(text)

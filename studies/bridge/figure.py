@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tightframe.report.canvas import STYLE, blank, round_log_ticks
+from tightframe.report.figures import STYLE, blank, round_log_ticks
 
 PANELS = (
     ("nc1_cdnv_med_db", "NC1: variability within classes"),

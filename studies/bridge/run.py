@@ -33,7 +33,7 @@ from tightframe.jobs.programs import endings_in_one_line, say
 from tightframe.lm.loss import evaluate
 from tightframe.ntp import ContextTable
 from tightframe.ntp.table import PAD
-from tightframe.report.canvas import save
+from tightframe.report.figures import save
 from tightframe.results import write_csv
 
 LENGTHS = (1, 2, 3, 5)  # tokens of a context

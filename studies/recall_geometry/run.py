@@ -36,7 +36,7 @@ from tightframe.knowledge.facts import Fact
 from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions
 from tightframe.knowledge.networks import Network
-from tightframe.report.canvas import save
+from tightframe.report.figures import save
 from tightframe.results import write_csv
 
 RESULTS = "results"

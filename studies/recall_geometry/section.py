@@ -17,7 +17,7 @@ from studies.injection.tables import markdown
 from studies.recall_geometry.geometry import FEATURES
 from studies.recall_geometry.recall import BASELINES, BLOCKS, CELL
 from tightframe.errors import UserError
-from tightframe.report.canvas import STYLE, blank, round_log_ticks
+from tightframe.report.figures import STYLE, blank, round_log_ticks
 from tightframe.report.knowledge import FEATURES as WORDS
 from tightframe.report.knowledge_figures import arm_look
 from tightframe.results import read_csv

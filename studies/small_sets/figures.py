@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
 from tightframe.ntp.similarity import cosines_of_rows
-from tightframe.report.canvas import INK, STYLE, blank
+from tightframe.report.figures import INK, STYLE, blank
 
 COLUMNS = 4  # of panels
 PREDICTED: dict[str, Any] = {"linestyle": ":", "linewidth": 1.8}

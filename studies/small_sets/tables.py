@@ -23,7 +23,7 @@ from tightframe.ntp.prediction import Prediction, predict_geometry, proxy
 from tightframe.ntp.solution import load_solution
 from tightframe.ntp.summary import EXCESS, at_same_loss, support_order
 from tightframe.ntp.table import load_table
-from tightframe.report.canvas import save
+from tightframe.report.figures import save
 from tightframe.results import gather, write_csv
 
 PANELS = (

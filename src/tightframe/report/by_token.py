@@ -4,15 +4,17 @@ Tokens are strangers' text: everything that the page shows of them is escaped he
 """
 
 import dataclasses
-import html
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tightframe.errors import UserError, printable
+from tightframe.report import plots
 from tightframe.report.panels import log_ticks
+from tightframe.report.plots import Json, Shared, escaped, four
 from tightframe.report.rendering import json_numbers
 
 FILE = "classes.parquet"
@@ -75,7 +77,7 @@ _FACTS = ("run", "step", "min_count")
 
 
 def find(path: Path, table: pd.DataFrame) -> pd.DataFrame | None:
-    """The classes of a run, or of the best run of a sweep that has any; None if there are none.
+    """Return the classes of a run, or of the best run of a sweep that has any; None without any.
 
     Args:
         path: A sweep's or a run's folder.
@@ -90,32 +92,59 @@ def find(path: Path, table: pd.DataFrame) -> pd.DataFrame | None:
     return _read(file) if file.exists() else None
 
 
-def payload(classes: pd.DataFrame) -> dict[str, Any]:
-    """What the script draws: columns of plain values, a point a class."""
+def figures(classes: pd.DataFrame, shared: Shared) -> dict[str, Json]:
+    """Return each number of the classes against their counts; classes without it have no point."""
     shown = classes.sort_values("count", ascending=False, kind="stable").head(MOST)
-    return {
-        "count": shown["count"].astype(int).tolist(),
-        **{name: json_numbers(shown[name], digits=5) for name in _NUMBERS},
-        "token": [readable(token) for token in shown["token"]],
-        "nearest": [
-            None if pd.isna(token) else readable(token) for token in shown["nearest_token"]
-        ],
-        "panels": {
-            panel.column: {"title": panel.title, "ticks": _log_ticks(shown[panel.column], panel)}
-            for panel in PANELS
-        },
-    }
+    counts = shared.put("counts of tokens", shown["count"].astype(int).tolist())
+    hover = shared.put("tokens", [_hover(line) for line in shown.to_dict("records")])
+    drawn = {}
+    for panel in PANELS:
+        values = shown[panel.column]
+        log = panel.log and values.min() > 0
+        ticks = log_ticks(values.min(), values.max()) if log else None
+        trace = {
+            "x": counts,
+            "y": json_numbers(values, digits=5),
+            "mode": "markers",
+            "customdata": hover,
+            "hovertemplate": "%{customdata}<extra></extra>",
+            "marker": {"size": 6, "color": plots.colour("accent"), "opacity": 0.5},
+        }
+        drawn[f"token {panel.column}"] = plots.figure(
+            [trace],
+            x=plots.axis("count in the training text", type="log", dtick=1, tickformat=","),
+            y=plots.axis(panel.title, ticks),
+            about=f"Scatter plot of {values.notna().sum()} tokens: {panel.title} against how often "
+            "they come next. The values are in classes.csv among the results.",
+        )
+    return drawn
+
+
+def _hover(line: Mapping[Any, Any]) -> str:
+    """Return what is shown with a point, in short lines, escaped."""
+    own = {name: four(line[name]) for name in _NUMBERS}
+    near = ""
+    if not pd.isna(line["nearest_token"]):
+        near = (
+            f"<br>nearest {readable(line['nearest_token'])}, {own['nearest_angle']}\N{DEGREE SIGN}"
+        )
+    return (
+        f"<b>{readable(line['token'])}</b>  {line['count']:,} times<br>"
+        f"norm {own['norm']}<br>CDNV {own['cdnv']}, debiased {own['cdnv_db']}<br>"
+        f"interference {own['interference']}, duality {own['duality']}<br>"
+        f"agreement {own['agreement']}{near}"
+    )
 
 
 def summary(classes: pd.DataFrame) -> dict[str, Any]:
-    """What is said of the points: which model's they are, and how many are shown."""
+    """Return which model's the points are, and how many of them are shown."""
     facts = {name: classes.attrs[name] for name in _FACTS}
     return {**facts, "classes": len(classes), "shown": min(len(classes), MOST)}
 
 
 def readable(token: str) -> str:
     """Return a token for plotly, which reads some HTML: escaped, its spaces seen, not too long."""
-    return html.escape(visible(token), quote=False)
+    return escaped(visible(token))
 
 
 def visible(token: str) -> str:
@@ -139,9 +168,3 @@ def _read(file: Path) -> pd.DataFrame:
     described = wanted.assign(**numbers)
     described.attrs = classes.attrs
     return described
-
-
-def _log_ticks(values: "pd.Series[float]", panel: Panel) -> tuple[float, ...] | None:
-    """The ticks of a logarithmic axis; None where it is linear, as with a value that is 0."""
-    positive = values.min() > 0
-    return log_ticks(values.min(), values.max()) if panel.log and positive else None

@@ -1,4 +1,7 @@
-"""The panels of a view as PDF and PNG, by matplotlib; the same rows give the same bytes."""
+"""Figures for print as PDF and PNG, by matplotlib; the same rows give the same bytes.
+
+Nothing here depends on the machine or the day.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,50 +12,106 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from tightframe.analysis.checkpoints import Checkpoints
+from tightframe.files import whole_file
 from tightframe.geometry.views import LOSS, Panel, arrow, top, views_of
-from tightframe.report.canvas import (
-    INK,
-    SOFT,
-    STYLE,
-    blank,
-    save_for_print,
-    settle,
-    small_panels,
-)
 from tightframe.report.panels import (
-    ON_LIGHT,
+    SIZES,
     Fit,
     SizeScale,
-    course,
     error_bars,
     fit,
     floors,
     loss_range,
-    parameters,
+    trajectory,
 )
 from tightframe.report.profiles import Line, Profile, key_name
+from tightframe.report.rendering import COLOURS, parameters
 
-_THREAD, _FLOOR = "#cbc8c0", "#0b7a62"
-OF_LABELS = {  # colour and marker
-    "next": ("#41329b", "o"),
-    "current": ("#b3500f", "s"),
-    "shuffled": ("#6b6f78", "D"),
+LIGHT = {name: light for name, (light, _) in COLOURS.items()}
+INK, SOFT = LIGHT["ink"], LIGHT["soft"]
+STYLE: dict[Any, Any] = {  # for `mpl.rc_context`, around all drawing
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.size": 8,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT["grid"],
+    "grid.linewidth": 0.7,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "pdf.fonttype": 42,  # letters stay text, so that they can be searched and edited
 }
-_COLOURS = LinearSegmentedColormap.from_list("size", ON_LIGHT)
+SMALL_COLUMNS = 3  # of small panels
+MARKERS = {"next": "o", "current": "s", "shuffled": "D"}
+_COLOURS = LinearSegmentedColormap.from_list("size", [light for light, _ in SIZES])
+
+
+def blank(width: float, height: float, *, dpi: int = 200) -> Figure:
+    """Return an empty figure, in inches, that finds room for titles and legends by itself."""
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def small_panels(n: int, *, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `n` small panels in reading order, with inches for a legend below."""
+    columns = min(SMALL_COLUMNS, n)
+    lines = -(-n // columns)
+    figure = blank(2.9 * columns, 2.6 * lines + legend)
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for place in axes[n:]:
+        place.remove()
+    return figure, axes[:n]
+
+
+def round_log_ticks(axis: Axis) -> None:
+    """Set the ticks of a logarithmic axis at 1, 2 and 5, written as they are."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def settle(figure: Figure) -> None:
+    """Lay a figure out once: it is not done again for every file."""
+    with mpl.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all; its bytes hold no date and no name of a program."""
+    stamp = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+    with mpl.rc_context(STYLE), whole_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], metadata=stamp)
+
+
+def save_for_print(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.pdf` and `<name>.png`."""
+    files = [folder / f"{name}.{kind}" for kind in ("pdf", "png")]
+    for file in files:
+        save(figure, file)
+    return files
 
 
 def draw_all(shown: Checkpoints, found: pd.DataFrame, folder: Path) -> None:
     """Write every view, on linear and on logarithmic axes, as PDF and PNG.
 
     Args:
-        shown: One line a checkpoint, with its floors.
+        shown: One line per checkpoint, with its floors.
         found: Their associations.
         folder: Takes `<view>[_nc2_nc3][_log].{pdf,png}`.
     """
@@ -102,45 +161,45 @@ def draw(shown: Checkpoints, found: pd.DataFrame, panels: Sequence[Panel], *, lo
     return figure
 
 
-def draw_courses(courses: pd.DataFrame, folder: Path, *, name: str) -> None:
+def draw_trajectories(table: pd.DataFrame, folder: Path, *, name: str) -> None:
     """Write the measures of every view against the step, as PDF and PNG.
 
     Args:
-        courses: One line a run and step.
+        table: One line per run and step.
         folder: Takes `<name>_<view>.{pdf,png}`.
         name: "training" for what was measured then, "steps" for checkpoints.
     """
-    for view in views_of(courses):
-        if any(course(courses, panel.metric) for panel in view.panels):
-            figure = draw_course(courses, [LOSS, *view.panels])
+    for view in views_of(table):
+        if any(trajectory(table, panel.metric) for panel in view.panels):
+            figure = draw_trajectory(table, [LOSS, *view.panels])
             save_for_print(figure, folder, f"{name}_{view.name}")
 
 
-def draw_course(courses: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
-    """Measures against the step on logarithmic axes, a line a run, coloured by parameters.
+def draw_trajectory(table: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
+    """Draw measures against the step on logarithmic axes, one line per run, coloured by parameters.
 
     Steps within a factor of ten, and measures that are not positive everywhere, have a linear
     axis; a logarithmic one leaves step 0 out.
     """
-    measured = [panel for panel in panels if course(courses, panel.metric) is not None]
-    sizes = SizeScale.of(courses)
+    measured = [panel for panel in panels if trajectory(table, panel.metric) is not None]
+    sizes = SizeScale.of(table)
     norm = LogNorm(sizes.low, sizes.high)
     with mpl.rc_context(STYLE):
         figure, places = small_panels(len(measured))
         for place, panel in zip(places, measured, strict=True):
-            drawn = course(courses, panel.metric)
+            drawn = trajectory(table, panel.metric)
             assert drawn is not None
             _draw_titles(place, panel)
             place.set_xlabel("step")
             place.set_ylabel(f"{panel.metric}\n({arrow(panel.metric, upright=True)})")
-            lines = zip(
-                *(drawn.sizes, drawn.steps, drawn.values, drawn.low, drawn.high), strict=True
-            )
-            for size, steps, values, low, high in lines:
-                first = int(steps[0] == 0 and drawn.decades)
-                colour = _COLOURS(float(norm(size)))
-                place.plot(steps[first:], values[first:], color=colour, marker="o", markersize=2.5)
-                place.vlines(steps[first:], low[first:], high[first:], color=colour, linewidth=0.8)
+            for line in drawn.lines:
+                first = int(line.steps[0] == 0 and drawn.decades)
+                colour = _COLOURS(float(norm(line.size)))
+                steps, values = line.steps[first:], line.values[first:]
+                place.plot(steps, values, color=colour, marker="o", markersize=2.5)
+                place.vlines(
+                    steps, line.low[first:], line.high[first:], color=colour, linewidth=0.8
+                )
             if drawn.decades:
                 place.set_xscale("log")
                 _set_ticks(place.xaxis, drawn.step_ticks)
@@ -189,7 +248,7 @@ def _draw_line(axes: Axes, line: Line) -> None:
     look = _look(line.labels, line.twin)
     size = min(3.2, 60 / len(line.x))
     axes.plot(line.x, line.y, clip_on=False, in_layout=False, **look | {"markersize": size})
-    colour, _ = OF_LABELS[line.labels]
+    colour = LIGHT[line.labels]
     axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0.6)
 
 
@@ -198,10 +257,10 @@ def _draw_key(labels: str, twin: bool) -> Line2D:
 
 
 def _look(labels: str, twin: bool) -> dict[str, Any]:
-    colour, marker = OF_LABELS[labels]
+    colour = LIGHT[labels]
     return {
         "color": colour,
-        "marker": marker,
+        "marker": MARKERS[labels],
         "markersize": 3.2,
         "markerfacecolor": "white" if twin else colour,
         "linewidth": 1.2,
@@ -230,7 +289,7 @@ def _draw_titles(axes: Axes, panel: Panel, min_count: int = 1) -> None:
 def _draw_points(axes: Axes, table: pd.DataFrame, metric: str, norm: LogNorm) -> None:
     # The checkpoints of a run are joined, in order: they depend on each other.
     for _, run in table.sort_values("step").groupby("run"):
-        axes.plot(run[metric], run["val_loss"], color=_THREAD, linewidth=0.8, zorder=1)
+        axes.plot(run[metric], run["val_loss"], color=LIGHT["thread"], linewidth=0.8, zorder=1)
     axes.scatter(
         table[metric],
         table["val_loss"],
@@ -265,7 +324,7 @@ def _number(tick: float, place: int | None = None) -> str:
 def _draw_floors(axes: Axes, table: pd.DataFrame, *, at_left: bool) -> None:
     bottom, _ = loss_range(table)
     for floor, label in floors(table):
-        axes.axhline(floor, color=_FLOOR, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
+        axes.axhline(floor, color=LIGHT["floor"], linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
         below = floor < bottom
         axes.annotate(
             f"{'↓ ' if below else ''}{label}",
@@ -275,7 +334,7 @@ def _draw_floors(axes: Axes, table: pd.DataFrame, *, at_left: bool) -> None:
             textcoords="offset points",
             ha="left" if at_left else "right",
             fontsize=6.5,
-            color=_FLOOR,
+            color=LIGHT["floor"],
         )
 
 

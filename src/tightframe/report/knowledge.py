@@ -6,7 +6,7 @@ and how many facts are recalled among those of like geometry.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,20 +95,20 @@ class Card(NamedTuple):
 
     @property
     def scores(self) -> tuple[dict[str, Any], ...]:
-        """What each score says."""
+        """Verdicts by each score."""
         beside = self.verdict["beside"]
         return (self.verdict,) if beside is None else (self.verdict, beside)
 
     @property
     def reach(self) -> float:
-        """How far the axis of the differences goes, in points: to the next ten."""
+        """End of the axis of the differences, in points: the next ten."""
         ends: list[float] = [abs(one[name]) for one in self.scores for name in ("d", "low", "high")]
         furthest = max([10.0, *(end for end in ends if math.isfinite(end))])
         return 10.0 * math.ceil(furthest / 10)
 
 
 def arms_of(study: Study) -> list[str]:
-    """The arms of a study in the order shown: the known ones, then others by name."""
+    """Return the arms of a study in the order shown: the known ones, then others by name."""
     names: set[str] = set(study.scores["arm"])
     for table in (study.runs, study.recall, study.questions):
         names |= set(table["arm"]) if "arm" in table else set()
@@ -117,7 +117,7 @@ def arms_of(study: Study) -> list[str]:
 
 
 def look_of(arm: str, arms: Sequence[str]) -> tuple[int, bool]:
-    """The number of an arm's colour and mark, and whether it is drawn open and dashed.
+    """Return the number of an arm's colour and mark, and whether it is drawn open and dashed.
 
     Known arms have the same colour on every page; one that learned reordered facts has that of the
     arm that did not.
@@ -129,19 +129,19 @@ def look_of(arm: str, arms: Sequence[str]) -> tuple[int, bool]:
 
 
 def words_of(arm: str) -> str:
-    """What an arm is; empty if that isn't known."""
+    """Return what an arm is; "" if that is not known."""
     words = ARMS.get(arm.removesuffix(REORDERED), "")
     return f"{words}, facts reordered" if words and arm.endswith(REORDERED) else words
 
 
 def ordered(found: Sequence[str], order: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    """Each once: known names in their order, others after them by name."""
+    """Return each name once: known names in their order, others after them by name."""
     there = set(found)
     return [*(name for name in order if name in there), *sorted(there - set(order))]
 
 
 def streams(study: Study) -> list[tuple[str, str, int, int]]:
-    """Of the arms that verdicts compare: how many pairs of runs saw the same examples in one order.
+    """Count the pairs of runs that saw the same examples in one order, for arms under a verdict.
 
     Returns:
         Both arms, pairs with equal streams, all pairs (of one number of facts, exposures, seed).
@@ -159,7 +159,7 @@ def streams(study: Study) -> list[tuple[str, str, int, int]]:
 
 
 def by_type(questions: pd.DataFrame) -> pd.DataFrame:
-    """Scores of each type of question; a line an arm, number of facts, form, type and score.
+    """Return the scores of each type of question, one line per arm, facts, form, type and score.
 
     Empty if the questions are of one type: it is what scores.csv says.
     """
@@ -183,7 +183,7 @@ def by_type(questions: pd.DataFrame) -> pd.DataFrame:
 
 
 def features_of(recall: pd.DataFrame) -> list[str]:
-    """The columns that say something of a fact's geometry."""
+    """Return the columns that say something of a fact's geometry."""
     return [
         str(name)
         for name in recall.columns
@@ -194,10 +194,10 @@ def features_of(recall: pd.DataFrame) -> list[str]:
 
 
 def recall_by_feature(recall: pd.DataFrame) -> pd.DataFrame:
-    """How many facts are recalled, in percent, among equally many with like values of a feature.
+    """Return the percentage of facts recalled among equally many with like values of a feature.
 
     Returns:
-        A line an arm, number of facts, feature and bin: `median` of the feature there, `value`
+        One line per arm, number of facts, feature and bin: `median` of the feature there, `value`
         with `low` and `high`, `n` facts and runs.
     """
     lines = []
@@ -219,7 +219,7 @@ def recall_by_feature(recall: pd.DataFrame) -> pd.DataFrame:
 
 
 def answers(study: Study, arms: Sequence[str]) -> dict[str, Any]:
-    """The table of questions: a line a question and form, what each arm said first, and how right.
+    """Return one line per question and form: what each arm answered first, and how often rightly.
 
     Right is by the score of the decision rule, or by rank; of several seeds, how many were right.
 
@@ -263,7 +263,7 @@ def answers(study: Study, arms: Sequence[str]) -> dict[str, Any]:
 
 
 def _evenly(keys: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The first questions of every form and number of facts, as many of each as fit."""
+    """Return the first questions of every form and number of facts, as many of each as fit."""
     groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     for key in keys:
         groups.setdefault(key[:3], []).append(key)
@@ -287,7 +287,7 @@ class Judged(NamedTuple):
 
 
 def judged(study: Study) -> list[Judged]:
-    """The ensembles; a single model is beside one if it was asked all that the ensemble scored."""
+    """Return the ensembles, each beside the single models that were asked all that it scored."""
     found = []
     for one in study.ensembles:
         rows = study.questions
@@ -304,42 +304,7 @@ def judged(study: Study) -> list[Judged]:
     return found
 
 
-def payload(study: Study, types: pd.DataFrame, bins: pd.DataFrame) -> dict[str, Any]:
-    """What the script draws and lists, as plain JSON-able values; words are not escaped."""
-    arms = arms_of(study)
-    names = ["arm", "n_facts", "exposures", "form", "subset", "score", "value", "low", "high", "n"]
-    renamed = types.rename(columns={"type": "subset"})
-    shown = study.scores[study.scores["score"].isin(SCORES)]
-    drawn = ["arm", "n_facts", "feature", "median", "value", "low", "high", "n"]
-    return {
-        "arms": [_arm(arm, arms) for arm in arms],
-        "forms": list(FORMS.items()),  # objects are written with their keys in order of letters
-        "scoreWords": list(SCORES.items()),
-        "scores": _records(shown[names]),
-        "positions": ordered(shown["subset"].unique().tolist(), POSITIONS),
-        "types": _records(renamed[names]) if len(types) else [],
-        "recall": _records(bins[drawn]),
-        "features": {
-            name: FEATURES.get(name, name.replace("_", " "))
-            for name in ordered(bins["feature"].tolist(), FEATURES)
-        },
-        "answers": answers(study, arms),
-        "commonest": {"form": MAIN_FORM, "score": MAIN_SCORE},
-    }
-
-
-def _arm(arm: str, arms: Sequence[str]) -> dict[str, Any]:
-    place, reordered = look_of(arm, arms)
-    return {"name": arm, "words": words_of(arm), "place": place, "reordered": reordered}
-
-
-def _records(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """Lines with numbers as they are; NaN is null."""
-    plain = table.astype(object).where(table.notna(), None)
-    return plain.to_dict("records")
-
-
 def as_it_is(table: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
-    """Names of columns, then lines, at most `MOST_STATISTICS`; unknown values are None."""
+    """Return names of columns, then lines, at most `MOST_STATISTICS`; unknown values are None."""
     lines = table.head(MOST_STATISTICS).astype(object).where(table.notna(), None)
     return [str(name).replace("_", " ") for name in table.columns], lines.to_numpy().tolist()

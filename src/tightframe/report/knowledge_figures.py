@@ -18,10 +18,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from tightframe.report import knowledge
-from tightframe.report.canvas import INK, SOFT, STYLE, blank, save_for_print, settle, small_panels
+from tightframe.report.figures import (
+    INK,
+    LIGHT,
+    SOFT,
+    STYLE,
+    blank,
+    save_for_print,
+    settle,
+    small_panels,
+)
 from tightframe.report.knowledge_folder import Ensemble, Study
 
-COLOURS = ("#6b6f78", "#b3500f", "#41329b", "#0b7a62", "#1d76b3", "#857000")  # as in page.css
+COLOURS = [LIGHT[f"arm-{i}"] for i in range(6)]
 MARKERS = ("X", "s", "o", "D", "^", "P")
 
 

@@ -1,20 +1,19 @@
 """The page of a knowledge study: verdicts, accuracy, answers, runs, ensembles, geometry.
 
-Answers, facts and names are strangers' text: jinja2 escapes them in the page (`rendering.py`), and
-what the script gets is put into the page as text only (`knowledge.js`).
+Answers, facts and names are strangers' text: jinja2 escapes them in the page (`rendering.py`),
+`knowledge_plots.py` for plotly, and the script puts answers into the page as text only.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from tightframe.knowledge.intervals import LEVEL, MARGIN
-from tightframe.report import knowledge
+from tightframe.report import knowledge, knowledge_plots, plots
 from tightframe.report.knowledge_folder import Study
-from tightframe.report.page import facts
-from tightframe.report.rendering import number, render_template
+from tightframe.report.rendering import facts, number, render_template
 
 MOST_DIFFERENCES = 600
 _SHOWN_SCORES = ("match_paper", "match_norm", "correct")
@@ -55,7 +54,7 @@ _GEOMETRY = {  # tables of the bridge that are shown as they are
 def render_study(
     study: Study, types: pd.DataFrame, bins: pd.DataFrame, commands: Sequence[str]
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
         study: What its folder holds.
@@ -63,27 +62,38 @@ def render_study(
         bins: See `knowledge.recall_by_feature`.
         commands: What makes the results and this page.
     """
-    drawn = knowledge.payload(study, types, bins)
+    arms = knowledge.arms_of(study)
+    answered = knowledge.answers(study, arms)
     differences = _differences(study)
     rule = study.settings.get("rule", {})
+    lines = answered["lines"]
     return render_template(
         "knowledge_page.html",
-        ["plots.js", "knowledge.js", "sorting.js"],
         name=study.name,
         view="",
         first_section="facts",
         study=study,
-        tiles=_tiles(study, len(drawn["arms"])),
+        tiles=_tiles(study, len(arms)),
         cards=[
             knowledge.Card(one, rule.get("level", LEVEL), rule.get("margin", MARGIN))
             for one in study.verdicts
         ],
         rule={"margin": MARGIN, "trained_at": 90.0} | rule,
-        arms=drawn["arms"],
+        arms=[(arm, *knowledge.look_of(arm, arms), knowledge.words_of(arm)) for arm in arms],
         has_types=len(types) > 0,
         differences=differences,
         n_differences=len(study.differences),
-        answered={name: drawn["answers"][name] for name in ("n", "shown")},
+        answered=answered,
+        answer_forms=[
+            (form, form) for form in knowledge.ordered([line[2] for line in lines], knowledge.FORMS)
+        ],
+        answer_facts=_counts({line[0] for line in lines}),
+        answer_arms=[
+            ("", "all"),
+            *((i, arm) for i, arm in enumerate(arms) if any(line[-1][i] for line in lines)),
+        ],
+        busiest=busiest(study.scores),
+        main_form=knowledge.MAIN_FORM,
         run_columns=[
             {"key": key, "label": label, "kind": kind}
             for key, label, kind in _RUNS
@@ -92,15 +102,70 @@ def render_study(
         runs=_plain(study.runs),
         streams=knowledge.streams(study),
         judged=knowledge.judged(study),
-        features=list(drawn["features"].items()),
+        features=knowledge.ordered(bins["feature"].tolist(), knowledge.FEATURES),
+        recall_facts=_counts(set(bins["n_facts"])),
         tables=_geometry_tables(study),
         forms=[(form, words) for form, words in knowledge.FORMS.items() if _has(study, form)],
         scores=list(knowledge.SCORES.items()),
         left_out=_left_out(study),
         settings=facts([_numbered(study.settings)]),
         commands=commands,
-        payload=drawn,
+        data=page_data(study, types, bins, arms) | {"answers": {**answered, "arms": arms}},
     )
+
+
+def page_data(
+    study: Study, types: pd.DataFrame, bins: pd.DataFrame, arms: Sequence[str]
+) -> dict[str, Any]:
+    """Return what the script draws: figures for all choices, choices, and words beside them."""
+    shown = study.scores[study.scores["score"].isin(knowledge.SCORES)]
+    pairs = shown[["form", "score"]].drop_duplicates().itertuples(index=False, name=None)
+    return {
+        "template": plots.TEMPLATE,
+        "figures": knowledge_plots.figures(shown, types, arms)
+        | knowledge_plots.recall_figures(bins, arms),
+        "choices": _choices(shown),
+        "words": {f"{form}|{score}": _note(form, score) for form, score in pairs},
+    }
+
+
+def _note(form: str, score: str) -> str:
+    """Return what stands above the figures of a form and a score."""
+    words = f"{knowledge.FORMS.get(form, '')} Score: {knowledge.SCORES.get(score, score)}."
+    return words.strip()
+
+
+def _choices(scores: pd.DataFrame) -> dict[str, Any]:
+    """Return what can be chosen together, the preferred first, and the order of each select."""
+    rows = scores[["form", "score", "n_facts", "exposures"]].drop_duplicates()
+    forms = knowledge.ordered(rows["form"].tolist(), knowledge.FORMS)
+    names = knowledge.ordered(rows["score"].tolist(), knowledge.SCORES)
+    best = {form: busiest(scores[scores["form"] == form]) for form in forms}
+
+    def rank(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        form, score, n_facts, exposures = row
+        return (
+            *(form != knowledge.MAIN_FORM, forms.index(form)),
+            *(score != knowledge.MAIN_SCORE, names.index(score)),
+            *(n_facts != best[form], n_facts, -exposures),
+        )
+
+    return {
+        "names": ["form", "score", "n-facts", "exposures"],
+        "orders": [forms, names, *(sorted(set(rows[n])) for n in ("n_facts", "exposures"))],
+        "rows": sorted(rows.itertuples(index=False, name=None), key=rank),
+    }
+
+
+def _counts(values: Iterable[int]) -> list[tuple[int, str]]:
+    """Return numbers for a select, in their order, with their words."""
+    return [(int(n), f"{n:,}") for n in sorted(values)]
+
+
+def busiest(rows: pd.DataFrame) -> int:
+    """Return the number of facts that most arms were given, the largest of these."""
+    arms = rows.groupby("n_facts")["arm"].nunique()
+    return int(arms[arms == arms.max()].index.max())
 
 
 def _has(study: Study, form: str) -> bool:
@@ -145,7 +210,7 @@ def _geometry_tables(study: Study) -> list[tuple[str, str, list[str], list[list[
 
 
 def _left_out(study: Study) -> list[dict[Hashable, Any]]:
-    """What a form can't ask for, a line a form and number of facts."""
+    """Return what a form cannot ask for, one line per form and number of facts."""
     table = study.asked
     if table.empty:
         return []
@@ -154,7 +219,7 @@ def _left_out(study: Study) -> list[dict[Hashable, Any]]:
 
 
 def _numbered(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings whose lists of tables are tables by number, which a list of facts can show."""
+    """Return settings with lists of tables as tables by number, which a list of facts shows."""
     return {
         name: {str(i): one for i, one in enumerate(value, 1)}
         if isinstance(value, list) and all(isinstance(one, dict) for one in value)
@@ -169,7 +234,7 @@ def _plain(runs: pd.DataFrame) -> list[dict[Hashable, Any]]:
 
 
 def _value(value: Any) -> Any:
-    """A cell: unknown is None, a truth value a word."""
+    """Return a cell: unknown is None, a truth value a word."""
     if isinstance(value, float) and math.isnan(value):
         return None
     return ("yes" if value else "no") if isinstance(value, bool) else value

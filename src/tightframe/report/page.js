@@ -1,245 +1,211 @@
 "use strict";
 
-// Draws the panels of the chosen view. The data is in the page, as JSON.
+// Draws the figures of a page and answers its switches. Figures are plotly's JSON, made by
+// `plots.py`; all data is in the page. Words of strangers reach the page as text nodes, and plotly
+// escaped.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const figures = [...document.querySelectorAll("#figures .panel")];
-  const courses = [...document.querySelectorAll(".course")];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const touch = window.matchMedia("(pointer: coarse)");
-  const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
-  const css = (name) =>
-    getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const at = (id) => document.getElementById(id);
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const whole = (value) => value.toLocaleString("en");
+  const unique = (values) => [...new Set(values)];
+  const number = (value) => `${Number(value.toPrecision(4))}`.replace("-", "\u2212");
 
-  function theme() {
-    const names = ["card", "ink", "soft", "rule", "grid", "thread", "floor", "sans"];
-    return Object.fromEntries(names.map((name) => [name, css(name)]));
-  }
+  // Switches.
 
-  function colourScale() {
-    const colours = data.colours[dark.matches ? "dark" : "light"];
-    return colours.map((colour, i) => [i / (colours.length - 1), colour]);
-  }
+  const radio = (name) => document.querySelector(`input[name="${name}"]:checked`);
+  const chosen = (name) => radio(name)?.value ?? at(name).value;
+  const label = (name) => at(name).selectedOptions[0]?.text ?? "";
+  // "scatter {scale}" with what is chosen of each switch in braces.
+  const filled = (text, value = chosen) => text.replace(/\{([\w-]+)\}/g, (_, name) => value(name));
 
-  // One line for all runs: null lifts the pen between two of them.
-  function threads(x) {
-    const places = data.threads.flatMap((run) => [...run, null]);
-    const along = (values) => places.map((i) => (i === null ? null : values[i]));
-    return { x: along(x), y: along(data.loss) };
-  }
-
-  // Bars of 95 % intervals; a null is no bar.
-  function bars(reach, colour) {
-    return reach && {
-      type: "data", symmetric: false, array: reach.above, arrayminus: reach.below,
-      color: colour, thickness: 1, width: 0,
-    };
-  }
-
-  function traces(metric, panel, fit, look) {
-    const quiet = { hoverinfo: "skip", showlegend: false };
-    const line = (points, colour, width) => ({
-      ...quiet, ...points, mode: "lines", line: { color: colour, width },
+  // Selects that depend on each other: each offers what goes with the choices before it.
+  function offer() {
+    let rows = data.choices.rows; // the preferred first
+    data.choices.names.forEach((name, i) => {
+      const select = at(name);
+      const before = select.value;
+      const there = unique(rows.map((row) => row[i]));
+      const offered = data.choices.orders[i].filter((value) => there.includes(value));
+      select.replaceChildren(...offered.map((value) =>
+        new Option(typeof value === "number" ? whole(value) : value, value)));
+      select.value = offered.some((value) => `${value}` === before) ? before : rows[0][i];
+      select.closest("label").hidden = offered.length < 2;
+      rows = rows.filter((row) => `${row[i]}` === select.value);
     });
-    const hover = data.hover.map((text, i) => {
-      const value = panel.x[i] === null ? "" : panel.x[i].toPrecision(4);
-      return `${text}<br>${metric} <b>${value.replace("-", "\u2212")}</b>`;
-    });
-    return [
-      line(threads(panel.x), look.thread, 1),
-      line({ x: fit.x ?? [], y: fit.y ?? [] }, look.ink, 1.75),
-      {
-        x: panel.x, y: data.loss, mode: "markers", showlegend: false,
-        hoverinfo: "text", hovertext: hover,
-        ...(panel.bars && { error_x: bars(panel.bars, look.soft) }),
-        ...(data.lossBars && { error_y: bars(data.lossBars, look.soft) }),
-        marker: {
-          size: 10, color: data.size, cmin: data.sizeRange[0], cmax: data.sizeRange[1],
-          colorscale: colourScale(), line: { color: look.card, width: 1 },
-        },
-      },
-      // The point under the pointer, ringed in every panel.
-      {
-        ...quiet, x: [], y: [], mode: "markers",
-        marker: { size: 17, symbol: "circle-open", color: look.ink, line: { width: 2 } },
-      },
-    ];
   }
 
-  function note(text, look, place) {
-    return {
-      text, showarrow: false, xref: "paper", yref: "paper", borderpad: 2,
-      font: { family: look.sans, color: look.ink }, ...place,
-    };
-  }
+  // Figures.
 
-  function annotations(fit, look) {
-    const side = fit.free_corner;
-    const corner = { x: side === "left" ? 0.01 : 0.99, xanchor: side, yanchor: "top", align: side };
-    return [
-      note(fit.headline && `<b>${fit.headline}</b>`, look, {
-        ...corner, y: 1, font: { family: look.sans, color: look.ink, size: 17 },
-      }),
-      note(fit.detail.replaceAll("\n", "<br>"), look, {
-        ...corner, y: 1, yshift: fit.headline ? -25 : 0, font: { family: look.sans, color: look.soft, size: 11.5 },
-      }),
-      ...(data.floors ?? []).map(({ value, label }) => {
-        const below = value < data.lossRange[0];
-        return note(below ? `\u2193 ${label}` : label, look, {
-          x: side === "left" ? 0.99 : 0.01, xanchor: side === "left" ? "right" : "left",
-          yref: "y", y: Math.max(value, data.lossRange[0]), yanchor: "bottom",
-          font: { family: look.sans, color: look.floor, size: 11.5 },
-        });
-      }),
-    ];
-  }
-
-  function layout(shown, fit, look) {
-    const axis = {
-      gridcolor: look.grid, linecolor: look.rule, tickcolor: look.rule, zeroline: false,
-      ticks: "outside", ticklen: 4, automargin: true, nticks: 6,
-      tickfont: { color: look.soft, size: 12 }, exponentformat: "power", minexponent: 5,
-    };
-    const title = (text) => ({ text, standoff: 8, font: { color: look.ink, size: 13 } });
-    return {
-      font: { family: look.sans, color: look.ink },
-      paper_bgcolor: look.card, plot_bgcolor: look.card,
-      margin: { l: 52, r: 10, t: 6, b: 50 },
-      dragmode: touch.matches ? false : "zoom", hovermode: "closest", hoverdistance: 24,
-      hoverlabel: {
-        align: "left", bgcolor: look.card, bordercolor: look.soft,
-        font: { family: look.sans, color: look.ink, size: 12.5 },
-      },
-      xaxis: {
-        ...axis, type: fit.log ? "log" : "linear",
-        ...(!fit.log && shown.top && { autorangeoptions: { clipmax: shown.top } }),
-        title: title(`${shown.metric}<br>(${shown.arrow})`),
-        ...(fit.ticks && { tickvals: fit.ticks, ticktext: fit.ticks.map((tick) => `${tick}`) }),
-      },
-      yaxis: { ...axis, range: data.lossRange, title: title("validation loss, nats per token") },
-      shapes: (data.floors ?? []).map(({ value }) => ({
-        type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, layer: "below",
-        line: { color: look.floor, width: 1.25, dash: "6px,4px" },
-      })),
-      annotations: annotations(fit, look),
-    };
-  }
-
-  // The colour of a size (log10 of the parameters) on the scale of the legend.
-  function colourOf(size) {
-    const [low, high] = data.sizeRange;
-    const colours = data.colours[dark.matches ? "dark" : "light"];
-    const place = ((size - low) / (high - low)) * (colours.length - 1);
-    const below = Math.min(Math.max(Math.floor(place), 0), colours.length - 2);
-    const part = (colour, i) => parseInt(colour.slice(2 * i + 1, 2 * i + 3), 16);
-    const mixed = [0, 1, 2].map((i) => {
-      const [from, to] = [part(colours[below], i), part(colours[below + 1], i)];
-      return Math.round(from + (place - below) * (to - from));
-    });
-    return `rgb(${mixed.join(", ")})`;
-  }
-
-  function drawCourse(figure, look) {
-    const metric = figure.dataset.metric;
-    const drawn = data.courses[figure.dataset.course][metric];
-    const wanted = chosen("axes") === "log";
-    const log = wanted && drawn.decades;
-    const traces = drawn.lines.map(({ run, size, x, y, low, high }) => {
-      const kept = x.map((_, i) => i).filter((i) => !log || x[i] > 0);
-      const bounded = kept.some((i) => low[i] !== null);
-      const reach = {
-        above: kept.map((i) => (high[i] === null ? null : high[i] - y[i])),
-        below: kept.map((i) => (low[i] === null ? null : y[i] - low[i])),
-      };
-      return {
-        ...(bounded && { error_y: bars(reach, colourOf(size)) }),
-        x: kept.map((i) => x[i]), y: kept.map((i) => y[i]), mode: "lines+markers",
-        showlegend: false, hoverinfo: "text",
-        hovertext: kept.map((i) => {
-          const value = y[i].toPrecision(4).replace("-", "\u2212");
-          return `<b>${run}</b><br>step ${x[i].toLocaleString("en")}<br>${metric} <b>${value}</b>`;
-        }),
-        line: { color: colourOf(size), width: 1.75 }, marker: { size: 5, color: colourOf(size) },
-      };
-    });
-    const fit = { log, free_corner: "left", headline: "", detail: "" };
-    const { shapes, annotations, ...frame } = layout({ metric, arrow: "" }, fit, look);
-    const title = (text) => ({ text, standoff: 8, font: { color: look.ink, size: 12.5 } });
-    const { range, ...upright } = frame.yaxis;
-    frame.xaxis.title = title("step");
-    frame.yaxis = {
-      ...upright, title: title(`${metric}<br>(${drawn.arrow})`),
-      ...(!(wanted && drawn.positive) && drawn.top && { autorangeoptions: { clipmax: drawn.top } }),
-    };
-    const named = (ticks) => ({ tickvals: ticks, ticktext: ticks.map((tick) => `${tick}`) });
-    if (log) Object.assign(frame.xaxis, named(drawn.stepTicks));
-    if (wanted && drawn.positive) Object.assign(frame.yaxis, { type: "log", ...named(drawn.valueTicks) });
-    const plot = figure.querySelector(".plot");
-    plot.setAttribute(
-      "aria-label",
-      `Lines of ${metric} against the step on a ${log ? "logarithmic" : "linear"} axis, one a run. ` +
-        `The values are in tables/${figure.dataset.course === "steps" ? "runs" : "training"}.csv.`,
-    );
-    window.Plotly.react(plot, traces, frame, { displayModeBar: false, responsive: true });
-  }
-
-  function draw() {
-    const view = chosen("view");
-    const look = theme();
-    document.body.dataset.view = view;
-    const bar = document.querySelector(".legend .bar");
-    const colours = colourScale().map((c) => c[1]);
-    if (bar) bar.style.background = `linear-gradient(to right, ${colours.join(", ")})`;
-    for (const figure of courses) {
-      // A hidden one has no size to be drawn at.
-      if (figure.closest("[data-views]").dataset.views === view) drawCourse(figure, look);
+  // A figure with the colours of the scheme, shared arrays, matrices and labels put in.
+  function resolved(part) {
+    if (Array.isArray(part)) return part.map(resolved);
+    if (part === null || typeof part !== "object") return part;
+    if ("light" in part) return dark.matches ? part.dark : part.light;
+    if ("shared" in part) return data.shared[part.shared];
+    if ("bytes" in part) return matrix(part.bytes, part.columns);
+    const made = Object.fromEntries(Object.entries(part).map(([name, own]) => [name, resolved(own)]));
+    if (made.type === "heatmap") {
+      const { down, across } = made.hovertext;
+      made.hovertext = made.z.map((row, i) =>
+        row.map((value, j) => `${down[i]}<br>${across[j]}<br><b>${number(value)}</b>`));
     }
-    if (figures.length) drawPoints(view, look);
+    return made;
   }
 
-  function drawPoints(view, look) {
-    const scale = chosen("scale");
-    figures.forEach((figure, i) => {
-      const shown = data.views[view][i];
-      const plot = figure.querySelector(".plot");
-      const panel = data.panels[shown.metric];
-      figure.querySelector(".family").textContent = shown.family;
-      figure.querySelector(".title").textContent = shown.title;
-      const fit = panel?.[scale] ?? {
-        log: false, headline: "not shown", detail: shown.missing,
-        free_corner: "left", x: null, y: null,
-      };
-      const points = panel ?? { x: data.loss.map(() => null) };
-      const axis = fit.log ? "logarithmic" : "linear";
-      plot.setAttribute(
-        "aria-label",
-        `Scatter plot of validation loss against ${shown.metric} on a ${axis} axis. ` +
-          `${fit.headline}, ${fit.detail}. The values are in the table of runs.`,
-      );
-      window.Plotly.react(
-        plot, traces(shown.metric, points, fit, look), layout(shown, fit, look),
-        { displayModeBar: false, responsive: true },
-      );
-    });
+  function matrix(text, columns) {
+    const bytes = Int8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return Array.from({ length: bytes.length / columns }, (_, row) =>
+      Array.from(bytes.subarray(row * columns, (row + 1) * columns), (value) => value / 127));
+  }
+
+  function draw(plot) {
+    const made = data.figures[filled(plot.dataset.figure)];
+    plot.closest("figure").hidden = !made;
+    if (!made || !plot.offsetParent) return; // a hidden one has no size to be drawn at
+    const layout = resolved(made.layout);
+    layout.template = { layout: resolved(data.template) };
+    layout.font = { family: getComputedStyle(document.body).fontFamily };
+    layout.dragmode ??= touch.matches ? false : "zoom";
+    if (made.about) plot.setAttribute("aria-label", made.about);
+    window.Plotly.react(plot, resolved(made.data), layout, { displayModeBar: false, responsive: true });
+    if ("linked" in plot.dataset && !plot.dataset.linked) link(plot);
+  }
+
+  // A point under the pointer is ringed in all linked panels: it is one checkpoint.
+  function link(plot) {
+    plot.dataset.linked = "yes";
+    plot.on("plotly_hover", (event) => ring(event.points[0].pointNumber));
+    plot.on("plotly_unhover", () => ring(null));
   }
 
   function ring(place) {
-    const view = data.views[chosen("view")];
-    figures.forEach((figure, i) => {
-      const x = place === null ? null : data.panels[view[i].metric]?.x[place];
-      const at = x === null || x === undefined ? [[], []] : [[x], [data.loss[place]]];
-      window.Plotly.restyle(figure.querySelector(".plot"), { x: [at[0]], y: [at[1]] }, [3]);
-    });
+    for (const plot of all('.plot[data-linked="yes"]')) {
+      const [x, y] = [plot.data[2].x[place], plot.data[2].y[place]];
+      const there = typeof x === "number";
+      window.Plotly.restyle(plot, { x: [there ? [x] : []], y: [there ? [y] : []] }, [3]);
+    }
   }
 
-  draw();
-  for (const input of document.querySelectorAll(".switches input")) {
-    input.addEventListener("change", draw);
+  function drawAll() {
+    if (data.choices?.rows.length) offer();
+    if (radio("view")) document.body.dataset.view = chosen("view");
+    for (const note of all("[data-when]")) {
+      const [name, value] = note.dataset.when.split("=");
+      note.hidden = chosen(name) !== value;
+    }
+    for (const note of all("[data-words]")) {
+      const text = filled(note.dataset.words, label);
+      note.textContent = data.words[text] ?? text;
+    }
+    all(".plot").forEach(draw);
   }
-  dark.addEventListener("change", draw);
-  for (const figure of figures) {
-    const plot = figure.querySelector(".plot");
-    plot.on("plotly_hover", (event) => ring(event.points[0].pointNumber));
-    plot.on("plotly_unhover", () => ring(null));
+
+  // Tables: sorted by the column whose heading is chosen; unknown values stay at the end.
+
+  function sort(button) {
+    const heading = button.closest("th");
+    const body = heading.closest("table").tBodies[0];
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    for (const other of heading.parentElement.children) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const value = (row) => row.cells[heading.cellIndex].dataset.sort;
+    const numbers = heading.dataset.kind === "number";
+    const rows = [...body.rows].sort((a, b) => {
+      const [left, right] = [value(a), value(b)];
+      if (left === "" || right === "") return (left === "") - (right === "");
+      const order = numbers ? left - right : left.localeCompare(right, "en", { numeric: true });
+      return down ? -order : order;
+    });
+    body.append(...rows);
+  }
+
+  // Answers: the questions that the switches choose, some at first and more on request.
+
+  const PAGE = 50;
+  let shown = PAGE;
+  const lines = (data.answers?.lines ?? []).map(
+    ([facts, , form, , fact, type, position, gold, prompt, answers]) =>
+      ({ facts, form, fact, type, position, gold, prompt, answers }));
+
+  function element(name, text, ...classes) {
+    const made = document.createElement(name);
+    made.textContent = text;
+    made.classList.add(...classes);
+    return made;
+  }
+
+  // A cell with what an arm answered and how many of its seeds were right.
+  function cell(answer) {
+    if (!answer) return element("td", "\u2014", "words");
+    const [text, right, seeds] = answer;
+    const kind = right === seeds ? "right" : right ? "partly" : "wrong";
+    const mark = { right: "\u2713", partly: "\u223c", wrong: "\u2717" }[kind];
+    const words = seeds > 1 ? `${right} of ${seeds} right` : kind;
+    const made = element("td", "", "words");
+    made.append(element("span", text || "(nothing)"), " ", element("b", `${mark} ${words}`, kind));
+    return made;
+  }
+
+  function listAnswers() {
+    const { arms } = data.answers;
+    const prompts = lines.some((line) => line.prompt);
+    const only = chosen("answer-arm");
+    const kept = lines.filter((line) => {
+      const own = (only === "" ? line.answers : [line.answers[only]]).filter(Boolean);
+      if (line.form !== chosen("answer-form") || `${line.facts}` !== chosen("answer-facts")) return false;
+      const rights = own.map(([, right, seeds]) => right === seeds);
+      return own.length > 0 && {
+        all: true,
+        right: rights.every(Boolean),
+        wrong: own.every(([, right]) => right === 0),
+        differ: unique(rights).length === 2,
+      }[chosen("answer-right")];
+    });
+    const columns = arms.map((name, i) => ({ name, i })).filter(({ i }) =>
+      (only === "" ? kept.some((line) => line.answers[i]) : `${i}` === only));
+    const head = document.createElement("tr");
+    const names = ["fact", "type", ...(prompts ? ["prompt"] : []), "answer", ...columns.map(({ name }) => name)];
+    for (const name of names) {
+      const made = element("th", name, "plain", "text");
+      made.scope = "col";
+      head.append(made);
+    }
+    const table = at("answer-table");
+    table.tHead.replaceChildren(head);
+    table.tBodies[0].replaceChildren(...kept.slice(0, shown).map((line) => {
+      const row = document.createElement("tr");
+      const id = element("th", line.fact);
+      id.scope = "row";
+      id.title = line.fact;
+      row.append(id, element("td", `${line.type}, ${line.position}`, "text"),
+        ...(prompts ? [element("td", line.prompt, "words")] : []),
+        element("td", line.gold, "words"), ...columns.map(({ i }) => cell(line.answers[i])));
+      return row;
+    }));
+    at("answer-more").hidden = kept.length <= shown;
+    at("answer-count").textContent =
+      `${whole(kept.length)} questions, ${whole(Math.min(shown, kept.length))} shown`;
+  }
+
+  const listFrom = (n) => () => {
+    shown = n();
+    listAnswers();
+  };
+
+  drawAll();
+  for (const input of all(".switches :is(input, select):not([id^=answer])")) {
+    input.addEventListener("change", drawAll);
+  }
+  for (const button of all("th button")) button.addEventListener("click", () => sort(button));
+  dark.addEventListener("change", drawAll);
+  if (at("answer-table")) {
+    listAnswers();
+    for (const select of all("select[id^=answer]")) {
+      select.addEventListener("change", listFrom(() => PAGE));
+    }
+    at("answer-more").addEventListener("click", listFrom(() => shown + PAGE));
   }
 })();

@@ -1,14 +1,15 @@
-"""One self-contained page: the panels, the runs, what the measures mean, where all of it is from.
+"""The page of a sweep or a run: panels, runs, what the measures mean, where all of it is from.
 
 Names of runs, settings and texts are strangers' words: jinja2 escapes them in the page
-(`rendering.py`), `payload.py` for plotly, which reads some HTML.
+(`rendering.py`), `plots.py` for plotly, which reads some HTML.
 """
 
-import dataclasses
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tightframe.analysis.association import FEW_RUNS, POOLED
@@ -21,19 +22,26 @@ from tightframe.geometry.views import (
     arrow,
     is_near_unigram,
     measure,
+    top,
     views_of,
 )
-from tightframe.report import by_token, profiles, tables, theory
-from tightframe.report.panels import SizeScale, correlation, course, floors, parameters
-from tightframe.report.payload import (
-    against_step,
-    is_scattered,
-    payload,
-    setting,
-    views_of_metrics,
+from tightframe.report import by_token, plots, profiles, tables, theory, theory_page
+from tightframe.report.panels import (
+    Fit,
+    SizeScale,
+    correlation,
+    error_bars,
+    fit,
+    floors,
+    loss_range,
+    trajectory,
 )
-from tightframe.report.rendering import render_template, word
+from tightframe.report.plots import Json, Shared, escaped
+from tightframe.report.rendering import facts, json_numbers, parameters, render_template, word
 from tightframe.results import Header
+
+FEWEST = 3  # checkpoints: fewer have no association with the loss, and no figure of one
+_KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
 
 
 def render(
@@ -44,60 +52,51 @@ def render(
     name: str,
     commands: Sequence[str],
     classes: pd.DataFrame | None = None,
-    courses: Checkpoints | None = None,
+    training: Checkpoints | None = None,
     smalls: Sequence[profiles.Profile] = (),
     theories: Sequence[theory.Theory] = (),
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
-        shown: One line a checkpoint, with its floors; empty if all was measured while training.
+        shown: One line per checkpoint, with its floors; empty if all was measured while training.
         found: Their associations.
         headers: Of the results files.
-        courses: One line a run and step, of what was measured while training.
         name: Of the sweep or the run.
         commands: What makes the results and this page.
         classes: Of one model, see `by_token.find`; without them there is no section on tokens.
+        training: One line per run and step, of what was measured while training.
         smalls: Profiles of one checkpoint each; without them there are no sections of them.
         theories: What tables predict, a section each.
     """
     table = shown.table
-    looks = pd.DataFrame() if courses is None else courses.table
+    looks = pd.DataFrame() if training is None else training.table
     views = views_of(table if len(table) else looks)
     everything = pd.concat([table, looks], ignore_index=True)
     few = len(table) > 0 and not is_scattered(table)
-    steps = _shown_courses(against_step(table))
-    training = _shown_courses(looks)
-    sections = {"figures": len(table) and not few, "steps": steps, "training": training}
-    scripts = ["page.js", "sorting.js"]
-    scripts += ["profiles.js"] if smalls else []
-    scripts += ["by_token.js"] if classes is not None else []
-    scripts += ["plots.js", "theory.js"] if theories else []
+    against = {"steps": _views_with(against_step(table)), "training": _views_with(looks)}
+    sections = {"figures": len(table) and not few, **against}
     return render_template(
-        "template.html",
-        scripts,
+        "page.html",
         name=name,
         view=VIEWS[0].name,
         few=few,
         first_section=next((name for name, shown in sections.items() if shown), "runs"),
         fewest_runs=FEW_RUNS,
         theories=theories,
-        theory_data=[theory.payload(one) for one in theories],
-        payload=payload(shown, found, looks),
-        classes=None if classes is None else by_token.payload(classes),
+        data=figures(shown, found, looks, classes=classes, smalls=smalls, theories=theories),
         of_classes=None if classes is None else by_token.summary(classes),
         class_panels=by_token.PANELS,
         profiles=smalls,
-        profile_data={profile.kind: profiles.payload(profile) for profile in smalls},
         key_name=profiles.key_name,
         explained=profiles.explained(smalls, views),
         sinks=_sinks(headers, smalls),
         fewest=profiles.FEWEST,
         sizes=_size_ticks(everything),
         summary=_summary(table, everything),
-        courses=training,
+        training=against["training"],
         near_unigram=_near_unigram(table),
-        steps=[(view, [LOSS, *panels]) for view, panels in steps],
+        steps=[(view, [LOSS, *panels]) for view, panels in against["steps"]],
         n_looks=len(looks),
         views=views,
         measure=measure,
@@ -107,7 +106,7 @@ def render(
         correlation=correlation,
         columns=_columns(shown),
         checkpoints=_lines(table),
-        refused=[*shown.refused.items(), *([] if courses is None else courses.refused.items())],
+        refused=[*shown.refused.items(), *([] if training is None else training.refused.items())],
         without_intervals=shown.without_intervals,
         settings=facts(_without(header.settings, "out") for header in headers),
         model=facts(header.model for header in headers),
@@ -125,52 +124,169 @@ def render(
     )
 
 
-def render_theory(one: theory.Theory, sources: Mapping[str, Any], commands: Sequence[str]) -> str:
-    """The page of a table that is part of no sweep.
+def figures(
+    shown: Checkpoints,
+    found: pd.DataFrame,
+    looks: pd.DataFrame,
+    *,
+    classes: pd.DataFrame | None = None,
+    smalls: Sequence[profiles.Profile] = (),
+    theories: Sequence[theory.Theory] = (),
+) -> Json:
+    """Return all that the script draws, as plain JSON-able values; arguments as in `render`."""
+    shared = Shared()
+    sizes = SizeScale.of(pd.concat([shown.table, looks], ignore_index=True))
+    drawn = _scatters(shown, found, sizes, shared) if is_scattered(shown.table) else {}
+    drawn |= _trajectories("steps", against_step(shown.table), sizes)
+    drawn |= _trajectories("training", looks, sizes)
+    for one in smalls:
+        drawn |= profiles.figures(one)
+    if classes is not None:
+        drawn |= by_token.figures(classes, shared)
+    for place, predicted in enumerate(theories):
+        drawn |= theory_page.figures(predicted, place, shared)
+    return {"template": plots.TEMPLATE, "figures": drawn, "shared": shared}
 
-    Args:
-        one: What is shown.
-        sources: What it was made from.
-        commands: What makes the results and this page.
+
+def is_scattered(table: pd.DataFrame) -> bool:
+    """Tell whether measures are drawn against losses: not those of one run, nor of two points."""
+    return len(table) >= FEWEST and table["run"].nunique() > 1
+
+
+def against_step(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the checkpoints to draw against their steps.
+
+    They are those of runs with several, where there are fewer runs than say something together.
     """
-    return render_template(
-        "theory_page.html",
-        ["plots.js", "theory.js"],
-        name=one.name,
-        view="",
-        first_section="theory-0",
-        theory=dataclasses.replace(one, name=""),  # it stands above all
-        theory_data=[theory.payload(one)],
-        sources=facts([sources]),
-        commands=commands,
+    if table.empty or table["run"].nunique() >= FEW_RUNS:
+        return table.iloc[:0]
+    return table[table.groupby("run")["step"].transform("size") >= FEWEST]
+
+
+def _scatters(
+    shown: Checkpoints, found: pd.DataFrame, sizes: SizeScale, shared: Shared
+) -> dict[str, Json]:
+    """Return the checkpoints against their validation losses, on linear and logarithmic axes."""
+    table = shown.table.reset_index(drop=True)
+    runs = table.sort_values("step", kind="stable").groupby("run", sort=False)
+    threads = [place for _, run in runs for place in (*run.index, None)]
+
+    def thread(name: str, values: Sequence[float | None]) -> Json:
+        return shared.put(name, [None if i is None else values[i] for i in threads])
+
+    losses = json_numbers(table["val_loss"], digits=7)
+    shades = json_numbers(np.log10(table["model_n_parameters"].astype(float)), digits=7)
+    common = {
+        "y": shared.put("loss", losses),
+        "thread_y": thread("loss of runs", losses),
+        "size": shared.put("size", shades),
+        "hover": shared.put("hover", _hover(table)),
+        **_bars(table, "val_loss", "error_y"),
+    }
+    drawn = {}
+    for panel in dict.fromkeys(panel for view in views_of(table) for panel in view.panels):
+        metric = panel.metric
+        known = metric in table
+        x = json_numbers(table[metric], digits=7) if known else [None] * len(table)
+        points = common | {
+            "x": shared.put(metric, x),
+            "thread_x": thread(f"{metric} of runs", x),
+            **_bars(table, metric, "error_x"),
+        }
+        words = "; ".join(filter(None, [arrow(metric), setting(metric, shown)]))
+        missing = shown.refused.get(metric, f"no {metric} in these results")
+        for scale in ("linear", "log"):
+            line = Fit(False, "not shown", missing, "left")
+            drawn[f"scatter {metric} {scale}"] = plots.scatter(
+                metric,
+                points,
+                fit(table, found, metric, log=scale == "log") if known else line,
+                title=f"{metric}<br>({words})",
+                top=top(metric),
+                losses=loss_range(table),
+                floors=floors(table),
+                sizes=sizes,
+            )
+    return drawn
+
+
+def _bars(table: pd.DataFrame, metric: str, name: str) -> dict[str, Json]:
+    """Return the error bars of the intervals of a metric; nothing where there is none."""
+    low, high = error_bars(table, metric)
+    if low.isna().all():
+        return {}
+    below, above = (
+        json_numbers(part, digits=4) for part in (table[metric] - low, high - table[metric])
     )
+    look = {"color": plots.colour("soft"), "thickness": 1, "width": 0}
+    return {name: plots.bars(below, above, look)}
 
 
-def facts(each: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """For every name its different values: numbers by size, words as they come."""
-    values: dict[str, dict[str, Any]] = {}
-    for one in each:
-        for name, value in _flat(one):
-            values.setdefault(name, {})[word(value)] = value
-    lines = []
-    for name, different in values.items():
-        numbers = all(isinstance(value, int | float) for value in different.values())
-        lines.append(
-            (name, sorted(different, key=lambda w: different[w]) if numbers else [*different])
-        )
-    return lines
+def _trajectories(kind: str, table: pd.DataFrame, sizes: SizeScale) -> dict[str, Json]:
+    """Return the loss and every measure of the views against the step, one line per run."""
+    drawn = {}
+    for metric in ("val_loss", *views_of_metrics(table)):
+        if (one := trajectory(table, metric)) is not None:
+            for axes in ("linear", "log"):
+                drawn[f"{kind} {metric} {axes}"] = plots.trajectories(
+                    metric,
+                    one,
+                    sizes,
+                    title=f"{metric}<br>({arrow(metric, upright=True)})",
+                    top=top(metric),
+                    log=axes == "log",
+                )
+    return drawn
+
+
+def setting(metric: str, shown: Checkpoints) -> str:
+    """Return with which minimum count a metric was measured, in words; "" where that is 1."""
+    least = shown.min_counts.get(metric)
+    return "" if least is None else f"min_count {least:,}"
+
+
+def _hover(table: pd.DataFrame) -> list[str]:
+    """Return the run of every point, its loss, size and settings, escaped and in short lines.
+
+    Shown are the settings in which the runs differ, and the usual ones.
+    """
+    names = [name for name in table.columns if name.startswith("set_") and name != "set_out"]
+    usual = {f"set_{name}" for name in _KEY_SETTINGS}
+    shown = [name for name in names if name in usual or table[name].nunique(dropna=False) > 1]
+    texts = []
+    for line in table.to_dict("records"):
+        above = line["loss_above_floor"]
+        known = "" if math.isnan(above) else f", {above:.3f} above the floor"
+        settings = [
+            f"{name.removeprefix('set_').replace('_', ' ')} {word(line[name])}"
+            for name in shown
+            if not pd.isna(line[name])
+        ]
+        # A line breaks between two settings, not within one.
+        joined = "; ".join(setting.replace(" ", "\N{NO-BREAK SPACE}") for setting in settings)
+        parts = [
+            f"step {line['step']:,}; {parameters(line['model_n_parameters'])} parameters",
+            f"loss {line['val_loss']:.3f}{known}",
+            *textwrap.wrap(joined, 44, max_lines=6, break_on_hyphens=False),
+        ]
+        run = str(line["run"])
+        run = run if len(run) <= 44 else f"{run[:43]}\N{HORIZONTAL ELLIPSIS}"
+        texts.append("<br>".join([f"<b>{escaped(run)}</b>", *map(escaped, parts)]))
+    return texts
+
+
+def views_of_metrics(table: pd.DataFrame) -> dict[str, str]:
+    """Return the measures in the order of their panels, with the views that show each."""
+    views: dict[str, list[str]] = {}
+    shown = views_of(table)
+    for pair in zip(*(view.panels for view in shown), strict=True):
+        for view, panel in zip(shown, pair, strict=True):
+            views.setdefault(panel.metric, []).append(view.name)
+    return {metric: " ".join(names) for metric, names in views.items()}
 
 
 def _without(values: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in left_out}
-
-
-def _flat(one: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in one.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _lines(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
@@ -219,7 +335,7 @@ def _columns(shown: Checkpoints) -> list[dict[str, Any]]:
 
 
 def _associations(found: pd.DataFrame, table: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """A line a measure of the views: r, R^2, Spearman, R^2 of the log, and of last checkpoints."""
+    """Return one line per measure of the views: r, R^2, Spearman, and R^2 of other choices."""
     records = found.to_dict("records")
     line = {(f["metric"], f["log"], f["checkpoints"]): f for f in records if f["group"] == POOLED}
     parts = [f for f in records if f["group"] != POOLED and f["checkpoints"] == "all"]
@@ -236,11 +352,11 @@ def _associations(found: pd.DataFrame, table: pd.DataFrame) -> list[dict[Hashabl
     ]
 
 
-def _shown_courses(courses: pd.DataFrame) -> list[tuple[View, list[Panel]]]:
-    """The views with those of their panels that were measured while training."""
+def _views_with(table: pd.DataFrame) -> list[tuple[View, list[Panel]]]:
+    """Return the views with those of their panels that have lines against the step."""
     shown = [
-        (view, [panel for panel in view.panels if course(courses, panel.metric)])
-        for view in views_of(courses)
+        (view, [panel for panel in view.panels if trajectory(table, panel.metric)])
+        for view in views_of(table)
     ]
     return shown if any(panels for _, panels in shown) else []
 
@@ -279,7 +395,7 @@ def _near_unigram(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
 
 
 def _texts(table: pd.DataFrame) -> list[str]:
-    """A name for each text of the checkpoints; two texts of one name are two."""
+    """Return a name for each text of the checkpoints; two texts of one name are two."""
     if "tokens_fingerprint" not in table:
         return []
     different = table.drop_duplicates("tokens_fingerprint")
@@ -288,7 +404,7 @@ def _texts(table: pd.DataFrame) -> list[str]:
 
 
 def _size_ticks(table: pd.DataFrame) -> list[tuple[float, str]]:
-    """Where the ticks of the colour scale stand, in percent of its length, and their words."""
+    """Return the ticks of the colour scale: places in percent of its length, and words."""
     sizes = SizeScale.of(table)
     length = math.log(sizes.high / sizes.low)
     return [(100 * math.log(t / sizes.low) / length, parameters(t)) for t in sizes.ticks]

@@ -1,8 +1,7 @@
-"""What a panel shows, whoever draws it: the points, the line, what is written, the colours."""
+"""Descriptions of panels, for whoever draws them: lines, what is written, ticks, colours."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from tightframe.analysis.association import FEW_RUNS, POOLED, SAME
 from tightframe.geometry.views import views_of
+from tightframe.report.rendering import COLOURS
 
-# Small to large models; every shade stands out by at least 3 to 1 from the ground it is drawn on.
-ON_LIGHT = ("#e56b5d", "#c5407e", "#9613a1", "#5901a5", "#0d0887")
-ON_DARK = ("#bf3984", "#de6065", "#f58c46", "#fdbf2b", "#f0f921")
+SIZES = [COLOURS[f"size-{i}"] for i in range(5)]  # from small to large models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Fit:
 
 
 def fit(table: pd.DataFrame, found: pd.DataFrame, metric: str, *, log: bool) -> Fit:
-    """The fit of validation loss on a measure over all checkpoints.
+    """Return the fit of validation loss on a measure over all checkpoints.
 
     A measure with values at or below zero keeps its linear axis and says so.
     """
@@ -97,7 +95,7 @@ def error_bars(table: pd.DataFrame, metric: str) -> tuple["pd.Series[float]", "p
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
-    """Three to eight round values between two positive ends of a logarithmic axis."""
+    """Return three to eight round values between two positive ends of a logarithmic axis."""
     if low == high:
         return (low,)
     if high < 4 * low:  # too short for decades: evenly spaced values
@@ -113,7 +111,7 @@ def log_ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def floors(table: pd.DataFrame) -> list[tuple[float, str]]:
-    """The entropy floors of the texts, in nats per token, with what is written beside each."""
+    """Return the entropy floors of the texts, in nats per token, each with its label."""
     known = table[["entropy_floor", "realised_floor"]].dropna().drop_duplicates()
     return [
         (expected, f"entropy floor {expected:.3f} (realised {realised:.3f})")
@@ -122,49 +120,54 @@ def floors(table: pd.DataFrame) -> list[tuple[float, str]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
-    """A measure against the steps of the training, a line a run."""
+class RunLine:
+    """A measure at the steps of one run."""
+
+    run: str
+    size: float  # parameters of its model
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    low: tuple[float, ...]  # ends of the 95 % intervals, NaN where there is none
+    high: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """A measure against the steps of the training, one line per run."""
 
     positive: bool  # so that a logarithmic axis can hold it
     decades: bool  # whether the steps span so much that a logarithmic axis shows more
-    runs: tuple[str, ...]
-    sizes: tuple[float, ...]  # parameters of each run's model
-    steps: tuple[tuple[int, ...], ...]
-    values: tuple[tuple[float, ...], ...]
-    low: tuple[tuple[float, ...], ...]  # ends of the 95 % intervals, NaN where there is none
-    high: tuple[tuple[float, ...], ...]
+    lines: tuple[RunLine, ...]
     step_ticks: tuple[float, ...]  # of logarithmic axes, which begin after step 0
     value_ticks: tuple[float, ...]
 
 
-def course(courses: pd.DataFrame, metric: str) -> Course | None:
-    """Return how a measure went in every run; None if it is known at one of several steps only."""
-    if metric not in courses:
+def trajectory(table: pd.DataFrame, metric: str) -> Trajectory | None:
+    """Return a measure along each run; None if it is known at one of several steps only."""
+    if metric not in table:
         return None
-    low, high = error_bars(courses, metric)
-    measured = courses.assign(low=low, high=high)[np.isfinite(courses[metric])]
-    measured = measured.sort_values("step")
-    runs = [(str(name), run) for name, run in measured.groupby("run")]
-    if measured.empty or measured["step"].nunique() < min(2, courses["step"].nunique()):
+    low, high = error_bars(table, metric)
+    columns = table[["run", "step", "model_n_parameters", metric]].assign(low=low, high=high)
+    measured = columns[np.isfinite(columns[metric])].sort_values("step")
+    if measured.empty or measured["step"].nunique() < min(2, table["step"].nunique()):
         return None
     positive = bool((measured[metric] > 0).all())
     later = measured[measured["step"] > 0]
-    return Course(
+    lines = tuple(
+        RunLine(
+            str(name),
+            float(run["model_n_parameters"].iloc[0]),
+            *(tuple(run[column].tolist()) for column in ("step", metric, "low", "high")),
+        )
+        for name, run in measured.groupby("run")
+    )
+    return Trajectory(
         positive,
         bool(later["step"].max() >= 10 * later["step"].min()),
-        tuple(name for name, _ in runs),
-        tuple(float(run["model_n_parameters"].iloc[0]) for _, run in runs),
-        _of_each(runs, "step"),
-        _of_each(runs, metric),
-        _of_each(runs, "low"),
-        _of_each(runs, "high"),
+        lines,
         _ticks_of(later["step"]),
         _ticks_of(later[metric]) if positive else (),
     )
-
-
-def _of_each(runs: Sequence[tuple[str, pd.DataFrame]], name: str) -> tuple[tuple[Any, ...], ...]:
-    return tuple(tuple(run[name].tolist()) for _, run in runs)
 
 
 def _ticks_of(values: "pd.Series[Any]") -> tuple[float, ...]:
@@ -187,14 +190,6 @@ def loss_range(table: pd.DataFrame) -> tuple[float, float]:
     return low - (0.06 if near == known else 0.14) * span, high + 0.26 * span
 
 
-def parameters(n: int | float) -> str:
-    """A number of parameters to three digits: 812 k, 1.24 M."""
-    for unit, name in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if float(f"{n:.3g}") >= unit:
-            return f"{float(f'{n / unit:.3g}'):g}{name}"
-    return f"{n:g}"
-
-
 @dataclasses.dataclass(frozen=True)
 class SizeScale:
     """The logarithmic colour scale of the number of parameters."""
@@ -205,7 +200,7 @@ class SizeScale:
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> "SizeScale":
-        """From the smallest to the largest model; a single size is given some room on each side."""
+        """Return the scale from the smallest to the largest model; one size gets some room."""
         sizes = table["model_n_parameters"].astype(float)
         low, high = float(sizes.min()), float(sizes.max())
         if low == high:
@@ -213,3 +208,17 @@ class SizeScale:
         steps = [m * 10.0**e for e in range(int(math.log10(low)), 13) for m in (1, 2, 5)]
         inside = [step for step in steps if 1.5 * low < step < high / 1.5]
         return cls(low, high, (low, *inside[:: 1 + len(inside) // 5], high))
+
+    def colour(self, size: float) -> dict[str, str]:
+        """Return the colour of a size for light and for dark grounds, mixed between two shades."""
+        place = math.log(size / self.low) / math.log(self.high / self.low) * (len(SIZES) - 1)
+        below = min(max(math.floor(place), 0), len(SIZES) - 2)
+        mixed = {}
+        for i, ground in enumerate(("light", "dark")):
+            shades = [SIZES[below + step][i] for step in (0, 1)]
+            parts = [[int(shade[j : j + 2], 16) for j in (1, 3, 5)] for shade in shades]
+            share = place - below
+            mixed[ground] = "#" + "".join(
+                f"{round(a + share * (b - a)):02x}" for a, b in zip(*parts, strict=True)
+            )
+        return mixed

@@ -5,7 +5,6 @@ What is drawn, by the page and for print alike: lines of a measure over places i
 """
 
 import dataclasses
-import html
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -17,8 +16,9 @@ from tightframe.analysis.profiles import LABELS, by_frequency, by_layer, stratum
 from tightframe.geometry.measures import MEASURES
 from tightframe.geometry.views import ROBUST, VIEWS, Panel, View, arrow, measure, top
 from tightframe.lm.interface import PRENORM
+from tightframe.report import plots
 from tightframe.report.panels import log_ticks
-from tightframe.report.rendering import json_numbers
+from tightframe.report.plots import escaped, four
 
 NAMES = {"next": "next token", "current": "current token", "shuffled": "shuffled labels"}
 TWIN = "random weights"
@@ -114,14 +114,14 @@ class Profile:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Of the axis, with some room on each side."""
+        """Ends of the axis, with some room on each side."""
         first, last = self.rows["place"].min(), self.rows["place"].max()
         room = 0.06 * (last - first)
         return first - room, last + room
 
     @property
     def keys(self) -> tuple[tuple[str, bool], ...]:
-        """The kinds of lines that occur, in their order: labels, and whether of the twin."""
+        """Kinds of lines that occur, in their order: labels, and whether of the twin."""
         found = {(line.labels, line.twin) for small in self.smalls for line in small.lines}
         return tuple(
             (labels, twin) for twin in (False, True) for labels in LABELS if (labels, twin) in found
@@ -131,7 +131,7 @@ class Profile:
 def profiles(
     rows: pd.DataFrame, losses: "pd.Series[float]", twins: dict[str, tuple[int, pd.DataFrame]]
 ) -> list[Profile]:
-    """The profiles that these rows hold: by layer, by frequency, both or none.
+    """Return the profiles that these rows hold: by layer, by frequency, both or none.
 
     Args:
         rows: Of a run or a sweep; drawn is the best run that has several layers, or strata.
@@ -171,41 +171,33 @@ def panel_of(metric: str) -> Panel:
     return _KNOWN.get(metric, plain)
 
 
-def payload(profile: Profile) -> dict[str, Any]:
-    """What the script draws, as plain JSON-able values."""
-    return {
-        "axis": profile.axis,
-        "ticks": [place for place, _ in profile.ticks],
-        "tickNames": [name.replace("\n", "<br>") for _, name in profile.ticks],
-        "range": profile.ends,
-        "panels": {
-            small.panel.metric: {
-                "arrow": arrow(small.panel.metric, upright=True),
-                "log": small.log,
-                "top": None if small.log else top(small.panel.metric),
-                "minCount": small.min_count,
-                "valueTicks": small.value_ticks,
-                "lines": [
-                    {
-                        "labels": line.labels,
-                        "twin": line.twin,
-                        "x": line.x,
-                        **{
-                            name: json_numbers(getattr(line, name), digits=6)
-                            for name in ("y", "low", "high")
-                        },
-                        "hover": line.hover,
-                    }
-                    for line in small.lines
-                ],
-            }
-            for small in profile.smalls
-        },
-    }
+def figures(profile: Profile) -> dict[str, plots.Json]:
+    """Return the small multiples of a profile."""
+    places, names = zip(*profile.ticks, strict=True)
+    drawn = {}
+    for small in profile.smalls:
+        metric = small.panel.metric
+        count = f"; min_count {small.min_count}" if small.min_count > 1 else ""
+        title = f"{metric}<br>({arrow(metric, upright=True)}{count})"
+        end = plots.clipped(None if small.log else top(metric))
+        drawn[f"{profile.kind} {metric}"] = plots.profile(
+            small.lines,
+            x=plots.axis(
+                profile.axis,
+                range=profile.ends,
+                tickvals=places,
+                ticktext=[name.replace("\n", "<br>") for name in names],
+                tickangle=0,
+            ),
+            y=plots.axis(title, small.value_ticks, **end),
+            about=f"Lines of {metric} against the {profile.axis}. The values are in "
+            f"tables/{profile.kind}.csv.",
+        )
+    return drawn
 
 
 def table(profile: Profile) -> pd.DataFrame:
-    """All measures along the axis, a line a value, in reading order."""
+    """Return all measures along the axis, one line per value, in reading order."""
     names = ["run", "step", "twin", "labels", "layer", "subset", "metric", "value"]
     names += ["centre", "low", "high", "n", "min_count", "excluded", "documents", "reason"]
     order = profile.rows["labels"].map(LABELS.index)
@@ -214,7 +206,7 @@ def table(profile: Profile) -> pd.DataFrame:
 
 
 def key_name(labels: str, twin: bool) -> str:
-    """What a line is called."""
+    """Return the name of a line."""
     return f"{NAMES[labels]}, {TWIN}" if twin else NAMES[labels]
 
 
@@ -259,7 +251,7 @@ def _smalls(kind: str, rows: pd.DataFrame) -> tuple[Small, ...]:
 
 
 def _place_of_layer(layer: int, depth: int) -> float:
-    """Blocks stand one apart; after the final norm is apart from them, and not joined."""
+    """Return a place: blocks stand one apart, what is after the final norm further, not joined."""
     if layer == PRENORM:  # the stream after the last block
         return float(depth)
     return depth + max(0.75, 0.14 * depth) if layer == depth else float(layer)
@@ -317,7 +309,7 @@ def _small(panel: Panel, rows: pd.DataFrame) -> Small:
 
 
 def _with_width(panel: Panel, rows: pd.DataFrame) -> Panel:
-    """The title of a rank says of how many dimensions, where all layers have as many."""
+    """Return the panel; a rank's title has the number of dimensions, where layers agree."""
     widths = set(rows["model_width"].dropna()) if "model_width" in rows else set()
     if panel != _FILLED or len(widths) != 1 or rows["reason"].str.contains("projected").any():
         return panel
@@ -338,11 +330,11 @@ def _line(metric: str, rows: pd.DataFrame, labels: str, twin: bool) -> Line:
 def _hover(metric: str, row: dict[Any, Any], name: str) -> str:
     known = not math.isnan(row["low"])
     lines = [
-        f"<b>{html.escape(name, quote=False)}</b>",
-        html.escape(row["words"], quote=False),
-        f"{metric} <b>{_four(row['value'])}</b>",
-        *([f"95 %: {_four(row['low'])} to {_four(row['high'])}"] if known else []),
-        *([f"with small counts' bias {_four(row['plain'])}"] if known else []),
+        f"<b>{escaped(name)}</b>",
+        escaped(row["words"]),
+        f"{metric} <b>{four(row['value'])}</b>",
+        *([f"95 %: {four(row['low'])} to {four(row['high'])}"] if known else []),
+        *([f"with small counts' bias {four(row['plain'])}"] if known else []),
         f"n = {row['n']:,}"
         + (f", classes of {row['min_count']:,} or more" if row["min_count"] > 1 else ""),
     ]
@@ -350,7 +342,7 @@ def _hover(metric: str, row: dict[Any, Any], name: str) -> str:
 
 
 def _left_out(rows: pd.DataFrame) -> str:
-    """What is not drawn: of which lines, why, and where or at how many places."""
+    """Return what is not drawn: lines, reasons, and places or their number."""
     parts = []
     for _, group in rows[rows["why"] != ""].groupby(["twin", "labels", "why"], sort=False):
         first = group.iloc[0]
@@ -361,7 +353,7 @@ def _left_out(rows: pd.DataFrame) -> str:
 
 
 def _why_not(value: float, n: int, *, log: bool) -> str:
-    """Why an axis does not hold a value; "" if it does."""
+    """Return why an axis does not hold a value; "" if it does."""
     if math.isnan(value):
         return "undefined"
     if math.isinf(value):
@@ -369,7 +361,3 @@ def _why_not(value: float, n: int, *, log: bool) -> str:
     if n < FEWEST:
         return "too few"
     return "not positive" if log and value <= 0 else ""
-
-
-def _four(value: float) -> str:
-    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")

@@ -18,14 +18,13 @@ import pandas as pd
 
 from tightframe.errors import UserError
 from tightframe.formats import Count, Record, read_signed
-from tightframe.report.by_token import readable, visible
+from tightframe.report.by_token import visible
 from tightframe.report.inputs import check_theory
 from tightframe.report.panels import log_ticks
 from tightframe.results import gather, read_csv
 
 SUMMARY = "summary.json"
 AT_SAME_LOSS = "predicted at the same loss"  # subset of rows: of the optimum at the model's loss
-OPEN_BOX = "\N{OPEN BOX}"
 PATH = "-path"  # how the name of a run ends that is the ridge path of its table
 MOST_CONCEPTS = 12
 
@@ -130,7 +129,7 @@ PANELS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class ModelLine:
     """A curve of one model."""
 
     model: str
@@ -141,39 +140,39 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
+class Curves:
     """A panel with the lines of all models."""
 
-    panel: CurvePanel
-    lines: tuple[Line, ...]
+    kind: CurvePanel
+    lines: tuple[ModelLine, ...]
 
     @property
     def log(self) -> bool:
         """Whether its axis is logarithmic: no value may be 0."""
-        return self.panel.log and all(v > 0 for line in self.lines for v in line.values)
+        return self.kind.log and all(v > 0 for line in self.lines for v in line.values)
 
     @property
     def ticks(self) -> tuple[float, ...]:
-        """Of a logarithmic vertical axis."""
+        """Ticks of a logarithmic vertical axis."""
         values = [value for line in self.lines for value in line.values]
         return log_ticks(min(values), max(values)) if self.log else ()
 
     @property
     def lone(self) -> bool:
-        """Whether a line is a single point, which is told by its shape and not by its dashes."""
+        """Whether a line is a single point, known by its shape instead of its dashes."""
         return any(len(line.steps) == 1 for line in self.lines)
 
     @property
-    def has_way(self) -> bool:
+    def has_steps(self) -> bool:
         """Whether a line has several steps; else its numbers stand in a table."""
         return any(len(line.steps) > 1 for line in self.lines)
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """Those that have a line, where there are several to tell apart."""
+        """Curves that have a line, where there are several to tell apart."""
         drawn = {line.label for line in self.lines}
-        found = tuple(curve for curve in self.panel.curves if curve.label in drawn)
-        return found if len(self.panel.curves) > 1 else ()
+        found = tuple(curve for curve in self.kind.curves if curve.label in drawn)
+        return found if len(self.kind.curves) > 1 else ()
 
 
 class MapColumn(Record):
@@ -246,24 +245,24 @@ class Theory:
     facts: tuple[tuple[str, str, str], ...]  # name, value, what is said beside it
     kind: str  # what the prediction is worth: "exact", "certified (gap 1e-05)", "proxy"
     spectra: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
-    courses: tuple[Course, ...] = ()
+    panels: tuple[Curves, ...] = ()
     maps: Maps | None = None
     concepts: tuple[Concept, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Whose courses are drawn."""
-        names = (line.model for course in self.courses for line in course.lines)
+        """Names of the models that have lines."""
+        names = (line.model for panel in self.panels for line in panel.lines)
         return tuple(dict.fromkeys(names))
 
     @property
     def has_predicted(self) -> bool:
         """Whether the optimum at a model's own loss is drawn."""
-        return any(line.look == "predicted" for course in self.courses for line in course.lines)
+        return any(line.look == "predicted" for panel in self.panels for line in panel.lines)
 
 
-def courses(rows: pd.DataFrame) -> tuple[Course, ...]:
-    """The panels that have a line, from the rows of models that were compared with a table.
+def curves(rows: pd.DataFrame) -> tuple[Curves, ...]:
+    """Return the panels that have a line, from the rows of models that were compared with a table.
 
     Args:
         rows: As `results.gather` gives them; subset "all" is measured, `AT_SAME_LOSS` predicted.
@@ -278,7 +277,7 @@ def courses(rows: pd.DataFrame) -> tuple[Course, ...]:
                 if known.empty or subset not in ("all", AT_SAME_LOSS):
                     continue
                 lines.append(
-                    Line(
+                    ModelLine(
                         str(run),
                         curve.label,
                         "predicted" if subset == AT_SAME_LOSS else curve.look,
@@ -287,38 +286,8 @@ def courses(rows: pd.DataFrame) -> tuple[Course, ...]:
                     )
                 )
         if lines:
-            found.append(Course(panel, tuple(lines)))
+            found.append(Curves(panel, tuple(lines)))
     return tuple(found)
-
-
-def payload(theory: Theory) -> dict[str, Any]:
-    """Return what the script draws, as plain JSON-able values; matrices as bytes in base 64."""
-    models = {name: place for place, name in enumerate(theory.models)}
-    return {
-        "courses": [
-            {
-                "axis": course.panel.axis,
-                "ticks": course.ticks,
-                "lines": [
-                    {
-                        "model": readable(line.model),
-                        "place": models[line.model],
-                        "label": line.label,
-                        "look": line.look,
-                        "x": line.steps,
-                        "y": [float(f"{value:.6g}") for value in line.values],
-                    }
-                    for line in course.lines
-                ],
-            }
-            for course in theory.courses
-        ],
-        "spectra": [
-            {"label": label, "y": [float(f"{value:.5g}") for value in values]}
-            for label, values in theory.spectra.items()
-        ],
-        "maps": None if theory.maps is None else _maps(theory.maps),
-    }
 
 
 def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
@@ -334,7 +303,7 @@ def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
         _facts(summary),
         summary.kind,
         summary.spectra,
-        courses(rows) if len(rows) else (),
+        curves(rows) if len(rows) else (),
         summary.maps,
         _concepts(path / "concepts"),
     )
@@ -376,15 +345,6 @@ def _rows(path: Path, summary: Summary) -> pd.DataFrame:
         [dict(one) for one in summary.predicted if one.metric not in baselines]
     ).assign(subset=AT_SAME_LOSS)
     return pd.concat([models, predicted], ignore_index=True) if len(predicted) else models
-
-
-def _maps(maps: Maps) -> dict[str, Any]:
-    return {
-        "words": [readable(word) for word in maps.words],
-        # Spaces between its words are no part of a token.
-        "contexts": [readable(text).replace(OPEN_BOX, " ") for text in maps.contexts],
-        "columns": [dict(one) | {"title": readable(one.title)} for one in maps.columns],
-    }
 
 
 def _concepts(folder: Path) -> tuple[Concept, ...]:

@@ -16,9 +16,9 @@ from tightframe.report import (
     knowledge_figures,
     knowledge_page,
     page,
-    payload,
     profiles,
     tables,
+    theory_page,
 )
 from tightframe.report.inputs import STUDY, Measured
 from tightframe.report.knowledge_folder import Study
@@ -47,10 +47,10 @@ def write_results(
         write_csv(folder / "tables" / "settings.csv", shown.settings)
         write_csv(folder / "tables" / "associations.csv", found)
         write_text(folder / "tables" / "associations.md", tables.associations_text(found, table))
-        if payload.is_scattered(table):
+        if page.is_scattered(table):
             figures.draw_all(shown, found, folder / "figures")
-        if len(steps := payload.against_step(table)):
-            figures.draw_courses(steps, folder / "figures", name="steps")
+        if len(steps := page.against_step(table)):
+            figures.draw_trajectories(steps, folder / "figures", name="steps")
         smalls = profiles.profiles(rows, table.groupby("run")["val_loss"].min(), _twins(path))
     for profile in smalls:
         write_csv(folder / "tables" / f"{profile.kind}.csv", profiles.table(profile))
@@ -61,12 +61,12 @@ def write_results(
             write_csv(folder / "tables" / f"{published}.csv", columns)
     if not courses.empty:
         write_csv(folder / "tables" / "training.csv", courses)
-        figures.draw_courses(courses, folder / "figures", name="training")
+        figures.draw_trajectories(courses, folder / "figures", name="training")
     text = page.render(
         shown,
         found,
         [read_rows(file)[0] for file in files],
-        courses=looks,
+        training=looks,
         name=path.resolve().name,
         commands=_commands(path)[-1:] if only_courses else _commands(path),
         classes=None if only_courses else by_token.find(path, table),
@@ -87,7 +87,7 @@ def write_theory(path: Path, folder: Path) -> Path:
         f"tightframe ntp compare MODEL --table {shown}",
         f"tightframe report {shown}",
     ]
-    write_text(folder / "index.html", page.render_theory(theory, sources, commands))
+    write_text(folder / "index.html", theory_page.render_theory(theory, sources, commands))
     return folder / "index.html"
 
 
