@@ -63,7 +63,8 @@ def page_of(folder):
     """The page alone: figures take longer."""
     study = read_study(folder)
     types, bins = knowledge.by_type(study.questions), knowledge.recall_by_feature(study.recall)
-    return knowledge_page.render_study(study, types, bins, ["tightframe report"])
+    data = knowledge_page.page_data(study, types, bins, knowledge.arms_of(study))
+    return knowledge_page.render_study(study, data, bins, ["tightframe report"])
 
 
 def test_a_folder_with_its_settings_is_a_study(folder, tmp_path):

@@ -248,10 +248,11 @@ def test_the_table_has_every_value_once(tmp_path, rows):
 
 def test_a_figure_has_a_panel_a_measure_and_a_line_a_kind(tmp_path, rows):
     profile = drawn(rows)["layers"]
-    figures.draw_profile(profile, tmp_path)
+    drawn_figures = {"figures": profiles.figures(profile), "shared": {}}
+    figures.draw_profile(profile, drawn_figures, tmp_path)
     assert sorted(path.name for path in tmp_path.glob("layers.*")) == ["layers.pdf", "layers.png"]
     first = (tmp_path / "layers.pdf").read_bytes()
-    figures.draw_profile(profile, tmp_path)
+    figures.draw_profile(profile, drawn_figures, tmp_path)
     assert (tmp_path / "layers.pdf").read_bytes() == first
 
 

@@ -26,6 +26,7 @@ from tightframe.geometry.views import (
     views_of,
 )
 from tightframe.report import figures, page, panels, rendering, report, tables
+from tightframe.report.panels import SizeScale
 from tightframe.results import gather, read_rows, write_rows
 
 
@@ -378,10 +379,19 @@ def test_results_without_a_loss_are_refused(small):
         report(small)
 
 
+def sheet(shown, drawn, panels, scale):
+    """Panels of the page as a figure for print."""
+    panels = figures._panels(panels, "scatter {} " + scale, drawn)
+    columns = 2 if len(panels) == 4 else 3
+    sizes = SizeScale.of(shown.table)
+    return figures.draw_panels(panels, drawn["shared"], columns=columns, sizes=sizes)
+
+
 def test_the_same_rows_give_the_same_figures_to_the_byte(shown, found, tmp_path, monkeypatch):
     robust = views_of(shown.table)[1]
     monkeypatch.setattr(figures, "views_of", lambda table: (robust,))
-    figures.draw_all(shown, found, tmp_path)
+    drawn = page.figures(shown, found, pd.DataFrame())
+    figures.draw_all(shown.table, drawn, tmp_path)
     names = {
         f"robust{part}{log}.{kind}"
         for part in ("", "_nc2_nc3")
@@ -389,7 +399,7 @@ def test_the_same_rows_give_the_same_figures_to_the_byte(shown, found, tmp_path,
         for kind in ("pdf", "png")
     }
     assert {path.name for path in tmp_path.iterdir()} == names
-    again = figures.draw(shown, found, robust.more, log=True)
+    again = sheet(shown, drawn, robust.more, "log")
     for kind in ("pdf", "png"):
         figures.save(again, tmp_path / f"again.{kind}")
         first = (tmp_path / f"robust_nc2_nc3_log.{kind}").read_bytes()
@@ -398,7 +408,7 @@ def test_the_same_rows_give_the_same_figures_to_the_byte(shown, found, tmp_path,
 
 
 def test_a_figure_names_its_measures_and_draws_line_floor_and_points(shown, found):
-    figure = figures.draw(shown, found, PUBLISHED.main, log=False)
+    figure = sheet(shown, page.figures(shown, found, pd.DataFrame()), PUBLISHED.main, "linear")
     axes = figure.axes[0]
     assert axes.get_xlabel().startswith("nc1_cdnv_p2")
     assert "more collapsed" in axes.get_xlabel()
@@ -625,8 +635,10 @@ def test_a_measure_at_one_of_several_steps_has_no_trajectory(tmp_path):
 
 def test_the_figure_of_trajectories_has_a_panel_a_measure(tmp_path):
     rows = gather(sorted(write_courses(tmp_path / "demo").glob("runs/*/results/*.jsonl")))
-    figure = figures.draw_trajectory(checkpoints(rows, subset="probe").table, PUBLISHED.panels)
-    first, second = figure.axes
+    nothing, looks = checkpoints(rows), checkpoints(rows, subset="probe").table
+    drawn = page.figures(nothing, pd.DataFrame(), looks)
+    panels = figures._panels(PUBLISHED.panels, "training {} log", drawn)
+    first, second = figures.draw_panels(panels, drawn["shared"]).axes
     assert [first.get_xscale(), first.get_yscale()] == ["log", "log"]
     assert [second.get_xscale(), second.get_yscale()] == ["log", "linear"]
     assert [list(line.get_xdata()) for line in first.lines] == [[10, 100, 1000]] * 2

@@ -23,7 +23,7 @@ _LONGEST = 40  # letters of a token that are shown
 
 
 @dataclasses.dataclass(frozen=True)
-class Panel:
+class TokenPanel:
     """A number of each class against its count."""
 
     column: str
@@ -34,7 +34,7 @@ class Panel:
 
 
 PANELS = (
-    Panel(
+    TokenPanel(
         "norm",
         "Norm",
         "norm of the centred class mean",
@@ -42,7 +42,7 @@ PANELS = (
         "means, in the unit of the embedding. Equal norms (NC2) would be a level line.",
         log=False,
     ),
-    Panel(
+    TokenPanel(
         "cdnv",
         "Variability",
         "mean CDNV to all other classes",
@@ -51,7 +51,7 @@ PANELS = (
         "value is shown with each point.",
         log=True,
     ),
-    Panel(
+    TokenPanel(
         "duality",
         "Duality",
         "cosine with the row of the classifier",
@@ -59,7 +59,7 @@ PANELS = (
         "the same direction.",
         log=False,
     ),
-    Panel(
+    TokenPanel(
         "agreement",
         "Agreement",
         "share of validation positions that agree",

@@ -128,6 +128,12 @@ def look_of(arm: str, arms: Sequence[str]) -> tuple[int, bool]:
     return known.index(base), arm != base
 
 
+def busiest(rows: pd.DataFrame) -> int:
+    """Return the number of facts that most arms were given, the largest of these."""
+    arms = rows.groupby("n_facts")["arm"].nunique()
+    return int(arms[arms == arms.max()].index.max())
+
+
 def words_of(arm: str) -> str:
     """Return what an arm is; "" if that is not known."""
     words = ARMS.get(arm.removesuffix(REORDERED), "")

@@ -1,118 +1,68 @@
-"""The figures of a knowledge study as PDF and PNG, by matplotlib; the same tables, the same bytes.
+"""The figures of a knowledge study for print, as PDF and PNG; the same tables, the same bytes.
 
 Axes: K clusters.
 """
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from tightframe.report import knowledge
 from tightframe.report.figures import (
     INK,
     LIGHT,
-    SOFT,
     STYLE,
+    SheetPanel,
     blank,
+    draw_panels,
     save_for_print,
     settle,
-    small_panels,
 )
 from tightframe.report.knowledge_folder import Ensemble, Study
-
-COLOURS = [LIGHT[f"arm-{i}"] for i in range(6)]
-MARKERS = ("X", "s", "o", "D", "^", "P")
+from tightframe.report.knowledge_plots import N_ARMS, key
 
 
-def draw_study(study: Study, bins: pd.DataFrame, folder: Path) -> list[Path]:
+def draw_study(study: Study, bins: pd.DataFrame, drawn: Mapping[str, Any], folder: Path) -> None:
     """Write all figures of a study.
 
     Args:
         study: What its folder holds.
         bins: See `knowledge.recall_by_feature`.
+        drawn: Figures of the page by name.
         folder: Takes `accuracy_by_facts`, `accuracy_by_position`, with them `routing_<ensemble>`
             and `geometry` where there is something to draw, as `.pdf` and `.png`.
     """
-    arms = knowledge.arms_of(study)
-    figures = {
-        "accuracy_by_facts": draw_by_facts(study.scores, arms),
-        "accuracy_by_position": draw_by_position(study.scores, arms),
-    }
-    for one in study.ensembles:
-        figures[f"routing_{one.name}"] = draw_routing(one)
+    by_facts, by_position = [], []
+    for form, score, exposures, rows in _forms(study.scores):
+        name = key("facts", form, score, exposures)
+        by_facts.append(SheetPanel(form, f"{exposures:,} exposures", drawn[name]))
+        n_facts = knowledge.busiest(rows)
+        beside = f"{n_facts:,} facts x {exposures:,}"
+        name = key("positions", form, score, n_facts, exposures)
+        by_position.append(SheetPanel(form, beside, drawn[name]))
+    sheets = {"accuracy_by_facts": by_facts, "accuracy_by_position": by_position}
     if len(bins):
-        figures["geometry"] = draw_recall(bins, arms)
-    files = []
-    for name, figure in figures.items():
-        settle(figure)
-        files += save_for_print(figure, folder, name)
-    return files
-
-
-def draw_by_facts(scores: pd.DataFrame, arms: Sequence[str]) -> Figure:
-    """Accuracy against the number of facts, a panel a form, a line an arm with 95 % intervals."""
-    forms = list(_forms(scores[scores["subset"] == "all"]))
-    with mpl.rc_context(STYLE):
-        figure, places = _panels(len(forms), arms)
-        for axes, (form, score, exposures, rows) in zip(places, forms, strict=True):
-            _titles(axes, form, f"{score}, percent", exposures)
-            counts = sorted(set(rows["n_facts"]))
-            for i, arm in enumerate(arms):
-                own = rows[rows["arm"] == arm].sort_values("n_facts")
-                if own.empty:
-                    continue
-                beside = 1.02 ** (i - (len(arms) - 1) / 2)
-                _intervals(axes, own["n_facts"] * beside, own, arm, arms)
-            axes.set_xscale("log")
-            axes.set_xticks(counts, labels=[f"{n:,}" for n in counts])
-            axes.minorticks_off()
-            axes.set_xlim(counts[0] / 1.4, counts[-1] * 1.4)
-            axes.set_xlabel("facts (logarithmic)")
-            axes.set_ylim(-3, 103)
-    return figure
-
-
-def draw_by_position(scores: pd.DataFrame, arms: Sequence[str]) -> Figure:
-    """Accuracy by position of the answer where most arms were run, bars with intervals."""
-    forms = list(_forms(scores))
-    with mpl.rc_context(STYLE):
-        figure, places = _panels(len(forms), arms)
-        for axes, (form, score, exposures, rows) in zip(places, forms, strict=True):
-            n_facts = _busiest(rows)
-            rows = rows[rows["n_facts"] == n_facts]
-            _titles(axes, form, f"{score}, percent", exposures, f"{n_facts:,} facts x ")
-            groups = knowledge.ordered(rows["subset"].tolist(), knowledge.POSITIONS)
-            there = [arm for arm in arms if arm in set(rows["arm"])]
-            width = 0.8 / len(there)
-            for i, arm in enumerate(there):
-                own = rows[rows["arm"] == arm]
-                left = own["subset"].map(groups.index) + (i - (len(there) - 1) / 2) * width
-                place, reordered = knowledge.look_of(arm, arms)
-                colour = COLOURS[place % len(COLOURS)]
-                filled = {"color": "white", "edgecolor": colour, "hatch": "////"}
-                look: dict[str, Any] = filled if reordered else {"color": colour}
-                axes.bar(left, own["value"], 0.92 * width, **look)
-                axes.errorbar(
-                    left, own["value"], _errors(own), fmt="none", ecolor=INK, elinewidth=0.8
-                )
-            axes.set_xticks(range(len(groups)), labels=groups)
-            axes.grid(visible=False, axis="x")
-            axes.set_ylim(0, 103)
-    return figure
+        n_facts = knowledge.busiest(bins)
+        features = knowledge.ordered(
+            bins.loc[bins["n_facts"] == n_facts, "feature"].tolist(), knowledge.FEATURES
+        )
+        sheets["geometry"] = [
+            SheetPanel(name.replace("_", " "), "", drawn[key("recall", name, n_facts)])
+            for name in features
+        ]
+    for name, panels in sheets.items():
+        save_for_print(draw_panels(panels, {}, legend=True), folder, name)
+    for one in study.ensembles:
+        save_for_print(draw_routing(one), folder, f"routing_{one.name}")
 
 
 def draw_routing(ensemble: Ensemble) -> Figure:
-    """Questions by the cluster of their fact and the cluster they were sent to, in numbers."""
+    """Draw questions by the cluster of their fact and the cluster they were sent to, in numbers."""
     matrix = np.array(ensemble.report["routing"]["confusion"], dtype=float)  # (K + 1, K + 1)
     names = [str(one["source"]) for one in ensemble.report["sources"][:-1]] + ["none"]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -131,94 +81,29 @@ def draw_routing(ensemble: Ensemble) -> Figure:
         axes.set_xlabel("sent to (none: the fallback)")
         axes.set_ylabel("cluster of the fact")
         axes.set_title("questions, shaded by share of the line", loc="left", fontsize=8.5)
+    settle(figure)
     return figure
-
-
-def draw_recall(bins: pd.DataFrame, arms: Sequence[str]) -> Figure:
-    """Facts recalled among those of like geometry, a panel a measure, where most arms were run."""
-    bins = bins[bins["n_facts"] == _busiest(bins)]
-    arms = [arm for arm in arms if arm in set(bins["arm"])]
-    features = knowledge.ordered(bins["feature"].tolist(), knowledge.FEATURES)
-    with mpl.rc_context(STYLE):
-        figure, places = _panels(len(features), arms)
-        for axes, feature in zip(places, features, strict=True):
-            rows = bins[bins["feature"] == feature]
-            for arm in arms:
-                own = rows[rows["arm"] == arm]
-                if len(own):
-                    _intervals(axes, own["median"], own, arm, arms)
-            low, high = rows["median"].min(), rows["median"].max()
-            if low > 0 and high / low > 30:
-                axes.set_xscale("log")
-                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-                axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_title(feature.replace("_", " "), loc="left", fontsize=8.5)
-            axes.set_xlabel(
-                textwrap.fill(knowledge.FEATURES.get(feature, "median of the group"), 34)
-            )
-            axes.set_ylabel("recalled, percent")
-            axes.set_ylim(-3, 103)
-    return figure
-
-
-def _busiest(rows: pd.DataFrame) -> int:
-    """The number of facts that most arms were given, the largest of these."""
-    arms = rows.groupby("n_facts")["arm"].nunique()
-    return int(arms[arms == arms.max()].index.max())
 
 
 def _forms(scores: pd.DataFrame) -> Iterator[tuple[str, str, int, pd.DataFrame]]:
-    """Of each form the score that is drawn, at most exposures: that of the rule, or the rank."""
+    """Yield each form, the score that is drawn of it, its most exposures, and their rows."""
     for form in knowledge.ordered(scores["form"].tolist(), knowledge.FORMS):
         own = scores[(scores["form"] == form) & scores["value"].notna()]
         found = knowledge.ordered(own["score"].tolist(), knowledge.SCORES)
-        if found:
+        if found and found[0] in knowledge.SCORES:
             most = int(own["exposures"].max())
-            yield form, found[0], most, own[(own["score"] == found[0]) & (own["exposures"] == most)]
-
-
-def _panels(n: int, arms: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    figure, places = small_panels(n, legend=0.4)
-    keys = [Line2D([], [], label=arm, **arm_look(arm, arms)) for arm in arms]
-    figure.legend(handles=keys, loc="outside lower center", ncols=min(6, len(arms)), frameon=False)
-    return figure, places
-
-
-def _titles(axes: Axes, form: str, score: str, exposures: int, before: str = "") -> None:
-    axes.set_title(form, loc="left", fontsize=9, weight="bold")
-    axes.set_title(
-        f"{before}{exposures:,}" if before else f"{exposures:,} exposures",
-        loc="right",
-        fontsize=6.5,
-        color=SOFT,
-    )
-    axes.set_ylabel(score)
-
-
-def _intervals(
-    axes: Axes, x: "pd.Series[float]", rows: pd.DataFrame, arm: str, arms: Sequence[str]
-) -> None:
-    axes.errorbar(
-        x, rows["value"], _errors(rows), elinewidth=0.9, capsize=1.5, **arm_look(arm, arms)
-    )
-
-
-def _errors(rows: pd.DataFrame) -> Float[np.ndarray, "2 _"]:
-    """Ends of intervals as distances from the value; 0 where there is none."""
-    below, above = rows["value"] - rows["low"], rows["high"] - rows["value"]
-    ends: Float[np.ndarray, "2 _"] = np.nan_to_num(np.array([below, above], dtype=float)).clip(
-        min=0
-    )
-    return ends
+            rows = own[(own["score"] == found[0]) & (own["exposures"] == most)]
+            if (rows["subset"] == "all").any():
+                yield form, found[0], most, rows
 
 
 def arm_look(arm: str, arms: Sequence[str]) -> dict[str, Any]:
-    """How an arm's line is drawn: one colour and mark on every figure, open where reordered."""
+    """Return how matplotlib draws an arm's line: colour and mark of the page, open if reordered."""
     place, reordered = knowledge.look_of(arm, arms)
-    colour = COLOURS[place % len(COLOURS)]
+    colour = LIGHT[f"arm-{place % N_ARMS}"]
     return {
         "color": colour,
-        "marker": MARKERS[place % len(MARKERS)],
+        "marker": ("X", "s", "o", "D", "^", "P")[place % N_ARMS],
         "markerfacecolor": "white" if reordered else colour,
         "linestyle": (0, (3.5, 2)) if reordered else "-",
         "markersize": 4,

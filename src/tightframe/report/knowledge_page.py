@@ -52,13 +52,13 @@ _GEOMETRY = {  # tables of the bridge that are shown as they are
 
 
 def render_study(
-    study: Study, types: pd.DataFrame, bins: pd.DataFrame, commands: Sequence[str]
+    study: Study, data: dict[str, Any], bins: pd.DataFrame, commands: Sequence[str]
 ) -> str:
     """Return the page as HTML.
 
     Args:
         study: What its folder holds.
-        types: See `knowledge.by_type`.
+        data: What `page_data` gives of it.
         bins: See `knowledge.recall_by_feature`.
         commands: What makes the results and this page.
     """
@@ -80,7 +80,7 @@ def render_study(
         ],
         rule={"margin": MARGIN, "trained_at": 90.0} | rule,
         arms=[(arm, *knowledge.look_of(arm, arms), knowledge.words_of(arm)) for arm in arms],
-        has_types=len(types) > 0,
+        has_types=any(name.startswith("types|") for name in data["figures"]),
         differences=differences,
         n_differences=len(study.differences),
         answered=answered,
@@ -92,7 +92,7 @@ def render_study(
             ("", "all"),
             *((i, arm) for i, arm in enumerate(arms) if any(line[-1][i] for line in lines)),
         ],
-        busiest=busiest(study.scores),
+        busiest=knowledge.busiest(study.scores),
         main_form=knowledge.MAIN_FORM,
         run_columns=[
             {"key": key, "label": label, "kind": kind}
@@ -110,7 +110,7 @@ def render_study(
         left_out=_left_out(study),
         settings=facts([_numbered(study.settings)]),
         commands=commands,
-        data=page_data(study, types, bins, arms) | {"answers": {**answered, "arms": arms}},
+        data=data | {"answers": {**answered, "arms": arms}},
     )
 
 
@@ -140,7 +140,7 @@ def _choices(scores: pd.DataFrame) -> dict[str, Any]:
     rows = scores[["form", "score", "n_facts", "exposures"]].drop_duplicates()
     forms = knowledge.ordered(rows["form"].tolist(), knowledge.FORMS)
     names = knowledge.ordered(rows["score"].tolist(), knowledge.SCORES)
-    best = {form: busiest(scores[scores["form"] == form]) for form in forms}
+    best = {form: knowledge.busiest(scores[scores["form"] == form]) for form in forms}
 
     def rank(row: tuple[Any, ...]) -> tuple[Any, ...]:
         form, score, n_facts, exposures = row
@@ -160,12 +160,6 @@ def _choices(scores: pd.DataFrame) -> dict[str, Any]:
 def _counts(values: Iterable[int]) -> list[tuple[int, str]]:
     """Return numbers for a select, in their order, with their words."""
     return [(int(n), f"{n:,}") for n in sorted(values)]
-
-
-def busiest(rows: pd.DataFrame) -> int:
-    """Return the number of facts that most arms were given, the largest of these."""
-    arms = rows.groupby("n_facts")["arm"].nunique()
-    return int(arms[arms == arms.max()].index.max())
 
 
 def _has(study: Study, form: str) -> bool:

@@ -44,9 +44,9 @@ def figures(scores: pd.DataFrame, types: pd.DataFrame, arms: Sequence[str]) -> d
                 drawn[key("exposures", form, score, n_facts)] = _lines(
                     rows, "exposures", "exposures of each fact", "Accuracy against exposures", arms
                 )
-    for (n_facts, exposures), rows in everything.groupby(["n_facts", "exposures"]):
+    for pair, rows in everything.groupby(["n_facts", "exposures"]):
         for one in rows["score"].unique():
-            drawn[key("forms", one, n_facts, exposures)] = _by_form(rows, str(one), arms)
+            drawn[key("forms", one, *pair)] = _by_form(rows, str(one), arms)
     for choice, rows in scores.groupby(_KEYS, sort=False):
         groups = knowledge.ordered(rows["subset"].tolist(), knowledge.POSITIONS)
         drawn[key("positions", *choice)] = _bars(
@@ -115,6 +115,7 @@ def _line(
         "mode": "lines+markers",
         "hoverinfo": "text",
         "hovertext": _hover(line, arm, where),
+        "name": escaped(arm),
         "line": {"color": own, "width": width, "dash": "6px,4px" if reordered else "solid"},
         "marker": {"size": size, "color": own, "symbol": symbol},
         "error_y": _ends(line, reach | {"color": own}),
@@ -246,6 +247,7 @@ def _bars(
         traces.append(
             {
                 "type": "bar",
+                "name": escaped(arm),
                 "x": [groups.index(group) for group in own[column]],
                 "y": own["value"].tolist(),
                 "marker": {"color": shade, **({"pattern": pattern} if reordered else {})},

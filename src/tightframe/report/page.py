@@ -51,6 +51,7 @@ def render(
     *,
     name: str,
     commands: Sequence[str],
+    data: Json | None = None,
     classes: pd.DataFrame | None = None,
     training: Checkpoints | None = None,
     smalls: Sequence[profiles.Profile] = (),
@@ -64,6 +65,7 @@ def render(
         headers: Of the results files.
         name: Of the sweep or the run.
         commands: What makes the results and this page.
+        data: What `figures` gives of these; made here if it is not given.
         classes: Of one model, see `by_token.find`; without them there is no section on tokens.
         training: One line per run and step, of what was measured while training.
         smalls: Profiles of one checkpoint each; without them there are no sections of them.
@@ -84,7 +86,8 @@ def render(
         first_section=next((name for name, shown in sections.items() if shown), "runs"),
         fewest_runs=FEW_RUNS,
         theories=theories,
-        data=figures(shown, found, looks, classes=classes, smalls=smalls, theories=theories),
+        data=data
+        or figures(shown, found, looks, classes=classes, smalls=smalls, theories=theories),
         of_classes=None if classes is None else by_token.summary(classes),
         class_panels=by_token.PANELS,
         profiles=smalls,

@@ -146,7 +146,7 @@ def scatter(
         "line": {"color": colour("card"), "width": 1},
     }
     ring = {"size": 17, "symbol": "circle-open", "color": colour("ink"), "line": {"width": 2}}
-    reach = {name: points[name] for name in ("error_x", "error_y") if name in points}
+    reach: Json = {name: points[name] for name in ("error_x", "error_y") if name in points}
     traces: list[Json] = [
         thread | quiet | {"line": {"color": colour("thread"), "width": 1}},
         line | quiet | {"line": {"color": colour("ink"), "width": 1.75}},
@@ -290,6 +290,7 @@ def profile(lines: Sequence[Any], *, x: Json, y: Json, about: str) -> Json:
             {
                 "x": line.x,
                 "y": json_numbers(line.y, digits=6),
+                "name": escaped(line.name),
                 "mode": "lines+markers",
                 "cliponaxis": False,
                 "connectgaps": False,

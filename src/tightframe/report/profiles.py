@@ -79,6 +79,11 @@ class Line:
     high: tuple[float, ...]
     hover: tuple[str, ...]  # of each point, escaped
 
+    @property
+    def name(self) -> str:
+        """Name of the line in a legend."""
+        return key_name(self.labels, self.twin)
+
 
 @dataclasses.dataclass(frozen=True)
 class Small:

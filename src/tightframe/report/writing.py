@@ -36,7 +36,7 @@ def write_results(
     only_courses = measured.only_courses
     folder = path / "report" if out is None else out
     _write_parquet((path if out is None else out) / "results.parquet", rows)
-    found, smalls = pd.DataFrame(), list[profiles.Profile]()
+    found, smalls, classes = pd.DataFrame(), list[profiles.Profile](), None
     if not only_courses:
         table = tables.with_floors(table)
         shown = shown._replace(table=table)
@@ -47,21 +47,23 @@ def write_results(
         write_csv(folder / "tables" / "settings.csv", shown.settings)
         write_csv(folder / "tables" / "associations.csv", found)
         write_text(folder / "tables" / "associations.md", tables.associations_text(found, table))
-        if page.is_scattered(table):
-            figures.draw_all(shown, found, folder / "figures")
-        if len(steps := page.against_step(table)):
-            figures.draw_trajectories(steps, folder / "figures", name="steps")
+        classes = by_token.find(path, table)
         smalls = profiles.profiles(rows, table.groupby("run")["val_loss"].min(), _twins(path))
+    drawn = page.figures(shown, found, courses, classes=classes, smalls=smalls, theories=predicted)
+    if page.is_scattered(table):
+        figures.draw_all(table, drawn, folder / "figures")
+    if len(steps := page.against_step(table)):
+        figures.draw_trajectories(steps, drawn, folder / "figures", name="steps")
     for profile in smalls:
         write_csv(folder / "tables" / f"{profile.kind}.csv", profiles.table(profile))
-        figures.draw_profile(profile, folder / "figures")
+        figures.draw_profile(profile, drawn, folder / "figures")
     for published, prefix in PREFIXES.items():
         if rows["metric"].str.startswith(f"{prefix}.").any():
             columns = tables.published(rows, published)
             write_csv(folder / "tables" / f"{published}.csv", columns)
     if not courses.empty:
         write_csv(folder / "tables" / "training.csv", courses)
-        figures.draw_trajectories(courses, folder / "figures", name="training")
+        figures.draw_trajectories(courses, drawn, folder / "figures", name="training")
     text = page.render(
         shown,
         found,
@@ -69,7 +71,8 @@ def write_results(
         training=looks,
         name=path.resolve().name,
         commands=_commands(path)[-1:] if only_courses else _commands(path),
-        classes=None if only_courses else by_token.find(path, table),
+        data=drawn,
+        classes=classes,
         smalls=smalls,
         theories=predicted,
     )
@@ -99,13 +102,15 @@ def write_study(path: Path, study: Study, folder: Path) -> Path:
     for name, table in (written | {"types": types, "recall": bins}).items():
         if len(table):
             write_csv(folder / "tables" / f"{name}.csv", table)
-    knowledge_figures.draw_study(study, bins, folder / "figures")
+    arms = knowledge.arms_of(study)
+    data = knowledge_page.page_data(study, types, bins, arms)
+    knowledge_figures.draw_study(study, bins, data["figures"], folder / "figures")
     shown = Path(path.resolve().parent.name) / study.name
     commands = [
         f"tightframe knowledge study CONFIG.toml --data FACTS --out {shown}  # kept: {STUDY}",
         f"tightframe report {shown}",
     ]
-    text = knowledge_page.render_study(study, types, bins, commands)
+    text = knowledge_page.render_study(study, data, bins, commands)
     write_text(folder / "index.html", text)
     return folder / "index.html"
 
