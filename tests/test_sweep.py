@@ -4,7 +4,7 @@ import pytest
 
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
-from tightframe.jobs import sweep, sweep_files
+from tightframe.jobs import sweep
 from tightframe.lm.runs import Run
 from tiny_runs import PLAINLY
 
@@ -108,8 +108,7 @@ def test_rows_of_another_way_of_reading_finish_no_run(tmp_path, tokens):
 
 def _workers(folder, tokens, monkeypatch, *, cores, base="", grid="width = [8, 12, 16, 20]"):
     """How many runs of a planned sweep would go at a time on a machine of so many cores."""
-    for module in (sweep, sweep_files):
-        monkeypatch.setattr(module, "cores", lambda: cores)
+    monkeypatch.setattr(sweep, "cores", lambda: cores)
     file = _file(folder, tokens, grid=grid)
     file.write_text(file.read_text().replace("[grid]", f"{base}\n[grid]"))
     return sweep._workers(sweep.plan(file))

@@ -27,6 +27,7 @@ from tightframe.formats import Count, Record, parse_json
 if TYPE_CHECKING:
     import pandas as pd
 
+PRENORM = -1  # the layer after the last block and before the final norm
 KEY = ("run", "step", "split", "layer", "labels", "subset", "metric", "min_count")
 # What of a header's measurement makes values differ, and what it is where the header has none.
 WAY = {"precision": "fp32", "skip_positions": 0, "skip_special": False}
@@ -46,7 +47,7 @@ class Row:
     run: str  # name of the run directory
     step: Count  # optimizer steps taken by the measured checkpoint
     split: str  # "train" or "val"
-    layer: int  # 0 is the input embedding; the last is what the classifier multiplies
+    layer: int  # 0 is the input embedding; the last is what the classifier multiplies; or PRENORM
     labels: str  # what a class is: "next", "current", "support", "fact"
     subset: str  # "all", a frequency stratum, a list of words
     metric: str  # the name of a Measure, e.g. "nc1_cdnv"

@@ -21,10 +21,7 @@ def plan(file: Path, /, *, json: Json = False) -> None:
     json
         Print one JSON object on standard output.
     """
-    from tightframe.jobs.sweep_files import read_sweep
-
-    read_sweep(file, sizes=True)
-    from tightframe.jobs import sweep as jobs  # imports torch
+    from tightframe.jobs import sweep as jobs
 
     runs = jobs.plan(file)
     done("\n".join(str(run.plan) for run in runs), json, plans=[str(run.plan) for run in runs])
@@ -42,19 +39,14 @@ def run(file: Path, /, *, workers: int | None = None, json: Json = False) -> Non
     json
         Print one JSON object on standard output.
     """
-    from tightframe.jobs.executors import check_workers
-    from tightframe.jobs.sweep_files import read_sweep
-
-    check_workers(workers)
-    read_sweep(file, sizes=True)
-    from tightframe.jobs import sweep as jobs  # imports torch
+    from tightframe.jobs import sweep as jobs
 
     path = jobs.run(file, workers=workers, say=say)
     done(f"{path}: done; `tightframe report {path}` makes the page", json, sweep=str(path))
 
 
 def status(file: Path, /, *, json: Json = False) -> None:
-    """Say which runs of a sweep are finished, started or waiting.
+    """Show which runs of a sweep are finished, started or waiting.
 
     Parameters
     ----------
@@ -63,10 +55,7 @@ def status(file: Path, /, *, json: Json = False) -> None:
     json
         Print one JSON object on standard output.
     """
-    from tightframe.jobs.sweep_files import read_sweep
-
-    read_sweep(file, sizes=False)
-    from tightframe.jobs import sweep as jobs  # imports torch
+    from tightframe.jobs import sweep as jobs
 
     states = {run.name: run.state for run in jobs.plan(file, sizes=False)}
     done("\n".join(f"{state:9} {name}" for name, state in states.items()), json, **states)

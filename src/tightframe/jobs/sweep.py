@@ -4,25 +4,115 @@ On disk, under `sweeps/<name>/`: `sweep.toml` (the sweep as it was planned), `pl
 that a run needs), `logs/<run>.txt` (what it printed), `runs/<run>/`. A run's threads are decided
 once, when it is planned, because they are part of its identity (bits depend on them). So do they
 decide how many runs go at a time: as many as have a core for each of their threads.
+
+A sweep file is read and checked before torch is imported, by the functions that need it.
 """
 
 import dataclasses
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import pydantic
+
+from tightframe.errors import UserError
 from tightframe.files import exclusive
-from tightframe.geometry.measures import choose
-from tightframe.geometry.options import MeasureOptions
-from tightframe.geometry.rows import least_count
+from tightframe.geometry.measures import check_measures, choose
+from tightframe.geometry.options import MeasureOptions, check_numbers
 from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
-from tightframe.jobs.sweep_files import SWEEP, SweepSettings, read_sweep
-from tightframe.lm import hardware
 from tightframe.lm.options import TrainOptions
-from tightframe.lm.runs import Run
+from tightframe.lm.runs import Run, check_sizes
 from tightframe.results import read_rows
 from tightframe.settings import read_toml, resolve, write_toml
+
+SWEEP = "sweep.toml"  # in the sweep's folder: the file that it was planned from
+
+Grid = dict[str, list[Any]]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
+class SweepSettings:
+    """A sweep file: what its runs share, what varies, and how they are measured."""
+
+    name: str  # the folder under `out`
+    base: dict[str, Any] = dataclasses.field(default_factory=dict)  # settings of every run
+    grid: Grid | list[Grid] = dataclasses.field(default_factory=dict)  # setting -> its values
+    min_count: int = 1  # samples that a class needs to be measured
+    measures: list[str] = dataclasses.field(default_factory=list)  # empty: the default list
+    out: str = "sweeps"
+
+    @property
+    def path(self) -> Path:
+        """The sweep's folder."""
+        return Path(self.out) / self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep file that was read, and the settings of its runs by their names, in order."""
+
+    settings: SweepSettings
+    values: dict[str, Any]  # what the file holds
+    runs: dict[str, dict[str, Any]]
+
+
+def read_sweep(file: Path, *, sizes: bool) -> Sweep:
+    """Read a sweep file; what its runs cannot be trained with is refused.
+
+    Args:
+        file: The sweep file. One whose folder was planned from other settings is refused.
+        sizes: Refuse runs that have not begun and that this machine cannot train.
+    """
+    values = read_toml(file)
+    settings = resolve(SweepSettings, {"name": file.stem, **values}, source=str(file))
+    written = settings.path / SWEEP
+    if written.exists() and read_toml(written) != values:
+        raise UserError(
+            f"{settings.path}: belongs to another version of {file.name}; "
+            "set another `name`, or remove the folder"
+        )
+    check_measures(settings.measures)
+    check_numbers(min_count=settings.min_count)
+    _check_grid(settings, file)
+    combinations = list(_combinations(settings))
+    threads = 1 if len(combinations) >= cores() else max(1, cores() // len(combinations))
+    runs: dict[str, dict[str, Any]] = {}
+    for varied in combinations:
+        name = "-".join(f"{key}{_short(value)}" for key, value in varied.items()) or "run"
+        if name in runs:
+            raise UserError(f"{file}: two runs would both be called '{name}'; vary another setting")
+        folder = settings.path / "runs" / name
+        runs[name] = {"threads": threads, **settings.base, **varied, "out": str(folder)}
+        resolved = resolve(TrainOptions, runs[name], source=str(file))
+        if sizes and not (folder / "config.toml").exists():
+            check_sizes(resolved)
+    return Sweep(settings, values, runs)
+
+
+def _check_grid(settings: SweepSettings, file: Path) -> None:
+    """Refuse a setting that is to vary and has no values, or a grid that is to have members."""
+    grids = _grids(settings)
+    if not grids:
+        raise UserError(f"{file}: grid is an empty list; leave it out, or name settings to vary")
+    for name, values in (item for grid in grids for item in grid.items()):
+        if not values:
+            raise UserError(f"{file}: setting '{name}' has no values; give some, or leave it out")
+
+
+def _grids(settings: SweepSettings) -> list[Grid]:
+    return settings.grid if isinstance(settings.grid, list) else [settings.grid]
+
+
+def _combinations(settings: SweepSettings) -> Iterator[dict[str, Any]]:
+    for grid in _grids(settings):
+        for values in itertools.product(*grid.values()):
+            yield dict(zip(grid, values, strict=True))
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +135,8 @@ class PlannedRun:
 
     def _measured(self, run: Run) -> set[int]:
         """Return the checkpoints that have all the sweep's measures of the run's own tokens."""
+        from tightframe.geometry.rows import least_count  # imports torch
+
         options = self.options
         wanted = {
             (one.name, least_count(one, options.min_count or 1)) for one in choose(options.measures)
@@ -125,7 +217,9 @@ def _job(planned: PlannedRun, settings: SweepSettings) -> Job:
 
 
 def _workers(runs: list[PlannedRun]) -> int:
-    """How many of the runs have a core for each of their threads; a GPU takes one at a time."""
+    """Return how many runs have a core for each of their threads; a GPU takes one at a time."""
+    from tightframe.lm import hardware  # imports torch
+
     plans = [resolve(TrainOptions, read_toml(one.plan), source=str(one.plan)) for one in runs]
     chosen = [hardware.choose(settings) for settings in plans]
     if any(settings.device == "cuda" for settings in chosen):

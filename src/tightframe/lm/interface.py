@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tightframe.errors import UserError
+from tightframe.results import PRENORM as PRENORM
 
 IGNORE = -100  # the target where nothing is predicted
-PRENORM = -1  # the layer after the last block and before the final norm
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,10 +15,10 @@ from tightframe.analysis.checkpoints import MEASURED
 from tightframe.analysis.profiles import LABELS, by_frequency, by_layer, stratum_start
 from tightframe.geometry.measures import MEASURES
 from tightframe.geometry.views import ROBUST, VIEWS, Panel, View, arrow, measure, top
-from tightframe.lm.interface import PRENORM
 from tightframe.report import plots
 from tightframe.report.panels import log_ticks
 from tightframe.report.plots import escaped, four
+from tightframe.results import PRENORM
 
 NAMES = {"next": "next token", "current": "current token", "shuffled": "shuffled labels"}
 TWIN = "random weights"
