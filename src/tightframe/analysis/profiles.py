@@ -16,7 +16,7 @@ _STRATUM = re.compile(r"count (\d+)(-\d*)?")
 
 
 def by_layer(rows: pd.DataFrame, losses: "pd.Series[float]") -> pd.DataFrame:
-    """The measures of all classes at each layer, of one checkpoint that has several layers.
+    """Return the measures of all classes at each layer of one checkpoint with several layers.
 
     Args:
         rows: As `results.gather` gives them, of one run or many.
@@ -32,7 +32,7 @@ def by_layer(rows: pd.DataFrame, losses: "pd.Series[float]") -> pd.DataFrame:
 
 
 def by_frequency(rows: pd.DataFrame, losses: "pd.Series[float]") -> pd.DataFrame:
-    """The measures of each frequency stratum at the last layer, and of all classes beside them.
+    """Return the measures of each frequency stratum at the last layer, and of all classes.
 
     Args, and what is returned, are those of `by_layer`, with subsets in place of layers.
     """
@@ -44,7 +44,7 @@ def by_frequency(rows: pd.DataFrame, losses: "pd.Series[float]") -> pd.DataFrame
 
 
 def stratum_start(subset: str) -> int:
-    """The smallest training count of a frequency stratum: 100 of "count 100-299"."""
+    """Return the smallest training count of a frequency stratum: 100 of "count 100-299"."""
     found = _STRATUM.fullmatch(subset)
     assert found is not None
     return int(found[1])

@@ -49,7 +49,7 @@ def _plain(kind: Any, tokens: "Sequence[Token]") -> Any:
 
 
 def _members(kind: Any) -> set[Any]:
-    """The plain types of which an annotation such as `list[int] | None` consists."""
+    """Return the plain types of which an annotation such as `list[int] | None` consists."""
     inner = [_members(one) for one in get_args(kind)]
     return set().union(*inner) if inner and get_origin(kind) is not Literal else {kind}
 
@@ -72,7 +72,7 @@ def _checked(word: str, kinds: set[Any]) -> str:
 
 
 def _apart(kind: Any, tokens: "Sequence[Token]") -> Any:
-    """The words of an option, each checked by cyclopts as if it had been given by itself."""
+    """Return the words of an option, each checked by cyclopts as if given by itself."""
     words = [
         token.evolve(value=word) for token in tokens for word in token.value.split(",") if word
     ]
@@ -160,7 +160,7 @@ def show(line: str) -> None:
 
 @contextlib.contextmanager
 def warnings_said(of: object = "") -> "Iterator[None]":
-    """What the package warns of inside is a line each, after what it is of; never twice."""
+    """Print each warning of the package as one line, after its subject; never twice."""
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", UserWarning)
         yield
@@ -169,7 +169,7 @@ def warnings_said(of: object = "") -> "Iterator[None]":
 
 
 def done(line: str, as_json: bool, **fields: Any) -> None:
-    """What a command has made: a line for readers, or one JSON object."""
+    """Print what a command has made: a line for readers, or one JSON object."""
     show(dumps(fields) if as_json else line)
 
 

@@ -37,7 +37,7 @@ def run_demo(out: Path, *, say: Callable[[str], None]) -> Path:
 
 
 def _sweep_file(out: Path, tokens: Path) -> Path:
-    """The demo's sweep, as a file that the reader can change and run again."""
+    """Write the demo's sweep as a file that the reader can change and run again."""
     file = out / "sweeps" / "demo.toml"
     with resources.as_file(resources.files("tightframe.jobs") / "demo.toml") as packaged:
         values = read_toml(packaged)

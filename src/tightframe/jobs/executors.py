@@ -39,7 +39,7 @@ def check_workers(workers: int | None) -> None:
 
 
 def partly_done(failed: Sequence[Job], *, n_runs: int) -> PartlyDoneError:
-    """What is said where some of the runs failed: how many are done, and why the others are not."""
+    """Return the error of failed runs: how many are done, and why the others are not."""
     return PartlyDoneError(
         f"{n_runs - len(failed)} of {n_runs} runs are done, failed: "
         + "; ".join(f"{job.name} ({last_line(job.log)})" for job in failed)
@@ -88,7 +88,7 @@ def run_and_say(
 
 
 def last_line(log: Path) -> str:
-    """The last thing that a job printed."""
+    """Return the last line that a job printed."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else f"killed; see {log}"
 

@@ -129,7 +129,7 @@ class _Report(_Part):
 
 
 def read_study(path: Path) -> Study:
-    """What a study has found; a damaged file is named in one line."""
+    """Return what a study has found; a damaged file is named in one line."""
     if not is_study(path):
         raise UserError(f"{path}: no {STUDY}; expected the folder of `{_STUDY}`")
     results = path / "results"
@@ -162,7 +162,7 @@ def read_study(path: Path) -> Study:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """A table with its columns checked; without lines and columns where there is no file."""
+    """Return a table with its columns checked; an empty one where there is no file."""
     texts, numbers = _COLUMNS[path.name]
     if not path.is_file():
         return pd.DataFrame()
@@ -194,7 +194,7 @@ def _with_timings(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_arm(recall: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The geometry of facts; numbers of facts and exposures are of no use if they are not said."""
+    """Return the geometry of facts, with arms, numbers of facts and recall checked."""
     if recall.empty:
         return recall
     if "arm" not in recall or "n_facts" not in recall:
@@ -212,7 +212,7 @@ def _verdicts(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def _judged(path: Path, one: Any, names: set[str]) -> dict[str, Any]:
-    """A verdict, or what another score says; numbers that are unknown become NaN."""
+    """Return a verdict, or that of another score; numbers that are unknown become NaN."""
     again = f"make it again with `{_STUDY}`"
     if not isinstance(one, dict) or (absent := sorted(names - one.keys())):
         lacking = f"a verdict has no {', '.join(absent)}" if isinstance(one, dict) else "no verdict"
@@ -228,7 +228,7 @@ def _judged(path: Path, one: Any, names: set[str]) -> dict[str, Any]:
 
 
 def _ensembles(folder: Path) -> tuple[Ensemble, ...]:
-    """Of the folder itself, or of the folders in it."""
+    """Return the ensembles of the folder itself, or of the folders in it."""
     files = [folder / "report.json", *sorted(folder.glob("*/report.json"))]
     return tuple(_ensemble(file) for file in files if file.exists())
 

@@ -1,4 +1,4 @@
-"""The tables of a report as CSV: a line a checkpoint, a line an association, published tables."""
+"""The tables of a report as CSV: checkpoints, associations, published tables."""
 
 from collections.abc import Iterable, Sequence
 
@@ -32,7 +32,7 @@ def with_floors(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def measured(table: pd.DataFrame) -> list[str]:
-    """The measures in the table: those of the views first, then the others by name."""
+    """Return the measures in the table: those of the views first, then the others by name."""
     shown = dict.fromkeys(panel.metric for view in views_of(table) for panel in view.panels)
     others = sorted(
         name
@@ -114,7 +114,7 @@ def short_names(runs: Sequence[str]) -> dict[str, str]:
 
 
 def published(rows: pd.DataFrame, table: str) -> pd.DataFrame:
-    """A published table column for column, a line a checkpoint that was measured for it.
+    """Return a published table column for column, one line per checkpoint measured for it.
 
     `model` is the run's name and the step. May's has its index, counted from 0, as a first column
     without a name. The lines of both are by name and step.

@@ -116,7 +116,7 @@ def write_study(path: Path, study: Study, folder: Path) -> Path:
 
 
 def _twins(path: Path) -> dict[str, tuple[int, pd.DataFrame]]:
-    """Of every run whose architecture was measured with random weights: its first seed, the rows.
+    """Return seed and rows of the model with random weights, for every run that has one.
 
     A run is known by its name in the rows, which its folder need not have.
     """
@@ -163,7 +163,7 @@ def _write_parquet(path: Path, rows: pd.DataFrame) -> None:
 
 
 def _one_type_a_column(rows: pd.DataFrame) -> pd.DataFrame:
-    """A setting that is a number in one run and a word in another is written as words."""
+    """Return rows in which a setting with numbers and words has words only."""
     mixed = {
         name: rows[name].map(str, na_action="ignore")
         for name in rows.columns
