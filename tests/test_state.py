@@ -492,7 +492,7 @@ def test_decisions_tell_all_of_what_they_are_to_tell_or_nothing(tmp_path):
     bare.update(*random_decisions(0))
     assert (bare.extras, bare.agreements_top5, bare.agreements_cosine) == ((), None, None)
     labels, told = random_decisions(0)
-    with pytest.raises(ValueError, match="tell nothing of agreements_cosine"):
+    with pytest.raises(ValueError, match="hold no agreements_cosine"):
         Decisions(seen, extras=["cosine"]).update(labels, told._replace(cosine=None))
     with pytest.raises(ValueError, match=r"different extras: \(\) here, \('cosine',\) there"):
         bare.merge(Decisions(seen, extras=["cosine"]))

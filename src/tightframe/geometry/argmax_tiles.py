@@ -1,11 +1,11 @@
 """Scores of many candidates against many embeddings, swept in tiles that stay in the cache.
 
 A score is an inner product and an offset. A sweep keeps the best candidate of each embedding and
-the margin to the second best, and where asked the logarithm of the sum of exponentials; the
-scores of a batch never exist together. Float32 tiles are a filter: `resolve` takes what they leave
-open again in float64, over all candidates. Scores that are the same to float64's own error are a
+the margin to the second best, and on request the logarithm of the sum of exponentials; the
+scores of a batch never exist together. Float32 tiles are a filter: `resolve` decides what they
+leave open in float64, over all candidates. Scores that are the same to float64's own error are a
 tie, and the smallest id wins, whatever the order in which a machine sums. `ScoreTable.ahead` counts
-the candidates before a given one in the same spirit.
+the candidates before a given one by the same rule.
 
 Axes: n embeddings, V vocabulary, K candidates, J candidates of a tile, D embedding.
 """
@@ -152,7 +152,7 @@ class ScoreTable:
     ) -> Int[Tensor, " n"]:
         """Count the candidates that score above the one of each embedding, as float64 decides.
 
-        Of equal scores, those of smaller ids are above. What a tile leaves open is taken again
+        Of equal scores, those of smaller ids are above. What a tile leaves open is decided
         in float64, for that tile only: among many thousand scores, some are always close.
         """
         points = self._centred(embeddings)

@@ -58,8 +58,8 @@ class PairMoments(NamedTuple):
 class ClassSet:
     """Some classes, seen from their unweighted global mean.
 
-    Those with two samples or more come first, and before them those whose noise is told by groups
-    of documents, so that what needs them takes a prefix.
+    Classes with two samples or more come first, and before them those whose noise is known from
+    groups of documents, so that either set is a prefix.
     """
 
     ids: Int64[Tensor, " K"]
@@ -67,7 +67,7 @@ class ClassSet:
     means: Float64[Tensor, "K D"]  # minus the global mean; their sum is 0
     global_mean: Float64[Tensor, " D"]  # of the class means, each class once
     within_ss: Float64[Tensor, " K"]  # sum of squared distances to the class mean
-    by_groups: GroupNoise | None = None  # of their means; else samples are independent
+    by_groups: GroupNoise | None = None  # noise of their means; else samples are independent
 
     @property
     def k(self) -> int:
@@ -90,7 +90,7 @@ class ClassSet:
         return self._first(int((self.counts >= 2).sum()))
 
     def grouped(self, noise: GroupNoise) -> "ClassSet":
-        """Return the first classes, whose noise groups tell, around a mean of their own."""
+        """Return the classes whose noise is known from groups, around a mean of their own."""
         first = self._first(len(noise.ids))
         return dataclasses.replace(first, by_groups=noise)
 

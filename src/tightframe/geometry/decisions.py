@@ -50,7 +50,7 @@ class Decisions:
     """Decisions of a classifier and of the nearest class mean at labelled positions.
 
     Everything is kept by the class of the label, so that any subset or frequency bin of classes
-    can be looked at later.
+    can be selected later.
 
     Args:
         seen: The classes that have a mean (S): the candidates of the nearest-mean rule.
@@ -74,7 +74,7 @@ class Decisions:
         losses: Sum of the cross-entropies, nats.
         passed: By group, the number, classifier's hits and sum of cross-entropies of positions
             that are predicted but not counted, such as attention sinks.
-        reevaluated: Decisions that were too close for float32 and were taken in float64.
+        reevaluated: Decisions that were too close for float32 and were made in float64.
         ignored, ledger, provenance: As in `ClassMoments`.
         n_groups: Number of groups.
     """
@@ -182,7 +182,7 @@ class Decisions:
             added["agreements_library"] = one == other
         for name in self._kept:
             if name not in added:
-                raise ValueError(f"choices tell nothing of {name}; make them with its extra")
+                raise ValueError(f"choices hold no {name}; make them with its extra")
             total: Tensor = getattr(self, name)
             values = added[name].to(total.dtype)
             total.index_add_(0, labels, values)
@@ -268,12 +268,12 @@ class DecisionPass:
     """Decisions of one stream, by layer, accumulated part by part.
 
     The classifier's decisions, losses and hits are those of the last layer; the nearest class
-    mean is that of each layer. Loss and hits are also taken where the reading has no label, so
-    that the loss is that of all predicted positions. Arguments as in `class_decisions`.
+    mean is that of each layer. Loss and hits also count positions without a label, so that the
+    loss is that of all predicted positions. Arguments as in `class_decisions`.
 
     Attributes:
         stream: Gives the labelled embeddings.
-        decisions: What was decided so far.
+        decisions: Decisions so far, by layer.
     """
 
     def __init__(

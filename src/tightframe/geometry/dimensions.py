@@ -1,6 +1,6 @@
 """Moments of each dimension of the embeddings, and their norms, whatever their labels.
 
-Both are mergeable and made in one pass. Sums of powers of deviations are taken about the mean of a
+Both are mergeable and computed in one pass. Sums of powers of deviations are about the mean of a
 part and joined by the formulas of Pebay (2008, "Formulas for robust, one-pass parallel computation
 of covariances and arbitrary-order statistical moments"), so that nothing is lost where a mean is
 hundreds of standard deviations away from 0, as it is in outlier dimensions.
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-CHUNK = 1 << 16  # numbers taken at once, so that they stay in cache; memory only
+CHUNK = 1 << 16  # numbers processed at once, so that they stay in cache; memory only
 ROUNDING = 1e-12  # a standard deviation below this share of the mean is rounding
 OCTAVE = 8  # bins of a histogram of norms to a factor of 2
 OCTAVES = 64  # norms from 2^-64 to 2^64 have bins of their own

@@ -1,4 +1,4 @@
-"""Several processes of one job (`torchrun`): each takes a share, all end with the sum.
+"""Several processes of one job (`torchrun`): each has a share of the work, all end with the sum.
 
 Without `torchrun` there is one process, and nothing here does anything.
 """

@@ -141,7 +141,7 @@ def _of_moments(
         """Classes of the measure that are fixed, and all of them."""
         own = taken & (moments.counts >= question.least_count)
         if question.by_groups:
-            own &= geometry.told
+            own &= geometry.has_group_noise
         return int((own & fixed).sum()), int(own.sum())
 
     def without(asked: Sequence[Question], left_out: Sequence[int]) -> Geometry:

@@ -49,7 +49,7 @@ class Rows(NamedTuple):
 
     batch: Batch  # its targets are the next tokens, IGNORE at positions that don't count
     labels: Int64[Tensor, "B T"]  # classes, IGNORE at the same positions
-    # If labels are next tokens, those at the positions that don't count; else IGNORE everywhere.
+    # If labels are next tokens, those at positions that don't count; else IGNORE everywhere.
     passed: Int64[Tensor, "B T"]
     groups: Int64[Tensor, "B T"] | None  # group of each position, where groups are kept
 
@@ -59,7 +59,7 @@ class LabelledBlocks:
 
     Args:
         split: Where the tokens are.
-        reading: How they are read.
+        reading: What a label is, and which positions have one.
         groups: Stretches of the split that are kept apart; None keeps none.
         quota: How many positions of each class count, the first ones; None is all of them.
     """
@@ -90,14 +90,14 @@ class LabelledBlocks:
         """Read some consecutive blocks."""
         batch, labels, passed = self._labelled(indices)
         if self._quota is not None and self._capped is not None:
-            if self._next != indices.start:  # begin in the midst: what was before counts, too
+            if self._next != indices.start:  # not where it was: count the blocks before
                 before = self._counts(0, indices.start)
                 self._capped = Capped((self._quota - before).clamp(min=0))
             taken = self._capped.take(labels.flatten()).view(labels.shape)
             self._next = indices.stop
             labels = labels.where(taken, IGNORE)
             batch = dataclasses.replace(batch, targets=batch.targets.where(taken, IGNORE))
-            passed = torch.full_like(passed, IGNORE)  # the loss, too, is of these classes alone
+            passed = torch.full_like(passed, IGNORE)  # the loss is of these classes alone
         return Rows(batch, labels, passed, self._groups(indices, labels.shape[1]))
 
     def label_counts(self) -> Int64[Tensor, " C"]:

@@ -24,11 +24,11 @@ Spans = list[tuple[Count, Count]]  # as they lie in a file
 class Ledger:
     """Blocks of a split, as disjoint spans in increasing order.
 
-    Embeddings that come from no split leave no trace in it: a state of them can be merged with
-    any other. So can states of two splits, whose blocks are then told apart no more.
+    Embeddings that come from no split leave no trace in it: their state can be merged with any
+    other. States of two splits can be merged, too; their ledger then only names both splits.
 
     Args:
-        spans: What is in it.
+        spans: Blocks that are in it from the start.
         source: Fingerprint of the split; empty where that is known otherwise.
     """
 
@@ -161,10 +161,10 @@ def grouped_labels(
         raise ValueError(
             f"expected {len(labels)} groups, one per label, got shape {tuple(groups.shape)}"
         )
-    taken = groups[~ignored]
-    if len(taken) and (int(taken.min()) < 0 or int(taken.max()) >= n_groups):
+    present = groups[~ignored]
+    if len(present) and (int(present.min()) < 0 or int(present.max()) >= n_groups):
         raise ValueError(
-            f"groups must lie in [0, {n_groups}), got {int(taken.min())}..{int(taken.max())}"
+            f"groups must lie in [0, {n_groups}), got {int(present.min())}..{int(present.max())}"
         )
     return (groups * n_classes + labels).masked_fill_(ignored, IGNORE)
 

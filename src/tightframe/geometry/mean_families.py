@@ -38,7 +38,7 @@ from tightframe.geometry.values import (
 # Share of noise in the mean squared distance from which on a ratio of means is not sure to 2 %, as
 # what documents have in common moves all pairs at once: see the table of biases, docs/measures.md.
 NOISY_RATIO = 0.5
-# Where sampling is a larger share of the mean squared distance, what is left after it was taken out
+# Where sampling is a larger share of the mean squared distance, the noise that subtraction leaves
 # moves a value by 2 % or more; by the table of biases in docs/measures.md.
 NOISY_PAIRS: dict[Aggregate, tuple[float, str]] = {
     "moments": (
@@ -329,7 +329,7 @@ class PairMeasure:
     statistic: str  # a name of `STATISTICS`
 
     def __call__(self, geometry: Geometry) -> Value:
-        """Compute the value from the sweep, which takes place at the first call."""
+        """Compute the value from the sweep, which happens at the first call."""
         view = view_of(self.quantity)
         classes, reason = geometry.view(view)
         if classes is None:

@@ -81,7 +81,7 @@ def metrics(
         classifier: The output matrix, one row per token; a bias matters in `decisions` only.
         decisions: Of the validation split; without them, NC4 is NaN. Kept by group likewise.
         measures: Names from `MEASURES`; "all" is all of them, None or none is `DEFAULT`.
-        min_count: Embeddings that a class needs to take part. Measures in `_db` need 2 at least.
+        min_count: Minimum number of embeddings per class. Measures in `_db` need 2 at least.
         classes: The only ones to look at, e.g. one of `strata`; they are seen from a global mean
             of their own, and decisions are those at positions whose label is one of them.
         ood: Moments of another stream through the same model; without them, NC5 is NaN.

@@ -1,7 +1,7 @@
 """NC3, NC4, NC5, ranks and dimensions: class means beside the classifier, decisions and embeddings.
 
 The formulas are in `catalogue`; here are their functions, by name, with those of `mean_families`.
-If the classifier is tied, it is the input embedding, too: a results file says so in its header.
+If the classifier is tied, it is also the input embedding: a results file says so in its header.
 
 Axes: C classes of the moments, K selected ones, k some of those, D embedding, d some dimensions.
 """
@@ -34,7 +34,7 @@ from tightframe.geometry.values import ESTIMATORS, Geometry, Value, coefficient,
 
 NOISY = 0.25  # share of noise from which on the convexity of 1 / norm shows
 NOT_TOLD = "not among the `extras` of these decisions; ranks are known at the last layer only"
-NO_DECISIONS = "no decisions were given; take them on a validation split"
+NO_DECISIONS = "no decisions were given; make them on a validation split"
 OUTLIER = 6.0  # standard deviations
 NORMAL = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 
@@ -159,9 +159,9 @@ def _agreement(
     found = hits_of(decisions)
     if found is None:
         return Value(math.nan, 0, 0, NOT_TOLD)
-    labels = geometry.asked & decisions.seen if seen else geometry.asked
+    labels = geometry.class_mask & decisions.seen if seen else geometry.class_mask
     hits, n = int(found[labels].sum()), int(decisions.counts[labels].sum())
-    left_out = int(decisions.counts[geometry.asked].sum()) - n
+    left_out = int(decisions.counts[geometry.class_mask].sum()) - n
     reason = f"positions whose label has no class mean: {left_out} left out" if left_out else ""
     if n == 0:
         return Value(math.nan, 0, left_out, reason or "no positions")
@@ -171,13 +171,13 @@ def _agreement(
 def _accuracy(geometry: Geometry) -> Value:
     """Compute the share of all positions where the nearest class mean is the label's.
 
-    It cannot be where the label has no mean; the reason tells how much of the text that is.
+    Positions whose label has no mean never count as hits; the reason says how many they are.
     """
     value = _agreement(geometry, lambda d: d.nearest_hits)
     decisions = geometry.decisions
     if decisions is None or value.n == 0:
         return value
-    without = int(decisions.counts[geometry.asked & ~decisions.seen].sum())
+    without = int(decisions.counts[geometry.class_mask & ~decisions.seen].sum())
     if not without:
         return value
     share = f"at most {1 - without / value.n:.3g}: {without:,} of {value.n:,} positions"
@@ -189,7 +189,7 @@ def _macro_rate(geometry: Geometry) -> Value:
     decisions = geometry.decisions
     if decisions is None:
         return Value(math.nan, 0, 0, NO_DECISIONS)
-    present = (decisions.counts > 0) & geometry.asked
+    present = (decisions.counts > 0) & geometry.class_mask
     shown = present & decisions.seen
     rates = decisions.agreements[shown].double() / decisions.counts[shown]
     n, left_out = int(shown.sum()), int((present & ~decisions.seen).sum())
@@ -360,7 +360,7 @@ def _anisotropy(geometry: Geometry) -> Value:
     """Compute the mean cosine of two different embeddings, exactly, from the mean unit vector."""
     moments, reason = geometry.dimensions
     if moments is None:
-        observed = int(geometry.moments.counts[geometry.asked].sum())
+        observed = int(geometry.moments.counts[geometry.class_mask].sum())
         return Value(math.nan, 0, observed, reason)
     n, zero = moments.n_nonzero, moments.n - moments.n_nonzero
     reason = f"embeddings that are 0: {zero} left out" if zero else ""

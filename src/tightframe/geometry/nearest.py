@@ -11,10 +11,10 @@ once, and :math:`m_c = \mu_c - \mu_G`. Both are the largest of scores over a tab
 are swept in tiles that stay in the cache; the scores of a batch never exist together.
 
 The decisions are those of float64. Tiles are float32; a decision whose margin is within their
-error is taken again in float64, over all candidates. Scores that are the same to float64's
+error is decided again in float64, over all candidates. Scores that are the same to float64's
 own error are a tie, and the smallest id wins, whatever the order in which a machine sums.
 
-Two more rules are taken where they are asked for: the mean at the smallest angle, seen from
+Two more rules are available on request: the mean at the smallest angle, seen from
 :math:`\mu_G`, and the rule of the reference library, where a token without a mean has it at the
 origin.
 
@@ -35,7 +35,7 @@ from tightframe.geometry.argmax_tiles import TILE, LogSum, ScoreTable, Top, reso
 SCORES = 2**20  # scores held at once on a CPU: 4 MiB in float32
 ACCELERATOR_SCORES = 2**26  # 256 MiB: large products keep a GPU busy
 
-# What is decided only if asked for: how many classes the classifier puts before the nearest mean's;
+# What is decided only on request: how many classes the classifier puts before the nearest mean's;
 # which mean is at the smallest angle; what the reference library decides.
 Extra = Literal["ranks", "cosine", "library"]
 
@@ -48,7 +48,7 @@ class Choices(NamedTuple):
     nearest: Int[Tensor, " N"]  # the nearest class mean
     losses: Float64[Tensor, " N"]  # cross-entropy of the label over the whole vocabulary, nats
     reevaluated: int  # decisions that were too close for float32
-    # Of `Extra`, None where it was not asked for:
+    # Each of `Extra`, None where it was not requested:
     ranks: Int[Tensor, " N"] | None = None  # seen classes before the nearest mean's, 0 if none
     # The class mean at the smallest angle; -1 where no mean has a direction.
     cosine: Int[Tensor, " N"] | None = None
@@ -61,14 +61,14 @@ class ArgmaxScorer:
     """Classifier and class means, laid out to be swept; call it with a batch.
 
     Args:
-        classifier: A row a token. Ids from C up (padding of the vocabulary) take part in the
+        classifier: One row per token. Ids from C up (padding of the vocabulary) take part in the
             loss as they do in the model, and are never chosen.
         bias: Added to the logits, if the model has one.
         means: Class means.
         seen: The classes that have a mean; at least one.
         finish: What the model does to the logits last (a scale, a soft-cap): element by element
             and increasing, so that it changes the loss and no decision.
-        extras: What else to decide. Ranks take a second sweep over the classifier for the
+        extras: Further decisions. Ranks need a second sweep over the classifier for the
             positions where classifier and nearest mean decide otherwise, angles another sweep over
             the means; the library's rule costs next to nothing.
     """
@@ -187,7 +187,7 @@ class NearestMeans:
         seen: The classes that have one; at least one.
         n_rows: Tokens of which the others have their mean at the origin, as the reference library
             has it; padding of the vocabulary is among them.
-        extras: What else to decide: "cosine", "library".
+        extras: Further decisions: "cosine", "library".
     """
 
     def __init__(

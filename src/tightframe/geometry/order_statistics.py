@@ -41,7 +41,7 @@ class StreamingQuantile:
 
     Attributes:
         value, next_value: The values of the rank and of the one above it (infinite if none is).
-        tail: The sum of the values from the rank up, where it was asked for.
+        tail: The sum of the values from the rank up, if requested.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class QuantileBracket:
     ) -> "QuantileBracket":
         """Return a bracket of the rank of about n values, from a sample, which is overwritten.
 
-        What is infinite in the sample stands for the values that `find` is told of.
+        What is infinite in the sample stands for the infinite values that `find` counts.
         """
         n_sample = len(sample)
         if n_sample == 0:

@@ -1,8 +1,8 @@
 """What tiles of pairs add up to: moments, order statistics, rows, nearest classes, extreme pairs.
 
-A `Reduction` takes the values of one quantity a tile at a time and keeps O(k) numbers of them. The
-tiles never change a result, nor how they are dealt to parts that are joined: sums are joined by
-Chan's formula, ranks are exact, and ties go to the smallest index.
+A `Reduction` adds the values of one quantity tile by tile and keeps O(k) numbers. Neither the size
+of tiles nor their division into parts changes a result: sums are merged by Chan's formula, ranks
+are exact, and ties go to the smallest index.
 
 Axes: k classes, I and J rows and columns of a tile, N pairs of a tile.
 """
@@ -121,7 +121,7 @@ class Reduction:
 
     Args:
         k: Classes; only tiles of them are to be given.
-        wanted: What of the summary is filled.
+        wanted: Aggregates to compute.
         dim: D, which the exponent of the Riesz kernel depends on.
         debiased: What pairs debiased to distance 0 or less count as to the median, "infinite"
             or "zero"; None where nothing is debiased.
@@ -363,7 +363,7 @@ class Reduction:
             return
         filled = values if kept is None else values.nan_to_num(nan=math.inf)
         # Every class meets the others in the order of their indices, as a column first: whoever
-        # comes later must be strictly nearer. Few are, so indices are looked for where it pays.
+        # comes later must be strictly nearer. Few are, so indices are searched only where it pays.
         for dim, part, others in ((0, columns, rows), (1, rows, columns)):
             least = tiles.minimum_along(filled, dim)
             lower = (least < nearest[part]).nonzero().flatten()

@@ -1,8 +1,8 @@
 r"""One sweep over the pairs of classes, in tiles of the upper triangle, with many reductions.
 
-Every quantity of a pair comes from one matrix product a tile, the squared distance
+Every quantity of a pair comes from one matrix product per tile, the squared distance
 :math:`d_{ij}^2 = \lVert m_i - m_j \rVert^2`. The vectors are centred beforehand, which removes most
-of the cancellation. Memory is O(K D + tile^2) a core, whatever the reductions.
+of the cancellation. Memory is O(K D + tile^2) per core, whatever the reductions.
 
 Axes: K classes, k the first k of them, D embedding, I and J rows and columns of a tile, N pairs.
 """
@@ -60,7 +60,7 @@ class Cdnv:
 class UnitDistance:
     r"""Squared distance of two directions, :math:`2 - 2 \cos`, in [0, 4].
 
-    It is taken from the distance of the points as
+    It is computed from the distance of the points as
     :math:`(d_{ij}^2 - (r_i - r_j)^2) / (r_i r_j)`, which keeps its digits where the cosine is
     near 1, as it is for all pairs seen from far away. Pairs in one direction have no value;
     neither have those of a class whose norm is NaN, which has no direction. To a median, pairs
@@ -69,7 +69,7 @@ class UnitDistance:
 
     norms: Float[Tensor, " k"]  # distances to the origin that the directions are seen from
     origin: Float[Tensor, " d"]  # where that lies; of the points, the first d dimensions count
-    noise: Float[Tensor, " k"] | None = None  # as in Cdnv; the norms are then debiased, too
+    noise: Float[Tensor, " k"] | None = None  # as in Cdnv; the norms are then also debiased
     joint: Joint | None = None  # as in Cdnv
 
     @property
@@ -123,11 +123,11 @@ def sweep(
     """Reduce quantities over all pairs i < j of the first k points, k being the quantity's length.
 
     Args:
-        points: One vector a class, float64, centred.
-        requests: By a name of the caller's: the quantity, and what is wanted of it. "median",
-            "tail" and "tail001" are exact; where a sample misleads about where they are, they need
+        points: One vector per class, float64, centred.
+        requests: By any name: the quantity, and its aggregates. "median",
+            "tail" and "tail001" are exact; where a sample misleads about their place, they need
             further sweeps over their quantity only.
-        rotated: The same points in other orthogonal axes: what is asked of fewer than D dimensions
+        rotated: The same points in other orthogonal axes: quantities of fewer than D dimensions
             is then about the first of these.
         tile: Pairs held at once by a core are tile * tile; memory only, never the result.
         extremes: How many pairs "largest" and "smallest" keep.

@@ -45,8 +45,8 @@ def require_finite(
     embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"], order: Int[Tensor, " n"]
 ) -> None:
     """Refuse NaN and infinities in the rows `order`; other rows may hold anything."""
-    # One fast pass: what isn't finite makes the sum so. What makes it so may also be a row that
-    # isn't taken, or an overflow, hence the second look.
+    # One fast pass: a row that isn't finite makes the sum infinite or NaN. So may rows that are not
+    # used, or an overflow, hence the second look.
     if bool(embeddings.sum().isfinite()):
         return
     rows = order.sort().values
@@ -58,7 +58,7 @@ def require_finite(
 class Reducer:
     """Reducer of batches to segments; it keeps its buffers, as fresh memory costs as much as sums.
 
-    A class may go on from one chunk to the next; joining both is the same as joining it whole.
+    A class may continue in the next chunk; merging both is the same as merging it whole.
     """
 
     def __init__(self) -> None:
@@ -78,8 +78,8 @@ class Reducer:
             embeddings: Finite, of any float type; widened to float64 before anything is
                 subtracted.
             labels: Class of each row.
-            order: The rows to take, by ascending label.
-            deviations: Whether to give them too, for scatters; they last until the next chunk.
+            order: The rows to reduce, by ascending label.
+            deviations: Also return them, for scatters; they are valid until the next chunk.
         """
         step = max(1, len(order))
         if embeddings.device.type == "cpu":

@@ -47,7 +47,7 @@ class Projection:
 
 
 Precision = Literal["fp32", "bf16"]  # bf16: the forward pass under autocast
-Progress = Callable[[int, int], None]  # takes the blocks that are done, and all
+Progress = Callable[[int, int], None]  # called with the number of blocks that are done, and of all
 
 BATCH_TOKENS = 8192  # tokens of a forward pass; memory only, but for its rounding
 
@@ -70,7 +70,7 @@ class Stream:
 
     Args:
         model: Any language model; it stays on its device.
-        split: What it reads.
+        split: Blocks of tokens.
         reading: What a label is, and which positions have one.
         groups: Stretches of the split that states keep apart.
         projection: Of every layer but the last.
@@ -208,23 +208,23 @@ def accumulate_moments(
     Args:
         stream: Where the embeddings come from.
         states: By layer; each may have seen other blocks.
-        also: Other labels of the same model and split, and their states, which take the same
-            embeddings: there is one forward pass for all.
-        spans: Blocks to take; all by default.
+        also: Streams with other labels of the same model and split, and their states: there is
+            one forward pass for all.
+        spans: Blocks to accumulate; all by default.
         progress: Called after each batch.
         after: Called after each batch, when the states are whole.
     """
     wanted = [(0, stream.split.n_blocks)] if spans is None else spans
     takers = [(stream, states), *also]
-    every = [state for _, taken in takers for state in taken.values()]
+    every = [state for _, layers in takers for state in layers.values()]
     left = sorted({gap for state in every for gap in _gaps(state, wanted)})
     positions = stream.split.block - 1
     for state in every:
         state.ledger.source = state.ledger.source or stream.split.fingerprint
     for embedded in stream.parts(list(states), _union(left), progress):
-        for taker, taken in takers:
-            part = embedded if taker is stream else taker.relabelled(embedded)
-            for layer, state in taken.items():
+        for labelled, layers in takers:
+            part = embedded if labelled is stream else labelled.relabelled(embedded)
+            for layer, state in layers.items():
                 for first, end in _gaps(state, [(part.first, part.end)]):
                     here = slice((first - part.first) * positions, (end - part.first) * positions)
                     groups = None if part.groups is None else part.groups[here]
@@ -256,11 +256,11 @@ def class_moments(
         groups: Groups of documents that are kept apart; intervals are made of them.
         reading: Another label than the next token, or positions to leave out.
         scatter: Also keep the pooled and the class-balanced within-class scatter; 4 D^2 more
-            operations a token.
+            operations per token.
         dimensions: Also keep the moments of each dimension.
         precision: Of the forward pass; the state is float64 in any case.
         batch_tokens: Tokens held at once; memory only.
-        device: Where the state lives, 8 (D + 2) bytes a class and group; the model's own by
+        device: Where the state lives, 8 (D + 2) bytes per class and group; the model's own by
             default.
         progress: Called after each batch.
     """

@@ -166,7 +166,7 @@ def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
             future.result()
 
 
-# A squared distance below this share of the squared norms is taken from the vectors: there, the
+# A squared distance below this share of the squared norms is computed from the vectors: there, the
 # product of matrices has lost five of its sixteen digits. It is the rare case.
 NEAR = 1e-5
 # Points closer than this share of their norms are one point: the means are not known better.
@@ -179,7 +179,7 @@ BUFFERS = 5
 class BlockMinMax:
     """Minimum and maximum of stretches of some numbers, searched once in each.
 
-    All tiles ask for those of the same few stretches; NaN if one of the numbers is.
+    All tiles need the same few stretches; NaN if one of the numbers is.
     """
 
     def __init__(self, numbers: Float[Tensor, " K"]) -> None:
@@ -211,7 +211,7 @@ class Subspace:
     ) -> None:
         """Use `added`, the dimensions that the inner space lacks, for distances.
 
-        The points themselves are looked at where the product of matrices is not enough.
+        The points themselves are used where the product of matrices is not exact enough.
         """
         self.points = points
         self.grown = inner is not None
@@ -289,7 +289,7 @@ def squared_distances(
 ) -> tuple[Float[Tensor, "I J"], float]:
     """Compute the squared distances of a tile, and a lower bound of them.
 
-    On and below the diagonal of all pairs they are NaN, and the least is, too. Those of the inner
+    On and below the diagonal of all pairs they are NaN, and so is the bound. Those of the inner
     space, if there is one, are in the memory before; `inner_least` is what none of them is below.
     """
     norms = space.squared_norms
@@ -301,7 +301,7 @@ def squared_distances(
         torch.addmm(start, space.added[rows], space.added[columns].T, alpha=-2, out=squared)
     if rows == columns:
         squared.masked_fill_(torch.ones_like(squared, dtype=torch.bool).tril_(), math.nan)
-    # NaN compares as False: a tile without pairs is looked at in full.
+    # NaN compares as False: a tile without pairs is searched in full.
     largest = space.ranges(rows)[1] + space.ranges(columns)[1]
     if inner_least >= NEAR * largest:  # more dimensions, larger distances
         return squared, inner_least

@@ -20,7 +20,7 @@ from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.noise import GroupNoise, group_noise, told_by_groups
 from tightframe.geometry.pairs import Aggregate, Cdnv, PairSummary, Quantity, UnitDistance, sweep
 
-# How class means may be looked at besides as they are: each dimension over its standard deviation,
+# Views of class means besides the plain one: each dimension over its standard deviation,
 # and without the first principal directions of the between-class scatter.
 VIEWS = ("stdz", "pc1", "pc3", "pc10")
 # How names end, of quantities and of measures: debiased for independent samples, and by groups.
@@ -65,9 +65,9 @@ class Geometry:
 
     Args:
         moments: Of the training split.
-        classifier: A row a token; only the rows of selected classes are used.
-        decisions: Of the validation split; without them, what they decide is undefined.
-        min_count: Embeddings that a class needs to take part.
+        classifier: One row per token; only the rows of selected classes are used.
+        decisions: Of the validation split; without them, NC4 is undefined.
+        min_count: Minimum number of embeddings per class.
         classes: The only ones to look at, seen from a global mean of their own; all by default.
         ood: Moments of an out-of-distribution stream through the same model, for NC5.
         noise: Of the class means, where it is known from more groups than `moments` hold; by
@@ -111,16 +111,18 @@ class Geometry:
         self.decisions = decisions
         self.ood = ood
         self.min_count = min_count
-        self.asked: Bool[Tensor, " C"] = classes.cpu()
-        told = torch.zeros_like(moments.counts, dtype=torch.bool)
+        self.class_mask: Bool[Tensor, " C"] = classes.cpu()
+        has_group_noise = torch.zeros_like(moments.counts, dtype=torch.bool)
         if noise is not None:
-            told[noise.ids] = True
+            has_group_noise[noise.ids] = True
         elif moments.n_groups > 1:
-            told = told_by_groups(moments.counts_by_group)
-        self.classes: ClassSet = select(moments, min_count=min_count, classes=classes, first=told)
-        self.told: Bool[Tensor, " C"] = told  # whose noise groups of documents tell
+            has_group_noise = told_by_groups(moments.counts_by_group)
+        self.classes: ClassSet = select(
+            moments, min_count=min_count, classes=classes, first=has_group_noise
+        )
+        self.has_group_noise: Bool[Tensor, " C"] = has_group_noise
         self._given_noise = noise
-        self.n_observed = int(((moments.counts > 0).cpu() & self.asked).sum())
+        self.n_observed = int(((moments.counts > 0).cpu() & self.class_mask).sum())
         self._all_rows = classifier.detach()
         self._views: dict[str, tuple[ClassSet | None, str]] = {}
         self._planned: dict[str, set[Aggregate]] = {}
@@ -129,7 +131,7 @@ class Geometry:
     @cached_property
     def noise(self) -> GroupNoise | None:
         """Noise of class means from sampling whole documents; None without groups of them."""
-        ids = self.classes.ids[self.told[self.classes.ids]]  # they come first
+        ids = self.classes.ids[self.has_group_noise[self.classes.ids]]  # they come first
         if self._given_noise is not None:
             return self._given_noise.of(ids)
         return group_noise(self.moments, ids) if self.moments.n_groups > 1 else None
@@ -177,9 +179,9 @@ class Geometry:
         if scatter is None:
             kind = "class-balanced" if balanced else "pooled"
             return None, f"the moments hold no {kind} scatter; measure with it"
-        told = moments.label_counts
-        if balanced and (told is None or not torch.equal(moments.counts, told)):
-            return None, "the moments have not seen all samples that they were told of"
+        final = moments.label_counts
+        if balanced and (final is None or not torch.equal(moments.counts, final)):
+            return None, "the moments have not seen all samples of label_counts"
         rest = torch.ones_like(moments.counts, dtype=torch.bool)
         rest[classes.ids] = False
         if bool((moments.within_ss[rest] > 0).any()):
