@@ -40,7 +40,7 @@ PASSING = re.compile(
 )
 PASSED_OVER = {"log.jsonl", "timings.csv", "lease", "pid"}
 # Where a file or a field of the record has another name now: "as it was recorded": "as it is".
-NAMES: dict[str, str] = {}
+NAMES: dict[str, str] = {"/spreads/": "/within_ss/"}  # tensors of ClassMoments
 
 JOBS = r"""
 corpus build stories --out tokens/stories --tokens 60000 --block 128
