@@ -1,5 +1,7 @@
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -240,6 +242,13 @@ def test_the_result_is_shown_saved_and_drawn(tmp_path):
     assert len(pd.read_csv(tmp_path / "rows.csv")) == 2
     bars = found.plot().axes[0].containers
     assert [len(one.lines[0].get_xdata()) for one in bars] == [2, 2]
+    panels = found.scatter().axes
+    assert [len(one.collections[0].get_offsets()) for one in panels] == [24, 24]
+    r2 = found.table["r2"].tolist()
+    assert [one.get_title() for one in panels] == [f"$R^2$ = {value:.3f}" for value in r2]
+    log = found.scatter(log=True).axes  # m1 is positive, m2 is not
+    assert [one.get_xscale() for one in log] == ["log", "linear"]
+    assert log[0].get_title() == f"$R^2$ = {found.table['r_log'][0] ** 2:.3f}"
     other = relate(models(), measures=["m1", "m2"], controls="log_width", alpha=0.01, **FAST)
     assert found.digest != other.digest
 
@@ -499,6 +508,21 @@ def test_a_folder_of_results_is_written_whole(tmp_path, capsys):
         "relation.csv",
         "relation.json",
         "relation.png",
+        "scatter-log.png",
+        "scatter.png",
     ]
     content = json.loads((out / "relation.json").read_text())
     assert content["conclusion"] in said
+
+
+def test_the_guide_says_what_comes_out(capsys, monkeypatch):
+    # Its command prints its block, and its Python runs.
+    root = Path(__file__).parent.parent
+    monkeypatch.chdir(root)
+    guide = (root / "docs" / "guide" / "study.md").read_text()
+    block = re.search(r"^```text\n(.*?)^```$", guide, flags=re.DOTALL | re.MULTILINE)
+    command = next(line for line in guide.splitlines() if "--within epochs --measures" in line)
+    said = run(capsys, *command.split()[2:])
+    assert said.rstrip() == block.group(1).rstrip()
+    code = re.search(r"^```python\n(.*?)^```$", guide, flags=re.DOTALL | re.MULTILINE)
+    exec(code.group(1), {})

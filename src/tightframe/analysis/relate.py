@@ -147,7 +147,15 @@ def relate_table(table: pd.DataFrame, options: RelateOptions) -> Relation:
         design.collinear,
         excluded,
         _strata(design, options),
+        _points(design, options),
     )
+
+
+def _points(design: Design, options: RelateOptions) -> pd.DataFrame:
+    """Return what figures draw: y, the measures, and the number of parameters where it is known."""
+    known = has_column(design.table, "n_params")
+    size = numbers(design.table, "n_params") if known else np.full(len(design.y), math.nan)
+    return pd.DataFrame({options.y: design.y, **design.measures, "size": size})
 
 
 _COLUMNS = [

@@ -33,6 +33,8 @@ class Relation(ResultTable):
         collinear: Controls that other controls explain.
         excluded: Rows and measures that were left out, with the reason.
         strata: Correlations inside each stratum, one row per measure; empty without `within`.
+        points: The rows that are used: y, each measure, and `size`, the number of parameters where
+            the table has it.
     """
 
     table: pd.DataFrame
@@ -44,6 +46,7 @@ class Relation(ResultTable):
     collinear: list[str]
     excluded: list[Excluded]
     strata: pd.DataFrame
+    points: pd.DataFrame
 
     @property
     def digest(self) -> str:
@@ -120,7 +123,42 @@ class Relation(ResultTable):
         axes.set_xlim(-1.05, 1.05)
         axes.set_xlabel(f"correlation with {self.options.y}")
         if controlled:
-            axes.legend(loc="best", fontsize="small")
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+        return figure
+
+    def scatter(self, *, log: bool = False) -> "Figure":
+        """Draw y against each measure, with the least-squares line and R^2 (Figures 1 to 3).
+
+        Args:
+            log: Draw positive measures on a logarithmic axis, with the line of their logarithms.
+        """
+        from matplotlib.figure import Figure
+
+        names = self.table.loc[self.table["r"].notna(), "measure"].tolist()
+        columns = min(4, max(1, len(names)))
+        lines = max(1, math.ceil(len(names) / columns))
+        figure = Figure(figsize=(3 * columns, 2.6 * lines), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False).ravel()
+        sizes = np.log10(self.points["size"]) if self.points["size"].notna().all() else None
+        for axes, name in zip(grid, names, strict=False):
+            x, y = self.points[[name, self.options.y]].dropna().to_numpy(float).T
+            drawn = log and x.min() > 0
+            used = self.points[name].notna()
+            shades = {} if sizes is None else {"c": sizes[used], "cmap": "viridis"}
+            dots = axes.scatter(x, y, s=12, linewidths=0, **shades)
+            slope, intercept = np.polyfit(np.log(x) if drawn else x, y, 1)
+            ends = np.array([x.min(), x.max()])
+            axes.plot(ends, slope * (np.log(ends) if drawn else ends) + intercept, color="0.4")
+            r = self.table.set_index("measure").loc[name, "r_log" if drawn else "r"]
+            axes.set_title(f"$R^2$ = {r * r:.3f}", fontsize="medium")
+            axes.set_xscale("log" if drawn else "linear")
+            axes.set_xlabel(name)
+        for axes in grid[::columns]:
+            axes.set_ylabel(self.options.y)
+        for axes in grid[len(names) :]:
+            axes.axis("off")
+        if sizes is not None and names:
+            figure.colorbar(dots, ax=list(grid), label="log10 parameters", fraction=0.03)
         return figure
 
 

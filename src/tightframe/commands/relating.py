@@ -59,7 +59,7 @@ def relate(
     rule
         A TOML file whose table [relate] holds the options; those typed here come first.
     out
-        A new folder for relation.json, relation.csv and the figure.
+        A new folder for relation.json, relation.csv and the figures.
     json
         Print one JSON object on standard output.
     """
@@ -137,4 +137,9 @@ def _write(relation: "Relation", out: Path) -> None:
     with whole_folder(out) as folder:
         (folder / "relation.json").write_text(dumps(relation.to_dict()) + "\n", "utf-8")
         relation.save(folder / "relation.csv")
-        relation.plot().savefig(folder / "relation.png", dpi=150)
+        for name, figure in (
+            ("relation", relation.plot()),
+            ("scatter", relation.scatter()),
+            ("scatter-log", relation.scatter(log=True)),
+        ):
+            figure.savefig(folder / f"{name}.png", dpi=150)

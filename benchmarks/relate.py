@@ -1,0 +1,93 @@
+"""Seconds of `relate`: permutations of the published Table 1, and all measures with controls.
+
+    OMP_NUM_THREADS=1 python benchmarks/relate.py
+
+Beside the first row, scipy.stats.permutation_test makes the same test of one measure with a
+hundredth of the permutations, in the same run.
+"""
+
+import argparse
+import json
+import platform
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from tightframe.analysis import inference
+from tightframe.analysis.relate import relate
+
+
+def table1(permutations: int) -> float:
+    """The seven measures of 21 rows."""
+    rng = np.random.default_rng(0)
+    basis, _ = inference.basis_of(np.ones((21, 1)), ["1"])
+    x = inference.residuals(rng.normal(size=(21, 7)), basis)
+    y = inference.residuals(rng.normal(size=(21, 1)), basis)[:, 0]
+    start = time.process_time()
+    inference.permute(x, y, basis, np.arange(21), permutations=permutations, seed=0)
+    return time.process_time() - start
+
+
+def scipys(permutations: int) -> float:
+    """One measure of 21 rows, by scipy."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 21))
+    y = y - y.mean()
+
+    def statistic(values: np.ndarray, axis: int) -> np.ndarray:
+        return np.abs(values @ y)
+
+    start = time.process_time()
+    stats.permutation_test(
+        (x,), statistic, permutation_type="pairings", vectorized=True, n_resamples=permutations
+    )
+    return time.process_time() - start
+
+
+def all_measures(permutations: int) -> float:
+    """The 230 rows of 170 runs, 155 measures, 30 architectures and 7 run types held fixed."""
+    rng = np.random.default_rng(0)
+    runs = np.concatenate([np.arange(110), 110 + np.repeat(np.arange(60), 2)])
+    names = [f"m{j}" for j in range(155)]
+    table = pd.DataFrame(rng.normal(size=(230, 155)), columns=names).assign(
+        val_loss=rng.normal(size=230),
+        run=runs,
+        architecture=[f"a{i % 30}" for i in range(230)],
+        run_type=[f"t{i % 7}" for i in range(230)],
+    )
+    start = time.process_time()
+    relate(table, measures=names, fixed=["architecture", "run_type"], permutations=permutations)
+    return time.process_time() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/relate.json")
+    given = parser.parse_args()
+    rows = [
+        ("21 rows x 7 measures, 10^6 permutations", table1(10**6), "10"),
+        ("21 rows x 1 measure, 10^4 permutations, scipy", scipys(10**4), ""),
+        ("230 rows x 155 measures, controls, 10^4 permutations", all_measures(10**4), "30"),
+    ]
+    shown = Table("work", "CPU s", "at most")
+    for work, seconds, target in rows:
+        shown.add_row(work, f"{seconds:.2f}", target)
+    Console().print(shown)
+    content = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "versions": {name: version(name) for name in ("numpy", "scipy", "pandas")},
+        "rows": [dict(zip(("work", "cpu_seconds", "target"), row, strict=True)) for row in rows],
+    }
+    given.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
