@@ -5,7 +5,6 @@ Names of runs, settings and texts are strangers' words: jinja2 escapes them in t
 """
 
 import math
-import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -36,12 +35,11 @@ from tightframe.report.panels import (
     loss_range,
     trajectory,
 )
-from tightframe.report.plots import Json, Shared, escaped
-from tightframe.report.rendering import facts, json_numbers, parameters, render_template, word
+from tightframe.report.plots import Json, Shared
+from tightframe.report.rendering import facts, json_numbers, parameters, render_template
 from tightframe.results import Header
 
 FEWEST = 3  # checkpoints: fewer have no association with the loss, and no figure of one
-_KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
 
 
 def render(
@@ -183,7 +181,7 @@ def _scatters(
         "y": shared.put("loss", losses),
         "thread_y": thread("loss of runs", losses),
         "size": shared.put("size", shades),
-        "hover": shared.put("hover", _hover(table)),
+        "hover": shared.put("hover", plots.checkpoint_labels(table)),
         **_bars(table, "val_loss", "error_y"),
     }
     drawn = {}
@@ -246,36 +244,6 @@ def setting(metric: str, shown: Checkpoints) -> str:
     """Return with which minimum count a metric was measured, in words; "" where that is 1."""
     least = shown.min_counts.get(metric)
     return "" if least is None else f"min_count {least:,}"
-
-
-def _hover(table: pd.DataFrame) -> list[str]:
-    """Return the run of every point, its loss, size and settings, escaped and in short lines.
-
-    Shown are the settings in which the runs differ, and the usual ones.
-    """
-    names = [name for name in table.columns if name.startswith("set_") and name != "set_out"]
-    usual = {f"set_{name}" for name in _KEY_SETTINGS}
-    shown = [name for name in names if name in usual or table[name].nunique(dropna=False) > 1]
-    texts = []
-    for line in table.to_dict("records"):
-        above = line["loss_above_floor"]
-        known = "" if math.isnan(above) else f", {above:.3f} above the floor"
-        settings = [
-            f"{name.removeprefix('set_').replace('_', ' ')} {word(line[name])}"
-            for name in shown
-            if not pd.isna(line[name])
-        ]
-        # A line breaks between two settings, not within one.
-        joined = "; ".join(setting.replace(" ", "\N{NO-BREAK SPACE}") for setting in settings)
-        parts = [
-            f"step {line['step']:,}; {parameters(line['model_n_parameters'])} parameters",
-            f"loss {line['val_loss']:.3f}{known}",
-            *textwrap.wrap(joined, 44, max_lines=6, break_on_hyphens=False),
-        ]
-        run = str(line["run"])
-        run = run if len(run) <= 44 else f"{run[:43]}\N{HORIZONTAL ELLIPSIS}"
-        texts.append("<br>".join([f"<b>{escaped(run)}</b>", *map(escaped, parts)]))
-    return texts
 
 
 def views_of_metrics(table: pd.DataFrame) -> dict[str, str]:

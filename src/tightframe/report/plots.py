@@ -7,13 +7,17 @@ whoever calls where an argument says so.
 
 import html
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from tightframe.report.panels import SIZES, Fit, SizeScale, Trajectory
-from tightframe.report.rendering import COLOURS, json_numbers
+from tightframe.report.rendering import COLOURS, json_numbers, parameters, word
 
 Json = dict[str, Any]
+_KEY_SETTINGS = ("recipe", "width", "depth", "epochs", "learning_rate", "seed")
 
 
 def colour(name: str, opacity: float = 1.0) -> Json:
@@ -173,6 +177,36 @@ def scatter(
         shapes=[_floor_line(value) for value, _ in floors],
         annotations=[*_fit_notes(fit), *(_floor_note(one, losses[0], fit) for one in floors)],
     )
+
+
+def checkpoint_labels(table: pd.DataFrame) -> list[str]:
+    """Return the run of every point, its loss, size and settings, escaped and in short lines.
+
+    Shown are the settings in which the runs differ, and the usual ones.
+    """
+    names = [name for name in table.columns if name.startswith("set_") and name != "set_out"]
+    usual = {f"set_{name}" for name in _KEY_SETTINGS}
+    shown = [name for name in names if name in usual or table[name].nunique(dropna=False) > 1]
+    texts = []
+    for line in table.to_dict("records"):
+        above = line["loss_above_floor"]
+        known = "" if math.isnan(above) else f", {above:.3f} above the floor"
+        settings = [
+            f"{name.removeprefix('set_').replace('_', ' ')} {word(line[name])}"
+            for name in shown
+            if not pd.isna(line[name])
+        ]
+        # A line breaks between two settings, not within one.
+        joined = "; ".join(setting.replace(" ", "\N{NO-BREAK SPACE}") for setting in settings)
+        parts = [
+            f"step {line['step']:,}; {parameters(line['model_n_parameters'])} parameters",
+            f"loss {line['val_loss']:.3f}{known}",
+            *textwrap.wrap(joined, 44, max_lines=6, break_on_hyphens=False),
+        ]
+        run = str(line["run"])
+        run = run if len(run) <= 44 else f"{run[:43]}\N{HORIZONTAL ELLIPSIS}"
+        texts.append("<br>".join([f"<b>{escaped(run)}</b>", *map(escaped, parts)]))
+    return texts
 
 
 def _note(text: str, side: str, name: str, size: float, **place: Any) -> Json:
