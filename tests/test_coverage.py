@@ -1,4 +1,16 @@
-"""Intervals hold the truth where the world looks like text, or are refused."""
+"""Intervals hold the truth where the world looks like text, are refused, or say what they are.
+
+How a cell of the table is judged, fixed before the draws of seed 1 were taken:
+
+- It agrees if fewer than a tenth of its draws have an interval, or if the share of intervals that
+  hold the truth is within two standard errors of 0.93 to 0.97.
+- Where most of its intervals are called "narrow" in the row, 0.90 is asked for instead of 0.93;
+  where most are called "wide", or narrow, nothing above is held against them. The row must find
+  that out from the user's data alone.
+- No cell is excused by its name. Limits (`RULED`, `UNEVEN`, `ALIKE`, `WIDE` in intervals.py) were
+  chosen on draws of seeds 7 and 8, before those of seed 1.
+- That a cell of seed 0 was outside of 0.93 to 0.97 is decided anew by draws of seed 1 alone.
+"""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -88,8 +100,7 @@ def test_the_table_is_that_of_the_counts():
 
 def test_every_published_cell_agrees_or_is_refused():
     for (world, n, name), cell in coverage.cells_of().items():
-        known = coverage.WIDE if cell.coverage > coverage.MOST else coverage.MISSED
-        assert cell.agrees or name in known.get((world, int(n)), ()), (world, n, name, cell.words)
+        assert cell.agrees, (world, n, name, cell.words)
 
 
 @pytest.mark.slow
@@ -99,7 +110,4 @@ def test_ninety_five_percent_of_intervals_hold_the_truth(world, n, folder):
     draws = range(coverage.DRAWS)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         cells = pool.submit(coverage.of_cell, world, n, draws, folder, seed=1).result()
-    wrong = {name: cell for name, cell in cells.items() if not cell.agrees}
-    for name, cell in wrong.items():
-        known = coverage.WIDE if cell.coverage > coverage.MOST else coverage.MISSED
-        assert name in known.get((world, n), ()), (name, cell.words)
+    assert not {name: cell.words for name, cell in cells.items() if not cell.agrees}

@@ -86,11 +86,12 @@ def test_the_parabola_takes_out_a_bias_of_second_order():
     kept = resampling.halves_of(20).numpy()
     # A half has the mean of its groups' pseudo-values in it; those are -19 times the noise.
     halves = theta(2) + (kept @ (-19 * noise)) / 10
-    found, bent = resampling.extrapolate(theta(1), without, halves.tolist(), kept)
+    found, bent, bias = resampling.extrapolate(theta(1), without, halves.tolist(), kept)
     error = math.sqrt(19 * 0.01**2)
     assert found.centre == pytest.approx(5, rel=1e-10)
     assert found.high - found.centre == pytest.approx(student.ppf(0.975, 19) * error, rel=1e-8)
     assert bent == pytest.approx(0.02 * 20 / 19 / error, rel=1e-8)
+    assert bias == pytest.approx(0.32 / error, rel=1e-8)
 
 
 def test_the_parabola_of_a_mean_is_its_textbook_interval():
@@ -99,7 +100,7 @@ def test_the_parabola_of_a_mean_is_its_textbook_interval():
     kept = resampling.halves_of(10).numpy()
     assert kept.sum(1).tolist() == [5, 5, 4, 6]
     without = [np.delete(x, g).mean() for g in range(10)]
-    found, bent = resampling.extrapolate(x.mean(), without, [x[h].mean() for h in kept], kept)
+    found, bent, _ = resampling.extrapolate(x.mean(), without, [x[h].mean() for h in kept], kept)
     reach = student.ppf(0.975, 9) * x.std(ddof=1) / math.sqrt(10)
     assert found[:3] == pytest.approx((x.mean() - reach, x.mean() + reach, x.mean()), rel=1e-10)
     assert bent == pytest.approx(0, abs=1e-10)
@@ -187,7 +188,7 @@ def test_whole_groups_are_left_out():
     kept = resampling.halves_of(4).numpy()
     counts = np.array([[1, 1], [1, 2], [1, 3], [1, 4]])  # of both classes, in each group
     effective = min(counts.sum(0) ** 2 / (counts**2).sum(0))  # the lower of two is their median
-    expected, _ = resampling.extrapolate(
+    expected, *_ = resampling.extrapolate(
         value(everything),
         [value(np.delete(everything, g)) for g in range(4)],
         [value(everything[half]) for half in kept],

@@ -12,6 +12,8 @@ import dataclasses
 
 import numpy as np
 import torch
+from scipy.signal import lfilter
+from scipy.special import ndtr
 
 from tightframe.corpus import build
 from tightframe.corpus.shards import Groups, TokenShards, even_cuts
@@ -37,6 +39,7 @@ class World:
     n_classes: int = 150
     tokens: int = 150  # of a document, on average
     groups: int = 20
+    memory: float = 0.0  # correlation of a document with the one before: blocks of one long text
 
 
 WORLDS = {
@@ -47,6 +50,8 @@ WORLDS = {
     "text, t4 outliers": World(outliers=True),
     "text, long documents": World(tokens=450),
     "text, 8 groups": World(groups=8),
+    "one text, short memory": World(alike=0.3, memory=0.5),
+    "one text, long memory": World(alike=0.3, memory=0.95),
 }
 
 
@@ -104,7 +109,7 @@ class Text(Population):
         world, rng, groups = self.world, self._rng, self.world.groups
         lengths = 1 + rng.poisson(world.tokens * rng.lognormal(-0.125, 0.5, size=n_documents))
         zipf = 1 / (np.arange(world.n_classes) + 2.7)
-        shares = zipf * rng.exponential(size=(n_documents, world.n_classes))  # words come in bursts
+        shares = zipf * self._bursts(n_documents)
         counts = rng.multinomial(lengths, shares / shares.sum(1, keepdims=True))  # (M, C)
         group = group_of(lengths, groups)
         document, label = counts.nonzero()
@@ -116,7 +121,11 @@ class Text(Population):
             return rng.standard_normal((*shape, world.dim), dtype=np.float32)
 
         apart = normal(n.sum()) * (np.float32(np.sqrt(1 - world.alike)) * self._tails(n.sum()))
-        together = normal(n_documents)[document] + normal(len(n))
+        if world.memory:
+            of_class = self._remembered(normal(n_documents, world.n_classes))[document, label]
+            together = self._remembered(normal(n_documents))[document] + of_class
+        else:
+            together = normal(n_documents)[document] + normal(len(n))
         apart += np.repeat(together * np.float32(np.sqrt(world.alike / 2)), n, axis=0)
         apart *= self._deviations.astype(np.float32)[np.repeat(label, n)]
         place, first = np.unique(group[document] * world.n_classes + label, return_index=True)
@@ -129,6 +138,20 @@ class Text(Population):
         squares[place] = np.add.reduceat(lengths_squared, start)
         shape = (groups, world.n_classes)
         return self.state(by_group.reshape(shape), sums.reshape(*shape, -1), squares.reshape(shape))
+
+    def _bursts(self, n_documents):
+        """Exponential factors of the shares of words: they come in bursts."""
+        shape = (n_documents, self.world.n_classes)
+        if not self.world.memory:
+            return self._rng.exponential(size=shape)
+        return -np.log(ndtr(self._remembered(self._rng.normal(size=shape))))
+
+    def _remembered(self, normal):
+        """Make independent normal numbers an autoregressive process along the first axis."""
+        memory = self.world.memory
+        innovations = normal * np.sqrt(1 - memory**2)
+        innovations[0] = normal[0]
+        return lfilter([1], [1, -memory], innovations, axis=0).astype(normal.dtype)
 
     def _tails(self, n):
         """Factors that give normal numbers t tails and leave their variance."""

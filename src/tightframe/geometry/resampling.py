@@ -42,6 +42,8 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.stats import t as student
 from torch import Tensor
 
+from tightframe.geometry.moments import ClassMoments, squared_norms
+
 LEVEL = 0.95
 GROUPS = (20, 12, 8)  # numbers of groups that every kind of interval accepts, the usual one first
 FEWEST_DOCUMENTS = {"train": 20, "val": 8}  # at which intervals of a split's numbers are tested
@@ -92,7 +94,7 @@ def extrapolate(
     *,
     freedom: float | int | None = None,
     log: bool = False,
-) -> tuple[Interval, float]:
+) -> tuple[Interval, float, float]:
     """Return the interval around the parabola's end, and how far that is from the line's.
 
     Args:
@@ -104,10 +106,11 @@ def extrapolate(
         log: Whether errors are in proportion to the value.
 
     Returns:
-        The interval, and the distance of its centre to the jackknife's in standard errors.
+        The interval, and the distances of its centre to the jackknife's and to the value of all
+        groups, in standard errors.
     """
     if reason := _unusable([full, *without, *halves], log) or _unusable(without, log):
-        return Interval.none(reason), math.nan
+        return Interval.none(reason), math.nan, math.nan
     (theta,), left, half = (_scaled(values, log) for values in ([full], without, halves))
     n = len(left)
     owed = kept @ ((n - 1) * (left.mean() - left)) / kept.sum(1)  # to the groups of each half
@@ -118,7 +121,7 @@ def extrapolate(
     )
     error = _jackknife_error(left)
     bent = abs(centre - (n * y[0] - (n - 1) * y[1])) / error
-    return _around(centre, error, freedom or n - 1, log), bent
+    return _around(centre, error, freedom or n - 1, log), bent, abs(centre - y[0]) / error
 
 
 def half_samples(
@@ -163,6 +166,68 @@ def tail_index(
         return math.inf
     mean_log = float((ordered[:n] / ordered[n]).log().mean())
     return 1 / mean_log if mean_log else math.inf
+
+
+def concentration(
+    counts: Int64[Tensor, "G C"], spreads: Float64[Tensor, "G C"]
+) -> tuple[float, float]:
+    r"""Return how far single groups decide the errors of class variances, and its standard error.
+
+    With :math:`z_g = \sqrt{n_g} (v_g / v - 1)` of a class, v its variance and v_g that of group g,
+    :math:`q = \sum z_g^4 / (\sum z_g^2)^2` is 1 if one group decides, and for normal errors
+    :math:`3 \sum (1 - p_g)^2 / (G^2 - 1)` on average, p_g being the group's share of the class.
+    What is returned is the mean of q over classes on a scale from 0 for normal errors to 1.
+    Averages of samples with heavy tails never become normal, however many there are; Hill's index
+    misses that where groups are large. NaN without classes in three groups.
+
+    Args:
+        counts: Samples of each class in each group.
+        spreads: Their squared distances to the mean of the class in all groups, summed.
+    """
+    n = counts.double()
+    total, groups = n.sum(0), (counts > 0).sum(0)
+    shares = n / total
+    ratios = spreads / n.clamp(min=1) * (total / spreads.sum(0))
+    squares = n * (ratios - 1).square()  # z^2; 0 where a group has no sample
+    decided = squares.square().sum(0) / squares.sum(0).square()
+    normal = 3 * ((1 - shares).square() * (counts > 0)).sum(0) / (groups.square() - 1)
+    usable = (groups >= 3) & decided.isfinite()
+    beyond, scale = (decided - normal)[usable], float((1 - normal)[usable].mean())
+    error = math.sqrt(float(beyond.square().mean() - beyond.mean().square()) / max(1, len(beyond)))
+    return float(beyond.mean()) / scale, error / scale
+
+
+def neighbour_correlation(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> tuple[float, float]:
+    r"""Return how class means of groups that follow each other correlate, and its standard error.
+
+    With :math:`u_g = \sqrt{n_g} (\mu_g - \mu)` of a class and v their sum of squares over G - 1,
+    independent groups have :math:`\langle u_g, u_{g+1} \rangle = -v \sqrt{p_g p_{g+1}}` on average,
+    as the errors add up to 0. What is returned is the mean over classes and pairs of groups of
+    :math:`\langle u_g, u_{g+1} \rangle / v + \sqrt{p_g p_{g+1}}`: 0 if groups are independent.
+    Its error is that of a mean over pairs of groups; NaN where there are none.
+
+    Args:
+        moments: Kept by group.
+        fixed: Classes that take part.
+    """
+    counts = moments.counts_by_group[:, fixed].double()
+    means = moments.means[fixed]
+    squares = torch.zeros_like(counts)
+    products = torch.zeros_like(counts[1:])
+    before = torch.zeros_like(means)
+    for group, of_group in enumerate(moments.means_by_group):
+        drawn = (of_group[fixed] - means) * counts[group].sqrt()[:, None]  # (K, D)
+        squares[group] = squared_norms(drawn)
+        if group:
+            products[group - 1] = (drawn * before).sum(1)
+        before = drawn
+    groups = (counts > 0).sum(0)
+    mean_square = squares.sum(0) / (groups - 1)
+    both = (counts[1:] > 0) & (counts[:-1] > 0) & (mean_square > 0)
+    shares = counts / counts.sum(0)
+    alike = products / mean_square + (shares[1:] * shares[:-1]).sqrt()
+    by_pair = (alike.where(both, 0).sum(1) / both.sum(1))[both.any(1)]
+    return float(by_pair.mean()), float(by_pair.std()) / math.sqrt(max(1, len(by_pair)))
 
 
 def balanced_halves(n_groups: int) -> Bool[Tensor, "H G"] | None:
