@@ -64,12 +64,17 @@ HEAVY = {0.05: 3.5, 0.02: 3.2}
 RULED = 0.18  # concentration plus its error beyond which they have none, in 20 groups
 UNEVEN = 0.04  # concentration beyond which intervals of medians are narrow, in 20 groups
 ALIKE = 0.05  # correlation of groups that follow each other beyond which nothing has an interval
-LONG = "wide interval: its bias by small counts is large and differs between unequal groups"
-NARROW = (
-    "narrow interval: squared distances to the class means have heavy tails; in tests 92 to 96 % of "
-    "such intervals held"
+LONG = (
+    "wide interval: halves of the groups differ more than leaving out single ones explains, so "
+    "that its error is overestimated"
 )
-WIDE = 0.15  # share of the squared error that is due to groups of unequal size, and is too much
+NARROW = (
+    "narrow interval: squared distances to the class means have heavy tails; in tests 92 to 96 % "
+    "of such intervals held"
+)
+WIDE = (
+    1.3  # variance from halves over that from leaving out one group, beyond which it is too large
+)
 TAILS = (
     "squared distances to the class means have heavy tails ({}), so that a few samples decide "
     "variances; measures of directions (NC2, NC3) have intervals"
@@ -191,7 +196,6 @@ def _of_moments(
     halves = [values(asked, half) for half in plan[len(groups) :]]
     kept = halves_of(len(groups)).numpy()
     freedom = effective_groups(counts[:, fixed]) - 1
-    shares = (counts[groups][:, fixed] / counts[:, fixed].sum(0).double()).mean(1).numpy()
     for place, one in enumerate(asked):
         half = [value[place] for value in halves]
         if one.is_median:
@@ -200,7 +204,7 @@ def _of_moments(
                 interval = interval._replace(reason=NARROW)
         else:
             leaving = [value[place] for value in left]
-            interval = _smooth(full[place], leaving, half, kept, shares, freedom, one.is_log)
+            interval = _smooth(full[place], leaving, half, kept, freedom, one.is_log)
         n_fixed, n = sizes(one)
         if not math.isnan(interval.low) and n_fixed < n:
             over = f"interval over the {n_fixed} of {n} classes with two samples in resamples"
@@ -214,21 +218,19 @@ def _smooth(
     without: Sequence[float],
     halves: Sequence[float],
     kept: Bool[np.ndarray, "H G"],
-    shares: Float64[np.ndarray, " G"],
     freedom: float | int,
     log: bool,
 ) -> Interval:
     """The interval of what moves smoothly with the documents, if its bias is a series."""
     if not halves:
         return jackknife(full, without, freedom=freedom, log=log)
-    found, bent, bias = extrapolate(full, without, halves, kept, freedom=freedom, log=log)
+    found, bent, curved = extrapolate(full, without, halves, kept, freedom=freedom, log=log)
     if bent > BENT:
         return Interval.none(
             "its bias by small counts is too large to be taken out, two estimates of it differ by "
             f"{bent:.1f} standard errors; raise min_count"
         )
-    # Without a larger group the bias is larger: that is no error of the centre, which has none.
-    if bias**2 * float(shares.var()) * len(shares) > WIDE:
+    if curved > WIDE and not found.reason:
         found = found._replace(reason=LONG)
     return found
 

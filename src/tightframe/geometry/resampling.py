@@ -14,6 +14,9 @@ holds, :math:`\sum_{g \in h} 2 e_g / G`, is taken off first, so that the centre 
 the jackknife's own (which follows the line only: at 60 documents what it leaves of the bias of
 some measures is half a standard error and more).
 
+The jackknife counts parts of the error that are of second order twice, halves three times (Efron &
+Stein 1981): where halves tell of a much larger variance, the interval is too wide.
+
 **Balanced halves** alone serve medians: a median moves with the few pairs at the middle, and
 leaving out one group moves too few of them. G - 1 halves :math:`\theta_h` that are orthogonal to
 each other (a Hadamard matrix) have the same first-order variance, and disturb the means by as much
@@ -26,8 +29,8 @@ as sampling does:
 Quantiles are Student's, with one degree of freedom less than there are groups in effect: classes
 that are in few of them, or mostly in few, tell less than G - 1 would say.
 
-Sources: Miller 1974 and Shao & Tu 1995 on the jackknife; McCarthy 1969 on balanced half-samples;
-Kish 1965 on effective numbers; Hill 1975 on tails.
+Sources: Miller 1974, Efron & Stein 1981 and Shao & Tu 1995 on the jackknife; McCarthy 1969 on
+balanced half-samples; Kish 1965 on effective numbers; Hill 1975 on tails.
 
 Axes: C classes, G groups, R resamples, H halves.
 """
@@ -106,8 +109,8 @@ def extrapolate(
         log: Whether errors are in proportion to the value.
 
     Returns:
-        The interval, and the distances of its centre to the jackknife's and to the value of all
-        groups, in standard errors.
+        The interval, the distance of its centre to the jackknife's in standard errors, and the
+        variance of balanced halves over the jackknife's: around 1 if nothing is of second order.
     """
     if reason := _unusable([full, *without, *halves], log) or _unusable(without, log):
         return Interval.none(reason), math.nan, math.nan
@@ -121,7 +124,8 @@ def extrapolate(
     )
     error = _jackknife_error(left)
     bent = abs(centre - (n * y[0] - (n - 1) * y[1])) / error
-    return _around(centre, error, freedom or n - 1, log), bent, abs(centre - y[0]) / error
+    curved = float(half.var(ddof=1)) / error**2 if balanced_halves(n) is not None else math.nan
+    return _around(centre, error, freedom or n - 1, log), bent, curved
 
 
 def half_samples(
