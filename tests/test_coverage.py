@@ -70,11 +70,22 @@ def test_variances_with_heavy_tails_and_logarithms_of_no_distance_are_refused():
     cells = coverage.of_cell("text, t3 tails", 60, range(4), measures=QUICK)
     assert cells["nc1_cdnv_med_db"].shown == cells["nc1_cdnv_rom_db"].shown == 0
     assert cells["nc3_cos_mean"].shown == 4
+    # With many documents in a group, its average hides the tail from Hill's index.
+    many = coverage.of_cell("text, t3 tails", 400, range(3), measures=["nc1_cdnv_rom_db"])
+    assert many["nc1_cdnv_rom_db"].shown == 0
     # Two of the classes are the same one under two names.
     world = Text(WORLDS["text"], 0)
     world.means[1] = world.means[0]
     found = coverage.count(lambda draw: world, 60, range(2), ["gnc2_log_kernel_excess"])
     assert found["gnc2_log_kernel_excess"].shown == 0
+
+
+@pytest.mark.parametrize(("memory", "shown"), [("short", 2), ("long", 0)])
+def test_stretches_of_one_text_have_intervals_unless_they_are_alike(memory, shown):
+    # A block correlates with the next one by 0.5 or 0.95: of 20 blocks in a group, the memory ends
+    # after some blocks or not at all.
+    cells = coverage.of_cell(f"one text, {memory} memory", 400, range(2), measures=["nc3_cos_mean"])
+    assert cells["nc3_cos_mean"].shown == shown
 
 
 @pytest.mark.parametrize("n_documents", [8, 20])

@@ -1,3 +1,10 @@
+"""Intervals over facts hold the truth where they say nothing, or are refused or called wide.
+
+A cell of the published table (1,000 draws) outside of 93 to 97 % is decided by `DECIDING` draws of
+seed 2 alone, whose standard error is 0.2 %: it is in the band if their share is, to half a percent.
+Fixed before these draws were made.
+"""
+
 import math
 import subprocess
 import sys
@@ -11,6 +18,7 @@ from reference.fact_worlds import HELD_OUT, WORLDS
 from tightframe.knowledge.intervals import FEW, PERCENT, interval, ratio
 
 POINTS = (-100.0, 100.0)
+DECIDING = 20_000
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "fact_intervals.py"
 
 
@@ -146,13 +154,13 @@ def test_where_no_interval_holds_the_reason_stands(values, bounds, reason):
     assert found.reason == reason
 
 
-def held(world, n_facts, draws):
+def held(world, n_facts, draws, seed=5):
     """Share of intervals that hold the truth, and of draws whose interval is announced as wide."""
     hits = wide = 0
-    for seed in range(draws):
-        generator = np.random.default_rng([5, n_facts, seed])
+    for draw in range(draws):
+        generator = np.random.default_rng([seed, n_facts, draw])
         values, facts = world.draw(generator, n_facts)
-        found = ends(np.bincount(facts, values), np.bincount(facts), world.bounds, seed=seed)
+        found = ends(np.bincount(facts, values), np.bincount(facts), world.bounds, seed=draw)
         hits += found.low <= world.truth + 1e-9 and found.high >= world.truth - 1e-9
         wide += found.reason != ""
     return hits / draws, wide / draws
@@ -183,6 +191,17 @@ def test_intervals_over_few_facts_hold_the_truth_in_every_world(world, n_facts):
         assert held(world, n_facts, 5)[1] == 1  # refused, with the reason
     else:
         check(world, n_facts, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "n_facts"), [("50 %, one question", 80), ("t with 4 degrees of freedom", 25)]
+)
+def test_cells_that_a_thousand_draws_leave_outside_are_inside(name, n_facts):
+    (world,) = [world for world in (*WORLDS, *HELD_OUT) if world.name == name]
+    share, wide = held(world, n_facts, DECIDING, seed=2)
+    assert wide < 0.1
+    assert 0.925 <= share <= 0.975
 
 
 def test_the_table_of_coverage_is_what_the_command_prints():
