@@ -80,6 +80,15 @@ def test_variances_with_heavy_tails_and_logarithms_of_no_distance_are_refused():
     assert found["gnc2_log_kernel_excess"].shown == 0
 
 
+def test_intervals_say_if_they_are_narrow_or_wide():
+    # By the data alone: medians of variances with t4 tails, and cosines with 20 samples a class.
+    cells = coverage.of_cell(
+        "text, D = 128", 60, range(4), measures=["nc1_cdnv_med_db", "nc3_cos_mean", "rank_pr"]
+    )
+    assert cells["nc1_cdnv_med_db"].announced == cells["nc1_cdnv_med_db"].shown >= 3
+    assert cells["nc3_cos_mean"].announced >= 3
+
+
 @pytest.mark.parametrize(("memory", "shown"), [("short", 2), ("long", 0)])
 def test_stretches_of_one_text_have_intervals_unless_they_are_alike(memory, shown):
     # A block correlates with the next one by 0.5 or 0.95: of 20 blocks in a group, the memory ends

@@ -193,6 +193,13 @@ def test_intervals_over_few_facts_hold_the_truth_in_every_world(world, n_facts):
         check(world, n_facts, 1000)
 
 
+def test_coverage_of_eighty_facts_with_one_question_is_that_of_the_binomial():
+    # Half of the facts are right: each number of right ones has its binomial probability.
+    found = [ends(right(80, n)) for n in range(81)]
+    covers = [one.low <= 50 <= one.high for one in found]
+    assert binom.pmf(np.flatnonzero(covers), 80, 0.5).sum() == pytest.approx(0.9433, abs=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n_facts"), [("50 %, one question", 80), ("t with 4 degrees of freedom", 25)]
