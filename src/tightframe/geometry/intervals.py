@@ -33,6 +33,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.stats import t as student
 from torch import Tensor
 
 from tightframe.geometry.decisions import Decisions
@@ -281,7 +282,8 @@ def _heavy_tailed(
 def _following(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> str:
     """Tell why groups are no independent samples; "" if those that follow each other differ."""
     alike, error = neighbour_correlation(moments, fixed)
-    if not alike > max(ALIKE, 3 * error):
+    surely = float(student.ppf(0.999, max(1, moments.n_groups - 2))) * error
+    if not alike > max(ALIKE, surely):
         return ""
     return (
         f"groups that follow each other are alike (errors of class means correlate by {alike:.2f}, "
