@@ -1,16 +1,18 @@
 """How many 95 % intervals hold the truth, in worlds like text, by documents and measure.
 
-    PYTHONPATH=tests python -m reference.coverage --folder FOLDER [--draws N] [--worker i/n]
+    PYTHONPATH=tests python -m reference.coverage --folder FOLDER [--draws N] [--seed S]
     PYTHONPATH=tests python -m reference.coverage --write
 
 The first command makes `benchmarks/results/coverage.json` (model and counts of each worker lie in
-the folder; again, it goes on where it was), the second the table of docs/measures.md from it.
+the folder; again, it resumes where it was; `--worker i/n` shares the draws), the second the table
+of docs/measures.md from it.
 """
 
 import argparse
 import itertools
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,7 +101,8 @@ class Cell:
         mark = "" if self.agrees else " (!)"
         if self.is_announced:
             mark = " (narrow)" if self.coverage < 0.95 else " (wide)"
-        return f"{self.coverage:.3f}{mark}" + ("" if share > 0.995 else f" of {share:.0%}")
+        few = f", {self.draws} draws" if self.draws < DRAWS else ""
+        return f"{self.coverage:.3f}{mark}" + ("" if share > 0.995 else f" of {share:.0%}") + few
 
 
 def added(first, second):
@@ -200,13 +203,14 @@ def table(cells):
         found = [cells.get((world, str(n), name)) for name in names]
         words = ["" if cell is None else cell.words for cell in found]
         lines.append(f"| {world} | {n} | " + " | ".join(words) + " |")
-    draws = sorted(cell.draws for cell in cells.values())
-    error = math.sqrt(0.95 * 0.05 / draws[0])
-    several = f"{draws[0]}" if draws[0] == draws[-1] else f"{draws[0]} to {draws[-1]}"
+    usual = statistics.mode(cell.draws for cell in cells.values())
+    fewer = any(cell.draws < usual for cell in cells.values())
+    error = math.sqrt(0.95 * 0.05 / usual)
     counted = (
-        f"{several} draws of each cell: with {draws[0]}, the standard error of a coverage of 0.95"
+        f"{usual} draws of each cell{', where it is not said otherwise' if fewer else ''}: the "
+        f"standard error of a coverage of 0.95 is {error:.3f}"
     )
-    return "\n".join([*lines, "", f"{counted} is {error:.3f}."]) + "\n"
+    return "\n".join([*lines, "", f"{counted}."]) + "\n"
 
 
 def write(page=ROOT / "docs" / "measures.md"):
