@@ -91,7 +91,7 @@ def test_intervals_say_if_they_are_narrow_or_wide():
 
 @pytest.mark.parametrize(("memory", "shown"), [("short", 2), ("long", 0)])
 def test_stretches_of_one_text_have_intervals_unless_they_are_alike(memory, shown):
-    # A block correlates with the next one by 0.5 or 0.95: of 20 blocks in a group, the memory ends
+    # A block correlates with the next one by 0.7 or 0.95: of 20 blocks in a group, the memory ends
     # after some blocks or not at all.
     cells = coverage.of_cell(f"one text, {memory} memory", 400, range(2), measures=["nc3_cos_mean"])
     assert cells["nc3_cos_mean"].shown == shown

@@ -50,7 +50,7 @@ WORLDS = {
     "text, t4 outliers": World(outliers=True),
     "text, long documents": World(tokens=450),
     "text, 8 groups": World(groups=8),
-    "one text, short memory": World(alike=0.3, memory=0.5),
+    "one text, short memory": World(alike=0.3, memory=0.7),
     "one text, long memory": World(alike=0.3, memory=0.95),
 }
 
