@@ -45,7 +45,8 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.stats import t as student
 from torch import Tensor
 
-from tightframe.geometry.moments import ClassMoments, squared_norms
+from tightframe.geometry.moments import ClassMoments
+from tightframe.geometry.segments import squared_norms
 
 LEVEL = 0.95
 GROUPS = (20, 12, 8)  # numbers of groups that every kind of interval accepts, the usual one first
