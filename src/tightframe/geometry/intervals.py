@@ -33,7 +33,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.stats import t as student
 from torch import Tensor
 
 from tightframe.geometry.decisions import Decisions
@@ -44,6 +43,7 @@ from tightframe.geometry.resampling import (
     GROUPS,
     KEPT,
     Interval,
+    alike_groups,
     balanced_halves,
     concentration,
     effective_groups,
@@ -51,7 +51,6 @@ from tightframe.geometry.resampling import (
     half_samples,
     halves_of,
     jackknife,
-    neighbour_correlation,
     plan_of,
     survivors,
     tail_index,
@@ -64,7 +63,6 @@ BENT = 2.0  # standard errors by which the line and the parabola may differ
 HEAVY = {0.05: 3.5, 0.02: 3.2}
 RULED = 0.18  # concentration plus its error beyond which they have none, in 20 groups
 UNEVEN = 0.04  # concentration beyond which intervals of medians are narrow, in 20 groups
-ALIKE = 0.05  # correlation of groups that follow each other beyond which nothing has an interval
 LONG = (
     "wide interval: halves of the groups differ more than leaving out single ones explains, so "
     "that its error is overestimated"
@@ -73,9 +71,7 @@ NARROW = (
     "narrow interval: squared distances to the class means have heavy tails; in tests 92 to 96 % "
     "of such intervals held"
 )
-WIDE = (
-    1.3  # variance from halves over that from leaving out one group, beyond which it is too large
-)
+WIDE = 1.1  # variance by halves over that by leaving out one group, beyond which it is too large
 TAILS = (
     "squared distances to the class means have heavy tails ({}), so that a few samples decide "
     "variances; measures of directions (NC2, NC3) have intervals"
@@ -180,7 +176,7 @@ def _of_moments(
 
     refused = {one.name: _refusal(one, geometry, *sizes(one)) for one in questions}
     able = [one for one in questions if not refused[one.name]]
-    if able and (reason := _following(moments, fixed)):
+    if able and (reason := alike_groups(moments, fixed)):
         refused |= {one.name: reason for one in able}
         able = []
     whole = without(able, ())
@@ -277,18 +273,6 @@ def _heavy_tailed(
         )
         return {one.name: TAILS.format(found) for one in questions}, True
     return {}, ruled > UNEVEN * scale
-
-
-def _following(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> str:
-    """Tell why groups are no independent samples; "" if those that follow each other differ."""
-    alike, error = neighbour_correlation(moments, fixed)
-    surely = float(student.ppf(0.999, max(1, moments.n_groups - 2))) * error
-    if not alike > max(ALIKE, surely):
-        return ""
-    return (
-        f"groups that follow each other are alike (errors of class means correlate by {alike:.2f}, "
-        f"expected {ALIKE:g} or less); use fewer and longer groups (--groups) or more text"
-    )
 
 
 def _unresolved(

@@ -53,6 +53,7 @@ GROUPS = (20, 12, 8)  # numbers of groups that every kind of interval accepts, t
 FEWEST_DOCUMENTS = {"train": 20, "val": 8}  # at which intervals of a split's numbers are tested
 MIN_COUNT = 20  # fewest samples a class at which the coverage of intervals is tested
 KEPT = 0.9  # share of a measure's classes that must be fixed, or there is no interval
+ALIKE = 0.05  # correlation of groups that follow each other beyond which nothing has an interval
 SPLITS = (1, 2)  # the bits of a group's number by which halves are made where none are balanced
 
 Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -233,6 +234,18 @@ def neighbour_correlation(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> t
     alike = products / mean_square + (shares[1:] * shares[:-1]).sqrt()
     by_pair = (alike.where(both, 0).sum(1) / both.sum(1))[both.any(1)]
     return float(by_pair.mean()), float(by_pair.std()) / math.sqrt(max(1, len(by_pair)))
+
+
+def alike_groups(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> str:
+    """Tell why groups are no independent samples; "" if those that follow each other differ."""
+    alike, error = neighbour_correlation(moments, fixed)
+    surely = float(student.ppf(0.999, max(1, moments.n_groups - 2))) * error
+    if not alike > max(ALIKE, surely):
+        return ""
+    return (
+        f"groups that follow each other are alike (errors of class means correlate by {alike:.2f}, "
+        f"expected {ALIKE:g} or less); use fewer and longer groups (--groups) or more text"
+    )
 
 
 def balanced_halves(n_groups: int) -> Bool[Tensor, "H G"] | None:
