@@ -1,4 +1,4 @@
-"""What a classifier and the nearest class mean decide at labelled positions, class by class.
+"""Decisions of a classifier and of the nearest class mean, counted class by class.
 
 Axes: N labelled positions, C classes, G groups, D embedding.
 """

@@ -1,4 +1,4 @@
-"""What a state has seen of a split, and which labels and groups it accepts.
+"""Ledgers of the blocks that a state has seen, and checks of its labels and groups.
 
 Axes: N labelled positions, C classes, G groups.
 """

@@ -1,4 +1,4 @@
-r"""What a classifier decides, and what the nearest class mean decides, over a whole vocabulary.
+r"""Decisions of a classifier and of the nearest class mean over a whole vocabulary.
 
 .. math::
 

@@ -1,4 +1,4 @@
-"""What tiles of pairs add up to: moments, order statistics, rows, nearest classes, extreme pairs.
+"""Statistics of pairs, tile by tile: moments, order statistics, rows, nearest, extreme pairs.
 
 A `Reduction` adds the values of one quantity tile by tile and keeps O(k) numbers. Neither the size
 of tiles nor their division into parts changes a result: sums are merged by Chan's formula, ranks

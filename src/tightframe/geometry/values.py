@@ -1,4 +1,4 @@
-"""What a measure is a function of (`Geometry`) and what it gives (`Value`).
+"""The argument of every measure (`Geometry`) and its result (`Value`).
 
 Axes: C classes of the moments, K selected ones, V vocabulary, D embedding.
 """
