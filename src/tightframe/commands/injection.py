@@ -56,9 +56,10 @@ def inject(
     out
         The run directory.
     arm
-        A network of ours, by how it reads and what it learns. clm_ntp: left to right, whole
-        sentences; clm_sp: left to right, masked words; bilm_sp: the sentence both ways, masked
-        words; bilm_mlm: the same, all words at once; bilm_ed: the same, an encoder and a decoder.
+        A network of ours, by how it reads and what it learns. clm_ntp or causal: left to right,
+        whole sentences; clm_sp or causal_span: left to right, masked words; bilm_sp or
+        prefix_span: the sentence both ways, masked words; bilm_mlm or masked: the same, all words
+        at once; bilm_ed or encoder_decoder: the same, an encoder and a decoder.
     model
         What to go on from: a run or checkpoint of ours (with an arm, or as it was), or a model of
         transformers, as a folder or a name on the hub.
@@ -72,7 +73,7 @@ def inject(
     preset
         Published settings by name, e.g. paper-t5-large; explicit settings win.
     seed
-        Of the weights, the masked words and the order.
+        Seed of the weights, the masked words and the order.
     device
         Where to train.
     bf16
@@ -231,7 +232,7 @@ def rank(
     candidates
         Answers to rank for a question, the right one included; fewer where there are not so many.
     seed
-        With a question's id, what its candidates depend on.
+        Decides with a question's id which candidates are drawn.
     out
         The new file; RUN/ranks.jsonl by default, with ranks.json beside it.
     device

@@ -1,8 +1,8 @@
-"""The run directory of an injection: its settings, presets of them, and the facts it injects.
+"""Run directory of an injection: its settings, presets of them, and the facts that it injects.
 
 RUN/config.toml      the settings
 RUN/facts.jsonl      the injected facts, with their questions
-RUN/log.jsonl        facts and stream of lessons as fingerprints, then one record on each line
+RUN/log.jsonl        fingerprints of facts and training examples, then one record on each line
 RUN/checkpoints/     the model after so many steps
 """
 
@@ -20,7 +20,7 @@ from tightframe.files import check_writable, fingerprint
 from tightframe.knowledge.benchmark import load_benchmark, read_facts
 from tightframe.knowledge.facts import Fact, facts_fingerprint, study_eligible
 from tightframe.knowledge.lessons import FactTexts
-from tightframe.knowledge.qa_models import Arm, find_arm
+from tightframe.knowledge.qa_models import Arm, find_arm, named_arm
 from tightframe.knowledge.scores import position
 from tightframe.lm.folders import check_loadable, check_model
 from tightframe.lm.options import Share, TransformerConfig
@@ -70,7 +70,7 @@ PRESETS = MappingProxyType(
             "learning_rate": 1e-5,
             "lora": False,
         },
-        # One model a cluster; published with 64 rows on each of 2 to 4 devices.
+        # One model per cluster; published with 64 rows on each of 2 to 4 devices.
         "paper-cluster-t5-base": {**_T5, "learning_rate": 3e-4},
         "paper-cluster-t5-large": {**_T5, "learning_rate": 1e-4},
     }
@@ -78,7 +78,7 @@ PRESETS = MappingProxyType(
 
 
 def preset(name: str) -> dict[str, Any]:
-    """A new dictionary each time, so that no run can change another's settings."""
+    """Return the settings of a preset, as a new dictionary each time."""
     if name not in PRESETS:
         raise UserError(
             f"unknown preset '{name}'{nearest(name, PRESETS)}; expected one of {', '.join(PRESETS)}"
@@ -99,10 +99,10 @@ class InjectOptions:
 
     data: Path  # facts, in any format that `knowledge validate` takes
     out: Path  # the run directory
-    preset: str = ""  # of `knowledge.presets`: it supplies what isn't given
+    preset: str = ""  # one of `PRESETS`: it supplies what isn't given
 
     # What learns: an arm of our own networks, a model to go on from, or both.
-    arm: str = ""  # one of `knowledge.arms.ARMS`
+    arm: str = ""  # one of `qa_models.ARMS`, by its name there or its title
     model: str = ""  # a run or checkpoint of ours, or a model of transformers; "": from scratch
     objective: Literal["auto", "ntp", "sp", "qa", "mlm"] = "auto"  # auto: that of arm or model
     lora: bool | None = (
@@ -124,18 +124,18 @@ class InjectOptions:
     paraphrases: bool = False  # share a fact's exposures with it
     reordered: bool = False  # share a fact's exposures with it
     articles: bool = False  # instead of a fact its article, where it has one
-    qa_ratio: float = -1.0  # share of question-answer lessons in "qa"; -1: one for each exposure
+    qa_ratio: float = -1.0  # share of question-answer examples in "qa"; -1: one per exposure
 
     # Our own networks, from scratch.
     vocab_size: PositiveInt = 1500  # at most, of a BPE trained on the facts and questions in use
     width: PositiveInt = 128  # length of an embedding
     depth: PositiveInt = 2  # number of blocks
     heads: PositiveInt = 4
-    positions: PositiveInt = 160  # tokens of the longest lesson
+    positions: PositiveInt = 160  # tokens of the longest example
 
-    # The course of the training: one pass over all lessons.
-    batch: PositiveInt = 16  # lessons in a step
-    batch_tokens: NonNegativeInt = 0  # instead: tokens in a step, padding included; 0: lessons
+    # The course of the training: one pass over all examples.
+    batch: PositiveInt = 16  # examples in a step
+    batch_tokens: NonNegativeInt = 0  # instead: tokens in a step, padding included; 0: examples
     learning_rate: PositiveFloat = 2e-3  # its peak
     schedule: Literal["linear", "cosine", "constant"] = "cosine"  # decay after the warm-up
     # Below 1 a share of all steps, else steps; None: 200, or a tenth of all if that is fewer.
@@ -161,6 +161,8 @@ class InjectOptions:
     @classmethod
     def _supplied_by_preset(cls, values: Any) -> Any:
         given = given_settings(values)
+        if isinstance(given.get("arm"), str):
+            given["arm"] = named_arm(given["arm"]) or given["arm"]
         name = given.get("preset", "")
         return {**preset(name), **given} if isinstance(name, str) and name else given
 
@@ -197,12 +199,12 @@ class InjectOptions:
 
     @property
     def texts(self) -> FactTexts:
-        """Which texts of a fact are shown."""
+        """Texts of a fact that are shown."""
         return FactTexts(self.paraphrases, self.reordered, self.articles)
 
     @property
     def chosen_arm(self) -> Arm | None:
-        """The arm of our own networks, with the objective that is asked for."""
+        """Arm of our own networks, with the requested objective."""
         if not self.arm:
             return None
         arm = find_arm(self.arm)
@@ -212,7 +214,7 @@ class InjectOptions:
 
 
 class InjectionRun(RunFolder[InjectOptions]):
-    """The directory of an injection."""
+    """Directory of an injection."""
 
     SETTINGS = InjectOptions
     MADE_BY = "tightframe knowledge inject"
@@ -220,7 +222,7 @@ class InjectionRun(RunFolder[InjectOptions]):
 
     @property
     def injected(self) -> tuple[Fact, ...]:
-        """The facts that the model was trained on, with their questions."""
+        """Facts that the model was trained on, with their questions."""
         facts = tuple(read_facts(self.path / FACTS))
         if self.facts.get("facts") != facts_digest(facts):
             raise UserError(
@@ -269,7 +271,7 @@ def check_network(settings: InjectOptions) -> None:
 
 
 def check_start(settings: InjectOptions) -> None:
-    """Refuse a model to go on from that is not there."""
+    """Refuse a model to go on from that does not exist."""
     folder = Path(settings.model).expanduser()
     if not settings.model or (folder / NETWORK).is_file():
         return
@@ -321,7 +323,7 @@ def facts_digest(facts: Sequence[Fact]) -> str:
 
 
 def choose_facts(facts: Sequence[Fact], settings: InjectOptions) -> list[Fact]:
-    """The facts that a run injects, in the order of their file; too few are refused."""
+    """Choose the facts that a run injects, in the order of their file; refuse too few."""
     chosen = [fact for fact in facts if settings.select == "all" or study_eligible(fact)]
     chosen = chosen[settings.skip :]
     wanted = settings.n_facts or len(chosen)
@@ -339,7 +341,7 @@ def choose_facts(facts: Sequence[Fact], settings: InjectOptions) -> list[Fact]:
 
 
 def _balanced(facts: Sequence[Fact], n_facts: int) -> list[Fact]:
-    """The first so many, half with an answer in the front of the fact, half in the back."""
+    """Choose the first so many, half with the answer in the front of the fact, half in the back."""
     places = {"front": n_facts - n_facts // 2, "back": n_facts // 2}
     chosen = []
     for fact in facts:

@@ -28,7 +28,7 @@ from tightframe.knowledge.injection_runs import (
 from tightframe.knowledge.inquiry import Answer, ask_model
 from tightframe.knowledge.model_handles import base_model, open_run
 from tightframe.knowledge.options import AnswerOptions
-from tightframe.knowledge.qa_models import ARMS, QAModel
+from tightframe.knowledge.qa_models import QAModel, named_arm
 from tightframe.knowledge.ranking import N_CANDIDATES, Ranks, rank_questions
 from tightframe.results import ResultTable
 from tightframe.settings import resolve
@@ -59,7 +59,7 @@ def inject(
         hooks: Functions that are called with each record of the log.
         **settings: Any other field of `InjectOptions`.
     """
-    arm = next((arm.name for arm in ARMS if model in (arm.name, arm.title)), None)
+    arm = named_arm(str(model))
     values: dict[str, Any] = {"out": Path(out), "data": Path(out) / FACTS}
     given = None
     if isinstance(facts, str | Path):

@@ -161,6 +161,11 @@ ARMS = (
 )
 
 
+def named_arm(name: str) -> str | None:
+    """Return the name of the arm of this name or title; None if there is none."""
+    return next((arm.name for arm in ARMS if name in (arm.name, arm.title)), None)
+
+
 def find_arm(name: str) -> Arm:
     """Return the arm of this name."""
     found = next((arm for arm in ARMS if arm.name == name), None)

@@ -124,7 +124,7 @@ class StudyRun:
 
     @property
     def finished(self) -> bool:
-        """Whether it has been asked in every form of its arm."""
+        """True once the model has been asked in every form of its arm."""
         return set(self.asked) >= set(forms_of(self.about["arm"]))
 
     @property

@@ -122,7 +122,7 @@ def compare_arms(
 ) -> ArmDifference | None:
     """Compare two arms on a form; None if they share no question, seed or scoring rule.
 
-    Only seeds that both arms have take part: equal seeds saw equal lessons in equal order.
+    Only seeds that both arms have take part: equal seeds saw equal examples in equal order.
 
     Args:
         questions: Of one number of facts and exposures.
@@ -194,7 +194,7 @@ def _bounds(scores: Sequence[str]) -> list[Bounds]:
 
 
 def _facts(means: pd.DataFrame) -> np.ndarray:
-    """Number the facts in the order of their ids, so that no interval depends on the row order."""
+    """Return the number of each row's fact in the order of ids: no interval depends on rows."""
     return np.unique(means["fact_id"].to_numpy(dtype=str), return_inverse=True)[1]
 
 
