@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from tightframe import ntp
 from tightframe.corpus import tokenizer
 from tightframe.corpus.blocks import Packed, ShardWriter
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.stories import END, Grammar
 from tightframe.files import sha256, whole_folder
-from tightframe.ntp.contexts import context_table
 
 TOKENS = 100_000_000
 LENGTH = 5
@@ -83,7 +83,7 @@ def count(path: Path) -> dict[str, Any]:
     warnings.simplefilter("ignore", UserWarning)
     started, used = time.perf_counter(), time.process_time()
     shards = TokenShards.open(path)
-    counted = context_table(shards, LENGTH)
+    counted = ntp.count(shards, LENGTH)
     seconds, cpu = time.perf_counter() - started, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
     return {

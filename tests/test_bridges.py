@@ -11,7 +11,7 @@ from reference.bridges import naive_class_moments, naive_cross_entropy
 from studies.bridge import models as bridges
 from tightframe.geometry import metrics
 from tightframe.geometry.moments import ClassMoments
-from tightframe.ntp import ContextTable, predict_geometry, proxy, solve_svm
+from tightframe.ntp import ContextTable, predict, proxy, solve_svm
 from tightframe.ntp.soft_labels import centred_support, finite_component
 
 
@@ -63,7 +63,7 @@ def test_balanced_one_hot_labels_predict_neural_collapse(per_token):
 def test_a_certified_solution_makes_an_ideal_model_as_the_proxy_does():
     # Pairs of four tokens, all six: the proxy is exact, so both have one geometry.
     table = table_of([[int(z in pair) for z in range(4)] for pair in combinations(range(4), 2)])
-    solved = bridges.ideal(table, predict_geometry(solve_svm(table.matrix, gap=1e-6)))
+    solved = bridges.ideal(table, predict(solve_svm(table.support, gap=1e-6)))
     names = ("nc1_quotient", "nc2_equiang_std", "nc3_cos_mean")
     assert values(solved, *names) == pytest.approx(
         values(bridges.limit(table, dim=3), *names), abs=1e-4
@@ -151,7 +151,7 @@ def test_order_of_contexts_and_rotation_do_not_matter():
 def test_the_limit_of_many_contexts_is_that_of_the_whole_decomposition_cut():
     # By Lanczos iteration where few dimensions are asked for, from all of them where many are.
     table = random_table(n_contexts=300, n_tokens=90, density=0.05)
-    whole = predict_geometry(centred_support(table.matrix))
+    whole = predict(centred_support(table.support))
     names = ("nc1_quotient_db", "nc2_equiang_std", "nc3_cos_mean")
     for dim in (8, 60):
         expected = values(bridges.ideal(table, whole, dim=dim), *names)
@@ -170,7 +170,7 @@ def test_a_wider_model_than_the_rank_has_dimensions_of_zero():
 def test_the_margin_of_a_loss_gives_logits_with_that_loss(margin):
     table = random_table()
     labels = table.soft_labels
-    logits = finite_component(labels).toarray() + margin * centred_support(table.matrix)
+    logits = finite_component(labels).toarray() + margin * centred_support(table.support)
     loss = naive_cross_entropy(table.counts.toarray(), logits)
     if margin < 30:
         assert bridges.margin_at(labels, loss) == pytest.approx(margin, abs=1e-9)
@@ -249,16 +249,16 @@ def test_classes_of_a_model_are_taken_in_the_order_of_the_table():
     ("make", "message"),
     [
         (
-            lambda t: bridges.ideal(t, predict_geometry(np.eye(11, 40))),
-            "prediction has 11 rows of the classifier, expected one a token of the table, 12; is",
+            lambda t: bridges.ideal(t, predict(np.eye(11, 40))),
+            "prediction has 11 rows of the classifier, expected one per token of the table, 12; is",
         ),
         (
-            lambda t: bridges.ideal(t, predict_geometry(np.eye(12, 41))),
-            "embeddings has 41 rows, expected one a context of the table, 40",
+            lambda t: bridges.ideal(t, predict(np.eye(12, 41))),
+            "embeddings has 41 rows, expected one per context of the table, 40",
         ),
         (
             lambda t: bridges.class_moments(t, np.zeros((41, 3))),
-            "embeddings has 41 rows, expected one a context of the table, 40",
+            "embeddings has 41 rows, expected one per context of the table, 40",
         ),
         (
             lambda t: bridges.class_moments(t, np.where(np.arange(40)[:, None] == 6, np.nan, 1.0)),

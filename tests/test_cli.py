@@ -95,8 +95,11 @@ def test_words_of_an_option_are_set_apart_by_commas_or_spaces(given):
         ("measure x --step 4.0", "--step: '4.0' is no whole number"),
         ("corpus build x --out y --vocab-size 300.4", "--vocab-size: '300.4' is no whole number"),
         ("corpus build x --out y --seed -1", "--seed: '-1' is no whole number from 0 on"),
-        (f"ntp table x --out y --max-contexts {10**19}", f"'{10**19}' is no whole number"),
-        (f"ntp compare x --table y --shuffles {2**63 - 1}", "for --shuffles. Must be <= 1000"),
+        (f"ntp count x --out y --max-contexts {10**19}", f"'{10**19}' is no whole number"),
+        (
+            f"ntp compare x --table y --shuffles {2**63 - 1}",
+            "shuffles: 9223372036854775807, expected 0 to 1000",
+        ),
         ("knowledge study --out x --seeds 0,1.5", "--seeds: '1.5' is no whole number"),
         ("corpus build x --out y --validation-share nan", "'nan' is not a finite number"),
         ("ntp solve x --gap=-inf", "--gap: '-inf' is not a finite number"),

@@ -6,7 +6,7 @@ import pytest
 
 from reference.closed_forms import closed_form
 from reference.supports import blocks, fano, one_hot, subsets
-from tightframe.ntp.prediction import predict_geometry
+from tightframe.ntp.prediction import predict
 from tightframe.ntp.soft_labels import centred_support
 
 
@@ -93,7 +93,7 @@ def test_pairs_of_five_tokens():
 def test_complete_families_and_designs_are_tight_frames(support, form):
     norm, words, embeddings = numerical(support)
     assert form.nuclear_norm == pytest.approx(norm, rel=1e-12)
-    directions = predict_geometry(centred_support(support)).classifier_cosines
+    directions = predict(centred_support(support)).classifier_cosines
     off = ~np.eye(len(support), dtype=bool)
     assert directions[off] == pytest.approx(form.classifier_cosines["all"], abs=1e-10)
     assert np.diag(words) == pytest.approx(form.classifier_norms["all"], rel=1e-10)

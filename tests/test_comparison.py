@@ -5,12 +5,17 @@ import pytest
 
 from reference import comparison as naive
 from tightframe.ntp.catalogue import MEASURES
-from tightframe.ntp.comparison import compare, shuffled_proxies, shuffled_support
+from tightframe.ntp.comparison import compare_embeddings, shuffled_proxies, shuffled_support
 from tightframe.ntp.model_on_table import by_context
-from tightframe.ntp.prediction import predict_geometry
+from tightframe.ntp.prediction import predict
 from tightframe.ntp.soft_labels import SoftLabels, centred_support, finite_component
 
 V, M = 9, 12
+
+
+def compare(*args, **options):
+    """Return the values by the name of the measure."""
+    return compare_embeddings(*args, **options).values
 
 
 def labels_of(seed=0, groups=True):
@@ -30,7 +35,7 @@ def labels():
 
 
 def predicted(labels):
-    return predict_geometry(centred_support(labels.matrix), kind="exact")
+    return predict(centred_support(labels.matrix), kind="exact")
 
 
 def balanced(logits):
@@ -96,7 +101,7 @@ def test_every_measure_is_that_of_plain_loops(labels):
     rng = np.random.default_rng(3)
     w, h = rng.normal(size=(V, 8)), rng.normal(size=(M, 8))
     prediction = predicted(labels)
-    proxy = predict_geometry(rng.normal(size=(V, M)))
+    proxy = predict(rng.normal(size=(V, M)))
     found = {name: v.value for name, v in compare(w, h, labels, prediction, proxy=proxy).items()}
     p = labels.probabilities.toarray()
     logits = w @ h.T
@@ -304,8 +309,8 @@ def test_too_few_dimensions_are_warned_of(labels):
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        ((V + 1, M), (4, 4), "classifier: 10 rows, expected one a token of the table, 9"),
-        ((V, M - 1), (4, 4), "embeddings: 11 rows, expected one a context of the table, 12"),
+        ((V + 1, M), (4, 4), "classifier: 10 rows, expected one per token of the table, 9"),
+        ((V, M - 1), (4, 4), "embeddings: 11 rows, expected one per context of the table, 12"),
         ((M, V), (4, 4), "has 9 tokens and 12 contexts; are the two exchanged"),
         ((V, M), (4, 5), "classifier has 4 columns and embeddings 5; expected rows of one length"),
     ],
@@ -317,7 +322,7 @@ def test_shapes_that_do_not_fit_are_refused_with_their_axis(labels, rows, column
 
 
 def test_a_bias_of_other_tokens_is_refused(labels):
-    with pytest.raises(ValueError, match=r"bias: \(3,\), expected one a token of the table, 9"):
+    with pytest.raises(ValueError, match=r"bias: \(3,\), expected one per token of the table, 9"):
         compare(np.ones((V, 2)), np.ones((M, 2)), labels, None, bias=np.ones(3))
 
 
@@ -338,7 +343,7 @@ def test_logits_that_overflow_are_refused_with_their_place(labels):
 
 
 def test_a_prediction_of_another_table_is_refused(labels):
-    other = predict_geometry(np.eye(4), kind="exact")
+    other = predict(np.eye(4), kind="exact")
     with pytest.raises(ValueError, match="prediction: of 4 tokens and 4 contexts, but the table"):
         compare(np.ones((V, 9)), np.ones((M, 9)), labels, other)
 
@@ -367,7 +372,7 @@ def test_contexts_with_one_next_token_have_no_spread():
         [rng.integers(1, 5, (V, M)), 3 * np.eye(V, dtype=int)[:, rng.integers(0, V, M)]]
     )
     more = SoftLabels.from_counts(counts)
-    found = compare(w, h, more, predict_geometry(rng.normal(size=(V, 2 * M))))
+    found = compare(w, h, more, predict(rng.normal(size=(V, 2 * M))))
     several = [naive.spread(w @ h.T, more.probabilities.toarray(), j) for j in range(M)]
     assert found["ntp_spread_mean"].value == pytest.approx(np.mean(several), rel=1e-12)
     assert (found["ntp_spread_mean"].n, found["ntp_spread_mean"].excluded) == (M, M)

@@ -12,7 +12,7 @@ from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
 from tightframe.ntp.concept_study import readable, study_concepts
-from tightframe.ntp.options import Asked
+from tightframe.ntp.options import ConceptOptions
 from tightframe.ntp.table import ContextTable, save_table
 
 WORDS = ("ant", "bee", "cat", "dog", "eel", "fox")
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 
 def test_the_tables_name_both_sides(folder):
-    out = study_concepts(folder, Asked(n=2, clusters=2, words=3))
+    out = study_concepts(folder, ConceptOptions(n=2, clusters=2, words=3))
     sides = pd.read_csv(out / "concepts.csv")
     first = sides[(sides["concept"] == 1) & (sides["what"] == "token")]
     assert {frozenset(side["text"]) for _, side in first.groupby("side")} == {
@@ -86,7 +86,7 @@ def test_a_model_has_a_strength_of_each_concept(folder, tmp_path):
     )
     model = Transformer(config, seed=0, name="tiny")
     save_checkpoint(model, tmp_path / "model")
-    out = study_concepts(folder, Asked(n=2, clusters=2, model=str(tmp_path / "model")))
+    out = study_concepts(folder, ConceptOptions(n=2, clusters=2, model=str(tmp_path / "model")))
     found = pd.read_csv(out / "model.csv")
     assert found["concept"].tolist() == [1, 2]
     with torch.no_grad():
@@ -102,12 +102,12 @@ def test_a_model_has_a_strength_of_each_concept(folder, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"n": 0}, "--n: 0, expected at least 1"),
-        ({"words": 0}, "--words: 0, expected at least 1"),
-        ({"clusters": 1}, "--clusters: 1, expected at least 2"),
+        ({"n": 0}, "n: 0, expected at least 1"),
+        ({"words": 0}, "words: 0, expected at least 1"),
+        ({"clusters": 1}, "clusters: 1, expected at least 2"),
         ({"clusters": 7}, r"n_clusters: expected 1 to 6 \(rows\), got 7"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(folder, asked, message):
     with pytest.raises(UserError, match=message):
-        study_concepts(folder, Asked(**asked))
+        study_concepts(folder, ConceptOptions(**asked))

@@ -14,8 +14,8 @@ from tightframe.corpus.grammar import parse
 from tightframe.corpus.stories import END, Grammar
 from tightframe.errors import UserError
 from tightframe.formats import write_listed, write_signed
-from tightframe.ntp import ContextTable, context_table, load_table, save_table
-from tightframe.ntp.table import count_supports
+from tightframe.ntp import ContextTable, count, load_table
+from tightframe.ntp.table import count_supports, save_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(occur, and such|single token)")
 
@@ -37,14 +37,14 @@ SMALL = """
 
 @pytest.fixture
 def table():
-    return context_table(draw_documents(), 2)
+    return count(draw_documents(), 2)
 
 
-@pytest.mark.parametrize("length", [2, None])
+@pytest.mark.parametrize("length", [2, "all"])
 def test_tables_of_two_texts_merge_to_that_of_both(length):
     documents = draw_documents()
-    whole = context_table(documents, length, vocab_size=6)
-    parts = [context_table(part, length, vocab_size=6) for part in (documents[:9], documents[9:])]
+    whole = count(documents, length, vocab_size=6)
+    parts = [count(part, length, vocab_size=6) for part in (documents[:9], documents[9:])]
     for first, second in (parts, parts[::-1]):
         merged = first.merged(second)
         assert np.array_equal(merged.contexts, whole.contexts)
@@ -55,9 +55,9 @@ def test_tables_of_two_texts_merge_to_that_of_both(length):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (lambda: context_table(draw_documents(), 2, vocab_size=5), "its tokens are not those"),
-        (lambda: context_table(draw_documents(), 3), "contexts of length 3, expected 2"),
-        (lambda: context_table(draw_documents(), 2, min_count=3), "left out by min_count"),
+        (lambda: count(draw_documents(), 2, vocab_size=5), "its tokens are not those"),
+        (lambda: count(draw_documents(), 3), "contexts of length 3, expected 2"),
+        (lambda: count(draw_documents(), 2, min_count=3), "left out by min_count"),
     ],
 )
 def test_tables_that_do_not_fit_together_are_refused(table, other, message):
@@ -203,7 +203,7 @@ def test_counts_of_generated_stories_agree_with_the_exact_distributions():
     grammar = Grammar(text=SMALL)
     ids = {word: index for index, word in enumerate(grammar.words)}
     stories = [[ids[word] for word in (*s, END)] for s in grammar.generate(20_000, seed=1)]
-    table = context_table(stories, None, min_context=50, vocab_size=len(ids))
+    table = count(stories, "all", min_context=50, vocab_size=len(ids))
     every = next_token_distributions(parse(SMALL), 0)
     statistic, freedom = 0.0, 0
     for row, context in enumerate(table.contexts):
@@ -241,7 +241,7 @@ def test_usual_stories_have_no_next_token_that_the_grammar_cannot_tell():
     grammar = Grammar()
     ids = {word: index for index, word in enumerate(grammar.words)}
     stories = [[ids[word] for word in (*s, END)] for s in grammar.generate(30_000, seed=3)]
-    table = context_table(stories, None, max_length=6, min_context=8)
+    table = count(stories, "all", max_length=6, min_context=8)
     assert table.n_contexts > 10
     for row, context in enumerate(table.contexts):
         told = [grammar.words[token] for token in context if token >= 0]

@@ -28,9 +28,9 @@ VALID = {
     "sweep plan": "sweep.toml",
     "sweep run": "sweep.toml",
     "sweep status": "sweep.toml",
-    "ntp table": "tokens --out new",
+    "ntp count": "tokens --out new",
     "ntp solve": "table",
-    "ntp path": "table",
+    "ntp ridge-path": "table",
     "ntp predict": "table",
     "ntp compare": "run --table table --out new",
     "ntp concepts": "table",
@@ -183,7 +183,7 @@ def world(tmp_path_factory):
         )
         train = [f"--set={one}" for one in [*SMALL, "tokens=tokens", "out=run"]]
         cli.main(["train", *train])
-        cli.main(["ntp", "table", "tokens", "--out", "table"])
+        cli.main(["ntp", "count", "tokens", "--out", "table"])
         cli.main(["ntp", "solve", "table"])
     finally:
         os.chdir(before)

@@ -24,11 +24,12 @@ from tightframe.geometry.moments import ClassMoments
 from tightframe.lm.load import load_model
 from tightframe.lm.options import TrainOptions
 from tightframe.lm.runs import Run
-from tightframe.ntp import load_table, save_table
+from tightframe.ntp import load_table
 from tightframe.ntp.asymptotics import load_path
 from tightframe.ntp.model import ModelCheckpoint, load_model_checkpoints, save_model_checkpoints
 from tightframe.ntp.prediction import load_prediction
 from tightframe.ntp.solution import load_solution
+from tightframe.ntp.table import save_table
 from tightframe.results import read_rows
 from tightframe.settings import read_toml, resolve
 

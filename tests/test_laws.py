@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from reference.path_sets import SETS
-from tightframe.ntp import solve_svm
-from tightframe.ntp.asymptotics import alignment, path_laws
+from tightframe.ntp import ridge_path, solve_svm
+from tightframe.ntp.asymptotics import asymptotics, limit_cosines
 from tightframe.ntp.ridge import RidgePoint
 from tightframe.ntp.soft_labels import centred_support, finite_component, project_off_support
 
@@ -20,7 +20,7 @@ def paths():
         solution = solve_svm(labels.matrix, gap=1e-6)
         assert solution.status == "optimal"
         points = ridge_path(labels, LAMBDAS, dim=asked.dim)
-        laws = path_laws(points, solution.logits, labels)
+        laws = asymptotics(points, solution.logits, labels)
         powers = range(-2, -7, -1)
         return labels, solution, *(dict(zip(powers, each, strict=True)) for each in (points, laws))
 
@@ -66,7 +66,7 @@ def test_what_a_decade_adds_is_parallel_to_the_solution(paths, name):
     _, _, _, laws = paths(name)
     assert laws[-5].increment_cosine >= 0.997
     # The logits as a whole turn towards it far more slowly.
-    cosines = [law.alignment.logits_cosine for law in laws.values()]
+    cosines = [law.cosines.logits_cosine for law in laws.values()]
     assert (np.diff(cosines) > 0).all()
     assert cosines[-1] < laws[-5].increment_cosine
 
@@ -74,8 +74,8 @@ def test_what_a_decade_adds_is_parallel_to_the_solution(paths, name):
 @pytest.mark.parametrize("name", SETS)
 def test_gram_matrices_align_with_the_predicted_ones(paths, name):
     _, _, _, laws = paths(name)
-    assert laws[-6].alignment.classifier_gram_cosine >= 0.985
-    assert laws[-6].alignment.embedding_gram_cosine >= 0.985
+    assert laws[-6].cosines.classifier_gram_cosine >= 0.985
+    assert laws[-6].cosines.embedding_gram_cosine >= 0.985
 
 
 def test_contexts_of_one_support_collapse_though_their_labels_differ(paths):
@@ -120,7 +120,7 @@ def test_logits_that_follow_the_laws_are_measured_exactly():
                 iterations=0,
             )
         )
-    first, second = path_laws(points, solution, labels)
+    first, second = asymptotics(points, solution, labels)
     assert np.isnan([first.growth, first.finite_fall, first.increment_cosine]).all()
     assert first.coefficient == pytest.approx(3 * np.log(10), rel=1e-10)
     assert second.growth == pytest.approx(1, rel=1e-10)
@@ -135,11 +135,11 @@ def test_factors_of_the_solution_are_aligned_with_it():
     solution = centred_support(SETS["wide"].labels().matrix)
     left, values, right = np.linalg.svd(solution, full_matrices=False)
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))[0]
-    found = alignment(
+    found = limit_cosines(
         3 * left * np.sqrt(values) @ rotation, right.T * np.sqrt(values) @ rotation, solution
     )
     assert list(vars(found).values()) == pytest.approx([1, 1, 1], abs=1e-10)
-    opposite = alignment(left * np.sqrt(values), -right.T * np.sqrt(values), solution)
+    opposite = limit_cosines(left * np.sqrt(values), -right.T * np.sqrt(values), solution)
     assert opposite.logits_cosine == pytest.approx(-1, abs=1e-10)
 
 
@@ -150,4 +150,4 @@ def test_too_few_dimensions_are_said_with_how_many_it_takes():
         points = ridge_path(labels, [1e-2], dim=2)
     words = "dim 2 can't reach L_mm, whose rank is 9; take dim >= 9"
     with pytest.warns(UserWarning, match=words):
-        path_laws(points, solution, labels)
+        asymptotics(points, solution, labels)

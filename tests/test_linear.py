@@ -95,7 +95,7 @@ def test_nothing_to_separate_is_separated_by_nothing():
 @pytest.mark.parametrize(
     ("embeddings", "message"),
     [
-        (np.ones((3, 2)), r"embeddings: 3 rows \(axis 0\), expected one a context, 2"),
+        (np.ones((3, 2)), r"embeddings: 3 rows \(axis 0\), expected one per context, 2"),
         (np.array([[1.0, 0], [0, np.inf]]), "embeddings: inf for context 1, dimension 1"),
         (np.zeros((2, 2)), "embeddings: all are 0"),
     ],

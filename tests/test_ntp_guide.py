@@ -12,7 +12,7 @@ GUIDE = Path(__file__).parent.parent / "docs" / "guide" / "ntp.md"
 SMALLER = {  # the same commands and lines, at a size that takes seconds
     "--min-context 150": "--min-context 25",
     "min_context=150": "min_context=25",
-    "ntp path ntp/x": "ntp path ntp/x --down-to 1e-2",
+    "ntp ridge-path ntp/x": "ntp ridge-path ntp/x --down-to 1e-2",
     "--set width=64": "--set width=8 --set heads=2 --set threads=1",
     "build stories": "build stories --tokens 60000",
 }
@@ -36,7 +36,7 @@ def test_the_examples_of_the_guide_run(tmp_path, monkeypatch, capsys):
                 cli.main(words[1:])
     printed = capsys.readouterr()
     for expected in (
-        "nats a pair",
+        "nats per pair",
         "optimal: upper",
         "certified (gap",
         "centred support matrix: ",

@@ -22,11 +22,11 @@ from tightframe.lm.options import TrainOptions
 from tightframe.lm.training import train
 from tightframe.ntp import study
 from tightframe.ntp.catalogue import MEASURES
-from tightframe.ntp.comparison import compare
+from tightframe.ntp.comparison import compare_embeddings
 from tightframe.ntp.model import collect
 from tightframe.ntp.prediction import proxy
-from tightframe.ntp.solution import load_solution, save_solution
-from tightframe.ntp.study import compare_run, rows_at
+from tightframe.ntp.solution import load_solution
+from tightframe.ntp.study import compare
 from tightframe.ntp.svm import solve_svm
 from tightframe.ntp.table import ContextTable, load_table, save_table, table_fingerprint
 from tightframe.results import gather, read_rows, write_rows
@@ -88,18 +88,23 @@ def folder(tmp_path):
 
 def solve(folder, gap=1e-6, name="a"):
     path = folder / "solutions" / f"{name}.safetensors"
-    source = {"table": table_fingerprint(folder)}
-    save_solution(path, solve_svm(load_table(folder).matrix, gap=gap), source)
+    solution = solve_svm(load_table(folder).support, gap=gap)
+    solution.save(path, {"table": table_fingerprint(folder)})
     return path
 
 
+def paths_of(*args, **options):
+    """Compare, and return the results files."""
+    return list(compare(*args, **options).paths)
+
+
 def values(path):
-    return {row.metric: row.value for row in rows_at(path)[1]}
+    return {row.metric: row.value for row in read_rows(path)[1]}
 
 
 def test_every_checkpoint_of_a_run_has_its_rows_beside_the_table(run, folder):
     solve(folder)
-    paths = compare_run(run, folder)
+    paths = paths_of(run, folder)
     assert [path.parent for path in paths] == [folder / "results" / "run"] * 3
     assert [path.name.split("-")[1] for path in paths] == ["0", "4", "9"]
     assert not list(run.glob("results/*"))  # what `report` of the run reads
@@ -115,14 +120,14 @@ def test_every_checkpoint_of_a_run_has_its_rows_beside_the_table(run, folder):
 
 
 def test_rows_are_those_of_the_checkpoint_s_own_embeddings(run, folder):
-    (path,) = compare_run(run, folder, step=4)
+    (path,) = paths_of(run, folder, step=4)
     model = load_checkpoint(run / "checkpoints" / "step-4")
     table = load_table(folder)
     found = collect(model, table)
     labels = table.soft_labels
-    expected = compare(
+    expected = compare_embeddings(
         found.classifier, found.embeddings, labels, None, proxy=proxy(labels.support)
-    )
+    ).values
     rows = values(path)
     for name, value in expected.items():
         if name != "ntp_outside":
@@ -133,12 +138,12 @@ def test_rows_are_those_of_the_checkpoint_s_own_embeddings(run, folder):
 
 
 def test_what_is_done_is_not_done_again(run, folder, monkeypatch):
-    first = compare_run(run, folder, step=4)
+    first = paths_of(run, folder, step=4)
     content = first[0].read_text()
-    every = compare_run(run, folder)
+    every = paths_of(run, folder)
     assert every[1] == first[0]
     monkeypatch.setattr(study, "collect", None)  # no model is read any more
-    assert compare_run(run, folder) == every
+    assert paths_of(run, folder) == every
     assert first[0].read_text() == content
 
 
@@ -154,58 +159,57 @@ def test_a_run_that_was_killed_goes_on_where_it_was(run, folder, monkeypatch):
     write = study.write_rows
     monkeypatch.setattr(study, "write_rows", dies_at_step_9)
     with pytest.raises(Killed):
-        compare_run(run, folder)
+        paths_of(run, folder)
     place = folder / "results" / "run"
     before = {path: path.stat().st_mtime_ns for path in place.glob("*.jsonl")}
     assert len(before) == 2
     monkeypatch.setattr(study, "write_rows", write)
-    assert len(compare_run(run, folder)) == 3
+    assert len(paths_of(run, folder)) == 3
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
 def test_a_solution_that_comes_later_adds_its_rows(run, folder):
     # Disjoint blocks of equal size would be exact; two of these supports share a token.
-    (alone,) = compare_run(run, folder, step=4)
+    (alone,) = paths_of(run, folder, step=4)
     before = values(alone)
     assert "ntp_rest_cos" not in before
     assert "ntp_rest_cos_proxy" in before
     solve(folder)
-    (added,) = compare_run(run, folder, step=4)
-    assert added != alone
-    names = {row.metric for row in read_rows(added)[1]}
-    assert names == {m.name for m in MEASURES if m.reference == "solution"}
-    assert set(values(added)) == {measure.name for measure in MEASURES}
-    gather([alone, added])  # no row is there twice
-    assert compare_run(run, folder, step=4) == [added]
+    (added,) = paths_of(run, folder, step=4)
+    assert added == alone  # the union of both replaces the file
+    assert list(values(added)) == [measure.name for measure in MEASURES]
+    assert {name: values(added)[name] for name in before} == pytest.approx(before, nan_ok=True)
+    assert len(gather([added])) == len(MEASURES)
+    assert paths_of(run, folder, step=4) == [added]
 
 
 def test_another_solution_is_refused_until_one_is_removed(run, folder):
     coarse, fine = load_solution(solve(folder, gap=0.1)), load_solution(solve(folder, name="b"))
     assert fine.gap < coarse.gap
     (folder / "solutions" / "b.safetensors").unlink()
-    (path,) = compare_run(run, folder, step=4)
+    (path,) = paths_of(run, folder, step=4)
     solve(folder, name="b")
     words = r"compared with a.safetensors, but the solution of smallest gap is b"
     with pytest.raises(UserError, match=words):
-        compare_run(run, folder, step=4)
+        paths_of(run, folder, step=4)
     path.unlink()
-    compare_run(run, folder, step=4)
+    paths_of(run, folder, step=4)
 
 
 def test_a_gap_in_a_header_is_one_that_the_arrays_give(run, folder):
     path = solve(folder, gap=0.1)
     solution = load_solution(path)
     source = {"table": table_fingerprint(folder)}
-    save_solution(path, dataclasses.replace(solution, lower=solution.upper), source)
+    dataclasses.replace(solution, lower=solution.upper).save(path, source)
     with pytest.raises(UserError, match=r"a.safetensors: says lower .*, but its arrays give"):
-        compare_run(run, folder, step=4)
+        paths_of(run, folder, step=4)
     assert not list(folder.glob("results/*/*"))
-    save_solution(path, solution, source)
-    (written,) = compare_run(run, folder, step=4)
+    solution.save(path, source)
+    (written,) = paths_of(run, folder, step=4)
     header, rows = read_rows(written)
     assert header.measurement["gap"] == solution.gap > 0
     # Nor is a row's word taken for it when it is shown again.
-    assert compare_run(run, folder, step=4) == [written]
+    assert paths_of(run, folder, step=4) == [written]
     label = f"certified (gap {solution.gap:.1e})"
     assert any(row.reason.startswith(label) for row in rows)
     better = [
@@ -216,13 +220,13 @@ def test_a_gap_in_a_header_is_one_that_the_arrays_give(run, folder):
     with pytest.raises(
         UserError, match=r"beside what is certified \(gap 1.0e-09\), but it is cert"
     ):
-        compare_run(run, folder, step=4)
+        paths_of(run, folder, step=4)
 
 
 def test_the_solution_that_is_compared_with_is_said(run, folder):
     said = []
     solve(folder)
-    compare_run(run, folder, step=4, say=said.append)
+    paths_of(run, folder, step=4, say=said.append)
     assert f"{folder}: compared with the solution a.safetensors" in said
 
 
@@ -232,7 +236,7 @@ def test_a_solution_of_another_table_is_refused(run, folder, tmp_path):
     (folder / "solutions").mkdir()
     path.rename(folder / "solutions" / path.name)
     with pytest.raises(UserError, match=r"solved for table \w{12}, but .*x holds \w{12}; remove"):
-        compare_run(run, folder)
+        paths_of(run, folder)
 
 
 def test_an_exact_proxy_is_a_solution(run, tmp_path):
@@ -240,8 +244,8 @@ def test_an_exact_proxy_is_a_solution(run, tmp_path):
     counts = np.kron(np.eye(2, dtype=np.int64), np.array([[1, 2], [2, 1], [3, 1]]))
     contexts = np.arange(18).reshape(6, 3).astype(np.int32)
     save_table(tmp_path / "x", ContextTable(contexts, sp.csr_array(counts), np.arange(4)))
-    (path,) = compare_run(run, tmp_path / "x", step=9)
-    rows = {row.metric: row for row in rows_at(path)[1]}
+    (path,) = paths_of(run, tmp_path / "x", step=9)
+    rows = {row.metric: row for row in read_rows(path)[1]}
     assert rows["ntp_rest_cos"].value == pytest.approx(rows["ntp_rest_cos_proxy"].value, rel=1e-12)
     assert rows["ntp_rest_cos"].reason == "exact"
 
@@ -250,19 +254,19 @@ def test_an_exact_proxy_is_a_solution(run, tmp_path):
 def test_any_causal_model_is_compared(name, folder, tmp_path):
     tiny_models.save(name, tmp_path / name)
     said = []
-    (path,) = compare_run(tmp_path / name, folder, say=said.append)
+    (path,) = paths_of(tmp_path / name, folder, say=said.append)
     header, rows = read_rows(path)
     assert path.parent == folder / "results" / name
     assert header.settings == {}
     assert header.model["bias"] == (name == "phi")
     assert header.model["finish"] == (name == "gemma2")
     assert all(np.isfinite(row.value) for row in rows)
-    assert compare_run(tmp_path / name, folder) == [path]
+    assert paths_of(tmp_path / name, folder) == [path]
     # Another model of the name is not taken for it.
     with torch.no_grad():
         tiny_models.save(name, tmp_path / "b" / name, seed=5)
     with pytest.raises(UserError, match=f"is of another model of the name {name}; give `out`"):
-        compare_run(tmp_path / "b" / name, folder)
+        paths_of(tmp_path / "b" / name, folder)
 
 
 def test_contexts_begin_as_the_model_s_tokenizer_begins_a_text(folder, tmp_path):
@@ -273,18 +277,18 @@ def test_contexts_begin_as_the_model_s_tokenizer_begins_a_text(folder, tmp_path)
         single="<s> $A", special_tokens=[("<s>", VOCAB)]
     )
     save(words, tmp_path / "llama" / "tokenizer.json")
-    (begun,) = compare_run(tmp_path / "llama", folder)
-    (bare,) = compare_run(tmp_path / "llama", folder, bos="never", out=tmp_path / "bare")
+    (begun,) = paths_of(tmp_path / "llama", folder)
+    (bare,) = paths_of(tmp_path / "llama", folder, bos="never", out=tmp_path / "bare")
     assert [read_rows(path)[0].measurement["bos"] for path in (begun, bare)] == [VOCAB, None]
     assert values(begun)["ntp_excess"] != values(bare)["ntp_excess"]
     with pytest.raises(UserError, match=f"measured with bos {VOCAB}, not None; remove it, or give"):
-        compare_run(tmp_path / "llama", folder, bos="never")
+        paths_of(tmp_path / "llama", folder, bos="never")
 
 
 def test_the_seed_decides_the_baseline_alone(run, folder, tmp_path):
-    (a,) = compare_run(run, folder, step=9)
-    (same,) = compare_run(run, folder, step=9, out=tmp_path / "same")
-    (other,) = compare_run(run, folder, step=9, seed=1, out=tmp_path / "other")
+    (a,) = paths_of(run, folder, step=9)
+    (same,) = paths_of(run, folder, step=9, out=tmp_path / "same")
+    (other,) = paths_of(run, folder, step=9, seed=1, out=tmp_path / "other")
     assert values(a) == pytest.approx(values(same), nan_ok=True)
     differ = {name for name in values(a) if values(a)[name] != values(other)[name]}
     assert differ == {measure.name for measure in MEASURES if measure.reference == "shuffled"}
@@ -293,25 +297,25 @@ def test_the_seed_decides_the_baseline_alone(run, folder, tmp_path):
 def test_tokens_of_another_tokenizer_are_refused(run, tmp_path):
     save_table(tmp_path / "x", table_of(words=(*WORDS[:2], "other", *WORDS[3:])))
     with pytest.raises(UserError, match="token 2 is 'other' here and 'w2' in the model; make it"):
-        compare_run(run, tmp_path / "x")
+        paths_of(run, tmp_path / "x")
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(run, folder, tmp_path):
-    with pytest.raises(UserError, match="no such folder; make a table with `tightframe ntp table`"):
-        compare_run(run, tmp_path / "nothing")
+    with pytest.raises(UserError, match="no such folder; make a table with `tightframe ntp count`"):
+        paths_of(run, tmp_path / "nothing")
     with pytest.raises(UserError, match="has no checkpoint of step 5; it has 0, 4, 9"):
-        compare_run(run, folder, step=5)
+        paths_of(run, folder, step=5)
     tiny_models.save("gpt2", tmp_path / "gpt2")
     with pytest.raises(UserError, match="gpt2: is no run directory, so it has no step 3"):
-        compare_run(tmp_path / "gpt2", folder, step=3)
+        paths_of(tmp_path / "gpt2", folder, step=3)
     save_table(tmp_path / "long", table_of(length=12))
     with pytest.raises(UserError, match="a context of the table has 12 tokens, but model run has"):
-        compare_run(run, tmp_path / "long")
+        paths_of(run, tmp_path / "long")
     full = table_of()
     everything = sp.csr_array(np.ones(full.counts.shape, dtype=np.int64))
     save_table(tmp_path / "full", dataclasses.replace(full, counts=everything))
     with pytest.raises(UserError, match="full: support: all tokens follow every context; nothing"):
-        compare_run(run, tmp_path / "full")
+        paths_of(run, tmp_path / "full")
     assert not list(folder.rglob("*.jsonl"))
     assert not list((tmp_path / "long").rglob("*.jsonl"))
 
@@ -340,21 +344,21 @@ def test_a_mistake_is_one_line(run, tmp_path, capsys):
 def test_a_model_in_memory_is_compared(run, folder):
     model = load_checkpoint(run / "checkpoints" / "step-9")
     model.name = "mine"
-    (path,) = compare_run(model, folder)
-    (own,) = compare_run(run, folder, step=9)
+    (path,) = paths_of(model, folder)
+    (own,) = paths_of(run, folder, step=9)
     assert path.parent.name == "mine"
     assert values(path) == pytest.approx(values(own), nan_ok=True)
     assert dataclasses.asdict(read_rows(path)[0])["step"] == 0
 
 
 def test_what_is_true_of_every_checkpoint_is_said_once(run, folder, monkeypatch):
-    original = study.compare
+    original = study.compare_embeddings
 
     def warning(*given, **options):
         warnings.warn("too few dimensions", UserWarning, stacklevel=2)
         return original(*given, **options)
 
-    monkeypatch.setattr(study, "compare", warning)
+    monkeypatch.setattr(study, "compare_embeddings", warning)
     told = []
-    assert len(compare_run(run, folder, shuffles=1, say=told.append)) > 1
+    assert len(paths_of(run, folder, shuffles=1, say=told.append)) > 1
     assert told.count("too few dimensions") == 1

@@ -7,16 +7,17 @@ import scipy.sparse as sp
 
 from tightframe import cli
 from tightframe.errors import UserError
-from tightframe.ntp import ContextTable, save_solution, solve_svm
+from tightframe.ntp import ContextTable, ridge_path, solve_svm
 from tightframe.ntp.asymptotics import (
     FORMAT,
     METRICS,
+    asymptotics,
     load_path,
-    path_laws,
     path_of_table,
     path_table,
     save_path,
 )
+from tightframe.ntp.options import RidgePathOptions
 from tightframe.ntp.table import save_table
 from tightframe.results import read_rows
 
@@ -48,7 +49,7 @@ def test_points_come_back_from_disk(tmp_path, table):
 
 def test_a_table_has_its_path_as_rows(folder, table):
     said = []
-    path = path_of_table(folder, down_to=1e-4, say=said.append)
+    path = path_of_table(folder, RidgePathOptions(down_to=1e-4), say=said.append)
     header, rows = read_rows(path)
     assert header.measurement["solution"] == ""
     assert any("no solution, so no laws; run `tightframe ntp solve" in line for line in said)
@@ -61,31 +62,31 @@ def test_a_table_has_its_path_as_rows(folder, table):
 
 
 def test_with_a_solution_the_laws_are_among_the_rows(folder, table):
-    without = path_of_table(folder, down_to=1e-4)
-    solution = solve_svm(table.matrix, gap=1e-8)
-    save_solution(folder / "solutions" / "svm-x.safetensors", solution)
+    without = path_of_table(folder, RidgePathOptions(down_to=1e-4))
+    solution = solve_svm(table.support, gap=1e-8)
+    solution.save(folder / "solutions" / "svm-x.safetensors")
     said = []
-    path = path_of_table(folder, down_to=1e-4, say=said.append)
+    path = path_of_table(folder, RidgePathOptions(down_to=1e-4), say=said.append)
     assert path != without
     assert not any("paths" in line for line in said)  # the points were not computed again
     points = ridge_path(table.soft_labels, [1e-1, 1e-2, 1e-3, 1e-4], dim=5)
-    law = path_laws(points, solution.logits, table.soft_labels)[-1]
+    law = asymptotics(points, solution.logits, table.soft_labels)[-1]
     assert {row.metric for row in read_rows(path)[1]} == set(METRICS.values())
     for field, value in law.to_dict().items():
         assert path_table(path)[-1][field] == pytest.approx(value, rel=1e-9)
-    assert path_of_table(folder, down_to=1e-4, say=said.append) == path
+    assert path_of_table(folder, RidgePathOptions(down_to=1e-4), say=said.append) == path
     assert said[-1].endswith("already there")
 
 
 def test_a_point_without_certificate_is_said_and_written(folder):
     said = []
-    path = path_of_table(folder, dim=1, down_to=1e-2, say=said.append)
+    path = path_of_table(folder, RidgePathOptions(dim=1, down_to=1e-2), say=said.append)
     assert any("uncertified, relative duality gap" in line for line in said)
     assert path_table(path)[-1]["reason"].startswith("uncertified: relative duality gap")
 
 
 def test_what_a_kept_point_says_of_itself_is_computed_anew(folder):
-    path = path_of_table(folder, dim=1, down_to=1e-2)
+    path = path_of_table(folder, RidgePathOptions(dim=1, down_to=1e-2))
     expected = path_table(path)
     assert expected[-1]["reason"].startswith("uncertified")
     path.unlink()
@@ -95,16 +96,16 @@ def test_what_a_kept_point_says_of_itself_is_computed_anew(folder):
     altered = [{**point.model_dump(), **better} for point in facts.points]
     FORMAT.write(points, tensors, {"source": facts.source, "points": altered})
     assert load_path(points)[-1].status == "certified"
-    assert path_table(path_of_table(folder, dim=1, down_to=1e-2)) == expected
+    assert path_table(path_of_table(folder, RidgePathOptions(dim=1, down_to=1e-2))) == expected
 
 
 def test_the_laws_are_those_of_the_solution_of_smallest_gap(folder, table):
-    fine = solve_svm(table.matrix, gap=1e-8)
+    fine = solve_svm(table.support, gap=1e-8)
     coarse = dataclasses.replace(fine, lower=0.9 * fine.upper)
-    save_solution(folder / "solutions" / "b.safetensors", fine)
-    save_solution(folder / "solutions" / "a.safetensors", coarse)
+    fine.save(folder / "solutions" / "b.safetensors")
+    coarse.save(folder / "solutions" / "a.safetensors")
     said = []
-    path = path_of_table(folder, down_to=1e-2, say=said.append)
+    path = path_of_table(folder, RidgePathOptions(down_to=1e-2), say=said.append)
     assert read_rows(path)[0].measurement["solution"] == "b.safetensors"
     assert any(line.endswith("b.safetensors: the laws are measured against it") for line in said)
 
@@ -116,21 +117,23 @@ def test_where_all_tokens_follow_a_context_there_is_a_path_and_no_law(tmp_path):
     table = ContextTable(np.zeros((1, 1), dtype=np.int32), counts, np.arange(3))
     save_table(tmp_path / "full", table)
     with pytest.warns(UserWarning, match=r"all tokens follow|100% of it is set"):
-        solution = solve_svm(table.matrix)
-    save_solution(tmp_path / "full" / "solutions" / "svm-x.safetensors", solution)
+        solution = solve_svm(table.support)
+    solution.save(tmp_path / "full" / "solutions" / "svm-x.safetensors")
     said = []
-    lines = path_table(path_of_table(tmp_path / "full", down_to=1e-4, say=said.append))
+    lines = path_table(
+        path_of_table(tmp_path / "full", RidgePathOptions(down_to=1e-4), say=said.append)
+    )
     assert any("svm-x.safetensors: solution_logits: all are 0" in line for line in said)
     assert lines[-1]["excess"] < 1e-5
     assert "norm_ratio" not in lines[-1]
 
 
 def test_the_command_prints_a_line_a_point(folder, capsys):
-    cli.main(["ntp", "path", str(folder), "--down-to", "1e-3"])
+    cli.main(["ntp", "ridge-path", str(folder), "--down-to", "1e-3"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["lambda", "gap"]
     assert [float(line.split()[0]) for line in lines[1:]] == [0.1, 0.01, 0.001]
-    cli.main(["ntp", "path", str(folder), "--down-to", "1e-3", "--json"])
+    cli.main(["ntp", "ridge-path", str(folder), "--down-to", "1e-3", "--json"])
     printed = json.loads(capsys.readouterr().out)
     assert [point["lam"] for point in printed["points"]] == [0.1, 0.01, 0.001]
     assert printed["results"].endswith(".jsonl")
@@ -143,17 +146,17 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
         (["--dim", "0"], "dim: 0, expected at least 1"),
     ):
         with pytest.raises(SystemExit) as stop:
-            cli.main(["ntp", "path", str(folder), *arguments])
+            cli.main(["ntp", "ridge-path", str(folder), *arguments])
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
-    with pytest.raises(UserError, match="no such file; run `tightframe ntp path` again"):
+    with pytest.raises(UserError, match="no such file; run `tightframe ntp ridge-path` again"):
         load_path(tmp_path / "none")
     (tmp_path / "bad").write_bytes(b"x")
     with pytest.raises(UserError, match="not a whole"):
         load_path(tmp_path / "bad")
-    save_solution(tmp_path / "svm", solve_svm(np.eye(3, dtype=bool)))
+    solve_svm(np.eye(3, dtype=bool)).save(tmp_path / "svm.safetensors")
     with pytest.raises(
         UserError, match="holds 'a solution of the nuclear-norm problem', expected points of a"
     ):
-        load_path(tmp_path / "svm")
+        load_path(tmp_path / "svm.safetensors")
     assert not list((folder).glob("paths/*"))

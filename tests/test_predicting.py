@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from reference.supports import random_support
 from tightframe.cli import main
-from tightframe.ntp.prediction import load_prediction, predict_geometry, proxy
+from tightframe.ntp.prediction import load_prediction, predict, proxy
 from tightframe.ntp.solution import load_solution
 from tightframe.ntp.table import ContextTable, save_table
 
@@ -34,7 +34,7 @@ def refused(capsys, *arguments):
 def test_the_proxy_of_a_table_is_written_with_its_verdict(folder, capsys):
     main(["ntp", "predict", str(folder), "--from", "proxy", "--json"])
     printed = json.loads(capsys.readouterr().out)
-    expected = proxy(small_table(0).matrix)
+    expected = proxy(small_table(0).support)
     written = load_prediction(folder / "predictions" / "proxy.safetensors")
     assert printed["prediction"].endswith("small/predictions/proxy.safetensors")
     assert written.logits == pytest.approx(expected.logits, abs=1e-12)
@@ -54,7 +54,7 @@ def test_a_solution_is_taken_where_there_is_one_and_its_gap_is_said(folder, caps
     assert printed["kind"] == "certified"
     assert printed["gap"] == best.gap <= 1e-6
     written = load_prediction(next((folder / "predictions").iterdir()))
-    assert written.logits == pytest.approx(predict_geometry(best).logits, abs=1e-12)
+    assert written.logits == pytest.approx(predict(best).logits, abs=1e-12)
     assert written.logits == pytest.approx(best.logits, abs=1e-5)
 
 

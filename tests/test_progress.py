@@ -14,7 +14,7 @@ from tightframe.knowledge import networks
 from tightframe.knowledge.answers import answer_questions
 from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.ranking import rank_questions
-from tightframe.ntp.contexts import context_table
+from tightframe.ntp.contexts import count
 from tightframe.ntp.ridge import ridge_path
 from tightframe.ntp.soft_labels import SoftLabels
 from tightframe.ntp.svm import solve_svm
@@ -156,7 +156,7 @@ def test_runs_of_a_study_or_sweep_are_told_with_what_is_under_way(tmp_path, monk
 
 def test_counting_contexts_tells_how_many_pairs_are_counted(told):
     tokens = np.random.default_rng(0).integers(0, 50, size=3_000)
-    context_table(tokens, 3, vocab_size=50, memory=40_000)
+    count(tokens, 3, vocab_size=50, memory=40_000)
     assert len(told) > 1
     assert {parts[0] for parts in told} == {"contexts"}
     assert told[-1][1:3] == (1.0, 2_997)

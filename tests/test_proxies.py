@@ -4,7 +4,7 @@ import scipy.sparse as sp
 
 from reference.closed_forms import closed_form
 from reference.supports import blocks, cyclic_pairs, fano, one_hot, random_support, subsets
-from tightframe.ntp.prediction import predict_geometry, proxy
+from tightframe.ntp.prediction import predict, proxy
 from tightframe.ntp.proxies import proxy_report, proxy_triplets
 from tightframe.ntp.soft_labels import centred_support
 from tightframe.ntp.svm import solve_svm
@@ -62,7 +62,7 @@ def test_the_solver_meets_the_closed_form(support, form):
     solution = solve_svm(support, gap=1e-9)
     assert solution.gap <= 1e-9
     assert solution.upper == pytest.approx(form.nuclear_norm, rel=1e-8)
-    predicted = predict_geometry(solution)
+    predicted = predict(solution)
     assert predicted.logits == pytest.approx(centred_support(support), abs=1e-10)
     words, expected = predicted.classifier_cosines, proxy(support).classifier_cosines
     assert words == pytest.approx(expected, abs=1e-10)

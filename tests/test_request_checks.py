@@ -14,7 +14,7 @@ from tightframe.errors import UserError
 from tightframe.files import check_writable
 from tightframe.geometry.options import layer_names
 from tightframe.lm.training import train
-from tightframe.ntp.contexts import context_table
+from tightframe.ntp.contexts import count
 from tightframe.ntp.table import save_table
 from tightframe.results import Header, Row, write_rows
 from tiny_runs import tiny_settings
@@ -83,7 +83,7 @@ MISTAKES = {
     "matched with nothing": ("run --matched", r"matched: say with shared_with"),
     "no classes": ("run --min-count 0", r"min_count is 0; expected at least 1"),
     "no groups": ("run --groups 0", r"groups is 0; expected at least 1"),
-    "no batch": ("run --batch-tokens 0", r"batch_tokens is 0; expected at least 1"),
+    "no batch": ("run --batch-tokens 0", r"batch_tokens: 0, expected at least 1"),
     "a file in the way": ("run --out good.txt/x", r"a file stands where a folder is needed"),
     "a folder of the system": (
         "run --out /proc/x",
@@ -174,23 +174,23 @@ OTHERS = {
     "corpus build good.txt --out new --tokenizer ./none": r"\./none: no such tokenizer",
     "corpus build stories --out /proc/x": r"/proc: no files can be written there",
     "demo --out good.txt": r"good\.txt: a file stands where a folder is needed",
-    "ntp table none --out new": r"none: no such folder; make it with `tightframe corpus build`",
-    "ntp table tokens --out model": r"model: already exists",
-    "ntp table tokens --out new --max-contexts 0": r"max_contexts must be at least 1, got 0",
-    "ntp table tokens --out new --sample-seed 3": r"sample_seed needs max_contexts",
-    "ntp solve none": r"none: no such folder; make a table with `tightframe ntp table`",
+    "ntp count none --out new": r"none: no such folder; make it with `tightframe corpus build`",
+    "ntp count tokens --out model": r"model: already exists",
+    "ntp count tokens --out new --max-contexts 0": r"max_contexts: 0, expected at least 1",
+    "ntp count tokens --out new --sample-seed 3": r"sample_seed needs max_contexts",
+    "ntp solve none": r"none: no such folder; make a table with `tightframe ntp count`",
     "ntp solve table": r"table.manifest\.json: not JSON",
-    "ntp solve counted --gap 0": r"counted: gap: 0\.0, expected 1e-10 or more in float64",
-    "ntp path counted --dim 0": r"counted: dim: 0, expected at least 1",
-    "ntp path counted --down-to 0": r"counted: down_to: 0\.0, expected a ridge > 0",
+    "ntp solve counted --gap 0": r"gap: 0\.0, expected 1e-10 or more in float64",
+    "ntp ridge-path counted --dim 0": r"dim: 0, expected at least 1",
+    "ntp ridge-path counted --down-to 0": r"down_to: 0\.0, expected a ridge > 0",
     "ntp predict counted": r"counted: holds no solution; run `tightframe ntp solve counted` first",
     "ntp predict counted --from none": r"none: no such file",
-    "ntp predict counted --from proxy --rank 0": r"counted: rank: 0, expected at least 1",
+    "ntp predict counted --from proxy --rank 0": r"rank: 0, expected at least 1",
     "ntp compare ./none --table counted": r"none: no such folder; expected a run or a model",
     "ntp compare run --table counted --step 4": r"run: has no checkpoint of step 4",
     "ntp compare coded --table counted": r"coded: brings Python code of its own",
-    "ntp compare run --table counted --batch-tokens 0": r"batch_tokens is 0; expected at least 1",
-    "ntp concepts counted --clusters 1": r"--clusters: 1, expected at least 2",
+    "ntp compare run --table counted --batch-tokens 0": r"batch_tokens: 0, expected at least 1",
+    "ntp concepts counted --clusters 1": r"clusters: 1, expected at least 2",
     "ntp concepts counted --model ./none": r"none: no such folder; expected a run or a model",
     "knowledge inject none --out new --arm clm_sp": r"none: no such file",
     "knowledge inject facts.txt --out new": r"neither arm nor model is given",
@@ -290,7 +290,7 @@ def said(tmp_path_factory):
     asked = {"fact": "Ann Lee built it.", "question": "Who built it?", "answer": "Ann Lee"}
     (folder / "asked.jsonl").write_text(json.dumps(asked) + "\n")
     tokens = np.random.default_rng(0).integers(12, size=60)
-    save_table(folder / "counted", context_table(tokens, 1, vocab_size=12))
+    save_table(folder / "counted", count(tokens, 1, vocab_size=12))
     (folder / "damaged" / "results").mkdir(parents=True)
     (folder / "damaged" / "results" / "step-1.jsonl").write_text("no rows")
     row = Row("x", 1, "val", 1, "next", "all", "val_loss", 2.0, 9, 1, 0)

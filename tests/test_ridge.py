@@ -5,8 +5,8 @@ from scipy.optimize import minimize
 
 from reference import path_sets as reference
 from reference.path_sets import SETS
-from tightframe.ntp import SoftLabels
-from tightframe.ntp.ridge import FreeEmbeddings, decades, lambda_max, ridge_gap
+from tightframe.ntp import SoftLabels, ridge_path
+from tightframe.ntp.ridge import UnconstrainedFeatures, decades, lambda_max, ridge_gap
 from tightframe.ntp.soft_labels import centred_support, cross_entropy
 
 
@@ -93,7 +93,7 @@ def repeating():
 
 
 def test_what_occurs_alike_has_equal_embeddings_and_the_whole_is_certified(repeating):
-    problem = FreeEmbeddings(repeating, 8)
+    problem = UnconstrainedFeatures(repeating, 8)
     assert problem.tokens.counts.tolist() == [2, 2, 3, 1]
     assert problem.contexts.counts.tolist() == [3, 2, 1]
     assert problem.shape == (7, 3)  # as many columns as a matrix of 4 x 3 can have rank
@@ -108,7 +108,9 @@ def test_the_optimum_of_groups_is_that_of_all_tokens_and_contexts(repeating):
     # The same labels, moved so little that no two rows or columns are equal any more.
     rng, joint = np.random.default_rng(0), repeating.probabilities.toarray() * repeating.weights
     moved = SoftLabels.from_counts(joint * (1 + 1e-10 * rng.random(joint.shape)))
-    assert FreeEmbeddings(moved, 8).shape[0] == 8 - 3 + 1 + 6  # unused tokens are still equal
+    assert (
+        UnconstrainedFeatures(moved, 8).shape[0] == 8 - 3 + 1 + 6
+    )  # unused tokens are still equal
     lam = 3e-2
     [once], [each] = (ridge_path(of, [lam], dim=8, threshold=1e-8) for of in (repeating, moved))
     objectives = [point.excess + lam * point.nuclear_norm for point in (once, each)]
@@ -119,7 +121,7 @@ def test_the_optimum_of_groups_is_that_of_all_tokens_and_contexts(repeating):
 @pytest.mark.parametrize("lam", [0.5, 1e-2, 1e-4])
 def test_loss_slope_and_gap_of_groups_are_those_of_all_tokens_and_contexts(repeating, lam):
     labels = repeating
-    problem, rng = FreeEmbeddings(labels, 3), np.random.default_rng(0)
+    problem, rng = UnconstrainedFeatures(labels, 3), np.random.default_rng(0)
     factors, along = rng.normal(size=(2, 7 * 3))
     each = factors.reshape(7, 3) / np.sqrt([[2], [2], [3], [1], [3], [2], [1]])
     classifier = each[:4][[0, 1, 2, 0, 3, 2, 1, 2]]
@@ -165,7 +167,7 @@ def test_a_seed_repeats_a_path_and_another_one_ends_at_the_same_optimum(narrow):
 
 
 def test_the_slope_is_that_of_the_objective(narrow):
-    rng, objective = np.random.default_rng(0), FreeEmbeddings(narrow, 3)
+    rng, objective = np.random.default_rng(0), UnconstrainedFeatures(narrow, 3)
     factors, along = rng.normal(size=(2, 40 * 3))
     value, slope = objective(factors, 0.01)
     classifier, embeddings = factors.reshape(40, 3)[:10], factors.reshape(40, 3)[10:]
@@ -181,14 +183,14 @@ def test_a_saddle_of_low_rank_is_told_by_its_gap_and_left(narrow):
     # does not end there.
     lam, n = 1e-3, 40
     trapped = minimize(
-        FreeEmbeddings(narrow, 3),
+        UnconstrainedFeatures(narrow, 3),
         np.random.default_rng(0).normal(size=n * 3),
         args=(lam,),
         jac=True,
         options={"maxiter": 5000, "gtol": 1e-8},
     ).x.reshape(n, 3)
     padded = np.pad(trapped, ((0, 0), (0, 7)))
-    _, slope = FreeEmbeddings(narrow, 10)(padded.ravel(), lam)
+    _, slope = UnconstrainedFeatures(narrow, 10)(padded.ravel(), lam)
     assert np.abs(slope).max() < 1e-4
     assert ridge_gap(padded[:10] @ padded[10:].T, narrow, lam) > 0.05
     few, point = ridge_path(narrow, [0.9 * lambda_max(narrow), lam], dim=16)

@@ -144,7 +144,7 @@ def bad(counts, place, value):
             lambda: ContextTable(
                 np.zeros((2, 1), np.int32), sp.csr_array(COUNTS.T), np.arange(4, dtype=np.int64)
             ),
-            "3 rows, expected one a context, 2",
+            "3 rows, expected one per context, 2",
         ),
     ],
 )
@@ -161,5 +161,5 @@ def test_a_context_table_gives_soft_labels_and_support():
         ("a", "b", "c", "d"),
     )
     assert table.n_pairs == 10
-    assert (table.matrix == (COUNTS > 0)).all()
+    assert (table.support == (COUNTS > 0)).all()
     assert table.empirical_entropy == SoftLabels.from_counts(COUNTS).entropy

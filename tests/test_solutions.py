@@ -11,18 +11,12 @@ import torch
 from reference.supports import random_support
 from tightframe.cli import main
 from tightframe.errors import UserError
-from tightframe.ntp import (
-    ContextTable,
-    certify,
-    load_solution,
-    save_solution,
-    save_table,
-    solve_svm,
-)
+from tightframe.ntp import ContextTable, certify, load_solution, solve_svm
 from tightframe.ntp.certificate import grouped_bounds
 from tightframe.ntp.prediction import FORMAT as PREDICTION
 from tightframe.ntp.solution import FORMAT, best_solution
 from tightframe.ntp.summary import summarize
+from tightframe.ntp.table import save_table
 
 
 def small_table():
@@ -48,7 +42,7 @@ def solution():
 
 def test_a_solution_comes_back_with_its_certificate(tmp_path, solution):
     path = tmp_path / "solutions" / "svm.safetensors"
-    save_solution(path, solution, {"gap": 1e-9})
+    solution.save(path, {"gap": 1e-9})
     again = load_solution(path)
     np.testing.assert_array_equal(again.logits, solution.logits)
     np.testing.assert_array_equal(again.dual, solution.dual)
@@ -61,7 +55,7 @@ def test_a_solution_comes_back_with_its_certificate(tmp_path, solution):
 
 def test_it_says_what_it_was_solved_for_and_with_which_versions(tmp_path, solution):
     path = tmp_path / "svm.safetensors"
-    save_solution(path, solution, {"gap": 1e-9})
+    solution.save(path, {"gap": 1e-9})
     facts = FORMAT.read_facts(path)
     assert facts.source == {"gap": 1e-9}
     assert set(facts.versions) == {"tightframe", "torch", "numpy", "scipy"}
@@ -117,7 +111,7 @@ def test_a_certificate_signed_as_ours_is_computed_anew(tmp_path, solution, array
     _, lower = grouped_bounds(solution.groups, solution.grouped_logits, loose)
     given = dataclasses.replace(solution, grouped_dual=loose, lower=lower)
     path = tmp_path / "svm.safetensors"
-    save_solution(path, given, {"gap": 0.01})
+    given.save(path, {"gap": 0.01})
     assert load_solution(path).gap == given.gap == pytest.approx(1e-3)
     rewrite(
         path,
@@ -130,13 +124,13 @@ def test_a_certificate_signed_as_ours_is_computed_anew(tmp_path, solution, array
 
 def test_a_solution_is_one_of_the_support_that_it_is_read_for(tmp_path, solution):
     path = tmp_path / "svm.safetensors"
-    save_solution(path, solution)
+    solution.save(path)
     support = np.repeat(np.eye(5, dtype=bool), 2, axis=1)
     assert load_solution(path, support).upper == solution.upper
     with pytest.raises(UserError, match=r"another support matrix \(5 x 10\) than .* \(5 x 10\)"):
         load_solution(path, support[::-1])
     weighted = solve_svm(np.eye(5, dtype=bool), 1e-9, weights=np.array([1.0, 2, 2, 2, 2]))
-    save_solution(path, weighted)
+    weighted.save(path)
     assert load_solution(path).upper == weighted.upper
     with pytest.raises(UserError, match="weighs tokens or contexts otherwise than once each"):
         load_solution(path, np.eye(5, dtype=bool))
@@ -159,7 +153,7 @@ def test_no_command_shows_a_gap_that_a_file_only_claims(tmp_path, capsys, comman
     capsys.readouterr()
     arguments = {
         "solve": ["ntp", "solve", str(folder), "--gap", "0.01"],
-        "path": ["ntp", "path", str(folder), "--down-to", "1e-2"],
+        "path": ["ntp", "ridge-path", str(folder), "--down-to", "1e-2"],
     }.get(command, ["ntp", "predict", str(folder)])
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -205,22 +199,22 @@ def test_of_several_the_one_of_smallest_gap_is_taken_whatever_its_age(tmp_path, 
     fine, coarse = solution, dataclasses.replace(solution, lower=0.9 * solution.upper)
     assert fine.gap < coarse.gap == pytest.approx(0.1)
     folder = tmp_path / "solutions"
-    save_solution(folder / "b.safetensors", fine, {"table": "this"})
-    save_solution(folder / "a.safetensors", coarse, {"table": "this"})
-    save_solution(folder / "c.safetensors", coarse)  # does not say of which table
+    fine.save(folder / "b.safetensors", {"table": "this"})
+    coarse.save(folder / "a.safetensors", {"table": "this"})
+    coarse.save(folder / "c.safetensors")  # does not say of which table
     assert best_solution(tmp_path, "this") == folder / "b.safetensors"
 
 
 def test_a_solution_of_another_table_is_never_taken(tmp_path, solution):
     assert best_solution(tmp_path, "this") is None
     other = tmp_path / "solutions" / "a.safetensors"
-    save_solution(other, solution, {"table": "that"})
+    solution.save(other, {"table": "that"})
     with pytest.raises(
         UserError, match=r"a\.safetensors: solved for table that, but .* holds this"
     ):
         best_solution(tmp_path, "this")
     own = tmp_path / "solutions" / "b.safetensors"
-    save_solution(own, solution, {"table": "this"})
+    solution.save(own, {"table": "this"})
     assert best_solution(tmp_path, "this") == own
 
 
@@ -250,7 +244,7 @@ def test_the_command_writes_a_solution_beside_its_table_and_prints_one_line(tmp_
     assert solution.logits.shape == (6, 8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        assert solve_svm(small_table().matrix).upper == solution.upper
+        assert solve_svm(small_table().support).upper == solution.upper
     # The same again is read, not solved anew; another gap is another file.
     written = path.stat().st_mtime_ns
     main(["ntp", "solve", str(folder)])
@@ -283,6 +277,8 @@ def test_options_out_of_range_are_one_line(tmp_path, capsys, options, message):
 
 def test_solving_again_writes_the_same_bytes(tmp_path, solution):
     support = np.repeat(np.eye(5, dtype=bool), 2, axis=1)
-    for name in ("first", "second"):
-        save_solution(tmp_path / name, solve_svm(support, 1e-9), {"gap": 1e-9})
-    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    for name in ("first.safetensors", "second.safetensors"):
+        solve_svm(support, 1e-9).save(tmp_path / name, {"gap": 1e-9})
+    assert (tmp_path / "first.safetensors").read_bytes() == (
+        tmp_path / "second.safetensors"
+    ).read_bytes()

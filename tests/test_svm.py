@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 
 from reference.svm import solve_with_cvxpy
+from tightframe.errors import UserError
 from tightframe.ntp import certify, solve_svm
 from tightframe.ntp.soft_labels import centred_support
 from tightframe.ntp.svm import LARGE, needed_memory
@@ -141,11 +141,11 @@ def test_a_first_order_conic_solver_finds_the_same_optimum_of_larger_problems(to
     assert solution.violation <= 1e-12
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("tokens", "contexts"), [(20, 50), (30, 16)])
 def test_the_certificate_holds_when_it_is_recomputed(tokens, contexts, dtype):
     support = random_support(tokens, contexts)
-    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    tolerance = 1e-10 if dtype == "float64" else 1e-4
     solution = solve_svm(support, 1e-5, dtype=dtype)
     logits, dual = solution.logits, solution.dual
     # Primal: one level a support, 1 below it elsewhere.
@@ -264,7 +264,7 @@ def test_too_few_steps_are_never_called_optimal():
 
 def test_float32_meets_the_same_optimum_within_its_gap():
     support = random_support(30, 80)
-    exact, single = solve_svm(support, 1e-8), solve_svm(support, 1e-5, dtype=torch.float32)
+    exact, single = solve_svm(support, 1e-8), solve_svm(support, 1e-5, dtype="float32")
     assert single.status == "optimal"
     assert single.dtype == "float32"
     assert single.upper == pytest.approx(exact.upper, rel=1e-6)
@@ -306,20 +306,19 @@ ONE = np.eye(3, dtype=bool)
         (
             ONE[:, :2],
             {"vocab_size": 2},
-            "support: 3 rows, expected one a token, 2; it is transposed",
+            "support: 3 rows, expected one per token, 2; it is transposed",
         ),
-        (ONE, {"vocab_size": 5}, "support: 3 rows, expected one a token, 5$"),
+        (ONE, {"vocab_size": 5}, "support: 3 rows, expected one per token, 5$"),
         (ONE, {"gap": 0.0}, "gap: 0.0, expected 1e-10 or more in float64, below 1"),
         (ONE, {"gap": 1e-11}, "gap: 1e-11, expected 1e-10"),
-        (ONE, {"gap": 1e-6, "dtype": torch.float32}, "gap: 1e-06, expected 1e-05 or more in flo"),
-        (ONE, {"dtype": torch.float16}, "dtype: torch.float16, expected torch.float64 or"),
-        (ONE, {"max_iter": -1}, "max_iter: -1, expected 0 or more"),
-        (ONE, {"weights": np.ones(2)}, r"weights: expected 3, one a context, got \(2,\)"),
+        (ONE, {"gap": 1e-6, "dtype": "float32"}, "gap: 1e-06, expected 1e-05 or more in flo"),
+        (ONE, {"max_iter": -1}, "max_iter: -1, expected at least 0"),
+        (ONE, {"weights": np.ones(2)}, r"weights: expected 3, one per context, got \(2,\)"),
         (ONE, {"weights": np.array([1, 0, 1])}, "weights: 0.0 for context 1; expected > 0"),
     ],
 )
 def test_bad_input_is_named(support, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, UserError), match=message):
         solve_svm(support, **options)
 
 

@@ -6,7 +6,7 @@ import pytest
 from test_counting import draw_documents, write_shards
 from tightframe import cli
 from tightframe.commands import ntp
-from tightframe.ntp import context_table, load_table
+from tightframe.ntp import count, load_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(occur, and such|single token)")
 
@@ -29,10 +29,10 @@ def refused(arguments, capsys):
 def test_the_command_writes_the_table_and_says_what_is_in_it(shards, tmp_path, capsys, context):
     out = tmp_path / "ntp" / "x"
     options = ["--context", context, "--min-count", "2", "--split", "val", "--json"]
-    cli.main(["ntp", "table", str(shards.path), "--out", str(out), *options])
+    cli.main(["ntp", "count", str(shards.path), "--out", str(out), *options])
     printed = json.loads(capsys.readouterr().out)
-    length = None if context == "all" else int(context)
-    expected = context_table(shards, length, split="val", min_count=2)
+    length = context if context == "all" else int(context)
+    expected = count(shards, length, split="val", min_count=2)
     written = load_table(out)
     assert np.array_equal(written.contexts, expected.contexts)
     assert (written.counts != expected.counts).nnz == 0
@@ -48,7 +48,7 @@ def test_the_command_writes_the_table_and_says_what_is_in_it(shards, tmp_path, c
 
 def test_the_line_says_what_was_left_out_and_a_dense_table_is_warned_of(shards, tmp_path, capsys):
     options = ["-c", "1", "--min-context", "60", "--min-count", "10"]
-    cli.main(["ntp", "table", str(shards.path), "--out", str(tmp_path / "x"), *options])
+    cli.main(["ntp", "count", str(shards.path), "--out", str(tmp_path / "x"), *options])
     printed = capsys.readouterr()
     assert "pairs left out: " in printed.out
     assert " by min_count" in printed.out
@@ -63,7 +63,7 @@ def test_the_line_says_what_was_left_out_and_a_dense_table_is_warned_of(shards, 
         (["--context", "many"], "--context many: expected a number of tokens"),
         (["--context", "500"], "has 500 tokens and a next one; use a shorter context"),
         (["--min-context", "100000"], "is left with min_context=100000"),
-        (["--min-count", "0"], "min_count must be at least 1, got 0; see `tightframe ntp table"),
+        (["--min-count", "0"], "min_count: 0, expected at least 1"),
         (["--sample-seed", "1"], "sample_seed needs max_contexts"),
     ],
 )
@@ -71,20 +71,20 @@ def test_a_wrong_option_is_one_line_and_nothing_is_written(
     shards, tmp_path, capsys, options, message
 ):
     out = tmp_path / "x"
-    arguments = ["ntp", "table", str(shards.path), "--out", str(out), *options]
+    arguments = ["ntp", "count", str(shards.path), "--out", str(out), *options]
     assert message in refused(arguments, capsys)
     assert not out.exists()
 
 
 def test_an_existing_folder_and_missing_tokens_are_refused(shards, tmp_path, capsys):
     tokens = str(shards.path)
-    assert "already exists" in refused(["ntp", "table", tokens, "--out", tokens], capsys)
-    missing = ["ntp", "table", str(tmp_path / "no"), "--out", str(tmp_path / "x")]
+    assert "already exists" in refused(["ntp", "count", tokens, "--out", tokens], capsys)
+    missing = ["ntp", "count", str(tmp_path / "no"), "--out", str(tmp_path / "x")]
     assert "no such folder" in refused(missing, capsys)
 
 
 def test_only_followers_are_kept_where_asked(shards, tmp_path, capsys):
-    options = f"ntp table {shards.path} -c 3 --min-context 3 --out".split()
+    options = f"ntp count {shards.path} -c 3 --min-context 3 --out".split()
     cli.main([*options, str(tmp_path / "all")])
     cli.main([*options, str(tmp_path / "some"), "--followers-only"])
     whole, some = load_table(tmp_path / "all"), load_table(tmp_path / "some")
@@ -98,7 +98,7 @@ def test_a_long_solve_is_announced_and_one_that_cannot_be_held_refused(
     shards, tmp_path, capsys, monkeypatch
 ):
     folder = tmp_path / "x"
-    cli.main(f"ntp table {shards.path} -c 1 --out {folder}".split())
+    cli.main(f"ntp count {shards.path} -c 1 --out {folder}".split())
     table = load_table(folder)
     monkeypatch.setattr(ntp, "LARGE", table.n_supports - 1)
     capsys.readouterr()

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from reference.path_sets import SETS, objective
-from tightframe.ntp import solve_svm, train_ufm
-from tightframe.ntp.asymptotics import alignment
+from tightframe.ntp import ridge_path, solve_svm, train_ufm
+from tightframe.ntp.asymptotics import limit_cosines
 from tightframe.ntp.ufm import PUBLISHED_DECAYS, published_steps
 
 
@@ -148,7 +148,7 @@ def test_plain_descent_turns_towards_the_solution(name):
     solution = solve_svm(labels.matrix, gap=1e-6).logits
     cosines = np.array(
         [
-            list(vars(alignment(c.classifier, c.embeddings, solution)).values())
+            list(vars(limit_cosines(c.classifier, c.embeddings, solution)).values())
             for c in run.checkpoints
         ]
     )

@@ -41,6 +41,8 @@ PASSING = re.compile(
 PASSED_OVER = {"log.jsonl", "timings.csv", "lease", "pid"}
 # Where a file or a field of the record has another name now: "as it was recorded": "as it is".
 NAMES: dict[str, str] = {"/spreads/": "/within_ss/"}  # tensors of ClassMoments
+# A model has one file of rows per step on a table, so the digest in its name says nothing.
+DIGEST = re.compile(r"( ntp_\w+ \d+ of .*/step-\d+)-[0-9a-f]{12}")
 
 JOBS = r"""
 corpus build stories --out tokens/stories --tokens 60000 --block 128
@@ -55,12 +57,12 @@ measure models/gpt_neox --text text.txt --context 64 --measures all --groups 8 -
 measure models/llama --text text.txt --context 64 --measures all --layers all \
     --labels next current
 classes models/llama --text text.txt --context 64
-ntp table tokens/stories --out ntp/stories --context 2 --min-context 25 --min-count 2 \
+ntp count tokens/stories --out ntp/stories --context 2 --min-context 25 --min-count 2 \
     --followers-only
 ntp solve ntp/stories
 ntp predict ntp/stories
 ntp predict ntp/stories --from proxy --rank 8
-ntp path ntp/stories --down-to 1e-2
+ntp ridge-path ntp/stories --down-to 1e-2
 ntp compare sweeps/sweep/runs/RUN0 --table ntp/stories
 ntp concepts ntp/stories
 knowledge parse page.wikitext --out knowledge/dyk
@@ -247,6 +249,7 @@ def _of_tensors(name: str, path: Path) -> Iterator[tuple[str, object]]:
 def compare(before: dict[str, object], after: dict[str, object]) -> list[str]:
     """Return a line for every number that is gone, new or another."""
     before = {_renamed(key): value for key, value in before.items()}
+    after = {DIGEST.sub(r"\1", key): value for key, value in after.items()}
     lines = [f"gone: {key}" for key in before.keys() - after.keys()]
     lines += [f"new: {key}" for key in after.keys() - before.keys()]
     lines += [
@@ -260,7 +263,7 @@ def compare(before: dict[str, object], after: dict[str, object]) -> list[str]:
 def _renamed(key: str) -> str:
     for old, new in NAMES.items():
         key = key.replace(old, new)
-    return key
+    return DIGEST.sub(r"\1", key)
 
 
 def _equal(one: object, other: object) -> bool:

@@ -23,7 +23,7 @@ import tightframe as tf
 from studies.latent_factors.factors import FactorStudy, factor_combinations, one_hot_factors
 from studies.latent_factors.tracking import GramTracker
 from tightframe.corpus.stories import Grammar
-from tightframe.ntp import context_table, proxy
+from tightframe.ntp import count, proxy
 from tightframe.ntp.concepts import (
     Concepts,
     cluster_labels,
@@ -61,7 +61,7 @@ def factor_rows(shards: tf.TokenShards) -> Iterator[dict[str, Any]]:
     seen = Counter(word for words in grammar.categories.values() for word in words)
     category = {word: name for name in FOUR for word in grammar.categories[name] if seen[word] == 1}
     for length in LENGTHS:
-        table = context_table(shards, length)
+        table = count(shards, length)
         used = np.asarray(table.counts.sum(axis=0)).ravel() > 0
         rows = np.array([i for i, w in enumerate(table.words) if w in category and used[i]])
         truth = np.array([FOUR.index(category[table.words[i]]) for i in rows])

@@ -29,11 +29,10 @@ from studies.small_sets.training import TransformerOnTable, train_on_table
 from tightframe.errors import UserError
 from tightframe.files import one_at_a_time
 from tightframe.jobs.programs import endings_in_one_line, say
-from tightframe.ntp.comparison import References, compare, shuffled_groups
+from tightframe.ntp.comparison import References, compare_embeddings, shuffled_groups
 from tightframe.ntp.model import ModelCheckpoint, load_model_checkpoints, save_model_checkpoints
 from tightframe.ntp.prediction import proxy
 from tightframe.ntp.ridge import lambda_max, ridge_path
-from tightframe.ntp.solution import save_solution
 from tightframe.ntp.svm import solve_svm
 from tightframe.ntp.table import ContextTable, load_table, save_table, table_fingerprint
 from tightframe.ntp.ufm import train_ufm
@@ -137,15 +136,15 @@ def _prepared(folder: Path, settings: StudySettings, say: Callable[[str], None])
         )
     limit = folder / "solutions" / "limit.safetensors"
     if not limit.exists():
-        solution = solve_svm(table.matrix, GAP)
-        save_solution(limit, solution, {"table": table_fingerprint(folder)})
+        solution = solve_svm(table.support, GAP)
+        solution.save(limit, {"table": table_fingerprint(folder)})
         say(f"limit: |L_mm|_* = {solution.upper:.4f}, gap {solution.gap:.1e}, {limit}")
     references = References.read(
         folder, table.soft_labels, table_fingerprint(folder), shuffles=0, seed=0
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # on supports that nobody asked about
-        drawn = tuple(proxy(shuffled_groups(table.matrix, seed)) for seed in range(SHUFFLES))
+        drawn = tuple(proxy(shuffled_groups(table.support, seed)) for seed in range(SHUFFLES))
     place = Place(folder, table, dataclasses.replace(references, shuffled=drawn))
     if not (folder / "results" / "path.jsonl").exists():
         say(f"ridge path of {folder}")
@@ -254,14 +253,14 @@ def _rows(place: Place, run: str, point: Point) -> Iterator[Row]:
     with warnings.catch_warnings():
         # Said once by the set: that no two contexts share a support.
         warnings.simplefilter("ignore", UserWarning)
-        values = compare(
+        values = compare_embeddings(
             point.classifier,
             point.embeddings,
             place.table.soft_labels,
             references.solution,
             proxy=references.proxy,
             shuffled=references.shuffled,
-        )
+        ).values
     numbers = {
         name: (value.value, value.n, value.excluded, value.reason)
         for name, value in values.items()

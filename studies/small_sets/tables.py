@@ -19,7 +19,7 @@ from studies.small_sets.figures import (
 )
 from tightframe.files import whole_file
 from tightframe.ntp.model import load_model_checkpoints
-from tightframe.ntp.prediction import Prediction, predict_geometry, proxy
+from tightframe.ntp.prediction import Prediction, predict, proxy
 from tightframe.ntp.solution import load_solution
 from tightframe.ntp.summary import EXCESS, at_same_loss, support_order
 from tightframe.ntp.table import load_table
@@ -92,7 +92,7 @@ def report_study(folder: Path, out: Path) -> list[Path]:
     rows = gather(sorted((folder / "results").glob("*.jsonl")))
     courses = with_predictions(rows, f"{name}-{PATH}")
     table = load_table(folder)
-    solution = load_solution(folder / "solutions" / "limit.safetensors", table.matrix)
+    solution = load_solution(folder / "solutions" / "limit.safetensors", table.support)
     write_csv(out / f"{name}.csv", courses)
     points = _by_step(rows[rows["run"] == f"{name}-{PATH}"])
     write_csv(out / f"{name}-path.csv", points)
@@ -100,8 +100,8 @@ def report_study(folder: Path, out: Path) -> list[Path]:
         str(run): draw_course(course, PANELS, title=_title(str(run), name, solution.gap))
         for run, course in courses.groupby("run")
     }
-    columns = _columns(folder, predict_geometry(solution), proxy(table.matrix))
-    order = support_order(table.matrix)
+    columns = _columns(folder, predict(solution), proxy(table.support))
+    order = support_order(table.support)
     figures[f"{name}-heat"] = draw_heat_maps(
         list(columns.values()),
         words=order.words,

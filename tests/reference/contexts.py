@@ -4,11 +4,11 @@ from collections import Counter, defaultdict
 
 
 def count(documents, length):
-    """Next tokens of each context of `length` tokens, or of each beginning of a document (None)."""
+    """Next tokens of each context of `length` tokens, or of each beginning of a document (all)."""
     found = defaultdict(Counter)
     for document in documents:
         for end in range(1, len(document)):
-            if length is None:
+            if length == "all":
                 found[tuple(document[:end])][document[end]] += 1
             elif end >= length:
                 found[tuple(document[end - length : end])][document[end]] += 1

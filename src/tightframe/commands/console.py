@@ -98,17 +98,19 @@ Assignments = Annotated[
 ]
 
 
-def as_parameters(options: type) -> Any:
+def as_parameters(options: type, **special: Parameter) -> Any:
     """Return a dataclass of options as the parameters of a command, one `--option` per field.
 
     Of a field `Annotated[X, Y]`, which Python may set to an X, the command line takes a Y. Several
     words may be given as for `SEVERAL`, flags are set by their name alone; the help is the
-    docstring of the class.
+    docstring of the class. `special` holds the parameters of fields that differ from the others.
     """
     kinds = get_type_hints(options, include_extras=True)
 
     def annotated(field: "dataclasses.Field[Any]") -> Any:
         kind = _typed(kinds[field.name])
+        if field.name in special:
+            return Annotated[kind, special[field.name]]
         if kind is bool and field.default is False:
             return Flag
         is_several = tuple in {get_origin(one) for one in (kind, *get_args(kind))}

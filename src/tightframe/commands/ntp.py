@@ -1,17 +1,15 @@
-"""Commands of the theory: from a text to the geometry that it predicts."""
+"""Commands of the theory: from a text to the geometry that it predicts, and to models beside it."""
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from tightframe.commands.console import (
-    Device,
     Flag,
     Json,
-    Seed,
+    as_parameters,
     done,
     dumps,
     say,
@@ -20,30 +18,55 @@ from tightframe.commands.console import (
 )
 from tightframe.errors import UserError
 from tightframe.files import check_new, check_writable
+from tightframe.ntp.options import (
+    CompareOptions,
+    ConceptOptions,
+    CountOptions,
+    PredictOptions,
+    RidgePathOptions,
+    SolveOptions,
+)
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from cyclopts import Token
+
+    from tightframe.geometry.values import Value
     from tightframe.ntp.table import ContextTable
-    from tightframe.results import Row
-
 
 LARGE = 5000  # distinct supports above which solving is announced as long
 
 
-def table(
+def _context_length(kind: Any, tokens: "Sequence[Token]") -> "int | str":
+    word = tokens[0].value
+    if word != "all" and not (word.isdecimal() and int(word) > 0):
+        raise UserError(f"--context {word}: expected a number of tokens from 1 on, or all")
+    return word if word == "all" else int(word)
+
+
+if TYPE_CHECKING:
+    Count: TypeAlias = CountOptions
+    Solve: TypeAlias = SolveOptions
+    RidgePath: TypeAlias = RidgePathOptions
+    Predict: TypeAlias = PredictOptions
+    Compare: TypeAlias = CompareOptions
+    Concepts: TypeAlias = ConceptOptions
+else:
+    length = Parameter(name=["--context", "-c"], converter=_context_length)
+    Count = as_parameters(CountOptions, length=length)
+    Solve, RidgePath = as_parameters(SolveOptions), as_parameters(RidgePathOptions)
+    Predict = as_parameters(PredictOptions, source=Parameter(name="--from"))
+    Compare, Concepts = as_parameters(CompareOptions), as_parameters(ConceptOptions)
+
+
+def count(
     tokens: Path,
     /,
     *,
     out: Path,
-    context: Annotated[str, Parameter(name=["--context", "-c"])] = "5",
-    split: Literal["train", "val"] = "train",
-    min_count: int = 1,
-    min_context: int = 1,
-    max_contexts: int | None = None,
-    sample_seed: int | None = None,
-    max_length: int | None = None,
+    options: Count = Count(),  # noqa: B008
     followers_only: Flag = False,
     json: Json = False,
 ) -> None:
@@ -55,20 +78,6 @@ def table(
         A tokens folder; `tightframe corpus build` makes one.
     out
         The new folder of the table, e.g. ntp/x.
-    context
-        Tokens of a context, or all: every beginning of a document.
-    split
-        The split to count.
-    min_count
-        Next tokens that followed their context less often are left out.
-    min_context
-        Contexts that occurred less often are left out.
-    max_contexts
-        Keep so many contexts, the most frequent ones.
-    sample_seed
-        With --max-contexts: keep a random sample of the contexts instead, drawn by this seed.
-    max_length
-        With --context all: no longer beginnings.
     followers_only
         Leave out tokens that follow none of the contexts: a smaller matrix, of another geometry
         than that of the whole vocabulary.
@@ -78,145 +87,88 @@ def table(
     import numpy as np
 
     from tightframe.corpus.manifest import read_manifest
-    from tightframe.ntp.options import check_counting
     from tightframe.ntp.table import save_table
 
-    if context != "all" and not (context.isdecimal() and int(context) > 0):
-        raise UserError(f"--context {context}: expected a number of tokens from 1 on, or all")
     check_new(out)
     check_writable(out.parent)
     read_manifest(tokens)
-    length = None if context == "all" else int(context)
-    try:
-        check_counting(length, min_count, min_context, max_contexts, sample_seed, max_length)
-    except ValueError as error:  # their names are those of the arguments
-        raise UserError(f"{error}; see `tightframe ntp table --help`") from None
     from tightframe.corpus.shards import TokenShards
-    from tightframe.ntp.contexts import context_table
+    from tightframe.ntp.contexts import count as count_contexts
 
     shards = TokenShards.open(tokens)
     with warnings_said(out), bar("pairs"):
-        try:
-            counted = context_table(
-                shards,
-                length,
-                split=split,
-                min_count=min_count,
-                min_context=min_context,
-                max_contexts=max_contexts,
-                sample_seed=sample_seed,
-                max_length=max_length,
-            )
-        except ValueError as error:  # of the options: their names are those of the arguments
-            raise UserError(f"{error}; see `tightframe ntp table --help`") from None
+        counted = count_contexts(shards, **vars(options))
     if followers_only:
         counted = counted.of_tokens(np.unique(counted.counts.indices))
     save_table(out, counted)
-    numbers = counted.report()
     dropped = counted.source["dropped_pairs"]
     left_out = ", ".join(f"{n:,} by {reason}" for reason, n in dropped.items() if n)
     done(
-        f"{out}: {numbers['n_pairs']:,} pairs, {numbers['n_contexts']:,} contexts over "
-        f"{numbers['n_tokens_used']:,} of {numbers['vocab_size']:,} tokens, "
-        f"{numbers['n_supports']:,} distinct supports, {numbers['mean_support']:.2f} tokens "
-        f"after a context on average, "
-        f"density {numbers['density']:.2%}, empirical entropy "
-        f"{numbers['empirical_entropy']:.4f} nats a pair"
-        + (f"; pairs left out: {left_out}" if left_out else ""),
+        f"{out}: {counted.one_line}" + (f"; pairs left out: {left_out}" if left_out else ""),
         json,
         table=str(out),
-        **numbers,
+        **counted.report(),
         source=counted.source,
     )
 
 
-def solve(
-    folder: Path,
-    /,
-    *,
-    gap: float = 1e-4,
-    max_iter: int = 2000,
-    device: Device = "cpu",
-    dtype: Literal["float64", "float32"] = "float64",
-    json: Json = False,
-) -> None:
+def solve(folder: Path, /, *, options: Solve = Solve(), json: Json = False) -> None:  # noqa: B008
     """Solve for the logits that separate every support with least nuclear norm, with a certificate.
 
     Parameters
     ----------
     folder
-        A context table, ntp/NAME of `tightframe ntp table`; the solution goes to its solutions/.
-    gap
-        Relative distance of the bounds at which the answer counts as optimal.
-    max_iter
-        Steps after which the answer is written as it is; its status says so.
-    device
-        Of the iteration: cpu, cuda or auto. The certificate is computed on the CPU.
-    dtype
-        Of the iteration; the certificate is float64.
+        A context table, ntp/NAME of `tightframe ntp count`; the solution goes to its solutions/.
     json
         Print one JSON object on standard output.
     """
     from tightframe.lm.runs import check_device
-    from tightframe.ntp.options import check_solving
     from tightframe.ntp.table import load_table, table_fingerprint
 
-    table_fingerprint(folder)
-    check_device(device)
-    try:
-        check_solving(gap, max_iter, dtype)
-    except ValueError as error:
-        raise UserError(f"{folder}: {error}") from None
-
-    import torch
+    fingerprint_of_table = table_fingerprint(folder)
+    check_device(options.device)
 
     from tightframe.files import fingerprint
-    from tightframe.lm.hardware import device_named
-    from tightframe.ntp import load_solution, save_solution, solve_svm
-    from tightframe.ntp.solution import facts_of
+    from tightframe.ntp.solution import load_solution
+    from tightframe.ntp.svm import solve_svm
 
     table = load_table(folder)
-    asked = {"table": table_fingerprint(folder), "gap": gap, "max_iter": max_iter, "dtype": dtype}
-    path = folder / "solutions" / f"svm-{fingerprint(asked)}.safetensors"
+    source = {
+        "table": fingerprint_of_table,
+        "gap": options.gap,
+        "max_iter": options.max_iter,
+        "dtype": options.dtype,
+    }
+    path = folder / "solutions" / f"svm-{fingerprint(source)}.safetensors"
     if path.exists():
-        solution = load_solution(path, table.matrix)
+        solution = load_solution(path, table.support)
         say(f"{path}: already solved")
     else:
         _announce(folder, table)
         started = time.monotonic()
         with warnings_said(folder), bar("steps"):
             try:
-                solution = solve_svm(
-                    table.matrix,
-                    gap,
-                    max_iter=max_iter,
-                    device=device_named(device),
-                    dtype=getattr(torch, dtype),
-                    vocab_size=table.vocab_size,
-                )
-            except (ValueError, MemoryError) as error:  # the options', or the size of the table
+                solution = solve_svm(table.support, vocab_size=table.vocab_size, **vars(options))
+            except (ValueError, MemoryError) as error:  # the size of the table
                 raise UserError(f"{folder}: {error}") from None
-        save_solution(path, solution, asked)
+        solution.save(path, source)
         say(f"{path}: written after {time.monotonic() - started:.2f} s")
-    facts = facts_of(solution)
     line = (
-        f"{facts['status']}: upper {facts['upper']:.9g}, lower {facts['lower']:.9g}, "
-        f"gap {facts['gap']:.2g}, rank {facts['rank']}, {solution.groups.describe()}, "
-        f"{facts['iterations']} steps"
+        f"{solution.status}: upper {solution.upper:.9g}, lower {solution.lower:.9g}, "
+        f"gap {solution.gap:.2g}, rank {solution.rank}, {solution.groups.describe()}, "
+        f"{solution.iterations} steps"
     )
-    done(line, json, solution=str(path), **facts)
+    done(line, json, solution=str(path), **solution.summary())
 
 
-def path(
+def ridge_path(
     folder: Path,
     /,
     *,
-    dim: int | None = None,
-    down_to: float = 1e-7,
-    seed: int = 0,
+    options: RidgePath = RidgePath(),  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Follow the optimum of free embeddings as their weight decay falls, each point certified.
+    """Follow the optimum of unconstrained features as their weight decay falls, with certificates.
 
     With a solution of the table (of several, that of smallest gap), the laws by which the path
     approaches it are measured.
@@ -224,23 +176,17 @@ def path(
     Parameters
     ----------
     folder
-        A context table, ntp/NAME of `tightframe ntp table`; writes to its paths/ and results/.
-    dim
-        Dimensions of the embeddings; by default as many as the optimum may need.
-    down_to
-        The smallest ridge; the others are powers of ten below the one where all is zero.
-    seed
-        Of the noise that leaves saddles.
+        A context table, ntp/NAME of `tightframe ntp count`; writes to its paths/ and results/.
     json
         Print one JSON object on standard output.
     """
-    from tightframe.ntp.options import check_path
+    from tightframe.ntp.table import table_fingerprint
 
-    check_path(folder, dim=dim, down_to=down_to)
-    from tightframe.ntp.asymptotics import path_of_table, path_table
+    table_fingerprint(folder)
+    from tightframe.ntp.asymptotics import path_of_table, path_table  # imports torch
 
     with bar("steps"):
-        written = path_of_table(folder, dim=dim, down_to=down_to, seed=seed, say=say)
+        written = path_of_table(folder, options, say=say)
     points = path_table(written)
     if json:
         show(dumps({"results": str(written), "points": points}))
@@ -267,70 +213,32 @@ def path(
         show("  ".join(cells) + f"  {point['reason']}".rstrip())
 
 
-def predict(
-    folder: Path,
-    /,
-    *,
-    source: Annotated[str | None, Parameter(name="--from")] = None,
-    rank: int | None = None,
-    json: Json = False,
-) -> None:
+def predict(folder: Path, /, *, options: Predict = Predict(), json: Json = False) -> None:  # noqa: B008
     """Predict word and context embeddings from a solution, or from the centred support matrix.
 
     Parameters
     ----------
     folder
-        A context table, ntp/NAME of `tightframe ntp table`; the result goes to its predictions/.
-    source
-        A solution's file, or `proxy`: the centred support matrix. By default the folder's solution
-        of smallest gap.
-    rank
-        Keep this many dimensions; of a proxy only these are computed, however large the table is.
+        A context table, ntp/NAME of `tightframe ntp count`; the result goes to its predictions/.
     json
         Print one JSON object on standard output.
     """
-    from tightframe.ntp.options import check_prediction
+    from tightframe.ntp.table import check_solved
 
-    check_prediction(folder, source, rank)
-    from tightframe.ntp.prediction import predict_table
+    check_solved(folder, options.source)
+    from tightframe.ntp.prediction import predict_table  # imports torch
 
     with warnings_said(folder):
-        path, facts = predict_table(folder, source, rank, say=say)
-    values = facts["singular_values"]
-    gap = f" (gap {facts['gap']:.1e})" if facts["kind"] == "certified" else ""
-    lines = [
-        f"{facts['kind']}{gap}: {facts['tokens']:,} tokens and {facts['contexts']:,} contexts in "
-        f"{facts['rank']} dimensions, singular values {values[0]:.6g} to {values[-1]:.6g}"
-    ]
-    if report := facts["proxy"]:
-        bounds = f"; optimum in [{report['bound']:.9g}, {report['upper']:.9g}]"
+        path, prediction, report = predict_table(folder, options, say=say)
+    lines = [prediction.one_line]
+    if report:
+        bounds = f"; optimum in [{report.bound:.9g}, {report.upper:.9g}]"
         lines.append(
-            f"centred support matrix: {report['verdict']} ({report['reason']})"
-            + (bounds if report["rank"] >= 0 else "")
+            f"centred support matrix: {report.verdict} ({report.reason})"
+            + (bounds if report.rank >= 0 else "")
         )
+    facts = prediction.to_dict() | {"proxy": report and report.to_dict()}
     done("\n".join(lines), json, prediction=str(path), **facts)
-
-
-def _announce(folder: Path, table: "ContextTable") -> None:
-    """Refuse a matrix that can't be held, and say before the work that it is long."""
-    import torch
-
-    from tightframe.lm.hardware import free_memory
-
-    needed, free = table.vocab_size * table.n_contexts, free_memory(torch.device("cpu"))
-    if free is not None and needed > free:
-        raise UserError(
-            f"{folder}: the support matrix of {table.vocab_size:,} tokens x {table.n_contexts:,} "
-            f"contexts takes {needed:,} bytes, {free:,} are free; make a smaller table "
-            f"(`tightframe ntp table --help`), or `tightframe ntp predict {folder} --from proxy "
-            "--rank 32`"
-        )
-    if table.n_supports > LARGE:
-        say(
-            f"{folder}: {table.n_supports:,} distinct supports over {table.vocab_size:,} tokens, "
-            f"this may take hours; `tightframe ntp predict {folder} --from proxy --rank 32` is a "
-            "prediction without a certificate"
-        )
 
 
 def compare(
@@ -338,14 +246,7 @@ def compare(
     /,
     *,
     table: Path,
-    step: int | None = None,
-    bos: Literal["auto", "never"] = "auto",
-    shuffles: Annotated[int, Parameter(validator=Number(lte=1000))] = 5,
-    seed: int = 0,
-    device: Device = "auto",
-    batch_tokens: int = 8192,
-    trust_remote_code: Flag = False,
-    out: Path | None = None,
+    options: Compare = Compare(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Compare a trained model with the geometry that a table predicts, along its checkpoints.
@@ -359,22 +260,6 @@ def compare(
         A run directory, a folder with a Hugging Face checkpoint, or a hub name.
     table
         The folder of a context table, of tokens of the model's own tokenizer.
-    step
-        One checkpoint of a run; all by default.
-    bos
-        Whether contexts begin with the token that the model's tokenizer begins a text with.
-    shuffles
-        Random supports of the baseline.
-    seed
-        Of these.
-    device
-        Where the model should lie: cpu, cuda, or auto, the GPU if there is one.
-    batch_tokens
-        Tokens of a forward pass: fewer take less memory.
-    trust_remote_code
-        Run Python code that comes with the model.
-    out
-        Folder for the results files; by default results/MODEL in the table's folder.
     json
         Print one JSON object on standard output.
     """
@@ -382,60 +267,35 @@ def compare(
     from tightframe.lm.runs import Run, check_device
     from tightframe.ntp.table import table_fingerprint
 
-    if batch_tokens < 1:
-        raise UserError(f"batch_tokens is {batch_tokens}; expected at least 1")
-    check_device(device)
+    check_device(options.device)
     table_fingerprint(table)
     check_model(model)
     folder = Path(model).expanduser()
     if (folder / "config.toml").is_file():
-        Run.open(folder).kept(step)
+        Run.open(folder).kept(options.step)
     else:
-        check_described(model, trust_remote_code=trust_remote_code)
-    check_writable(out or table)
-    from tightframe.lm.hardware import device_named
-    from tightframe.ntp.study import compare_run, rows_at
+        check_described(model, trust_remote_code=options.trust_remote_code)
+    check_writable(options.out or table)
+    from tightframe.ntp.study import compare as compare_model
+    from tightframe.results import read_rows
 
     with bar() as progress:
-        paths = compare_run(
-            model,
-            table,
-            step=step,
-            bos=bos,
-            shuffles=shuffles,
-            seed=seed,
-            device=device_named(device),
-            batch_tokens=batch_tokens,
-            trust_remote_code=trust_remote_code,
-            out=out,
-            progress=progress,
-            say=say,
-        )
+        comparison = compare_model(model, table, progress=progress, say=say, **vars(options))
     if json:
-        rows = [vars(row) for path in paths for row in rows_at(path)[1]]
-        show(dumps({"results": [str(path) for path in paths], "rows": rows}))
+        rows = [vars(row) for path in comparison.paths for row in read_rows(path)[1]]
+        show(dumps({"results": [str(path) for path in comparison.paths], "rows": rows}))
         return
-    header, last = rows_at(paths[-1])
-    for line in _beside(last):
+    for line in _beside(comparison.values):
         show(line)
-    of = header.tokens
-    say(
-        f"{header.run} at step {header.step} on {of['name']}: {of['contexts']:,} contexts, "
-        f"{of['vocab_size']:,} tokens, {len(paths)} checkpoint"
-        f"{'' if len(paths) == 1 else 's'}"
-    )
-    say(f"{paths[-1]}: written")
+    say(comparison.one_line)
+    say(f"{comparison.paths[-1]}: written")
 
 
 def concepts(
     folder: Path,
     /,
     *,
-    n: int = 10,
-    clusters: int = 8,
-    words: int = 10,
-    model: str | None = None,
-    seed: Seed = 0,
+    options: Concepts = Concepts(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Read the leading singular vectors of a context table's proxy as concepts.
@@ -443,17 +303,7 @@ def concepts(
     Parameters
     ----------
     folder
-        A context table, ntp/NAME of `tightframe ntp table`; tables go to its concepts/.
-    n
-        Concepts, largest singular values first.
-    clusters
-        Of k-means over tokens; at most as many orthants of the first concepts are made.
-    words
-        Tokens and contexts shown of each side.
-    model
-        Also how strong each concept is in a model: a run (every checkpoint), folder, or hub name.
-    seed
-        Of k-means.
+        A context table, ntp/NAME of `tightframe ntp count`; tables go to its concepts/.
     json
         Print one JSON object on standard output.
     """
@@ -461,33 +311,53 @@ def concepts(
 
     from tightframe.formats import read_json
     from tightframe.lm.folders import check_model
-    from tightframe.ntp.options import Asked
     from tightframe.ntp.table import table_fingerprint
 
-    asked = Asked(n, clusters, words, model, seed)
     table_fingerprint(folder)
-    if model is not None:
-        check_model(model)
+    if options.model is not None:
+        check_model(options.model)
     from tightframe.ntp.concept_study import readable, study_concepts  # imports torch
 
     with warnings_said(folder), bar("contexts"):
-        out = study_concepts(folder, asked, say=say)
+        out = study_concepts(folder, options, say=say)
     facts = read_json(out / "concepts.json")
     lines = readable(pd.DataFrame(facts["concepts"]))
     done("\n".join(lines), json, results=str(out), **facts)
     say(f"{out}: written; singular values and vectors are those of the proxy")
 
 
-def _beside(rows: "Sequence[Row]") -> "Iterator[str]":
-    """Measured numbers for readers: a line a quantity, against each thing it is compared with."""
+def _announce(folder: Path, table: "ContextTable") -> None:
+    """Refuse a matrix that does not fit into memory, and announce work that takes long."""
+    import torch
+
+    from tightframe.lm.hardware import free_memory
+
+    needed, free = table.vocab_size * table.n_contexts, free_memory(torch.device("cpu"))
+    if free is not None and needed > free:
+        raise UserError(
+            f"{folder}: the support matrix of {table.vocab_size:,} tokens x {table.n_contexts:,} "
+            f"contexts takes {needed:,} bytes, {free:,} are free; make a smaller table "
+            f"(`tightframe ntp count --help`), or `tightframe ntp predict {folder} --from proxy "
+            "--rank 32`"
+        )
+    if table.n_supports > LARGE:
+        say(
+            f"{folder}: {table.n_supports:,} distinct supports over {table.vocab_size:,} tokens, "
+            f"this may take hours; `tightframe ntp predict {folder} --from proxy --rank 32` is a "
+            "prediction without a certificate"
+        )
+
+
+def _beside(values: "Mapping[str, Value]") -> "Iterator[str]":
+    """Yield lines for readers: one per quantity, with its value against each reference."""
     names = {"": "value", "_proxy": "proxy", "_shuffled": "shuffled"}
-    found: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        kind = next(end for end in ("_proxy", "_shuffled", "") if row.metric.endswith(end))
-        found.setdefault(row.metric.removesuffix(kind), {})[kind] = row
-    width = max(map(len, found))
+    quantities: dict[str, dict[str, Value]] = {}
+    for name, value in values.items():
+        kind = next(end for end in ("_proxy", "_shuffled", "") if name.endswith(end))
+        quantities.setdefault(name.removesuffix(kind), {})[kind] = value
+    width = max(map(len, quantities))
     yield " ".join([" " * width, *(f"{name:>12}" for name in names.values())])
-    for quantity, values in found.items():
-        cells = [f"{values[kind].value:12.6g}" if kind in values else " " * 12 for kind in names]
-        reason = values[""].reason if "" in values else ""
+    for quantity, found in quantities.items():
+        cells = [f"{found[kind].value:12.6g}" if kind in found else " " * 12 for kind in names]
+        reason = found[""].reason if "" in found else ""
         yield " ".join([f"{quantity:{width}}", *cells, f" {reason}"]).rstrip()

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says where names are
     from tightframe.ntp.catalogue import MEASURES, measure_table
     from tightframe.ntp.certificate import certify
-    from tightframe.ntp.comparison import compare, shuffled_proxies
-    from tightframe.ntp.contexts import context_table
+    from tightframe.ntp.comparison import Comparison, compare_embeddings, shuffled_proxies
+    from tightframe.ntp.contexts import count
     from tightframe.ntp.extras import best_of_rank, linear_svm
-    from tightframe.ntp.prediction import Prediction, predict_geometry, proxy
+    from tightframe.ntp.prediction import Prediction, load_prediction, predict, proxy
     from tightframe.ntp.proxies import explain, proxy_report
     from tightframe.ntp.ridge import ridge_path
     from tightframe.ntp.soft_labels import SoftLabels
-    from tightframe.ntp.solution import Solution, load_solution, save_solution
-    from tightframe.ntp.study import compare_run
+    from tightframe.ntp.solution import Solution, load_solution
+    from tightframe.ntp.study import compare
     from tightframe.ntp.svm import solve_svm
-    from tightframe.ntp.table import ContextTable, load_table, save_table
+    from tightframe.ntp.table import ContextTable, load_table
     from tightframe.ntp.ufm import train_ufm
 
 _PUBLIC: dict[str, str] = {
+    "Comparison": "comparison",
     "ContextTable": "table",
     "MEASURES": "catalogue",
     "Prediction": "prediction",
@@ -31,20 +32,19 @@ _PUBLIC: dict[str, str] = {
     "Solution": "solution",
     "best_of_rank": "extras",
     "certify": "certificate",
-    "compare": "comparison",
-    "compare_run": "study",
-    "context_table": "contexts",
+    "compare": "study",
+    "compare_embeddings": "comparison",
+    "count": "contexts",
     "explain": "proxies",
     "linear_svm": "extras",
+    "load_prediction": "prediction",
     "load_solution": "solution",
     "load_table": "table",
     "measure_table": "catalogue",
-    "predict_geometry": "prediction",
+    "predict": "prediction",
     "proxy": "prediction",
     "proxy_report": "proxies",
     "ridge_path": "ridge",
-    "save_solution": "solution",
-    "save_table": "table",
     "shuffled_proxies": "comparison",
     "solve_svm": "svm",
     "train_ufm": "ufm",
@@ -52,6 +52,7 @@ _PUBLIC: dict[str, str] = {
 
 __all__ = [
     "MEASURES",
+    "Comparison",
     "ContextTable",
     "Prediction",
     "SoftLabels",
@@ -59,19 +60,18 @@ __all__ = [
     "best_of_rank",
     "certify",
     "compare",
-    "compare_run",
-    "context_table",
+    "compare_embeddings",
+    "count",
     "explain",
     "linear_svm",
+    "load_prediction",
     "load_solution",
     "load_table",
     "measure_table",
-    "predict_geometry",
+    "predict",
     "proxy",
     "proxy_report",
     "ridge_path",
-    "save_solution",
-    "save_table",
     "shuffled_proxies",
     "solve_svm",
     "train_ufm",

@@ -1,6 +1,7 @@
-r"""The iteration of the nuclear-norm problem: ADMM as one fixed point, accelerated.
+r"""Iteration of the nuclear-norm problem: ADMM as one fixed point, accelerated.
 
-With :math:`L = proj_C(Y)` and the scaled dual :math:`U = Y - L`, an over-relaxed ADMM step is
+With :math:`L = proj_C(Y)`, the projection of `certificate.Constraints`, and the scaled dual
+:math:`U = Y - L`, an over-relaxed ADMM step is
 
 .. math::
     Y \leftarrow Y + R(Y), \qquad R(Y) = \alpha\,(prox(2 L - Y) - L),
@@ -8,18 +9,6 @@ With :math:`L = proj_C(Y)` and the scaled dual :math:`U = Y - L`, an over-relaxe
 where prox lowers singular values by :math:`1/\rho`. So Y and the levels of its projection are the
 whole state, and R = 0 at an optimum. Anderson's method (type II) takes the combination of the last
 few steps with the smallest residual. Its history is float32: differences keep their digits.
-
-The projection gives the nearest logits that separate every support. For a context with scale
-:math:`\sqrt c` and tokens with scales :math:`q = \sqrt r`, feasible logits are :math:`q_z a` on the
-support, for some level a, and at most :math:`q_v (a - \sqrt c)` off it. The level of the nearest
-ones is the root of
-
-.. math::
-    k a - \sum_{in} q y - \sum_{off} q \max(0, y - q (a - \sqrt c)), \qquad k = \sum_{in} q^2,
-
-which is increasing, concave and piecewise linear: Newton's steps rise to it from below and reach it
-after finitely many, without a sort. From any start one step leads below it, so the level of the
-step before is a good start.
 
 Axes: C distinct contexts (rows, so that each is contiguous), R distinct tokens, H steps of history,
 S the fewer of C and R.
@@ -44,12 +33,12 @@ class Splitting:
     """The state of the iteration, and its steps.
 
     Args:
-        constraints: Of the distinct contexts and tokens, in the precision to work in.
+        constraints: Constraints of the distinct contexts and tokens, in the precision to work in.
         points: Y to begin from; overwritten.
         penalty: rho.
 
     Attributes:
-        levels: Of the projection of Y.
+        levels: Levels of the projection of Y.
         iterations: Steps taken.
     """
 
@@ -70,7 +59,7 @@ class Splitting:
         self._reflect()
 
     def refine(self, constraints: Constraints) -> None:
-        """Go on in the precision of these constraints; the history stays."""
+        """Continue in the precision of these constraints; the history stays."""
         self.constraints = constraints
         self._residuals = self._residuals.new_empty(0)  # nothing that the next step needs
         self.points = self.points.to(constraints.margins.dtype)
@@ -85,7 +74,7 @@ class Splitting:
         self._latest, self._combined = None, False
 
     def step(self) -> None:
-        """One step."""
+        """Take one step."""
         if not self._changes.numel():
             self._forget()
         slopes, squared = self._residual(self._shrinkage())
@@ -99,7 +88,7 @@ class Splitting:
         self._move(self._weights(slopes))
 
     def bounds(self) -> tuple[float, float]:
-        """Upper and lower bound of the optimum, to half the digits of float64."""
+        """Return upper and lower bound of the optimum, to half the digits of float64."""
         order = min(self.points.shape)
         grams = self.points.new_zeros((2, order, order), dtype=torch.float64)
         value = 0.0
@@ -116,12 +105,12 @@ class Splitting:
         return float(values[0].sum()), self.penalty * value / max(1.0, norm)
 
     def _gram_of(self, matrix: Float[Tensor, "B R"]) -> Float[Tensor, "S S"]:
-        """In float64, on the smaller side of the whole."""
+        """Return a Gram matrix in float64, on the smaller side of the whole."""
         exact = matrix.double()
         return product(exact, exact.T) if self._wide else product(exact.T, exact)
 
     def _forget(self) -> None:
-        """An empty history."""
+        """Reset the history."""
         shape = (HISTORY, *self.points.shape)
         # Of the last steps: what the residual changed by, and what Y + R changed by.
         self._changes = self.points.new_zeros(shape, dtype=torch.float32)
@@ -129,14 +118,14 @@ class Splitting:
         self._products = np.zeros((HISTORY, HISTORY))
 
     def _shrinkage(self) -> Float[Tensor, "S S"]:
-        """What takes a matrix with the Gram matrix at hand to its prox."""
+        """Return the factor that turns a matrix with the current Gram matrix into its prox."""
         values, vectors = torch.linalg.eigh(self._gram)
         kept = (1 - 1 / (self.penalty * values.clamp(min=0).sqrt())).clamp(min=0)
         shrinkage: Float[Tensor, "S S"] = (vectors * kept) @ vectors.T
         return shrinkage
 
     def _residual(self, shrinkage: Float[Tensor, "S S"]) -> tuple[Float64[np.ndarray, " H"], float]:
-        """R of all blocks; its products with the history, and with itself."""
+        """Compute R of all blocks; return its products with the history, and with itself."""
         slopes, products, squared = np.zeros(HISTORY), np.zeros(HISTORY), 0.0
         for rows in self._blocks:
             points, residual = self.points[rows], self._residuals[rows]
@@ -161,7 +150,7 @@ class Splitting:
         return slopes, squared
 
     def _weights(self, slopes: Float64[np.ndarray, " H"]) -> Float64[np.ndarray, " H"]:
-        """How much of each remembered move to take back: the least residual."""
+        """Return how much of each remembered move to undo for the smallest residual."""
         weights = np.zeros(HISTORY)
         if self._history:
             products = self._products[np.ix_(self._history, self._history)]
@@ -171,7 +160,7 @@ class Splitting:
         return weights
 
     def _take_back(self) -> None:
-        """The step without acceleration instead of the last one; the history ends."""
+        """Replace the last step by one without acceleration, and end the history."""
         assert self._latest is not None
         for rows in self._blocks:
             # The step moved Y by (its move less the change of the residual) instead of by R.
@@ -182,12 +171,12 @@ class Splitting:
         self._reflect()
 
     def _settle(self, rows: slice) -> None:
-        """The levels of new points, by one step of Newton's method: they converge with them."""
+        """Update the levels of new points by one Newton step: they converge together."""
         constraints = self.constraints.rows(rows)
         self.levels[rows] = constraints.levels(self.points[rows], self.levels[rows], steps=1)
 
     def _move(self, weights: Float64[np.ndarray, " H"]) -> None:
-        """Y, its levels and the Gram matrix of 2 L - Y, a block after the other."""
+        """Update Y, its levels and the Gram matrix of 2 L - Y, block by block."""
         self._combined = bool(self._history)
         taken_back = torch.from_numpy(weights).to(self._moves)
         if len(self._history) == HISTORY:
@@ -203,7 +192,7 @@ class Splitting:
         self._reflect()
 
     def _reflect(self) -> None:
-        """2 L - Y, where it is kept, and its Gram matrix on the smaller side."""
+        """Compute 2 L - Y, where it is kept, and its Gram matrix on the smaller side."""
         n, width = self.points.shape
         self._wide = n < width
         self._kept = self._wide or len(self._blocks) == 1
@@ -225,7 +214,7 @@ class Splitting:
 
 
 def product(left: Float[Tensor, "a b"], right: Float[Tensor, "b c"]) -> Float[Tensor, "a c"]:
-    """By the fastest library there is: on the CPU NumPy's for float64, oneDNN for float32."""
+    """Return a product by the fastest library: NumPy for float64, oneDNN for float32 on the CPU."""
     if left.device.type != "cpu":
         return left @ right
     if left.dtype == torch.float64:

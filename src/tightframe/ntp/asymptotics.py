@@ -1,4 +1,4 @@
-"""Ridge paths of a table's folder: their points on disk, and the laws that they follow.
+"""Ridge paths of a table's folder: their points on disk, and the asymptotics that they follow.
 
 With `L_mm` the solution of the NTP-SVM, as the ridge falls: the excess loss over the ridge tends
 to the nuclear norm of `L_mm`; the coefficient of `L_mm` grows by log 10 in each decade; the part
@@ -6,7 +6,7 @@ within the supports reaches `L_in`, its error falling tenfold in each decade; an
 adds is parallel to `L_mm`. The logits themselves turn towards it too, but only logarithmically.
 
     ntp/<name>/paths/path-<hash>.safetensors    factors of every point, their numbers as JSON
-    ntp/<name>/results/path-<hash>.jsonl        rows, one subset "lambda=..." for each point
+    ntp/<name>/results/path-<hash>.jsonl        rows, one subset "lambda=..." per point
 
 Points are not in `solutions/`, which holds certified answers to the limit problem alone.
 
@@ -26,6 +26,7 @@ from jaxtyping import Float
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import Count, Record, TensorFormat
+from tightframe.ntp.options import RidgePathOptions
 from tightframe.ntp.ridge import RidgePoint, Status, decades, judged, ridge_path
 from tightframe.ntp.similarity import cosine
 from tightframe.ntp.soft_labels import (
@@ -42,7 +43,7 @@ NEGLIGIBLE = 1e-6  # singular values below this share of the largest are not of 
 
 
 @dataclasses.dataclass(frozen=True)
-class Alignment:
+class LimitCosines:
     """Cosines with the predicted geometry, each in [-1, 1], 1 if parallel."""
 
     logits_cosine: float
@@ -51,18 +52,18 @@ class Alignment:
 
 
 @dataclasses.dataclass(frozen=True)
-class PathLaw:
-    """What the laws say of one point; the fields that compare it with the one before may be NaN.
+class Asymptotics:
+    """Approach to the limit at one point; the first point has NaN for changes since the last.
 
     Attributes:
-        lam: The ridge.
+        lam: Ridge of the point.
         norm_ratio: (CE - H) / lam over the nuclear norm of `L_mm`; tends to 1.
-        coefficient: R, the coordinate of the off-support part along `L_mm`.
-        growth: Of R since the point before, per factor e of the ridge; tends to 1.
+        coefficient: Coordinate R of the off-support component along `L_mm`.
+        growth: Growth of R since the point before, per factor e of the ridge; tends to 1.
         finite_error: Frobenius norm of P_F(L) - L_in.
-        finite_fall: By what factor a decade the error has fallen since; tends to 10.
-        increment_cosine: Of what was added to the logits since, with `L_mm`; tends to 1.
-        alignment: Of logits and Gram matrices; tends to 1 logarithmically.
+        finite_fall: Factor per decade by which the error has fallen since; tends to 10.
+        increment_cosine: Cosine of what was added to the logits since with `L_mm`; tends to 1.
+        cosines: Cosines of logits and Gram matrices with the limit; tend to 1 logarithmically.
     """
 
     lam: float
@@ -72,23 +73,23 @@ class PathLaw:
     finite_error: float
     finite_fall: float
     increment_cosine: float
-    alignment: Alignment
+    cosines: LimitCosines
 
     def to_dict(self) -> dict[str, float]:
-        """All numbers, flat."""
-        own = {name: value for name, value in vars(self).items() if name != "alignment"}
-        return own | vars(self.alignment)
+        """Return all numbers in one dictionary."""
+        own = {name: value for name, value in vars(self).items() if name != "cosines"}
+        return own | vars(self.cosines)
 
 
-def path_laws(
+def asymptotics(
     points: Sequence[RidgePoint], solution_logits: Float[np.ndarray, "V M"], labels: SoftLabels
-) -> list[PathLaw]:
-    """The laws at each point of a path.
+) -> list[Asymptotics]:
+    """Return how each point of a path approaches the limit.
 
     Args:
-        points: By falling ridge, as `ridge_path` gives them.
-        solution_logits: L_mm, of `solve_svm` on `labels.matrix`.
-        labels: What the path was computed for.
+        points: Points by falling ridge, from `ridge_path`.
+        solution_logits: L_mm, from `solve_svm` on `labels.matrix`.
+        labels: Soft labels that the path was computed for.
 
     Raises:
         ValueError: `solution_logits` are 0, as where all tokens follow every context: a path tends
@@ -101,8 +102,8 @@ def path_laws(
     norm = float(np.linalg.norm(solution_logits, "nuc"))
     if norm == 0:
         raise ValueError("solution_logits: all are 0, they have no direction, so there are no laws")
-    laws: list[PathLaw] = []
-    before: tuple[Float[np.ndarray, "V M"], PathLaw] | None = None
+    laws: list[Asymptotics] = []
+    before: tuple[Float[np.ndarray, "V M"], Asymptotics] | None = None
     if points:
         _warn_of_rank(points[0].classifier.shape[1], solution_logits)
     for point in points:
@@ -119,7 +120,7 @@ def path_laws(
                 fall = (law.finite_error / error) ** (math.log(10) / factor)
             increment = cosine(logits - earlier, solution_logits)
         laws.append(
-            PathLaw(
+            Asymptotics(
                 lam=point.lam,
                 norm_ratio=point.excess / point.lam / norm,
                 coefficient=coefficient,
@@ -127,24 +128,24 @@ def path_laws(
                 finite_error=error,
                 finite_fall=fall,
                 increment_cosine=increment,
-                alignment=alignment(point.classifier, point.embeddings, solution_logits),
+                cosines=limit_cosines(point.classifier, point.embeddings, solution_logits),
             )
         )
         before = logits, laws[-1]
     return laws
 
 
-def alignment(
+def limit_cosines(
     classifier: Float[np.ndarray, "V D"],
     embeddings: Float[np.ndarray, "M D"],
     solution_logits: Float[np.ndarray, "V M"],
-) -> Alignment:
-    r"""How parallel logits and Gram matrices of free embeddings are to the prediction.
+) -> LimitCosines:
+    r"""Return the cosines of logits and Gram matrices of unconstrained features with the limit.
 
     With `L_mm = U S V^T`, the Gram matrices are compared with `U S U^T` and `V S V^T`.
     """
     left, values, right = np.linalg.svd(solution_logits, full_matrices=False)
-    return Alignment(
+    return LimitCosines(
         cosine(classifier @ embeddings.T, solution_logits),
         cosine(classifier @ classifier.T, (left * values) @ left.T),
         cosine(embeddings @ embeddings.T, (right.T * values) @ right),
@@ -167,9 +168,9 @@ METRICS = {
     "nuclear_norm": "ntp_path_nuclear_norm",
     "norm_ratio": "ntp_path_norm_ratio",  # (CE - H) / lambda over the norm of L_mm
     "coefficient": "ntp_path_coefficient",  # R
-    "growth": "ntp_path_growth",  # of R a factor e of lambda
+    "growth": "ntp_path_growth",  # of R per factor e of lambda
     "finite_error": "ntp_path_finite_error",  # |P_F(L) - L_in|
-    "finite_fall": "ntp_path_finite_fall",  # of the error a decade
+    "finite_fall": "ntp_path_finite_fall",  # of the error per decade
     "increment_cosine": "ntp_path_increment_cos",  # with L_mm
     "logits_cosine": "ntp_path_logits_cos",
     "classifier_gram_cosine": "ntp_path_classifier_gram_cos",
@@ -178,7 +179,7 @@ METRICS = {
 
 
 class PointFacts(Record):
-    """The numbers of a point, as `RidgePoint` has them."""
+    """Numbers of a `RidgePoint`."""
 
     lam: float
     excess: float
@@ -189,7 +190,7 @@ class PointFacts(Record):
 
 
 class PathFacts(Record):
-    """What a file says of a path."""
+    """Facts in the file of a path."""
 
     source: dict[str, Any]
     points: list[PointFacts]
@@ -199,52 +200,49 @@ FORMAT: TensorFormat[PathFacts] = TensorFormat(
     "points of a ridge path",
     PathFacts,
     {"*.classifier": "float64 V D", "*.embeddings": "float64 M D"},
-    remedy="remove it, and run `tightframe ntp path` again",
+    remedy="remove it, and run `tightframe ntp ridge-path` again",
 )
 
 
 def path_of_table(
     folder: Path,
+    options: RidgePathOptions,
     *,
-    dim: int | None = None,
-    down_to: float = 1e-7,
-    seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """The ridge path of a table, and the results file of its laws; what is there is not redone.
+    """Compute the ridge path of a table and its asymptotics, unless they exist already.
 
     Args:
-        folder: Of the table.
-        dim: D; by default min(V, M), with which every optimum can be reached.
-        down_to: The smallest ridge; the others are powers of ten.
-        seed: Of the path's noise.
-        say: Takes lines on what is going on, warnings among them.
+        folder: Folder of the table.
+        options: Dimensions, smallest ridge and seed; with the default dimensions, min(V, M), every
+            optimum can be reached.
+        say: Function that takes lines on what is going on, warnings among them.
 
     Returns:
-        The results file. Its laws are those against the solution of smallest gap; without a
+        The results file. Its asymptotics are those against the solution of smallest gap; without a
         solution of the table it holds none.
     """
     table = load_table(folder)
     labels = table.soft_labels
-    dim = min(labels.vocab_size, labels.n_contexts) if dim is None else dim
     of_table = table_fingerprint(folder)
-    asked = {"table": of_table, "dim": dim, "down_to": down_to, "seed": seed}
-    points_path = folder / "paths" / f"path-{fingerprint(asked)}.safetensors"
+    dim = options.dim or min(labels.vocab_size, labels.n_contexts)
+    key = {"table": of_table, **vars(options), "dim": dim}
+    points_path = folder / "paths" / f"path-{fingerprint(key)}.safetensors"
     solution_path = best_solution(folder, of_table)
     solution = solution_path.name if solution_path else ""
-    path = folder / "results" / f"path-{fingerprint(asked | {'solution': solution})}.jsonl"
+    path = folder / "results" / f"path-{fingerprint(key | {'solution': solution})}.jsonl"
     if path.exists():
         say(f"{path}: already there")
         return path
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
-        points = _points(folder, points_path, labels, asked, say)
+        points = _points(folder, points_path, labels, key, say)
         laws = None
         if solution_path is not None:
-            limit = load_solution(solution_path, table.matrix).logits
+            limit = load_solution(solution_path, table.support).logits
             say(f"{solution_path}: the laws are measured against it")
             try:
-                laws = path_laws(points, limit, labels)
+                laws = asymptotics(points, limit, labels)
             except ValueError as error:  # nothing is separated: the points are all there is
                 say(f"{solution_path}: {error}")
         else:
@@ -255,10 +253,10 @@ def path_of_table(
     header = Header(
         run=name,
         step=0,
-        model={"name": "free embeddings with a ridge", "width": dim},
+        model={"name": "unconstrained features with a ridge", "width": dim},
         tokens={"name": name, "fingerprint": of_table, "source": table.source},
         settings={},
-        measurement={"study": "ntp", **asked, "solution": solution, "dtype": "float64"},
+        measurement={"study": "ntp", **key, "solution": solution, "dtype": "float64"},
     )
     write_rows(path, header, path_rows(points, laws, name, labels.n_contexts))
     say(f"{path}: written")
@@ -266,9 +264,9 @@ def path_of_table(
 
 
 def path_rows(
-    points: Sequence[RidgePoint], laws: Sequence[PathLaw] | None, run: str, n_contexts: int
+    points: Sequence[RidgePoint], laws: Sequence[Asymptotics] | None, run: str, n_contexts: int
 ) -> list[Row]:
-    """Rows of a path: the ridge is the subset, a point without certificate says so in `reason`."""
+    """Return the rows of a path; `subset` is the ridge, `reason` tells of a missing certificate."""
     rows = []
     for number, point in enumerate(points):
         values = point.to_dict() | (laws[number].to_dict() if laws is not None else {})
@@ -296,7 +294,7 @@ def path_rows(
 
 
 def path_table(path: Path) -> list[dict[str, Any]]:
-    """A line a point of a results file: the ridge, each value by its field, and `reason`."""
+    """Return one dictionary per point of a results file: ridge, values by field, and `reason`."""
     fields = {metric: field for field, metric in METRICS.items()}
     lines: dict[str, dict[str, Any]] = {}
     for row in read_rows(path)[1]:
@@ -306,7 +304,7 @@ def path_table(path: Path) -> list[dict[str, Any]]:
 
 
 def save_path(path: Path, points: Sequence[RidgePoint], source: dict[str, Any]) -> None:
-    """Write the points of a path whole or not at all; `source` says what they are of."""
+    """Write the points of a path whole or not at all; `source` says what they were made from."""
     arrays = {}
     for number, point in enumerate(points):
         arrays[f"{number}.classifier"] = point.classifier
@@ -315,7 +313,7 @@ def save_path(path: Path, points: Sequence[RidgePoint], source: dict[str, Any]) 
 
 
 def load_path(path: Path) -> list[RidgePoint]:
-    """Read the points of a path; a file that is anything else is refused in one line."""
+    """Load the points of a path; a file that is anything else is refused in one line."""
     tensors, facts = FORMAT.read(path)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     factors = ("classifier", "embeddings")
@@ -331,16 +329,16 @@ def _points(
     folder: Path,
     path: Path,
     labels: SoftLabels,
-    asked: dict[str, Any],
+    key: dict[str, Any],
     say: Callable[[str], None],
 ) -> list[RidgePoint]:
     if path.exists():
         return [judged(point, labels) for point in load_path(path)]
     try:
-        lambdas = decades(labels, asked["down_to"])
-        points = ridge_path(labels, lambdas, dim=asked["dim"], seed=asked["seed"])
+        lambdas = decades(labels, key["down_to"])
+        points = ridge_path(labels, lambdas, dim=key["dim"], seed=key["seed"])
     except ValueError as error:  # of the options: a ridge or a dim out of range
         raise UserError(f"{folder}: {error}") from None
-    save_path(path, points, asked)
+    save_path(path, points, key)
     say(f"{path}: written")
     return points

@@ -41,7 +41,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tightframe.ntp.support import Groups, group
+from tightframe.ntp.support import DistinctSupport, group
 
 TILE = 1 << 16  # entries of a tile that stays in the cache; memory and time only
 ROWS = 1 << 10  # contexts that are repaired at once; memory only
@@ -68,7 +68,7 @@ class Constraints:
     @classmethod
     def of(
         cls,
-        groups: Groups,
+        groups: DistinctSupport,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> "Constraints":
@@ -218,7 +218,7 @@ def certify(
 
 
 def grouped_bounds(
-    groups: Groups, logits: Float[np.ndarray, "R C"], dual: Float[np.ndarray, "R C"]
+    groups: DistinctSupport, logits: Float[np.ndarray, "R C"], dual: Float[np.ndarray, "R C"]
 ) -> tuple[Float[np.ndarray, " s"], float]:
     """Return what grouped logits and their dual matrix prove of the optimum.
 
@@ -304,7 +304,7 @@ def worst(logits: Float[np.ndarray, "V M"], support: Bool[np.ndarray, "V M"]) ->
     return float(max(unequal, (outside + 1 - lowest).max(initial=0), 0.0))
 
 
-def scaled(groups: Groups, logits: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C"]:
+def scaled(groups: DistinctSupport, logits: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C"]:
     """Return diag(sqrt r) L diag(sqrt c), which has the singular values of the expanded logits."""
     matrix: Float[np.ndarray, "R C"] = groups.row_scales[:, None] * logits * groups.column_scales
     return matrix

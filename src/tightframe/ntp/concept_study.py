@@ -43,7 +43,7 @@ from tightframe.ntp.concepts import (
     spectral_clusters,
 )
 from tightframe.ntp.model import collect
-from tightframe.ntp.options import Asked
+from tightframe.ntp.options import ConceptOptions
 from tightframe.ntp.prediction import proxy
 from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
 from tightframe.progress import tell
@@ -54,17 +54,17 @@ STEP = 0.05  # of the simulation, over 1 / largest singular value
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LearningOrder:
-    """When each concept was learned.
+    """Times at which concepts were learned.
 
     Attributes:
-        times: Of the checkpoints: steps, or time of a flow.
-        singular_values: Of the concepts.
+        times: Steps of the checkpoints, or times of a flow.
+        singular_values: Singular values of the concepts.
         strengths: u' L_t v / s at each checkpoint.
-        half_times: When each reached half of its final value, by linear interpolation between
+        half_times: Times when each reached half of its final value, by linear interpolation between
             checkpoints; the first time if it was there already, NaN if it ends at 0 or below.
         spearman: Rank correlation of singular values with half times, in [-1, 1]; -1 if larger
             ones are learned first. NaN with fewer than two concepts, or without order in one.
-        n: How many concepts it is of; those without a half time are left out.
+        n: Number of concepts with a half time; the others are left out of `spearman`.
     """
 
     times: Float[np.ndarray, " T"]
@@ -75,7 +75,7 @@ class LearningOrder:
     n: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As lists and numbers."""
+        """Return all fields as lists and numbers."""
         fields = dataclasses.fields(self)
         values = {field.name: getattr(self, field.name) for field in fields}
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
@@ -84,7 +84,7 @@ class LearningOrder:
 def learned_share(
     singular_values: Float[np.ndarray, " K"], times: Real[np.ndarray, " T"], *, delta: float
 ) -> Float[np.ndarray, "T K"]:
-    r"""The share of each concept that the surrogate has learned, in (0, 1).
+    r"""Return the share of each concept that the surrogate has learned, in (0, 1).
 
     .. math:: a_k(t) = \frac{1}{1 + (s_k e^{2\delta} - 1)\,e^{-2 s_k t}}
 
@@ -102,7 +102,7 @@ def learned_share(
 def learning_times(
     singular_values: Float[np.ndarray, " K"], *, delta: float
 ) -> Float[np.ndarray, " K"]:
-    r"""When the surrogate has learned half of each concept: :math:`\ln(s e^{2\delta} - 1)/(2s)`.
+    r"""Return times when half of each concept is learned, :math:`\ln(s e^{2\delta} - 1)/(2s)`.
 
     Falls with s where s e^(2 delta) > 4.6; about delta / s from a small start.
 
@@ -124,12 +124,12 @@ def learning_times(
 def simulate_surrogate(
     concepts: Concepts, times: Real[np.ndarray, " T"], *, delta: float
 ) -> list[tuple[Float[np.ndarray, "V K"], Float[np.ndarray, "M K"]]]:
-    """Classifier and embeddings at each time of the gradient flow, by fourth-order Runge-Kutta.
+    """Return classifier and embeddings at times of the gradient flow, by Runge-Kutta of order 4.
 
     The whole matrices are followed, not the concepts' own equations.
 
     Args:
-        concepts: Of the centred support; the part that they leave out is left out of the target.
+        concepts: Concepts of the centred support; the target is their part of it.
         times: Ascending, from 0 or later.
         delta: The start is e^(-delta) times the singular vectors.
     """
@@ -163,11 +163,11 @@ def learning_order(
     times: Sequence[float | int] | Real[np.ndarray, " T"],
     checkpoints: Sequence[tuple[Float[np.ndarray, "V D"], Float[np.ndarray, "M D"]]],
 ) -> LearningOrder:
-    """When each concept was learned, from the classifier and embeddings of checkpoints.
+    """Return when each concept was learned, from the classifier and embeddings of checkpoints.
 
     Args:
         concepts: Predicted ones, the same for all checkpoints.
-        times: Of the checkpoints, ascending; steps, say.
+        times: Times of the checkpoints, ascending, for instance steps.
         checkpoints: Classifier (V, D) and embeddings (M, D) of each.
     """
     at = np.asarray(times, dtype=np.float64)
@@ -185,7 +185,7 @@ def order_of(
     times: Float[np.ndarray, " T"],
     strengths: Float[np.ndarray, "T K"],
 ) -> LearningOrder:
-    """The same from the strengths of concepts at ascending times."""
+    """Return when each concept was learned, from its strengths at ascending times."""
     rounding = 1e-12 * np.abs(strengths).max(initial=0)
     halves = np.array([_half_time(times, course, rounding) for course in strengths.T])
     known = np.isfinite(halves)
@@ -198,7 +198,7 @@ def order_of(
 def _half_time(
     times: Float[np.ndarray, " T"], course: Float[np.ndarray, " T"], rounding: float
 ) -> float:
-    """When a course first reaches half of its last value, if that is more than rounding."""
+    """Return when a course first reaches half of its last value, if that is more than rounding."""
     half = course[-1] / 2
     if not half > rounding:
         return float("nan")
@@ -210,44 +210,44 @@ def _half_time(
 
 
 def study_concepts(
-    folder: Path, asked: Asked, *, say: Callable[[str], None] = lambda line: None
+    folder: Path, options: ConceptOptions, *, say: Callable[[str], None] = lambda line: None
 ) -> Path:
-    """Work out the concepts of the proxy of a table; returns the folder that holds them."""
+    """Compute the concepts of the proxy of a table, and return the folder that holds them."""
     table = load_table(folder)
-    steps = _steps(asked.model)
-    sources = [table_fingerprint(folder), steps, vars(asked)]
+    steps = _steps(options.model)
+    sources = [table_fingerprint(folder), steps, vars(options)]
     out = folder / "concepts" / fingerprint(sources)
     if out.is_dir():
         say(f"{out}: made before")
         return out
-    fewer = min(asked.n, table.vocab_size, table.n_contexts)
+    fewer = min(options.n, table.vocab_size, table.n_contexts)
     try:
         found = concepts(proxy(table.soft_labels.support, fewer), fewer)
-        chosen = range(min(found.n, int(np.log2(asked.clusters))))
+        chosen = range(min(found.n, int(np.log2(options.clusters))))
         orthants = {
             "token": orthant_clusters(found.tokens, chosen),
             "context": orthant_clusters(found.contexts, chosen),
         }
-        labels = spectral_clusters(found.classifier, asked.clusters, seed=asked.seed)
+        labels = spectral_clusters(found.classifier, options.clusters, seed=options.seed)
     except ValueError as error:  # a table that has no concepts, or fewer tokens than clusters
         raise UserError(f"{folder}: {error}") from None
     text = _texts(table)
     tables = {
-        "concepts": sides_table(found, text, asked.words),
-        "clusters": _clusters_table(orthants, text, asked.words),
+        "concepts": sides_table(found, text, options.words),
+        "clusters": _clusters_table(orthants, text, options.words),
         "tokens": _tokens_table(table, orthants["token"], labels),
     }
     facts: dict[str, Any] = {
         "version": version("tightframe"),
         "table": str(folder),
         "table_fingerprint": sources[0],
-        **vars(asked),
+        **vars(options),
         "kind": "proxy",
         "orthant_concepts": len(chosen),
         "singular_values": found.singular_values.tolist(),
     }
-    if asked.model is not None:
-        tables["model"], order = _in_model(found, table, folder, asked.model, steps, say)
+    if options.model is not None:
+        tables["model"], order = _in_model(found, table, folder, options.model, steps, say)
         facts["learning_order"] = order and order.to_dict()
     with whole_folder(out) as temporary:
         for name, frame in tables.items():
@@ -259,7 +259,7 @@ def study_concepts(
 
 
 def sides_table(found: Concepts, text: dict[str, Callable[[int], str]], words: int) -> pd.DataFrame:
-    """The strongest tokens and contexts on each side of each concept, a line each."""
+    """Return the strongest tokens and contexts on each side of each concept, one per row."""
     lines = []
     for number in range(found.n):
         for what, vectors in (("token", found.tokens), ("context", found.contexts)):
@@ -282,7 +282,7 @@ def sides_table(found: Concepts, text: dict[str, Callable[[int], str]], words: i
 
 
 def readable(frame: pd.DataFrame) -> Iterator[str]:
-    """Yield the table of concepts for readers: a line a side, with blanks that can be seen."""
+    """Yield the table of concepts for readers: one line per side, with blanks that can be seen."""
     for (concept, value), lines in frame.groupby(["concept", "singular_value"], sort=True):
         yield f"{concept}  singular value {value:.6g}"
         for (what, side), some in lines.groupby(["what", "side"], sort=False):
@@ -341,7 +341,7 @@ def _in_model(
     steps: list[int] | None,
     say: Callable[[str], None],
 ) -> tuple[pd.DataFrame, LearningOrder | None]:
-    """Each concept in a model, or in every checkpoint of a run; and the order of learning."""
+    """Return each concept in a model, at every checkpoint of a run, and the order of learning."""
     check_words(model, table.tokens.tolist(), table.words, what=str(folder))
     lines, strengths = [], []
     for step in [None] if steps is None else steps:
@@ -375,7 +375,7 @@ def _in_model(
 
 
 def _steps(model: str | None) -> list[int] | None:
-    """Of the checkpoints of a run; None for a model that is no run."""
+    """Return the steps of a run's checkpoints; None for a model that is no run."""
     if model is None or not (Path(model).expanduser() / "config.toml").is_file():
         return None
     run = Run.open(Path(model).expanduser())

@@ -18,22 +18,23 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int64
 
+from tightframe.ntp.support import NULL, signed
+
 NO_SIDE = 1e-10  # an entry below it is on neither side
-NULL = 1e-6  # singular values below this share of the largest are rounding
 
 
 @runtime_checkable
-class Factored(Protocol):
+class LowRankLogits(Protocol):
     """Logits as `classifier @ embeddings.T`: a `Prediction`, a checkpoint, a model's embeddings."""
 
     @property
     def classifier(self) -> Float[np.ndarray, "V D"]:
-        """A row a token."""
+        """Classifier, one row per token."""
         ...
 
     @property
     def embeddings(self) -> Float[np.ndarray, "M D"]:
-        """A row a context."""
+        """Embeddings, one row per context."""
         ...
 
 
@@ -56,7 +57,7 @@ class Concepts:
 
     @property
     def n(self) -> int:
-        """K."""
+        """Number K of concepts."""
         return len(self.singular_values)
 
     @property
@@ -79,7 +80,7 @@ class Cluster:
     Attributes:
         signs: +1 or -1 for each of the chosen concepts.
         members: Rows, the most typical first.
-        typicality: Of each member: the sum of its strengths on the chosen concepts.
+        typicality: Sum of each member's strengths on the chosen concepts.
     """
 
     signs: tuple[int, ...]
@@ -87,13 +88,13 @@ class Cluster:
     typicality: Float[np.ndarray, " N"]
 
 
-def concepts(logits: Float[np.ndarray, "V M"] | Factored, n: int = 10) -> Concepts:
-    """The n leading concepts of logits, which are centred over tokens first.
+def concepts(logits: Float[np.ndarray, "V M"] | LowRankLogits, n: int = 10) -> Concepts:
+    """Return the n leading concepts of logits, which are centred over tokens first.
 
     Args:
         logits: Dense logits (the centred support, a solution, trained ones), or any object with
             a `classifier` (V, D) and `embeddings` (M, D), whose product is never made.
-        n: How many; fewer come back if the centred logits have a lower rank.
+        n: Maximum number of concepts; the rank of the centred logits may be lower.
 
     Raises:
         ValueError: n below 1, or logits that are not finite or have nothing but equal columns.
@@ -109,15 +110,13 @@ def concepts(logits: Float[np.ndarray, "V M"] | Factored, n: int = 10) -> Concep
     kept = min(n, int(np.count_nonzero(s > NULL * s[0]))) if s[0] > 0 else 0
     if kept == 0:
         raise ValueError("logits: all tokens have the same in every context; no concept is there")
-    u, s, v = u[:, :kept], s[:kept], v[:, :kept]
-    signs = _signs(u)
-    return Concepts(u * signs, s, v * signs)
+    return Concepts(*signed(u[:, :kept], s[:kept], v[:, :kept]))
 
 
 def sides(
     vector: Float[np.ndarray, " N"], n: int | None = None
 ) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " Q"]]:
-    """The rows on the positive and on the negative side of a concept, the strongest first.
+    """Return the rows on the positive and on the negative side of a concept, strongest first.
 
     Args:
         vector: One column of `Concepts.tokens` or `Concepts.contexts`.
@@ -131,7 +130,7 @@ def sides(
 def orthant_clusters(
     vectors: Float[np.ndarray, "N K"], chosen: Sequence[int] | None = None
 ) -> list[Cluster]:
-    """Tokens or contexts with the same side on each chosen concept, largest cluster first.
+    """Cluster tokens or contexts by their sides on each chosen concept, largest cluster first.
 
     At most 2^|chosen| clusters; one concept more splits each. A row that is on neither side of
     some chosen concept is in none.
@@ -159,7 +158,7 @@ def orthant_clusters(
 
 
 def cluster_labels(clusters: Sequence[Cluster], n_rows: int) -> Int64[np.ndarray, " N"]:
-    """The number of each row's cluster; -1 where it is in none."""
+    """Return the number of each row's cluster; -1 where it is in none."""
     labels = np.full(n_rows, -1, dtype=np.int64)
     for number, cluster in enumerate(clusters):
         labels[cluster.members] = number
@@ -169,7 +168,7 @@ def cluster_labels(clusters: Sequence[Cluster], n_rows: int) -> Int64[np.ndarray
 def spectral_clusters(
     embeddings: Float[np.ndarray, "N K"], n_clusters: int, *, seed: int = 0
 ) -> Int64[np.ndarray, " N"]:
-    """k-means on rows of `Concepts.classifier` or `Concepts.embeddings`, ten starts of one seed.
+    """Cluster rows of `Concepts.classifier` or `.embeddings` by k-means, best of ten starts.
 
     Returns:
         Cluster numbers; 0 is the largest cluster.
@@ -187,7 +186,7 @@ def spectral_clusters(
 def _factored_svd(
     classifier: Float[np.ndarray, "V D"], embeddings: Float[np.ndarray, "M E"]
 ) -> tuple[Float[np.ndarray, "V R"], Float[np.ndarray, " R"], Float[np.ndarray, "M R"]]:
-    """The thin SVD of the product, by QR of its factors: O((V + M) D^2)."""
+    """Return the thin SVD of the product, by QR of its factors: O((V + M) D^2)."""
     if classifier.shape[1] != embeddings.shape[1]:
         raise ValueError(
             f"embeddings: width {embeddings.shape[1]} (axis 1), expected the classifier's, "
@@ -200,14 +199,6 @@ def _factored_svd(
     right, of_right = np.linalg.qr(embeddings.astype(np.float64))
     u, s, vt = np.linalg.svd(of_left @ of_right.T, full_matrices=False)
     return left @ u, s, right @ vt.T
-
-
-def _signs(tokens: Float[np.ndarray, "V K"]) -> Float[np.ndarray, " K"]:
-    """Makes each column's largest entry positive; among equal ones, up to rounding, the first."""
-    sizes = np.abs(tokens)
-    first = np.argmax(sizes >= (1 - 1e-9) * sizes.max(axis=0), axis=0)
-    signs: Float[np.ndarray, " K"] = np.sign(tokens[first, np.arange(tokens.shape[1])])
-    return signs
 
 
 def _check_finite(matrix: Float[np.ndarray, "N K"], name: str) -> None:
@@ -223,7 +214,7 @@ class Alignment:
     Attributes:
         axes: Orthonormal columns: where the concepts lie in the model's dimensions.
         tokens: The model's classifier, centred over tokens, projected on the axes.
-        contexts: Its embeddings, projected.
+        contexts: The model's embeddings, projected on the axes.
         strengths: u' L v / s: what the model's logits have of each concept, over its singular
             value; 1 for the predicted logits themselves, growing with their norm.
         token_cosines: Between `tokens[:, k]` and u, in [-1, 1]; 1 is perfect.
@@ -238,7 +229,7 @@ class Alignment:
     context_cosines: Float[np.ndarray, " K"]
 
     def to_dict(self) -> dict[str, Any]:
-        """The three numbers of each concept."""
+        """Return strength and cosines of each concept as plain values."""
         names = ("strengths", "token_cosines", "context_cosines")
         return {name: getattr(self, name).tolist() for name in names}
 
@@ -248,7 +239,7 @@ def concept_strengths(
     classifier: Float[np.ndarray, "V D"],
     embeddings: Float[np.ndarray, "M E"],
 ) -> Float[np.ndarray, " K"]:
-    """u' L v / s of each concept in logits L = classifier @ embeddings.T, which is never made."""
+    """Return u' L v / s of each concept in logits L = classifier @ embeddings.T, never formed."""
     _check(concepts, classifier, embeddings)
     left, right = concepts.tokens.T @ classifier, concepts.contexts.T @ embeddings  # (K, D)
     strengths: Float[np.ndarray, " K"] = (left * right).sum(axis=1) / concepts.singular_values
@@ -260,7 +251,7 @@ def align(
     classifier: Float[np.ndarray, "V D"],
     embeddings: Float[np.ndarray, "M E"],
 ) -> Alignment:
-    r"""The concepts in a model, after the best orthogonal alignment (Procrustes).
+    r"""Return the concepts in a model, after the best orthogonal alignment (Procrustes).
 
     The axes R minimise :math:`\lVert W/\lVert W\rVert - a\,U\Sigma^{1/2}R^T\rVert^2 +
     \lVert H/\lVert H\rVert - a\,V\Sigma^{1/2}R^T\rVert^2` for any a > 0, with W centred over
@@ -296,7 +287,7 @@ def align(
 def _cosines(
     left: Float[np.ndarray, "N K"], right: Float[np.ndarray, "N K"]
 ) -> Float[np.ndarray, " K"]:
-    """Column by column, of a model's projections (left) with unit vectors.
+    """Return the cosines of a model's projections (left) with unit vectors, column by column.
 
     NaN where the model has nothing: below 1e-12 of its strongest, rounding alone.
     """

@@ -1,21 +1,22 @@
-r"""Fixed context embeddings: the classifier that training tends to, and whether there is one.
+r"""Limits of what training can reach with embeddings that are fixed, or that are narrow.
 
-With embeddings h_j that training leaves alone, the classifier splits in two: a finite part W* that
-fits the log-ratios of soft labels within supports, and a direction W_mm of least norm that sets
-supports apart, along which it grows without bound.
+`linear_svm`: with fixed context embeddings h_j the classifier splits in two, a finite part W* that
+fits the log-ratios of soft labels within supports, and a direction W_mm of smallest norm that
+separates supports, along which it grows without bound.
 
-Axes: V tokens, M contexts, D embedding; E equalities, I inequalities, N unknowns left.
+`best_of_rank`: with an embedding too narrow for L_mm,
 
 .. math::
     \min_{W, H} \tfrac12 (\lVert W \rVert^2 + \lVert H \rVert^2)
     \quad\text{subject to}\quad W H^T \in C
 
-has the value of the least nuclear norm among feasible logits of rank at most d, for the constraints
-C of `svm`. With d below the rank of L_mm the problem is not convex and no theory says what training
-tends to; this is an augmented Lagrangian from several starts, so what it finds is an upper bound of
-that least norm, and finding nothing proves nothing.
+is the smallest nuclear norm among feasible logits of rank at most d, for the constraints C of
+`solve_svm`. With d below the rank of L_mm the problem is not convex, and no theory says what
+training tends to. An augmented Lagrangian from several starts gives an upper bound; finding nothing
+proves nothing.
 
-Axes: V tokens, M contexts; R, C distinct ones; D the rank.
+Axes: V tokens, M contexts, D embedding or rank; R, C distinct tokens and contexts; E equalities,
+I inequalities, N unknowns left.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from tightframe.ntp.certificate import Constraints, worst
 from tightframe.ntp.soft_labels import SoftLabels
-from tightframe.ntp.support import Groups, group
+from tightframe.ntp.support import DistinctSupport, group
 
 MEMORY = 2 * 2**30  # bytes that the constraints may take as a dense matrix
 TOLERANCE = 1e-8  # relative: residuals of equalities, margins, least size of a margin
@@ -43,8 +44,8 @@ class LinearSvm:
     Attributes:
         finite: W*, the matrix of least norm that fits all log-ratios, or comes nearest to that.
         direction: W_mm, the matrix of least norm that separates supports; None if none does.
-        compatible: Whether `finite` fits all log-ratios.
-        separable: Whether there is a `direction`.
+        compatible: True if `finite` fits all log-ratios.
+        separable: True if there is a `direction`.
         misfit: ||fitted - wanted log-ratios|| over their norm, 0 where all are 0.
         violation: Largest by which `direction` misses a constraint (margins are 1); NaN if None.
         gap: (||W_mm||^2 - dual value) / ||W_mm||^2, recomputed from the multipliers; NaN if None.
@@ -59,7 +60,7 @@ class LinearSvm:
     gap: float
 
     def to_dict(self) -> dict[str, Any]:
-        """What fits a line: all but the matrices."""
+        """Return all fields but the matrices as plain values."""
         names = "compatible", "separable", "misfit", "violation", "gap"
         return {name: getattr(self, name) for name in names}
 
@@ -75,8 +76,8 @@ def linear_svm(embeddings: Float[np.ndarray, "M D"], labels: SoftLabels) -> Line
     Both are unique. If D >= M and the embeddings have rank M, both conditions hold.
 
     Args:
-        embeddings: A row a context, in the order of `labels`.
-        labels: Which tokens follow each context, how often.
+        embeddings: One row per context, in the order of `labels`.
+        labels: Soft labels of the contexts.
 
     Raises:
         ValueError: The number of rows is wrong, an entry is not finite, all are 0, or the
@@ -118,7 +119,7 @@ def linear_svm(embeddings: Float[np.ndarray, "M D"], labels: SoftLabels) -> Line
 def _constraints(
     embeddings: Float[np.ndarray, "M D"], labels: SoftLabels
 ) -> tuple[Float[np.ndarray, "E VD"], Float[np.ndarray, " E"], Float[np.ndarray, "I VD"]]:
-    """Rows of vec(W): differences to the first token of a support, log-ratios, margins."""
+    """Return rows of vec(W): differences to the first token of a support, log-ratios, margins."""
     support: Bool[np.ndarray, "V M"] = labels.matrix
     p = labels.probabilities.toarray()
     anchors = support.argmax(axis=0)
@@ -135,7 +136,7 @@ def _constraints(
 def _differences(
     plus: Any, minus: Any, embeddings: Float[np.ndarray, "C D"], vocab_size: int
 ) -> Float[np.ndarray, "C VD"]:
-    """Row c: the coefficients of (w_plus - w_minus)^T h in vec(W)."""
+    """Return the coefficients of (w_plus - w_minus)^T h in vec(W), one row per context."""
     rows = np.zeros((len(embeddings), vocab_size, embeddings.shape[1]))
     each = np.arange(len(embeddings))
     rows[each, plus] += embeddings
@@ -146,7 +147,7 @@ def _differences(
 def _least_distance(
     margins: Float[np.ndarray, "I N"],
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " I"]] | None:
-    """min ||x|| subject to margins x >= 1, and its multipliers; None if nothing is feasible.
+    """Minimize ||x|| subject to margins x >= 1; return x and multipliers, None if infeasible.
 
     Least distance programming as a nonnegative least-squares problem, which ends after finitely
     many steps and tells when there is no solution: Lawson and Hanson (1974), chapter 23.
@@ -173,7 +174,7 @@ def _least_distance(
 def _check(embeddings: Float[np.ndarray, "M D"], labels: SoftLabels) -> None:
     if len(embeddings) != labels.n_contexts:
         raise ValueError(
-            f"embeddings: {len(embeddings)} rows (axis 0), expected one a context, "
+            f"embeddings: {len(embeddings)} rows (axis 0), expected one per context, "
             f"{labels.n_contexts}"
         )
     wrong = np.argwhere(~np.isfinite(embeddings))
@@ -208,13 +209,13 @@ class LowRank:
 
     Attributes:
         dim: d.
-        found: Whether any start led to feasible logits; where not, nothing is known.
+        found: True if any start led to feasible logits; if False, nothing is known.
         norm: Nuclear norm of `logits`, at least the least of this rank; NaN where none was found.
         excess: norm / optimum - 1, of the optimum that was given; NaN without.
         violation: The largest by which `logits` miss a constraint, recomputed.
         classifier, embeddings: (V, d) and (M, d), balanced; of the best start, or the one nearest
             to feasible.
-        starts: How many starts were feasible, of how many.
+        starts: Number of feasible starts, and of all starts.
     """
 
     dim: int
@@ -228,7 +229,7 @@ class LowRank:
 
     @property
     def logits(self) -> Float[np.ndarray, "V M"]:
-        """Of rank d at most."""
+        """Logits of rank d at most."""
         logits: Float[np.ndarray, "V M"] = self.classifier @ self.embeddings.T
         return logits
 
@@ -248,9 +249,9 @@ def best_of_rank(
         support: S.
         dim: d, from 1 to the smaller of V and M.
         optimum: ||L_mm||_* of `solve_svm`, to compare with.
-        starts: How many; the first is the truncated proxy, the others are Gaussian.
+        starts: Number of starts; the first is the truncated proxy, the others are Gaussian.
         rounds: Updates of the multipliers from each start.
-        seed: Of the starts.
+        seed: Seed of the starts.
 
     Raises:
         ValueError: dim, starts or rounds out of range, or a context without support.
@@ -279,14 +280,14 @@ def best_of_rank(
 
 
 def _rank(found: LowRank) -> tuple[bool, float]:
-    """The least first: feasible ones by norm, others by violation."""
+    """Return a sort key: feasible ones by norm, others by violation."""
     return not found.found, found.norm if found.found else found.violation
 
 
 def _begin(
     constraints: Constraints, dim: int, generator: torch.Generator, *, gaussian: bool
 ) -> tuple[Float[Tensor, "C D"], Float[Tensor, "R D"]]:
-    """Embeddings and classifier, scaled; noise keeps every direction alive."""
+    """Return initial embeddings and classifier, scaled; noise keeps every direction alive."""
     proxy = constraints.centred()
     left, values, right = torch.linalg.svd(proxy, full_matrices=False)
     typical = float(values.mean()) ** 0.5 / max(proxy.shape) ** 0.5
@@ -307,7 +308,7 @@ def _minimised(
     classifier: Float[Tensor, "R D"],
     rounds: int,
 ) -> tuple[Float[Tensor, "C D"], Float[Tensor, "R D"]]:
-    """The augmented Lagrangian: distance to C of the shifted product, by L-BFGS."""
+    """Minimize the augmented Lagrangian, the distance to C of the shifted product, by L-BFGS."""
     factors = [embeddings.requires_grad_(), classifier.requires_grad_()]
     multipliers = torch.zeros(len(embeddings), len(classifier), dtype=torch.float64)
     penalty, last = 1.0, math.inf
@@ -347,11 +348,11 @@ def _minimised(
 
 def _measured(
     factors: tuple[Float[Tensor, "C D"], Float[Tensor, "R D"]],
-    groups: Groups,
+    groups: DistinctSupport,
     support: Bool[np.ndarray, "V M"],
     optimum: float,
 ) -> LowRank:
-    """Of all tokens and contexts, margins scaled to 1, everything recomputed."""
+    """Return the result for all tokens and contexts, with margins scaled to 1, recomputed."""
     embeddings, classifier = (factor.numpy() for factor in factors)
     classifier = (classifier / groups.row_scales[:, None])[groups.row_of]
     embeddings = (embeddings / groups.column_scales[:, None])[groups.column_of]

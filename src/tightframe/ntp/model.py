@@ -1,11 +1,6 @@
-"""A model's embedding of every context of a table, its classifier, and what its logits say.
-
-Logits, their finite component and those that are predicted are made in blocks of contexts and never
-held whole; one number is kept for each context.
+"""A model's classifier and its embedding of every context of a table, in memory and on disk.
 
 Axes: M contexts, T tokens of a context, V tokens of the table, D embedding, B contexts of a batch.
-
-Axes: V tokens that may follow, M distinct contexts, D embedding.
 """
 
 import dataclasses
@@ -33,15 +28,15 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embedded:
-    """What a model makes of a table: its logits are `finish(embeddings @ classifier.T + bias)`.
+    """Embeddings and classifier of a model on a table.
 
     Attributes:
         classifier: Rows of the table's tokens, in their order.
         embeddings: At the last position of each context, after the final norm, in table order.
-        bias: Of the table's tokens; None if the model has none.
-        outside: Of each context, -log of the share that the table's tokens have in the model's
+        bias: Bias of the table's tokens; None if the model has none.
+        outside: For each context, -log of the share that the table's tokens have in the model's
             softmax over its whole vocabulary, in nats; 0 where it knows no other token.
-        finish: What the model does to its logits last (a scale, a soft-cap), entry by entry; None
+        finish: Last function of the model on its logits (a scale, a soft-cap), entry by entry; None
             if nothing.
     """
 
@@ -68,7 +63,7 @@ def collect(
 
     Args:
         model: Any language model; it stays on its device.
-        table: Its token ids must be the model's own (`lm.load.check_words`).
+        table: Table whose token ids are the model's own (`lm.load.check_words`).
         bos: A token id that is put before every context that does not begin with it.
         batch_tokens: Tokens held at once; memory, and the rounding of the forward pass.
         progress: Called as the pass goes on.
@@ -101,7 +96,7 @@ def collect(
 
 
 def _sequences(table: ContextTable, bos: int | None) -> list[Int[np.ndarray, " _"]]:
-    """The token ids of each context without its padding."""
+    """Return the token ids of each context without its padding."""
     contexts = table.contexts
     lengths = (contexts != PAD).sum(axis=1)
     width = contexts.shape[1]
@@ -126,7 +121,7 @@ def _sequences(table: ContextTable, bos: int | None) -> list[Int[np.ndarray, " _
 def _batches(
     sequences: list[Int[np.ndarray, " _"]], batch_tokens: int
 ) -> Iterator[tuple[Int[np.ndarray, " B"], Int[Tensor, "B T"]]]:
-    """Contexts of equal length and their token ids, shortest first."""
+    """Yield contexts of equal length and their token ids, shortest first."""
     lengths = np.array([len(row) for row in sequences])
     for length in np.unique(lengths):
         contexts = np.flatnonzero(lengths == length)
@@ -233,7 +228,7 @@ def save_model_checkpoints(
 
 
 def load_model_checkpoints(path: Path) -> tuple[list[ModelCheckpoint], dict[str, Any]]:
-    """The checkpoints of a file by step, and what is known about them."""
+    """Load the checkpoints of a file by step, and what is known about the model."""
     tensors, about = FORMAT.read(path)
     try:
         steps = sorted({int(name.split(".")[0].removeprefix("step-")) for name in tensors})

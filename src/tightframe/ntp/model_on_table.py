@@ -56,7 +56,7 @@ class ModelOnTable:
         proxy: Prediction from the centred support.
         shuffled: Predictions from random supports of the same sizes.
         finish: Function that the model applies to its logits last.
-        outside: See `Embedded.outside`.
+        outside: Share of other tokens, see `Embedded.outside`.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ModelOnTable:
 
     @cached_property
     def groups(self) -> "SupportGroups":
-        """Groups of contexts with equal supports."""
+        """DistinctSupport of contexts with equal supports."""
         return support_groups(self.labels)
 
     @cached_property
@@ -170,11 +170,11 @@ class ByContext:
 
     Attributes:
         excess: CE(L) - H of all contexts together, in nats.
-        squared_logits: Of the logits, centred over tokens.
-        squared_off_support: Of the off-support component of the logits.
-        squared_within: Of the in-support component P_F of the logits.
-        squared_finite: Of L_in.
-        squared_error: Of P_F(L) - L_in.
+        squared_logits: Squared norm of the logits, centred over tokens.
+        squared_off_support: Squared norm of the off-support component P_perp of the logits.
+        squared_within: Squared norm of the in-support component P_F of the logits.
+        squared_finite: Squared norm of L_in.
+        squared_error: Squared norm of P_F(L) - L_in.
         within_dot_finite: <P_F(L), L_in>.
         max_error: Largest error of a difference of logits in the support, with log P as the truth.
         margin: Smallest logit in the support minus the largest off it; infinite where no token is
@@ -268,7 +268,7 @@ def _check_finite(logits: Float[np.ndarray, "V B"], contexts: Int[np.ndarray, " 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SupportGroups:
-    """Groups of at least two contexts with the same support.
+    """DistinctSupport of at least two contexts with the same support.
 
     Attributes:
         members: The contexts of each group, ascending.

@@ -1,4 +1,4 @@
-"""The geometry that logits predict: word and context embeddings up to a rotation, and their Grams.
+"""Predicted geometry: word and context embeddings up to a rotation, and their Gram matrices.
 
 With L_mm = U Sg V^T (its null part left out), training drives word embeddings to the direction of
 W = U Sg^(1/2) and context embeddings to that of Hm = V Sg^(1/2).
@@ -6,37 +6,37 @@ W = U Sg^(1/2) and context embeddings to that of Hm = V Sg^(1/2).
 Axes: V tokens, M contexts, R rank.
 """
 
-import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
 from tightframe.errors import UserError
-from tightframe.files import strict_json
 from tightframe.formats import Count, Record, TensorFormat
-from tightframe.ntp.options import PROXY, no_solution
+from tightframe.ntp.options import PROXY, PredictOptions
 from tightframe.ntp.proxies import MEMORY, ProxyReport, Support, checked_triplets, proxy_report
-from tightframe.ntp.solution import best_solution, load_solution
-from tightframe.ntp.support import (
-    NULL,
-    signed,
-)
-from tightframe.ntp.table import load_table, table_fingerprint
+from tightframe.ntp.solution import Solution, best_solution, load_solution
+from tightframe.ntp.support import NULL, signed
+from tightframe.ntp.table import load_table, no_solution, table_fingerprint
+from tightframe.results import ResultTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 Kind: TypeAlias = Literal["exact", "certified", "proxy"]
 Factors: TypeAlias = tuple[
     Float[np.ndarray, "V _"], Float[np.ndarray, " _"], Float[np.ndarray, "M _"]
 ]
-LARGEST_GRAM = 2 * 2**30  # bytes; a Gram above this is compared by its factors
+LARGEST_GRAM = 2 * 2**30  # bytes; a Gram matrix above this is compared by its factors
 
 
 class PredictionFacts(Record):
-    """What a file says of a prediction."""
+    """Facts in the file of a prediction."""
 
     kind: Kind
     gap: float | None  # None for a proxy
@@ -52,31 +52,17 @@ FORMAT: TensorFormat[PredictionFacts] = TensorFormat(
 )
 
 
-@runtime_checkable
-class Factored(Protocol):
-    """A solution: its singular triplets, and how far it is at most from optimal."""
-
-    @property
-    def gap(self) -> float:
-        """(upper - lower)/upper of its certificate."""
-        ...
-
-    def factors(self) -> Factors:
-        """Left vectors (V, R), singular values (R,), right vectors (M, R)."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prediction:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Prediction(ResultTable):
     """Embeddings that a text predicts, up to one rotation of both and one scale.
 
     Attributes:
-        classifier: (V, R), a row a token.
-        embeddings: (M, R), a row a context.
+        classifier: (V, R), one row per token.
+        embeddings: (M, R), one row per context.
         singular_values: (R,), of the logits, largest first.
         kind: "exact" (proved optimal), "certified" (optimal to `gap`) or "proxy" (the centred
-            support matrix, or logits that come without a certificate).
-        gap: Relative, of the nuclear norm; 0 where exact, NaN for a proxy.
+            support matrix, or logits without a certificate).
+        gap: Relative gap of the nuclear norm; 0 where exact, NaN for a proxy.
     """
 
     classifier: Float[np.ndarray, "V R"]
@@ -87,42 +73,60 @@ class Prediction:
 
     @property
     def rank(self) -> int:
-        """R, the dimensions that hold the geometry."""
+        """Number R of dimensions that hold the geometry."""
         return len(self.singular_values)
 
     @property
     def label(self) -> str:
-        """What stands beside every number and figure made from it."""
+        """Label that stands beside every number and figure made from the prediction."""
         return f"certified (gap {self.gap:.1e})" if self.kind == "certified" else self.kind
 
     @property
     def logits(self) -> Float[np.ndarray, "V M"]:
-        """The logits that the embeddings make."""
+        """Logits of the predicted embeddings."""
         logits: Float[np.ndarray, "V M"] = self.classifier @ self.embeddings.T
         return logits
 
     @property
     def classifier_gram(self) -> Float[np.ndarray, "V V"]:
-        """G_W: inner products of word embeddings, Frobenius norm 1."""
+        """Inner products of word embeddings, Frobenius norm 1."""
         return _gram(self.classifier, "classifier_gram", "tokens")
 
     @property
     def embedding_gram(self) -> Float[np.ndarray, "M M"]:
-        """G_H: inner products of context embeddings, Frobenius norm 1."""
+        """Inner products of context embeddings, Frobenius norm 1."""
         return _gram(self.embeddings, "embedding_gram", "contexts")
 
     @property
     def classifier_cosines(self) -> Float[np.ndarray, "V V"]:
-        """Between word embeddings; NaN for one that is 0."""
+        """Cosines between word embeddings; NaN for one that is 0."""
         return _gram(_directions(self.classifier), "classifier_cosines", "tokens", unit=False)
 
     @property
     def embedding_cosines(self) -> Float[np.ndarray, "M M"]:
-        """Between context embeddings; NaN for one that is 0 (all tokens follow it)."""
+        """Cosines between context embeddings; NaN for one that is 0 (all tokens follow it)."""
         return _gram(_directions(self.embeddings), "embedding_cosines", "contexts", unit=False)
 
+    @property
+    def one_line(self) -> str:
+        """Label, sizes, rank and singular values."""
+        values = self.singular_values
+        return (
+            f"{self.label}: {len(self.classifier):,} tokens and {len(self.embeddings):,} contexts "
+            f"in {self.rank} dimensions, singular values {values[0]:.6g} to {values[-1]:.6g}"
+        )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row per dimension: its singular value and share of the squared norm."""
+        import pandas as pd
+
+        values = self.singular_values
+        shares = np.square(values) / np.square(values).sum()
+        columns = {"singular_value": values, "share": shares}
+        return pd.DataFrame({"dimension": np.arange(1, self.rank + 1), **columns})
+
     def to_dict(self) -> dict[str, Any]:
-        """What fits a line: sizes, rank, kind, gap, singular values."""
+        """Return sizes, rank, kind, gap and singular values as plain values, for JSON."""
         return {
             "tokens": len(self.classifier),
             "contexts": len(self.embeddings),
@@ -132,26 +136,69 @@ class Prediction:
             "singular_values": self.singular_values.tolist(),
         }
 
+    def save(self, path: str | Path, source: dict[str, Any] | None = None) -> Path:
+        """Write the prediction whole or not at all.
 
-def predict_geometry(
-    source: Factored | Float[np.ndarray, "V M"] | Factors,
+        Args:
+            path: A `.safetensors` file, which `load_prediction` reads; or .csv, .parquet, .json or
+                .jsonl, for its singular values.
+            source: Origin of the prediction, as plain values; in a `.safetensors` file alone.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            return super().save(path)
+        tensors = {name: getattr(self, name) for name in FORMAT.tensors}
+        gap = None if np.isnan(self.gap) else self.gap  # JSON has no NaN
+        facts = {"kind": self.kind, "gap": gap, "rank": self.rank, "source": source or {}}
+        FORMAT.write(path, tensors, facts)
+        return path
+
+    def plot(self) -> "Figure":
+        """Draw the predicted cosines of words and of contexts as heat maps, and the spectrum."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        words, contexts, spectrum = figure.subplots(1, 3)
+        for axes, cosines, title in (
+            (words, self.classifier_cosines, "words"),
+            (contexts, self.embedding_cosines, "contexts"),
+        ):
+            image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+            axes.set_title(f"cosines of {title}")
+        figure.colorbar(image, ax=[words, contexts], shrink=0.8)
+        spectrum.plot(np.arange(1, self.rank + 1), self.singular_values, marker=".")
+        spectrum.set(title=f"singular values, {self.label}", xlabel="dimension", ylim=(0, None))
+        return figure
+
+
+def predict(
+    source: Solution | Float[np.ndarray, "V M"] | Factors,
     *,
     kind: Kind | None = None,
     gap: float | None = None,
     rank: int | None = None,
 ) -> Prediction:
-    """Word and context embeddings of logits, of their singular triplets, or of a solution.
+    """Return word and context embeddings of a solution, of logits, or of singular triplets.
 
     Args:
         source: A solution; logits (V, M); or left vectors, singular values, right vectors.
-        kind: What the logits are; "certified" for a solution, "proxy" for anything else, unless
-            said. A solution brings its gap, "exact" means 0.
-        gap: Of the certificate of logits that are called "certified".
-        rank: Keep this many of the largest triplets; a warning says what it leaves out.
+        kind: Kind of the logits; by default "certified" for a solution, "proxy" for anything
+            else. A solution brings its gap, "exact" means 0.
+        gap: Gap of the certificate of logits that are called "certified".
+        rank: Keep this many of the largest triplets; a warning says what is left out.
 
     Raises:
         ValueError: The logits are not finite or all 0, factors don't fit each other, `rank` is
             below 1, or certified logits come without a gap.
+
+    >>> import numpy as np
+    >>> import tightframe as tf
+    >>> support = np.eye(3, dtype=bool)  # each context has its own next token
+    >>> prediction = tf.ntp.predict(tf.ntp.solve_svm(support))
+    >>> prediction.embedding_cosines.round(3)  # a simplex: neural collapse
+    array([[ 1. , -0.5, -0.5],
+           [-0.5,  1. , -0.5],
+           [-0.5, -0.5,  1. ]])
     """
     kind, gap = _label(source, kind, gap)
     left, values, right = _triplets(source)
@@ -167,8 +214,33 @@ def predict_geometry(
                 stacklevel=2,
             )
             left, values, right = left[:, :rank], values[:rank], right[:, :rank]
-            kind, gap = "proxy", float("nan")  # no certificate is one of a part
+            kind, gap = "proxy", float("nan")  # a part has no certificate
     return from_triplets(left, values, right, kind=kind, gap=gap)
+
+
+def proxy(support: Support, rank: int | None = None, *, memory: int = MEMORY) -> Prediction:
+    """Return the geometry that the centred support matrix predicts.
+
+    Args:
+        support: S (V, M), boolean or 0/1, dense or sparse.
+        rank: Only this many of the largest triplets, without forming S~; by default all of them.
+        memory: Bytes that dense arrays may use where all triplets are computed.
+
+    Returns:
+        A prediction that is labelled "exact" only where all triplets are kept and the test of
+        `proxy_report` passes.
+
+    Raises:
+        ValueError: S or `rank` is not valid, see `proxy_triplets`.
+    """
+    triplets, exact = checked_triplets(support, rank, memory=memory)
+    return from_triplets(
+        triplets.left,
+        triplets.singular_values,
+        triplets.right,
+        kind="exact" if exact else "proxy",
+        gap=0.0 if exact else float("nan"),
+    )
 
 
 def from_triplets(
@@ -179,34 +251,100 @@ def from_triplets(
     kind: Kind,
     gap: float,
 ) -> Prediction:
-    """Balanced embeddings: each side takes the root of the singular values."""
+    """Return balanced embeddings: each side gets the root of the singular values."""
     left, values, right = signed(left, singular_values, right)
     roots = np.sqrt(values)
     return Prediction(left * roots, right * roots, values, kind, gap)
 
 
-def save_prediction(path: Path, prediction: Prediction, source: dict[str, Any]) -> None:
-    """Write a prediction whole; `source` says what it was made from."""
-    tensors = {name: getattr(prediction, name) for name in FORMAT.tensors}
-    gap = prediction.gap if prediction.gap == prediction.gap else None  # JSON has no NaN
-    facts = {"kind": prediction.kind, "gap": gap, "rank": prediction.rank, "source": source}
-    FORMAT.write(path, tensors, facts)
-
-
-def load_prediction(path: Path) -> Prediction:
-    """Read what `save_prediction` wrote; anything else is refused in one line.
+def load_prediction(path: str | Path) -> Prediction:
+    """Load a prediction; a file that is anything else is refused in one line.
 
     Its kind and gap are those of the file, which holds no dual matrix to prove them by;
-    `predict_table` holds them against the solution, or against the test of the proxy.
+    `predict_table` checks them against the solution, or by the test of the proxy.
     """
-    tensors, facts = FORMAT.read(path)
+    tensors, facts = FORMAT.read(Path(path))
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     gap = float("nan") if facts.gap is None else facts.gap
     return Prediction(**arrays, kind=facts.kind, gap=gap)
 
 
+def predict_table(
+    folder: Path, options: PredictOptions, *, say: Callable[[str], None]
+) -> tuple[Path, Prediction, ProxyReport | None]:
+    """Predict the geometry of a table and write it to `folder`/predictions.
+
+    Args:
+        folder: Folder of the table, with its solutions if there are any.
+        options: Source and rank of the prediction.
+        say: Function that takes lines about the progress.
+
+    Returns:
+        The file, the prediction, and the report on the proxy where that is the source.
+    """
+    table, fingerprint = load_table(folder), table_fingerprint(folder)
+    solution_path, rank = _solution_path(folder, fingerprint, options.source), options.rank
+    name = solution_path.stem if solution_path else PROXY
+    suffix = "" if rank is None else f"-rank{rank}"
+    path = folder / "predictions" / f"{name}{suffix}.safetensors"
+    report = None
+    try:
+        if solution_path:
+            say(f"{solution_path}: predicting from it")
+            prediction = predict(load_solution(solution_path, table.support), rank=rank)
+        else:
+            support = table.soft_labels.support
+            prediction = load_prediction(path) if path.exists() else proxy(support, rank)
+            report = proxy_report(support)
+    except ValueError as error:  # the rank, or the size of the table
+        raise UserError(f"{folder}: {error}") from None
+    if path.exists():
+        _check_label(path, report, prediction, whole=rank is None)
+        say(f"{path}: already predicted")
+    else:
+        source = {"table": fingerprint, "from": str(solution_path or PROXY)}
+        prediction.save(path, source | {"proxy": report and report.to_dict()})
+        say(f"{path}: written")
+    return path, prediction, report
+
+
+def _solution_path(folder: Path, fingerprint: str, source: str | None) -> Path | None:
+    """Return the file of the solution to predict from; None for the proxy."""
+    if source is not None:
+        return None if source == PROXY else Path(source)
+    best = best_solution(folder, fingerprint)
+    if best is None:
+        raise no_solution(folder)
+    return best
+
+
+def _check_label(
+    path: Path, report: ProxyReport | None, prediction: Prediction, *, whole: bool
+) -> None:
+    """Refuse a file whose kind and gap are not those that its source proves.
+
+    Args:
+        path: File of the prediction.
+        report: Test whether the proxy is exact, where the prediction was made from it.
+        prediction: Prediction recomputed from a solution; from a proxy, that of the file.
+        whole: True if all dimensions are kept.
+    """
+    if report is None:
+        kind, gap = prediction.kind, prediction.gap
+    elif whole and report.verdict == "exact":
+        kind, gap = "exact", 0.0
+    else:
+        kind, gap = "proxy", float("nan")
+    written = load_prediction(path)
+    if (written.kind, f"{written.gap:.12g}") != (kind, f"{gap:.12g}"):
+        raise UserError(
+            f"{path}: says {written.kind} with gap {written.gap:.6g}, but what it was made from "
+            f"gives {kind} with gap {gap:.6g}; remove it, and predict again"
+        )
+
+
 def _label(source: Any, kind: Kind | None, gap: float | None) -> tuple[Kind, float]:
-    if isinstance(source, Factored):
+    if isinstance(source, Solution):
         gap = source.gap if gap is None else gap
         kind = kind or ("certified" if np.isfinite(gap) else "proxy")
     kind = kind or "proxy"
@@ -216,7 +354,7 @@ def _label(source: Any, kind: Kind | None, gap: float | None) -> tuple[Kind, flo
 
 
 def _triplets(source: Any) -> Factors:
-    if isinstance(source, Factored):
+    if isinstance(source, Solution):
         factors = source.factors()
     elif isinstance(source, tuple):
         factors = source
@@ -255,119 +393,8 @@ def _gram(
 
 
 def _directions(rows: Float[np.ndarray, "N R"]) -> Float[np.ndarray, "N R"]:
-    """Rows of length 1; NaN where a row is 0, to rounding."""
+    """Return rows of length 1; NaN where a row is 0, to rounding."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     lengths = np.where(norms > 1e-12 * norms.max(), norms, np.nan)
     directions: Float[np.ndarray, "N R"] = rows / lengths
     return directions
-
-
-def proxy(support: Support, rank: int | None = None, *, memory: int = MEMORY) -> Prediction:
-    """The geometry that the centred support matrix predicts.
-
-    Args:
-        support: S (V, M), boolean or 0/1, dense or sparse.
-        rank: Only so many of the largest triplets, without forming S~; by default all of them.
-        memory: Bytes that dense arrays may take where all are asked for.
-
-    Returns:
-        Labelled "exact" only where all triplets are kept and the test of `proxy_report` passes.
-
-    Raises:
-        ValueError: As `proxy_triplets`.
-    """
-    triplets, exact = checked_triplets(support, rank, memory=memory)
-    return from_triplets(
-        triplets.left,
-        triplets.singular_values,
-        triplets.right,
-        kind="exact" if exact else "proxy",
-        gap=0.0 if exact else float("nan"),
-    )
-
-
-def predict_table(
-    folder: Path, source: str | None, rank: int | None, *, say: Callable[[str], None]
-) -> tuple[Path, dict[str, Any]]:
-    """Predict the geometry of a table and write it to `folder`/predictions.
-
-    Args:
-        folder: Of the table, with its solutions if there are any.
-        source: "proxy", or the file of a solution; by default that of smallest gap in `folder`.
-        rank: Dimensions to keep.
-        say: Told what is going on.
-
-    Returns:
-        The file, and its summary: sizes, rank, kind, gap, singular values, and the report on the
-        proxy where that is the source.
-    """
-    table = load_table(folder)
-    made_from = _source(folder, source)
-    name = made_from.stem if made_from else PROXY
-    path = (
-        folder / "predictions" / f"{name}{f'-rank{rank}' if rank is not None else ''}.safetensors"
-    )
-    support = table.soft_labels.support
-    with _refused(folder):
-        if made_from:
-            say(f"{made_from}: predicting from it")
-            predicted = predict_geometry(load_solution(made_from, table.matrix), rank=rank)
-            report = None
-        else:
-            predicted = load_prediction(path) if path.exists() else proxy(support, rank)
-            report = proxy_report(support)
-    if path.exists():
-        _check_worth(path, report, predicted, whole=rank is None)
-        say(f"{path}: already predicted")
-    else:
-        facts = {"table": table_fingerprint(folder), "from": str(made_from or PROXY)}
-        save_prediction(
-            path, predicted, facts | {"proxy": report and strict_json(report.to_dict())}
-        )
-        say(f"{path}: written")
-    return path, predicted.to_dict() | {"proxy": report and strict_json(report.to_dict())}
-
-
-def _check_worth(
-    path: Path, report: ProxyReport | None, predicted: Prediction, *, whole: bool
-) -> None:
-    """Refuse a file that says more, or less, of its worth than what it was made from proves.
-
-    Args:
-        path: Of the prediction.
-        report: Where it was made from the proxy: the test whether that is exact.
-        predicted: What a solution gives, computed anew; of the proxy, what is in the file.
-        whole: Whether all dimensions were asked for.
-    """
-    if report is None:
-        kind, gap = predicted.kind, predicted.gap
-    elif whole and report.verdict == "exact":
-        kind, gap = "exact", 0.0
-    else:
-        kind, gap = "proxy", float("nan")
-    written = load_prediction(path)
-    if (written.kind, f"{written.gap:.12g}") != (kind, f"{gap:.12g}"):
-        raise UserError(
-            f"{path}: says {written.kind} with gap {written.gap:.6g}, but what it was made from "
-            f"gives {kind} with gap {gap:.6g}; remove it, and predict again"
-        )
-
-
-@contextlib.contextmanager
-def _refused(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # the rank, or the size of the table
-        raise UserError(f"{folder}: {error}") from None
-
-
-def _source(folder: Path, source: str | None) -> Path | None:
-    """The file of a solution; None is the proxy."""
-    if source == PROXY:
-        return None
-    if source is not None:
-        return Path(source)
-    best = best_solution(folder, table_fingerprint(folder))
-    if best is None:
-        raise no_solution(folder)
-    return best

@@ -1,9 +1,13 @@
-"""The proxy: the centred support matrix as a stand-in for L_mm, and whether it is exact.
+"""The proxy: the centred support matrix in place of L_mm, whether it is exact, and alternatives.
 
 S~ = S - 1 (1^T S)/V satisfies all constraints with margin exactly 1, so its nuclear norm is at
 least the optimum; often it is the optimum, and then its polar factor proves it.
 
-Axes: V tokens, M contexts; R and C distinct token rows and contexts.
+Real continuations are rare and noisy, so a count above 0 may be too coarse a support. Alternatives
+(a count floor, a threshold, smoothed log probabilities, positive PMI) replace the centred support,
+and `explain` ranks them by how well they explain a model's Gram matrix.
+
+Axes: V tokens, M contexts, N of either; R and C distinct token rows and contexts.
 """
 
 import dataclasses
@@ -13,8 +17,10 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float, Real, Shaped
+import torch
+from jaxtyping import Float, Real, Shaped
 
+from tightframe.ntp.certificate import Constraints, off_support, repaired, spectral_norm
 from tightframe.ntp.similarity import cosine, structural_similarity
 from tightframe.ntp.support import (
     MergedSupport,
@@ -35,17 +41,17 @@ WORST_RESIDUAL = 1e-3  # a triplet with more than this is warned of
 
 @dataclasses.dataclass(frozen=True)
 class ProxyReport:
-    """Whether the centred support matrix is an optimum, and what it bounds.
+    """Verdict on the centred support matrix as an optimum, and bounds from it.
 
     Attributes:
         verdict: "exact" or "not exact" where that is proved, else "undecided".
-        reason: What the verdict rests on.
+        reason: Reason for the verdict.
         off_support: Largest off-support entry of the polar factor of diag(sqrt r) S~ diag(sqrt c),
             on distinct rows and columns; NaN where it was not computed.
         upper: ||S~||_*, at least the optimal nuclear norm; NaN where it was not computed.
         bound: At most the optimal nuclear norm, from the same factor; equals `upper` where the
             verdict is "exact", loose elsewhere. NaN where it was not computed.
-        rank: Of S~; -1 where it was not computed.
+        rank: Rank of S~; -1 where it was not computed.
         tokens, contexts: V and M.
         distinct_tokens, distinct_contexts: After merging equal rows and columns.
     """
@@ -62,12 +68,12 @@ class ProxyReport:
     distinct_contexts: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-        return dataclasses.asdict(self)
+        """Return all fields as plain values; None for what was not computed."""
+        return {name: None if value != value else value for name, value in vars(self).items()}
 
 
 def proxy_triplets(support: Support, rank: int | None = None, *, memory: int = MEMORY) -> Triplets:
-    """Singular triplets of S~, with the residual of each; arguments as those of `proxy`.
+    """Return singular triplets of S~ with their residuals; arguments are those of `proxy`.
 
     Signs are fixed: the largest entry of each left vector is positive.
 
@@ -125,7 +131,7 @@ def proxy_report(support: Support, *, memory: int = MEMORY) -> ProxyReport:
 
 
 def _merged(support: Support) -> MergedSupport:
-    """Merged, with what is unconstrained warned of."""
+    """Return the support merged, with a warning of what is unconstrained."""
     columns = support_columns(support)
     tokens, contexts = columns.shape
     sizes = np.diff(columns.indptr)
@@ -190,16 +196,11 @@ def _verdict(merged: MergedSupport, triplets: Triplets) -> tuple[Verdict, str, f
 
 
 def _dual_bound(merged: MergedSupport, triplets: Triplets) -> float:
-    """The value of the polar factor made feasible: signs, then column sums, then norm."""
-    r, c = merged.tokens.counts.astype(float), merged.contexts.counts.astype(float)
-    scales = np.sqrt(r)
-    support: Bool[np.ndarray, "R C"] = merged.support.toarray()
-    dual: Float[np.ndarray, "R C"] = triplets.left @ triplets.right.T
-    dual = np.where(support, dual, np.minimum(dual, 0))
-    missing = scales @ dual / (r @ support)
-    dual -= support * np.outer(scales, missing)
-    value = float(scales @ (dual * support) @ np.sqrt(c))
-    return value / float(np.linalg.norm(dual, ord=2))
+    """Return the dual value of the polar factor, repaired and scaled to norm 1."""
+    constraints = Constraints.of(merged.distinct())
+    polar = torch.from_numpy(triplets.right @ triplets.left.T)  # (C, R)
+    dual = repaired(polar, constraints)
+    return off_support(dual, constraints) / spectral_norm(dual)
 
 
 def _dense_bytes(merged: MergedSupport) -> int:
@@ -218,7 +219,7 @@ def _warn_of_residuals(triplets: Triplets) -> None:
 
 
 def _warn(message: str) -> None:
-    """To the line that called the public function: two frames above the helper that warns."""
+    """Warn at the line that called the public function, two frames above the helper that warns."""
     warnings.warn(message, UserWarning, stacklevel=4)
 
 
@@ -227,10 +228,10 @@ Counts = Real[np.ndarray, "V M"] | sp.sparray
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """How much a Gram matrix is like the one that an alternative predicts.
+    """Similarity of a Gram matrix to the one that an alternative predicts.
 
     Attributes:
-        name: Of the alternative.
+        name: Name of the alternative.
         cosine: In [-1, 1]; 1 is the same up to scale.
         similarity: Structural similarity, in about [-1, 1]; matrices scaled to a mean diagonal 1.
         permuted_cosine, permuted_similarity: Means over random orders of the rows: what Gram
@@ -248,14 +249,14 @@ class Explanation:
 
 
 def count_floor(counts: Counts, floor: int) -> Float[np.ndarray, "V M"]:
-    """Centred 0/1 support of what was counted at least `floor` times; 1 is the proxy itself."""
+    """Return the centred 0/1 support of tokens counted at least `floor` times; 1 is the proxy."""
     if floor < 1:
         raise ValueError(f"floor: expected at least 1, got {floor}")
     return _centred((_dense(counts) >= floor).astype(np.float64))
 
 
 def probability_threshold(counts: Counts, threshold: float) -> Float[np.ndarray, "V M"]:
-    """Centred 0/1 support of what has at least this share of its context's continuations."""
+    """Return the centred 0/1 support of tokens with at least this share of their context."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold: expected in (0, 1], got {threshold}")
     dense = _dense(counts)
@@ -263,7 +264,7 @@ def probability_threshold(counts: Counts, threshold: float) -> Float[np.ndarray,
 
 
 def smoothed_log_probability(counts: Counts, alpha: float = 1.0) -> Float[np.ndarray, "V M"]:
-    """Centred log((count + alpha) / (n_j + alpha V)) of each token after each context."""
+    """Return the centred log((count + alpha) / (n_j + alpha V)) of tokens after contexts."""
     if not (alpha > 0 and np.isfinite(alpha)):
         raise ValueError(f"alpha: expected above 0, got {alpha}")
     dense = _dense(counts)
@@ -272,7 +273,7 @@ def smoothed_log_probability(counts: Counts, alpha: float = 1.0) -> Float[np.nda
 
 
 def positive_pmi(counts: Counts) -> Float[np.ndarray, "V M"]:
-    """Centred positive pointwise mutual information of token and context; 0 where unseen."""
+    """Return the centred positive pointwise mutual information; 0 where a pair is unseen."""
     dense = _dense(counts)
     expected = np.outer(dense.sum(axis=1), dense.sum(axis=0)) / dense.sum()
     ratio = np.divide(dense, expected, out=np.ones_like(dense), where=dense > 0)
@@ -282,7 +283,7 @@ def positive_pmi(counts: Counts) -> Float[np.ndarray, "V M"]:
 def predicted_gram(
     logits: Float[np.ndarray, "V M"], side: Literal["classifier", "embeddings"]
 ) -> Float[np.ndarray, "N N"]:
-    """U s U' (V, V) or V s V' (M, M) of logits: the Gram matrix they predict, mean diagonal 1."""
+    """Return the Gram matrix of logits, U s U' (V, V) or V s V' (M, M), mean diagonal 1."""
     u, s, vt = np.linalg.svd(logits, full_matrices=False)
     vectors = u if side == "classifier" else vt.T
     return _scaled((vectors * s) @ vectors.T, "logits")
@@ -296,14 +297,14 @@ def explain(
     permutations: int = 100,
     seed: int = 0,
 ) -> list[Explanation]:
-    """Which alternative to the support explains a model's Gram matrix best; the best first.
+    """Rank alternatives to the support by how well they explain a model's Gram matrix.
 
     Args:
-        gram: Of a model's classifier, centred over tokens (V, V), or of its embeddings (M, M).
+        gram: Gram matrix of a model's centred classifier (V, V), or of its embeddings (M, M).
         alternatives: Centred logits (V, M) by name.
-        side: Which of the two it is.
+        side: "classifier" or "embeddings".
         permutations: Random orders of rows for the baseline.
-        seed: Of these orders.
+        seed: Seed of these orders.
     """
     if permutations < 1:
         raise ValueError(f"permutations: expected at least 1, got {permutations}")
@@ -348,7 +349,7 @@ def _dense(counts: Counts) -> Float[np.ndarray, "V M"]:
 
 
 def _centred(matrix: Float[np.ndarray, "V M"]) -> Float[np.ndarray, "V M"]:
-    """Over tokens."""
+    """Return a matrix centred over tokens."""
     centred: Float[np.ndarray, "V M"] = matrix - matrix.mean(axis=0)
     return centred
 

@@ -1,12 +1,12 @@
-r"""The ridge path: optima of free embeddings under weight decay, each with its duality gap.
+r"""The ridge path: optima of unconstrained features under weight decay, with duality gaps.
 
 With both embeddings free, the minimum of the cross-entropy with a ridge on both,
 
 .. math:: CE(W H^T) + \frac{\lambda}{2} (\lVert W \rVert^2 + \lVert H \rVert^2)
     = CE(L) + \lambda \lVert L \rVert_*
 
-is convex in the logits L, so that any logits can be judged by a dual bound. As the ridge falls,
-the optimum tends to `L_in + R L_mm` with R growing like log(1 / ridge); `paths.py` measures that.
+is convex in the logits L, so that any logits can be judged by a dual bound. As the ridge falls, the
+optimum tends to `L_in + R L_mm` with R growing like log(1 / ridge), see `asymptotics.py`.
 
 Tokens that follow every context equally often have equal logits at an optimum, and so have contexts
 that are followed by the same tokens and occur equally often: an average over permutations inside a
@@ -35,7 +35,7 @@ from tightframe.ntp.support import EqualColumns
 from tightframe.progress import tell
 
 
-class FreeEmbeddings:
+class UnconstrainedFeatures:
     """The objective: (CE - H) / lambda + half the squared norm of the factors, and its gradient.
 
     Within a support the loss is `p (expm1(d) - d)` with `d = log q - log p`, and its slope is
@@ -43,11 +43,11 @@ class FreeEmbeddings:
     at 1e-7 ends at 1e-3 instead of 3e-5.
 
     Attributes:
-        tokens, contexts: Which are equal, the R and C groups.
+        tokens, contexts: Groups of equal tokens and contexts, R and C of them.
         shape: (R + C, D) of the factors: rows of tokens, then rows of contexts.
 
     Args:
-        labels: What follows each context.
+        labels: Soft labels of the contexts.
         dim: D at most; no more columns than a matrix of R x C can have rank.
     """
 
@@ -79,7 +79,7 @@ class FreeEmbeddings:
     def __call__(
         self, factors: Float[np.ndarray, " n"], lam: float
     ) -> tuple[float, Float[np.ndarray, " n"]]:
-        """At factors of the given shape, flattened."""
+        """Return the objective and its gradient at flattened factors."""
         n_tokens, (tokens, contexts) = self.n_tokens, self.stored
         both = factors.reshape(self.shape)
         each = both / self.scales  # of one token, of one context
@@ -102,13 +102,13 @@ class FreeEmbeddings:
         return float(loss / lam + 0.5 * (factors @ factors)), steepest.ravel()
 
     def product(self, factors: Float[np.ndarray, " n"]) -> Float[np.ndarray, "R C"]:
-        """diag(sqrt r) L diag(sqrt c)."""
+        """Return diag(sqrt r) L diag(sqrt c)."""
         both = factors.reshape(self.shape)
         product: Float[np.ndarray, "R C"] = both[: self.n_tokens] @ both[self.n_tokens :].T
         return product
 
     def gap(self, factors: Float[np.ndarray, " n"], lam: float) -> float:
-        """`ridge.ridge_gap` of the logits of all tokens and contexts, from those of the groups."""
+        """Return `ridge_gap` of the logits of all tokens and contexts, from those of the groups."""
         p, r, product = self.probabilities, self.counts[:, None], self.product(factors)
         scales = self.scales[: self.n_tokens] * self.scales[self.n_tokens :].T
         logits = product / scales
@@ -140,14 +140,14 @@ class RidgePoint:
 
     Attributes:
         lam: The ridge (lambda), for a loss that is the mean over pairs.
-        classifier: (V, D), a row a token; `classifier.T @ classifier` equals that of `embeddings`.
-        embeddings: (M, D), a row a context.
+        classifier: (V, D), one row per token; its Gram matrix of columns is that of `embeddings`.
+        embeddings: (M, D), one row per context.
         excess: CE - H in nats per pair.
-        nuclear_norm: Of the logits; half the sum of both factors' squared norms.
+        nuclear_norm: Nuclear norm of the logits; half the sum of both factors' squared norms.
         relgap: `ridge_gap`: how far the objective may lie above its least value, relative to
             `lam * nuclear_norm`.
-        status: "certified" where `relgap` is at most the threshold asked for.
-        iterations: Of L-BFGS, restarts included.
+        status: "certified" where `relgap` is at most the requested threshold.
+        iterations: Number of L-BFGS iterations, restarts included.
     """
 
     lam: float
@@ -161,24 +161,24 @@ class RidgePoint:
 
     @property
     def logits(self) -> Float[np.ndarray, "V M"]:
-        """L_lambda."""
+        """Logits L_lambda."""
         product: Float[np.ndarray, "V M"] = self.classifier @ self.embeddings.T
         return product
 
     def to_dict(self) -> dict[str, float | int | str]:
-        """The numbers, without the factors."""
+        """Return the numbers, without the factors."""
         arrays = ("classifier", "embeddings")
         return {name: value for name, value in vars(self).items() if name not in arrays}
 
 
 def lambda_max(labels: SoftLabels) -> float:
-    """The least ridge at which zero logits are the optimum; typically 0.02 to 0.07."""
+    """Return the smallest ridge at which zero logits are the optimum; typically 0.02 to 0.07."""
     zero = np.zeros((labels.vocab_size, labels.n_contexts))
     return float(np.linalg.norm(gradient(zero, labels), 2))
 
 
 def decades(labels: SoftLabels, down_to: float = 1e-7) -> list[float]:
-    """Powers of ten below `lambda_max`, falling to `down_to`, which is the last."""
+    """Return the powers of ten below `lambda_max`, falling to `down_to`, which is the last."""
     largest = lambda_max(labels)
     _check_ridge(down_to, "down_to", largest)
     powers = range(math.ceil(math.log10(largest)) - 1, math.floor(math.log10(down_to)) - 1, -1)
@@ -186,7 +186,7 @@ def decades(labels: SoftLabels, down_to: float = 1e-7) -> list[float]:
 
 
 def ridge_gap(logits: Float[np.ndarray, "V M"], labels: SoftLabels, lam: float) -> float:
-    r"""How far any logits are from the optimum at a ridge: an upper bound, recomputed from them.
+    r"""Return an upper bound of the distance of logits from the optimum at a ridge.
 
     .. math:: \frac{CE(L) + \lambda \lVert L \rVert_* - \sum_j \pi_j Ent(p_j + t (q_j - p_j))}
         {\lambda \lVert L \rVert_*},\quad t = \min(1, \lambda / \lVert G \rVert_2)
@@ -219,20 +219,20 @@ def ridge_path(
     seed: int = 0,
     threshold: float = THRESHOLD,
 ) -> list[RidgePoint]:
-    """Optima from the largest ridge to the smallest, each begun at the one before.
+    """Compute optima from the largest ridge to the smallest, each started at the one before.
 
     Args:
-        labels: What follows each context.
+        labels: Soft labels of the contexts.
         lambdas: Ridges above 0 and below `lambda_max(labels)`, any order; by default `decades`.
         dim: D. From min(V - 1, M) on every optimum can be reached; with less there may be none
             that can be certified.
-        seed: Of the noise. Zero factors are a saddle, and directions that vanished at a larger
+        seed: Seed of the noise. Zero factors are a saddle, and directions that vanished at a larger
             ridge make one again: noise before each point leaves it.
         threshold: A point is certified if its relative duality gap is at most this; a tenth of it
             is aimed at.
 
     Returns:
-        A point a ridge, largest ridge first.
+        One point per ridge, largest ridge first.
 
     Raises:
         ValueError: A ridge that is not positive, or at which the optimum is 0; a small `dim`.
@@ -245,16 +245,16 @@ def ridge_path(
     if not threshold > 0:
         raise ValueError(f"threshold: {threshold}, expected > 0")
     largest = lambda_max(labels)
-    asked = decades(labels) if lambdas is None else lambdas
-    asked = [float(lam) for lam in asked]
-    for lam in asked:
+    ridges = decades(labels) if lambdas is None else lambdas
+    ridges = [float(lam) for lam in ridges]
+    for lam in ridges:
         _check_ridge(lam, "lambdas", largest)
     random = np.random.default_rng(seed)
-    problem = FreeEmbeddings(labels, dim)
+    problem = UnconstrainedFeatures(labels, dim)
     factors = np.zeros(math.prod(problem.shape))
     points: list[RidgePoint] = []
-    for lam in sorted(asked, reverse=True):
-        tell("ridge path", len(points) / len(asked), detail=f"lambda {lam:.3g}")
+    for lam in sorted(ridges, reverse=True):
+        tell("ridge path", len(points) / len(ridges), detail=f"lambda {lam:.3g}")
         factors, iterations = _optimum(problem, lam, factors, random, threshold)
         point = _point(labels, lam, problem, factors, dim, iterations, threshold)
         if point.status == "uncertified":
@@ -264,13 +264,13 @@ def ridge_path(
 
 
 def _optimum(
-    problem: FreeEmbeddings,
+    problem: UnconstrainedFeatures,
     lam: float,
     start: Float[np.ndarray, " n"],
     random: np.random.Generator,
     threshold: float,
 ) -> tuple[Float[np.ndarray, " n"], int]:
-    """Factors near the optimum, and the iterations taken; begun anew while not certified."""
+    """Return factors near the optimum, and the iterations; restart if not certified."""
     factors, iterations, noise = start, 0, NOISE
 
     def stop_when_certified(intermediate_result: OptimizeResult) -> None:
@@ -308,13 +308,13 @@ def _optimum(
 def _point(
     labels: SoftLabels,
     lam: float,
-    problem: FreeEmbeddings,
+    problem: UnconstrainedFeatures,
     factors: Float[np.ndarray, " n"],
     dim: int,
     iterations: int,
     threshold: float,
 ) -> RidgePoint:
-    """Judged by all its logits alone; factors balanced, columns by falling singular value."""
+    """Return a point judged by all its logits; factors balanced, by falling singular value."""
     left, values, right = np.linalg.svd(problem.product(factors), full_matrices=False)
     spare = max(0, dim - len(values))
     roots = np.sqrt(values[:dim])

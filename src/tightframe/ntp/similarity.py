@@ -1,12 +1,11 @@
-"""How similar two Gram matrices are, or two matrices of cosines, without forming either.
+"""Similarity of two Gram matrices or matrices of cosines without forming either, and analogies.
 
 A sum over the N^2 entries of two Gram matrices is a product of their thin factors, because
 <a a^T, b b^T> = ||a^T b||^2 for factors a (N, A) and b (N, B): exact at any N, where blocks or
 sampled pairs would be slow or inexact.
 
-Axes: N or M rows (tokens or contexts), A and D columns of one matrix, B and E of the other.
-
-Axes: V tokens, D and E widths, Q quadruples.
+Axes: N or M rows (tokens or contexts), A and D columns of one matrix, B and E of the other, V
+tokens, Q quadruples.
 """
 
 import dataclasses
@@ -22,13 +21,13 @@ STABILIZER = 1e-5  # C of the structural similarity
 
 
 def cosine(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> float:
-    """<A, B> / (|A| |B|) over all entries, in [-1, 1]; NaN if one of them is 0."""
+    """Return <A, B> / (|A| |B|) over all entries, in [-1, 1]; NaN if one of them is 0."""
     _check_same_shape(a, b)
     return quotient(float(np.vdot(a, b)), float(np.vdot(a, a)), float(np.vdot(b, b)))
 
 
 def distance(cosine: float) -> float:
-    """|| A/|A| - B/|B| || of two matrices with this cosine: 0 if parallel, 2 if opposite.
+    """Return || A/|A| - B/|B| || of two matrices with this cosine: 0 if parallel, 2 if opposite.
 
     Rounding of the cosine hides distances below about 1e-8.
     """
@@ -36,14 +35,14 @@ def distance(cosine: float) -> float:
 
 
 def quotient(product: float, first: float, second: float) -> float:
-    """The cosine from <A, B>, |A|^2 and |B|^2; NaN if one of these is 0."""
+    """Return the cosine from <A, B>, |A|^2 and |B|^2; NaN if one of these is 0."""
     if first <= 0 or second <= 0:
         return math.nan
     return max(-1.0, min(1.0, product / (math.sqrt(first) * math.sqrt(second))))
 
 
 def structural_similarity(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> float:
-    r"""The third factor of SSIM over all entries of two matrices; nearly Pearson's r.
+    r"""Return the third factor of SSIM over all entries of two matrices; nearly Pearson's r.
 
     .. math:: \frac{\mathrm{cov}(a, b) + C}{\mathrm{std}(a)\,\mathrm{std}(b) + C}, C = 10^{-5}
 
@@ -61,7 +60,7 @@ def structural_similarity(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "...
 
 
 def gram_structural_similarity(a: Float[np.ndarray, "M D"], b: Float[np.ndarray, "M E"]) -> float:
-    """`structural_similarity` of A A^T and B B^T over all M^2 entries, none of them formed."""
+    """Return `structural_similarity` of A A^T and B B^T over all entries, without forming them."""
     moments = gram_moments(a, b)
     return _structural(
         moments.covariance, max(0.0, moments.variance_a), max(0.0, moments.variance_b)
@@ -71,11 +70,11 @@ def gram_structural_similarity(a: Float[np.ndarray, "M D"], b: Float[np.ndarray,
 def unit_rows(
     rows: Float[np.ndarray, "M D"], *, rounding: float = 0.0
 ) -> tuple[Float[np.ndarray, "M D"], Bool[np.ndarray, " M"]]:
-    """Rows over their norms, and which rows have one; the others stay 0.
+    """Return rows over their norms, and which rows are not zero; the others stay 0.
 
     Args:
-        rows: Any.
-        rounding: What is at most this share of the largest norm has no direction.
+        rows: Vectors, one per row.
+        rounding: Rows of at most this share of the largest norm count as zero.
     """
     norms = np.linalg.norm(rows, axis=1)
     directed = norms > rounding * norms.max(initial=0.0)
@@ -84,7 +83,7 @@ def unit_rows(
 
 
 def cosines_of_rows(rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N N"]:
-    """Of every two rows, in [-1, 1]; 0 where one of them is 0."""
+    """Return the cosines of every two rows, in [-1, 1]; 0 where one of them is 0."""
     directions, _ = unit_rows(rows)
     cosines: Float[np.ndarray, "N N"] = directions @ directions.T
     return cosines
@@ -110,18 +109,18 @@ class GramMoments(NamedTuple):
 
 
 def gram_inner(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> float:
-    """<a a^T, b b^T>, exactly, from factors."""
+    """Return <a a^T, b b^T>, exactly, from factors."""
     _same_rows(a, b)
     return float(np.square(a.T @ b).sum())
 
 
 def gram_norm(a: Float[np.ndarray, "N A"]) -> float:
-    """||a a^T||, the Frobenius norm."""
+    """Return the Frobenius norm ||a a^T||."""
     return float(np.linalg.norm(a.T @ a))
 
 
 def gram_cosine(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> float:
-    """Cosine of two Grams, in [0, 1]; 1 where one is a multiple of the other.
+    """Return the cosine of two Gram matrices, in [0, 1]; 1 where one is a multiple of the other.
 
     NaN where one of them is 0. Neither rotation nor scale of a factor changes it.
     """
@@ -131,7 +130,7 @@ def gram_cosine(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> flo
 
 
 def gram_distance(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> float:
-    """|| a a^T/||a a^T|| - b b^T/||b b^T|| ||, in [0, sqrt(2)]; 0 where one is a multiple.
+    """Return || a a^T/||a a^T|| - b b^T/||b b^T|| ||, in [0, sqrt(2)]; 0 where one is a multiple.
 
     From a triangular factor of both, so that it has its digits where the two are nearly equal:
     sqrt(2 - 2 cosine) would lose them below 1e-8.
@@ -147,7 +146,7 @@ def gram_distance(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> f
 
 
 def gram_moments(a: Float[np.ndarray, "N A"], b: Float[np.ndarray, "_ B"]) -> GramMoments:
-    """What structural similarity is made of, over all entries of both Grams as they are."""
+    """Return means, variances and covariance of all entries of two Gram matrices."""
     inner = gram_inner(a, b)
     entries = len(a) ** 2
     mean_a = float(np.square(a.sum(axis=0)).sum()) / entries
@@ -173,8 +172,8 @@ class Analogies:
     Attributes:
         predicted, trained: A score a quadruple, in [-1, 1]; NaN if a pair has equal embeddings.
         random_predicted, random_trained: Scores of random quadruples, the baseline.
-        spearman: Of predicted with trained scores over the given quadruples; NaN if undefined.
-        random_spearman: The same over the random ones.
+        spearman: Rank correlation of predicted and trained scores; NaN if undefined.
+        random_spearman: Rank correlation over the random quadruples.
     """
 
     predicted: Float[np.ndarray, " Q"]
@@ -185,7 +184,7 @@ class Analogies:
     random_spearman: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Mean scores with how many were averaged, and the rank correlations."""
+        """Return mean scores with how many were averaged, and the rank correlations."""
         found: dict[str, Any] = {
             "spearman": self.spearman,
             "random_spearman": self.random_spearman,
@@ -201,7 +200,7 @@ class Analogies:
 def analogy_scores(
     classifier: Float[np.ndarray, "V D"], quadruples: Int[np.ndarray, "Q 4"]
 ) -> Float[np.ndarray, " Q"]:
-    """cos(w_a - w_b, w_c - w_d) of each quadruple (a, b, c, d), in [-1, 1]; 1: a perfect analogy.
+    """Return cos(w_a - w_b, w_c - w_d) of each quadruple (a, b, c, d), in [-1, 1]; 1 is perfect.
 
     NaN where a and b, or c and d, have one embedding.
     """
@@ -219,7 +218,7 @@ def analogy_scores(
 
 
 def random_quadruples(n: int, vocab_size: int, *, seed: int = 0) -> Int64[np.ndarray, "n 4"]:
-    """Quadruples of four different tokens."""
+    """Return random quadruples of four different tokens."""
     if vocab_size < 4:
         raise ValueError(f"vocab_size: expected 4 tokens or more, got {vocab_size}")
     rng = np.random.default_rng(seed)
@@ -235,14 +234,14 @@ def analogies(
     n_random: int = 1000,
     seed: int = 0,
 ) -> Analogies:
-    """Scores from the predicted classifier against those of the trained one, and a baseline.
+    """Compare scores from the predicted classifier with those of the trained one, and a baseline.
 
     Args:
-        predicted: A prediction's classifier; a row a token.
+        predicted: A prediction's classifier; one row per token.
         trained: A model's, the same tokens in the same order.
         quadruples: Rows (a, b, c, d): a is to b as c is to d.
         n_random: Quadruples of the baseline.
-        seed: Of their draw.
+        seed: Seed of their draw.
     """
     if len(predicted) != len(trained):
         raise ValueError(f"trained: {len(trained)} rows (axis 0), expected {len(predicted)}")

@@ -1,16 +1,12 @@
-"""Soft labels: which tokens follow each context, how often, and the lowest loss of any model.
+"""Soft labels: the distribution of next tokens after each context, and the entropy floor.
 
 The geometry that next-token prediction drives a model to depends on a table of soft labels alone:
 `P[z, j]`, how often token z follows context j, and `pi[j]`, how often context j occurs. Logits
-split into a part within each support (the tokens that do follow), which tends to a finite limit,
-and the rest, which grows without bound in a direction that the supports decide.
+split into an in-support component P_F, differences within each support (the tokens that do follow),
+which tends to a finite limit L_in, and the off-support component P_perp, which grows without bound
+in a direction that the supports decide.
 
-Real continuations are rare and noisy, so a count above 0 may be too coarse a support. The
-alternatives take the place of the centred support in the proxy and in concepts, and `explain` says
-which of them explains a model's Gram matrix best; the NTP-SVM needs a 0/1 support.
-
-Axes: V tokens, M distinct contexts, N tokens or contexts. Natural logarithms; losses are nats per
-pair.
+Axes: V tokens, M distinct contexts. Natural logarithms; losses are nats per pair.
 """
 
 import dataclasses
@@ -23,7 +19,7 @@ from jaxtyping import Bool, Float, Int64, Real
 from scipy.special import log_softmax
 
 Columns: TypeAlias = sp.csc_array
-"""A sparse (V, M) matrix in canonical form: a column a context, sorted indices, no stored zeros."""
+"""Sparse (V, M) matrix in canonical form: sorted indices, no stored zeros."""
 
 SUM_ERROR = 1e-6  # how far from 1 a column of P, or all weights, may sum
 
@@ -51,7 +47,7 @@ class SoftLabels:
 
     @classmethod
     def from_counts(cls, counts: Real[np.ndarray, "V M"] | sp.sparray) -> "SoftLabels":
-        """Of counts (V, M): how often each token followed each context."""
+        """Return the soft labels of counts (V, M) of each token after each context."""
         columns = _canonical(counts, "counts")
         totals = _column_sums(columns)
         empty = np.flatnonzero(totals == 0)
@@ -63,12 +59,12 @@ class SoftLabels:
 
     @property
     def vocab_size(self) -> int:
-        """V."""
+        """Number V of tokens."""
         return int(self.probabilities.shape[0])
 
     @property
     def n_contexts(self) -> int:
-        """M."""
+        """Number M of contexts."""
         return int(self.probabilities.shape[1])
 
     @cached_property
@@ -96,7 +92,7 @@ class SoftLabels:
 
     @property
     def entropies(self) -> Float[np.ndarray, " M"]:
-        """Of each context's next token, in nats; 0 where only one token follows."""
+        """Entropy of each context's next token, in nats; 0 where only one token follows."""
         p = self.probabilities
         of_entries = np.abs(p.data * np.log(p.data))  # a log of 1 may be -0.0
         sums: Float[np.ndarray, " M"] = np.add.reduceat(of_entries, p.indptr[:-1])
@@ -109,12 +105,12 @@ class SoftLabels:
 
 
 def cross_entropy(logits: Float[np.ndarray, "V M"], labels: SoftLabels) -> float:
-    """CE(L), nats per pair, contexts weighted; at least `labels.entropy`."""
+    """Return CE(L) in nats per pair, contexts weighted; at least `labels.entropy`."""
     return labels.entropy + excess(logits, labels)
 
 
 def excess(logits: Float[np.ndarray, "V M"], labels: SoftLabels) -> float:
-    """CE(L) - H: the weighted KL divergence of the model from the soft labels, >= 0, in nats.
+    """Return CE(L) - H, the weighted KL divergence of the model from the soft labels, in nats.
 
     Computed as a divergence, so that it has all its digits where it is tiny.
     """
@@ -132,7 +128,7 @@ def excess(logits: Float[np.ndarray, "V M"], labels: SoftLabels) -> float:
 
 
 def gradient(logits: Float[np.ndarray, "V M"], labels: SoftLabels) -> Float[np.ndarray, "V M"]:
-    """Of the cross-entropy by the logits: (softmax(L) - P) diag(pi); its columns sum to 0."""
+    """Return the gradient of the cross-entropy by the logits, (softmax(L) - P) diag(pi)."""
     _check_logits(logits, labels)
     p = labels.probabilities
     slope: Float[np.ndarray, "V M"] = np.exp(log_softmax(logits, axis=0))
@@ -142,7 +138,7 @@ def gradient(logits: Float[np.ndarray, "V M"], labels: SoftLabels) -> Float[np.n
 
 
 def finite_component(labels: SoftLabels) -> Columns:
-    """L_in: where the logits within each support tend; sparse (V, M), 0 off the supports.
+    """Return L_in, the limit of the logits within each support; sparse (V, M), 0 off the supports.
 
     .. math:: L_{in}[z, j] = \\log P[z, j] - \\frac{1}{k_j} \\sum_{z' \\in S_j} \\log P[z', j]
 
@@ -159,19 +155,19 @@ def finite_component(labels: SoftLabels) -> Columns:
 def project_in_support(
     logits: Float[np.ndarray, "V M"], support: Bool[np.ndarray, "V M"]
 ) -> Float[np.ndarray, "V M"]:
-    """P_F: differences within each support: in it, logits minus their mean over it; off it, 0."""
+    """Return P_F(L): in each support, logits minus their mean over it; off it, 0."""
     return np.where(support, logits - _means(logits, support), 0.0)
 
 
 def project_off_support(
     logits: Float[np.ndarray, "V M"], support: Bool[np.ndarray, "V M"]
 ) -> Float[np.ndarray, "V M"]:
-    """P_perp: the rest, one value for all of a support, and the logits off it."""
+    """Return P_perp(L) = L - P_F(L): in a support, the mean of its logits; off it, the logits."""
     return np.where(support, _means(logits, support), logits)
 
 
 def centred_support(support: Bool[np.ndarray, "V M"]) -> Float[np.ndarray, "V M"]:
-    """S~, the proxy: the support matrix with every column centred over tokens."""
+    """Return S~, the proxy: the support matrix with every column centred over tokens."""
     shares: Float[np.ndarray, " M"] = support.mean(axis=0)
     centred: Float[np.ndarray, "V M"] = support - shares
     return centred
@@ -180,7 +176,7 @@ def centred_support(support: Bool[np.ndarray, "V M"]) -> Float[np.ndarray, "V M"
 def _means(
     logits: Float[np.ndarray, "V M"], support: Bool[np.ndarray, "V M"]
 ) -> Float[np.ndarray, " M"]:
-    """Of the logits within each support."""
+    """Return the means of the logits within each support."""
     means: Float[np.ndarray, " M"] = logits.sum(axis=0, where=support) / support.sum(axis=0)
     return means
 
@@ -214,7 +210,7 @@ def _check_distribution(columns: Columns) -> None:
 
 def _check_weights(weights: Float[np.ndarray, " M"], n_contexts: int) -> None:
     if weights.shape != (n_contexts,):
-        raise ValueError(f"weights: expected {n_contexts}, one a context, got {weights.shape}")
+        raise ValueError(f"weights: expected {n_contexts}, one per context, got {weights.shape}")
     wrong = np.flatnonzero(~(weights > 0))
     if len(wrong):
         raise ValueError(f"weights: {weights[wrong[0]]} for context {wrong[0]}; expected > 0")
@@ -232,7 +228,7 @@ def _check_logits(logits: Float[np.ndarray, "V M"], labels: SoftLabels) -> None:
 
 
 def _column_of(columns: Columns) -> Int64[np.ndarray, " stored"]:
-    """The context of each stored entry."""
+    """Return the context of each stored entry."""
     return np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
 
 

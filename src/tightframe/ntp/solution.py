@@ -1,42 +1,59 @@
-"""TODO."""
+"""Certified solutions of the nuclear-norm problem, in memory and on disk.
+
+A file holds logits and dual matrix of the distinct tokens and contexts. Whoever reads a solution
+recomputes its certificate from these: no gap that is shown or written into a row rests on what a
+file says of itself. This costs about as much as the singular vectors that every command computes
+from a solution.
+
+Axes: V tokens, M contexts; R, C distinct ones; r the rank.
+"""
 
 import dataclasses
 import itertools
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from tightframe.errors import UserError
 from tightframe.formats import Count, Record, TensorFormat
-from tightframe.ntp import certificate
-from tightframe.ntp.certificate import grouped_bounds, worst
-from tightframe.ntp.support import Groups
+from tightframe.ntp.certificate import grouped_bounds, relative_gap, scaled, worst
+from tightframe.ntp.support import DistinctSupport, signed
+from tightframe.results import ResultTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 Status = Literal["optimal", "max_iter"]
 
+RANK = 1e-6  # singular values above this share of the largest count
+ROUNDING = 1e-11  # of both bounds, relative; the smallest gap that is solved for is 1e-10
+GROUPED = ("support", "row_of", "column_of", "row_counts", "column_counts")
+NUMBERS = ("upper", "lower", "status", "iterations", "violation", "dtype")
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Solution:
-    """Logits L_mm with their certificate; whether they are the only ones is never promised.
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Solution(ResultTable):
+    """Logits L_mm with their certificate; they need not be the only optimal ones.
 
     Attributes:
-        groups: The distinct rows and columns that were solved.
-        grouped_logits: (R, C); feasible to rounding.
-        grouped_dual: Z (R, C), so scaled that its expansion is feasible for the dual problem.
-        upper: The nuclear norm of the (expanded) logits: at least the optimum.
-        lower: The dual value: at most the optimum.
-        status: 'optimal' only where `gap` was reached.
-        iterations: Steps taken; 0 where the proxy is optimal.
-        violation: The largest by which a constraint is missed.
-        singular_values: Of the expanded logits, largest first.
-        dtype: What the iteration worked in: "float64" or "float32".
+        groups: Distinct rows and columns of the support matrix.
+        grouped_logits: Logits (R, C) of these; feasible to rounding.
+        grouped_dual: Dual matrix Z (R, C) of these, scaled so that its expansion is feasible.
+        upper: Nuclear norm of the (expanded) logits, at least the optimum.
+        lower: Dual value, at most the optimum.
+        status: "optimal" where the requested gap was reached, else "max_iter".
+        iterations: Steps of the iteration; 0 where the proxy is optimal.
+        violation: Largest amount by which a constraint is missed.
+        singular_values: Singular values of the expanded logits, largest first.
+        dtype: Precision of the iteration, "float64" or "float32".
     """
 
-    groups: Groups
+    groups: DistinctSupport
     grouped_logits: Float[np.ndarray, "R C"]
     grouped_dual: Float[np.ndarray, "R C"]
     upper: float
@@ -49,58 +66,109 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """(upper - lower) / upper; 0 where no context constrains anything."""
-        return certificate.relative_gap(self.upper, self.lower)
+        """Relative gap (upper - lower) / upper; 0 where no context constrains anything."""
+        return relative_gap(self.upper, self.lower)
 
     @property
     def rank(self) -> int:
-        """Singular values above 1e-6 of the largest."""
+        """Number of singular values above 1e-6 of the largest."""
         values = self.singular_values
         return int((values > RANK * values[0]).sum()) if values[0] > 0 else 0
 
     @cached_property
     def logits(self) -> Float[np.ndarray, "V M"]:
-        """L_mm; columns sum to 0."""
+        """Logits L_mm; columns sum to 0."""
         return self.groups.expand(self.grouped_logits)
 
     @cached_property
     def dual(self) -> Float[np.ndarray, "V M"]:
-        """Z: with the logits and the support, all that `certify` needs."""
+        """Dual matrix Z: with the logits and the support, all that `certify` needs."""
         return self.groups.expand(self.grouped_dual)
+
+    @property
+    def one_line(self) -> str:
+        """Status, gap, bounds, rank and sizes."""
+        return (
+            f"{self.status}, gap {self.gap:.2g}, norm {self.upper:.9g} (at least {self.lower:.9g}),"
+            f" rank {self.rank}, {self.groups.describe()}"
+        )
 
     def factors(
         self,
     ) -> tuple[Float[np.ndarray, "V r"], Float[np.ndarray, " r"], Float[np.ndarray, "M r"]]:
-        """U, s and V of the thin SVD; signs are such that the largest entry of a u is positive.
+        """Return U, s and V of the thin SVD; the largest entry of each column of U is positive.
 
-        Singular values above 1e-6 of the largest. The columns of U are orthonormal, those of V are
-        with each context taken as often as its weight says.
+        Singular values are those above 1e-6 of the largest. The columns of U are orthonormal; those
+        of V are if each context is counted as often as its weight says.
         """
-        groups = self.groups
+        groups, rank = self.groups, self.rank
         left, values, right = np.linalg.svd(
-            certificate.scaled(groups, self.grouped_logits), full_matrices=False
+            scaled(groups, self.grouped_logits), full_matrices=False
         )
-        left, values, right = left[:, : self.rank], values[: self.rank], right[: self.rank].T
-        largest = np.abs(left).argmax(axis=0)
-        signs = np.sign(left[largest, np.arange(len(values))])
+        left, values, right = signed(left[:, :rank], values[:rank], right[:rank].T)
         return (
-            (signs * left / groups.row_scales[:, None])[groups.row_of],
+            (left / groups.row_scales[:, None])[groups.row_of],
             values,
-            (signs * right / groups.column_scales[:, None])[groups.column_of],
+            (right / groups.column_scales[:, None])[groups.column_of],
         )
 
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return bounds, gap, status, rank and sizes as a table of one row."""
+        import pandas as pd
 
-GROUPED = ("support", "row_of", "column_of", "row_counts", "column_counts")
+        return pd.DataFrame([self.summary()])
 
+    def summary(self) -> dict[str, Any]:
+        """Return bounds, gap, status, rank and sizes as plain values, for JSON."""
+        rows, columns = self.groups.support.shape
+        return {name: getattr(self, name) for name in NUMBERS} | {
+            "gap": self.gap,
+            "rank": self.rank,
+            "tokens": len(self.groups.row_of),
+            "contexts": len(self.groups.column_of),
+            "distinct_tokens": rows,
+            "distinct_contexts": columns,
+        }
 
-NUMBERS = ("upper", "lower", "status", "iterations", "violation", "dtype")
+    def save(self, path: str | Path, source: dict[str, Any] | None = None) -> Path:
+        """Write the solution whole or not at all.
 
+        Args:
+            path: A `.safetensors` file, which `load_solution` reads; or .csv, .parquet, .json or
+                .jsonl, for its summary.
+            source: Purpose of the solution, as plain values; in a `.safetensors` file alone.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            return super().save(path)
+        arrays = {name: getattr(self.groups, name) for name in GROUPED}
+        arrays |= {
+            "logits": self.grouped_logits,
+            "dual": self.grouped_dual,
+            "singular_values": self.singular_values,
+        }
+        names = ("tightframe", "torch", "numpy", "scipy")
+        versions = {name: version(name) for name in names}
+        FORMAT.write(path, arrays, self.summary() | {"source": source or {}, "versions": versions})
+        return path
 
-ROUNDING = 1e-11  # of both bounds, relative; the smallest gap that is solved for is 1e-10
+    def plot(self) -> "Figure":
+        """Draw the logits as a heat map, and their singular values; `predict` has the cosines."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        logits, spectrum = figure.subplots(1, 2)
+        image = logits.imshow(self.logits, cmap="RdBu_r", aspect="auto", interpolation="nearest")
+        figure.colorbar(image, ax=logits)
+        logits.set(title=f"logits, {self.status}", xlabel="context", ylabel="token")
+        values = self.singular_values[: self.rank]
+        spectrum.plot(np.arange(1, self.rank + 1), values, marker=".")
+        spectrum.set(title="singular values", xlabel="dimension", ylim=(0, None))
+        return figure
 
 
 class SolutionFacts(Record):
-    """What a file says of a solution."""
+    """Facts in the file of a solution."""
 
     upper: float
     lower: float
@@ -130,32 +198,21 @@ FORMAT: TensorFormat[SolutionFacts] = TensorFormat(
 )
 
 
-def save_solution(path: Path, solution: Solution, source: dict[str, Any] | None = None) -> None:
-    """Write a solution whole or not at all; `source` says, JSON-able, what it was solved for."""
-    arrays = {name: getattr(solution.groups, name) for name in GROUPED}
-    arrays |= {
-        "logits": solution.grouped_logits,
-        "dual": solution.grouped_dual,
-        "singular_values": solution.singular_values,
-    }
-    facts = facts_of(solution) | {"source": source or {}, "versions": _versions()}
-    FORMAT.write(path, arrays, facts)
-
-
-def load_solution(path: Path, support: Bool[np.ndarray, "V M"] | None = None) -> Solution:
-    """Read a solution whose certificate, computed anew from its arrays, is what the file says.
+def load_solution(path: str | Path, support: Bool[np.ndarray, "V M"] | None = None) -> Solution:
+    """Load a solution, with its certificate recomputed from its arrays.
 
     Args:
-        path: Of the file.
-        support: S of the table that it is read for; a solution of another matrix is refused.
+        path: File that `Solution.save` wrote.
+        support: S of the table that it is loaded for; a solution of another matrix is refused.
 
     Raises:
-        UserError: The file is anything else, or damaged; its bounds, singular values or gap are
+        UserError: The file is something else, or damaged; its bounds, singular values or gap are
             not those of its arrays; or it solves another matrix than `support`.
     """
+    path = Path(path)
     tensors, facts = FORMAT.read(path)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    groups = Groups(*(arrays[name] for name in GROUPED))
+    groups = DistinctSupport(*(arrays[name] for name in GROUPED))
     of_groups = (groups.row_of, groups.column_of)
     for members, size in zip(of_groups, groups.support.shape, strict=True):
         if members.size and members.max() >= size:
@@ -176,7 +233,7 @@ def load_solution(path: Path, support: Bool[np.ndarray, "V M"] | None = None) ->
     return solution
 
 
-def _check_support(path: Path, groups: Groups, support: Bool[np.ndarray, "V M"]) -> None:
+def _check_support(path: Path, groups: DistinctSupport, support: Bool[np.ndarray, "V M"]) -> None:
     """Refuse a solution of another support matrix than that of a table, each context once."""
     shape = len(groups.row_of), len(groups.column_of)
     if shape != support.shape or not np.array_equal(
@@ -226,7 +283,7 @@ def _check_certificate(path: Path, solution: Solution) -> None:
 
 def _check_facts(path: Path, solution: Solution, facts: SolutionFacts) -> None:
     """Refuse a gap, rank, size or status that does not follow from the rest of the file."""
-    expected = facts_of(solution)
+    expected = solution.summary()
     wanted = facts.source.get("gap")
     if isinstance(wanted, float):
         expected["status"] = "optimal" if solution.gap <= wanted else "max_iter"
@@ -238,14 +295,14 @@ def _check_facts(path: Path, solution: Solution, facts: SolutionFacts) -> None:
 
 
 def best_solution(folder: Path, table: str) -> Path | None:
-    """What every command takes from a table's folder: the solution of smallest gap.
+    """Return the path of the solution of smallest gap in a table's folder.
 
     Args:
-        folder: Of the table; its `solutions/` may be absent.
-        table: Fingerprint of the table. A solution of another one is passed over.
+        folder: Folder of the table; its `solutions/` may be absent.
+        table: Fingerprint of the table. Solutions of other tables are passed over.
 
     Returns:
-        None if there is no solution. Of equal gaps, the first by name.
+        Path, the first by name of equal gaps; None if there is no solution.
 
     Raises:
         UserError: All solutions are of other tables, or a file is not a solution.
@@ -266,24 +323,3 @@ def best_solution(folder: Path, table: str) -> Path | None:
             "again"
         )
     return min(gaps, key=lambda path: (gaps[path], path.name), default=None)
-
-
-def facts_of(solution: Solution) -> dict[str, Any]:
-    """Its numbers, JSON-able: bounds, gap, status, rank, compression."""
-    facts = {name: getattr(solution, name) for name in NUMBERS}
-    rows, columns = solution.groups.support.shape
-    return facts | {
-        "gap": solution.gap,
-        "rank": solution.rank,
-        "tokens": len(solution.groups.row_of),
-        "contexts": len(solution.groups.column_of),
-        "distinct_tokens": rows,
-        "distinct_contexts": columns,
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("tightframe", "torch", "numpy", "scipy")}
-
-
-RANK = 1e-6  # singular values above this share of the largest count

@@ -1,8 +1,12 @@
-"""From a trained model and a table's folder to results files: every checkpoint, one file each.
+"""From a trained model and a table's folder to results files: one per checkpoint.
 
-Rows go to `ntp/<name>/results/<model>/step-N-<hash>.jsonl`, beside the table and not beside the
-run: what is measured here has no meaning without the table, a run may be compared with many, and
-`report` of a run reads no row of another study. `gather` joins the files of any models.
+::
+
+    ntp/<name>/results/<model>/step-N-<table>.jsonl
+
+Rows lie beside the table and not beside the run: they have no meaning without the table, a run may
+be compared with many, and `report` of a run reads no row of another study. A file that was written
+before the table was solved is replaced by the union of its rows and the new ones.
 """
 
 import contextlib
@@ -11,118 +15,97 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from tightframe.errors import UserError
-from tightframe.files import exclusive, fingerprint
+from tightframe.files import exclusive
 from tightframe.geometry.values import Value
 from tightframe.lm.checkpoints import digest_of_weights
+from tightframe.lm.hardware import device_named
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.load import beginning_of_sequence, check_words, digest_of, load_model
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
-from tightframe.ntp.catalogue import MEASURES, TheoryMeasure
-from tightframe.ntp.comparison import References, compare
-from tightframe.ntp.model import BATCH_TOKENS, collect
+from tightframe.ntp.catalogue import MEASURES
+from tightframe.ntp.comparison import Comparison, References, compare_embeddings
+from tightframe.ntp.model import collect
+from tightframe.ntp.options import CompareOptions
 from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
 from tightframe.results import Header, Row, read_rows, write_rows
 from tightframe.settings import as_dict
 
 Model = Transformer | HuggingFaceModel
 Progress = Callable[[str, float | None, int], None]
-"""Called as work goes on: the stage, the share of it that is done, and the tokens gone through."""
-
-SHUFFLES = 5
+"""Function that takes the stage, the share of it that is done, and the tokens gone through."""
 
 
-def compare_run(
+def compare(
     model: str | Path | Model,
     table: str | Path,
     *,
-    step: int | None = None,
-    bos: Literal["auto", "never"] = "auto",
-    shuffles: int = SHUFFLES,
-    seed: int = 0,
-    device: str | None = None,
-    batch_tokens: int = BATCH_TOKENS,
-    trust_remote_code: bool = False,
-    out: str | Path | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
-) -> list[Path]:
+    **options: Any,
+) -> Comparison:
     """Compare a model with what a table predicts, at every checkpoint if it is a run.
 
-    Checkpoints that were compared before are not read again. What it is compared with is the
-    solution of smallest gap in the table's `solutions/`, the proxy, and supports drawn at random.
+    Checkpoints that were compared before are not read again. The model is compared with the
+    solution of smallest gap in the table's `solutions/`, the proxy, and random supports.
 
     Args:
         model: A run directory, a checkpoint or Hugging Face folder, a hub name, or a model.
         table: The folder of a context table, of tokens of the model's own tokenizer.
-        step: One checkpoint of a run; all by default.
-        bos: "auto": contexts begin with the token that the model's tokenizer begins a text with,
-            if it has one; "never": they don't.
-        shuffles: Draws of the baseline, see `shuffled_proxies`.
-        seed: Of these draws.
-        device: Where the model should lie; by default the GPU if there is one.
-        batch_tokens: Tokens of a forward pass; memory, and the rounding of the forward pass.
-        trust_remote_code: Run Python code that comes with a Hugging Face model.
-        out: Folder of the results files; by default `results/<model>` in the table's folder.
-        progress: Called as checkpoints are done.
-        say: Takes lines on what is going on, warnings among them.
-
-    Returns:
-        The results files, a checkpoint each, in the order of their steps.
+        progress: Function that is called as checkpoints are done.
+        say: Function that takes lines on what is going on, warnings among them.
+        options: Fields of `CompareOptions`: step, bos, shuffles, seed, device, batch_tokens,
+            trust_remote_code, out.
 
     Raises:
         UserError: Model and table don't fit, or the checkpoint was compared with a solution that
             is no longer that of smallest gap.
     """
+    chosen = CompareOptions(**options)
     tell = None if say is None else _once(say)
     folder = Path(table)
-    context_table = load_table(folder)
-    subject = _Subject(model, device, trust_remote_code)
-    first = None
+    context_table, fingerprint = load_table(folder), table_fingerprint(folder)
+    subject = _Subject(model, device_named(chosen.device), chosen.trust_remote_code)
+    bos = None
     if isinstance(model, str | Path):
         check_words(model, context_table.tokens.tolist(), context_table.words, what=str(folder))
-        first = beginning_of_sequence(model) if bos == "auto" else None
-    steps = subject.steps(step)
-    with _saying(tell):
+        bos = beginning_of_sequence(model) if chosen.bos == "auto" else None
+    steps = subject.steps(chosen.step)
+    with _warnings_told(tell):
         references = References.read(
             folder,
             context_table.soft_labels,
-            table_fingerprint(folder),
-            shuffles=shuffles,
-            seed=seed,
+            fingerprint,
+            shuffles=chosen.shuffles,
+            seed=chosen.seed,
         )
     if tell is not None and references.facts["solution"]:
         tell(f"{folder}: compared with the solution {references.facts['solution']}")
-    place = folder / "results" / subject.name if out is None else Path(out)
-    how = {"study": "ntp", **references.facts, "bos": first}
-    paths = []
+    place = folder / "results" / subject.name if chosen.out is None else chosen.out
+    checkpoints = [
+        _Checkpoint(subject, step, folder, context_table, references, bos, place, fingerprint)
+        for step in steps
+    ]
+    by_step = {}
     with exclusive(place, what="comparison"):
-        for done, each in enumerate(steps):
+        for done, checkpoint in enumerate(checkpoints):
             if progress is not None:
-                progress(f"step {each}", done / len(steps), 0)
-            work = _Work(subject, each, folder, context_table, references, how, place)
-            paths.append(work.done or work.do(first, batch_tokens, tell))
-    return paths
-
-
-def rows_at(path: Path) -> tuple[Header, list[Row]]:
-    """All rows of a results file's checkpoint on its table, in the order of `MEASURES`.
-
-    They lie in several files where it was compared again after the table was solved.
-    """
-    header, _ = read_rows(path)
-    found: dict[str, Row] = {}
-    for each in sorted(path.parent.glob(f"step-{header.step}-*.jsonl")):
-        other, rows = read_rows(each)
-        if other.tokens.get("fingerprint") == header.tokens.get("fingerprint"):
-            found |= {row.metric: row for row in rows}
-    return header, [found[measure.name] for measure in MEASURES if measure.name in found]
+                progress(f"step {checkpoint.step}", done / len(steps), 0)
+            by_step[checkpoint.step] = checkpoint.compared(chosen.batch_tokens, tell)
+    return Comparison(
+        subject.name,
+        folder.resolve().name,
+        context_table.n_contexts,
+        context_table.vocab_size,
+        by_step,
+        tuple(checkpoint.path for checkpoint in checkpoints),
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,7 +113,7 @@ class _Subject:
     """A run, or a model from elsewhere."""
 
     source: str | Path | Model
-    device: str | None
+    device: str
     trust_remote_code: bool
 
     @cached_property
@@ -162,85 +145,61 @@ class _Subject:
     def model(self, step: int) -> Model:
         if self.run is None:
             return self._foreign
-        return self._on_device(load_model(self.run.path, step=step))
+        return load_model(self.run.path, step=step).to(self.device)
 
     @cached_property
     def _foreign(self) -> Model:
         if not isinstance(self.source, str | Path):
-            return self.source
-        return self._on_device(load_model(self.source, trust_remote_code=self.trust_remote_code))
-
-    def _on_device(self, model: Model) -> Model:
-        wanted = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return model.to(wanted)
+            return self.source.to(self.device)
+        model = load_model(self.source, trust_remote_code=self.trust_remote_code)
+        return model.to(self.device)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """One checkpoint against one table."""
+class _Checkpoint:
+    """One checkpoint on one table."""
 
     subject: _Subject
     step: int
     folder: Path
     table: ContextTable
     references: References
-    how: dict[str, Any]
+    bos: int | None
     place: Path
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return table_fingerprint(self.folder)
-
-    @cached_property
-    def table_facts(self) -> dict[str, Any]:
-        labels = self.table.soft_labels
-        return {
-            "name": self.folder.resolve().name,
-            "fingerprint": self.fingerprint,
-            "vocab_size": labels.vocab_size,
-            "contexts": labels.n_contexts,
-            "pairs": self.table.n_pairs,
-            "empirical_entropy": labels.entropy,
-            "density": labels.density,
-            "source": self.table.source,
-        }
-
-    @cached_property
-    def path(self) -> Path:
-        weights = self.subject.weights(self.step)
-        digest = fingerprint([self.subject.name, weights, self.fingerprint, self.how])
-        return self.place / f"step-{self.step}-{digest}.jsonl"
-
-    @cached_property
-    def earlier(self) -> dict[str, Path]:
-        """Measures of this checkpoint on this table that other files hold."""
-        held: dict[str, Path] = {}
-        for path in sorted(self.place.glob(f"step-{self.step}-*.jsonl")):
-            header, rows = read_rows(path)
-            if header.tokens.get("fingerprint") != self.fingerprint:
-                continue
-            self._refuse_other(path, header)
-            self._refuse_claims(path, rows)
-            held |= {row.metric: path for row in rows}
-        return held
+    fingerprint: str  # of the table
 
     @property
-    def done(self) -> Path | None:
-        """The file with the last of what there is to measure, if nothing is left."""
-        held = self.earlier  # read first: what other files claim is refused
-        if self.path.exists():
-            return self.path
-        names = [measure.name for measure in MEASURES if self._has(measure)]
-        if all(name in held for name in names):
-            return held[names[-1]]
-        return None
+    def path(self) -> Path:
+        return self.place / f"step-{self.step}-{self.fingerprint}.jsonl"
 
-    def do(self, bos: int | None, batch_tokens: int, say: Callable[[str], None] | None) -> Path:
-        """Read the model on all contexts, and write what was not measured before."""
-        model = self.subject.model(self.step)
-        embedded = collect(model, self.table, bos=bos, batch_tokens=batch_tokens)
-        with _saying(say):
-            values = compare(
+    @property
+    def measurement(self) -> dict[str, Any]:
+        weights = self.subject.weights(self.step)
+        return {"study": "ntp", **self.references.facts, "bos": self.bos, "weights": weights}
+
+    def compared(self, batch_tokens: int, say: Callable[[str], None] | None) -> dict[str, Value]:
+        """Return all values, those of the results file and new ones, which are added to it."""
+        rows: dict[str, Row] = {}
+        if self.path.exists():
+            header, earlier = read_rows(self.path)
+            self._refuse_other(header)
+            self._refuse_claims(earlier)
+            rows = {row.metric: row for row in earlier}
+        unsolved = self.references.solution is None
+        names = [m.name for m in MEASURES if not (unsolved and m.reference == "solution")]
+        if not rows.keys() >= set(names):
+            model = self.subject.model(self.step)
+            new = self._measured(model, batch_tokens, say)
+            rows = {name: rows.get(name, new[name]) for name in names}
+            write_rows(self.path, self._header(model), list(rows.values()))
+        return {name: Value(r.value, r.n, r.excluded, r.reason) for name, r in rows.items()}
+
+    def _measured(
+        self, model: Model, batch_tokens: int, say: Callable[[str], None] | None
+    ) -> dict[str, Row]:
+        embedded = collect(model, self.table, bos=self.bos, batch_tokens=batch_tokens)
+        with _warnings_told(say):
+            values = compare_embeddings(
                 embedded.classifier,
                 embedded.embeddings,
                 self.table.soft_labels,
@@ -250,65 +209,65 @@ class _Work:
                 shuffled=self.references.shuffled,
                 finish=embedded.finish,
                 outside=embedded.outside,
+            ).values
+        return {
+            measure.name: Row(
+                run=self.subject.name,
+                step=self.step,
+                split=str(self.table.source.get("split", "train")),
+                layer=model.depth,
+                labels="support",
+                subset="all",
+                metric=measure.name,
+                value=values[measure.name].value,
+                n=values[measure.name].n,
+                min_count=measure.min_count,
+                excluded=values[measure.name].excluded,
+                reason=values[measure.name].reason,
             )
-        header = self._header(model)
-        rows = [
-            self._row(header, model.depth, measure, values[measure.name])
             for measure in MEASURES
-            if measure.name in values and measure.name not in self.earlier
-        ]
-        write_rows(self.path, header, rows)
-        return self.path
+            if measure.name in values
+        }
 
-    def _has(self, measure: TheoryMeasure) -> bool:
-        return not (measure.reference == "solution" and self.references.solution is None)
-
-    def _refuse_other(self, path: Path, header: Header) -> None:
-        """A table has one solution at a time, a name one model, a baseline one seed."""
-        before = header.measurement
-        if before.get("weights") != self.subject.weights(self.step):
+    def _refuse_other(self, header: Header) -> None:
+        """Refuse a file of another model, solution, or baseline: a file has one of each."""
+        before, now = header.measurement, self.measurement
+        if before.get("weights") != now["weights"]:
             raise UserError(
-                f"{path}: is of another model of the name {self.subject.name}; give `out`"
+                f"{self.path}: is of another model of the name {self.subject.name}; give `out`"
             )
         if before.get("solution") and any(
-            before.get(name) != self.how[name] for name in ("solution", "solution_sha256")
+            before.get(name) != now[name] for name in ("solution", "solution_sha256")
         ):
             raise UserError(
-                f"{path}: compared with {before['solution']}, but the solution of smallest gap is "
-                f"{self.how['solution']}; remove one of the two, or give `out`"
+                f"{self.path}: compared with {before['solution']}, but the solution of smallest gap"
+                f" is {now['solution']}; remove one of the two, or give `out`"
             )
         for name in ("bos", "seed", "shuffles"):
-            if before.get(name) != self.how[name]:
+            if before.get(name) != now[name]:
                 raise UserError(
-                    f"{path}: measured with {name} {before.get(name)}, not {self.how[name]}; "
+                    f"{self.path}: measured with {name} {before.get(name)}, not {now[name]}; "
                     "remove it, or give `out`"
                 )
 
-    def _refuse_claims(self, path: Path, rows: list[Row]) -> None:
+    def _refuse_claims(self, rows: list[Row]) -> None:
         """Refuse rows that call what they were compared with better than its arrays prove."""
         references = {"solution": self.references.solution, "proxy": self.references.proxy}
+        by_name = {measure.name: measure.reference for measure in MEASURES}
         for row in rows:
-            measure = next((each for each in MEASURES if each.name == row.metric), None)
-            reference = references.get(str(measure.reference)) if measure else None
+            reference = references.get(str(by_name.get(row.metric)))
             claimed = row.reason.partition("; ")[0]
             if reference is None or not claimed.startswith(("certified", "exact")):
                 continue
             if claimed != reference.label:
                 raise UserError(
-                    f"{path}: says {row.metric} is beside what is {claimed}, but it is "
+                    f"{self.path}: says {row.metric} is beside what is {claimed}, but it is "
                     f"{reference.label}; remove it, and compare again"
                 )
 
     def _header(self, model: Model) -> Header:
-        classifier = model.classifier
-        machine = {
-            "dtype": str(classifier.dtype).removeprefix("torch."),
-            "device": str(classifier.device),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        }
-        facts = {
+        classifier, labels, run = model.classifier, self.table.soft_labels, self.subject.run
+        model_facts = {
             "name": self.subject.name,
             "architecture": model.architecture,
             "n_parameters": model.n_parameters,
@@ -319,36 +278,36 @@ class _Work:
             "bias": model.bias is not None,
             "finish": getattr(model, "finish", None) is not None,
         }
-        run = self.subject.run
+        table_facts = {
+            "name": self.folder.resolve().name,
+            "fingerprint": self.fingerprint,
+            "vocab_size": labels.vocab_size,
+            "contexts": labels.n_contexts,
+            "pairs": self.table.n_pairs,
+            "empirical_entropy": labels.entropy,
+            "density": labels.density,
+            "source": self.table.source,
+        }
+        machine = {
+            "dtype": str(classifier.dtype).removeprefix("torch."),
+            "device": str(classifier.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        }
         return Header(
             run=self.subject.name,
             step=self.step,
-            model=facts,
-            tokens=self.table_facts,
+            model=model_facts,
+            tokens=table_facts,
             settings=as_dict(run.settings) if run else {},
-            measurement=self.how | {"weights": self.subject.weights(self.step)} | machine,
-        )
-
-    def _row(self, header: Header, layer: int, measure: TheoryMeasure, value: Value) -> Row:
-        return Row(
-            run=header.run,
-            step=header.step,
-            split=str(self.table.source.get("split", "train")),
-            layer=layer,
-            labels="support",
-            subset="all",
-            metric=measure.name,
-            value=value.value,
-            n=value.n,
-            min_count=measure.min_count,
-            excluded=value.excluded,
-            reason=value.reason,
+            measurement=self.measurement | machine,
         )
 
 
 @contextlib.contextmanager
-def _saying(say: Callable[[str], None] | None) -> Iterator[None]:
-    """Warnings inside become lines, each once; without a taker they stay warnings."""
+def _warnings_told(say: Callable[[str], None] | None) -> Iterator[None]:
+    """Turn warnings inside into lines, each once; without a function they stay warnings."""
     if say is None:
         yield
         return
@@ -360,7 +319,7 @@ def _saying(say: Callable[[str], None] | None) -> Iterator[None]:
 
 
 def _once(say: Callable[[str], None]) -> Callable[[str], None]:
-    """What is true of every checkpoint is said of the first."""
+    """Return a function that passes each line on once: what holds for every checkpoint."""
     told: set[str] = set()
 
     def tell(line: str) -> None:

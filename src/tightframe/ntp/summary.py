@@ -21,7 +21,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from tightframe.errors import UserError
 from tightframe.formats import write_signed
 from tightframe.ntp.model import load_model_checkpoints
-from tightframe.ntp.prediction import Prediction, predict_geometry, proxy
+from tightframe.ntp.prediction import Prediction, predict, proxy
 from tightframe.ntp.similarity import cosines_of_rows
 from tightframe.ntp.solution import best_solution, load_solution
 from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
@@ -49,14 +49,14 @@ def summarize(folder: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the command that made the table said so
         try:
-            stand_in = proxy(table.soft_labels.support, rank)
+            centred = proxy(table.soft_labels.support, rank)
         except ValueError as error:  # nothing is to be separated
             raise UserError(f"{folder}: {error}") from None
     solution = best_solution(folder, fingerprint)
-    limit = stand_in
+    limit = centred
     if solution is not None:
-        limit = predict_geometry(load_solution(solution, table.matrix))
-    predictions = {"prediction": limit} | ({} if limit is stand_in else {"proxy": stand_in})
+        limit = predict(load_solution(solution, table.support))
+    predictions = {"prediction": limit} | ({} if limit is centred else {"proxy": centred})
     sizes = table.soft_labels.support_sizes
     content = {
         "table": fingerprint,
@@ -173,7 +173,7 @@ def _predicted(folder: Path) -> list[dict[str, Any]]:
 
 def _maps(folder: Path, table: ContextTable, predictions: dict[str, Prediction]) -> dict[str, Any]:
     """Return cosines of contexts, cosines of words and logits, like supports beside each other."""
-    order = support_order(table.matrix)
+    order = support_order(table.support)
     factors = _models(folder / "runs") | {
         name: (one.classifier, one.embeddings) for name, one in predictions.items()
     }

@@ -1,9 +1,9 @@
-"""Sparse support matrices with equal rows and columns merged, and their singular triplets.
+"""Support matrices with equal rows and columns merged, and their singular triplets.
 
 Contexts with equal supports may be assumed to have equal logits at an optimum, and so may tokens
 with equal rows of S: an average over permutations inside a group stays feasible and never raises
-the norm. Merging them is exact, and leaves a smaller problem with multiplicities. Nothing here is
-dense, so it serves 10^4 tokens and 10^6 contexts.
+the norm. Merging them is exact, and leaves a smaller problem with multiplicities. Only
+`DistinctSupport` is dense; the rest serves 10^4 tokens and 10^6 contexts.
 
 The centred support S~ = S - 1 (1^T S)/V is dense, but S is sparse: products with S~ are products
 with S, less a mean. The leading triplets come from Lanczos iteration (ARPACK) on the smaller of
@@ -24,12 +24,12 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EqualColumns:
-    """Which columns of a sparse matrix are equal; groups stand in the order of their first columns.
+    """DistinctSupport of equal columns of a sparse matrix, in the order of their first columns.
 
     Attributes:
-        first: (U,), the first column of each group.
-        counts: (U,), how many columns each group has.
-        members: (N,), the group of each column.
+        first: First column of each group.
+        counts: Number of columns of each group.
+        members: Group of each column.
     """
 
     first: Int64[np.ndarray, " U"]
@@ -37,23 +37,10 @@ class EqualColumns:
     members: Int64[np.ndarray, " N"]
 
     @classmethod
-    def of_rows(cls, rows: Bool[np.ndarray, "N n"]) -> "EqualColumns":
-        """Of the transpose of a dense boolean matrix: a few times faster than by its entries."""
-        packed = np.ascontiguousarray(np.packbits(rows, axis=1))
-        as_one = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-        _, first, group_of, counts = np.unique(
-            as_one, return_index=True, return_inverse=True, return_counts=True
-        )
-        order = np.argsort(first)
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        return cls(first[order], counts[order], rank[group_of])
-
-    @classmethod
     def of(cls, columns: sp.csc_array) -> "EqualColumns":
-        """Of a matrix whose indices are sorted: equal in where its entries are, and what they are.
+        """Group the columns of a matrix with sorted indices by places and values of their entries.
 
-        A boolean matrix is taken to store no zeros, so that it is where they are that decides.
+        A boolean matrix must store no zeros: the places of its entries decide.
         """
         seen: dict[bytes, int] = {}
         boolean = columns.dtype == bool
@@ -72,22 +59,22 @@ class EqualColumns:
         return cls(np.array(first, dtype=np.int64), counts, members)
 
     def expand(self, vectors: Float[np.ndarray, "U K"]) -> Float[np.ndarray, "N K"]:
-        """Singular vectors of all columns: each group's entry, spread evenly over its members."""
+        """Return singular vectors of all columns: each group's entry is spread over its members."""
         each: Float[np.ndarray, "U K"] = vectors / np.sqrt(self.counts)[:, None]
         expanded: Float[np.ndarray, "N K"] = each[self.members]
         return expanded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Groups:
-    """A support matrix without its repetitions.
+class DistinctSupport:
+    """Distinct rows and columns of a support matrix, dense.
 
     Attributes:
         support: Distinct rows and columns, each in the order of its first appearance.
-        row_of: Of each token, its row of `support`.
-        column_of: Of each context, its column of `support`.
-        row_counts: How many tokens share a row.
-        column_counts: How many contexts share a column, or the sum of their weights.
+        row_of: Row of `support` of each token.
+        column_of: Column of `support` of each context.
+        row_counts: Number of tokens that share a row.
+        column_counts: Number of contexts that share a column, or the sum of their weights.
     """
 
     support: Bool[np.ndarray, "R C"]
@@ -98,55 +85,26 @@ class Groups:
 
     @property
     def row_scales(self) -> Float[np.ndarray, " R"]:
-        """sqrt(r): the problem is solved for diag(sqrt r) L diag(sqrt c)."""
+        """Scales sqrt(r) of the rows: the problem is solved for diag(sqrt r) L diag(sqrt c)."""
         scales: Float[np.ndarray, " R"] = np.sqrt(self.row_counts)
         return scales
 
     @property
     def column_scales(self) -> Float[np.ndarray, " C"]:
-        """sqrt(c)."""
+        """Scales sqrt(c) of the columns."""
         scales: Float[np.ndarray, " C"] = np.sqrt(self.column_counts)
         return scales
 
     def expand(self, grouped: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "V M"]:
-        """Every token and context gets the entry of its group."""
+        """Return a matrix of all tokens and contexts, each with the entry of its group."""
         expanded: Float[np.ndarray, "V M"] = grouped[np.ix_(self.row_of, self.column_of)]
         return expanded
 
     def describe(self) -> str:
-        """The compression, for readers: "tokens 104 -> 98, contexts 403 -> 45"."""
+        """Return the compression as text: "tokens 104 -> 98, contexts 403 -> 45"."""
         rows, columns = self.support.shape
         tokens, contexts = len(self.row_of), len(self.column_of)
         return f"tokens {tokens:,} -> {rows:,}, contexts {contexts:,} -> {columns:,}"
-
-
-def group(
-    support: Bool[np.ndarray, "V M"],
-    weights: Float[np.ndarray, " M"] | None = None,
-    *,
-    merge: bool = True,
-) -> Groups:
-    """Find equal rows and equal columns.
-
-    Args:
-        support: S; tokens are rows.
-        weights: How often each column counts, > 0; once each by default.
-        merge: False leaves every row and column alone: the same optimum, found more slowly.
-    """
-    tokens, contexts = support.shape
-    weights = np.ones(contexts) if weights is None else weights
-    if not merge:
-        each = np.ones(tokens)
-        return Groups(support, np.arange(tokens), np.arange(contexts), each, weights)
-    columns = EqualColumns.of_rows(support.T)
-    rows = EqualColumns.of_rows(support)
-    return Groups(
-        support[np.ix_(rows.first, columns.first)],
-        rows.members,
-        columns.members,
-        rows.counts.astype(np.float64),
-        np.bincount(columns.members, weights),
-    )
 
 
 NULL = 1e-6  # singular values at most this share of the largest belong to the null part
@@ -154,7 +112,7 @@ NULL = 1e-6  # singular values at most this share of the largest belong to the n
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Triplets:
-    """The leading singular triplets of a matrix, largest first; those of its null part left out.
+    """Leading singular triplets of a matrix, largest first, without those of its null part.
 
     Attributes:
         left: (V, K), orthonormal columns; the largest entry of each is positive.
@@ -170,12 +128,12 @@ class Triplets:
 
 
 class CentredSupport:
-    """S~ as an operator: diag(sqrt r) (S - 1 (r^T S)/sum(r)) diag(sqrt c), never dense.
+    """Operator S~: diag(sqrt r) (S - 1 (r^T S)/sum(r)) diag(sqrt c), never dense.
 
     Args:
         support: S (V, M), sparse, 0/1 or boolean.
-        row_counts: r (V,), how many tokens each row stands for; one each by default.
-        column_counts: c (M,), how many contexts each column stands for.
+        row_counts: r (V,), number of tokens that each row stands for; one each by default.
+        column_counts: c (M,), number of contexts that each column stands for.
     """
 
     def __init__(
@@ -194,21 +152,21 @@ class CentredSupport:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(V, M)."""
+        """Shape (V, M)."""
         rows, columns = self.matrix.shape
         return int(rows), int(columns)
 
     def times(self, x: Float[np.ndarray, "M ..."]) -> Float[np.ndarray, "V ..."]:
-        """S~ x."""
+        """Return S~ x."""
         return self._centre(self.matrix @ x)
 
     def transposed_times(self, y: Float[np.ndarray, "V ..."]) -> Float[np.ndarray, "M ..."]:
-        """S~^T y."""
+        """Return S~^T y."""
         product: Float[np.ndarray, "M ..."] = self._transposed @ self._centre(y)
         return product
 
     def dense(self) -> Float[np.ndarray, "V M"]:
-        """S~ itself, for small ones."""
+        """Return S~ as a dense matrix."""
         return self._centre(self.matrix.toarray())
 
     def _centre(self, y: Float[np.ndarray, "V ..."]) -> Float[np.ndarray, "V ..."]:
@@ -219,14 +177,14 @@ class CentredSupport:
 def leading_triplets(
     centred: CentredSupport, rank: int, *, tolerance: float = 1e-10, seed: int = 0
 ) -> Triplets:
-    """The `rank` largest singular triplets, by Lanczos iteration on the smaller side.
+    """Return the `rank` largest singular triplets, by Lanczos iteration on the smaller side.
 
     Args:
         centred: The matrix, as an operator.
-        rank: How many, at least 1 and below both of its sides; fewer come back if the rest is null.
+        rank: Number of triplets, at least 1 and below both sides; without those of the null part.
         tolerance: Relative, on the eigenvalues of the iterated side; triplets have a residual below
             it, too, save where a singular value is tiny beside the largest.
-        seed: Of the starting vector.
+        seed: Seed of the starting vector.
 
     Raises:
         ValueError: `rank` or `tolerance` is out of range, or the iteration did not converge.
@@ -265,7 +223,7 @@ def leading_triplets(
 
 
 def dense_triplets(centred: CentredSupport) -> Triplets:
-    """All triplets but the null part, by a dense decomposition."""
+    """Return all triplets but the null part, by a dense decomposition."""
     matrix = centred.dense()
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     kept = values > NULL * values[0]
@@ -279,7 +237,7 @@ def residuals(
     singular_values: Float[np.ndarray, " K"],
     right: Float[np.ndarray, "M K"],
 ) -> Float[np.ndarray, " K"]:
-    """Of each triplet, relative to its singular value."""
+    """Return the residual of each triplet, relative to its singular value."""
     tokens = np.linalg.norm(centred.times(right) - left * singular_values, axis=0)
     contexts = np.linalg.norm(centred.transposed_times(left) - right * singular_values, axis=0)
     relative: Float[np.ndarray, " K"] = np.maximum(tokens, contexts) / singular_values
@@ -291,9 +249,9 @@ def signed(
     singular_values: Float[np.ndarray, " K"],
     right: Float[np.ndarray, "M K"],
 ) -> tuple[Float[np.ndarray, "V K"], Float[np.ndarray, " K"], Float[np.ndarray, "M K"]]:
-    """The same triplets with the entry of largest size of each left vector positive.
+    """Return triplets with the sign that makes the largest entry of each left vector positive.
 
-    Of entries equal to rounding the first decides.
+    Among entries equal to rounding the first decides.
     """
     sizes = np.abs(left)
     largest = np.argmax(sizes >= sizes.max(axis=0) * (1 - 1e-9), axis=0)
@@ -303,12 +261,12 @@ def signed(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MergedSupport:
-    """A support matrix of distinct rows and columns, and what they stand for.
+    """Distinct rows and columns of a support matrix, sparse, and what they stand for.
 
     Attributes:
         support: Sparse and boolean, distinct tokens are rows.
-        tokens: Which token rows were equal.
-        contexts: Which columns were equal.
+        tokens: DistinctSupport of equal rows.
+        contexts: DistinctSupport of equal columns.
     """
 
     support: sp.csc_array
@@ -317,7 +275,7 @@ class MergedSupport:
 
     @classmethod
     def of(cls, columns: sp.csc_array) -> "MergedSupport":
-        """Of a checked support matrix (V, M)."""
+        """Merge equal rows and columns of a checked support matrix (V, M)."""
         contexts = EqualColumns.of(columns)
         columns = sp.csc_array(columns[:, contexts.first])
         rows = sp.csc_array(columns.T)
@@ -329,13 +287,23 @@ class MergedSupport:
 
     @property
     def centred(self) -> CentredSupport:
-        """diag(sqrt r) S~ diag(sqrt c): the singular values of S~, and its vectors by `expand`."""
+        """Operator diag(sqrt r) S~ diag(sqrt c): it has the singular values of S~."""
         return CentredSupport(
             self.support, self.tokens.counts.astype(float), self.contexts.counts.astype(float)
         )
 
+    def distinct(self, weights: Float[np.ndarray, " M"] | None = None) -> DistinctSupport:
+        """Return the distinct rows and columns, dense; `weights` count each context."""
+        return DistinctSupport(
+            self.support.toarray(),
+            self.tokens.members,
+            self.contexts.members,
+            self.tokens.counts.astype(np.float64),
+            np.bincount(self.contexts.members, weights).astype(np.float64),
+        )
+
     def expand(self, triplets: Triplets) -> Triplets:
-        """Singular triplets of S~ itself."""
+        """Return the singular triplets of S~ itself."""
         return dataclasses.replace(
             triplets,
             left=self.tokens.expand(triplets.left),
@@ -343,8 +311,30 @@ class MergedSupport:
         )
 
 
+def group(
+    support: Bool[np.ndarray, "V M"],
+    weights: Float[np.ndarray, " M"] | None = None,
+    *,
+    merge: bool = True,
+) -> DistinctSupport:
+    """Return the distinct rows and columns of a dense support matrix.
+
+    Args:
+        support: S; tokens are rows.
+        weights: Weight of each column, > 0; 1 by default.
+        merge: False keeps every row and column: the same optimum, found more slowly.
+    """
+    tokens, contexts = support.shape
+    if merge:
+        return MergedSupport.of(sp.csc_array(support)).distinct(weights)
+    weights = np.ones(contexts) if weights is None else weights
+    return DistinctSupport(
+        support, np.arange(tokens), np.arange(contexts), np.ones(tokens), weights
+    )
+
+
 def support_columns(support: Shaped[np.ndarray, "V M"] | sp.sparray) -> sp.csc_array:
-    """A support matrix (V, M), dense or sparse, as sparse boolean columns with sorted indices.
+    """Return a support matrix (V, M), dense or sparse, as sparse boolean columns.
 
     Raises:
         ValueError: It is neither boolean nor 0/1, or a context is followed by no token; the message

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Int32, Int64
 
 from tightframe.corpus.tokenizer import joined_names
 from tightframe.errors import UserError
-from tightframe.files import whole_folder
+from tightframe.files import check_file, whole_folder
 from tightframe.formats import (
     Record,
     Sha256,
@@ -36,14 +36,18 @@ from tightframe.formats import (
     write_listed,
     write_signed,
 )
+from tightframe.ntp.options import PROXY
 from tightframe.ntp.soft_labels import SoftLabels
+from tightframe.results import ResultTable
 
+READABLE = 100_000  # contexts written as text, the most frequent ones
+TOP = 10  # next tokens written of each
 PAD = -1  # stands left of a context that is shorter than the longest
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ContextTable:
-    """What a text says of its contexts; made by `context_table`.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ContextTable(ResultTable):
+    """Distinct contexts of a text and the counts of what follows them; made by `count`.
 
     Attributes:
         contexts: Token ids of each context, oldest first; PAD on the left where it is shorter.
@@ -51,8 +55,8 @@ class ContextTable:
             context is followed by a token.
         tokens: The tokenizer's id of each of the V tokens; `arange(V)` where all take part.
         words: The string of each of the V tokens; empty where it is not known.
-        source: What it was made from: name and fingerprint of the tokens, split, length, floors.
-        vocabulary: The string of every token id, which contexts are read by; empty where unknown.
+        source: Name and fingerprint of the tokens, split, length, floors.
+        vocabulary: The string of every token id, for the text of contexts; empty where unknown.
     """
 
     contexts: Int32[np.ndarray, "M T"]
@@ -65,55 +69,57 @@ class ContextTable:
     def __post_init__(self) -> None:
         rows, columns = self.counts.shape
         if len(self.contexts) != rows:
-            raise ValueError(f"counts: {rows} rows, expected one a context, {len(self.contexts)}")
+            raise ValueError(f"counts: {rows} rows, expected one per context, {len(self.contexts)}")
         if len(self.tokens) != columns:
-            raise ValueError(f"counts: {columns} columns, expected one a token, {len(self.tokens)}")
+            raise ValueError(
+                f"counts: {columns} columns, expected {len(self.tokens)}, one per token"
+            )
         if self.words and len(self.words) != columns:
-            raise ValueError(f"words: {len(self.words)}, expected one a token, {columns}")
+            raise ValueError(f"words: {len(self.words)}, expected one per token, {columns}")
 
     @property
     def n_contexts(self) -> int:
-        """M."""
+        """Number M of distinct contexts."""
         return len(self.contexts)
 
     @property
     def vocab_size(self) -> int:
-        """V, the tokens that may follow."""
+        """Number V of tokens that may follow."""
         return len(self.tokens)
 
     @property
     def n_pairs(self) -> int:
-        """How many (context, next token) pairs were counted."""
+        """Number of (context, next token) pairs that were counted."""
         return int(self.counts.data.sum())
 
     @property
     def context_counts(self) -> Int64[np.ndarray, " M"]:
-        """How often each context was counted: the pairs that begin with it."""
+        """Number of pairs that begin with each context."""
         sums: Int64[np.ndarray, " M"] = np.add.reduceat(self.counts.data, self.counts.indptr[:-1])
         return sums
 
     @cached_property
     def soft_labels(self) -> SoftLabels:
-        """P (V, M) and pi (M,)."""
+        """Soft labels: probabilities P (V, M) and weights pi (M,)."""
         return SoftLabels.from_counts(self.counts.T)
 
     @property
-    def matrix(self) -> Bool[np.ndarray, "V M"]:
-        """The support matrix, dense: what `solve_svm` takes."""
+    def support(self) -> Bool[np.ndarray, "V M"]:
+        """Support matrix S, dense: the argument of `solve_svm`."""
         return self.soft_labels.matrix
 
     @property
     def empirical_entropy(self) -> float:
-        """H of the counted text in nats per pair; lower than its source's, contexts being few."""
+        """Entropy H of the counted text in nats per pair; lower than that of its source."""
         return self.soft_labels.entropy
 
     @cached_property
     def n_supports(self) -> int:
-        """How many different supports the contexts have."""
+        """Number of different supports of the contexts."""
         return count_supports(self.counts)
 
     def merged(self, other: "ContextTable") -> "ContextTable":
-        """The table of both texts together, the most frequent contexts first.
+        """Return the table of both texts together, the most frequent contexts first.
 
         Raises:
             ValueError: The tables have other tokens or lengths, or left out pairs under a floor:
@@ -145,13 +151,13 @@ class ContextTable:
         )
 
     def of_contexts(self, chosen: np.ndarray) -> "ContextTable":
-        """These contexts alone, by index or mask, in this order."""
+        """Return the table of some contexts alone, by index or mask, in this order."""
         return dataclasses.replace(
             self, contexts=self.contexts[chosen], counts=sp.csr_array(self.counts[chosen])
         )
 
     def of_tokens(self, chosen: np.ndarray) -> "ContextTable":
-        """These of the V tokens alone, by index or mask; contexts that none follows are left out.
+        """Return the table of some tokens, by index or mask, without contexts that none follows.
 
         Raises:
             ValueError: None of them follows any context.
@@ -169,7 +175,7 @@ class ContextTable:
         )
 
     def text(self, context: int) -> str:
-        """A context for readers; ids where the words are not known."""
+        """Return a context as text, or its ids where the words are not known."""
         ids = [int(token) for token in self.contexts[context] if token != PAD]
         if not self.vocabulary:
             return " ".join(map(str, ids))
@@ -182,7 +188,7 @@ class ContextTable:
         return any(word.startswith(" ") for word in self.vocabulary)
 
     def report(self) -> dict[str, Any]:
-        """The table in numbers: sizes, density, the entropy floor of this text, support sizes."""
+        """Return sizes, density, entropy floor and support sizes as plain values."""
         labels = self.soft_labels
         sizes, n_of_size = np.unique(labels.support_sizes, return_counts=True)
         return {
@@ -197,13 +203,61 @@ class ContextTable:
             "support_sizes": {str(k): int(n) for k, n in zip(sizes, n_of_size, strict=True)},
         }
 
+    @property
+    def one_line(self) -> str:
+        """Sizes, density and the entropy floor."""
+        labels = self.soft_labels
+        return (
+            f"{self.n_pairs:,} pairs, {self.n_contexts:,} contexts over "
+            f"{len(np.unique(self.counts.indices)):,} of {self.vocab_size:,} tokens, "
+            f"{self.n_supports:,} distinct supports, {labels.support_sizes.mean():.2f} tokens "
+            f"after a context on average, density {labels.density:.2%}, empirical entropy "
+            f"{labels.entropy:.4f} nats per pair"
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the most frequent contexts as text, with counts and what follows them most."""
+        totals = self.context_counts
+        order = np.argsort(-totals, kind="stable")[:READABLE]
+        entropies = self.soft_labels.entropies
+        names = self.words or [str(token) for token in self.tokens]
+        starts, columns, data = self.counts.indptr, self.counts.indices, self.counts.data
+        rows: list[dict[str, Any]] = []
+        for context in order:
+            entries = slice(starts[context], starts[context + 1])
+            top = np.argsort(-data[entries], kind="stable")[:TOP]
+            rows.append(
+                {
+                    "context": self.text(int(context)),
+                    "n": int(totals[context]),
+                    "support": int(starts[context + 1] - starts[context]),
+                    "entropy": float(entropies[context]),
+                    "next": [names[token] for token in columns[entries][top]],
+                    "next_n": [int(count) for count in data[entries][top]],
+                    "row": int(context),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table: a folder that `load_table` reads, or a file for people.
+
+        Args:
+            path: A new folder; or a file that ends in .csv, .parquet, .json or .jsonl.
+        """
+        path = Path(path)
+        if path.suffix in (".csv", ".parquet", ".json", ".jsonl"):
+            return super().save(path)
+        save_table(path, self)
+        return path
+
 
 def _padded(contexts: Int32[np.ndarray, "M T"], width: int) -> Int32[np.ndarray, "M W"]:
     return np.pad(contexts, ((0, 0), (width - contexts.shape[1], 0)), constant_values=PAD)
 
 
 def count_supports(counts: sp.csr_array) -> int:
-    """How many different sets of columns the rows of a canonical matrix have.
+    """Return the number of different sets of columns in the rows of a canonical matrix.
 
     Rows are sorted by a random sum over their set, and neighbours with equal sums are compared
     entry by entry: where two sets share a sum, other random numbers are drawn.
@@ -227,13 +281,11 @@ def count_supports(counts: sp.csr_array) -> int:
     raise AssertionError("unreachable")
 
 
-READABLE = 100_000  # contexts written as text, the most frequent ones
-TOP = 10  # next tokens written of each
 _ARRAYS, _MANIFEST, _CONTEXTS = "table.safetensors", "manifest.json", "contexts.parquet"
 
 
 class Manifest(Record):
-    """What a table's folder says of it."""
+    """Content of the manifest in a table's folder."""
 
     revision: Literal[1]
     version: str
@@ -250,7 +302,7 @@ LAYOUT = {
     **{"counts": "count E", "next": "int* E", "starts": "int* ends"},
 }
 REMEDY = "make the table again"
-# The version that wrote it and the summary say nothing of a table.
+# Fields that do not belong to the content of a table.
 _BESIDES = ("version", "report")
 
 
@@ -264,7 +316,7 @@ def save_table(path: str | Path, table: ContextTable) -> None:
             "starts": table.counts.indptr,
             "tokens": table.tokens,
         }
-        readable(table).to_parquet(folder / _CONTEXTS, index=False)
+        table.to_pandas().to_parquet(folder / _CONTEXTS, index=False)
         content = {
             "revision": 1,
             "version": version("tightframe"),
@@ -278,7 +330,7 @@ def save_table(path: str | Path, table: ContextTable) -> None:
 
 
 def load_table(path: str | Path) -> ContextTable:
-    """The table of a folder; one that is missing, damaged or changed is refused by name."""
+    """Load the table of a folder; one that is missing, damaged or changed is refused by name."""
     path = Path(path)
     manifest = _manifest(path)
     arrays_path = path / _ARRAYS
@@ -302,8 +354,25 @@ def load_table(path: str | Path) -> ContextTable:
 
 
 def table_fingerprint(path: str | Path) -> str:
-    """Twelve hexadecimal digits that change when the table of a folder does."""
+    """Return twelve hexadecimal digits that change when the table of a folder does."""
     return _manifest(Path(path)).fingerprint
+
+
+def check_solved(folder: Path, source: str | None) -> None:
+    """Refuse a folder without table or solution, and a source (a file or "proxy") that is none."""
+    table_fingerprint(folder)
+    if source not in (None, PROXY):
+        check_file(Path(str(source)))
+    if source is None and not any((folder / "solutions").glob("*.safetensors")):
+        raise no_solution(folder)
+
+
+def no_solution(folder: Path) -> UserError:
+    """Return the error of a table that was not solved."""
+    return UserError(
+        f"{folder}: holds no solution; run `tightframe ntp solve {folder}` first, or use "
+        "`--from proxy`"
+    )
 
 
 def _check_sparse(
@@ -319,37 +388,12 @@ def _check_sparse(
         raise UserError(f"{path}: holds {wrong}; {REMEDY}")
 
 
-def readable(table: ContextTable, *, limit: int = READABLE) -> pd.DataFrame:
-    """The most frequent contexts as text: how often, how many tokens follow, and which most."""
-    totals = table.context_counts
-    order = np.argsort(-totals, kind="stable")[:limit]
-    entropies = table.soft_labels.entropies
-    names = table.words or [str(token) for token in table.tokens]
-    starts, columns, data = table.counts.indptr, table.counts.indices, table.counts.data
-    rows: list[dict[str, Any]] = []
-    for context in order:
-        entries = slice(starts[context], starts[context + 1])
-        top = np.argsort(-data[entries], kind="stable")[:TOP]
-        rows.append(
-            {
-                "context": table.text(int(context)),
-                "n": int(totals[context]),
-                "support": int(starts[context + 1] - starts[context]),
-                "entropy": float(entropies[context]),
-                "next": [names[token] for token in columns[entries][top]],
-                "next_n": [int(count) for count in data[entries][top]],
-                "row": int(context),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def _manifest(path: Path) -> Manifest:
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; make a table with `tightframe ntp table`")
+        raise UserError(f"{path}: no such folder; make a table with `tightframe ntp count`")
     if not (path / _MANIFEST).exists():
         raise UserError(
-            f"{path}: holds no {_MANIFEST}, so it is no table; make one with `tightframe ntp table`"
+            f"{path}: holds no {_MANIFEST}, so it is no table; make one with `tightframe ntp count`"
         )
     manifest: Manifest = read_signed(path / _MANIFEST, Manifest, besides=_BESIDES, remedy=REMEDY)
     return manifest

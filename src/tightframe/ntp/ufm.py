@@ -45,8 +45,8 @@ class UfmCheckpoint:
 
     Attributes:
         step: Updates taken.
-        classifier: (V, D), a row a token.
-        embeddings: (M, D), a row a context.
+        classifier: (V, D), one row per token.
+        embeddings: (M, D), one row per context.
         excess: CE - H in nats per pair.
         classifier_norm, embedding_norm: Frobenius norms.
         finite_error: Frobenius norm of P_F(L) - L_in.
@@ -62,12 +62,12 @@ class UfmCheckpoint:
 
     @property
     def logits(self) -> Float[np.ndarray, "V M"]:
-        """L."""
+        """Logits L."""
         product: Float[np.ndarray, "V M"] = self.classifier @ self.embeddings.T
         return product
 
     def to_dict(self) -> dict[str, float | int]:
-        """A line of the log: the numbers, without the factors."""
+        """Return the numbers, without the factors, for a log."""
         arrays = ("classifier", "embeddings")
         return {name: value for name, value in vars(self).items() if name not in arrays}
 
@@ -86,7 +86,7 @@ class UfmRun:
 
 
 def published_steps(steps: int) -> list[int]:
-    """Where the published runs are looked at: 0, 1, 10, 100, 1000, each further 1000, the end."""
+    """Return the steps at which published runs were measured: 0, 1, 10, 100, each 1000, the end."""
     return sorted({s for s in (0, 1, 10, 100) if s <= steps} | {*range(1000, steps, 1000), steps})
 
 
@@ -110,7 +110,7 @@ def train_ufm(
     """Train free embeddings on all soft labels at once.
 
     Args:
-        labels: What follows each context.
+        labels: Soft labels of the contexts.
         dim: D.
         optimizer: "gd", gradient descent; "ngd", steps of a length of their own along the
             gradient, `learning_rate / sqrt(step)` (a length that does not fall hovers); "adam";
@@ -124,9 +124,9 @@ def train_ufm(
         weight_decay: Decoupled decay of "adamw": a step takes `rate * weight_decay` of a weight
             away. It is no ridge.
         initial_std: Standard deviation of the entries at step 0.
-        seed: Of the entries at step 0; the same on every device.
-        log_steps: Which steps become checkpoints; `published_steps` by default.
-        device, dtype: Of the training; what is measured is measured in float64.
+        seed: Seed of the entries at step 0, which are the same on every device.
+        log_steps: Steps that become checkpoints; `published_steps` by default.
+        device, dtype: Device and precision of the training; measures are float64.
 
     Raises:
         ValueError: An argument out of range, or a training that diverges.
@@ -198,7 +198,7 @@ class _Slope:
 def _updates(
     optimizer: Optimizer, factors: list[Tensor], slope: _Slope, weight_decay: float
 ) -> Callable[[float, int], None]:
-    """What takes one step of a rate."""
+    """Return a function that takes one step with a rate."""
     if optimizer in ("adam", "adamw"):
         return _adaptive(factors, slope, weight_decay)
 
@@ -216,7 +216,7 @@ def _updates(
 def _adaptive(
     factors: list[Tensor], slope: _Slope, weight_decay: float
 ) -> Callable[[float, int], None]:
-    """AdamW without decay is Adam; the ridge, if there is one, is in the slopes."""
+    """Return the steps of AdamW, which is Adam without decay; a ridge is part of the slopes."""
     parameters = nn.ParameterList(nn.Parameter(f) for f in factors)
     adamw = AdamW(parameters, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay)
 

@@ -41,7 +41,7 @@ class Documents:
         lines: Gives the text from its beginning, in pieces; may be called again.
         n_tokens: At most so many tokens come.
         vocab_size: V: ids from it on are dropped, and no pair contains them.
-        source: What the text is: name, fingerprint, split, where they are known.
+        source: Name, fingerprint and split of the text, where they are known.
         words: Names of the V tokens, see `token_names`; empty where unknown.
     """
 
@@ -53,7 +53,7 @@ class Documents:
 
 
 def documents(tokens: Tokens, *, split: str, vocab_size: int | None) -> Documents:
-    """A split of token shards, a Split, a document (1-D), one a row (2-D), or a list of them.
+    """Return a text from token shards, a split of them, a document (1-D), rows (2-D), or a list.
 
     Raises:
         ValueError: Ids that are negative or no integers, or `vocab_size` for shards.
@@ -112,7 +112,7 @@ def _arrays(arrays: Sequence[Int[np.ndarray, "_"]]) -> Iterator[Line]:
 
 
 def _cut(documents: Sequence[Int[np.ndarray, "_"]], total: int) -> Iterator[Line]:
-    """Whole documents as pieces of a line."""
+    """Yield whole documents as pieces of a line."""
     lengths = np.array([len(document) for document in documents], dtype=np.int64)
     breaks = np.zeros(total, dtype=bool)
     breaks[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
@@ -160,9 +160,9 @@ class Counted:
 
     Attributes:
         contexts: Token ids, padded on the left where they differ in length.
-        sizes: How many different tokens follow each context.
+        sizes: Number of different tokens that follow each context.
         following: Next tokens, context by context, increasing.
-        counts: How often each of them followed.
+        counts: Number of times that each of them followed.
     """
 
     contexts: Int32[np.ndarray, "M L"]
@@ -180,7 +180,7 @@ class Counted:
         return sums
 
     def taken(self, contexts: np.ndarray) -> "Counted":
-        """These contexts, by index or mask, in this order."""
+        """Return some contexts, by index or mask, in this order."""
         chosen = np.flatnonzero(contexts) if contexts.dtype == bool else contexts
         starts = np.append(0, np.cumsum(self.sizes))
         shape = len(self.sizes), int(self.following.max(initial=0)) + 1
@@ -193,7 +193,7 @@ class Counted:
         )
 
     def without(self, entries: Bool[np.ndarray, " pairs"]) -> "Counted":
-        """Without some of the next tokens, and the contexts that then have none."""
+        """Return the counts without some next tokens, and without contexts that then have none."""
         context = np.repeat(np.arange(len(self.sizes)), self.sizes)[~entries]
         sizes = np.bincount(context, minlength=len(self.sizes))
         return Counted(
@@ -205,7 +205,7 @@ class Counted:
 
 
 def joined(parts: list[Counted]) -> Counted:
-    """Parts that have no context in common, as one."""
+    """Return parts that have no context in common as one."""
     return Counted(
         *(
             np.concatenate([getattr(part, field.name) for part in parts])
@@ -215,7 +215,7 @@ def joined(parts: list[Counted]) -> Counted:
 
 
 def n_parts(n_tokens: int, length: int, memory: int) -> int:
-    """How many parts keep what is held within `memory` bytes; a power of two."""
+    """Return the number of parts that keeps what is held within `memory` bytes, a power of two."""
     needed = n_tokens * (_BYTES_A_TOKEN * (length + 1) + _BYTES_A_PAIR)
     return 1 << max(0, (needed - 1) // memory).bit_length()
 
@@ -223,7 +223,7 @@ def n_parts(n_tokens: int, length: int, memory: int) -> int:
 def pairs_by_parts(
     text: Documents, length: int, *, parts: int, hashed: Hash | None = None
 ) -> Iterator[Counted]:
-    """The counts of each part of the contexts in turn: `parts`, a power of two, readings."""
+    """Yield the counts of each part of the contexts, with one reading of the text per part."""
     hashed = hash_windows if hashed is None else hashed
     shift = np.uint64(64 - (parts.bit_length() - 1)) if parts > 1 else None
     for part in range(parts):
@@ -242,7 +242,7 @@ def pairs_by_parts(
 
 
 def windows_of(text: Documents, length: int) -> Iterator[Int32[np.ndarray, "_ W"]]:
-    """All runs of `length` + 1 tokens within a document and the vocabulary."""
+    """Yield all runs of `length` + 1 tokens within a document and the vocabulary."""
     for tokens, ends in _runs(text, length):
         if len(ends):
             windows = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)
@@ -250,7 +250,7 @@ def windows_of(text: Documents, length: int) -> Iterator[Int32[np.ndarray, "_ W"
 
 
 def n_windows(text: Documents, length: int) -> int:
-    """How many there would be if every id were in the vocabulary."""
+    """Return the number of windows that there would be if every id were in the vocabulary."""
     every = dataclasses.replace(text, vocab_size=2**31)
     return sum(len(ends) for _, ends in _runs(every, length))
 
@@ -258,7 +258,7 @@ def n_windows(text: Documents, length: int) -> int:
 def _runs(
     text: Documents, length: int
 ) -> Iterator[tuple[Int32[np.ndarray, "_"], Int64[np.ndarray, "_"]]]:
-    """The text in overlapping pieces, and where the windows of each end.
+    """Yield the text in overlapping pieces, and where the windows of each end.
 
     A token outside the vocabulary stands alone: nothing leads to it, and nothing follows it.
     """
@@ -277,7 +277,7 @@ def _runs(
 
 
 def hash_windows(windows: Int[np.ndarray, "N L"]) -> UInt64[np.ndarray, " N"]:
-    """64 bits that spread evenly, the upper ones too; equal windows have equal hashes."""
+    """Return 64 bits that spread evenly, the upper ones too; equal windows have equal hashes."""
     hashes = np.zeros(len(windows), dtype=np.uint64)
     for column in windows.T:
         hashes += column.astype(np.uint64) + np.uint64(1)
@@ -287,7 +287,7 @@ def hash_windows(windows: Int[np.ndarray, "N L"]) -> UInt64[np.ndarray, " N"]:
 
 
 def count_windows(hashes: UInt64[np.ndarray, " N"], windows: Int32[np.ndarray, "N W"]) -> Counted:
-    """Distinct contexts, the first L columns of the windows, and their next tokens."""
+    """Count distinct contexts, the first L columns of the windows, and their next tokens."""
     order = np.argsort(hashes)
     hashes, windows = hashes[order], windows[order]
     del order
@@ -306,7 +306,7 @@ def count_windows(hashes: UInt64[np.ndarray, " N"], windows: Int32[np.ndarray, "
 def _changes(
     hashes: UInt64[np.ndarray, " N"], windows: Int32[np.ndarray, "N W"]
 ) -> Bool[np.ndarray, " N"]:
-    """Where another context begins; windows of equal hashes are sorted in place if they differ."""
+    """Return where another context begins; sort windows with clashing hashes in place."""
     differ = np.ones(len(hashes), dtype=bool)
     differ[1:] = (windows[1:, :-1] != windows[:-1, :-1]).any(axis=1)
     other_hash = np.ones(len(hashes), dtype=bool)

@@ -35,7 +35,7 @@ def check_theory(path: Path) -> None:
     """Refuse what is no folder of a context table."""
     if not is_theory(path):
         raise UserError(
-            f"{path}: no folder of a context table; make one with `tightframe ntp table`"
+            f"{path}: no folder of a context table; make one with `tightframe ntp count`"
         )
 
 

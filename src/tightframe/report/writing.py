@@ -85,7 +85,7 @@ def write_theory(path: Path, folder: Path) -> Path:
     theory, sources = read_theory(path)
     shown = Path(path.resolve().parent.name) / path.resolve().name
     commands = [
-        f"tightframe ntp table TOKENS --out {shown}",
+        f"tightframe ntp count TOKENS --out {shown}",
         f"tightframe ntp solve {shown}",
         f"tightframe ntp compare MODEL --table {shown}",
         f"tightframe report {shown}",
