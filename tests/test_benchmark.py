@@ -345,7 +345,7 @@ def test_sentences_and_tables_of_ones_own_are_read(tmp_path):
         ("a.csv", "fact,question,answer\nOne.,What?,", "unknown key 'question' of a fact"),
         ("a.csv", "", "holds no facts"),
         ("a.txt", "\n \n", "holds no facts"),
-        ("a.jsonl", "One fact.", "or a .txt file with a sentence a line"),
+        ("a.jsonl", "One fact.", "or a .txt file with one sentence per line"),
     ],
 )
 def test_what_is_no_list_of_facts_is_refused_with_an_example_or_its_line(

@@ -21,7 +21,7 @@ class Fault:
     place: str  # "line 12"
     kind: str  # "schema", "json", "empty_answer", "no_answer"; "date", "answer_length", ...
     found: str  # and what was expected
-    fatal: bool  # otherwise one can live with it, unless told to be strict
+    fatal: bool  # otherwise it is refused only if strict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Benchmark:
         """Raise UserError if a fault is fatal; with `strict` every fault is.
 
         Args:
-            strict: Whether nothing is to be lived with.
-            listed: Whether the user has been told of all; otherwise the message says how to.
+            strict: Refuse every fault.
+            listed: The faults have been listed; otherwise the message says how to list them.
         """
         fatal = [fault for fault in self.faults if fault.fatal or strict]
         if fatal:
             others = f", and {len(fatal) - 1:,} more" if len(fatal) > 1 else ""
             remedy = "mend the file" if any(f.fatal for f in fatal) else "mend it or be less strict"
-            told = "" if listed else " (`tightframe knowledge validate` lists what is wrong)"
+            hint = "" if listed else " (`tightframe knowledge validate` lists what is wrong)"
             raise UserError(
-                f"{self.path}: {fatal[0].place}: {fatal[0].found}{others}; {remedy}{told}"
+                f"{self.path}: {fatal[0].place}: {fatal[0].found}{others}; {remedy}{hint}"
             )
 
 
@@ -74,10 +74,12 @@ def read_benchmark(path: str | Path) -> Benchmark:
         if broken is not None:
             raise UserError(
                 f"{path}: {broken.place}: {broken.problem}; expected records like {EXAMPLE}, a "
-                ".csv file with these columns, or a .txt file with a sentence a line"
+                ".csv file with these columns, or a .txt file with one sentence per line"
             )
         if not entries:
-            raise UserError(f"{path}: holds no facts; expected a record a line, a list, or Parquet")
+            raise UserError(
+                f"{path}: holds no facts; expected one record per line, a list, or Parquet"
+            )
         raise UserError(
             f"{path}: {entries[0].place}: {_keys(entries[0].value)}, expected those of a format: "
             + "; ".join(f"{name} {' and '.join(keys)}" for name, keys in KEYS.items())

@@ -56,11 +56,11 @@ def semantic_clusters(
     """Cluster facts by content: a Gaussian mixture with full covariances.
 
     Args:
-        facts: What to divide.
-        k: How many clusters; 1 divides nothing.
+        facts: Facts to divide.
+        k: Number of clusters; 1 divides nothing.
         embedder: `tf-idf` (no model needed), or an encoder by folder or hub name (see
             `embedders.model_embeddings`).
-        seed: Of the singular directions and of the mixture's start.
+        seed: Seed of the singular directions and of the mixture's start.
 
     Raises:
         UserError: K is no number of clusters for these facts, or a cluster stayed empty.
@@ -98,7 +98,7 @@ def temporal_clusters(
     gives all of it to the very last. With `whole_days` each boundary moves to the nearest change
     of day (the earlier of two), so that sizes differ and no day is divided.
 
-    The embeddings serve the silhouette alone: how well the periods can be told apart by content.
+    The embeddings serve the silhouette alone: how well content separates the periods.
     """
     _check(facts, k)
     undated = [fact.id for fact in facts if fact.date is None]
@@ -146,7 +146,7 @@ def _mixture(embeddings: Float[np.ndarray, "F D"], k: int, seed: int) -> Any:
 
     mixture = GaussianMixture(k, covariance_type="full", max_iter=1000, random_state=seed)
     with warnings.catch_warnings():
-        # Fewer distinct texts than clusters: said by the caller, who counts the facts of each.
+        # Fewer distinct texts than clusters: reported by the caller, who counts the facts of each.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit_predict(embeddings)
 

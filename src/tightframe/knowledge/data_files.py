@@ -29,10 +29,9 @@ class FileEntry:
 def read_entries(path: Path) -> list[FileEntry]:
     """Return the records of a file.
 
-    A .csv file is a table with a header, and a .txt file that is no JSON a sentence a line. The
-    kind of any other is read from its content, not from its name: JSON may be a list of records,
-    one record, or an object of lists ({"dev": [...]}); anything else that is text is taken as JSON
-    lines.
+    A .csv file is a table with a header; a .txt file that is not JSON holds one sentence per line.
+    The kind of any other file is told by its content, not by its name: JSON may be a list of
+    records, one record, or an object of lists ({"dev": [...]}); any other text is JSON lines.
     """
     if _is_parquet(path):
         return _rows(path)
@@ -205,10 +204,10 @@ def read_records(path: Path, schema: Any, *, what: str, sha256: str | None = Non
     """Return the lines of a file as the pydantic type `schema`.
 
     Args:
-        path: A line that holds something else is named.
-        schema: What a line holds.
-        what: The same in words, for the message.
-        sha256: Of the file, where another one tells it: a file that was changed is refused.
+        path: A file of JSON lines; a line of another schema is named.
+        schema: Type of a line.
+        what: Type of a line in words, for the message.
+        sha256: Digest of the file, if another file lists it: a changed file is refused.
     """
     remedy = f"expected {what}; mend or remove it"
     if sha256 is not None:

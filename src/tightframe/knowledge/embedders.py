@@ -234,7 +234,7 @@ def model_embeddings(
     1_Pooling/config.json says so.
 
     Args:
-        texts: Of any length that the model can read.
+        texts: Texts of any length that the model can read.
         name: A local folder or a name of the hub.
         size: Texts at a time; memory only.
 

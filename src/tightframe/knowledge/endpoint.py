@@ -27,7 +27,7 @@ from tightframe.files import write_text
 from tightframe.knowledge.prompts import Messages
 from tightframe.progress import tell
 
-Parse: TypeAlias = Callable[[str], Any]  # ValueError for a reply that is not what was asked for
+Parse: TypeAlias = Callable[[str], Any]  # ValueError for a reply of another form
 
 AT_ONCE = 8  # requests
 ATTEMPTS = 5  # for each request
@@ -98,9 +98,9 @@ def ask_all(
 
     Args:
         requests: Chat messages.
-        endpoint: Who is asked.
+        endpoint: The model to ask.
         parse: Reads the reply to each request.
-        cache: A folder, a file a reply.
+        cache: Folder of replies, one file each.
         wait: Seconds before the second attempt, then twice that, and so on.
 
     Raises:

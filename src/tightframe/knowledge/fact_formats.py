@@ -61,7 +61,7 @@ def format_of(record: Any) -> str | None:
 def to_fact(record: Record, name: str, note: Note) -> Fact:
     """Return a record of the format `name` as a fact with its questions.
 
-    Raises RecordError where it cannot be one; what can be lived with is told to `note`.
+    Raises RecordError if it cannot be one; lesser faults are reported to `note`.
     """
     readers = {"tightframe": _ours, "wikidyk": _wikidyk, "qa": _qa, "qa-clean": _clean}
     return readers.get(name, _ours)(record, note)

@@ -78,7 +78,7 @@ def write_questions(
     Args:
         facts: A file of facts, in any known format.
         out: The new file; one that an earlier run left incomplete is written again.
-        options: What to write.
+        options: Types of questions, and how to write them.
         wait: Seconds before a request is repeated, see `ask_all`.
 
     Raises:
@@ -170,7 +170,7 @@ def write_clozes(
     Args:
         facts: A file of facts with questions, in any known format.
         out: The new file; one that an earlier run left incomplete is written again.
-        options: Who writes the clozes (rules: `cloze_by_rule`), and of which types of questions.
+        options: Types of questions, and how to write their clozes (rules: `cloze_by_rule`).
         wait: Seconds before a request is repeated, see `ask_all`.
 
     Raises:

@@ -66,8 +66,8 @@ def interval(
         counts: Questions of each fact, at least one.
         bounds: Least and largest score; None where there are none.
         level: Share of such intervals that hold the truth.
-        resamples: Of facts, for a score without bounds.
-        seed: Of the resamples.
+        resamples: Number of resamples of facts, for a score without bounds.
+        seed: Seed of the resamples.
     """
     n_facts, means = len(counts), sums / counts
     fewest = FEWEST_UNBOUNDED if bounds is None else FEWEST
@@ -194,7 +194,7 @@ Verdict: TypeAlias = Literal["reproduced", "reversed", "not reproduced", "inconc
 
 
 class Estimate(NamedTuple):
-    """A mean over questions with its interval over facts, of 95 % if not told otherwise."""
+    """A mean over questions with its interval over facts, of 95 % by default."""
 
     value: float
     low: float  # NaN where no interval holds
@@ -241,9 +241,9 @@ def estimates(
         values: Scores of the questions, without NaN.
         facts: The fact of each question, any whole number. Resamples are drawn in its order.
         bounds: Ends of the range of each score, None for a score without bounds.
-        resamples: Of facts, for scores without bounds.
+        resamples: Number of resamples of facts, for scores without bounds.
         level: Share of such intervals that hold the truth.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
     sums, counts = _by_fact(values, facts)
     n, n_facts = len(values), len(counts)
@@ -275,12 +275,12 @@ def differences(
 
     Args:
         ours: Scores of one arm, the mean over its seeds where it has several; no NaN.
-        theirs: Those of the other arm on the same questions.
+        theirs: Scores of the other arm on the same questions.
         facts: The fact of each question.
         bounds: Ends of the range of each score, not of its difference; None without.
-        resamples: Of facts, for scores without bounds.
+        resamples: Number of resamples of facts, for scores without bounds.
         level: Share of such intervals that hold the truth.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
     apart = ours - theirs
     spans = [None if ends is None else (ends[0] - ends[1], ends[1] - ends[0]) for ends in bounds]
@@ -311,8 +311,8 @@ def verdict(d: float, low: float, high: float, *, margin: float = MARGIN) -> Ver
 
     Args:
         d: First arm less second, in points.
-        low: Of the interval of d.
-        high: Of the interval of d.
+        low: Lower end of the interval of d.
+        high: Upper end of the interval of d.
         margin: Points up to which a difference counts as none.
     """
     if low > high or low > 0 >= d or high < 0 <= d:
@@ -331,10 +331,10 @@ def power(
     """Return the power of a comparison over this number of facts; NaN without an interval.
 
     Args:
-        low: Of the interval of the difference.
-        high: Of the interval of the difference.
-        n_facts: Facts that it is over.
-        level: Of the interval.
+        low: Lower end of the interval of the difference.
+        high: Upper end of the interval of the difference.
+        n_facts: Number of facts.
+        level: Level of the interval.
         margin: Points up to which a difference counts as none.
     """
     from scipy.stats import norm, t

@@ -1,7 +1,7 @@
 """Questions about facts by rules, and the checks that every question must pass.
 
-A rule gives a question or None; whether the question is any good is judged by `checks`. Of several
-targets of a fact the first is asked for.
+A rule returns a question or None; `words.failures` judges its quality. If a fact has several
+targets, rules ask for the first.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ def generality_question(fact: Fact) -> Question | None:
         for start, end in sorted(names(fact.fact) + numbers(fact.fact))
         if all(end <= target.start or target.end <= start for target in targets)
     ]
-    if not slots or not targets:  # without a target, none can be told from it
+    if not slots or not targets:  # without a target, no slot is known to be another one
         return None
     start, end = max(slots, key=lambda slot: slot[1] - slot[0])  # the first of equals
     cloze = fact.fact[:start] + MASK + fact.fact[end:]
@@ -115,7 +115,7 @@ def portability_question(
     """Return the reliability question with an entity replaced by what another fact says of it.
 
     Args:
-        fact: The fact that is asked for.
+        fact: The fact to ask for.
         about: The other facts by the titles of their targets, see `by_title`.
     """
     asked = reliability_question(fact)
@@ -142,9 +142,9 @@ def true_false_pair(
     """Return the fact to affirm, and to reject with another fact's target in it.
 
     Args:
-        fact: The fact that is asked for.
+        fact: The fact to ask for.
         labels: Names to choose from, sorted; see `by_kind`.
-        seed: With the fact's id, what the choice depends on.
+        seed: Seed of the choice, with the fact's id.
     """
     targets = found_targets(fact)
     if not targets:
@@ -307,10 +307,10 @@ def make_questions(
     on its own fact only, and nothing but the warnings of duplicates on their order.
 
     Args:
-        facts: What is asked for.
-        types: What to write.
+        facts: Facts, with their existing questions.
+        types: Types to write.
         known: Older knowledge for locality questions; there are none without it.
-        seed: What replaces the target in a counterfactual depends on it.
+        seed: Seed of the choice of what replaces the target in a counterfactual.
         strict: Answers that do not occur in the hook are errors, not warnings.
     """
     about, labels = by_title(facts), by_kind(facts)
@@ -340,7 +340,7 @@ def checked(
     """Add new questions to facts, in the order of `TYPES`, and drop those that fail a check.
 
     Args:
-        facts: With the questions that they have already; these are checked as well.
+        facts: Facts with their existing questions, which are checked as well.
         new: New questions, fact by fact; those of a type that the fact has are ignored.
         strict: Answers that do not occur in the hook are errors, not warnings.
     """

@@ -149,10 +149,10 @@ def calibrate_scope(scope: Scope, texts: Sequence[str], clusters: Sequence[int |
     """Scale and shift the logits so that probabilities are frequencies on `texts` (Platt).
 
     Args:
-        scope: As trained.
+        scope: The scope as it was trained.
         texts: Questions whose facts may have been trained on, but which were not themselves;
             among them, ones out of scope, as many as will be met in use: frequencies depend on it.
-        clusters: Of each, None where it is out of scope.
+        clusters: Cluster of each text, None if it is out of scope.
     """
     from sklearn.linear_model import LogisticRegression
 

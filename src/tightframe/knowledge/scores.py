@@ -8,8 +8,8 @@ their words,
 in percent, 0 where c = 0. Words are those of `published_form` for the published scores, of
 `normal_form` for the corrected ones.
 
-A table of questions has a row a question of the benchmark: what it is (`about`), then its scores
-(`SCORES`), the mean over the runs that answered it; NaN where none did.
+A table of questions has one row per question of the benchmark: first what `about` returns, then its
+scores (`SCORES`), the mean over the runs that answered it; NaN if none did.
 """
 
 import re
@@ -309,9 +309,9 @@ def compare(
 
     Args:
         ours: Scores of one arm on a benchmark.
-        theirs: Those of another on the same one.
+        theirs: Scores of another arm on the same benchmark.
         by: See `groups`.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
     if not ours["question"].equals(theirs["question"]):
         raise ValueError("the arms were scored on different questions")
@@ -333,8 +333,8 @@ def groups(table: "pd.DataFrame", by: Sequence[By]) -> Iterator[tuple[str, np.nd
     """Yield names and row numbers: all questions, each type, and each of these by date etc.
 
     Args:
-        table: Of questions.
-        by: What to divide all questions and each type by, beside the type.
+        table: Table of questions.
+        by: Further divisions of all questions and of each type.
     """
     everything = np.arange(len(table))
     types = table["type"].to_numpy()

@@ -273,10 +273,10 @@ def failures(question: Question, fact: Fact, *, reliability: str | None) -> list
     """Return the checks that a question fails, by itself or beside the fact's reliability question.
 
     Args:
-        question: What is judged.
-        fact: What it is about.
-        reliability: The prompt of the fact's reliability question; None if there is none, and then
-            nothing is too similar to it.
+        question: The question to check.
+        fact: Its fact.
+        reliability: The prompt of the fact's reliability question; without one (None), nothing is
+            too similar to it.
     """
     found: list[Check] = []
     if not question.answers or not all(
