@@ -9,9 +9,9 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.geometry import metrics
-from tightframe.geometry.compat import columns, compat, published_values
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import ClassMoments
+from tightframe.geometry.published import columns, compat, published_values
 
 # Sections 7.2 and 7.3 of the table's description, word for word.
 MAY = """model,n_params,val_acc,val_loss,perplex,dists_mean,dists_std,sims_mean,sims_std,norms_mean,

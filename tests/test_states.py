@@ -13,9 +13,9 @@ import torch
 
 from tightframe.errors import UserError
 from tightframe.geometry import passes, states
-from tightframe.geometry.merging import merge_states
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.options import MeasureOptions
+from tightframe.geometry.states import merge_states
 from tightframe.geometry.study import measure_part
 from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.load import load_model

@@ -11,12 +11,11 @@ import torch
 from tightframe.corpus import build
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
-from tightframe.geometry import shared
-from tightframe.geometry.compat import columns
+from tightframe.geometry import subject
 from tightframe.geometry.labels import LabelSpec
+from tightframe.geometry.published import columns
 from tightframe.geometry.rows import with_documents
-from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.subject import Subject
+from tightframe.geometry.subject import SharedClasses, Subject
 from tightframe.lm.interface import PRENORM
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.training import train
@@ -330,7 +329,7 @@ def test_models_with_other_tokenizers_are_measured_on_what_they_share(
 
 def test_tokenizers_without_a_common_string_are_refused(two_tokenizers, tmp_path, monkeypatch):
     none = torch.empty(0, dtype=torch.int64)
-    monkeypatch.setattr(shared, "shared_classes", lambda a, b: (none, none))
+    monkeypatch.setattr(subject, "shared_classes", lambda a, b: (none, none))
     with pytest.raises(UserError, match="have 0 tokens in common; expected two or more"):
         SharedClasses.of(*two_tokenizers, LabelSpec(), matched=False)
     with pytest.raises(UserError, match="say with shared_with"):

@@ -5,8 +5,8 @@ import dataclasses
 
 import pytest
 
-from tightframe.geometry.compat import columns
 from tightframe.geometry.options import PREFIXES
+from tightframe.geometry.published import columns
 from tightframe.report import tables
 from tightframe.results import Header, Row, gather, write_csv, write_rows
 

@@ -94,7 +94,7 @@ def merge(*states: Path, out: Path | None = None, json: Json = False) -> None:
     from tightframe.geometry.checks import check_pieces
 
     check_pieces(states, out)
-    from tightframe.geometry.merging import merge_states
+    from tightframe.geometry.states import merge_states
 
     path, state = merge_states(states, out)
     blocks = state.ledger.n_blocks

@@ -15,9 +15,8 @@ from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Extra
 from tightframe.geometry.options import Labels, MeasureOptions, Precision, check_depth, layer_names
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, usual_min_count
-from tightframe.geometry.shared import SharedClasses
 from tightframe.geometry.stream import BATCH_TOKENS, Projection, Stream
-from tightframe.geometry.subject import Model, Subject
+from tightframe.geometry.subject import Model, SharedClasses, Subject
 from tightframe.lm.hardware import free_memory
 from tightframe.lm.interface import PRENORM
 

@@ -17,8 +17,7 @@ from tightframe.geometry.measures import MEASURES, choose
 from tightframe.geometry.options import PREFIXES, Labels, MeasureOptions
 from tightframe.geometry.passes import LabelRequest, parse_layers
 from tightframe.geometry.rows import least_count
-from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.subject import Subject
+from tightframe.geometry.subject import SharedClasses, Subject
 from tightframe.results import Header, Row, read_header, read_rows, write_rows
 
 

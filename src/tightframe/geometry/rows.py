@@ -10,13 +10,13 @@ from torch import Tensor
 
 from tightframe.corpus.shards import SPLITS, TokenShards
 from tightframe.geometry.closed_forms import strata
-from tightframe.geometry.compat import published_values
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.intervals import of_positions
 from tightframe.geometry.measures import Measure, metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.options import PREFIXES
 from tightframe.geometry.passes import LabelRequest, PassConfig
+from tightframe.geometry.published import published_values
 from tightframe.geometry.resampling import FEWEST_DOCUMENTS
 from tightframe.geometry.stream import layer_name
 from tightframe.geometry.subject import Model, Subject, model_facts, token_facts

@@ -1,7 +1,7 @@
-"""States on disk, a file a layer: found, gone on with where a pass was cut short, or made.
+"""States on disk, one file per layer: found, resumed where a pass was cut short, made or merged.
 
 A file's ledger says how much of the split it has seen. It is written as the pass goes on, so the
-same command goes on from the last writing; on one process the finished file has the same bits,
+same command resumes from the last writing; on one process the finished file has the same bits,
 however often it was cut short. The share of one of several processes is a file of its own, beside
 the whole one, until all are merged.
 """
@@ -16,6 +16,7 @@ from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
 from tightframe.formats import kind_of
+from tightframe.geometry.checks import check_pieces
 from tightframe.geometry.decisions import DecisionPass, Decisions, accumulate_decisions
 from tightframe.geometry.distributed import ProcessGroup, barrier, merge_across_processes, own_share
 from tightframe.geometry.ledger import Ledger, Span
@@ -333,3 +334,28 @@ def _missing(states: Mapping[int, ClassMoments | None], n_blocks: int) -> list[S
                 if max(a, first) < min(b, end):
                     missing.add(max(a, first), min(b, end))
     return missing.spans
+
+
+State = ClassMoments | Decisions
+KINDS: dict[str, type[State]] = {"ClassMoments": ClassMoments, "Decisions": Decisions}
+
+
+def merge_states(paths: Sequence[str | Path], out: str | Path | None = None) -> tuple[Path, State]:
+    """Merge state files; those of another model, layer or text, or that overlap, are refused.
+
+    Args:
+        paths: The pieces, at least one.
+        out: The new file. By default the name that the whole state would have, beside the first
+            piece: `tightframe measure` finds it there, and goes on if blocks are missing.
+    """
+    files, out, kind = check_pieces(paths, out)
+    total: Any = KINDS[kind].load(files[0])
+    for file in files[1:]:
+        try:
+            total.merge(type(total).load(file))
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+        except ValueError as error:  # another shape, or more than there can be
+            raise UserError(f"{file}: {error}; it is of another model or text") from None
+    total.save(out)
+    return out, total

@@ -26,13 +26,6 @@ from tightframe.geometry.distributed import (
     join_process_group,
     leave_process_group,
 )
-from tightframe.geometry.results_files import (
-    Labelling,
-    RunContext,
-    control_values,
-    refuse_other_weights,
-    requested_rows,
-)
 from tightframe.geometry.labels import LabelledBlocks
 from tightframe.geometry.measurement import Measurement, RowKey, key_of
 from tightframe.geometry.measures import check_measures
@@ -46,6 +39,13 @@ from tightframe.geometry.passes import (
     settle,
     settle_positions,
 )
+from tightframe.geometry.results_files import (
+    Labelling,
+    RunContext,
+    control_values,
+    refuse_other_weights,
+    requested_rows,
+)
 from tightframe.geometry.rows import (
     header_of,
     losses,
@@ -55,8 +55,7 @@ from tightframe.geometry.rows import (
     sinks,
     with_documents,
 )
-from tightframe.geometry.shared import SharedClasses
-from tightframe.geometry.subject import Subject
+from tightframe.geometry.subject import SharedClasses, Subject
 from tightframe.lm.frozen import left_as_found, unwrapped
 from tightframe.lm.hardware import prepared
 from tightframe.lm.load import as_language_model

@@ -1,6 +1,14 @@
-"""What is measured: a checkpoint of a run, or a model from elsewhere, and what is known of it."""
+"""What is measured: a run's checkpoint or a model from elsewhere, its tokens, and shared classes.
+
+Two models with other tokenizers are comparable on shared classes: the strings that are one token in
+both and, if matched, as many samples of each as both texts hold. Class means of other strings, or
+from other numbers of samples, are other things.
+
+Axes: C classes.
+"""
 
 import dataclasses
+import hashlib
 import tempfile
 from collections.abc import Callable
 from functools import cached_property
@@ -8,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
+from tightframe.corpus.labels import matched_counts, shared_classes
 from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
-from tightframe.corpus.shards import TokenShards
+from tightframe.corpus.shards import Split, TokenShards
 from tightframe.corpus.tokenization import text_tokens
 from tightframe.errors import UserError
 from tightframe.geometry.checks import check_no_run, check_no_tokenizer, check_room, no_tokens
 from tightframe.geometry.distributed import ProcessGroup
+from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.options import InputOptions, Precision, check_context
 from tightframe.lm.checkpoints import digest_of_weights
 from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
@@ -250,3 +262,53 @@ def token_facts(shards: TokenShards) -> dict[str, Any]:
         "val_labels": shards.split("val").n_labels,
         "entropy_floor": shards.entropy_floor,
     }
+
+
+ALL = 2**62  # a quota that no text exhausts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SharedClasses:
+    """The classes of one model that another has, too."""
+
+    subset: str  # what rows over them are called
+    classes: Bool[Tensor, " C"]
+    limits: Int64[Tensor, " C"]  # training positions that count, by class
+
+    @classmethod
+    def of(
+        cls, shards: TokenShards, other: TokenShards, reading: LabelSpec, *, matched: bool
+    ) -> "SharedClasses":
+        """The classes of `shards` that `other` has, of one text by two tokenizers.
+
+        Args:
+            shards: Tokens of the model that is measured.
+            other: The same text in the tokens of the other model.
+            reading: What a label is, in both.
+            matched: Take as many training positions of each class as both have; the first ones.
+        """
+        ids = shared_classes(shards.tokenizer, other.tokenizer)
+        if len(ids[0]) < 2:
+            raise UserError(
+                f"{shards.path} and {other.path} have {len(ids[0])} tokens in common; expected two "
+                "or more that stand for the same strings"
+            )
+        classes = torch.zeros(shards.vocab_size, dtype=torch.bool)
+        classes[ids[0]] = True
+        limits = torch.where(classes, ALL, 0)
+        if matched:
+            ours, theirs = (
+                LabelledBlocks(s.split("train"), reading).label_counts() for s in (shards, other)
+            )
+            limits, _ = matched_counts(ours, theirs, ids)
+        verb = "matched to" if matched else "shared with"
+        return cls(f"{verb} {other.name}", classes, limits)
+
+    def quota(self, split: Split) -> Int64[Tensor, " C"]:
+        """How many positions of each class count in a split; in validation, all of its classes'."""
+        return self.limits if split.name == "train" else torch.where(self.classes, ALL, 0)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from others."""
+        return hashlib.sha256(self.limits.numpy().tobytes()).hexdigest()[:12]

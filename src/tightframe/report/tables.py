@@ -6,8 +6,8 @@ import pandas as pd
 
 from tightframe.analysis.association import POOLED
 from tightframe.analysis.checkpoints import CHECKPOINT, FACTS, in_one_way
-from tightframe.geometry.compat import columns
 from tightframe.geometry.options import PREFIXES
+from tightframe.geometry.published import columns
 from tightframe.geometry.views import views_of
 from tightframe.report.panels import correlation
 
