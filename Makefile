@@ -98,7 +98,7 @@ release-check: $(INSTALLED)
 		env/bin/pip install --quiet -c "$$pins" "$$wheel$$extra"; \
 		env/bin/pip check; \
 		env/bin/tightframe demo --help >/dev/null; \
-		env/bin/tightframe corpus build stories --out tokens$$extra --tokens 5000 --block 64; \
+		env/bin/tightframe corpus build stories --out tokens$$extra --tokens 5000 --block 128; \
 		env/bin/python -c "import tightframe as tf; tf.ClassMoments(3, 2)"; \
 		echo "installed and used: $$(basename "$$wheel")$$extra"; \
 	done; \
