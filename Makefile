@@ -50,7 +50,7 @@ golden-check: $(INSTALLED)
 # The site of the documentation, in site/; a broken link or docstring fails.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	$(BIN)/python tools/site.py > llms.txt
+	$(BIN)/python tools/site_pages.py > llms.txt
 
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """Generate pages of the documentation: a hook of `mkdocs build`, and a program for llms.txt.
 
-    python tools/site.py > llms.txt
+    python tools/site_pages.py > llms.txt
 
 `index.md`, `contributing.md` and `changelog.md` are the files of the repository's root, with links
 that work inside the site. `reference/api.md` has every public name, by room, and `llms.txt` has
