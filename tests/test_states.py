@@ -113,7 +113,7 @@ def test_a_pass_goes_on_from_each_writing(model, tokens, tmp_path, monkeypatch):
     class Killed(Exception):
         pass
 
-    def stop(stage, share, tokens):
+    def stop(stage, share, tokens, detail=""):
         if stage == "training split":
             seen.append(tokens // BLOCK)
             if len(seen) == 1:
@@ -205,7 +205,7 @@ def test_a_state_of_other_weights_is_refused(model, tokens, tmp_path):
     state.provenance["weights"] = "others"
     state.save(path)
     with pytest.raises(UserError, match="is of another weights"):
-        measure_path(**{**asked, "measures": ["nc1_cdnv_std", "nc1_pinv"]})
+        measure_path(**{**asked, "measures": ["nc1_cdnv_std", "nc1_pinv_tok"]})
 
 
 def test_memory_that_is_not_there_is_refused_before_it_is_taken(

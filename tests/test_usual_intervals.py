@@ -5,6 +5,7 @@ import torch
 
 from tightframe.corpus.shards import TokenShards
 from tightframe.geometry import passes, states
+from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.options import MeasureOptions
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, balanced_halves, usual_min_count
 from tightframe.geometry.study import measure_part

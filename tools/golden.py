@@ -41,8 +41,8 @@ PASSING = re.compile(
 PASSED_OVER = {"log.jsonl", "timings.csv", "lease", "pid"}
 # Where a file or a field of the record has another name now: "as it was recorded": "as it is".
 NAMES: dict[str, str] = {"/spreads/": "/within_ss/"}  # tensors of ClassMoments
-# A model has one file of rows per step on a table, so the digest in its name says nothing.
-DIGEST = re.compile(r"( ntp_\w+ \d+ of .*/step-\d+)-[0-9a-f]{12}")
+# The digest in the name of a file of rows is that of its measurement key, which says nothing here.
+DIGEST = re.compile(r"( of .*/(?:step|path)-?\d*)-[0-9a-f]{12}")
 
 JOBS = r"""
 corpus build stories --out tokens/stories --tokens 60000 --block 128
@@ -247,17 +247,26 @@ def _of_tensors(name: str, path: Path) -> Iterator[tuple[str, object]]:
 
 
 def compare(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    """Return a line for every number that is gone, new or another."""
-    before = {_renamed(key): value for key, value in before.items()}
-    after = {DIGEST.sub(r"\1", key): value for key, value in after.items()}
-    lines = [f"gone: {key}" for key in before.keys() - after.keys()]
-    lines += [f"new: {key}" for key in after.keys() - before.keys()]
-    lines += [
-        f"changed: {key}: {before[key]!r} -> {after[key]!r}"
-        for key in before.keys() & after.keys()
-        if not _equal(before[key], after[key])
-    ]
+    """Return a line for every number that is gone, new or another.
+
+    A row that was measured in several ways has several values under one key; each of them must have
+    an equal one on the other side.
+    """
+    old, new = _grouped(before), _grouped(after)
+    lines = [f"gone: {key}" for key in old.keys() - new.keys()]
+    lines += [f"new: {key}" for key in new.keys() - old.keys()]
+    for key in old.keys() & new.keys():
+        pairs = ((old[key], new[key]), (new[key], old[key]))
+        if not all(any(_equal(a, b) for b in others) for ones, others in pairs for a in ones):
+            lines.append(f"changed: {key}: {old[key]!r} -> {new[key]!r}")
     return sorted(lines)
+
+
+def _grouped(values: dict[str, object]) -> dict[str, list[object]]:
+    groups: dict[str, list[object]] = {}
+    for key, value in values.items():
+        groups.setdefault(_renamed(key), []).append(value)
+    return groups
 
 
 def _renamed(key: str) -> str:
