@@ -82,7 +82,7 @@ def test_a_sweep_becomes_tables_and_a_figure_and_its_moments_are_kept(
     order = pd.read_csv(out / "order.csv")
     assert set(order["n"]) <= {0, 1, 2, 3}
     # Again: the same bytes, without a pass over the training split.
-    monkeypatch.setattr("tightframe.geometry.states.collect", None)
+    monkeypatch.setattr("tightframe.geometry.states.accumulate_moments", None)
     monkeypatch.setattr(bridge, "save", lambda figure, path: None)  # slow, and deterministic
     monkeypatch.setattr(bridge.drawing, "draw", lambda values, classes: None)
     again = bridge.run_bridge(sweep, tokens, tmp_path / "again", **options)

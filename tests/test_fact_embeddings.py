@@ -85,7 +85,7 @@ def test_the_question_is_read_where_the_learner_would_answer():
     assert torch.allclose(found.questions, expected)
     logits = expected @ network.classifier.detach().double().T
     for i, fact in enumerate(facts):
-        token = network.first_token(fact.answer.span)
+        token = network.tokenizer.target(fact.answer.span)[0]
         others = torch.cat([logits[i, :token], logits[i, token + 1 :]])
         margin = logits[i, token] - others.max()
         assert found.logit_margins[i] == pytest.approx(float(margin), abs=1e-5)

@@ -51,7 +51,7 @@ def whole(tmp_path_factory):
     save_table(folder / "table", small_table())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        for command in ("solve", "predict", "path --down-to 1e-2"):
+        for command in ("solve", "predict", "ridge-path --down-to 1e-2"):
             name, *more = command.split()
             quiet(["ntp", name, f"{folder}/table", *more])
     checkpoints = [ModelCheckpoint(3, np.ones((2, 2), np.float32), np.ones((4, 2), np.float32))]

@@ -255,8 +255,8 @@ def test_each_debiased_measure_has_a_twin_that_says_what_it_is():
 
 
 def test_they_have_intervals_around_them():
-    embeddings, labels, groups, classifier = sample(10, 6, 8, n=4000)
-    moments = state(embeddings, labels, groups, 10, 8)
+    embeddings, labels, groups, classifier = sample(10, 6, 20, n=4000)
+    moments = state(embeddings, labels, groups, 10, 20)
     names = ["nc1_cdnv_rom_dbg", "nc1_cdnv_med_dbg", "nc3_cos_mean_dbg"]
     found = metrics(moments, torch.from_numpy(classifier), measures=names)
     for name, value in found.items():

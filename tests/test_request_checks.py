@@ -83,7 +83,7 @@ MISTAKES = {
     "matched with nothing": ("run --matched", r"matched: say with shared_with"),
     "no classes": ("run --min-count 0", r"min_count is 0; expected at least 1"),
     "no groups": ("run --groups 0", r"groups is 0; expected at least 1"),
-    "no batch": ("run --batch-tokens 0", r"batch_tokens: 0, expected at least 1"),
+    "no batch": ("run --batch-tokens 0", r"batch_tokens is 0; expected at least 1"),
     "a file in the way": ("run --out good.txt/x", r"a file stands where a folder is needed"),
     "a folder of the system": (
         "run --out /proc/x",

@@ -63,7 +63,7 @@ def ideal(
     """
     if (rows := len(prediction.classifier)) != table.vocab_size:
         raise ValueError(
-            f"prediction has {rows} rows of the classifier, expected one a token of the table, "
+            f"prediction has {rows} rows of the classifier, expected one per token of the table, "
             f"{table.vocab_size}; is it of another vocabulary?"
         )
     dim = prediction.rank if dim is None else dim
@@ -136,7 +136,7 @@ def class_moments(table: ContextTable, embeddings: Float[np.ndarray, "M D"]) -> 
     """
     if len(embeddings) != table.n_contexts:
         raise ValueError(
-            f"embeddings has {len(embeddings)} rows, expected one a context of the table, "
+            f"embeddings has {len(embeddings)} rows, expected one per context of the table, "
             f"{table.n_contexts}"
         )
     wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
