@@ -70,7 +70,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a results file was made from."""
+    """Header of a results file: model, tokens, settings and measurement."""
 
     run: str
     step: Count

@@ -31,7 +31,7 @@ Vector = Float[np.ndarray, " N"]
 
 @dataclasses.dataclass(frozen=True)
 class Association:
-    """How y goes with x over `n` finite pairs; NaN with a `reason` where that is undefined."""
+    """Correlations of y with x over `n` finite pairs; NaN with a `reason` if undefined."""
 
     n: int  # pairs in which both are finite
     r: float = math.nan  # Pearson, in [-1, 1]

@@ -32,7 +32,7 @@ class Excluded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What is related to what, in arrays.
+    """Rows, y, measures, controls and clusters of a relation, in arrays.
 
     Attributes:
         table: The rows that are used.
@@ -56,7 +56,7 @@ class Design:
 
     @property
     def has_controls(self) -> bool:
-        """Whether anything but the intercept is held fixed."""
+        """True if anything but the intercept is held fixed."""
         return int(self.basis.shape[1]) > 1
 
 

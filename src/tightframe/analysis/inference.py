@@ -49,7 +49,7 @@ class Bootstrapped(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """How much better a measure predicts y in families that were left out."""
+    """Improvement of the prediction of y by a measure, in families that were left out."""
 
     gain: float  # mean absolute error of the controls alone minus that with the measure; as y
     percent: float  # gain as a share of the error of the controls alone, in percent

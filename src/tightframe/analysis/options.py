@@ -28,7 +28,7 @@ RANGES = {
 
 @dataclasses.dataclass(frozen=True)
 class RelateOptions:
-    """What is related, how, and what was decided before.
+    """Options of `relate`, with all that was decided before.
 
     Attributes:
         y: Column that is explained.

@@ -21,7 +21,7 @@ Verdict = Literal["supported", "contradicted", "no association", "inconclusive",
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Relation(ResultTable):
-    """How measures go with y across models.
+    """Correlations of measures with y across models, and their verdicts.
 
     Attributes:
         table: One row per measure, with the columns that `docs/guide/study.md` explains.

@@ -146,7 +146,7 @@ def columns() -> int:
 
 
 def first_process() -> bool:
-    """Whether this is the process that prints: under torchrun, one of many does."""
+    """Return whether this is the process that prints: under torchrun, one of many does."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -44,7 +44,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # b
 
 
 class SavedWeights(Record):
-    """What is recorded of a checkpoint that was saved at a step that was not measured."""
+    """Record of a checkpoint that was saved at a step that was not measured."""
 
     weights: str  # the digest of all of them
     fingerprint: str
@@ -318,6 +318,6 @@ def _weights(model: Model) -> str:
 
 
 def _rank() -> int:
-    """The number of this process among those that train together; 0 if there is one."""
+    """Return the number of this process among those that train together; 0 if it is alone."""
     here = torch.distributed
     return here.get_rank() if here.is_available() and here.is_initialized() else 0

@@ -52,7 +52,7 @@ class ByToken:
     pairs: pd.DataFrame  # the largest pairs of each, with the share of the sum that they hold
 
     def excerpts(self) -> dict[str, pd.DataFrame]:
-        """What is looked at first: the tails, the three largest pairs of each, common classes."""
+        """Return excerpts to look at first: tails, the largest pairs, common classes."""
         columns = ["id", "token", "count", "norm", "cdnv", "cdnv_db", "cdnv_p2"]
         columns += ["nearest_token", "nearest_angle", "interference", "duality", "agreement"]
         return {
@@ -63,7 +63,7 @@ class ByToken:
 
 
 class Described(NamedTuple):
-    """What `measure_classes` made."""
+    """Files that `measure_classes` wrote, and their tables."""
 
     path: Path  # classes.parquet; the other tables lie beside it as CSV
     tables: ByToken
@@ -130,12 +130,12 @@ def measure_classes(
 
 
 def records(table: pd.DataFrame) -> list[dict[Hashable, object]]:
-    """A table as plain values, a line a record; what is missing is None."""
+    """Return a table as plain values, one record per row; missing values are None."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def readable(table: pd.DataFrame) -> str:
-    """A table as text: numbers to four digits, tokens in quotes, whatever characters they hold."""
+    """Return a table as text: numbers to four digits, tokens in quotes."""
     tokens = [name for name in table.columns if name.endswith("token")]
     quoted = {
         name: table[name].map(lambda token: token and f'"{printable(token)}"', na_action="ignore")
@@ -190,7 +190,7 @@ def class_table(
     tokens: Sequence[str] | None = None,
     min_count: int = 1,
 ) -> pd.DataFrame:
-    """A line a class with a mean, the commonest first.
+    """Return one row per class with a mean, the commonest first.
 
     Args:
         moments: Of the training split.
@@ -258,7 +258,7 @@ def _classes(geometry: Geometry, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _nearest(geometry: Geometry, names: Sequence[str]) -> pd.DataFrame:
-    """The class in the most similar direction; none for a class without a direction."""
+    """Return the class in the most similar direction; none for a class without a direction."""
     classes = geometry.classes
     summary = geometry.pairs("unit", "nearest")
     assert summary.nearest is not None
@@ -294,7 +294,7 @@ def _angles(geometry: Geometry) -> pd.DataFrame:
 
 
 def _decided(geometry: Geometry) -> pd.DataFrame:
-    """What was decided where a class is the label."""
+    """Return the decisions at positions whose label is the class."""
     decisions, ids = geometry.decisions, geometry.classes.ids.cpu()
     columns = ("agreement", "nearest_accuracy", "accuracy", "loss")
     if decisions is None:
@@ -357,12 +357,12 @@ def _extremes(geometry: Geometry, names: Sequence[str], measure: str, pairs: Pai
 
 
 def _kernel(squared_distance: float) -> float:
-    """The log kernel, -ln of the distance."""
+    """Return the log kernel, -ln of the distance."""
     return -math.log(squared_distance) / 2 if squared_distance > 0 else math.nan
 
 
 def _where(condition: Tensor, values: Tensor) -> Float64[Tensor, " *shape"]:
-    """The values where the condition holds; NaN elsewhere."""
+    """Return the values where the condition holds, and NaN elsewhere."""
     return values.double().where(condition, math.nan)
 
 

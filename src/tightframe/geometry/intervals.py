@@ -98,12 +98,12 @@ class Question:
 
     @property
     def is_median(self) -> bool:
-        """Whether it moves with a few pairs, and so needs halves."""
+        """True if the measure moves with a few pairs, and so needs halves of the groups."""
         return isinstance(self.function, PairMeasure) and self.function.aggregate == "median"
 
     @property
     def of_near_pairs(self) -> bool:
-        """Whether it is a mean of logarithms or inverses of distances, which near means decide."""
+        """True for means of logarithms or inverses of distances, which near means decide."""
         if not isinstance(self.function, PairMeasure):
             return False
         inverse = self.function.quantity.startswith("cdnv") and self.function.aggregate == "moments"
@@ -111,7 +111,7 @@ class Question:
 
     @property
     def is_log(self) -> bool:
-        """Whether it is a ratio or a spread, with errors in proportion to it."""
+        """True for a ratio or a spread, whose errors are in proportion to it."""
         return self.range == "[0, inf)"
 
 
@@ -121,7 +121,7 @@ def with_intervals(
     geometry: Geometry,
     classifier: Float[Tensor, "V D"],
 ) -> dict[str, Value]:
-    """The same values with their intervals, as far as the states are kept by group."""
+    """Return the values with their intervals, as far as the states are kept by group."""
     grouped = {
         "train": geometry.moments.n_groups > 1,
         "val": geometry.decisions is not None and geometry.decisions.n_groups > 1,
@@ -218,7 +218,7 @@ def _smooth(
     freedom: float | int,
     log: bool,
 ) -> Interval:
-    """The interval of what moves smoothly with the documents, if its bias is a series."""
+    """Return the interval of a measure that moves smoothly with the documents."""
     if not halves:
         return jackknife(full, without, freedom=freedom, log=log)
     found, bent, curved = extrapolate(full, without, halves, kept, freedom=freedom, log=log)
@@ -233,7 +233,7 @@ def _smooth(
 
 
 def _refusal(question: Question, geometry: Geometry, n_fixed: int, n: int) -> str:
-    """Why the classes or the groups allow no interval of a measure; "" if they do."""
+    """Return why classes or groups allow no interval of a measure; "" if they do."""
     moments = geometry.moments
     if n_fixed < max(2, KEPT * n):
         return f"only {n_fixed} of {n} classes have two samples in every resample; raise min_count"
@@ -278,7 +278,7 @@ def _heavy_tailed(
 def _unresolved(
     questions: Sequence[Question], moments: ClassMoments, fixed: Bool[Tensor, " C"]
 ) -> dict[str, str]:
-    """Why pairs of near means allow no intervals of what they decide; nothing if they do.
+    """Return why pairs of near means allow no intervals, by measure; nothing if they do.
 
     The logarithm or inverse of a distance that is mostly noise has no series in 1/n.
     """

@@ -60,7 +60,7 @@ class Joint(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupNoise:
-    """What each group of documents adds to the errors of some class means."""
+    """Contributions of each group of documents to the errors of some class means."""
 
     ids: Int64[Tensor, " k"]  # ascending
     counts: Float64[Tensor, "k G"]
@@ -85,12 +85,12 @@ class GroupNoise:
 
     @cached_property
     def shares(self) -> Float64[Tensor, "k G"]:
-        """What part of each class each group holds."""
+        """Share of each class that each group holds."""
         return self.counts / self.counts.sum(1, keepdim=True)
 
     @property
     def joint(self) -> Joint:
-        """What a sweep over pairs needs of it besides `own`."""
+        """Factors that a sweep over pairs needs besides `own`."""
         return Joint(self.shares, self.shifts)
 
     @cached_property

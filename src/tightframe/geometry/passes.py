@@ -28,7 +28,7 @@ _OF_THE_HEAD = ("rank_pr_head", "rank_stable_head", "rank_entropy_head", "head_o
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelRequest:
-    """What is computed with one kind of labels, when nothing is left to choose."""
+    """Request for one kind of labels, with every choice made."""
 
     options: MeasureOptions  # groups, minimum count and skipped positions are chosen
     labels: Labels
@@ -61,7 +61,7 @@ class LabelRequest:
 
     @property
     def extras(self) -> tuple[Extra, ...]:
-        """What decisions must tell besides what they always do."""
+        """Additional statistics that the decisions must keep."""
         return extras_of(self.measures)
 
     def config(self, shared: SharedClasses | None = None) -> "PassConfig":
@@ -93,7 +93,7 @@ class LabelRequest:
 
 @dataclasses.dataclass(frozen=True)
 class PassConfig:
-    """What is kept of a model's embeddings; with model and tokens, it names a state."""
+    """Configuration of a pass: what is kept of the embeddings; names a state."""
 
     layers: tuple[int, ...]  # the model's last is one of them
     reading: LabelSpec = NEXT
@@ -106,7 +106,7 @@ class PassConfig:
     shared: SharedClasses | None = None
 
     def stream(self, subject: Subject, split: Split) -> Stream:
-        """The labelled embeddings of a split."""
+        """Return the stream of labelled embeddings of a split."""
         groups = split.groups(self.groups) if self.groups > 1 else None
         return Stream(
             subject.model,
@@ -120,7 +120,7 @@ class PassConfig:
         )
 
     def provenance(self, subject: Subject, split: Split, layer: int) -> dict[str, Any]:
-        """What a state is of; two that differ in it are never merged."""
+        """Return the provenance of a state; states of different provenance are never merged."""
         projection = None if layer == subject.model.depth else self.projection
         return {
             "model": subject.name,

@@ -27,7 +27,7 @@ _A_PAIR, _A_DIMENSION, _EIGEN = 1000, 3, 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """What one look at a model gave."""
+    """Result of one evaluation of a model on the fixed batch."""
 
     moments: ClassMoments
     decisions: Decisions | None
@@ -100,7 +100,7 @@ class Probe:
         return Reading(moments, decisions, values)
 
     def every(self, model: Model, step_tokens: int) -> int:
-        """The steps between two readings at which these take `OVERHEAD` of the time, by counting.
+        """Return the steps between two evaluations that take `OVERHEAD` of the time.
 
         A forward pass is a third of a training step over the same tokens; pairs of classes and
         matrices of the means are counted by what they multiply. The same settings give the same
@@ -121,7 +121,7 @@ class Probe:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it is, for headers and fingerprints."""
+        """Facts for headers and fingerprints."""
         parts = [self.split, *([self.validation] if self.validation else [])]
         return {
             "seed": self.seed,

@@ -52,7 +52,7 @@ TABLES = {"lc-2024-05": MAY, "lc-2024-10": OCTOBER}
 
 
 def columns(table: str) -> tuple[str, ...]:
-    """The columns of a table in its order (without May's unnamed row index)."""
+    """Return the columns of a table in its order (without May's unnamed row index)."""
     return (*FACTS, *_measures_of(table))
 
 
@@ -63,7 +63,7 @@ def compat(
     decisions: Decisions,
     facts: Mapping[str, str | int],
 ) -> dict[str, str | float]:
-    """A row of a published table: its columns, in its order.
+    """Return a row of a published table: its columns, in its order.
 
     Args:
         table: "lc-2024-05" or "lc-2024-10".
@@ -160,5 +160,5 @@ def _mean_and_std(name: str, values: Float64[Tensor, " k"], n_classes: int) -> d
 
 
 def _over(values: Float64[Tensor, " k"], value: float, n_classes: int) -> Value:
-    """A value over the classes that have a number, and how many have none."""
+    """Return a value over the classes that have a number, and count those without."""
     return Value(value, len(values), n_classes - len(values))

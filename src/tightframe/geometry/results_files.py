@@ -23,7 +23,7 @@ from tightframe.results import Header, Row, read_header, read_rows, write_rows
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunContext:
-    """What one measurement works with."""
+    """Model, tokens and options of one measurement."""
 
     subject: Subject
     shards: TokenShards

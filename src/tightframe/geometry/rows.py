@@ -27,7 +27,7 @@ from tightframe.results import Header, Row
 def header_of(
     subject: Subject, shards: TokenShards, request: LabelRequest, moments: ClassMoments
 ) -> Header:
-    """What rows are made from: the model, the tokens, and how it was measured."""
+    """Return the header of rows: the model, the tokens, and how it was measured."""
     model = subject.model
     n_classes = int(moments.seen(request.min_count).sum())
     facts = model_facts(model, shards) | {
@@ -120,7 +120,7 @@ def rows_of_layer(
 def _classifier_at(
     model: Model, layer: int, dim: int, wanted: PassConfig
 ) -> tuple[Tensor | None, str]:
-    """The classifier beside the means of a layer, and what is to be said of the values there.
+    """Return the classifier beside the means of a layer, and a remark on the values there.
 
     None where the layer has another width than what the classifier multiplies.
     """
@@ -137,7 +137,7 @@ def _classifier_at(
 def published(
     header: Header, request: LabelRequest, model: Model, moments: ClassMoments, decisions: Decisions
 ) -> Iterator[Row]:
-    """The columns of the published tables that were asked for, in their order."""
+    """Return the requested columns of the published tables, in their order."""
     if moments.n_groups > 1:
         moments, decisions = moments.without(), decisions.without()
     for table in request.compat:
@@ -151,7 +151,7 @@ def published(
 def losses(
     decisions: Decisions, shards: TokenShards, *, whole: bool
 ) -> Iterator[tuple[str, Value]]:
-    """How well the model predicts, and what no model can beat where that is known.
+    """Return losses and accuracy, and the entropy floor where it is known.
 
     All positions that the model predicts count, also those that the geometry leaves out: other
     people's losses are of all. What is said of the text needs the `whole` of its positions.
@@ -209,7 +209,7 @@ def with_documents(rows: Sequence[Row], shards: TokenShards, groups: int) -> lis
 
 
 def least_count(measure: Measure, min_count: int) -> int:
-    """Samples that a class needs for this measure."""
+    """Return the number of samples that a class needs for this measure."""
     return max(min_count, measure.least_count)
 
 
@@ -223,7 +223,7 @@ def row_of(
     metric: str,
     value: Value,
 ) -> Row:
-    """A value as a row."""
+    """Return a value as a row."""
     return Row(
         run=header.run,
         step=header.step,

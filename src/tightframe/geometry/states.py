@@ -116,7 +116,7 @@ def part(
     *,
     say: Callable[[str], None] | None = None,
 ) -> list[Path]:
-    """The share of one process, made anywhere: files for `tightframe merge`. Arguments as above."""
+    """Write the share of one process, made anywhere: files for `tightframe merge`."""
     split = shards.split("train")
     stream = wanted.stream(subject, split)
     provenance = {layer: wanted.provenance(subject, split, layer) for layer in wanted.layers}
@@ -147,7 +147,7 @@ def decisions(
     world: ProcessGroup = ALONE,
     keep: bool = True,
 ) -> dict[int, Decisions]:
-    """What is decided on the validation split, by layer; arguments as in `moments`.
+    """Return the decisions on the validation split, by layer; arguments as in `moments`.
 
     In `also` are the moments of other labels and their minimum counts beside what was kept.
     """
@@ -205,7 +205,7 @@ def _shared(
     left: list[Span],
     world: ProcessGroup,
 ) -> dict[int, ClassMoments]:
-    """What is left of a pass, by several processes; and what there was before."""
+    """Return what is left of a pass by several processes, and what existed before."""
     barrier(world)  # everybody has read what there is
     if world.rank == 0:
         _tidy(earlier, paths)
@@ -282,7 +282,7 @@ def _earlier(path: Path, provenance: dict[str, Any], stream: Stream) -> ClassMom
 
 
 def _richer(path: Path, provenance: dict[str, Any], stream: Stream) -> ClassMoments | None:
-    """A finished state of the same pass that holds more than is asked for, if there is one."""
+    """Return a finished state of the same pass that holds more than requested, or None."""
     extras = ("scatter", "dimensions")
     for file in sorted(path.parent.glob(f"{path.name.rpartition('-')[0]}-*.safetensors")):
         if ".part-" in file.name or kind_of(file) != STATE_FORMAT.kind:
@@ -297,7 +297,7 @@ def _richer(path: Path, provenance: dict[str, Any], stream: Stream) -> ClassMome
 
 
 def _load(path: Path, provenance: dict[str, Any], stream: Stream) -> ClassMoments | None:
-    """The state of a file, None if there is none; one that is of something else is refused."""
+    """Load the state of a file, or None without one; refuse a state of something else."""
     if not path.exists():
         return None
     state = ClassMoments.load(path, device=stream.model.classifier.device)

@@ -124,17 +124,17 @@ class Subject:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the training run; none for a model from elsewhere."""
+        """Settings of the training run; none for a model from elsewhere."""
         return as_dict(self.run.settings) if self.run else {}
 
     @property
     def threads(self) -> int:
-        """As many as the run was trained with, so that runs side by side stay so."""
+        """Number of threads that the run was trained with."""
         return (self.run.settings.threads if self.run else 0) or torch.get_num_threads()
 
     @cached_property
     def weights(self) -> str:
-        """What tells this model from another of the same name."""
+        """Digest that tells this model from another of the same name."""
         if self.run is not None and self.random_weights is None:
             return digest_of_weights(self.run.checkpoint(self.step))
         return digest_of(self.model)
@@ -227,7 +227,7 @@ class Subject:
 
 
 def _named(source: str | Path | Model) -> tuple[str, int]:
-    """What results call a model, and the step of its training that its folder tells."""
+    """Return the name of a model in results, and the training step that its folder tells."""
     if not isinstance(source, str | Path):
         return source.name, 0
     path = Path(source).expanduser()
@@ -237,7 +237,7 @@ def _named(source: str | Path | Model) -> tuple[str, int]:
 
 
 def model_facts(model: Model, shards: TokenShards) -> dict[str, Any]:
-    """What measures are read beside: kind, size, shape, and what the classifier is."""
+    """Return the facts of a model: kind, size, shape, and what the classifier is."""
     n_rows, width = model.classifier.shape
     return {
         "architecture": model.architecture,
@@ -252,7 +252,7 @@ def model_facts(model: Model, shards: TokenShards) -> dict[str, Any]:
 
 
 def token_facts(shards: TokenShards) -> dict[str, Any]:
-    """What the tokens are, and what no model can beat on them where that is known."""
+    """Return the facts of the tokens, with the entropy floor where it is known."""
     return {
         "name": shards.name,
         "fingerprint": shards.fingerprint,
@@ -279,7 +279,7 @@ class SharedClasses:
     def of(
         cls, shards: TokenShards, other: TokenShards, reading: LabelSpec, *, matched: bool
     ) -> "SharedClasses":
-        """The classes of `shards` that `other` has, of one text by two tokenizers.
+        """Return the classes of `shards` that `other` has, of one text by two tokenizers.
 
         Args:
             shards: Tokens of the model that is measured.
@@ -305,10 +305,10 @@ class SharedClasses:
         return cls(f"{verb} {other.name}", classes, limits)
 
     def quota(self, split: Split) -> Int64[Tensor, " C"]:
-        """How many positions of each class count in a split; in validation, all of its classes'."""
+        """Return the number of positions of each class that count in a split."""
         return self.limits if split.name == "train" else torch.where(self.classes, ALL, 0)
 
     @property
     def fingerprint(self) -> str:
-        """What tells it from others."""
+        """Fingerprint that tells it from others."""
         return hashlib.sha256(self.limits.numpy().tobytes()).hexdigest()[:12]

@@ -61,7 +61,7 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is drawn together: the four panels of the published Figure 1, then NC2 and NC3.
+    """Panels that are drawn together: the four of the published Figure 1, then NC2 and NC3.
 
     All views have as many panels: a place on the page shows one of each, whichever is chosen.
     """
@@ -235,7 +235,7 @@ def counted(rows: Iterable[Row]) -> Mapping[str, int]:
 
 
 def measure(metric: str) -> Measure:
-    """The definition of a metric."""
+    """Return the definition of a metric."""
     return next(measure for measure in MEASURES if measure.name == metric)
 
 

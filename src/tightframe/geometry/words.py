@@ -22,7 +22,7 @@ _OF_PAIRS = {
 
 
 def words(table: pd.DataFrame, names: Sequence[str], tokenizer: Tokenizer) -> pd.DataFrame:
-    """The published Table 5: some words beside the average class, and beside classes as common.
+    """Return the published Table 5: words beside the average class and classes as common.
 
     Args:
         table: See `class_table`.
@@ -111,7 +111,7 @@ def _common_words(tokenizer: Tokenizer, ids: Iterable[int], n: int = 5) -> Itera
 
 
 def _encode(text: str, tokenizer: Tokenizer) -> list[int]:
-    """The ids of a text; none where it holds what the tokenizer does not know."""
+    """Return the ids of a text; none if the tokenizer does not know a part of it."""
     try:
         encoding = tokenizer.encode(text, add_special_tokens=False)
     except Exception:  # the library raises bare Exceptions, e.g. where there is no unknown token

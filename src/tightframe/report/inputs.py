@@ -22,12 +22,12 @@ class Measured(NamedTuple):
 
     @property
     def only_courses(self) -> bool:
-        """Whether all rows were measured while training."""
+        """True if all rows were measured while training."""
         return self.shown.table.empty and not self.looks.table.empty
 
 
 def is_theory(path: Path) -> bool:
-    """Whether this is the folder of a context table."""
+    """Return whether this is the folder of a context table."""
     return (path / "table.safetensors").is_file()
 
 
@@ -40,7 +40,7 @@ def check_theory(path: Path) -> None:
 
 
 def is_study(path: Path) -> bool:
-    """Whether this is the folder of a knowledge study."""
+    """Return whether this is the folder of a knowledge study."""
     return (path / STUDY).is_file()
 
 

@@ -92,7 +92,7 @@ class Study:
 
 
 class _Part(Record):
-    """What is read of an object with more fields."""
+    """Part of an object that has more fields."""
 
     model_config = pydantic.ConfigDict(extra="ignore", frozen=True)
 

@@ -148,7 +148,7 @@ class Curves:
 
     @property
     def log(self) -> bool:
-        """Whether its axis is logarithmic: no value may be 0."""
+        """True if the axis is logarithmic: no value may be 0."""
         return self.kind.log and all(v > 0 for line in self.lines for v in line.values)
 
     @property
@@ -159,12 +159,12 @@ class Curves:
 
     @property
     def lone(self) -> bool:
-        """Whether a line is a single point, known by its shape instead of its dashes."""
+        """True if a line is a single point, known by its shape instead of its dashes."""
         return any(len(line.steps) == 1 for line in self.lines)
 
     @property
     def has_steps(self) -> bool:
-        """Whether a line has several steps; else its numbers stand in a table."""
+        """True if a line has several steps; otherwise its numbers stand in a table."""
         return any(len(line.steps) > 1 for line in self.lines)
 
     @property
@@ -210,7 +210,7 @@ class SupportSizes(Record):
 
 
 class Summary(Record):
-    """What `tightframe.ntp.summary` says of a table."""
+    """Summary of a table as `tightframe.ntp.summary` writes it."""
 
     table: str
     source: dict[str, Any]
@@ -257,7 +257,7 @@ class Theory:
 
     @property
     def has_predicted(self) -> bool:
-        """Whether the optimum at a model's own loss is drawn."""
+        """True if the optimum at a model's own loss is drawn."""
         return any(line.look == "predicted" for panel in self.panels for line in panel.lines)
 
 
