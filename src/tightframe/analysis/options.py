@@ -41,7 +41,7 @@ class RelateOptions:
         within: Column whose values are strata; correlations are given inside each of them, too.
         measures: Columns that are tested; together they are the family of tests.
         direction: Expected sign of the correlation by measure: 1, -1, or 0 for none. By default it
-            is that of more collapse with lower loss, for the measures of Table 1.
+            is that of more collapse with lower loss, for the measures of the catalogue.
         correction: How p values are adjusted for the verdict: "holm", "bh" or "maxt".
         alpha: Level of the tests.
         margin: A correlation whose interval lies within it counts as no association.

@@ -15,6 +15,7 @@ import pandas as pd
 
 from tightframe.analysis.options import TESTED
 from tightframe.errors import UserError, nearest
+from tightframe.geometry.checks import FACTS, TABLES
 
 N_CLASSES = 29_233  # classes of the study: tokens that occur in its training text
 N_POSITIONS = 4_714_191  # validation positions whose label is one of them
@@ -24,34 +25,8 @@ SEEDS = 20  # repeats of one shape, beside the one without a number
 TOLERANCE = 1e-5  # relative; the published numbers were accumulated in float32
 _NAME = re.compile(r"(\d\d)x(\d{4})_(\d\d)([dL])(\d\d)?@(\d+)")
 _SUFFIXES = ("01L@0", "01d@0", "03d@2", "10L@5", "10L@9", "10d@5", "10d@9")
-_FACTS = ("model", "n_params", "val_acc", "val_loss", "perplex")
 
-
-def _pairs(ends: tuple[str, str], *stems: str) -> tuple[str, ...]:
-    return tuple(f"{stem}_{end}" for stem in stems for end in ends)
-
-
-COLUMNS = {
-    "lc-2024-05": (
-        *_FACTS,
-        *_pairs(("mean", "std"), "dists", "sims", "norms", "norms_scl", "norms_log"),
-        *_pairs(("mean", "std"), "norms_logscl"),
-        "misses",
-        *("matches", "matches_mean", "matches_std"),
-        *_pairs(("mean", "std"), "cdnv", "interfere", "log_dist"),
-    ),
-    "lc-2024-10": (
-        *_FACTS,
-        "cdnv",
-        *_pairs(("mean", "var"), "norms"),
-        "etf_error",
-        *_pairs(("mean", "var"), "interfere", "log_kern"),
-        "dual_error",
-        *_pairs(("mean", "var"), "simdot", "simcos", "dists"),
-        *("hits", "misses"),
-        *_pairs(("mean", "var"), "norms_log"),
-    ),
-}
+COLUMNS = {kind: (*FACTS, *columns) for kind, columns in TABLES.items()}
 
 # Each measure as a formula of a table's columns, in the order of the published Table 1.
 Formula = Callable[[pd.DataFrame], "pd.Series[Any]"]

@@ -32,21 +32,12 @@ from tightframe.analysis.published import read_published, seed_rows
 from tightframe.analysis.relation import Relation, with_verdicts
 from tightframe.analysis.sources import add_scores, read_models, read_scores
 from tightframe.errors import UserError
+from tightframe.geometry.catalogue import MEASURES
 
 MOVED = 0.2  # one cluster that moves r by more is named
 NEAR_ZERO = 10  # a coefficient of variation beyond it: its mean lies within a tenth of its std
 LOSSES = (LOSS, "perplex", "val_perplexity", "val_bits_per_byte")  # lower is better
-# Which way more collapse goes, of the measures of Table 1.
-TOWARD = {
-    "nc1_cdnv_p2": "low",
-    "nc2_equinorm_cov_log": "-> 0",
-    "nc2_equiang_cov": "-> 0",
-    "gnc2_log_kernel_cov_unc": "-> 0",
-    "nc3_cos_mean": "high",
-    "unc3_cos_cov": "-> 0",
-    "nc4_hits": "high",
-    "nc4_rate": "high",
-}
+DIRECTIONS = {one.name: one.direction for one in MEASURES}  # of more collapse
 
 
 def relate(
@@ -311,7 +302,7 @@ def _expected(name: str, x: Vector, y: str) -> int:
 
     A measure that is to approach 0 has it where all of its values have one sign.
     """
-    toward = TOWARD.get(name, "")
+    toward = DIRECTIONS.get(name, "")
     if toward == "-> 0":
         toward = "low" if x.min() > 0 else "high" if x.max() < 0 else ""
     sign = {"low": 1, "high": -1}.get(toward, 0)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tightframe.analysis.checkpoints import at_centres, checkpoints
 from tightframe.errors import UserError, nearest
-from tightframe.results import gather
+from tightframe.results import gather, read_csv
 
 KEYS = ("model", "revision", "step")  # columns of a file of scores that say whose they are
 
@@ -46,7 +46,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, encoding="utf-8")
+        return read_csv(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected a table, one row per model") from None
     except (OSError, ValueError, ImportError) as error:
