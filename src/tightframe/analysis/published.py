@@ -15,7 +15,7 @@ import pandas as pd
 
 from tightframe.analysis.options import TESTED
 from tightframe.errors import UserError, nearest
-from tightframe.geometry.checks import FACTS, TABLES
+from tightframe.geometry.options import FACTS, TABLES
 
 N_CLASSES = 29_233  # classes of the study: tokens that occur in its training text
 N_POSITIONS = 4_714_191  # validation positions whose label is one of them

@@ -30,36 +30,6 @@ from tightframe.lm.runs import Run
 _PART = re.compile(r"\.part-\d+-of-\d+$")  # ends the name of a piece of a state
 _STATES = ("ClassMoments", "Decisions")  # kinds of state files
 
-FACTS = ("model", "n_params", "val_acc", "val_loss", "perplex")
-
-# Every column of a table, in its order; an empty name is one that no measure of ours has.
-MAY = {
-    **{"dists_mean": "", "dists_std": ""},  # faulty: see `_faulty_distances`
-    **{"sims_mean": "nc3_cos_mean", "sims_std": ""},
-    **{"norms_mean": "", "norms_std": ""},  # squared
-    **{"norms_scl_mean": "", "norms_scl_std": ""},
-    **{"norms_log_mean": "", "norms_log_std": ""},
-    **{"norms_logscl_mean": "", "norms_logscl_std": ""},
-    **{"misses": "", "matches": "nc4_hits", "matches_mean": "", "matches_std": ""},
-    **{"cdnv_mean": "nc1_cdnv_p2", "cdnv_std": "nc1_cdnv_p2_std"},
-    **{"interfere_mean": "nc2_equiang_mean", "interfere_std": "nc2_equiang_std"},
-    **{"log_dist_mean": "gnc2_log_kernel_mean_unc", "log_dist_std": "gnc2_log_kernel_std_unc"},
-}
-OCTOBER = {
-    "cdnv": "nc1_cdnv_p2",
-    **{"norms_mean": "", "norms_var": ""},  # not squared
-    "etf_error": "nc2_etf_error",
-    **{"interfere_mean": "nc2_dot_mean", "interfere_var": "nc2_dot_var"},
-    **{"log_kern_mean": "gnc2_log_kernel_mean", "log_kern_var": "gnc2_log_kernel_var"},
-    "dual_error": "nc3_dual_error",
-    **{"simdot_mean": "nc3_dot_mean", "simdot_var": "unc3_dot_var"},
-    **{"simcos_mean": "nc3_cos_mean", "simcos_var": "unc3_cos_var"},
-    **{"dists_mean": "nc3_dist_mean", "dists_var": "nc3_dist_var"},
-    **{"hits": "nc4_hits", "misses": ""},
-    **{"norms_log_mean": "", "norms_log_var": ""},
-}
-TABLES = {"lc-2024-05": MAY, "lc-2024-10": OCTOBER}
-
 
 def check_measurement(model: str, options: MeasureOptions) -> None:
     """Refuse measures that do not exist, and all that `check_input` refuses."""

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from tightframe.geometry.checks import FACTS, MAY, TABLES
 from tightframe.geometry.closed_forms import EPS
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.measures import metrics
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.options import check_table
+from tightframe.geometry.options import FACTS, MAY, TABLES, check_table
 from tightframe.geometry.values import Geometry, Value, std
 
 
