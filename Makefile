@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-knowledge study-knowledge-long test test-slow check lint types layers fix house golden golden-check docs release-check bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-cpu study-knowledge study-knowledge-long test test-slow check lint types layers fix house golden golden-check docs release-check bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -69,6 +69,16 @@ bench-ntp: $(INSTALLED)
 # The published experiment on two small sets; about a quarter of an hour of one core.
 study-ntp: $(INSTALLED)
 	$(BIN)/python -m studies.small_sets.run configs/ntp-*.toml --report docs/results/ntp
+
+# Does geometry say anything about loss beyond shape, length and weight decay? Sixty small models of
+# Emma (in TIGHTFRAME_DATA); about twenty minutes of one core. Interrupted, it resumes.
+study-cpu: TIGHTFRAME_DATA ?= data
+study-cpu: $(INSTALLED)
+	test -d tokens/emma || $(BIN)/tightframe corpus build $(TIGHTFRAME_DATA)/austen/emma.txt --out tokens/emma --vocab-size 1024 --block 64
+	$(BIN)/tightframe sweep run configs/cpu-study.toml --workers 1
+	rm -rf sweeps/cpu-study/shapes sweeps/cpu-study/seeds
+	$(BIN)/tightframe relate sweeps/cpu-study/runs/width* --rule configs/cpu-study-shapes.toml --out sweeps/cpu-study/shapes
+	$(BIN)/tightframe relate sweeps/cpu-study/runs/seed* --rule configs/cpu-study-seeds.toml --out sweeps/cpu-study/seeds
 
 # Do models that read both ways remember facts better, and does the geometry of a fact tell whether it
 # is recalled? About half an hour on two cores; interrupted, it goes on. The long one asks at 1,000
