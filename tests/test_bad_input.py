@@ -394,7 +394,9 @@ CASES = {
 
 
 def _listing(folder):
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    files = (
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lease-")
+    )
     return {path: path.read_bytes() for path in files}
 
 

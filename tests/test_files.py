@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tightframe import files
+from tightframe import files, leases
 from tightframe.errors import UserError
 
 
@@ -85,7 +85,7 @@ def test_what_a_killed_holder_left_half_written_is_removed(tmp_path):
 
 def _part(folder, name, process, *, host=None, age=0.0):
     """What another process has half-written: a folder with a file."""
-    part = folder / f".{name}.{host or files._host()}-{process}.part"
+    part = folder / f".{name}.{host or leases.host_id()}-{process}.part"
     part.mkdir()
     (part / "half").write_text("half")
     os.utime(part, (time.time() - age,) * 2)
@@ -104,7 +104,7 @@ def child():
 @pytest.mark.parametrize("write", ["file", "folder"])
 def test_whoever_takes_a_name_removes_what_dead_processes_left_of_it(tmp_path, child, write):
     number = child.pid
-    living = files._process(number)
+    living = leases.process_id(number)
     recycled = _part(tmp_path, "a.b", f"{number}-{int(living.partition('-')[2]) - 1}")
     dead = _part(tmp_path, "a.b", "4194305-7")  # above the largest number of a process
     abandoned = _part(tmp_path, "a.b", living, host="0" * 8, age=8 * 24 * 3600)
@@ -122,14 +122,14 @@ def test_whoever_takes_a_name_removes_what_dead_processes_left_of_it(tmp_path, c
 
 def test_a_process_that_has_ended_but_was_not_waited_for_is_dead(child):
     number = child.pid
-    assert files._process(number) is not None
+    assert leases.process_id(number) is not None
     child.kill()
     os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)  # a zombie now
-    assert files._process(number) is None
+    assert leases.process_id(number) is None
 
 
 def test_the_second_process_that_makes_a_folder_is_refused_at_its_start(tmp_path, child):
-    living = _part(tmp_path, "a", files._process(child.pid))
+    living = _part(tmp_path, "a", leases.process_id(child.pid))
     with (
         pytest.raises(UserError, match="another process is making it"),
         files.whole_folder(tmp_path / "a"),
@@ -152,24 +152,15 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
     assert [file.name for file in tmp_path.rglob("*")] == ["a", "theirs"]
 
 
-@pytest.mark.parametrize("lock", [files.one_at_a_time, files.exclusive])
-def test_a_lock_that_is_a_link_is_refused_and_what_it_points_to_is_kept(tmp_path, lock):
+def test_a_lock_that_is_a_link_is_refused_and_what_it_points_to_is_kept(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("text")
-    for name in (".lock", ".a.lock"):
-        (tmp_path / name).symlink_to(precious)
-    how = {"what": "run"} if lock is files.exclusive else {}
-    place = tmp_path if lock is files.exclusive else tmp_path / "a"
-    with pytest.raises(UserError, match="lock: is a symbolic link"), lock(place, **how):
-        pass
+    (tmp_path / ".a.lock").symlink_to(precious)
+    (tmp_path / ".lease-1").symlink_to(precious)
+    for lock in (files.one_at_a_time(tmp_path / "a"), files.exclusive(tmp_path, what="run")):
+        with pytest.raises(UserError, match=r"\.(a\.lock|lease-1): is a symbolic link"), lock:
+            pass
     assert precious.read_text() == "text"
-
-
-def test_a_lock_file_is_not_emptied(tmp_path):
-    (tmp_path / ".lock").write_text("text")
-    with files.exclusive(tmp_path, what="run"):
-        pass
-    assert (tmp_path / ".lock").read_text() == "text"
 
 
 def _loop(folder):

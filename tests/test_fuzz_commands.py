@@ -198,7 +198,7 @@ def _content(folder):
         if path.is_file() and os.access(path, os.R_OK)
         else "not a file"
         for path in sorted(folder.rglob("*"))
-        if path.name != ".lock" and not path.name.endswith(".lock")
+        if not path.name.startswith(".lease-") and not path.name.endswith(".lock")
     }
 
 

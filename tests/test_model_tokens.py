@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 import tokenizer_folders
 from reference import blocks as reference
-from tightframe import files
+from tightframe import leases
 from tightframe.corpus import hub, readers, tokenization
 from tightframe.corpus import tokenizer as tokenizers
 from tightframe.corpus.model_tokenizer import load_tokenizer
@@ -220,7 +220,7 @@ def test_another_text_or_tokenizer_or_end_of_text_is_made_anew(tokens_of, text, 
 
 def test_what_a_killed_process_left_is_no_cache_and_goes(tokens_of, tmp_path):
     path = tokens_of().path
-    half = path.with_name(f".{path.name}.{files._host()}-12345-1.part")  # of no living process
+    half = path.with_name(f".{path.name}.{leases.host_id()}-12345-1.part")  # of no living process
     path.rename(half)
     (half / "manifest.json").unlink()
     assert tokens_of().path == path

@@ -55,10 +55,10 @@ def test_a_run_is_opened_by_its_path(tiny):
 )
 def test_other_settings_are_refused_with_both_values(tiny, changed, message):
     train(tiny)
-    before = sorted(tiny.out.rglob("*"))
+    before = sorted(tiny.out.rglob("[!.]*"))
     with pytest.raises(UserError, match=message):
         train(dataclasses.replace(tiny, **changed))
-    assert sorted(tiny.out.rglob("*")) == before
+    assert sorted(tiny.out.rglob("[!.]*")) == before
 
 
 def test_other_tokens_are_refused(tiny, tmp_path):

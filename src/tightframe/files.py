@@ -1,15 +1,14 @@
 """Files that are written whole or not at all, and fingerprints that tell when one has changed.
 
-A file or folder that is being written is `.NAME.LEASE.part` beside NAME. The lease says whose it
-is: host, process number and start time of the process, since the number alone may belong to another
+A file or folder that is being written is `.NAME.OWNER.part` beside NAME. The owner is a host, a
+process number and the start time of the process, since the number alone may belong to another
 process by now. Whoever writes NAME next removes what dead processes of this host have left of it.
-A lease of another host (or container) cannot be checked: it is left alone until it is a week old.
+A part of another host (or container) cannot be checked: it is left alone until it is a week old.
 """
 
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
 import json
 import math
@@ -23,8 +22,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tightframe.errors import UserError
+from tightframe.leases import HEARTBEAT, Lease, host_id, process_id
 
-_LEASE = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<process>\d+-\d+)\.part", re.DOTALL)
+_PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<process>\d+-\d+)\.part", re.DOTALL)
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk; free some and run again",
@@ -123,22 +123,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, *, what: str) -> Iterator[None]:
-    """Hold `folder` for one process; a second one is told so in one line. Freed even by SIGKILL.
+def exclusive(
+    folder: Path, *, what: str, host: str | None = None, heartbeat: float = HEARTBEAT
+) -> Iterator[Lease]:
+    """Hold `folder` for one process of all machines that share the disk; refuse a second one.
 
-    What a killed holder left half-written in it is removed.
+    A dead holder is replaced at once on its own host, and by another host within two heartbeats.
+    What it left half-written is removed.
+
+    Args:
+        folder: It is made if it doesn't exist.
+        what: What it is, for the message to the second process.
+        host: Eight digits for this machine; by default they are computed.
+        heartbeat: Seconds between two signs of life.
     """
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _lock_file(folder / ".lock") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is at work on this {what}; let it end"
-            ) from None
+        lease = Lease.take(folder, what=what, host=host or host_id(), heartbeat=heartbeat)
+    try:
         _living_parts(folder / "*")  # removes those of the dead
-        yield
+        yield lease
+    finally:
+        lease.release()
 
 
 @contextlib.contextmanager
@@ -235,7 +241,7 @@ def reason(error: OSError, *, reading: bool = False) -> str:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{_host()}-{_process(os.getpid())}.part")
+    return path.with_name(f".{path.name}.{host_id()}-{process_id(os.getpid())}.part")
 
 
 def _living_parts(path: Path) -> list[Path]:
@@ -244,13 +250,13 @@ def _living_parts(path: Path) -> list[Path]:
     Parts of this process and of other hosts are left alone, and are not returned.
     """
     living = []
-    own = _process(os.getpid())
+    own = process_id(os.getpid())
     for part in path.parent.glob(".*.part"):
-        lease = _LEASE.fullmatch(part.name)
+        lease = _PART.fullmatch(part.name)
         if lease is None or path.name not in ("*", lease["name"]):
             continue
-        if lease["host"] == _host():
-            alive = lease["process"] == _process(int(lease["process"].partition("-")[0]))
+        if lease["host"] == host_id():
+            alive = lease["process"] == process_id(int(lease["process"].partition("-")[0]))
             if alive and lease["process"] != own:
                 living.append(part)
         else:
@@ -265,23 +271,6 @@ def _older_than_a_week(part: Path) -> bool:
         return time.time() - part.lstat().st_mtime > 7 * 24 * 3600
     except FileNotFoundError:  # it was finished at this moment
         return False
-
-
-@functools.cache
-def _host() -> str:
-    """Return eight digits for this machine, or for this container with its own process numbers."""
-    namespace = os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(f"{os.uname().nodename} {namespace}".encode()).hexdigest()[:8]
-
-
-def _process(number: int) -> str | None:
-    """Return the number and start time of a process of this host; None where it has ended."""
-    try:
-        content = Path(f"/proc/{number}/stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, *fields = content.rpartition(")")[2].split()  # the name before it may hold anything
-    return None if state in "ZX" else f"{number}-{fields[18]}"
 
 
 def _lock_file(path: Path) -> TextIO:

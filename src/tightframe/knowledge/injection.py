@@ -64,7 +64,7 @@ def inject(
     started = (settings.out / "config.toml").exists()
     earlier = InjectionRun.open(settings.out) if started else None
     settings = hardware.choose(settings, earlier.settings if earlier else None)
-    with exclusive(settings.out, what="run"), hardware.prepared(settings.threads):
+    with exclusive(settings.out, what="run") as lease, hardware.prepared(settings.threads):
         course = _Injection(settings, facts)
         warmup = warmup_steps(settings, course.steps)
         if course.steps <= warmup:
@@ -78,7 +78,7 @@ def inject(
         if run.finished:
             say(f"{run.path}: is finished already")
         else:
-            Loop(run, settings, course, hooks=hooks).finish()
+            Loop(run, settings, course, lease=lease, hooks=hooks).finish()
         optimizer.clear_states(run.resume_folder)
     return run
 

@@ -184,8 +184,9 @@ class RunFolder(Generic[S]):
 
     def rewind(self, step: int) -> None:
         """Forget what lies after `step` (-1: everything) and what a killed process left half."""
-        for leftover in self.path.rglob(".*.part"):
-            remove(leftover)
+        for folder in (self.path, self.path / "checkpoints", self.resume_folder):
+            for leftover in folder.glob(".*.part"):
+                remove(leftover)
         kept = [line for line in self._lines() if line.get("step", -1) <= step]
         write_text(self.log_path, log_text(kept))
         self._last_signature = None

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive
+from tightframe.leases import Lease
 from tightframe.lm import hardware, optimizer
 from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.interface import IGNORE, Batch, next_token
@@ -99,6 +100,7 @@ class Loop:
         run: Folder of its log, checkpoints and states.
         settings: Settings of the run.
         task: The model that is trained, and on what.
+        lease: Hold on the folder; nothing is written once another process has taken it over.
         hooks: Called with each record of the log.
         step_hooks: Called at each step.
     """
@@ -109,12 +111,14 @@ class Loop:
         settings: RunSettings,
         task: TrainingTask,
         *,
+        lease: Lease,
         hooks: Sequence[Hook] = (),
         step_hooks: Sequence[StepHook] = (),
     ):
         self.run = run
         self.settings = settings
         self.task = task
+        self.lease = lease
         self.hooks = hooks
         self.step_hooks = step_hooks
         self.optimizer = AdamW(
@@ -205,11 +209,13 @@ class Loop:
         self.shown = f"loss {record['loss']:.3f}"
 
     def _keep_checkpoint(self) -> None:
+        self.lease.check()
         with self._clock_stopped():
             found = self.task.keep(self.run.checkpoint(self.progress.step))
             self._log({"kind": "checkpoint", **self._place(), **found})
 
     def _save_state(self) -> None:
+        self.lease.check()
         with self._clock_stopped():
             optimizer.save_state(self.run.resume_folder, self.optimizer, self.progress)
 
@@ -224,6 +230,7 @@ class Loop:
                     f"{self.run.path}: {name} is {value} at step {record['step']}; train again in "
                     f"another folder with a learning_rate below {self.settings.learning_rate:g}"
                 )
+        self.lease.check()
         self.run.add_record(record)
         for hook in self.hooks:
             hook(record["step"], self.task.module, record)
@@ -264,12 +271,12 @@ def train(
     earlier = Run.open(settings.out) if (settings.out / "config.toml").exists() else None
     settings = hardware.choose(settings, earlier.settings if earlier else None)
     task = _Corpus(settings, shards)
-    with exclusive(settings.out, what="run"), hardware.prepared(settings.threads):
+    with exclusive(settings.out, what="run") as lease, hardware.prepared(settings.threads):
         run = Run.claim(settings, task.facts())
         if run.finished:
             say(f"{run.path}: is finished already")
         else:
-            Loop(run, settings, task, hooks=hooks, step_hooks=step_hooks).finish()
+            Loop(run, settings, task, lease=lease, hooks=hooks, step_hooks=step_hooks).finish()
         optimizer.clear_states(run.resume_folder)
     return run
 
