@@ -33,6 +33,25 @@ def test_help_and_version_import_nothing_heavy(arguments):
     assert done.stdout
 
 
+def test_only_the_command_that_runs_is_imported():
+    code = (
+        "import sys\nfrom tightframe import cli\ncli.main(['measure', '--help'])\n"
+        "print(*(m for m in sys.modules if m.startswith('tightframe.commands.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert imported == {"tightframe.commands.console", "tightframe.commands.measuring"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["ntp", "-h"], ["knowledge"]])
+def test_help_of_a_group_describes_each_of_its_commands(capsys, monkeypatch, words):
+    monkeypatch.setenv("COLUMNS", "200")
+    cli.main(words)
+    rows = [line.strip("│ ") for line in capsys.readouterr().out.splitlines() if "│ " in line]
+    assert len(rows) > 5
+    assert all(" " in row for row in rows if row)  # a name alone would be a command without help
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(UserError("a; do b"), 2), (PartlyDoneError("1 of 2"), 3)]
 )

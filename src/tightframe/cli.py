@@ -5,18 +5,6 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
-from tightframe.commands import (
-    asking,
-    clusters,
-    facts,
-    injection,
-    making,
-    measuring,
-    relating,
-    scores,
-    sweeping,
-)
-from tightframe.commands import ntp as theory
 from tightframe.commands.console import PLAIN
 from tightframe.errors import UserError
 from tightframe.jobs.programs import endings_in_one_line
@@ -38,50 +26,32 @@ corpus = App(name="corpus", help="Text to token shards.")
 sweep = App(name="sweep", help="A grid of settings to trained and measured models.")
 ntp = App(name="ntp", help="The geometry that a text predicts, and how near models have come.")
 knowledge = App(name="knowledge", help="Facts injected into models, and what they answer for them.")
-app.command(corpus)
-app.command(sweep)
-app.command(ntp)
-app.command(knowledge)
+for group in (corpus, sweep, ntp, knowledge):
+    app.command(group)
 
-app.command(making.demo)
-corpus.command(making.build)
-app.command(making.train)
-app.command(measuring.measure)
-app.command(measuring.merge)
-app.command(measuring.classes)
-sweep.command(sweeping.plan)
-sweep.command(sweeping.run)
-sweep.command(sweeping.status)
-app.command(relating.relate)
-app.command(sweeping.report)
-ntp.command(theory.count)
-ntp.command(theory.solve)
-ntp.command(theory.ridge_path)
-ntp.command(theory.predict)
-ntp.command(theory.compare)
-ntp.command(theory.concepts)
-knowledge.command(facts.parse)
-knowledge.command(facts.questions)
-knowledge.command(facts.reword)
-knowledge.command(facts.validate)
-knowledge.command(facts.spans)
-knowledge.command(injection.inject)
-knowledge.command(injection.answer)
-knowledge.command(injection.rank)
-knowledge.command(scores.score)
-knowledge.command(clusters.cluster)
-knowledge.command(clusters.scope)
-knowledge.command(clusters.ensemble)
-knowledge.command(injection.study)
-knowledge.command(asking.panel)
-knowledge.command(asking.ask)
+# Named by module and function: only the command that runs is imported.
+for group, commands in (
+    (app, "making:demo making:train measuring:measure measuring:merge measuring:classes"),
+    (app, "relating:relate sweeping:report"),
+    (corpus, "making:build"),
+    (sweep, "sweeping:plan sweeping:run sweeping:status"),
+    (ntp, "ntp:count ntp:solve ntp:ridge_path ntp:predict ntp:compare ntp:concepts"),
+    (knowledge, "facts:parse facts:questions facts:reword facts:validate facts:spans"),
+    (knowledge, "injection:inject injection:answer injection:rank scores:score"),
+    (knowledge, "clusters:cluster clusters:scope clusters:ensemble injection:study"),
+    (knowledge, "asking:panel asking:ask"),
+):
+    for command in commands.split():
+        group.command(f"tightframe.commands.{command}")
 
 
 def main(arguments: "Sequence[str] | None" = None) -> None:
     """Run one command and exit with its status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     with endings_in_one_line():
         try:
-            app(sys.argv[1:] if arguments is None else arguments)
+            _import_listed(arguments)
+            app(arguments)
         except CycloptsError as error:
             command = " ".join(["tightframe", *(error.command_chain or ())])
             if isinstance(error, UnusedCliTokensError):
@@ -89,6 +59,14 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
             line = " ".join(str(error).split())
             line = line if line.endswith("...") else line.rstrip(".")  # a list that goes on
             raise UserError(f"{line}; see `{command} --help`") from None
+
+
+def _import_listed(arguments: "Sequence[str]") -> None:
+    """Import the commands of the group whose help is shown: cyclopts leaves their lines empty."""
+    words, apps, _ = app.parse_commands(arguments)
+    shown = apps[sum(not word.startswith("-") for word in words)]
+    for name in shown:
+        shown[name]
 
 
 def _too_many(error: UnusedCliTokensError, command: str) -> str:

@@ -31,10 +31,10 @@ from tightframe.geometry.options import MeasureOptions, Precision
 from tightframe.geometry.passes import LabelRequest
 from tightframe.geometry.probe import Probe
 from tightframe.geometry.rows import header_of, least_count, row_of
-from tightframe.geometry.subject import Model, Subject
+from tightframe.geometry.subject import Subject
 from tightframe.geometry.values import Value
 from tightframe.lm.frozen import left_as_found, unwrapped
-from tightframe.lm.load import as_language_model
+from tightframe.lm.load import Model, as_language_model
 from tightframe.lm.runs import Run
 from tightframe.results import Header, Row, read_rows, write_rows
 

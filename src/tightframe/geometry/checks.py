@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tightframe.corpus.manifest import read_manifest
-from tightframe.corpus.model_tokenizer import check_files
-from tightframe.corpus.sources import check_source
 from tightframe.errors import UserError
 from tightframe.files import check_place, check_writable
 from tightframe.formats import kind_of
@@ -63,12 +61,17 @@ def check_input(model: str, options: InputOptions, *, others: Sequence[Any] = ()
     for given in (options.tokens, *others):
         if given is not None:
             read_manifest(Path(given))
-    for text in (options.text, options.validation):
-        if text is not None:
+    texts = [text for text in (options.text, options.validation) if text is not None]
+    if texts:
+        from tightframe.corpus.sources import check_source  # what reads texts is needed for no run
+
+        for text in texts:
             check_source(text, field=options.field)
     if run is not None:
         check_no_tokenizer(run.path, options.tokenizer)
     elif options.text is not None:
+        from tightframe.corpus.model_tokenizer import check_files
+
         check_tokenizer_known(options.tokenizer or model)
         check_files(with_tokenizer(options.tokenizer or model))
     if options.tokens is None and options.text is None:

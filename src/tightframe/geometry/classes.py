@@ -25,10 +25,11 @@ from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.options import ClassesOptions
 from tightframe.geometry.pairs import Aggregate, Pairs
 from tightframe.geometry.passes import PassConfig, usual_positions
-from tightframe.geometry.subject import Model, Subject
+from tightframe.geometry.subject import Subject
 from tightframe.geometry.values import Geometry
 from tightframe.geometry.words import known_words, words
 from tightframe.lm.hardware import prepared
+from tightframe.lm.load import Model
 from tightframe.results import write_csv
 
 # Measures of pairs: their stem, and the quantity of the sweep that they are read off.

@@ -16,9 +16,10 @@ from tightframe.geometry.nearest import Extra
 from tightframe.geometry.options import Labels, MeasureOptions, Precision, check_depth, layer_names
 from tightframe.geometry.resampling import GROUPS, MIN_COUNT, usual_min_count
 from tightframe.geometry.stream import BATCH_TOKENS, Projection, Stream
-from tightframe.geometry.subject import Model, SharedClasses, Subject
+from tightframe.geometry.subject import SharedClasses, Subject
 from tightframe.lm.hardware import free_memory
 from tightframe.lm.interface import PRENORM
+from tightframe.lm.load import Model
 
 LARGE = 2**28  # bytes of states that are worth a line before the pass
 

@@ -11,8 +11,8 @@ from tightframe.geometry import stream
 from tightframe.geometry.decisions import Decisions, class_decisions
 from tightframe.geometry.measures import Measure, extras_of, metrics
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.subject import Model
 from tightframe.geometry.values import Value
+from tightframe.lm.load import Model
 
 # Share of the training's time that measuring is planned to take by default. It may take 0.02: the
 # rest is for what counting doesn't see, such as steps in bfloat16 beside pairs in float64.

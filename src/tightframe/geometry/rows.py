@@ -16,11 +16,11 @@ from tightframe.geometry.measures import Measure, metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.options import PREFIXES
 from tightframe.geometry.passes import LabelRequest, PassConfig
-from tightframe.geometry.published import published_values
 from tightframe.geometry.resampling import FEWEST_DOCUMENTS
 from tightframe.geometry.stream import layer_name
-from tightframe.geometry.subject import Model, Subject, model_facts, token_facts
+from tightframe.geometry.subject import Subject, model_facts, token_facts
 from tightframe.geometry.values import Value
+from tightframe.lm.load import Model
 from tightframe.results import Header, Row
 
 
@@ -138,6 +138,8 @@ def published(
     header: Header, request: LabelRequest, model: Model, moments: ClassMoments, decisions: Decisions
 ) -> Iterator[Row]:
     """Return the requested columns of the published tables, in their order."""
+    from tightframe.geometry.published import published_values
+
     if moments.n_groups > 1:
         moments, decisions = moments.without(), decisions.without()
     for table in request.compat:

@@ -13,16 +13,14 @@ import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from tightframe.corpus.labels import matched_counts, shared_classes
-from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.shards import Split, TokenShards
-from tightframe.corpus.tokenization import text_tokens
 from tightframe.errors import UserError
 from tightframe.geometry.checks import check_no_run, check_no_tokenizer, check_room, no_tokens
 from tightframe.geometry.distributed import ProcessGroup
@@ -30,14 +28,13 @@ from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.options import InputOptions, Precision, check_context
 from tightframe.lm.checkpoints import digest_of_weights
 from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
-from tightframe.lm.huggingface import HuggingFaceModel
-from tightframe.lm.load import check_tokenizer, digest_of, load_model, randomly_initialized
+from tightframe.lm.load import Model, check_tokenizer, digest_of, load_model, randomly_initialized
 from tightframe.lm.runs import Run
-from tightframe.lm.transformer import Transformer
 from tightframe.progress import tell
 from tightframe.settings import as_dict
 
-Model = Transformer | HuggingFaceModel
+if TYPE_CHECKING:  # a run that comes with its tokens does without
+    from tightframe.corpus.model_tokenizer import ModelTokenizer
 
 HALF = (torch.bfloat16, torch.float16)
 CONTEXT = 1024  # tokens of a block of text, or as many as the model has positions
@@ -162,8 +159,10 @@ class Subject:
             model = randomly_initialized(model, seed=self.random_weights)
         return model
 
-    def tokenizer(self, options: InputOptions) -> ModelTokenizer:
+    def tokenizer(self, options: InputOptions) -> "ModelTokenizer":
         """Load what makes tokens of a text: the tokenizer that is given, or the model's own."""
+        from tightframe.corpus.model_tokenizer import load_tokenizer
+
         given = options.tokenizer
         if self.run is not None:
             check_no_tokenizer(self.run.path, given)
@@ -204,6 +203,8 @@ class Subject:
 
     def _tokenized(self, options: InputOptions) -> TokenShards:
         """Return the text's tokens, which are made once and kept in `tokens/`."""
+        from tightframe.corpus.tokenization import text_tokens
+
         assert options.text is not None
         tokenizer = self.tokenizer(options)
         positions = self.model.positions

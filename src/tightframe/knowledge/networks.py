@@ -33,11 +33,13 @@ from tightframe.knowledge.word_pieces import FILE as TOKENIZER
 from tightframe.knowledge.word_pieces import ClozeTokenizer, next_tokens
 from tightframe.lm.checkpoints import (
     load_checkpoint,
-    load_encoder_decoder,
     save_checkpoint,
+)
+from tightframe.lm.encoder_decoder import (
+    EncoderDecoder,
+    load_encoder_decoder,
     save_encoder_decoder,
 )
-from tightframe.lm.encoder_decoder import EncoderDecoder
 from tightframe.lm.interface import IGNORE, Batch, Example, collate, continued, slotted, translated
 from tightframe.lm.loss import cross_entropy, score
 from tightframe.lm.transformer import Transformer

@@ -28,7 +28,6 @@ from tightframe.formats import (
     write_listed,
     write_signed,
 )
-from tightframe.lm.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import MLP_RATIO, NORM_EPS, Transformer
 from tightframe.settings import resolve
@@ -125,26 +124,6 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], *, source: Path | str) ->
     except RuntimeError as error:
         reason = str(error).split("\n\t")[1]  # the first line says only that there is one
         raise UserError(f"{source}: the weights don't fit config.json: {reason}") from None
-
-
-ENCODER_DECODER_FORMAT = "tightframe-encoder-decoder-1"
-
-
-def save_encoder_decoder(model: EncoderDecoder, folder: Path) -> None:
-    """Write a new folder with the weights (safetensors) and what they are (config.json)."""
-    save_weights(folder, model, format=ENCODER_DECODER_FORMAT, name=model.name, config=model.config)
-
-
-def load_encoder_decoder(folder: Path) -> EncoderDecoder:
-    """Load a folder that `save_encoder_decoder` wrote; a damaged or altered one is refused."""
-    content = load_content(folder, format=ENCODER_DECODER_FORMAT)
-    source = str(folder / CONFIG)
-    config = resolve(EncoderDecoderConfig, content.model, source=source)
-    tensors = read_listed(folder / WEIGHTS, content.sha256, remedy=REMEDY)
-    with torch.device("meta"):
-        model = EncoderDecoder(config, name=content.name)
-    fill(model, tensors, source=folder)
-    return model
 
 
 # What a config.json that leaves something out means, and what ours says to have the same.

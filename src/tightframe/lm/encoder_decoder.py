@@ -8,6 +8,7 @@ Axes: B rows, T positions of the target, S positions of the source, D embedding,
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
+from tightframe.formats import read_listed
+from tightframe.lm.checkpoints import CONFIG, REMEDY, WEIGHTS, fill, load_content, save_weights
 from tightframe.lm.interface import PRENORM, Batch, check_layers
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import (
@@ -27,8 +30,10 @@ from tightframe.lm.transformer import (
     draw_weights,
     visible_keys,
 )
+from tightframe.settings import resolve
 
 TOLERANCE = 0.03  # of the number of parameters, as a share
+FORMAT = "tightframe-encoder-decoder-1"  # of a folder that holds one
 HIDDEN_STEP = 8  # the hidden layers of the MLPs are a multiple of it
 
 
@@ -184,3 +189,20 @@ class DecoderBlock(Block):
 def _n_parameters(config: TransformerConfig) -> int:
     with torch.device("meta"):
         return Transformer(config).n_parameters
+
+
+def save_encoder_decoder(model: EncoderDecoder, folder: Path) -> None:
+    """Write a new folder with the weights (safetensors) and what they are (config.json)."""
+    save_weights(folder, model, format=FORMAT, name=model.name, config=model.config)
+
+
+def load_encoder_decoder(folder: Path) -> EncoderDecoder:
+    """Load a folder that `save_encoder_decoder` wrote; a damaged or altered one is refused."""
+    content = load_content(folder, format=FORMAT)
+    source = str(folder / CONFIG)
+    config = resolve(EncoderDecoderConfig, content.model, source=source)
+    tensors = read_listed(folder / WEIGHTS, content.sha256, remedy=REMEDY)
+    with torch.device("meta"):
+        model = EncoderDecoder(config, name=content.name)
+    fill(model, tensors, source=folder)
+    return model

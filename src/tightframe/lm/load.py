@@ -12,13 +12,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
 from torch import nn
 
 from tightframe.corpus import hub
-from tightframe.corpus.model_tokenizer import ModelTokenizer, load_tokenizer
 from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.tokenizer import token_names, vocab_size
 from tightframe.errors import UserError
@@ -42,9 +41,14 @@ from tightframe.lm.folders import (
     without_trust,
 )
 from tightframe.lm.frozen import unwrapped
-from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
+
+if TYPE_CHECKING:  # a run of ours needs neither
+    from tightframe.corpus.model_tokenizer import ModelTokenizer
+    from tightframe.lm.huggingface import HuggingFaceModel
+
+Model: TypeAlias = Union[Transformer, "HuggingFaceModel"]  # imported where it is used
 
 
 def check_tokenizer(source: str | Path, shards: TokenShards) -> None:
@@ -123,8 +127,10 @@ def own_tokenizer(source: str | Path) -> Path | str | None:
     return None if folder.exists() or isinstance(source, Path) else source
 
 
-def _load_tokenizer(own: Path | str) -> ModelTokenizer | None:
+def _load_tokenizer(own: Path | str) -> "ModelTokenizer | None":
     """Load a model's tokenizer; None where the hub has none of this name, or can't be asked."""
+    from tightframe.corpus.model_tokenizer import load_tokenizer
+
     try:
         return load_tokenizer(own)
     except UserError:
@@ -148,12 +154,16 @@ def _is_file_of(own: Path | str, shards: TokenShards) -> bool:
     return isinstance(own, Path) and sha256(own) == shards.manifest["tokenizer"]["sha256"]
 
 
-def as_language_model(model: nn.Module, *, name: str) -> Transformer | HuggingFaceModel:
+def as_language_model(model: nn.Module, *, name: str) -> Model:
     """Return an unwrapped model as a LanguageModel: ours as it is, others as transformers'.
 
     Call it inside `left_as_found`: a model of transformers is tried out, in evaluation mode.
     """
-    if isinstance(model, Transformer | HuggingFaceModel):
+    if isinstance(model, Transformer):
+        return model
+    from tightframe.lm.huggingface import HuggingFaceModel
+
+    if isinstance(model, HuggingFaceModel):
         return model
     if not hasattr(model, "get_output_embeddings"):
         raise TypeError(
@@ -165,7 +175,7 @@ def as_language_model(model: nn.Module, *, name: str) -> Transformer | HuggingFa
 
 def load_huggingface(
     path_or_name: str, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False
-) -> HuggingFaceModel:
+) -> "HuggingFaceModel":
     """Load a model of a local folder or of the Hugging Face hub, from safetensors only.
 
     Args:
@@ -173,6 +183,8 @@ def load_huggingface(
         dtype: Type of the weights; by default as they were stored.
         trust_remote_code: Run Python code that comes with the model.
     """
+    from tightframe.lm.huggingface import HuggingFaceModel
+
     base = base_of(path_or_name)
     with _quiet(path_or_name):
         if base is None:
@@ -294,7 +306,7 @@ def load_model(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
-) -> Transformer | HuggingFaceModel:
+) -> Model:
     """Load a language model, ready to be measured: `embed(inputs)`, `classifier`, `head`.
 
     Args:
@@ -307,7 +319,7 @@ def load_model(
         dtype: Type of the weights; by default as they were stored.
         trust_remote_code: Run Python code that comes with a Hugging Face model.
     """
-    model: Transformer | HuggingFaceModel
+    model: Model
     if isinstance(source, nn.Module):
         if step is not None:
             raise UserError(f"{type(source).__name__}: is a model, so it has no step {step}")
@@ -328,9 +340,7 @@ def load_model(
     return model.to(device=device, dtype=dtype).eval()
 
 
-def randomly_initialized(
-    model: Transformer | HuggingFaceModel, *, seed: int
-) -> Transformer | HuggingFaceModel:
+def randomly_initialized(model: Model, *, seed: int) -> Model:
     """Return a randomly initialized control: a model's architecture before any training.
 
     Args:
@@ -341,6 +351,8 @@ def randomly_initialized(
     if isinstance(model, Transformer):
         ours = Transformer(model.config, seed=seed, name=name)
         return ours.to(classifier.device, classifier.dtype).eval()
+    from tightframe.lm.huggingface import HuggingFaceModel
+
     kept = getattr(model.model, "get_base_model", lambda: model.model)()  # without peft's wrapper
     config = copy.deepcopy(kept.config)
     config.dtype = torch.float32  # saving a model leaves its name there, of which none is made
@@ -353,7 +365,7 @@ def randomly_initialized(
     return HuggingFaceModel(theirs.to(classifier.device, classifier.dtype), name=name).eval()
 
 
-def digest_of(model: Transformer | HuggingFaceModel) -> str:
+def digest_of(model: Model) -> str:
     """Return the SHA-256 of all weights by name, which tells models of one name apart."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
@@ -363,9 +375,7 @@ def digest_of(model: Transformer | HuggingFaceModel) -> str:
     return digest.hexdigest()
 
 
-def _load_foreign(
-    source: Path | str, dtype: torch.dtype | None, trust_remote_code: bool
-) -> Transformer | HuggingFaceModel:
+def _load_foreign(source: Path | str, dtype: torch.dtype | None, trust_remote_code: bool) -> Model:
     """Load a folder that is no run, or a name on the hub; a GPT-Neo becomes our Transformer."""
     if isinstance(source, Path) and base_of(source) is None:
         config = describe(source)
