@@ -308,7 +308,7 @@ def test_every_measure_has_an_interval_or_says_why_it_has_none():
         else:
             assert value.low < value.high
             assert value.resampled == "documents"
-    declared = {measure.name for measure in MEASURES if measure.question.why_none}
+    declared = {measure.name for measure in MEASURES if measure.traits.why_none}
     of_the_classifier = {
         name for name in found if "head" in name and not name.endswith(("_fw", "5_head"))
     }

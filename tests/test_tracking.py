@@ -1,9 +1,7 @@
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from studies.latent_factors.factors import (
     FactorStudy,
@@ -11,9 +9,7 @@ from studies.latent_factors.factors import (
     one_hot_factors,
     spread_steps,
 )
-from studies.latent_factors.tracking import GramTracker, language_model_reader
-from tightframe.lm.options import TransformerConfig
-from tightframe.lm.transformer import Transformer
+from studies.latent_factors.tracking import GramTracker
 
 FACTORS = one_hot_factors(factor_combinations((3, 4)))
 
@@ -111,28 +107,6 @@ def test_structure_comes_before_collapse_in_a_small_network():
     assert again.records == other.records  # the same seed, the same bits
 
 
-def test_the_tracker_is_a_hook_of_every_loop():
-    config = TransformerConfig(
-        vocab_size=12, width=8, depth=1, heads=2, positions=4, window=4, tied=False
-    )
-    model = Transformer(config, seed=0, name="tiny")
-    contexts = np.stack([np.arange(12), np.arange(12)[::-1]], axis=1)
-    read = language_model_reader(np.arange(12), contexts)
-    tracker = GramTracker(FACTORS, read=read, every=2)
-    for step in range(3):
-        tracker.step(model, step)
-    tracker.hook(4, model, {"loss": 1.0})
-    state = SimpleNamespace(is_world_process_zero=True, global_step=6)
-    tracker.on_step_end(None, state, None, model=model)
-    tracker.on_log(None, state, None, model=model)  # an event that says nothing
-    assert [r.step for r in tracker.records if r.side == "embeddings"] == [0, 2, 4, 6]
-    with torch.no_grad():
-        embedded = model.embed(torch.from_numpy(contexts))[:, -1].double().numpy()
-    assert tracker.records[-1].factors_cosine == pytest.approx(
-        naive_cosine(embedded, FACTORS), abs=1e-12
-    )
-
-
 def test_factors_are_all_combinations():
     # 2 x 3 classes; two of them share as many factors as Y Y' says.
     combinations = factor_combinations((2, 3))
@@ -149,7 +123,6 @@ def test_factors_are_all_combinations():
         (lambda: GramTracker(np.ones((3, 1))), "factors: all rows are equal"),
         (lambda: GramTracker(np.array([[0.0], [np.nan]])), "factors: nan for token 1, column 0"),
         (lambda: GramTracker(FACTORS, classes=np.array([0, 12])), "classes: 12 for context 1.*11"),
-        (lambda: GramTracker(FACTORS, every=0), "every must be at least 1, got 0"),
         (lambda: GramTracker(FACTORS)(0, np.eye(5)), r"classifier: 5 rows \(axis 0\), expected 12"),
         (
             lambda: GramTracker(FACTORS)(0, np.eye(12), np.full((12, 12), np.inf)),
@@ -157,7 +130,6 @@ def test_factors_are_all_combinations():
         ),
         (lambda: GramTracker(FACTORS)(0, np.ones((12, 3))), "classifier: all rows are equal"),
         (lambda: GramTracker(FACTORS).structure(), "nothing was recorded of embeddings"),
-        (lambda: GramTracker(FACTORS).step(None, 0), "read: say how to read"),
         (lambda: factor_combinations((3, 1)), r"sizes: expected two or more.*\[3, 1\]"),
     ],
 )

@@ -11,16 +11,12 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, Real
 
-from tightframe.lm.interface import LanguageModel
 from tightframe.ntp.similarity import gram_cosine, gram_structural_similarity
 
 Side: TypeAlias = Literal["classifier", "embeddings"]
 Measure: TypeAlias = Literal["cosine", "similarity"]
-Read: TypeAlias = Callable[[Any], tuple[Float[np.ndarray, "V D"], Float[np.ndarray, "M D"]]]
-"""Takes a model, gives its classifier (V, D) and its embeddings (M, D)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,19 +72,12 @@ class Structure:
 
 
 class GramTracker:
-    """Follows classifier and embeddings through a training; a plain callable for any loop.
-
-    In a loop of your own call `tracker(step, classifier, embeddings)`. With `read` it also takes
-    models: `train(settings, step_hooks=[tracker.step])` in our loop, `hooks=[tracker.hook]` where
-    only logged steps matter, and `callbacks=[tracker]` in transformers' Trainer.
+    """Follows classifier and embeddings through a training: call it at each step of interest.
 
     Args:
         factors: A row of latent labels for each token, one-hot say; their Gram matrix, centred, is
             what is looked for.
         classes: The token of each context; by default context j has token j.
-        read: Classifier and embeddings of a model, for the hooks; `language_model_reader` makes
-            one.
-        every: The hooks look at steps that are multiples of it.
     """
 
     def __init__(
@@ -96,14 +85,10 @@ class GramTracker:
         factors: Real[np.ndarray, "V F"],
         *,
         classes: Int[np.ndarray, " M"] | None = None,
-        read: Read | None = None,
-        every: int = 1,
     ) -> None:
         if not np.isfinite(factors).all():
             row, column = np.argwhere(~np.isfinite(factors))[0]
             raise ValueError(f"factors: {factors[row, column]} for token {row}, column {column}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
         n_tokens = len(factors)
         of_context = np.arange(n_tokens) if classes is None else classes
         wrong = np.flatnonzero((of_context < 0) | (of_context >= n_tokens))
@@ -112,8 +97,6 @@ class GramTracker:
                 f"classes: {of_context[wrong[0]]} for context {wrong[0]}, expected a row of "
                 f"factors, 0 to {n_tokens - 1}"
             )
-        self.read = read
-        self.every = every
         self.records: list[GramRecord] = []
         one_hot = np.eye(n_tokens)
         self._latent: dict[Side, Float[np.ndarray, "N F"]] = {
@@ -135,32 +118,6 @@ class GramTracker:
         self._record(step, "classifier", classifier)
         if embeddings is not None:
             self._record(step, "embeddings", embeddings)
-
-    def step(self, model: Any, step: int) -> None:
-        """A step hook: called before the first step of a training and after each."""
-        if step % self.every == 0:
-            if self.read is None:
-                raise ValueError("read: say how to read classifier and embeddings off this model")
-            self(step, *self.read(model))
-
-    def hook(self, step: int, model: Any, record: Any = None) -> None:
-        """A hook of our loop: called when a record is written to the log."""
-        self.step(model, step)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Trainer starts, or goes on from `state.global_step`."""
-        self.on_step_end(args, state, control, **given)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Trainer has taken a step."""
-        if state.is_world_process_zero:
-            self.step(given["model"], state.global_step)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        # Trainer's other events. Not by inheritance, which would need transformers to be there.
-        if name.startswith("on_"):
-            return lambda *_, **__: None
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def structure(self, side: Side = "embeddings", measure: Measure = "similarity") -> Structure:
         """Peak and crossing over all records of a side."""
@@ -194,24 +151,6 @@ class GramTracker:
             for target in (latent, simplex)
         ]
         self.records.append(GramRecord(step, side, *found))
-
-
-def language_model_reader(tokens: Int[np.ndarray, " V"], contexts: Int[np.ndarray, "M T"]) -> Read:
-    """Reads a LanguageModel: classifier rows of some tokens, last positions of some contexts.
-
-    Args:
-        tokens: Ids, in the order of the tracker's factors.
-        contexts: Ids, all of one length; in the order of the tracker's classes.
-    """
-
-    def read(model: LanguageModel) -> tuple[Float[np.ndarray, "V D"], Float[np.ndarray, "M D"]]:
-        device = model.classifier.device
-        with torch.no_grad():
-            embedded = model.embed(torch.as_tensor(contexts, device=device).long())[:, -1]
-            classifier = model.classifier[torch.as_tensor(tokens, device=device)]
-        return classifier.double().cpu().numpy(), embedded.double().cpu().numpy()
-
-    return read
 
 
 _MEASURES: dict[Measure, Callable[..., float]] = {

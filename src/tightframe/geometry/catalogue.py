@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
-    from tightframe.geometry.intervals import Question
+    from tightframe.geometry.intervals import MeasureTraits
     from tightframe.geometry.nearest import Extra
     from tightframe.geometry.pairs import Aggregate
     from tightframe.geometry.values import Geometry, Value
@@ -143,9 +143,9 @@ class Measure:
         return _EXTRAS.get(self.name)
 
     @property
-    def question(self) -> "Question":
+    def traits(self) -> "MeasureTraits":
         """Description of the measure for its interval."""
-        from tightframe.geometry.intervals import Question
+        from tightframe.geometry.intervals import MeasureTraits
 
         why_none = self.no_interval or _NO_INTERVAL.get(self.aggregate, "")
         if self.name.startswith("gnc2_log_kernel_med"):
@@ -154,7 +154,7 @@ class Measure:
             why_none = why_none or "the scatter is not kept by group of documents"
         if self.needs_dimensions:
             why_none = why_none or "the moments of dimensions are not kept by group of documents"
-        return Question(
+        return MeasureTraits(
             self.name,
             self.function,
             self.split,

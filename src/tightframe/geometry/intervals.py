@@ -83,7 +83,7 @@ _NUMBER = re.compile(r"-?(\d+(\.\d+)?|inf)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
+class MeasureTraits:
     """A measure, as far as its interval is concerned."""
 
     name: str
@@ -117,7 +117,7 @@ class Question:
 
 def with_intervals(
     values: Mapping[str, Value],
-    questions: Sequence[Question],
+    measures: Sequence[MeasureTraits],
     geometry: Geometry,
     classifier: Float[Tensor, "V D"],
 ) -> dict[str, Value]:
@@ -126,12 +126,12 @@ def with_intervals(
         "train": geometry.moments.n_groups > 1,
         "val": geometry.decisions is not None and geometry.decisions.n_groups > 1,
     }
-    asked = [one for one in questions if grouped[one.split] and values[one.name].n]
+    asked = [one for one in measures if grouped[one.split] and values[one.name].n]
     intervals = {one.name: Interval.none(one.why_none) for one in asked if one.why_none}
     asked = [one for one in asked if not one.why_none]
     intervals |= _of_decisions([one for one in asked if one.split == "val"], geometry)
     intervals |= _of_moments([one for one in asked if one.split == "train"], geometry, classifier)
-    ranges = {one.name: one.range for one in questions}
+    ranges = {one.name: one.range for one in measures}
     return {
         name: _filled(value, intervals[name], ranges[name]) if name in intervals else value
         for name, value in values.items()
@@ -139,29 +139,29 @@ def with_intervals(
 
 
 def _of_moments(
-    questions: Sequence[Question], geometry: Geometry, classifier: Float[Tensor, "V D"]
+    measures: Sequence[MeasureTraits], geometry: Geometry, classifier: Float[Tensor, "V D"]
 ) -> dict[str, Interval]:
     """By leaving out each group and halves of them, over the classes that survive it all."""
-    if not questions:
+    if not measures:
         return {}
     moments = geometry.moments
     counts = moments.counts_by_group
     groups = _occupied(counts)
     if len(groups) < 2:
-        return _none(questions, "the documents are in one group")
+        return _none(measures, "the documents are in one group")
     plan = plan_of(groups)
     taken = torch.zeros_like(moments.counts, dtype=torch.bool)
     taken[geometry.classes.ids] = True
     fixed = taken & survivors(counts, plan)
 
-    def sizes(question: Question) -> tuple[int, int]:
+    def sizes(measure: MeasureTraits) -> tuple[int, int]:
         """Classes of the measure that are fixed, and all of them."""
-        own = taken & (moments.counts >= question.least_count)
-        if question.by_groups:
+        own = taken & (moments.counts >= measure.least_count)
+        if measure.by_groups:
             own &= geometry.has_group_noise
         return int((own & fixed).sum()), int(own.sum())
 
-    def without(asked: Sequence[Question], left_out: Sequence[int]) -> Geometry:
+    def without(asked: Sequence[MeasureTraits], left_out: Sequence[int]) -> Geometry:
         state = moments.without(*left_out)
         state.counts[~fixed] = 0
         by_groups = any(one.by_groups for one in asked)
@@ -170,12 +170,12 @@ def _of_moments(
         plan_pairs([one.function for one in asked], resampled)
         return resampled
 
-    def values(asked: Sequence[Question], left_out: Sequence[int]) -> list[float]:
+    def values(asked: Sequence[MeasureTraits], left_out: Sequence[int]) -> list[float]:
         resampled = without(asked, left_out)
         return [one.function(resampled).value for one in asked]
 
-    refused = {one.name: _refusal(one, geometry, *sizes(one)) for one in questions}
-    able = [one for one in questions if not refused[one.name]]
+    refused = {one.name: _refusal(one, geometry, *sizes(one)) for one in measures}
+    able = [one for one in measures if not refused[one.name]]
     if able and (reason := alike_groups(moments, fixed)):
         refused |= {one.name: reason for one in able}
         able = []
@@ -232,17 +232,17 @@ def _smooth(
     return found
 
 
-def _refusal(question: Question, geometry: Geometry, n_fixed: int, n: int) -> str:
+def _refusal(measure: MeasureTraits, geometry: Geometry, n_fixed: int, n: int) -> str:
     """Return why classes or groups allow no interval of a measure; "" if they do."""
     moments = geometry.moments
     if n_fixed < max(2, KEPT * n):
         return f"only {n_fixed} of {n} classes have two samples in every resample; raise min_count"
-    if question.counts_classes and n_fixed < n:
+    if measure.counts_classes and n_fixed < n:
         return (
             f"it changes with the number of classes, and only {n_fixed} of {n} have two samples "
             "in every resample; raise min_count"
         )
-    if not question.is_median:
+    if not measure.is_median:
         return ""
     if len(_occupied(moments.counts_by_group)) < moments.n_groups:
         return "some groups have no documents, and a median needs balanced halves"
@@ -253,17 +253,17 @@ def _refusal(question: Question, geometry: Geometry, n_fixed: int, n: int) -> st
 
 
 def _heavy_tailed(
-    questions: Sequence[Question], moments: ClassMoments, fixed: Bool[Tensor, " C"]
+    measures: Sequence[MeasureTraits], moments: ClassMoments, fixed: Bool[Tensor, " C"]
 ) -> tuple[dict[str, str], bool]:
     """Tell why tails of the samples allow no intervals of variances, and whether they are heavy."""
-    if not questions:
+    if not measures:
         return {}, False
     counts = moments.counts_by_group[:, fixed]
     within_ss = moments.within_ss_by_group[:, fixed] + counts * _drawn(moments, fixed)
     for share, least in HEAVY.items():
         if (index := tail_index(counts, within_ss, share)) < least:
             found = f"index {index:.2f}, expected {least:g} or more"
-            return {one.name: TAILS.format(found) for one in questions}, True
+            return {one.name: TAILS.format(found) for one in measures}, True
     ruled, error = concentration(counts, within_ss)
     scale = (len(_occupied(counts)) / GROUPS[0]) ** 0.6
     if ruled + error > RULED * scale:
@@ -271,18 +271,18 @@ def _heavy_tailed(
             f"single groups decide the variances of classes: {ruled:.2f} with a standard error of "
             f"{error:.2f}, expected {RULED * scale:.2f} or less together"
         )
-        return {one.name: TAILS.format(found) for one in questions}, True
+        return {one.name: TAILS.format(found) for one in measures}, True
     return {}, ruled > UNEVEN * scale
 
 
 def _unresolved(
-    questions: Sequence[Question], moments: ClassMoments, fixed: Bool[Tensor, " C"]
+    measures: Sequence[MeasureTraits], moments: ClassMoments, fixed: Bool[Tensor, " C"]
 ) -> dict[str, str]:
     """Return why pairs of near means allow no intervals, by measure; nothing if they do.
 
     The logarithm or inverse of a distance that is mostly noise has no series in 1/n.
     """
-    if not questions:
+    if not measures:
         return {}
     counts = moments.counts_by_group[:, fixed].double()
     squares = (counts / counts.sum(0)).square()
@@ -300,7 +300,7 @@ def _unresolved(
         "noise, and they decide it; raise min_count, or read a median, a ratio of means "
         "(nc1_cdnv_rom_db) or cosines (nc2_equiang_std)"
     )
-    return {one.name: reason for one in questions}
+    return {one.name: reason for one in measures}
 
 
 def _drawn(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> Float64[Tensor, "G K"]:
@@ -330,29 +330,29 @@ def of_positions(
     return _filled(value, found, range)
 
 
-def _of_decisions(questions: Sequence[Question], geometry: Geometry) -> dict[str, Interval]:
+def _of_decisions(measures: Sequence[MeasureTraits], geometry: Geometry) -> dict[str, Interval]:
     """By leaving out one group of validation positions; the class means stay as they are."""
     decisions = geometry.decisions
-    if not questions or decisions is None:
+    if not measures or decisions is None:
         return {}
     groups = _occupied(decisions.counts_by_group)
     if len(groups) < 2:
-        return _none(questions, "the documents are in one group")
+        return _none(measures, "the documents are in one group")
     without = []
     for group in groups:
         given = copy.copy(geometry)
         given.decisions = decisions.without(group)
         without.append(given)
     out = {}
-    for question in questions:
+    for measure in measures:
         full, resampled = (
-            question.function(geometry).value,
-            [question.function(given).value for given in without],
+            measure.function(geometry).value,
+            [measure.function(given).value for given in without],
         )
-        found = jackknife(full, resampled, freedom=_freedom(decisions), log=question.is_log)
+        found = jackknife(full, resampled, freedom=_freedom(decisions), log=measure.is_log)
         given_means = "interval given the measured class means"
         found = _around(full, found)
-        out[question.name] = found if found.reason else found._replace(reason=given_means)
+        out[measure.name] = found if found.reason else found._replace(reason=given_means)
     return out
 
 
@@ -376,8 +376,8 @@ def _occupied(counts: Int64[Tensor, "G C"]) -> list[int]:
     return [group for group, n in enumerate(counts.sum(1).tolist()) if n]
 
 
-def _none(questions: Sequence[Question], reason: str) -> dict[str, Interval]:
-    return {question.name: Interval.none(reason) for question in questions}
+def _none(measures: Sequence[MeasureTraits], reason: str) -> dict[str, Interval]:
+    return {measure.name: Interval.none(reason) for measure in measures}
 
 
 def _filled(value: Value, interval: Interval, range: str) -> Value:

@@ -93,10 +93,10 @@ def metrics(
     geometry = Geometry(
         moments, classifier, decisions, min_count=min_count, classes=classes, ood=ood
     )
-    questions = [measure.question for measure in chosen]
-    intervals.plan_pairs([one.function for one in questions], geometry)
-    values = {one.name: one.function(geometry) for one in questions}
-    return intervals.with_intervals(values, questions, geometry, classifier)
+    traits = [measure.traits for measure in chosen]
+    intervals.plan_pairs([one.function for one in traits], geometry)
+    values = {one.name: one.function(geometry) for one in traits}
+    return intervals.with_intervals(values, traits, geometry, classifier)
 
 
 def choose(names: Sequence[str] | None) -> tuple[Measure, ...]:

@@ -79,7 +79,7 @@ class StudySettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannedRun:
+class PlannedInjection:
     """A run of a study, before it is made or after."""
 
     name: str
@@ -108,7 +108,7 @@ class Plan:
     out: Path
     settings: dict[str, Any]  # content of `study.toml`
     facts: list[Fact]
-    runs: list[PlannedRun]  # the longest first
+    runs: list[PlannedInjection]  # the longest first
 
     def write(self) -> None:
         """Write settings and rule, once, then the settings of each unfinished run."""
@@ -215,7 +215,7 @@ def run_study(
     return found
 
 
-def _planned(settings: StudySettings, data: Path, out: Path) -> Iterator[PlannedRun]:
+def _planned(settings: StudySettings, data: Path, out: Path) -> Iterator[PlannedInjection]:
     for grid in settings.grid:
         for arm in grid.arms:
             _check_arm(arm)
@@ -240,7 +240,7 @@ def _planned(settings: StudySettings, data: Path, out: Path) -> Iterator[Planned
                     }
                     of_run = resolve(InjectOptions, values, source="base")
                     files = out / "plan" / f"{name}.toml", out / "logs" / f"{name}.txt"
-                    yield PlannedRun(name, *files, of_run)
+                    yield PlannedInjection(name, *files, of_run)
 
 
 def _check_arm(arm: str) -> None:
@@ -265,12 +265,12 @@ def _refuse_other(path: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _job(run: PlannedRun) -> Job:
+def _job(run: PlannedInjection) -> Job:
     command = [sys.executable, "-m", "tightframe.jobs.knowledge_study", str(run.plan)]
     return Job(run.name, command, run.log)
 
 
-def _workers(runs: list[PlannedRun], threads: int) -> int:
+def _workers(runs: list[PlannedInjection], threads: int) -> int:
     """Return how many runs have a core for each of their threads; a GPU takes one at a time."""
     devices = {run.settings.device for run in runs}
     if "cuda" in devices or ("auto" in devices and _gpu_found()):

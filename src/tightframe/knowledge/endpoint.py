@@ -155,7 +155,7 @@ class _LeftError(Exception):
     """The reason why a request has no reply."""
 
 
-class _Answer(NamedTuple):
+class _Response(NamedTuple):
     """An HTTP response that has been read to its end."""
 
     status: int
@@ -256,7 +256,7 @@ class _Client:
                 self.stopped.wait(pause)
         raise _LeftError(f"{reason}, {ATTEMPTS} times")
 
-    def _post(self, messages: Messages, name: str) -> _Answer:
+    def _post(self, messages: Messages, name: str) -> _Response:
         """Send a request, without the options that the server turns out to refuse."""
         body = {"model": self.endpoint.model, "messages": messages}
         options = dict(self._options)
@@ -270,7 +270,7 @@ class _Client:
             self._options = options
         return answer
 
-    def _send(self, body: Mapping[str, Any], name: str) -> _Answer:
+    def _send(self, body: Mapping[str, Any], name: str) -> _Response:
         """Send one request and read its answer, bounded in size and time."""
         with self._counting:
             self.sent += 1
@@ -289,7 +289,7 @@ class _Client:
                 if self.stopped.is_set():
                     raise _LeftError(_GIVEN_UP)
         text = content.decode(errors="replace")
-        return _Answer(answer.status_code, text, answer.headers.get("Retry-After", ""))
+        return _Response(answer.status_code, text, answer.headers.get("Retry-After", ""))
 
     def _text(self, message: Mapping[str, Any], end: str | None) -> str:
         """Return the text of a message; raise _LeftError with the reason if there is none."""
@@ -307,7 +307,7 @@ class _Client:
     def _without_key(self, text: str) -> str:
         return text.replace(self.endpoint.key, "...") if self.endpoint.key else text
 
-    def _refusal(self, answer: _Answer) -> str:
+    def _refusal(self, answer: _Response) -> str:
         host, status = httpx.URL(self.endpoint.base_url).host, answer.status
         if status in (401, 403):  # such an answer may quote the key
             return f"{host}: status {status}; check TIGHTFRAME_LLM_KEY"

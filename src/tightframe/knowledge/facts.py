@@ -238,7 +238,7 @@ class WordingCounts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class BenchmarkSummary:
     """A benchmark in numbers."""
 
     all: FactCounts
@@ -275,13 +275,13 @@ class Summary:
             yield f"{name}: {one.texts:,} of {one.facts:,} facts"
 
 
-def summarize(facts: Sequence[Fact]) -> Summary:
+def summarize(facts: Sequence[Fact]) -> BenchmarkSummary:
     """Count what a benchmark holds."""
     years = sorted({fact.year for fact in facts}, key=lambda year: (year is None, year or 0))
     present = {one.type for fact in facts for one in fact.questions}
     normalised = {normalise(fact.fact) for fact in facts}
     reworded = {name: [len(getattr(fact, name)) for fact in facts] for name in WORDINGS}
-    return Summary(
+    return BenchmarkSummary(
         all=_counts((fact, fact.questions) for fact in facts),
         by_year={
             "none" if year is None else str(year): _counts(

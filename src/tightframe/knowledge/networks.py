@@ -51,7 +51,7 @@ TOKENS = 8192  # held at once, with padding; memory only, never the result
 SHOWN = 60  # characters of a text in a message
 
 
-class _About(Record):
+class _NetworkFacts(Record):
     """Content of network.json."""
 
     name: str
@@ -80,7 +80,7 @@ class Network:
     def load(cls, folder: Path) -> "Network":
         """Load a network that `save` wrote."""
         path = folder / ABOUT
-        about: _About = read_signed(path, _About, remedy="inject again")
+        about: _NetworkFacts = read_signed(path, _NetworkFacts, remedy="inject again")
         check_digest(folder / TOKENIZER, about.tokenizer)
         is_pair = about.layout == "encoder-decoder"
         load = load_encoder_decoder if is_pair else load_checkpoint

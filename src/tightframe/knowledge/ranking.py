@@ -58,7 +58,7 @@ class Rank:
     log_probability: float  # of the gold answer by the rule, nats
 
 
-class _About(Record):
+class _RankFacts(Record):
     """Fields that are read of the second file."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -253,5 +253,5 @@ def summarize_ranks(ranks: Sequence[Rank], *, seed: int = 0) -> RankSummary:
 def load_ranks(path: str | Path) -> list[Rank]:
     """Return the ranks of a file that `Ranks.save` wrote; refuse one that was changed."""
     path = Path(path)
-    about: _About = read_signed(path.with_suffix(".json"), _About)
+    about: _RankFacts = read_signed(path.with_suffix(".json"), _RankFacts)
     return read_records(path, Rank, what="a rank of a question", sha256=about.sha256)

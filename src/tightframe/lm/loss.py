@@ -55,7 +55,7 @@ def cross_entropy(
     return loss
 
 
-class Scores(NamedTuple):
+class TokenScores(NamedTuple):
     """Losses and hits of the labelled positions, in their order."""
 
     losses: Float[Tensor, " n"]  # -ln p(target), nats
@@ -69,7 +69,7 @@ def score(
     targets: Int[Tensor, " N"],
     *,
     n_classes: int,
-) -> Scores:
+) -> TokenScores:
     """Compute loss and correctness of each labelled position in one pass.
 
     Args:
@@ -90,7 +90,7 @@ def score(
         at_target = logits.gather(1, target) - highest
         total = _exp(logits.sub_(highest)).sum(1, keepdim=True)
         losses[rows] = (total.log() - at_target).squeeze(1)
-    return Scores(losses, hits)
+    return TokenScores(losses, hits)
 
 
 class _CrossEntropy(torch.autograd.Function):

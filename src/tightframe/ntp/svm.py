@@ -101,7 +101,7 @@ def solve_svm(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Answer:
+class _Certified:
     """Unscaled logits and dual matrix with their bounds."""
 
     logits: Float[np.ndarray, "R C"]
@@ -118,10 +118,10 @@ class _Answer:
 
 def _solve(
     groups: DistinctSupport, gap: float, max_iter: int, device: torch.device, dtype: torch.dtype
-) -> _Answer:
+) -> _Certified:
     if not groups.support.size:
         empty = np.zeros(groups.support.shape)
-        return _Answer(empty, empty, 0.0, 0.0, 0, np.zeros(1))
+        return _Certified(empty, empty, 0.0, 0.0, 0, np.zeros(1))
     constraints = Constraints.of(groups, device, dtype)
     rough = dtype == torch.float64 and groups.support.size >= LARGE
     problem = _started(constraints.to(torch.float32) if rough else constraints)
@@ -176,7 +176,7 @@ def _next_check(step: int, gap: float, before: tuple[int, float], wanted: float)
     return step + min(max(math.ceil(steps), 2), 2 * CHECK)
 
 
-def _certified(problem: Splitting, groups: DistinctSupport) -> _Answer:
+def _certified(problem: Splitting, groups: DistinctSupport) -> _Certified:
     """Return the answer in float64 on the CPU, with its certificate."""
     if groups.support.size >= LARGE:
         problem.release()
@@ -194,7 +194,7 @@ def _certified(problem: Splitting, groups: DistinctSupport) -> _Answer:
     norm, value = certificate.spectral_norm(dual), certificate.off_support(dual, constraints)
     shrink = 1 / max(1.0, norm)
     margins, scales = constraints.margins[:, None], constraints.scales
-    return _Answer(
+    return _Certified(
         feasible.div_(margins).div_(scales).T.numpy(),
         dual.div_(margins).div_(scales).mul_(shrink).T.numpy(),
         float(values.sum()),
