@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-cpu study-knowledge study-knowledge-long test test-slow check lint types layers fix house golden golden-check docs release-check bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-cpu study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs release-check bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -23,6 +23,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n $(WORKERS) -m slow --timeout=1800
+
+# A sweep on a Slurm of one node, this machine; as root it installs Debian's packages. Skipped elsewhere.
+test-slurm: $(INSTALLED)
+	$(BIN)/pytest -m slurm tests/test_slurm_node.py --timeout=600
 
 check: lint types layers test
 

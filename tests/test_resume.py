@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tightframe.errors import PartlyDoneError
 from tightframe.lm.options import TrainOptions
 from tightframe.lm.runs import Run
 from tightframe.lm.training import train
@@ -139,3 +140,22 @@ def test_resume_is_said_on_standard_error(tokens, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.err == f"{settings.out}: resumes at step 9 of 12\n"
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("step", [4, 11])
+def test_a_warned_run_saves_exits_with_3_and_ends_with_the_same_bits(tokens, tmp_path, step):
+    # 12 steps; the states that it saves anyway are those of steps 5 and 10.
+    settings = tiny(tokens, tmp_path / "run", epochs=2, save_every=5)
+    whole = outcome(train(dataclasses.replace(settings, out=tmp_path / "whole")).path)
+
+    def warn(model, reached):  # after the step: the next one is the last
+        if reached == step - 1:
+            signal.raise_signal(signal.SIGUSR1)
+
+    with pytest.raises(PartlyDoneError, match=f"saved at step {step} of 12, as SIGUSR1 asked"):
+        train(settings, step_hooks=[warn])
+    assert [file.name for file in Run.open(settings.out).resume_folder.iterdir()] == [
+        f"step-{step}.safetensors"
+    ]
+    train(settings)
+    assert outcome(settings.out) == whole

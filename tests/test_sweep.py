@@ -1,9 +1,12 @@
+import shlex
+import subprocess
 import sys
 
 import pytest
 
 from tightframe import cli
 from tightframe.errors import PartlyDoneError, UserError
+from tightframe.files import exclusive
 from tightframe.jobs import sweep
 from tightframe.lm.runs import Run
 from tiny_runs import PLAINLY
@@ -159,22 +162,49 @@ def test_the_number_of_workers_reaches_the_executor(tmp_path, tokens, monkeypatc
     assert asked == [2, 7]
 
 
+def _with_job(monkeypatch, name, code):
+    """Another command in place of the training of a run."""
+    make = sweep.PlannedRun.job.fget
+
+    def job(planned):
+        job = make(planned)
+        command = [sys.executable, "-c", code] if planned.name == name else job.command
+        return type(job)(job.name, command, job.log)
+
+    monkeypatch.setattr(sweep.PlannedRun, "job", property(job))
+
+
 def test_a_failed_run_is_named_and_does_not_stop_the_others(tmp_path, tokens, monkeypatch):
     file = _file(tmp_path, tokens)
-    make = sweep._job
-
-    def break_the_first(planned, settings):
-        job = make(planned, settings)
-        if planned.name == "width8-depth1":
-            broken = [sys.executable, "-c", "raise SystemExit('tightframe: it broke')"]
-            return type(job)(job.name, broken, job.log)
-        return job
-
-    monkeypatch.setattr(sweep, "_job", break_the_first)
+    _with_job(monkeypatch, "width8-depth1", "raise SystemExit('tightframe: it broke')")
     with pytest.raises(PartlyDoneError, match=r"1 of 2 runs are done, failed: width8.*it broke"):
         sweep.run(file)
     states = {run.name: run.state for run in sweep.plan(file)}
     assert states == {"width8-depth1": "waiting", "width12-depth1": "finished"}
+    # A run that somebody else is at work on is left to them.
+    with exclusive(tmp_path / "sweeps" / "tiny" / "runs" / "width8-depth1", what="run"):
+        assert sweep.plan(file)[0].state == "running"
+        assert sweep.missing(file) == []
+        with pytest.raises(
+            PartlyDoneError, match=r"1 of 2 runs are done, under way elsewhere: width8.*process \d+"
+        ):
+            sweep.run(file)
+    assert [run.name for run in sweep.missing(file)] == ["width8-depth1"]
+
+
+def test_missing_runs_are_commands_and_elements_of_an_array(tmp_path, tokens, capsys):
+    file = _file(tmp_path, tokens)
+    cli.main(["sweep", "commands", str(file)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [shlex.split(line) for line in lines] == [run.job.command for run in sweep.plan(file)]
+    subprocess.run(lines[0], shell=True, check=True)
+    cli.main(["sweep", "submit", str(file), "--slurm", "--time 10", "--dry-run"])
+    assert "1 runs in 1 elements" in capsys.readouterr().out
+    script = (tmp_path / "sweeps" / "tiny" / "array.sbatch").read_text()
+    assert lines[0] not in script
+    assert lines[1] in script
+    cli.main(["sweep", "status", str(file)])
+    assert capsys.readouterr().out == "finished  width8-depth1\nwaiting   width12-depth1\n"
 
 
 @pytest.mark.parametrize(

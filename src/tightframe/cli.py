@@ -34,7 +34,7 @@ for group, commands in (
     (app, "making:demo making:train measuring:measure measuring:merge measuring:classes"),
     (app, "relating:relate sweeping:report"),
     (corpus, "making:build"),
-    (sweep, "sweeping:plan sweeping:run sweeping:status"),
+    (sweep, "sweeping:plan sweeping:run sweeping:status sweeping:submit sweeping:commands"),
     (ntp, "ntp:count ntp:solve ntp:ridge_path ntp:predict ntp:compare ntp:concepts"),
     (knowledge, "facts:parse facts:questions facts:reword facts:validate facts:spans"),
     (knowledge, "injection:inject injection:answer injection:rank scores:score"),

@@ -167,6 +167,16 @@ def holder(folder: Path) -> Holder | None:
     return None
 
 
+def held_by(folder: Path) -> str:
+    """Return who holds a folder, as far as its lease tells; "" where nobody does."""
+    newest = holder(folder)
+    if newest is None or newest.alive(host_id()) is False:
+        return ""
+    silent = time.time() - newest.beat / 1e9
+    late = silent > 3 * (newest.heartbeat or HEARTBEAT)
+    return newest.name + (f", no heartbeat for {silent / 60:.0f} min" if late else "")
+
+
 def _is_alive(folder: Path, newest: Holder, host: str, heartbeat: float) -> bool:
     """Return whether a holder is alive; of another host's, after at most two heartbeats.
 

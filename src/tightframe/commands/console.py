@@ -86,6 +86,9 @@ PLAIN = Parameter(converter=_plain)  # of every option of every command
 # Of an option that takes several words: `--types a,b`, `--types a b` and `--types a --types b`.
 SEVERAL = Parameter(negative="", consume_multiple=True, converter=_apart)
 
+# Of an option that takes options of another program: `--slurm "--time 10"`.
+OPTIONS = Parameter(allow_leading_hyphen=True)
+
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
 Device = Literal["auto", "cpu", "cuda"]  # `lm.hardware.device_named` says which it is here

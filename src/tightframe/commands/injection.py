@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tightframe.commands.console import (
+    OPTIONS,
     Assignments,
     Device,
     Flag,
@@ -19,13 +20,16 @@ from tightframe.commands.console import (
 )
 from tightframe.errors import UserError
 from tightframe.files import check_writable
+from tightframe.jobs.slurm import SlurmOptions
 from tightframe.knowledge.options import AnswerOptions
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
     Asking: TypeAlias = AnswerOptions
+    Submitting: TypeAlias = SlurmOptions
 else:
     Asking = as_parameters(AnswerOptions)
+    Submitting = as_parameters(SlurmOptions, slurm=OPTIONS)
 
 
 def inject(
@@ -285,6 +289,7 @@ def study(
     batch_tokens: int | None = None,
     set_: Assignments = None,
     workers: int | None = None,
+    submission: Submitting = Submitting(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Inject facts into several arms, ask for them, and decide by a rule fixed before.
@@ -293,7 +298,8 @@ def study(
     inject --help`: by default the same network on the same examples, left to
     right (clm_sp) and both ways (bilm_sp). Every arm, number of facts and seed is
     a run of its own. What is finished is kept, so that the same command resumes
-    after an interruption.
+    after an interruption. With --slurm or --dry-run the missing runs become a Slurm
+    array; once they are done, the command without it collects the results.
 
     Parameters
     ----------
@@ -321,7 +327,7 @@ def study(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.jobs.knowledge_study import run_study, study_settings
+    from tightframe.jobs.knowledge_study import run_study, study_settings, submit_study
     from tightframe.knowledge.intervals import power
     from tightframe.settings import overrides
 
@@ -330,6 +336,10 @@ def study(
     values = overrides(set_ or ()) | {k: value for k, value in given.items() if value is not None}
     facts = data if data is not None else _default_data()
     settings = study_settings(config, values)
+    if submission.slurm is not None or submission.dry_run:
+        array = submit_study(settings, facts, out, submission)
+        done(str(array), json, **vars(array))
+        return
     found = run_study(settings, facts, out, workers=workers, say=say)
     lines = []
     for one in found.decisions:

@@ -1,12 +1,19 @@
 """Commands on many runs: a sweep planned, run and looked at, and the page of it."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
-from tightframe.commands.console import Json, done, say, warnings_said
+from tightframe.commands.console import OPTIONS, Json, as_parameters, done, say, warnings_said
 from tightframe.errors import UserError
+from tightframe.jobs.slurm import SlurmOptions
+
+if TYPE_CHECKING:
+    Submitting: TypeAlias = SlurmOptions
+else:
+    Submitting = as_parameters(SlurmOptions, slurm=OPTIONS)
 
 Theories = Annotated[list[Path] | None, Parameter(negative="")]
 
@@ -30,6 +37,8 @@ def plan(file: Path, /, *, json: Json = False) -> None:
 def run(file: Path, /, *, workers: int | None = None, json: Json = False) -> None:
     """Train and measure every run of a sweep; finished ones are skipped.
 
+    Several of these may be at work on one sweep, also on machines that share a disk.
+
     Parameters
     ----------
     file
@@ -46,7 +55,7 @@ def run(file: Path, /, *, workers: int | None = None, json: Json = False) -> Non
 
 
 def status(file: Path, /, *, json: Json = False) -> None:
-    """Show which runs of a sweep are finished, started or waiting.
+    """Show which runs of a sweep are finished, running, started or waiting.
 
     Parameters
     ----------
@@ -57,8 +66,57 @@ def status(file: Path, /, *, json: Json = False) -> None:
     """
     from tightframe.jobs import sweep as jobs
 
-    states = {run.name: run.state for run in jobs.plan(file, sizes=False)}
-    done("\n".join(f"{state:9} {name}" for name, state in states.items()), json, **states)
+    states = {run: run.state for run in jobs.plan(file, sizes=False)}
+    lines = [
+        f"{state:9} {run.name}" + (f" ({run.holder})" if state == "running" else "")
+        for run, state in states.items()
+    ]
+    done("\n".join(lines), json, **{run.name: state for run, state in states.items()})
+
+
+def submit(
+    file: Path,
+    /,
+    *,
+    options: Submitting = Submitting(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Submit the missing runs of a sweep to Slurm, as the elements of an array.
+
+    Each element trains and measures its runs. Two minutes before its time is over it
+    saves what it has and is queued again. `tightframe sweep status` shows how far they
+    are; given again, this command submits what is still missing.
+
+    Parameters
+    ----------
+    file
+        The sweep file (TOML).
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs import sweep as jobs
+
+    array = jobs.submit(file, options)
+    done(str(array), json, **vars(array))
+
+
+def commands(file: Path, /, *, json: Json = False) -> None:
+    """Print the shell command of each missing run of a sweep, one per line.
+
+    They can be given to anything that runs commands; each run takes its own time and
+    can be killed and given again.
+
+    Parameters
+    ----------
+    file
+        The sweep file (TOML).
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs import sweep as jobs
+
+    lines = [shlex.join(run.job.command) for run in jobs.missing(file)]
+    done("\n".join(lines), json, commands=lines)
 
 
 def report(

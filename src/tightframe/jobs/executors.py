@@ -17,6 +17,9 @@ from pathlib import Path
 from tightframe.errors import PartlyDoneError, UserError
 from tightframe.progress import bar
 
+# Huge pages for large tensors: up to seven times the bandwidth into fresh memory.
+ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -38,12 +41,26 @@ def check_workers(workers: int | None) -> None:
         raise UserError(f"workers is {workers}; expected 1 or more")
 
 
-def partly_done(failed: Sequence[Job], *, n_runs: int) -> PartlyDoneError:
-    """Return the error of failed runs: how many are done, and why the others are not."""
-    return PartlyDoneError(
-        f"{n_runs - len(failed)} of {n_runs} runs are done, failed: "
-        + "; ".join(f"{job.name} ({last_line(job.log)})" for job in failed)
-        + "; the same command tries them again"
+def check_done(failed: Sequence[Job], *, n_runs: int, held: Mapping[str, str]) -> None:
+    """Raise an error if runs are left: how many are done, and why the others are not.
+
+    Args:
+        failed: Jobs that failed here.
+        n_runs: All runs.
+        held: Runs that another process has begun, perhaps on another machine, and who that is.
+    """
+    reasons = {job.name: last_line(job.log) for job in failed}
+    failing = {name: reason for name, reason in reasons.items() if name not in held}
+    if not failing and not held:
+        return
+    parts = [
+        f"{kind}: " + "; ".join(f"{name} ({why})" for name, why in runs.items())
+        for kind, runs in (("failed", failing), ("under way elsewhere", held))
+        if runs
+    ]
+    raise PartlyDoneError(
+        f"{n_runs - len(failing) - len(held)} of {n_runs} runs are done, {', '.join(parts)}; "
+        "the same command tries them again"
     )
 
 
@@ -109,11 +126,7 @@ def run_local(
     process ends, also by SIGKILL, the running jobs are terminated. `environment` is added to that
     of this process.
     """
-    variables = os.environ | {
-        # Huge pages for large tensors: up to seven times the bandwidth into fresh memory.
-        "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1"),
-        **(environment or {}),
-    }
+    variables = os.environ | ENVIRONMENT | dict(environment or {})
     waiting, running = list(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
     try:
         while waiting or running:

@@ -20,7 +20,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from tightframe.errors import UserError, nearest
 from tightframe.files import check_writable, exclusive
-from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
+from tightframe.jobs import slurm
+from tightframe.jobs.executors import Job, check_done, check_workers, cores, run_and_say
 from tightframe.jobs.programs import endings_in_one_line
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clozes import with_reordered
@@ -30,9 +31,11 @@ from tightframe.knowledge.injection_runs import InjectOptions, check_network, ch
 from tightframe.knowledge.qa_models import ARMS
 from tightframe.knowledge.ranking import RANKED
 from tightframe.knowledge.study import (
+    ANSWERS,
     ASKED,
     BACKWARDS,
     REORDERED,
+    RESULTS,
     RUNS,
     SETTINGS,
     StudyResults,
@@ -41,6 +44,7 @@ from tightframe.knowledge.study import (
     forms_of,
 )
 from tightframe.knowledge.tables import DecisionRule
+from tightframe.leases import held_by
 from tightframe.lm.runs import may_have_gpu
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
@@ -88,12 +92,24 @@ class PlannedInjection:
     settings: InjectOptions
 
     @property
-    def state(self) -> Literal["finished", "started", "waiting"]:
+    def state(self) -> Literal["finished", "running", "started", "waiting"]:
         """State of the run; finished means injected, and asked in every form."""
         run = StudyRun(self.settings.out)
-        if not (run.path / "config.toml").exists():
-            return "waiting"
-        return "finished" if run.finished else "started"
+        begun = (run.path / "config.toml").exists()
+        if begun and run.finished:
+            return "finished"
+        return "running" if self.holder else "started" if begun else "waiting"
+
+    @property
+    def holder(self) -> str:
+        """The process that makes the run; "" if there is none."""
+        return held_by(self.settings.out) or held_by(self.settings.out / ANSWERS)
+
+    @property
+    def job(self) -> Job:
+        """The command that makes the run."""
+        command = [sys.executable, "-m", "tightframe.jobs.knowledge_study", str(self.plan)]
+        return Job(self.name, command, self.log)
 
     @property
     def lessons(self) -> int:
@@ -109,6 +125,16 @@ class Plan:
     settings: dict[str, Any]  # content of `study.toml`
     facts: list[Fact]
     runs: list[PlannedInjection]  # the longest first
+
+    @property
+    def threads(self) -> int:
+        """Threads of the run that takes the most."""
+        return max(run.settings.threads or cores() for run in self.runs)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the processes that make the runs."""
+        return {"OMP_NUM_THREADS": str(self.threads)}
 
     def write(self) -> None:
         """Write settings and rule, once, then the settings of each unfinished run."""
@@ -192,27 +218,45 @@ def run_study(
         say: Gets a line for every run that starts, ends or fails.
 
     Raises:
-        PartlyDoneError: Some runs failed; the others are finished and collected.
+        PartlyDoneError: Some runs failed, or others are at work on them; the rest is collected.
     """
     check_workers(workers)
     planned = plan(settings, data, out)
-    with exclusive(out, what="study"):
-        planned.write()
-        runs = planned.runs
-        left = [run for run in runs if run.state != "finished"]
-        if len(left) < len(runs):
-            say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
-        threads = max(run.settings.threads or cores() for run in runs)
-        failed = run_and_say(
-            [_job(run) for run in left],
-            workers=workers or _workers(left, threads),
-            say=say,
-            environment={"OMP_NUM_THREADS": str(threads)},
-        )
-        found = collect(out) if len(failed) < len(runs) else None
-    if failed or found is None:
-        raise partly_done(failed, n_runs=len(runs))
+    planned.write()
+    runs = planned.runs
+    left = [run for run in runs if run.state != "finished"]
+    if len(left) < len(runs):
+        say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
+    failed = run_and_say(
+        [run.job for run in left],
+        workers=workers or _workers(left, planned.threads),
+        say=say,
+        environment=planned.environment,
+    )
+    held = {run.name: run.holder for run in left if run.state == "running"}
+    found = None
+    if any(run.state == "finished" for run in runs):
+        with exclusive(out / RESULTS, what="study's results"):
+            found = collect(out)
+    check_done(failed, n_runs=len(runs), held=held)
+    assert found is not None
     return found
+
+
+def submit_study(
+    settings: StudySettings, data: Path, out: Path, options: slurm.SlurmOptions
+) -> slurm.Array:
+    """Write a Slurm array of the runs that are missing, and submit it unless it is a dry run.
+
+    `run_study` collects the results once they are done.
+    """
+    options.check()
+    planned = plan(settings, data, out)
+    planned.write()
+    jobs = [run.job for run in planned.runs if run.state in ("started", "waiting")]
+    return slurm.submit(
+        jobs, out, options, threads=planned.threads, environment=planned.environment
+    )
 
 
 def _planned(settings: StudySettings, data: Path, out: Path) -> Iterator[PlannedInjection]:
@@ -265,11 +309,6 @@ def _refuse_other(path: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _job(run: PlannedInjection) -> Job:
-    command = [sys.executable, "-m", "tightframe.jobs.knowledge_study", str(run.plan)]
-    return Job(run.name, command, run.log)
-
-
 def _workers(runs: list[PlannedInjection], threads: int) -> int:
     """Return how many runs have a core for each of their threads; a GPU takes one at a time."""
     devices = {run.settings.device for run in runs}
@@ -299,7 +338,7 @@ def run_one(settings: InjectOptions) -> StudyRun:
     if run.finished:
         return run
     settings = run.injection.settings  # what was "auto" is chosen
-    with hardware.prepared(settings.threads):
+    with exclusive(run.path / ANSWERS, what="run"), hardware.prepared(settings.threads):
         model = load_qa_model(run.path, device=settings.device)
         counts = {form: _ask(run, model, form) for form in forms_of(run.about["arm"])}
     write_report(run.path / ASKED, {"forms": counts})

@@ -1,7 +1,8 @@
 """How every program of the package ends: one line on standard error, and an exit status.
 
 Exit status: 0 done, 1 our mistake (traceback), 2 the user's, 3 partly done, 128 + N a signal N
-(130 Ctrl-C, 143 SIGTERM), 141 the reader of our output has gone.
+(130 Ctrl-C, 143 SIGTERM), 141 the reader of our output has gone. SIGUSR1, by which a scheduler
+tells that the time is nearly over, ends in 3.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int):
         super().__init__()
-        self.status = 128 + number
+        self.status = 3 if number == signal.SIGUSR1 else 128 + number
 
 
 def say(line: str) -> None:
@@ -62,8 +63,9 @@ def endings_in_one_line() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_raised() -> Iterator[None]:
-    """Raise `Stopped` for SIGINT and SIGTERM, so that temporary files are removed on the way."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Raise `Stopped` for signals that end us, so that temporary files are removed on the way."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as `nohup` and `&` of a script want it
             signal.signal(number, _stop)

@@ -11,17 +11,18 @@ A sweep file is read and checked before torch is imported, by the functions that
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 
 from tightframe.errors import UserError
-from tightframe.files import exclusive
 from tightframe.geometry.measures import check_measures, choose
 from tightframe.geometry.options import MeasureOptions, check_numbers
-from tightframe.jobs.executors import Job, check_workers, cores, partly_done, run_and_say
+from tightframe.jobs import slurm
+from tightframe.jobs.executors import Job, check_done, check_workers, cores, run_and_say
+from tightframe.leases import held_by
 from tightframe.lm.options import TrainOptions
 from tightframe.lm.runs import Run, check_sizes
 from tightframe.results import read_rows
@@ -126,12 +127,27 @@ class PlannedRun:
     options: MeasureOptions  # with which its checkpoints are measured
 
     @property
-    def state(self) -> Literal["finished", "started", "waiting"]:
+    def state(self) -> Literal["finished", "running", "started", "waiting"]:
         """Finished: trained, and every kept checkpoint measured as the sweep asks."""
         if not (self.run / "config.toml").exists():
-            return "waiting"
+            return "running" if self.holder else "waiting"
         run = Run.open(self.run)
-        return "finished" if run.finished and self._measured(run) >= set(run.steps) else "started"
+        if run.finished and self._measured(run) >= set(run.steps):
+            return "finished"
+        return "running" if self.holder else "started"
+
+    @property
+    def holder(self) -> str:
+        """The process that trains or measures the run; "" if there is none."""
+        return held_by(self.run) or held_by(self.run / "states")
+
+    @property
+    def job(self) -> Job:
+        """The command that trains and measures the run."""
+        command = [sys.executable, "-m", "tightframe", "train", str(self.plan), "--measure"]
+        command += ["--min-count", str(self.options.min_count)]
+        command += [part for name in self.options.measures for part in ("--measures", name)]
+        return Job(self.name, command, self.log)
 
     def _measured(self, run: Run) -> set[int]:
         """Return the checkpoints that have all the sweep's measures of the run's own tokens."""
@@ -185,6 +201,9 @@ def run(
 ) -> Path:
     """Train and measure every run that isn't finished; returns the sweep's folder.
 
+    Several processes may do this at once, on one machine or on many that share a disk: each run
+    is held by the one that trains it.
+
     Args:
         file: The sweep file.
         workers: Runs at a time; by default as many as have a core for each of their threads, and
@@ -192,28 +211,37 @@ def run(
         say: Gets a line for every run that starts, ends or fails.
 
     Raises:
-        PartlyDoneError: Some runs failed; the others are finished. The message lists them.
+        PartlyDoneError: Some runs failed, or others are at work on them. The message lists them.
     """
     check_workers(workers)
     runs = plan(file)
     settings = read_sweep(file, sizes=False).settings
-    with exclusive(settings.path, what="sweep"):
-        left = [planned for planned in runs if planned.state != "finished"]
-        if len(left) < len(runs):
-            say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
-        workers = workers or _workers(left)
-        jobs = [_job(planned, settings) for planned in left]
-        failed = run_and_say(jobs, workers=workers, say=say)
-    if failed:
-        raise partly_done(failed, n_runs=len(runs))
+    left = [planned for planned in runs if planned.state != "finished"]
+    if len(left) < len(runs):
+        say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
+    jobs = [planned.job for planned in left]
+    failed = run_and_say(jobs, workers=workers or _workers(left), say=say)
+    check_done(failed, n_runs=len(runs), held=_held(left))
     return settings.path
 
 
-def _job(planned: PlannedRun, settings: SweepSettings) -> Job:
-    command = [sys.executable, "-m", "tightframe", "train", str(planned.plan), "--measure"]
-    command += ["--min-count", str(settings.min_count)]
-    command += [part for name in settings.measures for part in ("--measures", name)]
-    return Job(planned.name, command, planned.log)
+def _held(runs: Iterable[PlannedRun]) -> dict[str, str]:
+    """Return the runs that some process is at work on, and which one."""
+    return {run.name: run.holder for run in runs if run.state == "running"}
+
+
+def missing(file: Path) -> list[PlannedRun]:
+    """Return the planned runs that are not finished, and that nobody is at work on."""
+    return [run for run in plan(file, sizes=False) if run.state in ("started", "waiting")]
+
+
+def submit(file: Path, options: slurm.SlurmOptions) -> slurm.Array:
+    """Write a Slurm array of the missing runs, and submit it unless it is a dry run."""
+    options.check()
+    runs = missing(file)
+    folder = read_sweep(file, sizes=False).settings.path
+    threads = max((int(read_toml(run.plan)["threads"]) for run in runs), default=0)
+    return slurm.submit([run.job for run in runs], folder, options, threads=threads)
 
 
 def _workers(runs: list[PlannedRun]) -> int:

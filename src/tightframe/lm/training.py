@@ -9,7 +9,9 @@ Axes: B rows of a batch.
 import contextlib
 import math
 import platform
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -21,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tightframe.corpus.shards import TokenShards
-from tightframe.errors import UserError
+from tightframe.errors import PartlyDoneError, UserError
 from tightframe.files import exclusive
 from tightframe.leases import Lease
 from tightframe.lm import hardware, optimizer
@@ -146,7 +148,7 @@ class Loop:
         elif 0 in self.task.checkpoints:
             self._keep_checkpoint()
         self._show_step()
-        with bar() as show:
+        with bar() as show, _usr1_noted() as asked_to_stop:
             for batch in self.task.batches(progress.step):
                 self._update(batch)
                 if progress.step % self.settings.log_every == 0 or progress.step == steps:
@@ -154,12 +156,17 @@ class Loop:
                 kept = progress.step in self.task.checkpoints
                 if kept:
                     self._keep_checkpoint()
-                if progress.step < steps and (
-                    kept or progress.step % self.settings.save_every == 0
-                ):
+                due = kept or progress.step % self.settings.save_every == 0
+                stop = bool(asked_to_stop) and progress.step < steps  # asked once: then it is saved
+                if stop or (due and progress.step < steps):
                     self._save_state()
                 self._show_step()
                 show("training", progress.step / steps, progress.tokens, self.shown)
+                if stop:
+                    raise PartlyDoneError(
+                        f"{run.path}: saved at step {progress.step} of {steps}, as SIGUSR1 asked; "
+                        "the same command resumes"
+                    )
 
     def _update(self, batch: Batch) -> None:
         """Take one step of the optimizer."""
@@ -248,6 +255,20 @@ class Loop:
         self._read_clock()
         yield
         self._start_clock()
+
+
+@contextlib.contextmanager
+def _usr1_noted() -> Iterator[list[int]]:
+    """Yield a list that SIGUSR1 adds to, instead of ending the process between two states."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only there can it be caught
+        yield noted
+        return
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def say(line: str) -> None:
