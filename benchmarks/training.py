@@ -8,6 +8,10 @@ repeat are not timed.
 
     python benchmarks/training.py                             both shapes, fp32 and bf16
     python benchmarks/training.py --shapes 128x2 --precisions bf16 --steps 30 --threads 1
+    python benchmarks/training.py --regularizers              what each term adds to a step of ours
+
+Regularizers are compared with the loop without one, in CPU seconds, in turns in one process; a term
+may add 15 % to a step.
 """
 
 import argparse
@@ -51,6 +55,8 @@ from tightframe.lm.transformer import Transformer
 
 VOCABULARY, CONTEXT, BATCH = 4096, 256, 16
 TARGET = 1.3
+REGULARIZERS = ("dispersion", "class_dispersion", "cdnv", "duality")
+ADDED = 0.15  # share of a step that a regularizer may add
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}  # nats, after all steps, on the same rows
 
 
@@ -69,6 +75,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         tokens = write_tokens(Path(folder) / "tokens", n_rows=BATCH * options.steps)
+        if options.regularizers:
+            compare_regularizers(Path(folder), tokens, options)
+            return
         for shape, precision in itertools.product(options.shapes, options.precisions):
             rows.append(compare(Path(folder), tokens, shape, precision, options))
             print(f"{shape} {precision}: {rows[-1]['ratio']:.2f} times", file=sys.stderr)
@@ -84,22 +93,8 @@ def compare(
     folder: Path, tokens: Path, shape: str, precision: str, options: argparse.Namespace
 ) -> dict[str, object]:
     """Both loops, in turns; a row of the table."""
-    width, depth = map(int, shape.split("x"))
-    settings = TrainOptions(
-        tokens=tokens,
-        out=folder / "run",
-        recipe="linguistic-collapse",
-        width=width,
-        depth=depth,
-        batch=BATCH,
-        learning_rate=1e-3,
-        precision=precision,
-        device=options.device,
-        threads=options.threads,
-        log_every=options.untimed,
-        checkpoints=(),
-        save_every=10**9,
-    )
+    settings = settings_of(folder, tokens, shape, precision, options)
+    width, depth = settings.width, settings.depth
     config = TransformerConfig(VOCABULARY, width, depth, settings.heads, positions=CONTEXT)
     start = folder / f"gpt-neo-{shape}-{precision}"
     export_gpt_neo(Transformer(config, seed=settings.seed), start)
@@ -124,6 +119,63 @@ def compare(
         "ratio_highest": round(max(ratios), 3),
         "loss": {name: repeats[0].loss for name, repeats in found.items()},
     }
+
+
+def settings_of(
+    folder: Path, tokens: Path, shape: str, precision: str, options: argparse.Namespace
+) -> TrainOptions:
+    """Return the settings of our loop for a shape, "WIDTHxDEPTH"."""
+    width, depth = map(int, shape.split("x"))
+    return TrainOptions(
+        tokens=tokens,
+        out=folder / "run",
+        recipe="linguistic-collapse",
+        width=width,
+        depth=depth,
+        batch=BATCH,
+        learning_rate=1e-3,
+        precision=precision,
+        device=options.device,
+        threads=options.threads,
+        log_every=options.untimed,
+        checkpoints=(),
+        save_every=10**9,
+    )
+
+
+def compare_regularizers(folder: Path, tokens: Path, options: argparse.Namespace) -> None:
+    """Print and keep what each regularizer adds to a step, as a share of it."""
+    rows = []
+    for shape, precision in itertools.product(options.shapes, options.precisions):
+        settings = settings_of(folder, tokens, shape, precision, options)
+        seconds: dict[str | None, list[float]] = {name: [] for name in (None, *REGULARIZERS)}
+        for repeat, name in itertools.product(range(options.repeats), seconds):
+            out = folder / f"{name}-{shape}-{precision}-{repeat}"
+            with_term = dataclasses.replace(
+                settings, out=out, regularizer=name, strength=name and 0.01
+            )
+            seconds[name].append(cpu_seconds(with_term, options))
+        plain = statistics.median(seconds[None])
+        for name in REGULARIZERS:
+            added = statistics.median(seconds[name]) / plain - 1
+            rows.append(
+                {"shape": shape, "precision": precision, "regularizer": name}
+                | {"seconds_per_step": plain / (options.steps - options.untimed), "added": added}
+            )
+            print(
+                f"{shape} {precision} {name}: {added:+.1%} of {rows[-1]['seconds_per_step']:.3f} s"
+            )
+    path = Path(__file__).parent / "results" / f"regularizers-{machine_slug(options.device)}.json"
+    write_text(path, json.dumps({"about": about(options), "rows": rows}, indent=2) + "\n")
+    print(f"written to {path}")
+    if any(row["added"] > ADDED for row in rows):
+        sys.exit(f"a regularizer adds more than {ADDED:.0%} to a step")
+
+
+def cpu_seconds(settings: TrainOptions, options: argparse.Namespace) -> float:
+    """Return the CPU seconds of our loop between the last untimed step and the end."""
+    spent = {r["step"]: r["cpu_seconds"] for r in train(settings).log if r["kind"] == "train"}
+    return spent[options.steps] - spent[options.untimed]
 
 
 def run_ours(settings: TrainOptions, options: argparse.Namespace) -> Measured:
@@ -287,6 +339,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--untimed", type=int, default=2, help="first steps of a repeat")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--regularizers", action="store_true", help="compare these instead")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     return parser.parse_args()
 

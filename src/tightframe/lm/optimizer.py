@@ -86,6 +86,7 @@ class TrainingProgress:
     """Counters of how far a run has come."""
 
     sums: Tensor  # (3,) float64, since the last record: losses, gradient norms, updates
+    kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # what the task adds, by name
     step: int = 0  # batches seen
     tokens: int = 0  # labelled positions trained on
     seconds: float = 0.0  # of training, without validation and saving
@@ -141,7 +142,7 @@ def load_state(folder: Path, optimizer: AdamW, progress: TrainingProgress) -> bo
 def _tensors(optimizer: AdamW, progress: TrainingProgress) -> dict[str, Tensor]:
     """Return the weights, the optimizer's state and the sums: the tensors themselves."""
     weights = {f"weight.{name}": value.detach() for name, value in optimizer.parameters.items()}
-    return weights | optimizer.state() | {"sums": progress.sums}
+    return weights | optimizer.state() | progress.kept | {"sums": progress.sums}
 
 
 def clear_states(folder: Path) -> None:

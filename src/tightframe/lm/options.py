@@ -54,6 +54,10 @@ class TrainOptions:
     eps: PositiveFloat = 1e-8
     clip: NonNegativeFloat = 1.0  # largest norm of the whole gradient; 0: not clipped
 
+    # A term beside the loss that pushes the geometry (lm/regularizers.py), times its strength.
+    regularizer: Literal["dispersion", "class_dispersion", "cdnv", "duality"] | None = None
+    strength: NonNegativeFloat | None = None
+
     # Randomness.
     seed: NonNegativeInt = BY_RECIPE  # of the initial weights
     order_seed: NonNegativeInt = BY_RECIPE  # of the order of the rows, drawn anew each epoch
@@ -83,6 +87,12 @@ class TrainOptions:
                 f"a checkpoint at epoch {max(self.checkpoints):g}, but the run has "
                 f"{self.epochs:g} epochs; change `checkpoints` or `epochs`"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _regularizer_has_a_strength(self) -> "TrainOptions":
+        if (self.regularizer is None) != (self.strength is None):
+            raise ValueError("`regularizer` and `strength` belong together; give both or neither")
         return self
 
 

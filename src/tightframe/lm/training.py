@@ -32,6 +32,7 @@ from tightframe.lm.interface import IGNORE, Batch, next_token
 from tightframe.lm.loss import cross_entropy, evaluate
 from tightframe.lm.optimizer import AdamW
 from tightframe.lm.options import RunSettings, Schedule, TrainOptions, config_of
+from tightframe.lm.regularizers import Regularizer, no_averages
 from tightframe.lm.runs import Run, RunFolder
 from tightframe.lm.transformer import Transformer
 from tightframe.progress import bar
@@ -72,7 +73,10 @@ class TrainingTask(Protocol):
         ...
 
     def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
-        """Return the mean loss over the labelled positions in nats; `step` counts this update."""
+        """Return what is minimized: the mean loss in nats, with any regularizer.
+
+        `step` counts this update.
+        """
         ...
 
     def keep(self, folder: Path) -> dict[str, Any]:
@@ -103,6 +107,7 @@ class Loop:
         settings: Settings of the run.
         task: The model that is trained, and on what.
         lease: Hold on the folder; nothing is written once another process has taken it over.
+        kept: Tensors of the task that change with the steps; a resumed run continues from them.
         hooks: Called with each record of the log.
         step_hooks: Called at each step.
     """
@@ -114,6 +119,7 @@ class Loop:
         task: TrainingTask,
         *,
         lease: Lease,
+        kept: Mapping[str, Tensor] | None = None,
         hooks: Sequence[Hook] = (),
         step_hooks: Sequence[StepHook] = (),
     ):
@@ -130,7 +136,7 @@ class Loop:
             weight_decay=settings.weight_decay,
         )
         sums = torch.zeros(3, dtype=torch.float64, device=settings.device)
-        self.progress = optimizer.TrainingProgress(sums)
+        self.progress = optimizer.TrainingProgress(sums, dict(kept or {}))
         self.recorded = 0, 0.0  # tokens and seconds at the last record
         self.clock = 0.0  # when it was last read, in seconds
         self.cpu_clock = 0.0
@@ -297,7 +303,11 @@ def train(
         if run.finished:
             say(f"{run.path}: is finished already")
         else:
-            Loop(run, settings, task, lease=lease, hooks=hooks, step_hooks=step_hooks).finish()
+            kept = task.regularizer.state if task.regularizer else None
+            loop = Loop(
+                run, settings, task, lease=lease, kept=kept, hooks=hooks, step_hooks=step_hooks
+            )
+            loop.finish()
         optimizer.clear_states(run.resume_folder)
     return run
 
@@ -315,6 +325,12 @@ class _Corpus:
         hardware.check_memory(needed, settings.device, what=config.sizes)
         self.module = Transformer(config, seed=settings.seed, name=settings.out.resolve().name)
         self.module.to(settings.device)
+        self.regularizer = None
+        if settings.regularizer and settings.strength:
+            averages = no_averages(config.vocab_size, config.width, device=settings.device)
+            self.regularizer = Regularizer(
+                settings.regularizer, settings.strength, averages, seed=settings.order_seed
+            )
         self.steps = self.schedule.steps
         self.checkpoints = self.schedule.checkpoints
         self.learning_rate = self.schedule.learning_rate
@@ -336,7 +352,10 @@ class _Corpus:
     def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         embeddings = self.module.embed(batch).flatten(0, 1)
         targets = batch.targets.flatten()
-        return cross_entropy(embeddings, self.module.classifier, self.module.bias, targets)
+        loss = cross_entropy(embeddings, self.module.classifier, self.module.bias, targets)
+        if self.regularizer:
+            loss = loss + self.regularizer(embeddings, self.module.classifier, targets, step)
+        return loss
 
     def keep(self, folder: Path) -> dict[str, Any]:
         """Validate in float32, save the model, and return the validation losses."""
