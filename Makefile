@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-cpu study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs release-check bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-cpu laboratory study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs release-check bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -83,6 +83,14 @@ study-cpu: $(INSTALLED)
 	rm -rf sweeps/cpu-study/shapes sweeps/cpu-study/seeds
 	$(BIN)/tightframe relate sweeps/cpu-study/runs/width* --rule configs/cpu-study-shapes.toml --out sweeps/cpu-study/shapes
 	$(BIN)/tightframe relate sweeps/cpu-study/runs/seed* --rule configs/cpu-study-seeds.toml --out sweeps/cpu-study/seeds
+
+# Does the loss follow when the geometry is pushed? 120 tiny models; about a quarter of an hour of one
+# core. Interrupted, it resumes. Reads austen/emma.txt in TIGHTFRAME_DATA.
+laboratory: TIGHTFRAME_DATA ?= data
+laboratory: $(INSTALLED)
+	test -d tokens/laboratory-emma || $(BIN)/tightframe corpus build $(TIGHTFRAME_DATA)/austen/emma.txt --out tokens/laboratory-emma --vocab-size 512 --block 64 --max-tokens 150000
+	test -d tokens/laboratory-stories || $(BIN)/tightframe corpus build stories --out tokens/laboratory-stories --tokens 80000 --block 128
+	$(BIN)/python -m studies.laboratory.run
 
 # Do models that read both ways remember facts better, and does the geometry of a fact tell whether it
 # is recalled? About half an hour on two cores; interrupted, it goes on. The long one asks at 1,000
