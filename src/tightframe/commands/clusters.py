@@ -1,15 +1,15 @@
 """Commands of ensembles: divide facts among models, route questions, join what the models said."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
 from tightframe.commands.console import (
+    SEED,
     Assignments,
     Flag,
     Json,
-    Seed,
     as_parameters,
     done,
     dumps,
@@ -18,12 +18,14 @@ from tightframe.commands.console import (
 )
 from tightframe.errors import UserError
 from tightframe.files import check_new, check_writable
-from tightframe.knowledge.options import Rule, ScopeOptions
+from tightframe.knowledge.options import ClusterOptions, Rule, ScopeOptions
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
+    Dividing: TypeAlias = ClusterOptions
     Scoping: TypeAlias = ScopeOptions
 else:
+    Dividing = as_parameters(ClusterOptions, seed=SEED)
     Scoping = as_parameters(ScopeOptions)
 
 
@@ -33,10 +35,7 @@ def cluster(
     *,
     k: int,
     out: Path,
-    by: Literal["semantic", "time"] = "semantic",
-    whole_days: Flag = False,
-    embedder: str = "tf-idf",
-    seed: Seed = 0,
+    options: Dividing = Dividing(),  # noqa: B008
     strict: Flag = False,
     json: Json = False,
 ) -> None:
@@ -54,36 +53,21 @@ def cluster(
         Number of clusters.
     out
         New folder: assignments.jsonl, clusters.json, and the facts of each cluster in facts/.
-    by
-        semantic: by content; time: by date, in K runs of equal size.
-    whole_days
-        By time: divide no day, so that sizes may differ.
-    embedder
-        Embedder of the facts: tf-idf (words and pairs of words, weighted), or an encoder of
-        sentence-transformers by folder or hub name.
-    seed
-        Seed of the mixture's start.
     strict
         Refuse facts with any fault.
     json
         Print one JSON object on standard output.
     """
     from tightframe.knowledge.benchmark import load_benchmark
-    from tightframe.knowledge.clusters import save_clusters, semantic_clusters, temporal_clusters
+    from tightframe.knowledge.clusters import cluster_facts, save_clusters
     from tightframe.knowledge.embedders import check_embedder
 
     check_new(out)
-    if whole_days and by != "time":
-        raise UserError("--whole-days: needs --by time; semantic clusters know no days")
     check_writable(out.parent)
-    check_embedder(embedder)
+    check_embedder(options.embedder)
     loaded = load_benchmark(facts, strict=strict)
-    embedding: dict[str, Any] = {"embedder": embedder, "seed": seed}
     with bar("texts"):
-        if by == "time":
-            clusters = temporal_clusters(loaded, k, whole_days=whole_days, **embedding)
-        else:
-            clusters = semantic_clusters(loaded, k, **embedding)
+        clusters = cluster_facts(loaded, k, options)
     written = save_clusters(out, clusters)
     silhouette = clusters.reason or f"{clusters.silhouette:.4f}"
     done(

@@ -92,21 +92,26 @@ OPTIONS = Parameter(allow_leading_hyphen=True)
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
 Device = Literal["auto", "cpu", "cuda"]  # `lm.hardware.device_named` says which it is here
-Seed = Annotated[int, Parameter(validator=Number(lte=2**32 - 1))]  # of scikit-learn: 32 bits
+SEED = Parameter(validator=Number(lte=2**32 - 1))  # of scikit-learn: 32 bits
 Names = Annotated[list[str] | None, SEVERAL]
-Numbers = Annotated[list[int] | None, SEVERAL]
 # A value may hold commas and spaces, so each has its own --set.
 Assignments = Annotated[
     list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)
 ]
 
 
-def as_parameters(options: type, **special: Parameter) -> Any:
+def as_parameters(options: type, *, optional: bool = False, **special: Parameter) -> Any:
     """Return a dataclass of options as the parameters of a command, one `--option` per field.
 
     Of a field `Annotated[X, Y]`, which Python may set to an X, the command line takes a Y. Several
     words may be given as for `SEVERAL`, flags are set by their name alone; the help is the
-    docstring of the class. `special` holds the parameters of fields that differ from the others.
+    docstring of the class.
+
+    Args:
+        options: The dataclass.
+        optional: Use None for whatever is not given, instead of the defaults: for settings that a
+            preset may supply, too.
+        **special: Parameters of the fields that differ from the others.
     """
     kinds = get_type_hints(options, include_extras=True)
 
@@ -114,13 +119,16 @@ def as_parameters(options: type, **special: Parameter) -> Any:
         kind = _typed(kinds[field.name])
         if field.name in special:
             return Annotated[kind, special[field.name]]
+        if optional:
+            return Annotated[kind | None, Parameter(show_default=False)]
         if kind is bool and field.default is False:
             return Flag
         is_several = tuple in {get_origin(one) for one in (kind, *get_args(kind))}
         return Annotated[kind, SEVERAL, Parameter(show_default=False)] if is_several else kind
 
     def copied(field: "dataclasses.Field[Any]") -> Any:
-        return dataclasses.field(default=field.default, metadata=field.metadata)
+        default = None if optional else field.default
+        return dataclasses.field(default=default, metadata=field.metadata)
 
     fields = dataclasses.fields(options)
     made = dataclasses.make_dataclass(
@@ -135,9 +143,10 @@ def as_parameters(options: type, **special: Parameter) -> Any:
 
 
 def _typed(kind: Any) -> Any:
-    """Return a type with every `Annotated[X, Y]` in it replaced by Y."""
+    """Return a type with every `Annotated[X, Y]` in it replaced by Y, or by X if Y is a bound."""
     if get_origin(kind) is Annotated:
-        return get_args(kind)[1]
+        inner, outer = get_args(kind)[:2]
+        return outer if isinstance(outer, type) or get_origin(outer) else inner
     if get_origin(kind) in (Union, UnionType):
         return functools.reduce(operator.or_, map(_typed, get_args(kind)))
     return kind

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tightframe.commands.console import (
     OPTIONS,
@@ -10,8 +10,6 @@ from tightframe.commands.console import (
     Device,
     Flag,
     Json,
-    Names,
-    Numbers,
     as_parameters,
     done,
     dumps,
@@ -21,14 +19,18 @@ from tightframe.commands.console import (
 from tightframe.errors import UserError
 from tightframe.files import check_writable
 from tightframe.jobs.slurm import SlurmOptions
-from tightframe.knowledge.options import AnswerOptions
+from tightframe.knowledge.options import AnswerOptions, MainInjectOptions, StudyOverrides
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
     Asking: TypeAlias = AnswerOptions
     Submitting: TypeAlias = SlurmOptions
+    Injecting: TypeAlias = MainInjectOptions
+    Overriding: TypeAlias = StudyOverrides
 else:
     Asking = as_parameters(AnswerOptions)
+    Injecting = as_parameters(MainInjectOptions, optional=True)
+    Overriding = as_parameters(StudyOverrides)
     Submitting = as_parameters(SlurmOptions, slurm=OPTIONS)
 
 
@@ -37,16 +39,7 @@ def inject(
     /,
     *,
     out: Path,
-    arm: str | None = None,
-    model: str | None = None,
-    objective: Literal["ntp", "sp", "qa", "mlm"] | None = None,
-    exposures: int | None = None,
-    n_facts: int | None = None,
-    preset: str | None = None,
-    seed: int | None = None,
-    device: Device | None = None,
-    bf16: Flag = False,
-    batch_tokens: int | None = None,
+    options: Injecting = Injecting(),  # noqa: B008
     set_: Assignments = None,
     strict: Flag = False,
     json: Json = False,
@@ -59,31 +52,6 @@ def inject(
         Facts, in any format that `tightframe knowledge validate` takes.
     out
         The run directory.
-    arm
-        A network of ours, by how it reads and what it learns. clm_ntp or causal: left to right,
-        whole sentences; clm_sp or causal_span: left to right, masked words; bilm_sp or
-        prefix_span: the sentence both ways, masked words; bilm_mlm or masked: the same, all words
-        at once; bilm_ed or encoder_decoder: the same, an encoder and a decoder.
-    model
-        What to go on from: a run or checkpoint of ours (with an arm, or as it was), or a model of
-        transformers, as a folder or a name on the hub.
-    objective
-        What is learnt: whole sentences (ntp), masked words (sp), answers to questions (qa), masked
-        tokens (mlm); by default that of the arm, or what suits the model.
-    exposures
-        How often each fact is shown; 500, if no preset says otherwise.
-    n_facts
-        Only the first so many; 0: all of them, as by default.
-    preset
-        Published settings by name, e.g. paper-t5-large; explicit settings win.
-    seed
-        Seed of the weights, the masked words and the order.
-    device
-        Where to train.
-    bf16
-        Multiply in bfloat16, over float32 weights.
-    batch_tokens
-        Tokens in a step, padding included, instead of 16 examples.
     set_
         Any other setting as key=value, e.g. --set width=384; may be given again. One that is not
         known is answered with all that are.
@@ -98,20 +66,7 @@ def inject(
     from tightframe.knowledge.models import run_injection
     from tightframe.settings import overrides, resolve
 
-    given = {
-        "arm": arm,
-        "model": model,
-        "objective": objective,
-        "exposures": exposures,
-        "n_facts": n_facts,
-        "preset": preset,
-        "seed": seed,
-        "device": device,
-        "precision": "bf16" if bf16 else None,
-        "batch_tokens": batch_tokens,
-    }
-    values = {key: value for key, value in given.items() if value is not None}
-    values |= {"data": data, "out": out} | overrides(set_ or [])
+    values = _given(options) | {"data": data, "out": out} | overrides(set_ or [])
     settings = resolve(InjectOptions, values, source="knowledge inject")
     if settings.max_span > MAX_SPAN:
         say(f"max_span {settings.max_span}: longer than the {MAX_SPAN} words published")
@@ -282,11 +237,7 @@ def study(
     *,
     data: Path | None = None,
     out: Path,
-    arms: Names = None,
-    n_facts: Numbers = None,
-    seeds: Numbers = None,
-    exposures: int | None = None,
-    batch_tokens: int | None = None,
+    options: Overriding = Overriding(),  # noqa: B008
     set_: Assignments = None,
     workers: int | None = None,
     submission: Submitting = Submitting(),  # noqa: B008
@@ -309,17 +260,6 @@ def study(
         Facts with questions, in any format; wikidyk/dev.jsonl in TIGHTFRAME_DATA otherwise.
     out
         The study's folder.
-    arms
-        Instead of the file's grid, e.g. clm_sp,bilm_sp; ARM_reordered learns reordered facts.
-    n_facts
-        Instead of the file's grid, e.g. 80,200: the first so many.
-    seeds
-        Instead of the file's grid, e.g. 0,1,2.
-    exposures
-        How often each fact is shown.
-    batch_tokens
-        Tokens in a step, padding included, instead of 16 examples. Arms that take as many tokens
-        for an example (clm_sp and bilm_sp do) still see the same batches.
     set_
         key=value, a setting of the study or of every injection, e.g. width=64.
     workers
@@ -331,9 +271,7 @@ def study(
     from tightframe.knowledge.intervals import power
     from tightframe.settings import overrides
 
-    given = {"arms": arms, "n_facts": n_facts, "seeds": seeds, "exposures": exposures}
-    given |= {"batch_tokens": batch_tokens}
-    values = overrides(set_ or ()) | {k: value for k, value in given.items() if value is not None}
+    values = overrides(set_ or ()) | _given(options)
     facts = data if data is not None else _default_data()
     settings = study_settings(config, values)
     if submission.slurm is not None or submission.dry_run:
@@ -358,6 +296,11 @@ def study(
             )
     verdicts = [decision.to_dict() for decision in found.decisions]
     done("\n".join([*lines, f"{out}: written"]), json, out=str(out), verdicts=verdicts)
+
+
+def _given(options: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in vars(options).items() if value is not None}
 
 
 def _place(model: Path, out: Path | None, name: str) -> Path:

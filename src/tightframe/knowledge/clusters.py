@@ -20,6 +20,7 @@ from tightframe.formats import Count, Positive, Record, read_signed
 from tightframe.knowledge.data_files import read_records, write_records, write_report
 from tightframe.knowledge.embedders import LEXICAL, dimensions, lexical_embeddings, model_embeddings
 from tightframe.knowledge.facts import Fact, facts_fingerprint
+from tightframe.knowledge.options import ClusterOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Clusters:
     def fingerprints(self) -> tuple[str, ...]:
         """Fingerprint of the facts of each cluster, which its model must have been trained on."""
         return tuple(facts_fingerprint(self.members(cluster)) for cluster in range(self.k))
+
+
+def cluster_facts(facts: Sequence[Fact], k: int, options: ClusterOptions) -> Clusters:
+    """Cluster facts by content or by time, as the options say."""
+    settings: dict[str, Any] = {"embedder": options.embedder, "seed": options.seed}
+    if options.by == "time":
+        return temporal_clusters(facts, k, whole_days=options.whole_days, **settings)
+    return semantic_clusters(facts, k, **settings)
 
 
 def semantic_clusters(

@@ -20,6 +20,7 @@ from tightframe.files import check_writable, fingerprint
 from tightframe.knowledge.benchmark import load_benchmark, read_facts
 from tightframe.knowledge.facts import Fact, facts_fingerprint, study_eligible
 from tightframe.knowledge.lessons import FactTexts
+from tightframe.knowledge.options import MainInjectOptions
 from tightframe.knowledge.qa_models import Arm, find_arm, named_arm
 from tightframe.knowledge.scores import position
 from tightframe.lm.folders import check_loadable, check_model
@@ -92,19 +93,18 @@ NETWORK = "network.json"  # of a checkpoint of ours, beside its weights
 
 
 @pydantic.dataclasses.dataclass(
-    frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 )
-class InjectOptions:
-    """Settings of one injection; `data` and `out` say where, the others what."""
+class InjectOptions(MainInjectOptions):
+    """All settings of one injection; `data` and `out` say where, the others what.
+
+    Those that are options of the command line, too, are documented in `MainInjectOptions`.
+    """
 
     data: Path  # facts, in any format that `knowledge validate` takes
     out: Path  # the run directory
-    preset: str = ""  # one of `PRESETS`: it supplies what isn't given
 
     # What learns: an arm of our own networks, a model to go on from, or both.
-    arm: str = ""  # one of `qa_models.ARMS`, by its name there or its title
-    model: str = ""  # a run or checkpoint of ours, or a model of transformers; "": from scratch
-    objective: Literal["auto", "ntp", "sp", "qa", "mlm"] = "auto"  # auto: that of arm or model
     lora: bool | None = (
         None  # adapters in a causal model of transformers; None: above 3B parameters
     )
@@ -115,10 +115,8 @@ class InjectOptions:
     attention: str = ""  # transformers' attn_implementation for it; "": its own choice
 
     # Which facts, and how often.
-    exposures: PositiveInt = 500  # of each fact
     select: Literal["all", "eligible"] = "all"  # eligible: short verbatim answer, short fact
     skip: NonNegativeInt = 0  # of the selected facts, how many are passed over
-    n_facts: NonNegativeInt = 0  # the first so many after those; 0: all
     balance_position: bool = False  # as many answers in the front half of their fact as in the back
     max_span: PositiveInt = 5  # words of the longest masked span
     paraphrases: bool = False  # share a fact's exposures with it
@@ -135,7 +133,6 @@ class InjectOptions:
 
     # The course of the training: one pass over all examples.
     batch: PositiveInt = 16  # examples in a step
-    batch_tokens: NonNegativeInt = 0  # instead: tokens in a step, padding included; 0: examples
     learning_rate: PositiveFloat = 2e-3  # its peak
     schedule: Literal["linear", "cosine", "constant"] = "cosine"  # decay after the warm-up
     # Below 1 a share of all steps, else steps; None: 200, or a tenth of all if that is fewer.
@@ -145,7 +142,6 @@ class InjectOptions:
     betas: tuple[Share, Share] = (0.9, 0.98)
     eps: PositiveFloat = 1e-8
     clip: NonNegativeFloat = 1.0  # largest norm of the whole gradient; 0: not clipped
-    seed: NonNegativeInt = 0  # of the weights, the spans and the order
 
     # What is kept. The end of the training is always a checkpoint.
     checkpoints: tuple[PositiveInt, ...] = ()  # exposures after which the model is kept, too
@@ -153,9 +149,7 @@ class InjectOptions:
     save_every: PositiveInt = 500  # steps between states to resume from; each replaces the last
 
     # The machine. What is "auto" or 0 is chosen once and recorded.
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"  # bf16: autocast over float32 weights
     threads: NonNegativeInt = 0  # bits on a CPU depend on it; 0: as many as torch takes
-    device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @pydantic.model_validator(mode="before")
     @classmethod

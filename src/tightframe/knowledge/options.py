@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from tightframe.errors import UserError, nearest
 from tightframe.knowledge.facts import TYPES, Type
 
@@ -194,3 +196,82 @@ class AnswerOptions:
         parts = [self.form, *(["reordered"] if self.reordered else [])]
         parts += [f"with_{self.context}"] if self.context else []
         return "_".join([*parts, *(["paper"] if self.paper_decoding else [])])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MainInjectOptions:
+    """Settings of an injection that are options of the command line, too; `--set` takes the others.
+
+    Args:
+        arm: Network of ours, by how it reads and what it learns. clm_ntp or causal: left to right,
+            whole sentences; clm_sp or causal_span: left to right, masked words; bilm_sp or
+            prefix_span: the sentence both ways, masked words; bilm_mlm or masked: the same, all
+            words at once; bilm_ed or encoder_decoder: the same, an encoder and a decoder.
+        model: Model to continue from: a run or checkpoint of ours (with an arm, or as it was), or a
+            model of transformers, as a folder or a name on the hub.
+        objective: Training objective: whole sentences (ntp), masked words (sp), answers to
+            questions (qa), masked tokens (mlm); auto, the default: that of the arm, or what suits
+            the model.
+        exposures: Number of times that each fact is shown; 500, if no preset says otherwise.
+        n_facts: Number of facts to inject, the first ones; 0, the default, for all of them.
+        preset: Published settings by name, e.g. paper-t5-large; explicit settings win.
+        batch_tokens: Tokens in a step, padding included, instead of 16 examples.
+        seed: Seed of the weights, the masked words and the order.
+        precision: Precision of the training: bf16 multiplies in bfloat16, over float32 weights.
+        device: Device to train on.
+    """
+
+    arm: str = ""
+    model: str = ""
+    objective: Literal["auto", "ntp", "sp", "qa", "mlm"] = "auto"
+    exposures: PositiveInt = 500
+    n_facts: NonNegativeInt = 0
+    preset: str = ""
+    batch_tokens: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyOverrides:
+    """Settings of a study that replace those of its file; None is not given.
+
+    Args:
+        arms: Arms instead of the file's grid, e.g. clm_sp,bilm_sp; ARM_reordered learns reordered
+            facts.
+        n_facts: Numbers of facts instead of the file's grid, e.g. 80,200: the first so many.
+        seeds: Seeds instead of the file's grid, e.g. 0,1,2.
+        exposures: Number of times that each fact is shown.
+        batch_tokens: Tokens in a step, padding included, instead of 16 examples. Arms that take as
+            many tokens for an example (clm_sp and bilm_sp do) still see the same batches.
+    """
+
+    arms: tuple[str, ...] | None = None
+    n_facts: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    exposures: int | None = None
+    batch_tokens: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Options of dividing facts into clusters.
+
+    Args:
+        by: semantic: by content, as a Gaussian mixture over embeddings; time: by date, in runs of
+            equal size.
+        whole_days: With time: divide no day, so that sizes may differ.
+        embedder: Embedder of the facts: tf-idf (words and pairs of words, weighted), or an encoder
+            of sentence-transformers by folder or hub name.
+        seed: Seed of the mixture's start.
+    """
+
+    by: Literal["semantic", "time"] = "semantic"
+    whole_days: bool = False
+    embedder: str = "tf-idf"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.whole_days and self.by != "time":
+            raise UserError("--whole-days: needs --by time; semantic clusters know no days")
