@@ -25,7 +25,7 @@ from jaxtyping import Bool, Int, Int32, Int64, UInt64
 from tightframe.corpus.shards import Split, TokenShards
 from tightframe.corpus.tokenizer import token_names
 
-Line: TypeAlias = tuple[Int32[np.ndarray, "_"], Bool[np.ndarray, "_"]]
+Line: TypeAlias = tuple[Int32[np.ndarray, " _"], Bool[np.ndarray, " _"]]
 """Tokens, and which of them begin a document (or come after a break in it)."""
 
 Tokens: TypeAlias = TokenShards | Split | np.ndarray | Sequence[np.ndarray | Sequence[int]]
@@ -82,7 +82,7 @@ def _listed(tokens: np.ndarray | Sequence[np.ndarray | Sequence[int]]) -> list[n
     return [np.asarray(document) for document in tokens]
 
 
-def _checked(document: np.ndarray, number: int) -> Int[np.ndarray, "_"]:
+def _checked(document: np.ndarray, number: int) -> Int[np.ndarray, " _"]:
     if document.ndim != 1:
         raise ValueError(
             f"tokens: document {number} has shape {document.shape}, expected a line of ids; "
@@ -99,7 +99,7 @@ def _checked(document: np.ndarray, number: int) -> Int[np.ndarray, "_"]:
     return document
 
 
-def _arrays(arrays: Sequence[Int[np.ndarray, "_"]]) -> Iterator[Line]:
+def _arrays(arrays: Sequence[Int[np.ndarray, " _"]]) -> Iterator[Line]:
     held: list[np.ndarray] = []
     n_held = 0
     for array in arrays:
@@ -111,7 +111,7 @@ def _arrays(arrays: Sequence[Int[np.ndarray, "_"]]) -> Iterator[Line]:
     yield from _cut(held, n_held)
 
 
-def _cut(documents: Sequence[Int[np.ndarray, "_"]], total: int) -> Iterator[Line]:
+def _cut(documents: Sequence[Int[np.ndarray, " _"]], total: int) -> Iterator[Line]:
     """Yield whole documents as pieces of a line."""
     lengths = np.array([len(document) for document in documents], dtype=np.int64)
     breaks = np.zeros(total, dtype=bool)
@@ -257,7 +257,7 @@ def n_windows(text: Documents, length: int) -> int:
 
 def _runs(
     text: Documents, length: int
-) -> Iterator[tuple[Int32[np.ndarray, "_"], Int64[np.ndarray, "_"]]]:
+) -> Iterator[tuple[Int32[np.ndarray, " _"], Int64[np.ndarray, " _"]]]:
     """Yield the text in overlapping pieces, and where the windows of each end.
 
     A token outside the vocabulary stands alone: nothing leads to it, and nothing follows it.
