@@ -151,33 +151,49 @@ def _opening(studies: list[Published]) -> Iterator[str]:
     yield """\
 <!-- Written by `python -m studies.injection.publish`; change studies/injection/publish.py. -->"""
     yield """\
-Facts are trained into a network from scratch, masked span by masked span, and asked for without the
-text. `clm_sp` and `bilm_sp` are one network with one number of parameters that see the same lessons
-in the same order; `clm_sp` reads left to right, `bilm_sp` reads the prompt both ways. What they
-differ by is the attention alone. The other arms change one more thing: `clm_ntp` learns whole
-sentences instead of spans, `bilm_mlm` fills slots in one pass, `bilm_ed` has an encoder of its own,
-and `..._reordered` shares its exposures with the same facts turned around, answer last."""
+**Question.** Facts are trained into a network from scratch and asked for without the text. Does a
+network that reads the prompt in both directions (`bilm_sp`) recall more of them than the same
+network that reads left to right (`clm_sp`)?"""
+    decisions = [(study, one) for study in studies for one in study.decisions]
+    if decisions:
+        verdicts = "; ".join(
+            f"{one['n_facts']:,} facts ({study.name}): {one['verdict']}" for study, one in decisions
+        )
+        shown = any(one["verdict"].startswith(("reproduced", "reversed")) for _, one in decisions)
+        none = "" if shown else " By this rule no study shows a difference between the two arms."
+        yield f"**Answer**, by a rule that was fixed before the first run. {verdicts}.{none}"
+
+
+def _method(studies: list[Published]) -> Iterator[str]:
+    yield "## How the arms and the questions differ"
     yield """\
-| asked by | what |
+Facts are learned masked span by masked span. `clm_sp` and `bilm_sp` are one network with the same
+number of parameters, and see the same examples in the same order. They differ in attention alone:
+`clm_sp` reads left to right, `bilm_sp` reads the prompt in both directions. Each other arm changes
+one more thing. `clm_ntp` learns whole sentences instead of spans. `bilm_mlm` fills slots in one
+pass. `bilm_ed` has a separate encoder. `..._reordered` divides its exposures between the facts and
+the same facts with the answer last."""
+    yield """\
+| form | what is asked |
 |---|---|
-| `cloze_seen` | the fact with its answer masked: what has been memorised |
+| `cloze_seen` | the fact with its answer masked: tests memorisation |
 | `cloze_question` | the real question with its wh-phrase masked: the main measure |
-| `raw_question` | the question with a mask after it, a form that no lesson had |
-| `rank20` | the same cloze; is the right one of twenty answers the likeliest? Chance is 5 % |
-| `left_context` | the fact up to its answer, to be continued; not where the answer comes first |
-| `left_context_reordered` (clue first) | the fact turned around, up to its answer |"""
+| `raw_question` | the question with a mask after it, a form that no training example had |
+| `rank20` | the same cloze: is the right one of twenty answers the likeliest? Chance is 5 % |
+| `left_context` | the fact up to its answer, to be continued; not if the answer comes first |
+| `left_context_reordered` (clue first) | the reordered fact, up to its answer |"""
     yield """\
-Answers are greedy. Scores are percent of questions; `match_paper` is the published one, the answer
-anywhere in the output letter by letter, `match_norm` and `em_norm` are corrected
-([docs/guide/knowledge.md](../guide/knowledge.md)). Intervals of 95 % are over facts, all seeds of a
-fact together; over fewer than 15 facts there is none. `rank20` of `clm_ntp` is another score than
-that of the others: not comparable."""
+Answers are greedy. Scores are percent of questions. `match_paper` is the published score: the
+answer occurs anywhere in the output, letter by letter. `match_norm` and `em_norm` are corrected
+([Scores](../guide/knowledge.md#scores)). Intervals of 95 % are over facts, with all seeds of a fact
+together; with fewer than 15 facts there is none. `rank20` of `clm_ntp` is computed by another rule
+and is not comparable with the other arms."""
     older = [study.name for study in studies if "reason" not in study.table("scores")]
     if older:
         yield f"""\
-The tables of {", ".join(older)} were made with intervals by percentiles of 1,000 resamples of
-facts. From 25 facts on these hold the truth in 88 to 98 % of planted cases, in 82 to 90 near 0 and
-100 % ([Intervals over facts](../measures.md#intervals-over-facts) has what replaced them)."""
+The intervals in the tables of {", ".join(older)} are percentiles of 1,000 resamples of facts. With
+25 facts or more they hold the truth in 88 to 98 % of simulated cases, near 0 and 100 % in 82 to 90 %.
+[Intervals over facts](../measures.md#intervals-over-facts) describes those that replaced them."""
 
 
 def _settings(studies: list[Published]) -> Iterator[str]:
@@ -187,15 +203,15 @@ def _settings(studies: list[Published]) -> Iterator[str]:
         yield f"""\
 d = `{rule.first}` - `{rule.second}` on `{rule.form}`, `{rule.score}`, mean over seeds per fact;
 interval over facts, {100 * rule.level:g} %. In this order: interval above 0: reproduced;
-below 0: reversed; within [-{rule.margin:g}, +{rule.margin:g}]: not reproduced; else
+below 0: reversed; within [-{rule.margin:g}, +{rule.margin:g}]: not reproduced; otherwise
 inconclusive. An arm with `{rule.trained_form}` below {rule.trained_at:g} % is under-trained, and
-nothing is compared. Studies: {names}."""
+then there is no comparison. Studies: {names}."""
     raised = [study for study in studies if study.settings["exposures"] > 500]
     if raised:
         yield f"""\
-The rule was; the exposures were not everywhere: those of {", ".join(s.name for s in raised)} were
+This holds for the rule, not for all exposures. Those of {", ".join(s.name for s in raised)} were
 raised to {raised[0].settings["exposures"]:,} after a trial with 500, in which `clm_sp` had
-memorised too little (docs/decisions.md)."""
+memorised too little ([decisions](../decisions.md))."""
     rows = [
         [
             *(study.name, study.settings["data"], ", ".join(f"`{arm}`" for arm in grid["arms"])),
@@ -226,8 +242,9 @@ def _verdicts(studies: list[Published]) -> Iterator[str]:
     heads += ["difference found in 80 %", "equal arms shown", "by the other score"]
     yield tables.markdown(heads, rows)
     yield """\
-"Difference found in 80 %": so many points are told from 0 in 80 of 100 studies with intervals as
-wide. "Equal arms shown": how often such studies say "not reproduced" where the arms are equal."""
+"Difference found in 80 %": a true difference of this many points is detected in 80 of 100 studies
+with intervals of this width. "Equal arms shown": the share of such studies whose verdict is "not
+reproduced" if the arms are equal."""
     never = [
         f"{one['n_facts']:,} ({study.name})"
         for study in studies
@@ -236,8 +253,8 @@ wide. "Equal arms shown": how often such studies say "not reproduced" where the 
     ]
     if never:
         yield f"""\
-**"Not reproduced" can't come out of {", ".join(never)} facts**: the interval is wider than the
-band, whatever d is. There "inconclusive" says nothing of whether the arms are equal."""
+**The verdict "not reproduced" is impossible with {", ".join(never)} facts**: the interval is wider
+than the band for every d. "Inconclusive" then does not say whether the arms are equal."""
     notes = [
         f"- {study.name}, {one['n_facts']:,} facts: {one['note']}."
         for study in studies
@@ -255,7 +272,7 @@ def _results(studies: list[Published]) -> Iterator[str]:
         for n_facts, exposures, here in cells(scores):
             yield f"## {n_facts:,} facts, {exposures:,} exposures ({study.name})"
             yield tables.arm_table(here, at_cell(runs, n_facts, exposures))
-            yield "By where in its fact the answer stands:"
+            yield "By the place of the answer in its fact:"
             yield tables.position_table(here, study.rule)
             paired = at_cell(differences, n_facts, exposures)
             if len(paired):
@@ -275,10 +292,10 @@ def _ensembles(studies: list[Published]) -> Iterator[str]:
             continue
         yield f"## Several models with a router ({study.name})"
         yield """\
-The facts of one run are divided by what they are about (TF-IDF, Gaussian mixture), each model is
-trained on its share with the settings of the single model, and a linear classifier sends each
-question to the likeliest model, or to the single one where it seems to be about none. Scores are
-`match_norm` on `cloze_question`, percent; one seed, so that small differences mean nothing."""
+The facts of one run are divided by topic (TF-IDF, Gaussian mixture). Each model is trained on its
+share with the settings of the single model. A linear classifier sends each question to the
+likeliest model, or to the single one if it seems to be about no cluster. Scores are `match_norm` on
+`cloze_question`, percent. There is one seed, so small differences mean nothing."""
         heads = ["ensemble", "questions", "routed", "routed perfectly", "one model of all facts"]
         heads += ["sent to the right model, %", "facts outside accepted, %"]
         rows = [
@@ -304,8 +321,8 @@ def _runs(studies: list[Published]) -> Iterator[str]:
     yield "## Every run"
     yield """\
 `lessons` is the fingerprint of the stream of examples: equal for two arms that saw the same
-examples in the same order. `labelled tokens` are those that a loss was taken on; `final loss` is in
-nats per token, the mean since the record before."""
+examples in the same order. `labelled tokens` have a loss. `final loss` is in nats per token, the mean
+since the previous record."""
     for study in studies:
         runs, asked = study.runs, study.table("asked")
         several, alike = tables.same_lessons(runs)
@@ -322,21 +339,21 @@ lessons in the same order."""
             ]
             yield "Not asked, because the form does not allow it: " + "; ".join(told) + "."
     yield """\
-Seconds are those of the training, with one thread a run and several runs side by side: they tell
-what to plan for, not which arm is faster."""
+Seconds are those of the training, with one thread per run and several runs at a time: use them for
+planning, not to compare the speed of arms."""
 
 
 def _limits(studies: list[Published]) -> Iterator[str]:
-    yield "## What this does not say"
+    yield "## What it cannot say"
     yield """\
-- The networks know nothing but these facts. The published models were pretrained and far larger;
-  whether reading both ways helps a model that already knows English is not asked.
-- Facts were chosen whose answer is short and stands in the fact letter by letter.
-- A verdict is about its number of facts, exposures and this size of network. Speed of learning is
-  not compared: arms that have not memorised their facts get no verdict.
-- Most answers stand in the front of their fact: numbers for the back half rest on few facts.
-- "not reproduced" and "inconclusive" are two things: the one says that a difference worth the name
-  is unlikely, the other that these runs can't tell; which of them can come out is in the table."""
+- The networks know nothing but these facts. The published models were pretrained and far larger:
+  this study does not show whether reading both ways helps a model that already knows English.
+- Only facts with a short answer that stands in the fact letter by letter were chosen.
+- A verdict holds for its number of facts and exposures and for this size of network. Speed of
+  learning is not compared: arms that have not memorised their facts get no verdict.
+- Most answers stand in the front half of their fact: numbers for the back half rest on few facts.
+- "Not reproduced" says that a difference beyond the margin is unlikely. "Inconclusive" says that
+  these runs cannot tell. The table of verdicts shows which of the two is possible."""
     lone = [
         f"{one['n_facts']:,} facts ({study.name})"
         for study in studies
@@ -345,9 +362,9 @@ def _limits(studies: list[Published]) -> Iterator[str]:
     ]
     if lone:
         yield f"""\
-**Intervals are over facts, not seeds.** At {", ".join(lone)} both arms have one seed: what
-another draw of the weights and of the order would change is not in the interval there, and where
-learning is slow it can be much."""
+**Intervals are over facts, not seeds.** At {", ".join(lone)} both arms have one seed. The interval
+does not contain the effect of other initial weights or another order of examples, which can be
+large if learning is slow."""
 
 
 def _link(study: Published, file: str) -> str:
@@ -357,13 +374,14 @@ def _link(study: Published, file: str) -> str:
 # In the order of the page; each gets every study that is published.
 SECTIONS: tuple[Callable[[list[Published]], Iterator[str]], ...] = (
     _opening,
-    _settings,
     _verdicts,
+    _limits,
+    _method,
+    _settings,
     _results,
     _ensembles,
     _geometry,
     _runs,
-    _limits,
 )
 
 

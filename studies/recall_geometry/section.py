@@ -53,14 +53,14 @@ def section(results: Path, *, figure: str = "") -> str:
     runs = facts.groupby("run")["n_facts"].first()
     parts = [
         "## Does the geometry of a fact tell whether it is recalled?",
-        "A fact is a class; its samples are the embeddings where the first token of its answer is "
-        "predicted, one for each mask over the answer. Its question is the test. Geometry gets the "
-        "credit only for what it adds, out of fold, to the model's own outputs.",
-        f"{len(facts):,} of {int(runs.sum()):,} facts (of {len(runs)} runs) have the eight masks "
-        f"that a variance needs, and a question; on average {facts['n_variants'].mean():.1f}, "
-        f"{100 * facts['longer'].sum() / facts['n_variants'].sum():.0f} % of them with longer "
-        f"spans than training shows. {100 * facts['verbatim'].mean():.0f} % of the questions are "
-        "the masked sentence word for word; that mask is then no sample of the class.",
+        "A fact is a class. Its samples are the embeddings at which the first token of its answer "
+        "is predicted, one for each mask over the answer. Its question is the test. The gain is "
+        "what geometry adds, out of fold, to a prediction from the model's own outputs.",
+        f"{len(facts):,} of {int(runs.sum()):,} facts (of {len(runs)} runs) have a question and "
+        f"the eight masks that a variance needs. They have {facts['n_variants'].mean():.1f} masks "
+        f"on average, {100 * facts['longer'].sum() / facts['n_variants'].sum():.0f} % of them with "
+        f"longer spans than in training. {100 * facts['verbatim'].mean():.0f} % of the questions "
+        "are the masked sentence word for word; that mask is then not a sample of the class.",
         _gains(statistics),
         _verdict(statistics),
         _features(statistics),
@@ -151,12 +151,11 @@ def _verdict(statistics: pd.DataFrame) -> str:
             )
             by_p, by_interval = by_p + int(matters.sum()), by_interval + int(sure.sum())
     return (
-        "Two questions: p (permutations) says whether what geometry has beyond the baseline is "
-        f"tied to these outcomes at all, and is at most {LEVEL} with a gain above 0 in {by_p} "
-        "cells; an interval above 0 says that the gain in log loss would hold for other facts, "
-        f"and stands in **{by_interval} of these {by_p}**. Of the cells that can be judged: "
-        + "; ".join(sentences)
-        + "."
+        "There are two tests. The permutation test (p) asks whether geometry has any information "
+        f"on these outcomes beyond the baseline: p is at most {LEVEL} with a gain above 0 in "
+        f"{by_p} cells. The interval asks whether the gain in log loss would hold for other facts: "
+        f"it lies above 0 in **{by_interval} of these {by_p}**. By features, of the cells that can "
+        "be judged: " + "; ".join(sentences) + "."
     )
 
 
@@ -178,17 +177,17 @@ def _features(statistics: pd.DataFrame) -> str:
         return ""
     added = f"tied to recall beyond the log-probability (q at most {LEVEL})"
     head = ("feature", "what it is", "AUC alone, median", "gain, median", added)
-    return "One by one, over the cells:\n\n" + markdown(head, lines)
+    return "Each feature alone, over the cells:\n\n" + markdown(head, lines)
 
 
 def _locality(results: Path) -> Iterable[str]:
     changed = read_csv(results / "locality.csv")
     moved = read_csv(results / "locality-shift.csv")
-    yield "## Does injection move what should stay?"
+    yield "## Does a second injection change the first facts?"
     first = changed.iloc[0]
     yield (
         f"A model is trained on {first['n_kept']} facts, then on {first['n_new']} others only. "
-        "What becomes of the first:"
+        "The table compares the first facts before and after:"
     )
     lines = [
         [one["arm"], one["quantity"]]
@@ -201,8 +200,8 @@ def _locality(results: Path) -> Iterable[str]:
     ]
     yield markdown(("arm", "mean over facts", "before", "after", "change", "p (signs)"), lines)
     yield (
-        "How far their embeddings have moved, in units of their spread, beside what is noise "
-        "(class means of two halves of the masks) and what is unrelated (two seeds):"
+        "Displacement of their embeddings, in units of their spread, with two references: noise "
+        "(class means of two halves of the masks) and unrelated networks (two seeds):"
     )
     lines = [
         [one["arm"], one["compared"], one["points"]]
