@@ -192,7 +192,7 @@ and is not comparable with the other arms."""
     if older:
         yield f"""\
 The intervals in the tables of {", ".join(older)} are percentiles of 1,000 resamples of facts. With
-25 facts or more they hold the truth in 88 to 98 % of simulated cases, near 0 and 100 % in 82 to 90 %.
+25 facts or more they hold the truth in 88 to 98 % of simulated cases, in 82 to 90 % near 0 and 100.
 [Intervals over facts](../measures.md#intervals-over-facts) describes those that replaced them."""
 
 
@@ -321,7 +321,7 @@ def _runs(studies: list[Published]) -> Iterator[str]:
     yield "## Every run"
     yield """\
 `lessons` is the fingerprint of the stream of examples: equal for two arms that saw the same
-examples in the same order. `labelled tokens` have a loss. `final loss` is in nats per token, the mean
+examples in the same order. `labelled tokens` have a loss; `final loss` is in nats per token, mean
 since the previous record."""
     for study in studies:
         runs, asked = study.runs, study.table("asked")
