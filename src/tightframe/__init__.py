@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says w
     from tightframe.errors import UserError
     from tightframe.geometry.callback import CollapseCallback
     from tightframe.geometry.classes import class_table
+    from tightframe.geometry.compare import Comparison, compare
     from tightframe.geometry.decisions import Decisions, class_decisions
     from tightframe.geometry.measurement import Measurement
     from tightframe.geometry.measures import MEASURES, Measure, measure_table, metrics
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says w
 _PUBLIC: dict[str, str] = {
     "ClassMoments": "geometry.moments",
     "CollapseCallback": "geometry.callback",
+    "Comparison": "geometry.compare",
     "Decisions": "geometry.decisions",
     "Header": "results",
     "HuggingFaceModel": "lm.huggingface",
@@ -51,6 +53,7 @@ _PUBLIC: dict[str, str] = {
     "class_decisions": "geometry.decisions",
     "class_moments": "geometry.stream",
     "class_table": "geometry.classes",
+    "compare": "geometry.compare",
     "gather": "results",
     "load_model": "lm.load",
     "measure": "geometry.study",
@@ -71,6 +74,7 @@ __all__ = [
     "MEASURES",
     "ClassMoments",
     "CollapseCallback",
+    "Comparison",
     "Decisions",
     "Header",
     "HuggingFaceModel",
@@ -90,6 +94,7 @@ __all__ = [
     "class_decisions",
     "class_moments",
     "class_table",
+    "compare",
     "corpus",
     "gather",
     "geometry",

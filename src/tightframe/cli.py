@@ -31,7 +31,8 @@ for group in (corpus, sweep, ntp, knowledge):
 
 # Named by module and function: only the command that runs is imported.
 for group, commands in (
-    (app, "making:demo making:train measuring:measure measuring:merge measuring:classes"),
+    (app, "making:demo making:train measuring:measure measuring:compare"),
+    (app, "measuring:merge measuring:classes"),
     (app, "relating:relate sweeping:report"),
     (corpus, "making:build"),
     (sweep, "sweeping:plan sweeping:run sweeping:status sweeping:submit sweeping:commands"),

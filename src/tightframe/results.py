@@ -216,6 +216,15 @@ def gather(paths: Iterable[Path]) -> "pd.DataFrame":
     return pd.DataFrame(list(records.values()))
 
 
+def check_savable(path: Path) -> None:
+    """Refuse a file whose name says of no format that a result is saved in."""
+    if path.suffix not in (".csv", ".parquet", ".json", ".jsonl"):
+        raise UserError(
+            f"{path}: cannot be saved as '{path.suffix}'; expected a name that ends in "
+            ".csv, .parquet, .json or .jsonl"
+        )
+
+
 class ResultTable(abc.ABC):
     """Base of every study's result: a table with a one-line summary, for notebooks and files."""
 
@@ -241,11 +250,7 @@ class ResultTable(abc.ABC):
             The path of the file.
         """
         path = Path(path)
-        if path.suffix not in (".csv", ".parquet", ".json", ".jsonl"):
-            raise UserError(
-                f"{path}: cannot be saved as '{path.suffix}'; expected a name that ends in "
-                ".csv, .parquet, .json or .jsonl"
-            )
+        check_savable(path)
         table = self.to_pandas()
         if path.suffix == ".csv":
             write_csv(path, table)

@@ -14,14 +14,17 @@ from tightframe.commands.console import (
     say,
     show,
 )
-from tightframe.geometry.options import ClassesOptions, MeasureOptions
+from tightframe.geometry.options import ClassesOptions, CompareOptions, MeasureOptions
 from tightframe.progress import bar
+from tightframe.results import check_savable
 
 if TYPE_CHECKING:
     Measuring: TypeAlias = MeasureOptions
+    Comparing: TypeAlias = CompareOptions
     Describing: TypeAlias = ClassesOptions
 else:
     Measuring = as_parameters(MeasureOptions)
+    Comparing = as_parameters(CompareOptions)
     Describing = as_parameters(ClassesOptions)
 
 
@@ -77,6 +80,49 @@ def measure(
             f"{path}: {'written' if result.n_computed else 'was measured before'}; "
             f"`tightframe report {path.parent.parent}` draws what is there"
         )
+
+
+def compare(
+    a: str,
+    b: str,
+    /,
+    *,
+    options: Comparing = Comparing(),  # noqa: B008
+    save: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Compare the geometry of two models on one text, with paired intervals of the differences.
+
+    Both models see the same documents in the same groups. What is positive is larger in the second.
+
+    Parameters
+    ----------
+    a
+        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+    b
+        The model that is compared with it.
+    save
+        A file for the table: .csv, .parquet, .json or .jsonl.
+    json
+        Print one JSON object on standard output.
+    """
+    import dataclasses
+
+    from tightframe.geometry.checks import check_measurement
+
+    for model in (a, b):
+        check_measurement(model, options)
+    if save is not None:
+        check_savable(save)
+
+    from tightframe.geometry.compare import compare_models
+
+    with bar():
+        result = compare_models(a, b, options, say)
+    if save is not None:
+        result.save(save)
+    rows = [dataclasses.asdict(row) for row in result.rows]
+    done(result.summary(), json, a=result.a.run, b=result.b.run, rows=rows)
 
 
 def merge(*states: Path, out: Path | None = None, json: Json = False) -> None:

@@ -283,49 +283,68 @@ class Split:
             labels[here] = self._tokens[shard][rows[here] - self._starts[shard], columns[here]]
         return labels
 
-    def groups(self, n: int) -> Groups:
+    def groups(self, n: int, beside: "Split | None" = None) -> Groups:
         """Return `n` contiguous groups of whole documents, about equal in labels.
 
         Where fewer than `n` documents have a label, groups are of whole blocks: stretches of one
         document, which depend on each other, if less the longer they are. Only documents and
         blocks with a label are counted.
+
+        Args:
+            n: Number of groups.
+            beside: The same documents in other tokens: groups of documents are then those of both,
+                about equal in the labels of both together.
         """
         if n < 1:
             raise ValueError(f"expected one group or more, got {n}")
-        starts = self.document_starts().numpy()
-        # What stands before the first document belongs to it.
-        n_documents, documents = self._cut(np.concatenate([[0], starts[1:]]), n)
+        starts, weights = self._documents_with_labels()
+        if beside is not None:
+            _, others = beside._documents_with_labels()
+            weights = (weights + others) * ((weights > 0) & (others > 0))
+        documents = self._cut(starts, weights, n)
         if documents is not None:
             return Groups(documents, "documents")
-        n_blocks, blocks = self._cut(np.arange(self.n_blocks) * self.block, n)
+        starts = np.arange(self.n_blocks) * self.block
+        of_blocks = self._labels_of(starts)
+        blocks = self._cut(starts, of_blocks, n)
         if blocks is not None:
             return Groups(blocks, "blocks")
         raise UserError(
-            f"split '{self.name}' of {len(starts):,} documents: {n_documents:,} of them and "
-            f"{n_blocks:,} of its blocks have labels, too few for {n:,} groups; ask for fewer"
+            f"split '{self.name}' of {len(weights):,} documents: {int((weights > 0).sum()):,} of "
+            f"them and {int((of_blocks > 0).sum()):,} of its blocks have labels, too few for "
+            f"{n:,} groups; ask for fewer"
         )
 
-    def _cut(
-        self, starts: Int64[np.ndarray, " items"], n: int
-    ) -> tuple[int, Int64[Tensor, " bounds"] | None]:
-        """Count the items with labels, and return the bounds of `n` groups if they are enough."""
-        end = self.n_blocks * self.block
+    def _documents_with_labels(
+        self,
+    ) -> tuple[Int64[np.ndarray, " documents"], Int64[np.ndarray, " documents"]]:
+        """Return the offset of each document and its labels; the first has what is before it."""
+        starts = self.document_starts().numpy()
+        starts = np.concatenate([[0], starts[1:]])
+        return starts, self._labels_of(starts)
+
+    def _labels_of(self, starts: Int64[np.ndarray, " items"]) -> Int64[np.ndarray, " items"]:
+        """Count the labels of each item, given where they begin."""
         rows, columns = np.divmod(starts, self.block)
         # Labels before an item: those of earlier blocks, and of columns 1.. before its own.
         first, stop = self.label_ordinals(rows)
         before = np.minimum(first + np.maximum(columns - 1, 0), stop)
-        weights = np.diff(before, append=self.n_labels)
+        return np.diff(before, append=self.n_labels)
+
+    def _cut(
+        self, starts: Int64[np.ndarray, " items"], weights: Int64[np.ndarray, " items"], n: int
+    ) -> Int64[Tensor, " bounds"] | None:
+        """Return the bounds of `n` groups of the items with labels; None if these are fewer."""
         starts, weights = starts[weights > 0], weights[weights > 0]
         if len(starts) < n:
-            return len(starts), None
-        bounds = np.concatenate([[0], starts[even_cuts(weights, n)], [end]])
-        return len(starts), torch.from_numpy(bounds)
+            return None
+        end = self.n_blocks * self.block
+        return torch.from_numpy(np.concatenate([[0], starts[even_cuts(weights, n)], [end]]))
 
     @cached_property
     def n_documents(self) -> int:
         """Number of documents with a label."""
-        starts = self.document_starts().numpy()
-        return self._cut(np.concatenate([[0], starts[1:]]), 1)[0]
+        return int((self._documents_with_labels()[1] > 0).sum())
 
     def document_starts(self) -> Int64[Tensor, " documents"]:
         """Return the flat offsets (row * T + column) at which documents begin, in order."""

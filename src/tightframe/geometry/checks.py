@@ -14,7 +14,7 @@ from tightframe.errors import UserError
 from tightframe.files import check_place, check_writable
 from tightframe.formats import kind_of
 from tightframe.geometry.measures import check_measures
-from tightframe.geometry.options import InputOptions, MeasureOptions, check_depth
+from tightframe.geometry.options import InputOptions, PassOptions, check_depth
 from tightframe.lm.folders import (
     check_described,
     check_model,
@@ -29,10 +29,10 @@ _PART = re.compile(r"\.part-\d+-of-\d+$")  # ends the name of a piece of a state
 _STATES = ("ClassMoments", "Decisions")  # kinds of state files
 
 
-def check_measurement(model: str, options: MeasureOptions) -> None:
+def check_measurement(model: str, options: PassOptions) -> None:
     """Refuse measures that do not exist, and all that `check_input` refuses."""
     check_measures(options.measures)
-    run = check_input(model, options, others=(options.ood, options.shared_with))
+    run = check_input(model, options, others=options.more_tokens)
     check_depth(options.layers, depth_of(model) if run is None else run.settings.depth)
 
 

@@ -30,54 +30,29 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tightframe.geometry.decisions import Decisions
+from tightframe.geometry.diagnostics import alike_groups, heavy_tailed, unresolved
 from tightframe.geometry.mean_families import PairMeasure
-from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.pairs import Aggregate, Cdnv, sweep
 from tightframe.geometry.resampling import (
     GROUPS,
     KEPT,
     Interval,
-    alike_groups,
+    Resamples,
     balanced_halves,
-    concentration,
     effective_groups,
-    extrapolate,
-    half_samples,
-    halves_of,
-    jackknife,
     plan_of,
     survivors,
-    tail_index,
 )
-from tightframe.geometry.segments import squared_norms
 from tightframe.geometry.values import Geometry, Value
 
-BENT = 2.0  # standard errors by which the line and the parabola may differ
-# Index of tails below which variances have no intervals, by the share that makes up the tail.
-HEAVY = {0.05: 3.5, 0.02: 3.2}
-RULED = 0.18  # concentration plus its error beyond which they have none, in 20 groups
-UNEVEN = 0.04  # concentration beyond which intervals of medians are narrow, in 20 groups
-LONG = (
-    "wide interval: halves of the groups differ more than leaving out single ones explains, so "
-    "that its error is overestimated"
-)
 NARROW = (
     "narrow interval: squared distances to the class means have heavy tails; in tests 92 to 96 % "
     "of such intervals held"
 )
-WIDE = 1.1  # variance by halves over that by leaving out one group, beyond which it is too large
-TAILS = (
-    "squared distances to the class means have heavy tails ({}), so that a few samples decide "
-    "variances; measures of directions (NC2, NC3) have intervals"
-)
-NOISY = 3.0  # a squared distance within so many times its noise is mostly noise
-NEAR = 1e-4  # share of such pairs beyond which what they decide has no interval
 DOCUMENTS = "documents"
 _NUMBER = re.compile(r"-?(\d+(\.\d+)?|inf)")
 
@@ -115,6 +90,12 @@ class MeasureTraits:
         return self.range == "[0, inf)"
 
 
+def plain_values(measures: Sequence[MeasureTraits], geometry: Geometry) -> dict[str, Value]:
+    """Return the values of the measures, without intervals."""
+    plan_pairs([one.function for one in measures], geometry)
+    return {one.name: one.function(geometry) for one in measures}
+
+
 def with_intervals(
     values: Mapping[str, Value],
     measures: Sequence[MeasureTraits],
@@ -122,25 +103,45 @@ def with_intervals(
     classifier: Float[Tensor, "V D"],
 ) -> dict[str, Value]:
     """Return the values with their intervals, as far as the states are kept by group."""
-    grouped = {
-        "train": geometry.moments.n_groups > 1,
-        "val": geometry.decisions is not None and geometry.decisions.n_groups > 1,
-    }
-    asked = [one for one in measures if grouped[one.split] and values[one.name].n]
-    intervals = {one.name: Interval.none(one.why_none) for one in asked if one.why_none}
-    asked = [one for one in asked if not one.why_none]
-    intervals |= _of_decisions([one for one in asked if one.split == "val"], geometry)
-    intervals |= _of_moments([one for one in asked if one.split == "train"], geometry, classifier)
     ranges = {one.name: one.range for one in measures}
+    intervals = {
+        one.name: _of(one, found)
+        for one, found in resample(values, measures, geometry, classifier)
+    }
     return {
         name: _filled(value, intervals[name], ranges[name]) if name in intervals else value
         for name, value in values.items()
     }
 
 
+def resample(
+    values: Mapping[str, Value],
+    measures: Sequence[MeasureTraits],
+    geometry: Geometry,
+    classifier: Float[Tensor, "V D"],
+) -> list[tuple[MeasureTraits, Resamples]]:
+    """Return the resamples of those measures that have a value and states kept by group."""
+    grouped = {
+        "train": geometry.moments.n_groups > 1,
+        "val": geometry.decisions is not None and geometry.decisions.n_groups > 1,
+    }
+    asked = [one for one in measures if grouped[one.split] and values[one.name].n]
+    found = {one.name: Resamples(refused=one.why_none) for one in asked if one.why_none}
+    able = [one for one in asked if not one.why_none]
+    found |= _of_decisions([one for one in able if one.split == "val"], geometry)
+    found |= _of_moments([one for one in able if one.split == "train"], geometry, classifier)
+    return [(one, found[one.name]) for one in asked]
+
+
+def _of(measure: MeasureTraits, resamples: Resamples) -> Interval:
+    """Return the interval of a measure of one model."""
+    found = resamples.interval(log=measure.is_log)
+    return _around(resamples.full, found) if measure.split == "val" else found
+
+
 def _of_moments(
     measures: Sequence[MeasureTraits], geometry: Geometry, classifier: Float[Tensor, "V D"]
-) -> dict[str, Interval]:
+) -> dict[str, Resamples]:
     """By leaving out each group and halves of them, over the classes that survive it all."""
     if not measures:
         return {}
@@ -180,10 +181,13 @@ def _of_moments(
         refused |= {one.name: reason for one in able}
         able = []
     whole = without(able, ())
-    too_heavy, heavy = _heavy_tailed([one for one in able if one.of_variances], moments, fixed)
-    refused |= too_heavy
-    refused |= _unresolved([one for one in able if one.of_near_pairs], moments, fixed)
-    out = {name: Interval.none(reason) for name, reason in refused.items() if reason}
+    of_variances = [one.name for one in able if one.of_variances]
+    too_heavy, heavy = heavy_tailed(moments, fixed) if of_variances else ("", False)
+    near = [one.name for one in able if one.of_near_pairs]
+    too_near = unresolved(moments, fixed) if near else ""
+    refused |= dict.fromkeys(of_variances if too_heavy else (), too_heavy)
+    refused |= dict.fromkeys(near if too_near else (), too_near)
+    out = {name: Resamples(refused=reason) for name, reason in refused.items() if reason}
     smooth = [one for one in able if one.name not in out and not one.is_median]
     medians = [one for one in able if one.name not in out and one.is_median]
     if not (asked := smooth + medians):
@@ -191,45 +195,22 @@ def _of_moments(
     full = [one.function(whole).value for one in asked]
     left = [values(smooth, group) for group in plan[: len(groups)]] if smooth else []
     halves = [values(asked, half) for half in plan[len(groups) :]]
-    kept = halves_of(len(groups)).numpy()
     freedom = effective_groups(counts[:, fixed]) - 1
     for place, one in enumerate(asked):
-        half = [value[place] for value in halves]
-        if one.is_median:
-            interval = half_samples(full[place], half, freedom=freedom, log=one.is_log)
-            if heavy and one.of_variances and not interval.reason:
-                interval = interval._replace(reason=NARROW)
-        else:
-            leaving = [value[place] for value in left]
-            interval = _smooth(full[place], leaving, half, kept, freedom, one.is_log)
+        notes = [NARROW] * (one.is_median and heavy and one.of_variances)
         n_fixed, n = sizes(one)
-        if not math.isnan(interval.low) and n_fixed < n:
-            over = f"interval over the {n_fixed} of {n} classes with two samples in resamples"
-            interval = interval._replace(reason="; ".join(filter(None, [interval.reason, over])))
-        out[one.name] = interval
-    return out
-
-
-def _smooth(
-    full: float,
-    without: Sequence[float],
-    halves: Sequence[float],
-    kept: Bool[np.ndarray, "H G"],
-    freedom: float | int,
-    log: bool,
-) -> Interval:
-    """Return the interval of a measure that moves smoothly with the documents."""
-    if not halves:
-        return jackknife(full, without, freedom=freedom, log=log)
-    found, bent, curved = extrapolate(full, without, halves, kept, freedom=freedom, log=log)
-    if bent > BENT:
-        return Interval.none(
-            "its bias by small counts is too large to be taken out, two estimates of it differ by "
-            f"{bent:.1f} standard errors; raise min_count"
+        if n_fixed < n:
+            notes.append(
+                f"interval over the {n_fixed} of {n} classes with two samples in resamples"
+            )
+        out[one.name] = Resamples(
+            full[place],
+            () if one.is_median else tuple(value[place] for value in left),
+            tuple(value[place] for value in halves),
+            freedom,
+            note="; ".join(notes),
         )
-    if curved > WIDE and not found.reason:
-        found = found._replace(reason=LONG)
-    return found
+    return out
 
 
 def _refusal(measure: MeasureTraits, geometry: Geometry, n_fixed: int, n: int) -> str:
@@ -252,63 +233,6 @@ def _refusal(measure: MeasureTraits, geometry: Geometry, n_fixed: int, n: int) -
     return ""
 
 
-def _heavy_tailed(
-    measures: Sequence[MeasureTraits], moments: ClassMoments, fixed: Bool[Tensor, " C"]
-) -> tuple[dict[str, str], bool]:
-    """Tell why tails of the samples allow no intervals of variances, and whether they are heavy."""
-    if not measures:
-        return {}, False
-    counts = moments.counts_by_group[:, fixed]
-    within_ss = moments.within_ss_by_group[:, fixed] + counts * _drawn(moments, fixed)
-    for share, least in HEAVY.items():
-        if (index := tail_index(counts, within_ss, share)) < least:
-            found = f"index {index:.2f}, expected {least:g} or more"
-            return {one.name: TAILS.format(found) for one in measures}, True
-    ruled, error = concentration(counts, within_ss)
-    scale = (len(_occupied(counts)) / GROUPS[0]) ** 0.6
-    if ruled + error > RULED * scale:
-        found = (
-            f"single groups decide the variances of classes: {ruled:.2f} with a standard error of "
-            f"{error:.2f}, expected {RULED * scale:.2f} or less together"
-        )
-        return {one.name: TAILS.format(found) for one in measures}, True
-    return {}, ruled > UNEVEN * scale
-
-
-def _unresolved(
-    measures: Sequence[MeasureTraits], moments: ClassMoments, fixed: Bool[Tensor, " C"]
-) -> dict[str, str]:
-    """Return why pairs of near means allow no intervals, by measure; nothing if they do.
-
-    The logarithm or inverse of a distance that is mostly noise has no series in 1/n.
-    """
-    if not measures:
-        return {}
-    counts = moments.counts_by_group[:, fixed].double()
-    squares = (counts / counts.sum(0)).square()
-    # Expected squared error of a class mean, from how far its groups are from it.
-    noise = (squares * _drawn(moments, fixed)).sum(0) / (1 - squares.sum(0))
-    means = moments.means[fixed]
-    distances = Cdnv(noise, 1, NOISY * noise)  # its values are those of pairs farther apart
-    wanted: set[Aggregate] = {"moments"}
-    pairs = sweep(means - means.mean(0), {"far": (distances, wanted)})["far"]
-    near = pairs.pairs - pairs.n
-    if near <= NEAR * pairs.pairs:
-        return {}
-    reason = (
-        f"{near:,} of {pairs.pairs:,} pairs of class means are too near to be told from their "
-        "noise, and they decide it; raise min_count, or read a median, a ratio of means "
-        "(nc1_cdnv_rom_db) or cosines (nc2_equiang_std)"
-    )
-    return {one.name: reason for one in measures}
-
-
-def _drawn(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> Float64[Tensor, "G K"]:
-    """Return the squared distance of each group's mean of a class to the mean of the class."""
-    means = moments.means[fixed]
-    return torch.stack([squared_norms(of[fixed] - means) for of in moments.means_by_group])
-
-
 def of_positions(
     decisions: Decisions,
     value_of: Callable[[Decisions], float],
@@ -320,17 +244,20 @@ def of_positions(
     value = Value(value_of(decisions), decisions.n, 0)
     if decisions.n_groups == 1 or not decisions.n:
         return value
+    found = resample_positions(decisions, value_of).interval(log=log)
+    return _filled(value, _around(value.value, found), range)
+
+
+def resample_positions(decisions: Decisions, value_of: Callable[[Decisions], float]) -> Resamples:
+    """Compute something of all positions, and of those without each group."""
     groups = _occupied(decisions.counts_by_group)
     if len(groups) < 2:
-        found = Interval.none("the documents are in one group")
-    else:
-        without = [value_of(decisions.without(group)) for group in groups]
-        freedom = _freedom(decisions)
-        found = _around(value.value, jackknife(value.value, without, freedom=freedom, log=log))
-    return _filled(value, found, range)
+        return Resamples(refused="the documents are in one group")
+    without = tuple(value_of(decisions.without(group)) for group in groups)
+    return Resamples(value_of(decisions), without, freedom=_freedom(decisions))
 
 
-def _of_decisions(measures: Sequence[MeasureTraits], geometry: Geometry) -> dict[str, Interval]:
+def _of_decisions(measures: Sequence[MeasureTraits], geometry: Geometry) -> dict[str, Resamples]:
     """By leaving out one group of validation positions; the class means stay as they are."""
     decisions = geometry.decisions
     if not measures or decisions is None:
@@ -343,17 +270,15 @@ def _of_decisions(measures: Sequence[MeasureTraits], geometry: Geometry) -> dict
         given = copy.copy(geometry)
         given.decisions = decisions.without(group)
         without.append(given)
-    out = {}
-    for measure in measures:
-        full, resampled = (
-            measure.function(geometry).value,
-            [measure.function(given).value for given in without],
+    return {
+        one.name: Resamples(
+            one.function(geometry).value,
+            tuple(one.function(given).value for given in without),
+            freedom=_freedom(decisions),
+            note="interval given the measured class means",
         )
-        found = jackknife(full, resampled, freedom=_freedom(decisions), log=measure.is_log)
-        given_means = "interval given the measured class means"
-        found = _around(full, found)
-        out[measure.name] = found if found.reason else found._replace(reason=given_means)
-    return out
+        for one in measures
+    }
 
 
 def _around(value: float, interval: Interval) -> Interval:
@@ -376,8 +301,8 @@ def _occupied(counts: Int64[Tensor, "G C"]) -> list[int]:
     return [group for group, n in enumerate(counts.sum(1).tolist()) if n]
 
 
-def _none(measures: Sequence[MeasureTraits], reason: str) -> dict[str, Interval]:
-    return {measure.name: Interval.none(reason) for measure in measures}
+def _none(measures: Sequence[MeasureTraits], reason: str) -> dict[str, Resamples]:
+    return {measure.name: Resamples(refused=reason) for measure in measures}
 
 
 def _filled(value: Value, interval: Interval, range: str) -> Value:

@@ -89,13 +89,11 @@ def metrics(
     from tightframe.geometry import intervals
     from tightframe.geometry.values import Geometry
 
-    chosen = choose(measures)
     geometry = Geometry(
         moments, classifier, decisions, min_count=min_count, classes=classes, ood=ood
     )
-    traits = [measure.traits for measure in chosen]
-    intervals.plan_pairs([one.function for one in traits], geometry)
-    values = {one.name: one.function(geometry) for one in traits}
+    traits = [measure.traits for measure in choose(measures)]
+    values = intervals.plain_values(traits, geometry)
     return intervals.with_intervals(values, traits, geometry, classifier)
 
 

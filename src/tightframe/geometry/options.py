@@ -1,4 +1,4 @@
-"""Options of `tightframe measure` and `tightframe classes`, each documented here alone.
+"""Options of `tightframe measure`, `compare` and `classes`, each documented here alone.
 
 The command line, the Python functions and the measurement key of a results file are made from
 these classes. They check all that can be checked without a file and without torch.
@@ -102,8 +102,8 @@ class ClassesOptions(InputOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MeasureOptions(InputOptions):
-    """Options of a measurement.
+class PassOptions(InputOptions):
+    """Options of the passes over a text, and of the measures that are computed from them.
 
     Args:
         layers: Layers to measure: last (what the classifier multiplies, after the final norm),
@@ -116,7 +116,6 @@ class MeasureOptions(InputOptions):
         measures: Measures to compute instead of the default list; "all" for every one.
         groups: Groups of documents that are kept apart for 95 % intervals; 1 for no intervals
             (default: 20, or what text and memory allow).
-        by_frequency: Compute every measure also for the classes of each frequency stratum.
         skip_positions: First positions of each block to leave out: in many models they are
             attention sinks (default: 1; 0 for a run, and with compat).
         skip_special: Leave out positions whose input is a special token, such as the end of a
@@ -124,14 +123,6 @@ class MeasureOptions(InputOptions):
         project: Number of dimensions to which every layer but the last is projected at random.
         precision: Precision of the forward passes: for fp32, weights stored in 16 bits are
             widened. The statistics are float64 in any case.
-        random_weights: Measure a randomly initialized control instead: the same architecture with
-            weights drawn from this seed.
-        ood: Tokens of another kind of text, for NC5.
-        compat: Published tables whose columns are computed, too: lc-2024-05, lc-2024-10.
-        shared_with: Same text in another model's tokens: only classes that are one token in both
-            take part.
-        matched: With shared_with: take as many training positions of each class as both texts
-            have.
         batch_tokens: Tokens per forward pass: fewer take less memory.
         keep_states: Keep the class moments on disk; further measures then need no pass.
     """
@@ -141,36 +132,105 @@ class MeasureOptions(InputOptions):
     min_count: int | None = dataclasses.field(default=None, metadata=KEY)
     measures: Names = ()
     groups: int | None = dataclasses.field(default=None, metadata=KEY)
-    by_frequency: bool = False
     skip_positions: int | None = dataclasses.field(default=None, metadata=KEY)
     skip_special: bool | None = dataclasses.field(default=None, metadata=KEY)
     project: int | None = dataclasses.field(default=None, metadata=KEY)
     precision: Precision = dataclasses.field(default="fp32", metadata=KEY)
-    random_weights: int | None = None
-    ood: TokenSource | None = None
-    compat: Names = ()
-    shared_with: TokenSource | None = None
-    matched: bool = dataclasses.field(default=False, metadata=KEY)
     batch_tokens: int = 8192
     keep_states: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("labels", "measures", "compat"):
+        for name in ("labels", "measures"):
             object.__setattr__(self, name, _names(getattr(self, name)))
         check_numbers(min_count=self.min_count, groups=self.groups, project=self.project)
         check_numbers(batch_tokens=self.batch_tokens)
         check_numbers(least=0, skip_positions=self.skip_positions)
         layer_names(self.layers)
-        check_compat(self.compat, min_count=self.min_count, labels=self.labels[0])
-        if self.matched and self.shared_with is None:
-            raise UserError("matched: say with shared_with to which tokens")
+
+    @property
+    def more_tokens(self) -> tuple[Any, ...]:
+        """Further tokens that are given."""
+        return ()
 
     @property
     def key(self) -> dict[str, Any]:
         """Options that change numbers, by name; labels and other tokens are added to them."""
         keys = [field.name for field in dataclasses.fields(self) if field.metadata == KEY]
         return {name: getattr(self, name) for name in keys}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasureOptions(PassOptions):
+    """Options of a measurement.
+
+    Args:
+        by_frequency: Compute every measure also for the classes of each frequency stratum.
+        random_weights: Measure a randomly initialized control instead: the same architecture with
+            weights drawn from this seed.
+        ood: Tokens of another kind of text, for NC5.
+        compat: Published tables whose columns are computed, too: lc-2024-05, lc-2024-10.
+        shared_with: Same text in another model's tokens: only classes that are one token in both
+            take part.
+        matched: With shared_with: take as many training positions of each class as both texts
+            have.
+    """
+
+    by_frequency: bool = False
+    random_weights: int | None = None
+    ood: TokenSource | None = None
+    compat: Names = ()
+    shared_with: TokenSource | None = None
+    matched: bool = dataclasses.field(default=False, metadata=KEY)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "compat", _names(self.compat))
+        check_compat(self.compat, min_count=self.min_count, labels=self.labels[0])
+        if self.matched and self.shared_with is None:
+            raise UserError("matched: say with shared_with to which tokens")
+
+    @property
+    def more_tokens(self) -> tuple[Any, ...]:
+        """Further tokens that are given."""
+        return self.ood, self.shared_with
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions(PassOptions):
+    """Options of a comparison of two models.
+
+    Args:
+        margin: Share of a value below which a difference counts as none.
+    """
+
+    margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(least=2, groups=self.groups)
+        if not 0 < self.margin < 1:
+            raise UserError(f"margin is {self.margin:g}; expected a share between 0 and 1")
+
+    def of_model(
+        self, tokens: TokenSource, shared_with: TokenSource | None, *, default: Sequence[str]
+    ) -> MeasureOptions:
+        """Return the options of one of the models, on its own tokens of the text.
+
+        Args:
+            tokens: These tokens.
+            shared_with: Those of the other model, if its tokenizer is another.
+            default: Measures where none are named.
+        """
+        own = {one.name for one in dataclasses.fields(PassOptions)}
+        own -= {one.name for one in dataclasses.fields(InputOptions)}
+        values = {name: getattr(self, name) for name in own}
+        values["measures"] = self.measures or default
+        values["trust_remote_code"] = self.trust_remote_code
+        matched = shared_with is not None
+        return MeasureOptions(
+            **values, step=self.step, tokens=tokens, shared_with=shared_with, matched=matched
+        )
 
 
 def _names(given: Any) -> tuple[Any, ...]:

@@ -108,7 +108,8 @@ class PassConfig:
 
     def stream(self, subject: Subject, split: Split) -> Stream:
         """Return the stream of labelled embeddings of a split."""
-        groups = split.groups(self.groups) if self.groups > 1 else None
+        beside = None if self.shared is None else self.shared.beside(split)
+        groups = split.groups(self.groups, beside) if self.groups > 1 else None
         return Stream(
             subject.model,
             split,
@@ -212,7 +213,8 @@ def settle(
     if min_count is None or (chosen > 1 and not of_all):
         split = shards.split("train")
         kept_apart = chosen if chosen > 1 else possible[0]
-        bounds = split.groups(kept_apart) if kept_apart > 1 else None
+        beside = None if shared is None else shared.beside(split)
+        bounds = split.groups(kept_apart, beside) if kept_apart > 1 else None
         quota = None if shared is None else shared.quota(split)
         reading = reading_of(options, options.labels[0])
         enough = usual_min_count(

@@ -30,30 +30,33 @@ Quantiles are Student's, with one degree of freedom less than there are groups i
 that are in few of them, or mostly in few, tell less than G - 1 would say.
 
 Sources: Miller 1974, Efron & Stein 1981 and Shao & Tu 1995 on the jackknife; McCarthy 1969 on
-balanced half-samples; Kish 1965 on effective numbers; Hill 1975 on tails.
+balanced half-samples; Kish 1965 on effective numbers.
 
 Axes: C classes, G groups, R resamples, H halves.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Int64
 from scipy.stats import t as student
 from torch import Tensor
 
-from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.segments import squared_norms
-
 LEVEL = 0.95
+BENT = 2.0  # standard errors by which the line and the parabola may differ
+LONG = (
+    "wide interval: halves of the groups differ more than leaving out single ones explains, so "
+    "that its error is overestimated"
+)
+WIDE = 1.1  # variance by halves over that by leaving out one group, beyond which it is too large
 GROUPS = (20, 12, 8)  # numbers of groups that every kind of interval accepts, the usual one first
 FEWEST_DOCUMENTS = {"train": 20, "val": 8}  # at which intervals of a split's numbers are tested
 MIN_COUNT = 20  # fewest samples a class at which the coverage of intervals is tested
 KEPT = 0.9  # share of a measure's classes that must be fixed, or there is no interval
-ALIKE = 0.05  # correlation of groups that follow each other beyond which nothing has an interval
 SPLITS = (1, 2)  # the bits of a group's number by which halves are made where none are balanced
 
 Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -71,6 +74,49 @@ class Interval(NamedTuple):
     def none(cls, reason: str) -> "Interval":
         """No interval, and why."""
         return cls(math.nan, math.nan, math.nan, f"no interval: {reason}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resamples:
+    """A measure over all groups, without each of them and over halves; or why there is none."""
+
+    full: float = math.nan
+    without: tuple[float, ...] = ()  # none of medians
+    halves: tuple[float, ...] = ()  # none where the class means are taken as given
+    freedom: float = math.nan
+    refused: str = ""
+    note: str = ""  # what to beware of where there is an interval
+
+    def minus(self, other: "Resamples") -> "Resamples":
+        """Return the differences to another model's, of the same documents in the same groups."""
+        pairs = ((self.without, other.without), (self.halves, other.halves))
+        without, halves = (tuple(x - y for x, y in zip(*pair, strict=True)) for pair in pairs)
+        return Resamples(
+            self.full - other.full,
+            without,
+            halves,
+            min(self.freedom, other.freedom),
+            self.refused or other.refused,
+            "; ".join(dict.fromkeys(filter(None, [self.note, other.note]))),
+        )
+
+    def interval(self, *, log: bool = False) -> Interval:
+        """Return the 95 % interval.
+
+        Args:
+            log: Whether errors are in proportion to the value.
+        """
+        if self.refused:
+            return Interval.none(self.refused)
+        if not self.without:
+            found = half_samples(self.full, self.halves, freedom=self.freedom, log=log)
+        elif self.halves:
+            found = _smooth(self.full, self.without, self.halves, self.freedom, log)
+        else:
+            found = jackknife(self.full, self.without, freedom=self.freedom, log=log)
+        if math.isnan(found.low):
+            return found
+        return found._replace(reason="; ".join(filter(None, [found.reason, self.note])))
 
 
 def jackknife(
@@ -143,6 +189,22 @@ def half_samples(
     return _around(2 * theta - half.mean(), error, freedom or n, log)
 
 
+def _smooth(
+    full: float, without: Sequence[float], halves: Sequence[float], freedom: float, log: bool
+) -> Interval:
+    """Return the interval of a measure that moves smoothly with the documents."""
+    kept = halves_of(len(without)).numpy()
+    found, bent, curved = extrapolate(full, without, halves, kept, freedom=freedom, log=log)
+    if bent > BENT:
+        return Interval.none(
+            "its bias by small counts is too large to be taken out, two estimates of it differ by "
+            f"{bent:.1f} standard errors; raise min_count"
+        )
+    if curved > WIDE and not found.reason:
+        found = found._replace(reason=LONG)
+    return found
+
+
 def effective_groups(counts: Int64[Tensor, "G C"]) -> float:
     """Return the number of equal groups that tell as much of a class, by the median over classes.
 
@@ -150,102 +212,6 @@ def effective_groups(counts: Int64[Tensor, "G C"]) -> float:
     """
     n = counts.double()
     return float((n.sum(0).square() / n.square().sum(0)).nanmedian())
-
-
-def tail_index(
-    counts: Int64[Tensor, "G C"], within_ss: Float64[Tensor, "G C"], share: float
-) -> float:
-    """Return Hill's index of the mean squared deviations of a class in each group.
-
-    Below 2, squared deviations have no variance, and the mean of some tells little of the next
-    ones. Infinite where there are too few numbers for a tail.
-
-    Args:
-        counts: Samples of each class in each group.
-        within_ss: Their squared distances to the mean of the class in all groups, summed.
-        share: Of these mean squared deviations, what makes up the tail.
-    """
-    shares = within_ss / counts * (counts.sum(0) / within_ss.sum(0))  # of the variance of the class
-    ordered = shares[shares > 0].sort(descending=True).values
-    n = int(share * len(ordered))
-    if n < 10:
-        return math.inf
-    mean_log = float((ordered[:n] / ordered[n]).log().mean())
-    return 1 / mean_log if mean_log else math.inf
-
-
-def concentration(
-    counts: Int64[Tensor, "G C"], spreads: Float64[Tensor, "G C"]
-) -> tuple[float, float]:
-    r"""Return how far single groups decide the errors of class variances, and its standard error.
-
-    With :math:`z_g = \sqrt{n_g} (v_g / v - 1)` of a class, v its variance and v_g that of group g,
-    :math:`q = \sum z_g^4 / (\sum z_g^2)^2` is 1 if one group decides, and for normal errors
-    :math:`3 \sum (1 - p_g)^2 / (G^2 - 1)` on average, p_g being the group's share of the class.
-    What is returned is the mean of q over classes on a scale from 0 for normal errors to 1.
-    Averages of samples with heavy tails never become normal, however many there are; Hill's index
-    misses that where groups are large. NaN without classes in three groups.
-
-    Args:
-        counts: Samples of each class in each group.
-        spreads: Their squared distances to the mean of the class in all groups, summed.
-    """
-    n = counts.double()
-    total, groups = n.sum(0), (counts > 0).sum(0)
-    shares = n / total
-    ratios = spreads / n.clamp(min=1) * (total / spreads.sum(0))
-    squares = n * (ratios - 1).square()  # z^2; 0 where a group has no sample
-    decided = squares.square().sum(0) / squares.sum(0).square()
-    normal = 3 * ((1 - shares).square() * (counts > 0)).sum(0) / (groups.square() - 1)
-    usable = (groups >= 3) & decided.isfinite()
-    beyond, scale = (decided - normal)[usable], float((1 - normal)[usable].mean())
-    error = math.sqrt(float(beyond.square().mean() - beyond.mean().square()) / max(1, len(beyond)))
-    return float(beyond.mean()) / scale, error / scale
-
-
-def neighbour_correlation(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> tuple[float, float]:
-    r"""Return how class means of groups that follow each other correlate, and its standard error.
-
-    With :math:`u_g = \sqrt{n_g} (\mu_g - \mu)` of a class and v their sum of squares over G - 1,
-    independent groups have :math:`\langle u_g, u_{g+1} \rangle = -v \sqrt{p_g p_{g+1}}` on average,
-    as the errors add up to 0. What is returned is the mean over classes and pairs of groups of
-    :math:`\langle u_g, u_{g+1} \rangle / v + \sqrt{p_g p_{g+1}}`: 0 if groups are independent.
-    Its error is that of a mean over pairs of groups; NaN where there are none.
-
-    Args:
-        moments: Kept by group.
-        fixed: Classes that take part.
-    """
-    counts = moments.counts_by_group[:, fixed].double()
-    means = moments.means[fixed]
-    squares = torch.zeros_like(counts)
-    products = torch.zeros_like(counts[1:])
-    before = torch.zeros_like(means)
-    for group, of_group in enumerate(moments.means_by_group):
-        drawn = (of_group[fixed] - means) * counts[group].sqrt()[:, None]  # (K, D)
-        squares[group] = squared_norms(drawn)
-        if group:
-            products[group - 1] = (drawn * before).sum(1)
-        before = drawn
-    groups = (counts > 0).sum(0)
-    mean_square = squares.sum(0) / (groups - 1)
-    both = (counts[1:] > 0) & (counts[:-1] > 0) & (mean_square > 0)
-    shares = counts / counts.sum(0)
-    alike = products / mean_square + (shares[1:] * shares[:-1]).sqrt()
-    by_pair = (alike.where(both, 0).sum(1) / both.sum(1))[both.any(1)]
-    return float(by_pair.mean()), float(by_pair.std()) / math.sqrt(max(1, len(by_pair)))
-
-
-def alike_groups(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> str:
-    """Tell why groups are no independent samples; "" if those that follow each other differ."""
-    alike, error = neighbour_correlation(moments, fixed)
-    surely = float(student.ppf(0.999, max(1, moments.n_groups - 2))) * error
-    if not alike > max(ALIKE, surely):
-        return ""
-    return (
-        f"groups that follow each other are alike (errors of class means correlate by {alike:.2f}, "
-        f"expected {ALIKE:g} or less); use fewer and longer groups (--groups) or more text"
-    )
 
 
 def balanced_halves(n_groups: int) -> Bool[Tensor, "H G"] | None:

@@ -82,7 +82,7 @@ def rows_of_layer(
     ood: ClassMoments | None,
 ) -> list[Row]:
     """All measures of a layer, over all classes and where asked over each stratum of them."""
-    classifier, note = _classifier_at(model, layer, moments.dim, wanted)
+    classifier, note = classifier_at(model, layer, moments.dim, wanted)
     measures = request.of_layer(last=layer == model.depth, dual=classifier is not None)
     if classifier is None:
         classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
@@ -117,7 +117,7 @@ def rows_of_layer(
     return rows
 
 
-def _classifier_at(
+def classifier_at(
     model: Model, layer: int, dim: int, wanted: PassConfig
 ) -> tuple[Tensor | None, str]:
     """Return the classifier beside the means of a layer, and a remark on the values there.
@@ -150,13 +150,10 @@ def published(
             yield row_of(header, request, model.depth, "train", "all", 1, name, value)
 
 
-def losses(
-    decisions: Decisions, shards: TokenShards, *, whole: bool
-) -> Iterator[tuple[str, Value]]:
-    """Return losses and accuracy, and the entropy floor where it is known.
+def loss_functions(shards: TokenShards, *, whole: bool) -> dict[str, Callable[[Decisions], float]]:
+    """Return what tells losses and accuracy of decisions, by name.
 
-    All positions that the model predicts count, also those that the geometry leaves out: other
-    people's losses are of all. What is said of the text needs the `whole` of its positions.
+    What is said of the text, such as bits per byte, needs the `whole` of its positions.
     """
 
     def perplexity(of: Decisions) -> float:
@@ -169,7 +166,18 @@ def losses(
     }
     if whole:
         read["val_bits_per_byte"] = lambda of: shards.split("val").bits_per_byte(of.loss)
-    for name, value_of in read.items():
+    return read
+
+
+def losses(
+    decisions: Decisions, shards: TokenShards, *, whole: bool
+) -> Iterator[tuple[str, Value]]:
+    """Return losses and accuracy, and the entropy floor where it is known.
+
+    All positions that the model predicts count, also those that the geometry leaves out: other
+    people's losses are of all.
+    """
+    for name, value_of in loss_functions(shards, whole=whole).items():
         share = name == "val_accuracy"
         value = of_positions(
             decisions, value_of, range="[0, 1]" if share else "[0, inf)", log=not share

@@ -11,7 +11,7 @@ import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from torch import nn
 
@@ -30,7 +30,7 @@ from tightframe.geometry.labels import LabelledBlocks
 from tightframe.geometry.measurement import Measurement, RowKey, key_of
 from tightframe.geometry.measures import check_measures
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.options import InputOptions, Labels, MeasureOptions, share_of
+from tightframe.geometry.options import Labels, MeasureOptions, PassOptions, share_of
 from tightframe.geometry.passes import (
     LabelRequest,
     PassConfig,
@@ -63,24 +63,25 @@ from tightframe.progress import tell
 from tightframe.results import Header, Row
 
 P = ParamSpec("P")
+R = TypeVar("R")
 ModelSource: TypeAlias = str | Path | nn.Module
 Say: TypeAlias = Callable[[str], None]
 
 
-def _takes(
-    options: Callable[P, MeasureOptions],
-) -> Callable[[Callable[..., Measurement]], Callable[Concatenate[ModelSource, P], Measurement]]:
+def takes(
+    options: Callable[P, PassOptions],
+) -> Callable[[Callable[..., R]], Callable[Concatenate[ModelSource, P], R]]:
     """Give a function the keyword arguments of the options, for type checkers and for `help`."""
 
-    def described(
-        function: Callable[..., Measurement],
-    ) -> Callable[Concatenate[ModelSource, P], Measurement]:
-        own = inspect.signature(function).parameters["model"]
+    def described(function: Callable[..., R]) -> Callable[Concatenate[ModelSource, P], R]:
+        own = inspect.signature(function).parameters.values()
+        models = [one for one in own if one.kind is one.POSITIONAL_ONLY]
         given = inspect.signature(options).parameters.values()
-        setattr(function, "__signature__", inspect.Signature([own, *given]))  # noqa: B010
+        setattr(function, "__signature__", inspect.Signature([*models, *given]))  # noqa: B010
+        assert isinstance(options, type)
         arguments = "".join(
             inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2] + "\n"
-            for cls in (InputOptions, MeasureOptions)
+            for cls in reversed(options.__mro__[:-1])
         )
         function.__doc__ = f"{inspect.getdoc(function)}\n\nArgs:\n{arguments}"
         return function
@@ -88,7 +89,7 @@ def _takes(
     return described
 
 
-@_takes(MeasureOptions)
+@takes(MeasureOptions)
 def measure(model: ModelSource, /, **options: Any) -> Measurement:
     """Measure the geometry of a model's class means: one pass over training, one over validation.
 
@@ -116,8 +117,8 @@ def measure_model(
     """
     world = join_process_group()
     try:
-        with _as_source(model, options, world) as (source, out):
-            context, fewer = _prepare(source, options, out, world, say)
+        with as_source(model, options, world) as (source, out):
+            context, fewer = prepare(source, options, out, world, say)
             labellings = _computed(context, fewer if world.size == 1 else ())
             return _measurement(context, labellings, on_disk=out == options.out)
     finally:
@@ -132,8 +133,8 @@ def measure_part(
     The options are those of the whole measurement.
     """
     i, n = share_of(part)
-    with _as_source(model, options, ProcessGroup()) as (source, out):
-        context, _ = _prepare(source, options, out, ProcessGroup(i - 1, n), say)
+    with as_source(model, options, ProcessGroup()) as (source, out):
+        context, _ = prepare(source, options, out, ProcessGroup(i - 1, n), say)
         request = context.request(context.options.labels[0])
         with prepared(context.subject.threads):
             return states.part(
@@ -146,8 +147,8 @@ def measure_part(
 
 
 @contextlib.contextmanager
-def _as_source(
-    model: ModelSource, options: MeasureOptions, world: ProcessGroup
+def as_source(
+    model: ModelSource, options: PassOptions, world: ProcessGroup
 ) -> Iterator[tuple[Any, str | Path | None]]:
     """Yield a path or a LanguageModel, and the folder of its results, which may be temporary."""
     if isinstance(model, str | Path):
@@ -165,7 +166,7 @@ def _as_source(
         yield source, out
 
 
-def _prepare(
+def prepare(
     source: Any, options: MeasureOptions, out: str | Path | None, world: ProcessGroup, say: Say
 ) -> tuple[RunContext, tuple[int, ...]]:
     """Settle the options; also return the smaller numbers of groups that may be used instead."""

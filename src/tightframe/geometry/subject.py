@@ -275,6 +275,7 @@ class SharedClasses:
     subset: str  # what rows over them are called
     classes: Bool[Tensor, " C"]
     limits: Int64[Tensor, " C"]  # training positions that count, by class
+    other: TokenShards  # the same text in the tokens of the other model
 
     @classmethod
     def of(
@@ -303,11 +304,17 @@ class SharedClasses:
             )
             limits, _ = matched_counts(ours, theirs, ids)
         verb = "matched to" if matched else "shared with"
-        return cls(f"{verb} {other.name}", classes, limits)
+        return cls(f"{verb} {other.name}", classes, limits, other)
 
     def quota(self, split: Split) -> Int64[Tensor, " C"]:
         """Return the number of positions of each class that count in a split."""
         return self.limits if split.name == "train" else torch.where(self.classes, ALL, 0)
+
+    def beside(self, split: Split) -> Split | None:
+        """Return the split in the other tokens; None where its documents are not the same."""
+        other = self.other.split(split.name)
+        same = len(split.document_starts()) == len(other.document_starts())
+        return other if same else None
 
     @property
     def fingerprint(self) -> str:
