@@ -109,7 +109,7 @@ def test_pairing_takes_out_what_documents_do_to_both(result, tokens):
     alone = tf.measure(model(), tokens=tokens, **PLAIN)
     for name in ("val_loss", "nc3_cos_mean_dbg"):
         row = by_metric(result)[name]
-        assert row.high - row.low < 0.2 * (alone[name].high - alone[name].low)
+        assert row.high - row.low < 0.4 * (alone[name].high - alone[name].low)
         assert row.b - row.a == pytest.approx(row.difference)
 
 
@@ -160,7 +160,7 @@ def test_models_with_other_tokenizers_are_compared_on_what_both_have(tmp_path):
     documents = [" ".join(rng.choice(words, 60)) + "." for _ in range(240)]
     text.write_text("".join(json.dumps({"text": one}) + "\n" for one in documents))
     folders = []
-    for size in (280, 300):
+    for size in (264, 280):
         folders.append(tmp_path / f"tokens-{size}")
         build(str(text), out=folders[-1], vocab_size=size, block=32)
     sizes = [TokenShards.open(folder).vocab_size for folder in folders]
@@ -206,9 +206,8 @@ def test_the_command_prints_the_rows(tokens, tmp_path, capsys):
     cli.main(["compare", str(run), str(run), "--min-count", "10", "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["verdict"] for row in rows if row["low"] is not None} == {"no difference"}
-    cli.main(
-        ["compare", str(run), str(run), "--min-count", "10", "--save", str(tmp_path / "x.csv")]
-    )
+    file = tmp_path / "x.csv"
+    cli.main(["compare", str(run), str(run), "--min-count", "10", "--save", str(file)])
     assert "no difference" in capsys.readouterr().out
     assert len(tf.read_csv(file)) == len(rows)
 

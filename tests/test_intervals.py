@@ -6,7 +6,7 @@ import torch
 from scipy.stats import t as student
 
 from reference.mixtures import Mixture
-from tightframe.geometry import intervals, resampling
+from tightframe.geometry import diagnostics, intervals, resampling
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.measures import MEASURES, metrics
 from tightframe.geometry.moments import ClassMoments
@@ -149,7 +149,7 @@ def test_the_index_of_a_tail_is_that_of_its_law(index):
     rest = (1e6 - tails.sum(0))[None]
     counts = torch.ones(20, 2000, dtype=torch.int64)
     counts[-1] = 10**6
-    found = resampling.tail_index(counts, torch.cat([tails, rest]), 0.05)
+    found = diagnostics.tail_index(counts, torch.cat([tails, rest]), 0.05)
     assert found == pytest.approx(index, abs=4 * index / math.sqrt(0.05 * 40_000))
 
 
@@ -159,7 +159,7 @@ def test_normal_errors_of_class_variances_have_no_concentration(n_groups):
     rng = np.random.default_rng(n_groups)
     counts = rng.integers(1, 30, size=(n_groups, 20_000))
     variances = 1 + 1e-3 * rng.normal(size=counts.shape) / np.sqrt(counts)
-    found, error = resampling.concentration(
+    found, error = diagnostics.concentration(
         torch.from_numpy(counts), torch.from_numpy(counts * variances)
     )
     assert abs(found) < 4 * error < 0.02
@@ -170,9 +170,9 @@ def test_a_class_whose_variance_one_group_decides_is_concentrated():
     counts = torch.full((200, 2), 5)
     within_ss = torch.full((200, 2), 5.0).double()
     within_ss[0, :] = 500
-    assert resampling.concentration(counts, within_ss)[0] == pytest.approx(1, abs=0.02)
+    assert diagnostics.concentration(counts, within_ss)[0] == pytest.approx(1, abs=0.02)
     # The other groups fill what the first has too much, each a 199th: z^4 is a 199^-3 of it.
-    assert math.isnan(resampling.concentration(counts[:2], within_ss[:2])[0])
+    assert math.isnan(diagnostics.concentration(counts[:2], within_ss[:2])[0])
 
 
 @pytest.mark.parametrize(("memory", "expected"), [(0.0, 0.0), (0.5, 0.5)])
@@ -186,7 +186,7 @@ def test_neighbours_correlate_as_much_as_they_do(memory, expected):
     moments = ClassMoments(40, 16, groups=60)
     for group in range(60):
         moments.update(torch.from_numpy(noise[group]), torch.arange(40), group)
-    found, error = resampling.neighbour_correlation(moments, torch.ones(40, dtype=torch.bool))
+    found, error = diagnostics.neighbour_correlation(moments, torch.ones(40, dtype=torch.bool))
     assert found == pytest.approx(expected, abs=0.05)
     assert error < 0.01
 
@@ -208,7 +208,7 @@ def test_groups_that_follow_each_other_give_no_interval_if_they_are_alike():
 
 def test_few_numbers_have_no_tail():
     few = torch.ones(20, 20, dtype=torch.int64)
-    assert resampling.tail_index(few, few.double(), 0.02) == math.inf
+    assert diagnostics.tail_index(few, few.double(), 0.02) == math.inf
 
 
 @pytest.mark.parametrize(
