@@ -237,9 +237,9 @@ def held(draws):
             moments = one.sample(120)
             weights = torch.as_tensor(one.classifier)
             geometry = Geometry(moments, weights, min_count=20)
-            questions = [measure.question for measure in choose(NAMES)]
-            values = plain_values(questions, geometry)
-            found = resample(values, questions, geometry, weights)
+            traits = [measure.traits for measure in choose(NAMES)]
+            values = plain_values(traits, geometry)
+            found = resample(values, traits, geometry, weights)
             fixed = survivors(moments.counts_by_group, plan_of(range(20)))
             truths.append(one.truth(NAMES, fixed & (moments.counts >= 20)))
             sides.append({q.name: (values[q.name].value, 40, r) for q, r in found})

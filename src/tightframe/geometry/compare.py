@@ -303,9 +303,9 @@ def _of_layer(
     geometry = Geometry(
         moments, classifier, decisions, min_count=request.min_count, classes=classes
     )
-    questions = [one.question for one in chosen]
-    values = plain_values(questions, geometry)
-    for one, resamples in resample(values, questions, geometry, classifier):
+    traits = [one.traits for one in chosen]
+    values = plain_values(traits, geometry)
+    for one, resamples in resample(values, traits, geometry, classifier):
         value = values[one.name]
         yield one.name, (value.value, value.n, _enough(resamples, context, request, one.split))
     if last and request.labels == "next":
