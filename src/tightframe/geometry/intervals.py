@@ -105,8 +105,7 @@ def with_intervals(
     """Return the values with their intervals, as far as the states are kept by group."""
     ranges = {one.name: one.range for one in measures}
     intervals = {
-        one.name: _of(one, found)
-        for one, found in resample(values, measures, geometry, classifier)
+        one.name: _of(one, found) for one, found in resample(values, measures, geometry, classifier)
     }
     return {
         name: _filled(value, intervals[name], ranges[name]) if name in intervals else value
