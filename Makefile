@@ -91,6 +91,7 @@ laboratory: $(INSTALLED)
 	test -d tokens/laboratory-emma || $(BIN)/tightframe corpus build $(TIGHTFRAME_DATA)/austen/emma.txt --out tokens/laboratory-emma --vocab-size 512 --block 64 --max-tokens 150000
 	test -d tokens/laboratory-stories || $(BIN)/tightframe corpus build stories --out tokens/laboratory-stories --tokens 80000 --block 128
 	$(BIN)/python -m studies.laboratory.run
+	$(BIN)/python -m studies.laboratory.run --collect docs/results/laboratory --judge docs/results/laboratory
 
 # Do models that read both ways remember facts better, and does the geometry of a fact tell whether it
 # is recalled? About half an hour on two cores; interrupted, it goes on. The long one asks at 1,000
