@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from tightframe.commands.console import Assignments, Flag, Json, Names, as_parameters, done, say
+from tightframe.commands.console import (
+    Assignments,
+    Flag,
+    Json,
+    Names,
+    as_parameters,
+    done,
+    first_process,
+    say,
+)
 from tightframe.corpus.options import BuildOptions
 from tightframe.errors import UserError
 from tightframe.files import check_writable
@@ -85,6 +94,8 @@ def train(
 ) -> None:
     """Train one model; a killed run goes on where it was when the same command is given again.
 
+    Under torchrun, the processes share each batch.
+
     Parameters
     ----------
     config
@@ -129,18 +140,23 @@ def train(
             measures=measures,
         )
         step_hooks.append(callback.step)
-    run = train_model(settings, step_hooks=step_hooks)
-    results = []
-    if measure:
-        from tightframe.geometry.options import MeasureOptions
-        from tightframe.geometry.study import measure_model
+    from tightframe.lm.hardware import process_group
 
-        with bar():
-            for step in run.steps:
-                options = MeasureOptions(
-                    step=step, min_count=min_count, groups=1, measures=tuple(measures or ())
-                )
-                results.append(measure_model(run.path, options).path)
+    results = []
+    with process_group():
+        run = train_model(settings, step_hooks=step_hooks)
+        if measure:
+            from tightframe.geometry.options import MeasureOptions
+            from tightframe.geometry.study import measure_model
+
+            with bar():
+                for step in run.steps:
+                    options = MeasureOptions(
+                        step=step, min_count=min_count, groups=1, measures=tuple(measures or ())
+                    )
+                    results.append(measure_model(run.path, options).path)
+    if not first_process():
+        return
     last = run.log[-1]
     floors = (
         f" (entropy floor {last['entropy_floor']:.4f}, realised {last['realised_floor']:.4f})"

@@ -19,7 +19,6 @@ from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.geometry import states
 from tightframe.geometry.decisions import Decisions
-from tightframe.geometry.distributed import ProcessGroup
 from tightframe.geometry.intervals import plain_values, resample, resample_positions
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.options import CompareOptions, Labels
@@ -32,7 +31,7 @@ from tightframe.geometry.study import ModelSource, Say, as_source, prepare, take
 from tightframe.geometry.subject import Subject
 from tightframe.geometry.values import Geometry
 from tightframe.geometry.views import ROBUST, measure
-from tightframe.lm.hardware import prepared
+from tightframe.lm.hardware import ProcessGroup, prepared
 from tightframe.results import Header, ResultTable
 
 if TYPE_CHECKING:

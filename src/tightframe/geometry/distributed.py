@@ -1,13 +1,9 @@
-"""Several processes of one job (`torchrun`): each has a share of the work, all end with the sum.
-
-Without `torchrun` there is one process, and nothing here does anything.
-"""
+"""Shares of a pass for the processes of one job (`torchrun`), and the merging of their states."""
 
 import json
 import math
-import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,45 +12,9 @@ from torch import Tensor
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.ledger import Span
 from tightframe.geometry.moments import ClassMoments
+from tightframe.lm.hardware import ProcessGroup
 
 State = TypeVar("State", ClassMoments, Decisions)
-
-
-class ProcessGroup(NamedTuple):
-    """Rank of this process, and number of processes."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def device(self) -> torch.device:
-        """Device of this process: its own GPU, or the CPU."""
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("cpu")
-
-
-def join_process_group() -> ProcessGroup:
-    """Join the other processes that `torchrun` has started, if any."""
-    if "RANK" not in os.environ or not dist.is_available():
-        return ProcessGroup()
-    if not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(ProcessGroup().device)
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return ProcessGroup(dist.get_rank(), dist.get_world_size())
-
-
-def leave_process_group() -> None:
-    """Leave the other processes."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def barrier(world: ProcessGroup) -> None:
-    """Wait until all processes are here."""
-    if world.size > 1:
-        dist.barrier()
 
 
 def own_share(spans: Sequence[Span], world: ProcessGroup, *, multiple: int = 1) -> list[Span]:

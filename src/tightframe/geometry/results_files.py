@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.files import fingerprint
-from tightframe.geometry.distributed import ProcessGroup
 from tightframe.geometry.measurement import RowKey, key_of
 from tightframe.geometry.measures import MEASURES, choose
 from tightframe.geometry.options import PREFIXES, Labels, MeasureOptions
 from tightframe.geometry.passes import LabelRequest, parse_layers
 from tightframe.geometry.rows import least_count
 from tightframe.geometry.subject import SharedClasses, Subject
+from tightframe.lm.hardware import ProcessGroup
 from tightframe.results import Header, Row, read_header, read_rows, write_rows
 
 

@@ -18,7 +18,7 @@ from tightframe.files import fingerprint
 from tightframe.formats import kind_of
 from tightframe.geometry.checks import check_pieces
 from tightframe.geometry.decisions import DecisionPass, Decisions, accumulate_decisions
-from tightframe.geometry.distributed import ProcessGroup, barrier, merge_across_processes, own_share
+from tightframe.geometry.distributed import merge_across_processes, own_share
 from tightframe.geometry.ledger import Ledger, Span
 from tightframe.geometry.moments import FORMAT as STATE_FORMAT
 from tightframe.geometry.moments import ClassMoments
@@ -26,11 +26,10 @@ from tightframe.geometry.nearest import Extra
 from tightframe.geometry.passes import PassConfig, check_memory
 from tightframe.geometry.stream import Progress, Stream, accumulate_moments, layer_name, new_moments
 from tightframe.geometry.subject import Subject
+from tightframe.lm.hardware import ALONE, ProcessGroup, barrier
 from tightframe.progress import tell
 
 SAVE_EVERY = 60.0  # seconds of a pass between two writings; more where a writing takes long
-
-ALONE = ProcessGroup()
 
 
 def moments(

@@ -20,12 +20,6 @@ from tightframe.errors import UserError
 from tightframe.files import exclusive
 from tightframe.geometry import states, stream
 from tightframe.geometry.decisions import Decisions
-from tightframe.geometry.distributed import (
-    ProcessGroup,
-    barrier,
-    join_process_group,
-    leave_process_group,
-)
 from tightframe.geometry.labels import LabelledBlocks
 from tightframe.geometry.measurement import Measurement, RowKey, key_of
 from tightframe.geometry.measures import check_measures
@@ -57,7 +51,7 @@ from tightframe.geometry.rows import (
 )
 from tightframe.geometry.subject import SharedClasses, Subject
 from tightframe.lm.frozen import left_as_found, unwrapped
-from tightframe.lm.hardware import prepared
+from tightframe.lm.hardware import ProcessGroup, barrier, prepared, process_group
 from tightframe.lm.load import as_language_model
 from tightframe.progress import tell
 from tightframe.results import Header, Row
@@ -115,14 +109,10 @@ def measure_model(
         options: All options.
         say: Takes lines on what is going on.
     """
-    world = join_process_group()
-    try:
-        with as_source(model, options, world) as (source, out):
-            context, fewer = prepare(source, options, out, world, say)
-            labellings = _computed(context, fewer if world.size == 1 else ())
-            return _measurement(context, labellings, on_disk=out == options.out)
-    finally:
-        leave_process_group()
+    with process_group() as world, as_source(model, options, world) as (source, out):
+        context, fewer = prepare(source, options, out, world, say)
+        labellings = _computed(context, fewer if world.size == 1 else ())
+        return _measurement(context, labellings, on_disk=out == options.out)
 
 
 def measure_part(

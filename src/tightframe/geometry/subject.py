@@ -23,11 +23,11 @@ from tightframe.corpus.labels import matched_counts, shared_classes
 from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry.checks import check_no_run, check_no_tokenizer, check_room, no_tokens
-from tightframe.geometry.distributed import ProcessGroup
 from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.options import InputOptions, Precision, check_context
 from tightframe.lm.checkpoints import digest_of_weights
 from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
+from tightframe.lm.hardware import ProcessGroup
 from tightframe.lm.load import Model, check_tokenizer, digest_of, load_model, randomly_initialized
 from tightframe.lm.runs import Run
 from tightframe.progress import tell

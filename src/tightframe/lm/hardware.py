@@ -1,12 +1,16 @@
-"""What the machine offers to a run: device, precision, threads, and the faster exact float32."""
+"""What the machine offers: device, precision, threads, exact float32, and processes of one job."""
 
 import contextlib
 import dataclasses
 import functools
+import os
+import signal
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 
 from tightframe.lm.runs import M, as_recorded, check_fits, check_threads, free_cpu_memory, no_gpu
 
@@ -106,3 +110,58 @@ def _multiplies_bf16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private to torch.cpu
     return any(hasattr(torch.cpu, name) and bool(getattr(torch.cpu, name)()) for name in asked)
+
+
+class ProcessGroup(NamedTuple):
+    """Rank of this process, and number of processes; without `torchrun` there is one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this process: its own GPU, or the CPU."""
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cpu")
+
+
+ALONE = ProcessGroup()
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[ProcessGroup]:
+    """Join the other processes that `torchrun` has started, if any; leave them at the end."""
+    if "RANK" not in os.environ or not dist.is_available():
+        yield ProcessGroup()
+        return
+    joined = not dist.is_initialized()
+    if joined:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(ProcessGroup().device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
+    finally:
+        if joined:
+            dist.destroy_process_group()
+
+
+def barrier(world: ProcessGroup) -> None:
+    """Wait until all processes are here."""
+    if world.size > 1:
+        dist.barrier()
+
+
+@contextlib.contextmanager
+def usr1_noted() -> Iterator[list[int]]:
+    """Yield a list that SIGUSR1 adds to, instead of ending the process between two states."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only there can it be caught
+        yield noted
+        return
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -40,6 +40,16 @@ class Batch:
         rows = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
         return cls(inputs, torch.full_like(inputs, IGNORE), rows, torch.zeros_like(rows))
 
+    def share(self, rank: int, size: int) -> "Batch":
+        """Return every `size`-th row from row `rank` on."""
+        return Batch(
+            self.inputs[rank::size],
+            self.targets[rank::size],
+            self.lengths[rank::size],
+            self.prefix[rank::size],
+            self.source and self.source.share(rank, size),
+        )
+
     def to(self, device: torch.device | str) -> "Batch":
         """Return this batch on another device."""
         return Batch(

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tightframe.corpus.shards import Split
-from tightframe.lm.hardware import exact_float32
+from tightframe.lm.hardware import ALONE, ProcessGroup, exact_float32
 from tightframe.lm.interface import IGNORE, LanguageModel, next_token
 
 CHUNK_LOGITS = 2**20  # logits held at once: 4 MiB in float32, which fits a last-level cache
@@ -199,18 +200,25 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: LanguageModel, split: Split, *, batch_tokens: int = 2**14) -> Evaluation:
+def evaluate(
+    model: LanguageModel,
+    split: Split,
+    *,
+    batch_tokens: int = 2**14,
+    world: ProcessGroup = ALONE,
+) -> Evaluation:
     """Evaluate in the model's own precision, on its own device; sums are float64.
 
     Args:
         model: Any language model.
         split: Tokens that it should predict; each position counts once.
         batch_tokens: Tokens held at once; memory only, never the result.
+        world: Processes that share the split; each gets the whole result.
     """
     device = model.classifier.device
     total = torch.zeros(2, dtype=torch.float64, device=device)  # of losses, of hits
     step = max(1, batch_tokens // split.block)
-    for start in range(0, split.n_blocks, step):
+    for start in range(world.rank * step, split.n_blocks, world.size * step):
         rows = range(start, min(start + step, split.n_blocks))
         batch = next_token(*split.rows(rows)).to(device)
         scores = score(
@@ -220,6 +228,8 @@ def evaluate(model: LanguageModel, split: Split, *, batch_tokens: int = 2**14) -
             n_classes=len(model.classifier),
         )
         total += torch.stack([scores.losses.double().sum(), scores.hits.double().sum()])
+    if world.size > 1:
+        dist.all_reduce(total)
     loss, accuracy = (total / split.n_labels).tolist()
     return Evaluation(loss, accuracy, split.n_labels)
 

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
@@ -68,6 +69,23 @@ class AdamW:
                 )
         for parameter in self.parameters.values():
             parameter.grad = None
+
+    def sum_over_processes(self, loss: Tensor, stop: bool) -> tuple[Tensor, bool]:
+        """Sum the gradients of all processes in one exchange, and their losses.
+
+        Returns:
+            The sum of the losses, and whether any process wants to stop.
+        """
+        parameters = list(self.parameters.values())
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        sizes = [part.numel() for part in parts]
+        numbers = torch.stack([loss.detach().float(), loss.new_tensor(stop, dtype=torch.float32)])
+        joined = torch.cat([*(part.flatten() for part in parts), numbers])
+        dist.all_reduce(joined)
+        *gradients, (loss, stops) = joined.split([*sizes, 2])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        return loss, bool(stops > 0)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors themselves that a training resumes from."""

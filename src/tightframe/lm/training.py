@@ -9,9 +9,7 @@ Axes: B rows of a batch.
 import contextlib
 import math
 import platform
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -28,6 +26,7 @@ from tightframe.files import exclusive
 from tightframe.leases import Lease
 from tightframe.lm import hardware, optimizer
 from tightframe.lm.checkpoints import save_checkpoint
+from tightframe.lm.hardware import ALONE, ProcessGroup, barrier, process_group
 from tightframe.lm.interface import IGNORE, Batch, next_token
 from tightframe.lm.loss import cross_entropy, evaluate
 from tightframe.lm.optimizer import AdamW
@@ -73,10 +72,7 @@ class TrainingTask(Protocol):
         ...
 
     def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
-        """Return what is minimized: the mean loss in nats, with any regularizer.
-
-        `step` counts this update.
-        """
+        """Return the mean loss in nats, with any regularizer; `step` counts this update."""
         ...
 
     def keep(self, folder: Path) -> dict[str, Any]:
@@ -100,13 +96,12 @@ def made_by() -> dict[str, Any]:
 class Loop:
     """A run between its start and its end; `finish` trains it from wherever it is.
 
-    On a CPU an interrupted run ends with the bits of an uninterrupted one.
-
     Args:
         run: Folder of its log, checkpoints and states.
         settings: Settings of the run.
         task: The model that is trained, and on what.
-        lease: Hold on the folder; nothing is written once another process has taken it over.
+        lease: Hold on the folder; nothing is written without it, or once it is lost.
+        world: Processes that share each batch. Their number changes sums by rounding alone.
         kept: Tensors of the task that change with the steps; a resumed run continues from them.
         hooks: Called with each record of the log.
         step_hooks: Called at each step.
@@ -118,7 +113,8 @@ class Loop:
         settings: RunSettings,
         task: TrainingTask,
         *,
-        lease: Lease,
+        lease: Lease | None,
+        world: ProcessGroup = ALONE,
         kept: Mapping[str, Tensor] | None = None,
         hooks: Sequence[Hook] = (),
         step_hooks: Sequence[StepHook] = (),
@@ -127,6 +123,7 @@ class Loop:
         self.settings = settings
         self.task = task
         self.lease = lease
+        self.world = world
         self.hooks = hooks
         self.step_hooks = step_hooks
         self.optimizer = AdamW(
@@ -141,20 +138,23 @@ class Loop:
         self.clock = 0.0  # when it was last read, in seconds
         self.cpu_clock = 0.0
         self.shown = ""  # beside the progress
+        self.signals: list[int] = []  # that asked to stop
+        self.stop = False  # the same in all processes
 
     def finish(self) -> None:
         """Train from the newest state, or from the start, to the end."""
         run, progress, steps = self.run, self.progress, self.task.steps
         resumed = optimizer.load_state(run.resume_folder, self.optimizer, progress)
-        run.rewind(progress.step if resumed else -1)
+        if self.lease is not None:
+            run.rewind(progress.step if resumed else -1)
         self.recorded = progress.tokens, progress.seconds
         self._start_clock()
-        if resumed:
+        if resumed and self.lease is not None:
             say(f"{run.path}: resumes at step {progress.step} of {steps}")
-        elif 0 in self.task.checkpoints:
+        if not resumed and 0 in self.task.checkpoints:
             self._keep_checkpoint()
         self._show_step()
-        with bar() as show, _usr1_noted() as asked_to_stop:
+        with bar() as show, hardware.usr1_noted() as self.signals:
             for batch in self.task.batches(progress.step):
                 self._update(batch)
                 if progress.step % self.settings.log_every == 0 or progress.step == steps:
@@ -163,12 +163,11 @@ class Loop:
                 if kept:
                     self._keep_checkpoint()
                 due = kept or progress.step % self.settings.save_every == 0
-                stop = bool(asked_to_stop) and progress.step < steps  # asked once: then it is saved
-                if stop or (due and progress.step < steps):
+                if (self.stop or due) and progress.step < steps:
                     self._save_state()
                 self._show_step()
                 show("training", progress.step / steps, progress.tokens, self.shown)
-                if stop:
+                if self.stop and progress.step < steps:
                     raise PartlyDoneError(
                         f"{run.path}: saved at step {progress.step} of {steps}, as SIGUSR1 asked; "
                         "the same command resumes"
@@ -181,19 +180,32 @@ class Loop:
         n_labels = int((batch.targets != IGNORE).sum())
         if n_labels == 0:  # a last batch may be a row of one token
             return
-        batch = batch.to(settings.device)
-        with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):
-            loss = self.task.loss(batch, progress.step)
-        loss.backward()
+        loss = self._backward(batch, n_labels)
         norm = nn.utils.clip_grad_norm_(
             self.optimizer.parameters.values(), settings.clip or math.inf
         )
         self.optimizer.update(self.task.learning_rate(progress.step - 1))
-        progress.sums += torch.stack([loss.detach(), norm, torch.ones_like(norm)])
+        progress.sums += torch.stack([loss, norm, torch.ones_like(norm)])
         progress.tokens += n_labels
 
+    def _backward(self, batch: Batch, n_labels: int) -> Float[Tensor, ""]:
+        """Compute the loss on a batch and its gradients, in all processes together."""
+        settings = self.settings
+        batch = batch.share(*self.world).to(settings.device)
+        n_own = int((batch.targets != IGNORE).sum())
+        loss = torch.zeros((), device=settings.device)
+        if n_own:
+            low = settings.precision == "bf16"
+            with torch.autocast(settings.device, torch.bfloat16, enabled=low):
+                loss = self.task.loss(batch, self.progress.step) * (n_own / n_labels)
+            loss.backward()
+        self.stop = bool(self.signals)
+        if self.world.size > 1:
+            loss, self.stop = self.optimizer.sum_over_processes(loss, self.stop)
+        return loss.detach()
+
     def _show_step(self) -> None:
-        if self.step_hooks:
+        if self.step_hooks and self.lease is not None:
             with self._clock_stopped():
                 for hook in self.step_hooks:
                     hook(self.task.module, self.progress.step)
@@ -222,12 +234,15 @@ class Loop:
         self.shown = f"loss {record['loss']:.3f}"
 
     def _keep_checkpoint(self) -> None:
-        self.lease.check()
+        if self.lease is not None:
+            self.lease.check()
         with self._clock_stopped():
             found = self.task.keep(self.run.checkpoint(self.progress.step))
             self._log({"kind": "checkpoint", **self._place(), **found})
 
     def _save_state(self) -> None:
+        if self.lease is None:
+            return
         self.lease.check()
         with self._clock_stopped():
             optimizer.save_state(self.run.resume_folder, self.optimizer, self.progress)
@@ -243,6 +258,8 @@ class Loop:
                     f"{self.run.path}: {name} is {value} at step {record['step']}; train again in "
                     f"another folder with a learning_rate below {self.settings.learning_rate:g}"
                 )
+        if self.lease is None:
+            return
         self.lease.check()
         self.run.add_record(record)
         for hook in self.hooks:
@@ -263,20 +280,6 @@ class Loop:
         self._start_clock()
 
 
-@contextlib.contextmanager
-def _usr1_noted() -> Iterator[list[int]]:
-    """Yield a list that SIGUSR1 adds to, instead of ending the process between two states."""
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # only there can it be caught
-        yield noted
-        return
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: noted.append(number))
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-
 def say(line: str) -> None:
     """Print a message on standard error, beside what a command prints."""
     print(line, file=sys.stderr)
@@ -287,46 +290,65 @@ def train(
 ) -> Run:
     """Train a model, or go on with a run that was interrupted; a finished one is left alone.
 
-    On a CPU an interrupted run ends with the bits of an uninterrupted one.
+    On a CPU an interrupted run ends with the bits of an uninterrupted one. Under `torchrun` the
+    processes share each batch, and the first one writes. Any number of them has the same batches,
+    so that a run may resume with another number; sums then differ by rounding.
 
     Args:
         settings: Settings of the run; the same ones resume it.
         hooks: Called with each record of the log.
         step_hooks: Called at each step, e.g. `CollapseCallback(...).step`.
     """
-    shards = TokenShards.open(settings.tokens)
-    earlier = Run.open(settings.out) if (settings.out / "config.toml").exists() else None
-    settings = hardware.choose(settings, earlier.settings if earlier else None)
-    task = _Corpus(settings, shards)
-    with exclusive(settings.out, what="run") as lease, hardware.prepared(settings.threads):
-        run = Run.claim(settings, task.facts())
-        if run.finished:
-            say(f"{run.path}: is finished already")
-        else:
+    with process_group() as world, contextlib.ExitStack() as stack:
+        shards = TokenShards.open(settings.tokens)
+        earlier = Run.open(settings.out) if (settings.out / "config.toml").exists() else None
+        settings = hardware.choose(settings, earlier.settings if earlier else None)
+        task = _Corpus(settings, shards, world)
+        lease = None
+        if world.rank == 0:
+            lease = stack.enter_context(exclusive(settings.out, what="run"))
+            Run.claim(settings, task.facts())
+        stack.enter_context(hardware.prepared(settings.threads))
+        barrier(world)  # the run has begun
+        run = Run.open(settings.out)
+        if not run.finished:
             kept = task.regularizer.state if task.regularizer else None
-            loop = Loop(
-                run, settings, task, lease=lease, kept=kept, hooks=hooks, step_hooks=step_hooks
-            )
-            loop.finish()
-        optimizer.clear_states(run.resume_folder)
+            Loop(
+                run,
+                settings,
+                task,
+                lease=lease,
+                world=world,
+                kept=kept,
+                hooks=hooks,
+                step_hooks=step_hooks,
+            ).finish()
+        elif lease is not None:
+            say(f"{run.path}: is finished already")
+        barrier(world)  # the last record is written
+        if lease is not None:
+            optimizer.clear_states(run.resume_folder)
     return run
 
 
 class _Corpus:
     """Next-token prediction on the blocks of a corpus, in a new order each epoch."""
 
-    def __init__(self, settings: TrainOptions, shards: TokenShards):
+    def __init__(self, settings: TrainOptions, shards: TokenShards, world: ProcessGroup):
         self.shards = shards
+        self.world = world
         self.split = shards.split("train")
         self.schedule = Schedule(settings, self.split.n_blocks)
         config = config_of(settings, shards.vocab_size, shards.block)
-        rows = min(settings.batch, self.split.n_blocks)
+        rows = math.ceil(min(settings.batch, self.split.n_blocks) / world.size)
         needed = config.training_bytes(rows)
         hardware.check_memory(needed, settings.device, what=config.sizes)
         self.module = Transformer(config, seed=settings.seed, name=settings.out.resolve().name)
         self.module.to(settings.device)
         self.regularizer = None
         if settings.regularizer and settings.strength:
+            if world.size > 1:
+                raise UserError("regularizer: a term of whole batches; train in one process")
             averages = no_averages(config.vocab_size, config.width, device=settings.device)
             self.regularizer = Regularizer(
                 settings.regularizer, settings.strength, averages, seed=settings.order_seed
@@ -359,7 +381,7 @@ class _Corpus:
 
     def keep(self, folder: Path) -> dict[str, Any]:
         """Validate in float32, save the model, and return the validation losses."""
-        found = evaluate(self.module, self.shards.split("val"))
+        found = evaluate(self.module, self.shards.split("val"), world=self.world)
         record = {
             "val_loss": found.loss,
             "val_accuracy": found.accuracy,
@@ -368,7 +390,8 @@ class _Corpus:
         if (floor := self.shards.entropy_floor) is not None:
             record["entropy_floor"] = floor["mean_conditional_entropy"]
             record["realised_floor"] = floor["realised_nll"]
-        save_checkpoint(self.module, folder)
+        if self.world.rank == 0:
+            save_checkpoint(self.module, folder)
         return record
 
     def place(self, step: int) -> dict[str, Any]:
