@@ -505,6 +505,7 @@ def test_a_folder_of_results_is_written_whole(tmp_path, capsys):
     words = ("--measures", "m1,m2", "--controls", "log_width", "--permutations", 99, "--draws", 100)
     said = run(capsys, tmp_path / "models.csv", *words, "--out", out)
     assert sorted(one.name for one in out.iterdir()) == [
+        "index.html",
         "relation.csv",
         "relation.json",
         "relation.png",

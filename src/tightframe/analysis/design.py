@@ -95,12 +95,12 @@ def make_design(
     for name, values in needed.items():
         excluded += [
             Excluded(key, f"{name} is missing")
-            for key in _keys(frame, usable & ~np.isfinite(values))
+            for key in keys(frame, usable & ~np.isfinite(values))
         ]
         usable &= np.isfinite(values)
     for name, words in {**levels, **effects}.items():
         missing = words.isna().to_numpy()
-        excluded += [Excluded(key, f"{name} is missing") for key in _keys(frame, usable & missing)]
+        excluded += [Excluded(key, f"{name} is missing") for key in keys(frame, usable & missing)]
         usable &= ~missing
     if usable.sum() < FEWEST_ROWS:
         gone = f", {excluded[0].why} in {excluded[0].what}" if excluded else ""
@@ -199,7 +199,7 @@ def _refuse_constant(values: Float[np.ndarray, " N"], name: str) -> None:
         raise UserError(f"{name} is {values[0]:g} in every row; there is nothing to relate to it")
 
 
-def _keys(table: pd.DataFrame, chosen: Bool[np.ndarray, " N"]) -> list[str]:
+def keys(table: pd.DataFrame, chosen: Bool[np.ndarray, " N"]) -> list[str]:
     """Return what the chosen rows are called: run and step, model, or the number of the row."""
     for names in (["run", "step"], ["model"], ["run"]):
         if all(name in table for name in names):

@@ -54,7 +54,8 @@ class Gain(NamedTuple):
     gain: float  # mean absolute error of the controls alone minus that with the measure; as y
     percent: float  # gain as a share of the error of the controls alone, in percent
     p: float  # two-sided, by flipping the signs of families' sums
-    predicted: Vector  # of controls and measure, each row by the fit without its family
+    without: Vector  # y of each row predicted by the controls, by the fit without its family
+    predicted: Vector  # the same prediction by controls and measure
 
 
 def basis_of(columns: Float[np.ndarray, "N C"], names: Sequence[str]) -> tuple[Basis, list[str]]:
@@ -260,7 +261,7 @@ def left_out_gain(
         hits = (np.abs(flips @ sums) >= abs(sums.sum()) * (1 - TIES)).sum()
         p = float((hits + 1) / (permutations + 1))
     gain = float(errors.mean())
-    return Gain(gain, 100 * gain / alone if alone else math.nan, p, with_it)
+    return Gain(gain, 100 * gain / alone if alone else math.nan, p, without, with_it)
 
 
 def detectable(n_clusters: int, *, alpha: float, power: float = 0.8) -> float:

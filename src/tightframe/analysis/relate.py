@@ -29,7 +29,7 @@ from tightframe.analysis.design import (
 from tightframe.analysis.inference import Codes, Columns, Vector
 from tightframe.analysis.options import LOSS, TESTED, RelateOptions, resolve_options
 from tightframe.analysis.published import read_published, seed_rows
-from tightframe.analysis.relation import Relation, with_verdicts
+from tightframe.analysis.relation import CONTROLS, DENOMINATOR, Relation, with_verdicts
 from tightframe.analysis.sources import add_scores, read_models, read_scores
 from tightframe.errors import UserError
 from tightframe.geometry.catalogue import MEASURES
@@ -37,6 +37,7 @@ from tightframe.geometry.catalogue import MEASURES
 MOVED = 0.2  # one cluster that moves r by more is named
 NEAR_ZERO = 10  # a coefficient of variation beyond it: its mean lies within a tenth of its std
 LOSSES = (LOSS, "perplex", "val_perplexity", "val_bits_per_byte")  # lower is better
+OUTCOMES = (*LOSSES, "val_acc", "val_accuracy")
 DIRECTIONS = {one.name: one.direction for one in MEASURES}  # of more collapse
 
 
@@ -81,14 +82,19 @@ def relate(
         raise UserError("table1 is a part of a published table; say which with --published")
     elif not isinstance(sources, pd.DataFrame):
         table = read_models(paths)
-    unmatched = []
+    unmatched, score_names = list[Excluded](), list[str]()
     if scores is not None:
+        before = set(table)
         joined = add_scores(table, read_scores(Path(scores)))
         table = joined.table
+        score_names = [str(name) for name in table if name not in before]
         unmatched = [Excluded(name, "has no scores") for name in joined.without_scores]
         unmatched += [Excluded(name, "matches no model") for name in joined.without_models]
     relation = relate_table(table, options)
-    return dataclasses.replace(relation, excluded=unmatched + relation.excluded)
+    outcomes = [*relation.outcomes, *score_names]
+    return dataclasses.replace(
+        relation, excluded=unmatched + relation.excluded, outcomes=[*dict.fromkeys(outcomes)]
+    )
 
 
 def relate_table(table: pd.DataFrame, options: RelateOptions) -> Relation:
@@ -115,8 +121,12 @@ def relate_table(table: pd.DataFrame, options: RelateOptions) -> Relation:
         )
     excluded, blocks = list(design.excluded), _blocks(design)
     lines: dict[str, dict[str, Any]] = {}
+    predictions: dict[str, Vector] = {}
     for usable, names in blocks:
         lines |= _related(design, usable, names, options)
+        if options.family:
+            for name in names:
+                _add_gain(lines[name], design, usable, name, options, predictions)
         gone = int((~usable).sum())
         excluded += [
             Excluded(name, f"missing in {gone} rows, which are left out") for name in names if gone
@@ -127,6 +137,8 @@ def relate_table(table: pd.DataFrame, options: RelateOptions) -> Relation:
             excluded.append(Excluded(name, reason))
     rows = pd.DataFrame([{"measure": name} | lines[name] for name in options.measures])
     rows = with_verdicts(rows.reindex(columns=_COLUMNS), options)
+    if any(":" in name for name in options.controls):
+        rows = rows.assign(**_additive(table, options))
     n_clusters = int(first.max()) + 1
     return Relation(
         rows,
@@ -139,7 +151,17 @@ def relate_table(table: pd.DataFrame, options: RelateOptions) -> Relation:
         excluded,
         _strata(design, options),
         _points(design, options),
+        design.table,
+        [options.y, *(name for name in OUTCOMES if name in table and name != options.y)],
+        pd.DataFrame(predictions),
     )
+
+
+def _additive(table: pd.DataFrame, options: RelateOptions) -> dict[str, Any]:
+    """Return what is left of the correlations when the controls have no interactions."""
+    plain = tuple(name for name in options.controls if ":" not in name)
+    found = relate_table(table, dataclasses.replace(options, controls=plain, family="")).table
+    return {f"additive_{end}": found[f"partial_{end}"] for end in ("r", "low", "high")}
 
 
 def _points(design: Design, options: RelateOptions) -> pd.DataFrame:
@@ -197,8 +219,6 @@ def _related(
         if has_column(design.table, "run"):
             runs = pd.factorize(column(design.table, "run")[usable].astype(str))[0]
             out[name]["within_r"], out[name]["within_p"], _ = inference.within_runs(x, y, runs)
-        if options.family:
-            _add_gain(out[name], design, usable, x, options)
     if design.has_controls:
         _add_controlled(out, names, values, y, design.basis[usable], levels, options)
     if options.y != LOSS and has_column(design.table, LOSS) and LOSS not in options.controls:
@@ -239,16 +259,21 @@ def _add_controlled(
 
 
 def _add_gain(
-    line: dict[str, Any], design: Design, usable: Any, x: Any, options: RelateOptions
+    line: dict[str, Any],
+    design: Design,
+    usable: Bool[np.ndarray, " N"],
+    name: str,
+    options: RelateOptions,
+    predictions: dict[str, Vector],
 ) -> None:
-    """Add how much better the measure predicts y in families that were left out."""
+    """Add how much better a measure predicts y in families that were left out, and what it does."""
     families = pd.factorize(column(design.table, options.family)[usable].astype(str))[0]
     n = int(families.max()) + 1
     if n < inference.FEWEST_FAMILIES:
         line["flags"].append(f"gain not defined: {n} families, expected at least 4")
         return
     gain = inference.left_out_gain(
-        x,
+        design.measures[name][usable],
         design.y[usable],
         design.controls[usable],
         families,
@@ -256,6 +281,8 @@ def _add_gain(
         seed=options.seed,
     )
     line |= {"gain": gain.gain, "gain_percent": gain.percent, "gain_p": gain.p}
+    for key, values in ((CONTROLS, gain.without), (name, gain.predicted)):
+        predictions.setdefault(key, np.full(len(usable), math.nan))[usable] = values
 
 
 def _projected(values: Any, y: Any, controls: Any) -> tuple[Any, Any, Any]:
@@ -324,9 +351,9 @@ def _flags(
         found.append(f"without {who} it is {without[worst]:+.2f}")
     if "_cov" in name:
         if x.min() < 0 < x.max():
-            found.append("the mean that it divides by changes sign")
+            found.append(f"{DENOMINATOR} changes sign")
         elif (np.abs(x) > NEAR_ZERO).any():
-            found.append("the mean that it divides by is within a tenth of the deviation")
+            found.append(f"{DENOMINATOR} is within a tenth of the deviation")
     if options.within:
         inside = [value for value in _inside(design, usable, x, options.within).values() if value]
         if inside and min(inside) < 0 < max(inside):

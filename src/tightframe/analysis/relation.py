@@ -16,6 +16,10 @@ from tightframe.results import ResultTable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_NAMED = 8  # measures of one verdict in a sentence
+CONTROLS = "controls alone"  # column of predictions
+# Beginning of the flags of a coefficient of variation whose denominator is near 0.
+DENOMINATOR = "the mean that it divides by"
 Verdict = Literal["supported", "contradicted", "no association", "inconclusive", "undefined"]
 
 
@@ -35,6 +39,10 @@ class Relation(ResultTable):
         strata: Correlations inside each stratum, one row per measure; empty without `within`.
         points: The rows that are used: y, each measure, and `size`, the number of parameters where
             the table has it.
+        models: The same rows with all columns of the table.
+        outcomes: Columns of `models` that can be explained: y, other losses, other scores.
+        predictions: Value of y predicted by a fit to the other families: a column `CONTROLS`
+            and one per measure, which is added to them; empty without `family`.
     """
 
     table: pd.DataFrame
@@ -47,6 +55,9 @@ class Relation(ResultTable):
     excluded: list[Excluded]
     strata: pd.DataFrame
     points: pd.DataFrame
+    models: pd.DataFrame
+    outcomes: list[str]
+    predictions: pd.DataFrame
 
     @property
     def digest(self) -> str:
@@ -64,21 +75,29 @@ class Relation(ResultTable):
 
     @property
     def conclusion(self) -> str:
-        """Sentences that say what was found, from the verdicts alone."""
-        held = " with " + ", ".join(self.options.controls + self.options.fixed) + " held fixed"
-        held = held if self.options.controls or self.options.fixed else ""
-        verdicts = self.table["verdict"]
-        lines = []
+        """Two sentences: what was found, from the verdicts alone, and what could not be found."""
+        names_held = " and ".join(self.options.controls + self.options.fixed)
+        held = f", with {names_held} held fixed" if names_held else ""
+        parts = []
         for verdict, words in _WORDS.items():
-            names = self.table.loc[verdicts == verdict, "measure"].tolist()
+            names = self.table.loc[self.table["verdict"] == verdict, "measure"].tolist()
             if names:
-                lines.append(f"{words.format(y=self.options.y)}{held}: {', '.join(names)}.")
-        if not math.isnan(self.detectable):
-            lines.append(
-                f"With {self.n_clusters} clusters, correlations below {self.detectable:.2f} are "
-                "missed more often than one time in five."
-            )
-        return " ".join(lines)
+                more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+                listed = ", ".join(names[:MOST_NAMED]) + more
+                verb, noun = ("is", "has") if len(names) == 1 else ("are", "have")
+                said = words.format(y=self.options.y, are=verb, have=noun)
+                parts.append(f"{len(names):,} {said} ({listed})")
+        measures = f"{len(self.table):,} measure{'s' if len(self.table) > 1 else ''}"
+        found = f"Of {measures}{held}, {'; '.join(parts)}."
+        clusters = f"With {self.n_clusters:,} clusters"
+        if math.isnan(self.detectable):
+            return f"{found} {clusters}, no correlation can be told from chance."
+        some = (self.table["verdict"] == "inconclusive").any()
+        beware = ": inconclusive does not mean unrelated" if some else ""
+        return (
+            f"{found} {clusters}, correlations below {self.detectable:.2f} are missed more often "
+            f"than one time in five{beware}."
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per measure."""
@@ -163,11 +182,11 @@ class Relation(ResultTable):
 
 
 _WORDS: dict[str, str] = {
-    "supported": "Associated with {y} as expected",
-    "contradicted": "Associated with {y} against the expectation",
-    "no association": "Not associated with {y}, up to the margin",
-    "inconclusive": "Undecided about {y}",
-    "undefined": "Without a correlation with {y}",
+    "supported": "{are} associated with {y} as expected",
+    "contradicted": "{are} associated with {y} against the expectation",
+    "no association": "{are} not associated with {y}, up to the margin",
+    "inconclusive": "{are} inconclusive",
+    "undefined": "{have} no correlation with {y}",
 }
 
 

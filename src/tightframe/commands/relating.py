@@ -59,7 +59,7 @@ def relate(
     rule
         A TOML file whose table [relate] holds the options; those typed here come first.
     out
-        A new folder for relation.json, relation.csv and the figures.
+        A new folder for the page (index.html), relation.json, relation.csv and the figures.
     json
         Print one JSON object on standard output.
     """
@@ -132,11 +132,13 @@ def _frame(table: "pd.DataFrame") -> str:
 
 def _write(relation: "Relation", out: Path) -> None:
     """Write the relation to a new folder, whole or not at all."""
-    from tightframe.files import whole_folder
+    from tightframe.files import whole_folder, write_text
+    from tightframe.report.relation_page import render_relation
 
     with whole_folder(out) as folder:
         (folder / "relation.json").write_text(dumps(relation.to_dict()) + "\n", "utf-8")
         relation.save(folder / "relation.csv")
+        write_text(folder / "index.html", render_relation(relation, name=out.resolve().name))
         for name, figure in (
             ("relation", relation.plot()),
             ("scatter", relation.scatter()),

@@ -51,7 +51,7 @@ def figures(theory: Theory, place: int, shared: Shared) -> dict[str, Json]:
                 ("logits", one.logits, words, texts, n_texts),
             ):
                 drawn[f"{prefix} map {kind} {i}"] = heat_map(
-                    matrix, down, across, n, square=kind != "logits"
+                    {"bytes": matrix, "columns": n}, down, across, square=kind != "logits"
                 )
     return drawn
 
@@ -140,20 +140,20 @@ def curve(
     }
 
 
-def heat_map(matrix: str, down: Json, across: Json, n_across: int, *, square: bool) -> Json:
+def heat_map(matrix: Any, down: Json, across: Json, *, square: bool) -> Json:
     """Return numbers in [-1, 1] as colours.
 
     Args:
-        matrix: Signed bytes in base 64, 127 being 1, row by row.
+        matrix: Rows of numbers, or `{"bytes": ..., "columns": ...}`: signed bytes in base 64, 127
+            being 1, row by row.
         down: Array of the words of the rows, escaped.
         across: Array of the words of the columns, escaped.
-        n_across: Number of columns.
         square: Whether both axes have one scale.
     """
     ends = zip((0, 0.5, 1), ("map-low", "map-middle", "map-high"), strict=True)
     trace = {
         "type": "heatmap",
-        "z": {"bytes": matrix, "columns": n_across},
+        "z": matrix,
         "zmin": -1,
         "zmax": 1,
         "showscale": False,
