@@ -17,7 +17,7 @@ from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import InjectOptions, facts_digest
 from tightframe.knowledge.model_handles import open_model
 from tightframe.knowledge.qa_models import Prompt
-from tightframe.knowledge.routing import save_scoped, scope_clusters
+from tightframe.knowledge.routing import save_router, train_router
 from tightframe.lm.runs import log_text
 from tightframe.settings import read_toml
 from tiny_encoders import save_encoder
@@ -35,18 +35,18 @@ def learned(data, out, arm="bilm_sp", **settings):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Clusters of a few facts, a run of each, one of all, and a scope."""
+    """Clusters of a few facts, a run of each, one of all, and a router."""
     folder = tmp_path_factory.mktemp("study")
     facts, _ = themed_facts(2)
     clusters = semantic_clusters(facts, 2)
     save_clusters(folder / "clusters", clusters)
-    save_scoped(folder / "scope", scope_clusters(clusters, outside_facts(20)))
+    save_router(folder / "router", train_router(clusters, outside_facts(20)))
     for cluster in range(2):
         data = folder / "clusters" / "facts" / f"{cluster}.jsonl"
         learned(data, folder / f"run {cluster}")
     write_facts(folder / "facts.jsonl", facts)
     learned(folder / "facts.jsonl", folder / "all", "clm_ntp", exposures=5)
-    manifest = 'scope = "scope"\nruns = ["run 1", "run 0"]\nfallback = "all"\n'
+    manifest = 'router = "router"\nruns = ["run 1", "run 0"]\nfallback = "all"\n'
     (folder / "ensemble.toml").write_text(manifest)
     return folder, clusters
 
@@ -105,13 +105,13 @@ def test_a_panel_is_written_from_a_scope_and_runs_and_can_be_moved_with_them(
     whole = tmp_path / "a" / "whole"
     shutil.copytree(folder, whole)
     monkeypatch.chdir(whole)
-    command = ["knowledge", "panel", "scope", "--out", "panel", "--fallback", "all", "--json"]
+    command = ["knowledge", "panel", "router", "--out", "panel", "--fallback", "all", "--json"]
     command += ["--rule", "lowest-index", "--threshold", "0.4", "--runs", "run 1", "run 0"]
     cli.main(command)
     path = whole / "panel" / "ensemble.toml"
     assert json.loads(capsys.readouterr().out)["ensemble"] == "panel/ensemble.toml"
     assert read_toml(path) == {
-        "scope": "../scope",
+        "router": "../router",
         "runs": ["../run 1", "../run 0"],
         "fallback": "../all",
         "rule": "lowest-index",
@@ -139,7 +139,7 @@ def test_a_panel_of_what_does_not_belong_together_is_not_written(
 ):
     folder, _ = study
     paths = [str(folder / run) for run in runs]
-    command = ["knowledge", "panel", str(folder / "scope"), "--out", str(tmp_path / "p")]
+    command = ["knowledge", "panel", str(folder / "router"), "--out", str(tmp_path / "p")]
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--runs", *paths])
     error = capsys.readouterr().err
@@ -151,7 +151,7 @@ def test_a_panel_of_what_does_not_belong_together_is_not_written(
 def test_a_panel_that_exists_is_kept(study, capsys):
     folder, _ = study
     before = (folder / "ensemble.toml").read_bytes()
-    command = ["knowledge", "panel", str(folder / "scope"), "--out", str(folder), "--runs"]
+    command = ["knowledge", "panel", str(folder / "router"), "--out", str(folder), "--runs"]
     with pytest.raises(SystemExit):
         cli.main([*command, str(folder / "run 0"), str(folder / "run 1")])
     assert "ensemble.toml: already exists; remove it or choose" in capsys.readouterr().err
@@ -171,7 +171,7 @@ def test_a_model_of_transformers_is_asked_the_question_itself(study, capsys, tmp
     assert 0 < found["probability"] <= 1 or found["reason"]
     # The same model before any injection, as a fallback.
     (folder / "hub.toml").write_text(
-        f'scope = "scope"\nruns = ["run 1", "run 0"]\nfallback = "{words}"\nthreshold = 1.0\n'
+        f'router = "router"\nruns = ["run 1", "run 0"]\nfallback = "{words}"\nthreshold = 1.0\n'
     )
     found = json.loads(ask(capsys, folder / "hub.toml", question, "--json", "--device", "cpu"))
     assert (found["model"], found["cluster"]) == (str(words), None)
@@ -229,18 +229,18 @@ def test_no_stranger_s_text_reaches_a_terminal_raw(study, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
-        ('scope = "scope"\nruns = ["run 0"]\n', "no model of cluster 1; each of the 2 clusters"),
-        ('scope = "scope"\nruns = ["run 0", "run 0"]\n', "are both of cluster 0; name one"),
-        ('scope = "scope"\nruns = ["run 0", "all"]\n', "which are no cluster's"),
-        ('scope = "scope"\nruns = ["run 0", "none"]\n', "none: no such run directory"),
+        ('router = "router"\nruns = ["run 0"]\n', "no model of cluster 1; each of the 2 clusters"),
+        ('router = "router"\nruns = ["run 0", "run 0"]\n', "are both of cluster 0; name one"),
+        ('router = "router"\nruns = ["run 0", "all"]\n', "which are no cluster's"),
+        ('router = "router"\nruns = ["run 0", "none"]\n', "none: no such run directory"),
         (
-            'scope = "scope"\nruns = ["run 0", "run 1"]\nfallback = "./x"\n',
+            'router = "router"\nruns = ["run 0", "run 1"]\nfallback = "./x"\n',
             "expected a run or a model as fallback",
         ),
-        ('scope = "clusters"\nruns = []\n', "holds neither scope.safetensors nor encoder/"),
-        ('scope = "scope"\nrun = []\n', "unknown setting 'run'; did you mean 'runs'?"),
-        ('scope = "scope"\nruns = []\nrule = "oracle"\n', "setting 'rule' is 'oracle'"),
-        ("scope = ", "not TOML"),
+        ('router = "clusters"\nruns = []\n', "holds neither router.safetensors nor encoder/"),
+        ('router = "router"\nrun = []\n', "unknown setting 'run'; did you mean 'runs'?"),
+        ('router = "router"\nruns = []\nrule = "oracle"\n', "setting 'rule' is 'oracle'"),
+        ("router = ", "not TOML"),
     ],
 )
 def test_an_ensemble_that_does_not_fit_is_one_line(study, capsys, manifest, message):

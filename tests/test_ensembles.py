@@ -21,8 +21,8 @@ from tightframe.knowledge.benchmark import write_facts
 from tightframe.knowledge.clusters import semantic_clusters
 from tightframe.knowledge.ensembles import assemble, merge, models_of, provenance
 from tightframe.knowledge.facts import facts_fingerprint
-from tightframe.knowledge.options import ScopeOptions
-from tightframe.knowledge.routing import Routing, reroute, scope_clusters
+from tightframe.knowledge.options import RouterOptions
+from tightframe.knowledge.routing import Routing, reroute, train_router
 
 
 def answers_of(name, facts, trained_on, right):
@@ -55,7 +55,7 @@ def themed_ensemble(k=3):
         for cluster in range(k)
     ]
     fallback = answers_of("fallback", everything, None, {facts[0].id})
-    routings = scope_clusters(clusters, outside_facts(20), outside).routings
+    routings = train_router(clusters, outside_facts(20), outside).routings
     return clusters, routings, models[::-1], fallback
 
 
@@ -114,7 +114,7 @@ def test_questions_of_one_text_keep_their_own_answers():
     ]
     clusters = semantic_clusters(facts, 1)
     models = [answers_of("one", facts, clusters.fingerprints[0], {fact.id for fact in facts})]
-    routings = scope_clusters(clusters, outside_facts(20), (), ScopeOptions(threshold=0.0)).routings
+    routings = train_router(clusters, outside_facts(20), (), RouterOptions(threshold=0.0)).routings
     ensemble = assemble(routings, clusters, models, None)
     said = {one.output.fact_id: one.output.text for one in ensemble.answers}
     assert said == {fact.id: fact.questions[0].answers[0] for fact in facts}
@@ -234,12 +234,12 @@ def test_commands_from_facts_to_an_ensemble(tmp_path, capsys):
         )
     )  # fmt: skip
     assert divided["sizes"] == [12, 12, 12]
-    scoped = run(
-        capsys, "knowledge", "scope", tmp_path / "clusters",
+    trained = run(
+        capsys, "knowledge", "router", tmp_path / "clusters",
         "--negatives", tmp_path / "negatives.jsonl", "--outside", tmp_path / "outside.jsonl",
-        "--out", tmp_path / "scope",
+        "--out", tmp_path / "router",
     )  # fmt: skip
-    assert "36 in scope: 100.0% routed, 100.0% right; 5 outside: 0.0% accepted" in scoped
+    assert "36 in scope: 100.0% routed, 100.0% right; 5 outside: 0.0% accepted" in trained
     everything = [*facts, *outside_facts(5, first=900)]
     for name, trained_on in enumerate([*divided["fingerprints"], None]):
         known = {fact.id for fact in facts} if trained_on else set()
@@ -248,7 +248,7 @@ def test_commands_from_facts_to_an_ensemble(tmp_path, capsys):
         )
     found = json.loads(
         run(
-            capsys, "knowledge", "ensemble", tmp_path / "scope",
+            capsys, "knowledge", "ensemble", tmp_path / "router",
             "--clusters", tmp_path / "clusters",
             "--outputs", tmp_path / "2.jsonl", tmp_path / "0.jsonl", tmp_path / "1.jsonl",
             "--fallback", tmp_path / "3.jsonl", "--out", tmp_path / "ensemble", "--json",
@@ -260,7 +260,7 @@ def test_commands_from_facts_to_an_ensemble(tmp_path, capsys):
     lines = (tmp_path / "ensemble" / "provenance.jsonl").read_text().splitlines()
     assert [json.loads(line)["model"] for line in lines] == [one.model for one in outputs]
     shown = run(
-        capsys, "knowledge", "ensemble", tmp_path / "scope", "--clusters", tmp_path / "clusters",
+        capsys, "knowledge", "ensemble", tmp_path / "router", "--clusters", tmp_path / "clusters",
         "--outputs", tmp_path / "0.jsonl", "--fallback", tmp_path / "3.jsonl",
         "--threshold", 1.5, "--out", tmp_path / "nothing",
     )  # fmt: skip
@@ -277,9 +277,9 @@ def test_the_same_commands_write_the_same_bytes(tmp_path, capsys):
             "--whole-days", "--out", tmp_path / name / "clusters",
         )  # fmt: skip
         run(
-            capsys, "knowledge", "scope", tmp_path / name / "clusters",
+            capsys, "knowledge", "router", tmp_path / name / "clusters",
             "--negatives", tmp_path / "negatives.jsonl", "--calibrate", 0.2,
-            "--out", tmp_path / name / "scope",
+            "--out", tmp_path / name / "router",
         )  # fmt: skip
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
     assert len(files) == 7

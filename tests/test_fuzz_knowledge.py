@@ -16,7 +16,7 @@ from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import InjectionRun, InjectOptions
 from tightframe.knowledge.model_handles import open_model
 from tightframe.knowledge.ranking import load_ranks
-from tightframe.knowledge.routing import load_routings, load_scoped, save_scoped, scope_clusters
+from tightframe.knowledge.routing import load_router, load_routings, save_router, train_router
 from tightframe.knowledge.score_tables import read_outputs
 from tightframe.knowledge.study import collect, read_verdicts
 from tightframe.report.knowledge_folder import read_study
@@ -48,11 +48,11 @@ def whole(tmp_path_factory):
     inject(InjectOptions(data=folder / "facts.jsonl", out=folder / "run", arm="bilm_sp", **SMALL))
     clusters = semantic_clusters(clusters.facts[:6], 2)
     save_clusters(folder / "panel" / "clusters", clusters)
-    save_scoped(folder / "panel" / "scope", scope_clusters(clusters, outside_facts(8)))
+    save_router(folder / "panel" / "router", train_router(clusters, outside_facts(8)))
     for cluster in range(2):
         data = folder / "panel" / "clusters" / "facts" / f"{cluster}.jsonl"
         inject(InjectOptions(data=data, out=folder / "panel" / str(cluster), arm="clm_sp", **SMALL))
-    (folder / "panel" / "ensemble.toml").write_text('scope = "scope"\nruns = ["0", "1"]\n')
+    (folder / "panel" / "ensemble.toml").write_text('router = "router"\nruns = ["0", "1"]\n')
     return folder
 
 
@@ -70,13 +70,13 @@ def of_network(folder):
     return [run.settings, run.facts, run.injected, about, said]
 
 
-def of_scope(folder):
+def of_router(folder):
     clusters = load_clusters(folder / "clusters")
-    scope = load_scoped(folder / "scope")
+    router = load_router(folder / "router")
     return [
         vars(clusters),
-        scope.probabilities([fact.fact for fact in clusters.facts]),
-        load_routings(folder / "scope", clusters),
+        router.probabilities([fact.fact for fact in clusters.facts]),
+        load_routings(folder / "router", clusters),
     ]
 
 
@@ -107,7 +107,7 @@ KINDS = {
     "outputs": (of_answers, "said", "*"),
     "ranks": (load_ranks, "study/runs/bilm_sp*/ranks.jsonl", ""),
     "clusters": (lambda path: vars(load_clusters(path)), "panel/clusters", "**/*"),
-    "scope": (of_scope, "panel", "scope/*"),
+    "router": (of_router, "panel", "router/*"),
     "network": (of_network, "run", "**/*"),
     "study": (of_study, "study", "results/[!t]*"),
     "study's settings": (of_study, "study", "*.toml"),

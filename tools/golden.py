@@ -76,7 +76,7 @@ knowledge score runs/bilm_sp/answers/cloze_seen.jsonl --data facts.jsonl --allow
     --out knowledge/scores-bilm
 knowledge rank runs/bilm_sp --data facts.jsonl
 knowledge cluster facts.jsonl --k 2 --out knowledge/clusters
-knowledge scope knowledge/clusters --negatives others.jsonl --out knowledge/scope
+knowledge router knowledge/clusters --negatives others.jsonl --out knowledge/router
 knowledge study study.toml --data facts.jsonl --out knowledge/study SMALL
 report knowledge/study
 """

@@ -39,7 +39,7 @@ from tightframe.knowledge.injection import inject, load_qa_model
 from tightframe.knowledge.injection_runs import ENSEMBLE, InjectionRun
 from tightframe.knowledge.model_handles import EnsembleSettings, write_ensemble
 from tightframe.knowledge.options import QuestionForm
-from tightframe.knowledge.routing import save_scoped, scope_clusters
+from tightframe.knowledge.routing import save_router, train_router
 from tightframe.lm import hardware
 
 FORM: QuestionForm = "cloze_question"
@@ -78,12 +78,12 @@ def run_ensembles(study: Path, *, run: str, ks: Sequence[int], say: Say) -> list
                 )
                 for cluster in range(k)
             ]
-            scoped = scope_clusters(clusters, negatives, outside)
-            if not (work / name / "scope").exists():
-                save_scoped(work / name / "scope", scoped)
+            trained = train_router(clusters, negatives, outside)
+            if not (work / name / "router").exists():
+                save_router(work / name / "router", trained)
             _write_manifest(work / name, k, single)
-            found = assemble(scoped.routings, clusters, answers, fallback)
-            report = {"rule": "most-probable", "threshold": scoped.scope.threshold} | found.report
+            found = assemble(trained.routings, clusters, answers, fallback)
+            report = {"rule": "most-probable", "threshold": trained.router.threshold} | found.report
             save_ensemble(folder, found._replace(report=report))
             say(
                 f"{name}: match_norm {report['score']:.1f}, routed perfectly "
@@ -133,7 +133,7 @@ def _write_manifest(folder: Path, k: int, single: InjectionRun) -> None:
     """What `tightframe knowledge ask` needs to put a question to the ensemble."""
     if not (folder / ENSEMBLE).exists():
         runs = tuple(folder / f"run-{cluster}" for cluster in range(k))
-        write_ensemble(folder, EnsembleSettings(folder / "scope", runs, str(single.path)))
+        write_ensemble(folder, EnsembleSettings(folder / "router", runs, str(single.path)))
 
 
 def _answered(run: InjectionRun, facts: Sequence[Fact], path: Path) -> Answers:

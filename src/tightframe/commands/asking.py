@@ -31,7 +31,7 @@ def ask(
     ----------
     model
         A run of `tightframe knowledge inject`, or an ensemble: a folder with ensemble.toml, which
-        names a scope, a run a cluster, and perhaps a fallback.
+        names a router, a run a cluster, and perhaps a fallback.
     question
         In words, or with one [MASK] where the answer belongs.
     all_
@@ -57,7 +57,7 @@ def ask(
 
 
 def panel(
-    scope: Path,
+    router: Path,
     /,
     *,
     runs: Annotated[list[Path], Parameter(negative="", consume_multiple=True)],
@@ -71,8 +71,8 @@ def panel(
 
     Parameters
     ----------
-    scope
-        A folder of `tightframe knowledge scope`.
+    router
+        A folder of `tightframe knowledge router`.
     runs
         A run of `tightframe knowledge inject` a cluster, in any order: the facts that each was
         trained on say whose it is.
@@ -83,7 +83,7 @@ def panel(
     rule
         Which positive cluster answers; lowest-index is the published rule.
     threshold
-        Probability above which a cluster is positive; the scope's by default.
+        Probability above which a cluster is positive; the router's by default.
     json
         Print one JSON object on standard output.
     """
@@ -94,7 +94,7 @@ def panel(
         check_askable(run, "cpu")
     from tightframe.knowledge.model_handles import EnsembleSettings, write_ensemble
 
-    settings = EnsembleSettings(scope, tuple(runs), fallback, rule, threshold)
+    settings = EnsembleSettings(router, tuple(runs), fallback, rule, threshold)
     path = write_ensemble(out, settings)
     done(
         f"{path}: a model for each of {len(runs)} clusters, fallback: {fallback or 'none'}; ask it "

@@ -18,15 +18,15 @@ from tightframe.commands.console import (
 )
 from tightframe.errors import UserError
 from tightframe.files import check_new, check_writable
-from tightframe.knowledge.options import ClusterOptions, Rule, ScopeOptions
+from tightframe.knowledge.options import ClusterOptions, RouterOptions, Rule
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
     Dividing: TypeAlias = ClusterOptions
-    Scoping: TypeAlias = ScopeOptions
+    RouterTraining: TypeAlias = RouterOptions
 else:
     Dividing = as_parameters(ClusterOptions, seed=SEED)
-    Scoping = as_parameters(ScopeOptions)
+    RouterTraining = as_parameters(RouterOptions)
 
 
 def cluster(
@@ -43,7 +43,7 @@ def cluster(
 
     By content: a Gaussian mixture over their embeddings. Next, train a model on
     each file in OUT/facts (`tightframe knowledge inject`), and train a classifier
-    that routes questions (`tightframe knowledge scope`).
+    that routes questions (`tightframe knowledge router`).
 
     Parameters
     ----------
@@ -79,14 +79,14 @@ def cluster(
     )
 
 
-def scope(
+def router(
     clusters: Path,
     /,
     *,
     negatives: Path,
     out: Path,
     outside: Path | None = None,
-    options: Scoping = Scoping(),  # noqa: B008
+    options: RouterTraining = RouterTraining(),  # noqa: B008
     encoder: str | None = None,
     set_: Assignments = None,
     json: Json = False,
@@ -105,7 +105,7 @@ def scope(
     negatives
         A file of facts that were not injected, to learn what is out of scope.
     out
-        New folder: scope.safetensors, routing.jsonl, scope.json.
+        New folder: router.safetensors, routing.jsonl, router.json.
     outside
         Other facts that were not injected: their questions are routed too, to count false accepts.
     encoder
@@ -118,34 +118,35 @@ def scope(
     """
     from tightframe.knowledge.benchmark import load_benchmark
     from tightframe.knowledge.clusters import load_clusters
-    from tightframe.knowledge.routing import save_scoped, scope_clusters
+    from tightframe.knowledge.routing import save_router, train_router
 
     check_new(out)
     settings = _encoder_settings(encoder, set_, options.seed)
     with bar("texts"):
-        scoped = scope_clusters(
+        trained = train_router(
             load_clusters(clusters),
             load_benchmark(negatives),
             load_benchmark(outside) if outside else (),
             options,
             encoder=settings,
         )
-    save_scoped(out, scoped)
-    if dropped := scoped.report["negatives"]["injected_left_out"]:
+    save_router(out, trained)
+    if dropped := trained.report["negatives"]["injected_left_out"]:
         say(f"{negatives}: {dropped:,} facts are injected ones, not used as negatives")
     if json:
-        show(dumps({"scope": str(out)} | scoped.report))
+        show(dumps({"router": str(out)} | trained.report))
         return
     show(
-        f"{out}: {len(scoped.routings):,} questions routed, threshold {scoped.scope.threshold:.3g}"
+        f"{out}: {len(trained.routings):,} questions routed, "
+        f"threshold {trained.router.threshold:.3g}"
     )
     for name in ("questions", "statements"):
-        show(_routed(name, scoped.report[name]))
-    show(_matrix(scoped.report["questions"]["confusion"]))
+        show(_routed(name, trained.report[name]))
+    show(_matrix(trained.report["questions"]["confusion"]))
 
 
 def ensemble(
-    scope: Path,
+    router: Path,
     /,
     *,
     clusters: Path,
@@ -162,8 +163,8 @@ def ensemble(
 
     Parameters
     ----------
-    scope
-        A folder of `tightframe knowledge scope`.
+    router
+        A folder of `tightframe knowledge router`.
     clusters
         The clusters' folder that it was made of.
     outputs
@@ -173,9 +174,9 @@ def ensemble(
     fallback
         Outputs of the model that answers what is routed to no cluster.
     rule
-        Cluster that answers among those above the threshold, as for `tightframe knowledge scope`.
+        Cluster that answers among those above the threshold, as for `tightframe knowledge router`.
     threshold
-        Probability above which a cluster takes a question (default: that of the scope).
+        Probability above which a cluster takes a question (default: that of the router).
     json
         Print one JSON object on standard output.
     """
@@ -186,7 +187,7 @@ def ensemble(
 
     check_new(out)
     divided = load_clusters(clusters)
-    routings, own_threshold = load_routings(scope, divided)
+    routings, own_threshold = load_routings(router, divided)
     threshold = own_threshold if threshold is None else threshold
     routings = reroute(routings, threshold=threshold, rule=rule)
     answers = [load_answers(path) for path in outputs]
@@ -220,7 +221,7 @@ def _encoder_settings(encoder: str | None, assignments: list[str] | None, seed: 
             raise UserError("--set: these are settings of --encoder; name one")
         return None
     check_encoder(encoder)
-    from tightframe.knowledge.scope import EncoderSettings
+    from tightframe.knowledge.router import EncoderSettings
     from tightframe.settings import overrides, resolve
 
     values = {"encoder": encoder, "seed": seed} | overrides(assignments or [])

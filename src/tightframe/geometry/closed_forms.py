@@ -115,7 +115,7 @@ class ClassSet:
     @cached_property
     def squared_norms(self) -> Float64[Tensor, " K"]:
         """Squared norms of the centred means."""
-        return squared_norms(self.means)
+        return squared_norms_about(self.means)
 
     @cached_property
     def norms(self) -> Float64[Tensor, " K"]:
@@ -125,7 +125,7 @@ class ClassSet:
     @cached_property
     def raw_norms(self) -> Float64[Tensor, " K"]:
         """Norms of the class means, not centred."""
-        return squared_norms(self.means, -self.global_mean).sqrt()
+        return squared_norms_about(self.means, -self.global_mean).sqrt()
 
     @cached_property
     def nonzero(self) -> Bool[Tensor, " K"]:
@@ -267,14 +267,14 @@ def standardised(classes: ClassSet, variances: Float64[Tensor, " D"]) -> ClassSe
 
 def _seen_as(classes: ClassSet, means: Float64[Tensor, "K d"]) -> ClassSet:
     """Return the classes with other means, which are seen from their global mean."""
-    norms = squared_norms(means).sqrt()
+    norms = squared_norms_about(means).sqrt()
     left = norms > SAME * classes.norms
     if not bool(left.all()):
         means = means.where(left[:, None], 0.0)
     return dataclasses.replace(classes, means=means, global_mean=means.new_zeros(means.shape[1]))
 
 
-def squared_norms(
+def squared_norms_about(
     rows: Float64[Tensor, "K D"], origin: Float64[Tensor, " D"] | None = None
 ) -> Float64[Tensor, " K"]:
     """Return squared distances of the rows to an origin, in parts that stay in the cache."""

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from tightframe.geometry.closed_forms import squared_norms
+from tightframe.geometry.closed_forms import squared_norms_about
 
 FACTOR = 1e-37  # eight numbers above it multiply to one that keeps all digits
 CORES = 4  # up to which one core by NumPy is faster than all by torch
@@ -216,7 +216,7 @@ class Subspace:
         self.points = points
         self.grown = inner is not None
         self.added = added
-        added_norms = squared_norms(added)
+        added_norms = squared_norms_about(added)
         self.squared_norms = added_norms  # (K,)
         if inner is not None:
             self.squared_norms = inner.squared_norms + added_norms

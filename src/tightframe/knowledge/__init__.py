@@ -31,8 +31,8 @@ if TYPE_CHECKING:  # what type checkers and editors see of `_PUBLIC`
     from tightframe.knowledge.pages import Parsed, Reject, parse
     from tightframe.knowledge.questions import make_questions
     from tightframe.knowledge.ranking import Ranks
+    from tightframe.knowledge.router import fit_router
     from tightframe.knowledge.routing import route
-    from tightframe.knowledge.scope import fit_scope
     from tightframe.knowledge.score_tables import Scores, score
     from tightframe.knowledge.scores import AnswerScores, score_answer
 
@@ -55,7 +55,7 @@ _PUBLIC: dict[str, str] = {
     "assemble": "ensembles",
     "fact_id": "facts",
     "facts_fingerprint": "facts",
-    "fit_scope": "scope",
+    "fit_router": "router",
     "inject": "models",
     "load": "benchmark",
     "load_answers": "answers",

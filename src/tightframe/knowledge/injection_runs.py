@@ -307,7 +307,7 @@ def not_askable(path: Path) -> UserError:
     found = "is neither" if path.exists() else "no such file or folder"
     return UserError(
         f"{path}: {found}; expected a run of `tightframe knowledge inject` (config.toml), or an "
-        f"ensemble ({ENSEMBLE}: scope, runs, fallback)"
+        f"ensemble ({ENSEMBLE}: router, runs, fallback)"
     )
 
 

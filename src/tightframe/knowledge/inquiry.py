@@ -220,8 +220,8 @@ def nearest_fact(
 
 
 def _routed(question: str, ensemble: ModelEnsemble) -> ClusterChoice:
-    threshold = ensemble.scope.threshold if ensemble.threshold is None else ensemble.threshold
-    row = tuple(ensemble.scope.probabilities([classified_text(question)])[0].tolist())
+    threshold = ensemble.router.threshold if ensemble.threshold is None else ensemble.threshold
+    row = tuple(ensemble.router.probabilities([classified_text(question)])[0].tolist())
     chosen = choose(row, None, threshold=threshold, rule=ensemble.rule)
     return ClusterChoice(row, chosen, threshold, ensemble.rule)
 

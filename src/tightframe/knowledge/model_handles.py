@@ -3,7 +3,7 @@
 An ensemble is a TOML file, or a folder with one called ensemble.toml, as `write_ensemble` makes it;
 paths in it are as seen from its folder:
 
-    scope = "scope"                          # a folder of `tightframe knowledge scope`
+    router = "router"                          # a folder of `tightframe knowledge router`
     runs = ["../runs/c0", "../runs/c1"]      # one run per cluster, in any order
     fallback = "../runs/all"                 # a run, or a model of transformers by folder or hub
                                              # name; may be left out, as may:
@@ -33,8 +33,8 @@ from tightframe.knowledge.injection_runs import (
 )
 from tightframe.knowledge.options import Rule
 from tightframe.knowledge.qa_models import Objective, PromptForm, QAModel
-from tightframe.knowledge.routing import load_scoped
-from tightframe.knowledge.scope import Scope
+from tightframe.knowledge.router import Router
+from tightframe.knowledge.routing import load_router
 from tightframe.settings import read_toml, resolve, write_toml
 
 
@@ -53,10 +53,10 @@ class ModelHandle:
 class ModelEnsemble:
     """Models of an ensemble, and the classifier that decides which of them answers."""
 
-    scope: Scope
+    router: Router
     models: Mapping[int, ModelHandle]  # of each cluster
     fallback: ModelHandle | None = None
-    threshold: float | None = None  # None: that of the scope
+    threshold: float | None = None  # None: that of the router
     rule: Rule = "most-probable"
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class ModelEnsemble:
                 "rule oracle: needs the true cluster, which a typed question does not have; choose "
                 "most-probable or lowest-index"
             )
-        k = len(self.scope.clusters)
+        k = len(self.router.clusters)
         if lacking := sorted(set(range(k)) - self.models.keys()):
             raise UserError(f"no model of cluster {lacking[0]}; each of the {k} clusters needs one")
 
@@ -76,11 +76,11 @@ class ModelEnsemble:
 class EnsembleSettings:
     """Settings of an ensemble."""
 
-    scope: Path  # a folder of `tightframe knowledge scope`
+    router: Path  # a folder of `tightframe knowledge router`
     runs: tuple[Path, ...]  # one run per cluster, in any order
     fallback: str = ""  # the run or model for questions about no cluster; "": none
     rule: Literal["most-probable", "lowest-index"] = "most-probable"
-    threshold: float | None = None  # None: that of the scope
+    threshold: float | None = None  # None: that of the router
 
 
 def open_model(path: str | Path, *, device: str = "auto") -> ModelHandle | ModelEnsemble:
@@ -158,7 +158,7 @@ def write_ensemble(folder: str | Path, settings: EnsembleSettings) -> Path:
 
     fallback = settings.fallback
     values = {
-        "scope": seen(settings.scope),
+        "router": seen(settings.router),
         "runs": [seen(run) for run in settings.runs],
         "fallback": seen(fallback)
         if fallback and Path(fallback).expanduser().exists()
@@ -172,11 +172,11 @@ def write_ensemble(folder: str | Path, settings: EnsembleSettings) -> Path:
 
 def _ensemble(settings: EnsembleSettings, folder: Path, device: str) -> ModelEnsemble:
     """Open an ensemble whose paths are as seen from a folder."""
-    scope = load_scoped(folder / settings.scope)
+    router = load_router(folder / settings.router)
     runs = [open_run(folder / run, device=device) for run in settings.runs]
     return ModelEnsemble(
-        scope,
-        _by_cluster(runs, scope.clusters),
+        router,
+        _by_cluster(runs, router.clusters),
         _fallback(settings.fallback, folder, device),
         settings.threshold,
         settings.rule,

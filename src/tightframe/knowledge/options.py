@@ -86,7 +86,7 @@ class WordingOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScopeOptions:
+class RouterOptions:
     """Options of training a scope classifier and routing questions by it.
 
     Args:

@@ -2,10 +2,10 @@
 
 Files of a folder with a scope classifier:
 
-scope.safetensors   a linear classifier; or
-encoder/            a fine-tuned encoder, see `scope.EncoderClassifier`
+router.safetensors  a linear classifier; or
+encoder/            a fine-tuned encoder, see `router.EncoderClassifier`
 routing.jsonl       one `Routing` per question
-scope.json          what the classifier was made of, and how well it routes
+router.json         what the classifier was made of, and how well it routes
 """
 
 import dataclasses
@@ -24,28 +24,28 @@ from tightframe.formats import Record, Sha256, read_signed
 from tightframe.knowledge.clusters import Clusters
 from tightframe.knowledge.data_files import read_records, write_records, write_report
 from tightframe.knowledge.facts import MASK, Fact
-from tightframe.knowledge.options import Rule, ScopeOptions
-from tightframe.knowledge.scope import (
+from tightframe.knowledge.options import RouterOptions, Rule
+from tightframe.knowledge.router import (
     EncoderClassifier,
     EncoderSettings,
     LinearClassifier,
-    Scope,
+    Router,
     brier,
-    calibrate_scope,
-    fit_scope,
-    fit_scope_encoder,
-    load_scope,
-    load_scope_encoder,
+    calibrate_router,
+    fit_encoder_router,
+    fit_router,
+    load_encoder_router,
+    load_linear_router,
     outside_of,
-    save_scope,
-    save_scope_encoder,
+    save_encoder_router,
+    save_linear_router,
     threshold_for,
 )
 from tightframe.settings import as_dict
 
 CLASSIFIER, ENCODER, ROUTING, REPORT = (
-    *("scope.safetensors", "encoder"),
-    *("routing.jsonl", "scope.json"),
+    *("router.safetensors", "encoder"),
+    *("routing.jsonl", "router.json"),
 )
 
 
@@ -74,10 +74,10 @@ class Routing:
         return dataclasses.asdict(self) | {"probabilities": list(self.probabilities)}
 
 
-class Scoped(NamedTuple):
+class TrainedRouter(NamedTuple):
     """A scope classifier, the routing of every question by it, and a report on both."""
 
-    scope: Scope
+    router: Router
     routings: list[Routing]
     report: dict[str, Any]
 
@@ -125,17 +125,17 @@ def choose(
 
 
 def route(
-    scope: Scope, questions: Sequence[RoutedQuestion], *, rule: Rule = "most-probable"
+    router: Router, questions: Sequence[RoutedQuestion], *, rule: Rule = "most-probable"
 ) -> list[Routing]:
-    """Route each question, in their order, by the threshold of `scope`."""
+    """Route each question, in their order, by the threshold of `router`."""
     if not questions:
         raise UserError("no questions to route; `tightframe knowledge questions` makes them")
-    rows = scope.probabilities([one.text for one in questions]).tolist()
+    rows = router.probabilities([one.text for one in questions]).tolist()
     routings = [
         Routing(one.question_id, tuple(row), None, one.cluster, rule)
         for one, row in zip(questions, rows, strict=True)
     ]
-    return reroute(routings, threshold=scope.threshold, rule=rule)
+    return reroute(routings, threshold=router.threshold, rule=rule)
 
 
 def reroute(routings: Iterable[Routing], *, threshold: float, rule: Rule) -> list[Routing]:
@@ -189,14 +189,14 @@ def _share(values: list[bool]) -> float:
     return sum(values) / len(values) if values else nan
 
 
-def scope_clusters(
+def train_router(
     clusters: Clusters,
     negatives: Sequence[Fact],
     outside: Sequence[Fact] = (),
-    options: ScopeOptions = ScopeOptions(),  # noqa: B008
+    options: RouterOptions = RouterOptions(),  # noqa: B008
     *,
     encoder: EncoderSettings | None = None,
-) -> Scoped:
+) -> TrainedRouter:
     """Train a scope classifier on statements, and route the questions of facts and of `outside`.
 
     Args:
@@ -219,12 +219,12 @@ def scope_clusters(
     facts_apart = _drawn(generator, clusters.facts, options.calibrate)
     negatives_apart = _drawn(generator, used, options.calibrate)
     trained = [fact for fact in used if fact.id not in negatives_apart]
-    scope, about_classifier = _fit(clusters, trained, encoder)
+    router, about_classifier = _fit(clusters, trained, encoder)
     every = (*clusters.facts, *outside)
     fact_of = {question.id: fact.id for fact in every for question in fact.questions}
     judged = [one for one in asked if fact_of[one.question_id] not in facts_apart]
     texts, truth = [one.text for one in judged], [one.cluster for one in judged]
-    briers = {"brier_uncalibrated": brier(scope, texts, truth)}
+    briers = {"brier_uncalibrated": brier(router, texts, truth)}
     threshold = options.threshold
     if options.calibrate:
         inside = [one for one in asked if fact_of[one.question_id] in facts_apart]
@@ -234,16 +234,16 @@ def scope_clusters(
             if fact.id in negatives_apart
             for text in [one.prompt for one in fact.questions] or [fact.fact]
         ]
-        scope = calibrate_scope(
-            scope,
+        router = calibrate_router(
+            router,
             [one.text for one in inside] + beyond,
             [one.cluster for one in inside] + [None] * len(beyond),
         )
-        briers["brier"] = brier(scope, texts, truth)
+        briers["brier"] = brier(router, texts, truth)
         if options.false_accepts is not None:
-            threshold = threshold_for(scope, beyond, false_accepts=options.false_accepts)
-    scope = dataclasses.replace(scope, threshold=0.5 if threshold is None else threshold)
-    routings = route(scope, asked, rule=options.rule)
+            threshold = threshold_for(router, beyond, false_accepts=options.false_accepts)
+    router = dataclasses.replace(router, threshold=0.5 if threshold is None else threshold)
+    routings = route(router, asked, rule=options.rule)
     kept = {one.question_id for one in judged}
     pairs = [*zip(clusters.facts, clusters.assignments, strict=True)]
     statements = [RoutedQuestion(fact.id, fact.fact, own) for fact, own in pairs]
@@ -253,28 +253,28 @@ def scope_clusters(
         "clusters": list(clusters.fingerprints),
         "classifier": about_classifier,
         "rule": options.rule,
-        "threshold": scope.threshold,
-        "scale": scope.scale,
-        "shift": scope.shift,
+        "threshold": router.threshold,
+        "scale": router.scale,
+        "shift": router.shift,
         "calibrated_on": len(facts_apart) + len(negatives_apart),
         "negatives": {"n": len(trained), "injected_left_out": len(negatives) - len(used)},
         **briers,
         "questions": routing_report([one for one in routings if one.question_id in kept], clusters),
-        "statements": routing_report(route(scope, statements, rule=options.rule), clusters),
+        "statements": routing_report(route(router, statements, rule=options.rule), clusters),
     }
-    return Scoped(scope, routings, report)
+    return TrainedRouter(router, routings, report)
 
 
 def _fit(
     clusters: Clusters, negatives: Sequence[Fact], encoder: EncoderSettings | None
-) -> tuple[Scope, dict[str, Any]]:
+) -> tuple[Router, dict[str, Any]]:
     """Return a trained classifier and the report on it."""
     if encoder is None:
-        return fit_scope(clusters, negatives), {"kind": "linear"}
-    scope = fit_scope_encoder(clusters, negatives, encoder)
-    assert isinstance(scope.classifier, EncoderClassifier)
-    losses = list(scope.classifier.losses)
-    return scope, {"kind": "encoder", **as_dict(encoder), "losses": losses}
+        return fit_router(clusters, negatives), {"kind": "linear"}
+    router = fit_encoder_router(clusters, negatives, encoder)
+    assert isinstance(router.classifier, EncoderClassifier)
+    losses = list(router.classifier.losses)
+    return router, {"kind": "encoder", **as_dict(encoder), "losses": losses}
 
 
 def _drawn(generator: np.random.Generator, facts: Sequence[Fact], share: float) -> set[str]:
@@ -283,32 +283,32 @@ def _drawn(generator: np.random.Generator, facts: Sequence[Fact], share: float) 
     return {facts[row].id for row in generator.permutation(len(facts))[:n]}
 
 
-def save_scoped(path: str | Path, scoped: Scoped) -> None:
+def save_router(path: str | Path, trained: TrainedRouter) -> None:
     """Write a new folder with classifier, routings and report, whole or not at all."""
     with whole_folder(Path(path)) as folder:
-        if isinstance(scoped.scope.classifier, LinearClassifier):
-            save_scope(folder / CLASSIFIER, scoped.scope)
+        if isinstance(trained.router.classifier, LinearClassifier):
+            save_linear_router(folder / CLASSIFIER, trained.router)
         else:
-            save_scope_encoder(folder / ENCODER, scoped.scope)
-        write_records(folder / ROUTING, (one.to_dict() for one in scoped.routings))
-        write_report(folder / REPORT, scoped.report | {"routing": sha256(folder / ROUTING)})
+            save_encoder_router(folder / ENCODER, trained.router)
+        write_records(folder / ROUTING, (one.to_dict() for one in trained.routings))
+        write_report(folder / REPORT, trained.report | {"routing": sha256(folder / ROUTING)})
 
 
-def load_scoped(path: str | Path) -> Scope:
+def load_router(path: str | Path) -> Router:
     """Load the classifier of a folder, whichever kind it is."""
     path = Path(path)
     if (path / ENCODER).is_dir():
-        return load_scope_encoder(path / ENCODER)
+        return load_encoder_router(path / ENCODER)
     if not (path / CLASSIFIER).is_file():
         raise UserError(
             f"{path}: holds neither {CLASSIFIER} nor {ENCODER}/; make a scope classifier with "
-            "`tightframe knowledge scope`"
+            "`tightframe knowledge router`"
         )
-    return load_scope(path / CLASSIFIER)
+    return load_linear_router(path / CLASSIFIER)
 
 
 class _ScopeReport(Record):
-    """Fields of scope.json that are read."""
+    """Fields of router.json that are read."""
 
     model_config = pydantic.ConfigDict(extra="ignore", frozen=True)
     clusters: tuple[str, ...]
@@ -323,13 +323,13 @@ def load_routings(path: str | Path, clusters: Clusters) -> tuple[list[Routing], 
     file, again = path / ROUTING, "make the scope classifier again"
     if not (path / REPORT).is_file():
         raise UserError(
-            f"{path}: holds no {REPORT}; make a scope classifier with `tightframe knowledge scope`"
+            f"{path}: holds no {REPORT}; make a scope classifier with `tightframe knowledge router`"
         )
     report: _ScopeReport = read_signed(path / REPORT, _ScopeReport, remedy=again)
     if report.clusters != clusters.fingerprints:
         raise UserError(
             f"{path}: its classifier was trained on clusters of other facts; run `tightframe "
-            "knowledge scope` on these"
+            "knowledge router` on these"
         )
     routings: list[Routing] = read_records(
         file, Routing, what="the routing of a question", sha256=report.routing

@@ -9,8 +9,8 @@
 
 The folder's name is made of the settings and their inputs; the same ones are not computed again.
 
-Concepts of larger singular values are learned first: in closed form for a surrogate, factors that
-fit the centred support by squared loss; for any model, as its checkpoints show it.
+Concepts of larger singular values are learned first: provably in a surrogate (factors that fit the
+centred support by squared loss), and in a model as far as its checkpoints show it.
 
 Axes: V tokens, M contexts, K concepts, T times or checkpoints.
 """
@@ -49,8 +49,6 @@ from tightframe.ntp.table import ContextTable, load_table, table_fingerprint
 from tightframe.progress import tell
 from tightframe.results import write_csv
 
-STEP = 0.05  # of the simulation, over 1 / largest singular value
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LearningOrder:
@@ -79,83 +77,6 @@ class LearningOrder:
         fields = dataclasses.fields(self)
         values = {field.name: getattr(self, field.name) for field in fields}
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
-
-
-def learned_share(
-    singular_values: Float[np.ndarray, " K"], times: Real[np.ndarray, " T"], *, delta: float
-) -> Float[np.ndarray, "T K"]:
-    r"""Return the share of each concept that the surrogate has learned, in (0, 1).
-
-    .. math:: a_k(t) = \frac{1}{1 + (s_k e^{2\delta} - 1)\,e^{-2 s_k t}}
-
-    Gradient flow on :math:`\lVert W H^T - \tilde S\rVert^2/2` from :math:`W = e^{-\delta} U`,
-    :math:`H = e^{-\delta} V`: what each concept has, :math:`x = s_k a_k`, follows
-    :math:`x' = 2x(s_k - x)`.
-    """
-    s = singular_values
-    shares: Float[np.ndarray, "T K"] = 1 / (
-        1 + (s * np.exp(2 * delta) - 1) * np.exp(-2 * np.outer(times, s))
-    )
-    return shares
-
-
-def learning_times(
-    singular_values: Float[np.ndarray, " K"], *, delta: float
-) -> Float[np.ndarray, " K"]:
-    r"""Return times when half of each concept is learned, :math:`\ln(s e^{2\delta} - 1)/(2s)`.
-
-    Falls with s where s e^(2 delta) > 4.6; about delta / s from a small start.
-
-    Raises:
-        ValueError: delta so small that more than half of a concept is there at the start.
-    """
-    start = singular_values * np.exp(2 * delta)
-    wrong = np.flatnonzero(~(start > 2))
-    if len(wrong):
-        least = np.log(2 / singular_values[wrong[0]]) / 2
-        raise ValueError(
-            f"delta: {delta} starts with half of concept {wrong[0]} or more; expected above "
-            f"{least:.4g}"
-        )
-    times: Float[np.ndarray, " K"] = np.log(start - 1) / (2 * singular_values)
-    return times
-
-
-def simulate_surrogate(
-    concepts: Concepts, times: Real[np.ndarray, " T"], *, delta: float
-) -> list[tuple[Float[np.ndarray, "V K"], Float[np.ndarray, "M K"]]]:
-    """Return classifier and embeddings at times of the gradient flow, by Runge-Kutta of order 4.
-
-    The whole matrices are followed, not the concepts' own equations.
-
-    Args:
-        concepts: Concepts of the centred support; the target is their part of it.
-        times: Ascending, from 0 or later.
-        delta: The start is e^(-delta) times the singular vectors.
-    """
-    if len(times) == 0 or times[0] < 0 or (np.diff(times) < 0).any():
-        raise ValueError("times: expected ascending times from 0 on")
-    target = (concepts.tokens * concepts.singular_values) @ concepts.contexts.T  # (V, M)
-    state = np.exp(-delta) * np.concatenate([concepts.tokens, concepts.contexts])  # (V + M, K)
-    n_tokens, longest, now, kept = len(concepts.tokens), STEP / concepts.singular_values[0], 0.0, []
-
-    def velocity(at: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
-        left, right = at[:n_tokens], at[n_tokens:]
-        missing = target - left @ right.T
-        return np.concatenate([missing @ right, missing.T @ left])
-
-    for time in times:
-        n_steps = int(np.ceil((time - now) / longest))
-        step = (time - now) / max(1, n_steps)
-        for _ in range(n_steps):
-            first = velocity(state)
-            second = velocity(state + step / 2 * first)
-            third = velocity(state + step / 2 * second)
-            fourth = velocity(state + step * third)
-            state = state + step / 6 * (first + 2 * second + 2 * third + fourth)
-        now = float(time)
-        kept.append((state[:n_tokens].copy(), state[n_tokens:].copy()))
-    return kept
 
 
 def learning_order(

@@ -17,7 +17,15 @@ from tightframe.files import sha256
 from tightframe.knowledge import Fact, Question, fact_id
 from tightframe.knowledge.clusters import semantic_clusters
 from tightframe.knowledge.data_files import write_report
-from tightframe.knowledge.options import ScopeOptions
+from tightframe.knowledge.options import RouterOptions
+from tightframe.knowledge.router import (
+    brier,
+    calibrate_router,
+    fit_router,
+    load_linear_router,
+    save_linear_router,
+    threshold_for,
+)
 from tightframe.knowledge.routing import (
     Routing,
     choose,
@@ -27,29 +35,21 @@ from tightframe.knowledge.routing import (
     route,
     routed_questions,
     routing_report,
-    save_scoped,
-    scope_clusters,
-)
-from tightframe.knowledge.scope import (
-    brier,
-    calibrate_scope,
-    fit_scope,
-    load_scope,
-    save_scope,
-    threshold_for,
+    save_router,
+    train_router,
 )
 
 DATA = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "wikidyk" / "dev.jsonl"
 
 
-def themed_scope(k=3):
+def themed_router(k=3):
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, k)
-    return clusters, fit_scope(clusters, outside_facts(20))
+    return clusters, fit_router(clusters, outside_facts(20))
 
 
 def test_probabilities_are_those_of_scikit_learn():
-    clusters, scope = themed_scope()
+    clusters, router = themed_router()
     texts = [fact.fact for fact in (*clusters.facts, *outside_facts(20))]
     labels = np.array([*clusters.assignments, *[-1] * 20])
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
@@ -59,13 +59,13 @@ def test_probabilities_are_those_of_scikit_learn():
         model = LogisticRegression(C=1000, class_weight="balanced", max_iter=10_000)
         model.fit(weighted, labels == cluster)
         expected = model.predict_proba(vectorizer.transform(asked))[:, 1]
-        np.testing.assert_allclose(scope.probabilities(asked)[:, cluster], expected, rtol=1e-10)
+        np.testing.assert_allclose(router.probabilities(asked)[:, cluster], expected, rtol=1e-10)
 
 
 def test_questions_reach_the_cluster_of_their_theme_and_others_the_fallback():
-    clusters, scope = themed_scope()
+    clusters, router = themed_router()
     outside = outside_facts(10, first=500)
-    routings = route(scope, routed_questions(clusters, outside))
+    routings = route(router, routed_questions(clusters, outside))
     report = routing_report(routings, clusters)
     assert report["in_scope"] == {"n": 36, "routed": 1.0, "right": 1.0}
     assert report["outside"] == {"n": 10, "accepted": 0.0}
@@ -74,13 +74,13 @@ def test_questions_reach_the_cluster_of_their_theme_and_others_the_fallback():
 
 
 def test_a_saved_scope_has_the_same_probabilities_and_the_same_bytes(tmp_path):
-    clusters, scope = themed_scope()
-    scope = dataclasses.replace(scope, threshold=0.3, scale=1.5, shift=-0.25)
+    clusters, router = themed_router()
+    router = dataclasses.replace(router, threshold=0.3, scale=1.5, shift=-0.25)
     texts = [one.text for one in routed_questions(clusters)]
     for name in ("one", "other"):
-        save_scope(tmp_path / name, scope)
-    again = load_scope(tmp_path / "one")
-    np.testing.assert_array_equal(again.probabilities(texts), scope.probabilities(texts))
+        save_linear_router(tmp_path / name, router)
+    again = load_linear_router(tmp_path / "one")
+    np.testing.assert_array_equal(again.probabilities(texts), router.probabilities(texts))
     assert again.threshold == 0.3
     assert again.clusters == clusters.fingerprints
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
@@ -89,9 +89,9 @@ def test_a_saved_scope_has_the_same_probabilities_and_the_same_bytes(tmp_path):
 def test_a_file_that_is_no_scope_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="not a whole safetensors file"):
-        load_scope(tmp_path / "x")
+        load_linear_router(tmp_path / "x")
     with pytest.raises(UserError, match="no such file"):
-        load_scope(tmp_path / "y")
+        load_linear_router(tmp_path / "y")
 
 
 @pytest.mark.parametrize(
@@ -167,89 +167,89 @@ def test_a_question_id_that_occurs_twice_is_refused():
 
 
 def test_no_questions_and_no_negatives_are_refused():
-    clusters, scope = themed_scope()
+    clusters, router = themed_router()
     with pytest.raises(UserError, match="no questions to route"):
-        route(scope, [])
+        route(router, [])
     with pytest.raises(UserError, match="no facts outside the injected ones are left"):
-        fit_scope(clusters, [])
+        fit_router(clusters, [])
     with pytest.raises(UserError, match="a negative is one of the injected facts"):
-        fit_scope(clusters, [clusters.facts[0]])
+        fit_router(clusters, [clusters.facts[0]])
 
 
 def test_injected_facts_among_the_negatives_are_left_out_and_counted():
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, 3)
     again = dataclasses.replace(facts[0], id="dyk-000000000000")  # the same text by another id
-    some = scope_clusters(clusters, [*outside_facts(20), facts[5], again])
+    some = train_router(clusters, [*outside_facts(20), facts[5], again])
     assert some.report["negatives"] == {"n": 20, "injected_left_out": 2}
-    alone = scope_clusters(clusters, outside_facts(20))
+    alone = train_router(clusters, outside_facts(20))
     assert some.routings == alone.routings
 
 
 def test_calibrated_probabilities_are_the_frequencies():
     # Half of what looks in scope is not, and a tenth of the rest is: the intercept of a logistic
     # fit makes the mean probability the share in scope.
-    clusters, scope = themed_scope(k=1)
+    clusters, router = themed_router(k=1)
     texts = [fact.fact for fact in (*clusters.facts[:10], *outside_facts(30))]
     truth = [0] * 5 + [None] * 5 + [0] * 3 + [None] * 27
-    calibrated = calibrate_scope(scope, texts, truth)
+    calibrated = calibrate_router(router, texts, truth)
     assert calibrated.probabilities(texts).mean() == pytest.approx(8 / 40, abs=1e-4)
-    assert brier(calibrated, texts, truth) < brier(scope, texts, truth)
-    twice = calibrate_scope(calibrated, texts, truth)  # of the logits as trained
+    assert brier(calibrated, texts, truth) < brier(router, texts, truth)
+    twice = calibrate_router(calibrated, texts, truth)  # of the logits as trained
     assert (twice.scale, twice.shift) == (calibrated.scale, calibrated.shift)
 
 
 def test_the_brier_score_is_its_mean():
-    _, scope = themed_scope()
+    _, router = themed_router()
     texts = ["the river floods", "a choir"]
-    found = scope.probabilities(texts)
+    found = router.probabilities(texts)
     truth = np.array([[0, 1, 0], [0, 0, 0]])
     expected = ((found - truth) ** 2).mean()
-    assert brier(scope, texts, [1, None]) == pytest.approx(expected, rel=1e-12)
+    assert brier(router, texts, [1, None]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_calibration_on_one_kind_of_question_is_refused():
-    _, scope = themed_scope()
+    _, router = themed_router()
     with pytest.raises(UserError, match="calibration needs questions in scope and out of it"):
-        calibrate_scope(scope, ["x", "y"], [None, None])
+        calibrate_router(router, ["x", "y"], [None, None])
 
 
 @pytest.mark.parametrize(("share", "accepted"), [(0.0, 0), (0.1, 1), (0.25, 2), (1.0, 10)])
 def test_a_calibrated_threshold_accepts_at_most_its_share(share, accepted):
-    _, scope = themed_scope()
+    _, router = themed_router()
     texts = ["floods " * n + "choir" for n in range(1, 11)]  # more and more like a river
-    highest = scope.probabilities(texts).max(axis=1)
+    highest = router.probabilities(texts).max(axis=1)
     assert len(set(highest)) == 10
-    assert (highest > threshold_for(scope, texts, false_accepts=share)).sum() == accepted
+    assert (highest > threshold_for(router, texts, false_accepts=share)).sum() == accepted
     tied = texts[:1] * 10  # none can be accepted without all the others
-    highest = scope.probabilities(tied).max(axis=1)
-    assert (highest > threshold_for(scope, tied, false_accepts=share)).sum() == 10 * (share == 1)
+    highest = router.probabilities(tied).max(axis=1)
+    assert (highest > threshold_for(router, tied, false_accepts=share)).sum() == 10 * (share == 1)
 
 
 def test_what_calibrates_is_neither_trained_on_nor_reported():
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, 3)
-    scoped = scope_clusters(
+    trained = train_router(
         clusters,
         outside_facts(20),
         outside_facts(5, 900),
-        ScopeOptions(calibrate=0.25, false_accepts=0.0),
+        RouterOptions(calibrate=0.25, false_accepts=0.0),
     )
-    report = scoped.report
+    report = trained.report
     assert report["calibrated_on"] == 9 + 5
     assert report["negatives"]["n"] == 15
     assert report["questions"]["in_scope"]["n"] == 27
     assert report["questions"]["outside"] == {"n": 5, "accepted": 0.0}
     assert report["statements"]["in_scope"]["n"] == 36
-    assert len(scoped.routings) == 36 + 5
-    assert report["threshold"] == scoped.scope.threshold != 0.5
+    assert len(trained.routings) == 36 + 5
+    assert report["threshold"] == trained.router.threshold != 0.5
     assert (
-        scoped.routings
-        == scope_clusters(
+        trained.routings
+        == train_router(
             clusters,
             outside_facts(20),
             outside_facts(5, 900),
-            ScopeOptions(calibrate=0.25, false_accepts=0.0),
+            RouterOptions(calibrate=0.25, false_accepts=0.0),
         ).routings
     )
 
@@ -267,22 +267,22 @@ def test_what_calibrates_is_neither_trained_on_nor_reported():
 def test_calibration_that_cannot_be_is_refused(options, message):
     clusters = semantic_clusters(themed_facts()[0], 3)
     with pytest.raises(UserError, match=message):
-        scope_clusters(clusters, outside_facts(5), (), ScopeOptions(**options))
+        train_router(clusters, outside_facts(5), (), RouterOptions(**options))
 
 
 def test_routings_come_back_from_disk_for_their_clusters_only(tmp_path):
     facts, _ = themed_facts()
     clusters = semantic_clusters(facts, 3)
-    scoped = scope_clusters(clusters, outside_facts(20), (), ScopeOptions(threshold=0.4))
-    save_scoped(tmp_path / "scope", scoped)
-    routings, threshold = load_routings(tmp_path / "scope", clusters)
-    assert routings == scoped.routings
+    trained = train_router(clusters, outside_facts(20), (), RouterOptions(threshold=0.4))
+    save_router(tmp_path / "router", trained)
+    routings, threshold = load_routings(tmp_path / "router", clusters)
+    assert routings == trained.routings
     assert threshold == 0.4
-    assert "NaN" not in (tmp_path / "scope" / "scope.json").read_text()
-    again = load_scope(tmp_path / "scope" / "scope.safetensors")
+    assert "NaN" not in (tmp_path / "router" / "router.json").read_text()
+    again = load_linear_router(tmp_path / "router" / "router.safetensors")
     assert route(again, routed_questions(clusters)) == routings
     with pytest.raises(UserError, match="trained on clusters of other facts"):
-        load_routings(tmp_path / "scope", semantic_clusters(facts[:-1], 3))
+        load_routings(tmp_path / "router", semantic_clusters(facts[:-1], 3))
 
 
 def _line(**changed):
@@ -310,26 +310,26 @@ def _line(**changed):
 )
 def test_a_broken_routing_is_named_by_its_line(tmp_path, line, message):
     clusters = semantic_clusters(themed_facts()[0], 3)
-    save_scoped(tmp_path / "scope", scope_clusters(clusters, outside_facts(20)))
-    file = tmp_path / "scope" / "routing.jsonl"
+    save_router(tmp_path / "router", train_router(clusters, outside_facts(20)))
+    file = tmp_path / "router" / "routing.jsonl"
     lines = file.read_text().splitlines()
     lines[1] = line.replace("{first}", json.loads(lines[0])["question_id"])
     file.write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"routing.jsonl: damaged or changed since it was written"):
-        load_routings(tmp_path / "scope", clusters)
-    report = json.loads((tmp_path / "scope" / "scope.json").read_text())
-    write_report(tmp_path / "scope" / "scope.json", report | {"routing": sha256(file)})
+        load_routings(tmp_path / "router", clusters)
+    report = json.loads((tmp_path / "router" / "router.json").read_text())
+    write_report(tmp_path / "router" / "router.json", report | {"routing": sha256(file)})
     with pytest.raises(UserError, match=message):
-        load_routings(tmp_path / "scope", clusters)
+        load_routings(tmp_path / "router", clusters)
 
 
 def test_zeroed_weights_of_a_scope_are_refused(tmp_path):
-    _, scope = themed_scope()
-    save_scope(tmp_path / "one", scope)
+    _, router = themed_router()
+    save_linear_router(tmp_path / "one", router)
     content = (tmp_path / "one").read_bytes()
     (tmp_path / "one").write_bytes(content[:-800] + bytes(800))
     with pytest.raises(UserError, match="one: damaged or changed since it was written"):
-        load_scope(tmp_path / "one")
+        load_linear_router(tmp_path / "one")
 
 
 @pytest.mark.skipif(not DATA.is_file(), reason=f"no {DATA}")
@@ -341,8 +341,8 @@ def test_real_questions_reach_the_right_cluster(first):
     facts = [_real(record) for record in records]
     began = time.perf_counter()
     clusters = semantic_clusters(facts[:300], 3)
-    scope = fit_scope(clusters, facts[300:1300])
-    report = routing_report(route(scope, routed_questions(clusters, facts[1300:])), clusters)
+    router = fit_router(clusters, facts[300:1300])
+    report = routing_report(route(router, routed_questions(clusters, facts[1300:])), clusters)
     seconds = time.perf_counter() - began
     print(report, clusters.sizes, f"silhouette {clusters.silhouette:.3f}, {seconds:.2f} s")
     assert report["in_scope"]["n"] == report["outside"]["n"] == 300

@@ -5,7 +5,7 @@ weighted words, or an encoder of transformers that is fine-tuned with binary cro
 of no cluster is labelled no K times, and may still be given several by the classifier.
 
 On disk a linear classifier is one file; an encoder is a folder: what transformers writes of a
-model and its tokenizer (safetensors), and scope.json with the clusters and the calibration.
+model and its tokenizer (safetensors), and router.json with the clusters and the calibration.
 
 Axes: N texts, K clusters, V words and word pairs.
 """
@@ -75,7 +75,7 @@ class LinearClassifier:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scope:
+class Router:
     """A classifier and its calibration: how likely a text is about each cluster's facts.
 
     The probabilities are independent: they need not sum to one, and all may be small.
@@ -118,7 +118,7 @@ def statements(
     return texts, np.array([*clusters.assignments, *[-1] * len(negatives)])
 
 
-def fit_scope(clusters: Clusters, negatives: Sequence[Fact]) -> Scope:
+def fit_router(clusters: Clusters, negatives: Sequence[Fact]) -> Router:
     """Train linear classifiers on the facts, and on negatives that belong to no cluster.
 
     Each class weighs the same, however few facts a cluster has.
@@ -142,14 +142,16 @@ def fit_scope(clusters: Clusters, negatives: Sequence[Fact]) -> Scope:
         np.concatenate([one.coef_ for one in classifiers]),
         np.concatenate([one.intercept_ for one in classifiers]),
     )
-    return Scope(linear, clusters.fingerprints)
+    return Router(linear, clusters.fingerprints)
 
 
-def calibrate_scope(scope: Scope, texts: Sequence[str], clusters: Sequence[int | None]) -> Scope:
+def calibrate_router(
+    router: Router, texts: Sequence[str], clusters: Sequence[int | None]
+) -> Router:
     """Scale and shift the logits so that probabilities are frequencies on `texts` (Platt).
 
     Args:
-        scope: The scope as it was trained.
+        router: The router as it was trained.
         texts: Questions whose facts may have been trained on, but which were not themselves;
             among them, ones out of scope, as many as will be met in use: frequencies depend on it.
         clusters: Cluster of each text, None if it is out of scope.
@@ -157,53 +159,53 @@ def calibrate_scope(scope: Scope, texts: Sequence[str], clusters: Sequence[int |
     from sklearn.linear_model import LogisticRegression
 
     inside: Bool[np.ndarray, "N K"] = np.array(
-        [[own == cluster for cluster in range(len(scope.clusters))] for own in clusters]
+        [[own == cluster for cluster in range(len(router.clusters))] for own in clusters]
     )
     if inside.all() or not inside.any():
         raise UserError("calibration needs questions in scope and out of it")
     fitted = LogisticRegression(max_iter=10_000).fit(
-        scope.classifier.logits(texts).reshape(-1, 1), inside.reshape(-1)
+        router.classifier.logits(texts).reshape(-1, 1), inside.reshape(-1)
     )
     return dataclasses.replace(
-        scope, scale=float(fitted.coef_[0, 0]), shift=float(fitted.intercept_[0])
+        router, scale=float(fitted.coef_[0, 0]), shift=float(fitted.intercept_[0])
     )
 
 
-def threshold_for(scope: Scope, texts: Sequence[str], *, false_accepts: float) -> float:
+def threshold_for(router: Router, texts: Sequence[str], *, false_accepts: float) -> float:
     """Return the lowest threshold that accepts at most this share of out-of-scope `texts`."""
     if not texts:
         raise UserError("a threshold is calibrated on questions out of scope; there are none")
-    highest = np.sort(scope.probabilities(texts).max(axis=1))[::-1]
+    highest = np.sort(router.probabilities(texts).max(axis=1))[::-1]
     allowed = int(false_accepts * len(texts))
     # A text passes above the threshold, so the first one too many is held back by its own value.
     return float(highest[allowed]) if allowed < len(texts) else 0.0
 
 
-def brier(scope: Scope, texts: Sequence[str], clusters: Sequence[int | None]) -> float:
+def brier(router: Router, texts: Sequence[str], clusters: Sequence[int | None]) -> float:
     """Return the mean squared distance of probabilities from the truth; 0 is best."""
     truth = np.array(
-        [[own == cluster for cluster in range(len(scope.clusters))] for own in clusters],
+        [[own == cluster for cluster in range(len(router.clusters))] for own in clusters],
         dtype=float,
     )
-    return float(np.mean((scope.probabilities(texts) - truth) ** 2))
+    return float(np.mean((router.probabilities(texts) - truth) ** 2))
 
 
 class _Calibration(Record):
-    """Fields of a scope besides its classifier."""
+    """Fields of a router besides its classifier."""
 
     clusters: tuple[str, ...]
     threshold: float
     scale: float
     shift: float
 
-    def scope(self, classifier: Classifier) -> Scope:
-        """Return the scope with a classifier."""
-        return Scope(classifier, self.clusters, self.threshold, self.scale, self.shift)
+    def router(self, classifier: Classifier) -> Router:
+        """Return the router with a classifier."""
+        return Router(classifier, self.clusters, self.threshold, self.scale, self.shift)
 
 
-def _calibration(scope: Scope) -> dict[str, Any]:
-    fields = {name: getattr(scope, name) for name in _Calibration.model_fields}
-    return fields | {"clusters": list(scope.clusters)}
+def _calibration(router: Router) -> dict[str, Any]:
+    fields = {name: getattr(router, name) for name in _Calibration.model_fields}
+    return fields | {"clusters": list(router.clusters)}
 
 
 class _LinearFacts(_Calibration):
@@ -216,24 +218,24 @@ _FILE: TensorFormat[_LinearFacts] = TensorFormat(
     kind="a scope classifier",
     facts=_LinearFacts,
     tensors={"intercepts": "float64 K", "rarity": "float64 V", "weights": "float64 K V"},
-    remedy="make it again with `tightframe knowledge scope`",
+    remedy="make it again with `tightframe knowledge router`",
 )
 
 
-def save_scope(path: str | Path, scope: Scope) -> None:
-    """Write a scope whose classifier is linear: weights and words, no code."""
-    linear = scope.classifier
+def save_linear_router(path: str | Path, router: Router) -> None:
+    """Write a router whose classifier is linear: weights and words, no code."""
+    linear = router.classifier
     assert isinstance(linear, LinearClassifier)
     arrays = {
         "intercepts": linear.intercepts,
         "rarity": np.ascontiguousarray(linear.words.rarity),
         "weights": np.ascontiguousarray(linear.weights),
     }
-    _FILE.write(Path(path), arrays, {"words": list(linear.words.words)} | _calibration(scope))
+    _FILE.write(Path(path), arrays, {"words": list(linear.words.words)} | _calibration(router))
 
 
-def load_scope(path: str | Path) -> Scope:
-    """Load what `save_scope` wrote, to the last bit; another file is refused by name."""
+def load_linear_router(path: str | Path) -> Router:
+    """Load what `save_linear_router` wrote, to the last bit; another file is refused by name."""
     path = Path(path)
     tensors, facts = _FILE.read(path)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -244,10 +246,10 @@ def load_scope(path: str | Path) -> Scope:
             f"{len(facts.clusters)} clusters and {len(facts.words)} words; {_FILE.remedy}"
         )
     words = WeightedWords(facts.words, arrays["rarity"])
-    return facts.scope(LinearClassifier(words, arrays["weights"], arrays["intercepts"]))
+    return facts.router(LinearClassifier(words, arrays["weights"], arrays["intercepts"]))
 
 
-_SCOPE = "scope.json"
+_ROUTER = "router.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,15 +271,15 @@ class EncoderClassifier:
         return found
 
 
-def fit_scope_encoder(
+def fit_encoder_router(
     clusters: Clusters, negatives: Sequence[Fact], settings: EncoderSettings
-) -> Scope:
+) -> Router:
     """Fine-tune an encoder on the facts, and on negatives that belong to no cluster.
 
     On a CPU the same settings give the same weights.
 
     Raises:
-        UserError: See `scope.statements` and `embedders.load_encoder`.
+        UserError: See `router.statements` and `embedders.load_encoder`.
     """
     texts, labels = statements(clusters, negatives)
     with _seeded(settings):
@@ -285,41 +287,41 @@ def fit_scope_encoder(
         encoder.lengths(texts)
         encoder.model.to(settings.device)
         losses = _train(encoder, texts, labels[:, None] == np.arange(clusters.k), settings)
-    return Scope(EncoderClassifier(encoder, tuple(losses)), clusters.fingerprints)
+    return Router(EncoderClassifier(encoder, tuple(losses)), clusters.fingerprints)
 
 
-def save_scope_encoder(path: str | Path, scope: Scope) -> None:
+def save_encoder_router(path: str | Path, router: Router) -> None:
     """Write a new folder with a fine-tuned encoder, whole or not at all."""
-    classifier = scope.classifier
+    classifier = router.classifier
     assert isinstance(classifier, EncoderClassifier)
     model: Any = classifier.encoder.model
     with whole_folder(Path(path)) as folder:
         model.save_pretrained(folder)
         classifier.encoder.tokenizer.save_pretrained(folder)
         files = {one.name: sha256(one) for one in sorted(folder.iterdir())}
-        write_report(folder / _SCOPE, _calibration(scope) | {"files": files})
+        write_report(folder / _ROUTER, _calibration(router) | {"files": files})
 
 
 class _EncoderFiles(_Calibration):
-    """Content of an encoder's scope.json."""
+    """Content of an encoder's router.json."""
 
     files: dict[FileName, Sha256]  # the encoder and its tokenizer
     fingerprint: str
 
 
-def load_scope_encoder(path: str | Path, *, device: str = "cpu") -> Scope:
-    """Load what `save_scope_encoder` wrote; another folder is refused by name."""
+def load_encoder_router(path: str | Path, *, device: str = "cpu") -> Router:
+    """Load what `save_encoder_router` wrote; another folder is refused by name."""
     path = Path(path)
-    if not (path / _SCOPE).is_file():
+    if not (path / _ROUTER).is_file():
         raise UserError(
-            f"{path}: holds no {_SCOPE}; `tightframe knowledge scope --encoder` makes one"
+            f"{path}: holds no {_ROUTER}; `tightframe knowledge router --encoder` makes one"
         )
-    about: _EncoderFiles = read_signed(path / _SCOPE, _EncoderFiles)
+    about: _EncoderFiles = read_signed(path / _ROUTER, _EncoderFiles)
     for name, digest in about.files.items():
         check_digest(path / name, digest)
     encoder = load_encoder(str(path), outputs=len(about.clusters))
     encoder.model.to(device)
-    return about.scope(EncoderClassifier(encoder))
+    return about.router(EncoderClassifier(encoder))
 
 
 def _train(
