@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from tightframe.commands.console import OPTIONS, Json, as_parameters, done, say, warnings_said
 from tightframe.errors import UserError
@@ -18,20 +19,37 @@ else:
 Theories = Annotated[list[Path] | None, Parameter(negative="")]
 
 
-def plan(file: Path, /, *, json: Json = False) -> None:
-    """Write the settings of every run of a sweep, without running them.
+def plan(
+    file: Path,
+    /,
+    *,
+    tflops: Annotated[float, Parameter(validator=Number(gt=0))] = 100.0,
+    json: Json = False,
+) -> None:
+    """Write the settings of every run of a sweep, and print what they cost.
+
+    Tokens, tokenizer and the room on the disk are checked.
 
     Parameters
     ----------
     file
         The sweep file (TOML).
+    tflops
+        Sustained speed of one GPU, in 10^12 operations per second: 100 is a third of an A100's
+        peak in bfloat16; narrow models reach less.
     json
         Print one JSON object on standard output.
     """
     from tightframe.jobs import sweep as jobs
+    from tightframe.jobs.estimates import estimate
 
     runs = jobs.plan(file)
-    done("\n".join(str(run.plan) for run in runs), json, plans=[str(run.plan) for run in runs])
+    plans = [run.plan for run in runs]
+    folder = plans[0].parent.parent
+    cost = estimate(plans, folder, tflops=tflops)
+    cost.check_disk(folder)
+    fields = {"plans": [str(path) for path in plans], **vars(cost)}
+    done(f"{folder / 'plan'}: {cost}", json, **fields)
 
 
 def run(file: Path, /, *, workers: int | None = None, json: Json = False) -> None:

@@ -21,6 +21,7 @@ from tightframe.errors import UserError
 from tightframe.geometry.measures import check_measures, choose
 from tightframe.geometry.options import MeasureOptions, check_numbers
 from tightframe.jobs import slurm
+from tightframe.jobs.estimates import estimate
 from tightframe.jobs.executors import Job, check_done, check_workers, cores, run_and_say
 from tightframe.leases import held_by
 from tightframe.lm.options import TrainOptions
@@ -113,6 +114,8 @@ def _combinations(settings: SweepSettings) -> Iterator[dict[str, Any]]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(_short, value))
     return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
 
 
@@ -219,6 +222,9 @@ def run(
     left = [planned for planned in runs if planned.state != "finished"]
     if len(left) < len(runs):
         say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
+    if left:
+        cost = estimate([planned.plan for planned in left], settings.path, tflops=1.0)
+        cost.check_disk(settings.path)
     jobs = [planned.job for planned in left]
     failed = run_and_say(jobs, workers=workers or _workers(left), say=say)
     check_done(failed, n_runs=len(runs), held=_held(left))

@@ -198,6 +198,14 @@ class TransformerConfig:
         """Width and depth in words, for a message on its memory."""
         return f"a model of width {self.width:,} and depth {self.depth:,}"
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters: embeddings, blocks with two norms each, and the last norm."""
+        d = self.width
+        vocabularies = 1 if self.tied else 2
+        block = 12 * d**2 + (13 if self.attention_bias else 10) * d
+        return d * (vocabularies * self.vocab_size + self.positions) + self.depth * block + 2 * d
+
     def training_bytes(self, rows: int) -> int:
         """Return about how many bytes a training takes at the least, with `rows` rows in a step.
 
