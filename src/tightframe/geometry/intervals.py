@@ -50,7 +50,7 @@ from tightframe.geometry.resampling import (
 from tightframe.geometry.values import Geometry, Value
 
 NARROW = (
-    "narrow interval: squared distances to the class means have heavy tails; in tests 92 to 96 % "
+    "narrow interval: squared distances to the class means have heavy tails; in tests 91 to 96 % "
     "of such intervals held"
 )
 DOCUMENTS = "documents"
