@@ -373,15 +373,15 @@ def test_a_checkpoint_of_transformers_trainer_is_a_step_of_its_training(tmp_path
     for name in ("mine/checkpoint-50", "yours/checkpoint-50", "final"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    first, second = (Subject.of(f"{name}/checkpoint-50", None, None) for name in ("mine", "yours"))
+    first, second = (Subject.of(f"{name}/checkpoint-50") for name in ("mine", "yours"))
     assert (first.name, first.step, first.folder) == ("mine", 50, Path("runs/mine"))
     assert (second.name, second.step, second.folder) == ("yours", 50, Path("runs/yours"))
-    assert Subject.of("final", None, None).name == "final"
-    assert Subject.of("final", None, "b").folder == Path("b")
+    assert Subject.of("final").name == "final"
+    assert Subject.of("final", out="b").folder == Path("b")
     # A name on the hub is no folder, whatever it is called.
-    assert Subject.of("someone/checkpoint-7", None, None).name == "checkpoint-7"
+    assert Subject.of("someone/checkpoint-7").name == "checkpoint-7"
     monkeypatch.chdir("mine/checkpoint-50")
-    assert (Subject.of(".", None, None).name, Subject.of(".", None, None).step) == ("mine", 50)
+    assert (Subject.of(".").name, Subject.of(".").step) == ("mine", 50)
 
 
 def test_sinks_are_left_out_of_other_models_and_kept_in_a_run(model, tokens, tmp_path):

@@ -47,7 +47,7 @@ def place(tmp_path_factory):
 
 
 def _tokens(place, model, tmp_path, file="novel.txt", **options):
-    subject = Subject.of(place / model, None, tmp_path)
+    subject = Subject.of(place / model, out=tmp_path)
     return subject.tokens(InputOptions(text=place / file, **options))
 
 
@@ -90,7 +90,7 @@ def test_a_run_reads_a_text_as_the_text_was_that_it_was_trained_on(place, tmp_pa
         place / "novel.txt", out=tmp_path / "x", vocab_size=276, block=32, documents=documents
     )
     run = train(tiny_settings(trained.path, tmp_path / "run", epochs=1)).path
-    subject = Subject.of(run, None, None)
+    subject = Subject.of(run)
     text = InputOptions(text=place / "novel.txt")
     said = []
     shards = subject.tokens(text, say=said.append)
@@ -129,8 +129,8 @@ def test_a_checkpoint_without_a_tokenizer_has_that_of_the_folder_above_or_one_gi
 
 
 def test_a_model_in_memory_is_measured_with_a_tokenizer_that_is_given(place, tmp_path):
-    model = Subject.of(place / "base", None, tmp_path).model
-    subject = Subject.of(model, None, tmp_path)
+    model = Subject.of(place / "base", out=tmp_path).model
+    subject = Subject.of(model, out=tmp_path)
     with pytest.raises(UserError, match="a model in memory has no tokenizer; give it with"):
         subject.tokens(InputOptions(text=place / "novel.txt"))
     shards = subject.tokens(InputOptions(text=place / "novel.txt", tokenizer=place / "base"))

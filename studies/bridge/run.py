@@ -154,7 +154,7 @@ def _runs(sweep: Path) -> list[Path]:
 
 
 def _trained(path: Path, shards: TokenShards, seed: int) -> Trained:
-    subject = Subject.of(path, None, None)
+    subject = Subject.of(path)
     run = subject.run
     assert run is not None  # `_runs` found its settings
     if (trained_on := run.facts["tokens"]) != shards.fingerprint:

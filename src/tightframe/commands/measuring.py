@@ -45,7 +45,8 @@ def measure(
     Parameters
     ----------
     model
-        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+        A run directory or RUN@STEP, a folder with a Hugging Face checkpoint, or a hub name, perhaps
+        with a branch, tag or commit: NAME@REVISION.
     part
         I/N: only the I-th of N shares of the training pass, for `tightframe merge`.
     full
@@ -98,7 +99,8 @@ def compare(
     Parameters
     ----------
     a
-        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+        A run directory or RUN@STEP, a folder with a Hugging Face checkpoint, or a hub name, perhaps
+        with a branch, tag or commit: NAME@REVISION.
     b
         The model that is compared with it.
     save
@@ -159,7 +161,8 @@ def classes(
     Parameters
     ----------
     model
-        A run directory, a folder with a Hugging Face checkpoint, or a hub name.
+        A run directory or RUN@STEP, a folder with a Hugging Face checkpoint, or a hub name, perhaps
+        with a branch, tag or commit: NAME@REVISION.
     json
         Print one JSON object on standard output.
     """

@@ -1,15 +1,26 @@
 """Files and revisions of the Hugging Face hub; what goes wrong, in one line and without waiting."""
 
 import contextlib
+import functools
 import logging
 import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tightframe.errors import UserError
 
 PATIENCE = 2  # seconds in which the hub has to begin an answer
+
+# How revisions of public series are named: step1000, stage1-step1000-tokens5B, step-480k-token-7B.
+_SERIES = re.compile(
+    r"(?:stage(?P<stage>\d+)-)?(?:(?P<branch>[a-z]+\d+)-)?(?:step|checkpoint)[-_]?(?P<step>\d+)"
+    r"(?P<thousands>k?)(?:-tokens?-?(?P<tokens>\d+)(?P<unit>[KMBT]))?"
+)
+_UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+# What a model and its tokenizer are read from, beside the weights.
+_DESCRIPTIONS = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".py")
 
 
 @contextlib.contextmanager
@@ -97,6 +108,109 @@ def fetch(name: str, file: str) -> Path | None:
         return None
     except Exception as error:  # whatever the network or the hub may raise
         raise _not_given(f"{name}/{file}", error, silent) from None
+
+
+class Revision(NamedTuple):
+    """What the name of a revision says of its training; None is not said."""
+
+    stage: int | None = None
+    branch: str | None = None  # one of several trainings of a stage, "ingredient3"
+    step: int | None = None
+    tokens: int | None = None  # that were seen until then
+
+
+def parse_revision(name: str) -> Revision | None:
+    """Return what the name of a revision says; None where it is not that of a step.
+
+    Args:
+        name: As the hub lists it: step143000, stage2-ingredient3-step2000-tokens9B, checkpoint-400.
+    """
+    found = _SERIES.fullmatch(name)
+    if found is None:
+        return None
+    stage, tokens = found["stage"], found["tokens"]
+    return Revision(
+        None if stage is None else int(stage),
+        found["branch"],
+        int(found["step"]) * (1000 if found["thousands"] else 1),
+        None if tokens is None else int(tokens) * _UNITS[found["unit"]],
+    )
+
+
+class Snapshot(NamedTuple):
+    """Files of a model on the hub at one commit."""
+
+    folder: Path
+    name: str
+    revision: str  # as it was asked for: a branch, a tag or a commit
+    commit: str
+
+
+@functools.cache
+def snapshot(
+    name: str, revision: str, *, allow_bin: bool = False, endpoint: str | None = None
+) -> Snapshot:
+    """Fetch a model at a revision, and what is needed to read it; nothing is fetched twice.
+
+    The revision is resolved to a commit first, so that all files are of one.
+
+    Args:
+        name: NAME or OWNER/NAME.
+        revision: A branch, a tag or a commit.
+        allow_bin: Take pickled weights where there are no others.
+        endpoint: Address of the hub; by default that of the hub's client.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    given = f"{name}@{revision}"
+    offline = constants.HF_HUB_OFFLINE
+    if not offline and endpoint is None and unreachable():
+        raise UserError(f"{given}: the Hugging Face hub does not answer")
+    try:
+        with quiet():
+            if offline:  # then only what was fetched under this commit is there
+                folder = huggingface_hub.snapshot_download(
+                    name, revision=revision, local_files_only=True
+                )
+                return Snapshot(Path(folder), name, revision, revision)
+            found = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, revision=revision)
+            commit = str(found.sha)
+            files = [one.rfilename for one in found.siblings or ()]
+            paths = [
+                huggingface_hub.hf_hub_download(name, file, revision=commit, endpoint=endpoint)
+                for file in _files(given, files, allow_bin=allow_bin)
+            ]
+    except UserError:
+        raise
+    except huggingface_hub.errors.RevisionNotFoundError:
+        raise UserError(f"{given}: the model has no such revision") from None
+    except Exception as error:  # whatever the network or the hub may raise
+        if offline:
+            raise UserError(
+                f"{given}: was not fetched before, and HF_HUB_OFFLINE is set; offline, name the "
+                "commit that was fetched"
+            ) from None
+        raise _not_given(given, error) from None
+    return Snapshot(Path(paths[0]).parent, name, revision, commit)
+
+
+def _files(given: str, files: list[str], *, allow_bin: bool) -> list[str]:
+    """Return those files that a model is read from, in one format of weights."""
+    flat = [name for name in files if "/" not in name]
+    described = [name for name in flat if name.endswith(_DESCRIPTIONS)]
+    safe = [name for name in flat if name.endswith(".safetensors")]
+    pickled = [name for name in flat if name.endswith(".bin")]
+    if safe:
+        return described + safe
+    if pickled and not allow_bin:
+        raise UserError(
+            f"{given}: has its weights as {pickled[0]} only; give --allow-bin to read them "
+            "(by torch's loader of bare tensors, which runs no code)"
+        )
+    if not pickled:
+        raise UserError(f"{given}: has no weights at this revision; choose another one")
+    return described + pickled
 
 
 def data_set_revision(name: str) -> str | None:

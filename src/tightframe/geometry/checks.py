@@ -20,6 +20,7 @@ from tightframe.lm.folders import (
     check_model,
     check_tokenizer_known,
     depth_of,
+    locate,
     positions_of,
     with_tokenizer,
 )
@@ -33,7 +34,8 @@ def check_measurement(model: str, options: PassOptions) -> None:
     """Refuse measures that do not exist, and all that `check_input` refuses."""
     check_measures(options.measures)
     run = check_input(model, options, others=options.more_tokens)
-    check_depth(options.layers, depth_of(model) if run is None else run.settings.depth)
+    where = locate(model, options.step, allow_bin=options.allow_bin)
+    check_depth(options.layers, depth_of(where.source) if run is None else run.settings.depth)
 
 
 def check_input(model: str, options: InputOptions, *, others: Sequence[Any] = ()) -> Run | None:
@@ -49,13 +51,14 @@ def check_input(model: str, options: InputOptions, *, others: Sequence[Any] = ()
     Returns:
         The run; None for a model from elsewhere.
     """
-    folder = Path(model).expanduser()
+    where = locate(model, options.step, allow_bin=options.allow_bin)
+    model, folder = str(where.source), Path(where.source).expanduser()
     check_place(folder)
     run = Run.open(folder) if (folder / "config.toml").is_file() else None
     if run is not None:
-        run.kept(options.step)
+        run.kept(where.step)
     else:
-        check_model(model)
+        check_model(model, allow_bin=options.allow_bin)
         check_described(model, trust_remote_code=options.trust_remote_code)
     check_room(options.context, positions_of(model), name=folder.name)
     for given in (options.tokens, *others):

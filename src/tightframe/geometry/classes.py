@@ -86,9 +86,7 @@ def measure_classes(
     """
     names: Sequence[str] = options.words
     min_count = options.min_count
-    subject = Subject.of(
-        model, options.step, options.out, trust_remote_code=options.trust_remote_code
-    )
+    subject = Subject.of(model, options, options.out)
     if names and options.text is not None:  # mistakes are told before the model is loaded
         tokenizer = subject.tokenizer(options).tokenizer
         known_words(names, tokenizer, range(vocab_size(tokenizer)))

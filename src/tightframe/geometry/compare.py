@@ -181,14 +181,7 @@ def _contexts(
 ) -> list[RunContext]:
     """Settle the options of both models, so that they see the same positions in the same groups."""
     subjects = [
-        Subject.of(
-            source,
-            options.step,
-            out,
-            trust_remote_code=options.trust_remote_code,
-            precision=options.precision,
-        )
-        for source, out in sources
+        Subject.of(source, options, out, precision=options.precision) for source, out in sources
     ]
     shards = [subject.tokens(options, say) for subject in subjects]
     others: list[TokenShards | None] = list(reversed(shards))

@@ -56,6 +56,7 @@ class InputOptions:
             one).
         tokenizer: With text: a folder, a tokenizer.json or a hub name, instead of the model's own.
         trust_remote_code: Run Python code that comes with the model.
+        allow_bin: Read pickled weights (pytorch_model.bin) where a model has no safetensors.
         out: Folder for the results of a model that is not a run (default: runs/NAME).
     """
 
@@ -70,6 +71,7 @@ class InputOptions:
     field: str = "text"
     tokenizer: TokenizerSource | None = None
     trust_remote_code: bool = False
+    allow_bin: bool = False
     out: Place | None = None
 
     def __post_init__(self) -> None:
@@ -226,7 +228,7 @@ class CompareOptions(PassOptions):
         own -= {one.name for one in dataclasses.fields(InputOptions)}
         values = {name: getattr(self, name) for name in own}
         values["measures"] = self.measures or default
-        values["trust_remote_code"] = self.trust_remote_code
+        values |= {"trust_remote_code": self.trust_remote_code, "allow_bin": self.allow_bin}
         matched = shared_with is not None
         return MeasureOptions(
             **values, step=self.step, tokens=tokens, shared_with=shared_with, matched=matched

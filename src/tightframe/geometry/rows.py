@@ -40,6 +40,15 @@ def header_of(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+    if subject.snapshot is not None:
+        from importlib.metadata import version
+
+        machine |= {
+            "revision": subject.snapshot.revision,
+            "commit": subject.snapshot.commit,
+            "transformers": version("transformers"),
+            "huggingface_hub": version("huggingface_hub"),
+        }
     return Header(
         run=subject.name,
         step=subject.step,

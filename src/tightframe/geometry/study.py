@@ -167,10 +167,9 @@ def prepare(
     )
     subject = Subject.of(
         source,
-        options.step,
+        options,
         out,
         random_weights=options.random_weights,
-        trust_remote_code=options.trust_remote_code,
         precision=options.precision,
     )
     shards = subject.tokens(options, say)

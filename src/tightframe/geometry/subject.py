@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from tightframe.corpus.hub import Snapshot
 from tightframe.corpus.labels import matched_counts, shared_classes
 from tightframe.corpus.shards import Split, TokenShards
 from tightframe.errors import UserError
@@ -26,7 +27,12 @@ from tightframe.geometry.checks import check_no_run, check_no_tokenizer, check_r
 from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.options import InputOptions, Precision, check_context
 from tightframe.lm.checkpoints import digest_of_weights
-from tightframe.lm.folders import check_tokenizer_known, trainer_step, with_tokenizer
+from tightframe.lm.folders import (
+    check_tokenizer_known,
+    locate,
+    trainer_step,
+    with_tokenizer,
+)
 from tightframe.lm.hardware import ProcessGroup
 from tightframe.lm.load import Model, check_tokenizer, digest_of, load_model, randomly_initialized
 from tightframe.lm.runs import Run
@@ -52,16 +58,17 @@ class Subject:
     random_weights: int | None = None  # the seed of a twin with weights drawn anew
     trust_remote_code: bool = False
     precision: Precision = "fp32"  # of the forward passes that it will make
+    allow_bin: bool = False
+    snapshot: Snapshot | None = None  # of a revision on the hub
 
     @classmethod
     def of(
         cls,
         source: str | Path | Model,
-        step: int | None,
-        out: str | Path | None,
+        options: InputOptions = InputOptions(),  # noqa: B008
+        out: str | Path | None = None,
         *,
         random_weights: int | None = None,
-        trust_remote_code: bool = False,
         precision: Precision = "fp32",
     ) -> "Subject":
         """Find a run, or take a model as it comes, whose results go to `runs/NAME` unless told.
@@ -69,12 +76,15 @@ class Subject:
         A folder `checkpoint-N` as transformers' `Trainer` writes them is step N of the folder that
         it lies in: the name alone would be that of every other training's.
         """
-        run = None
+        run, step, snapshot, named = None, options.step, None, None
         if isinstance(source, str | Path):
+            where = locate(source, step, allow_bin=options.allow_bin)
+            source, step, snapshot = where
+            named = where.name if snapshot else None
             path = Path(source).expanduser()
             if (path / "config.toml").is_file():
                 run, source, out = Run.open(path), path, out or path
-        name, trained = _named(source)
+        name, trained = (named, 0) if named else _named(source)
         folder = Path("runs") / name if out is None else Path(out)
         if run is None:
             check_no_run(folder, name)
@@ -84,7 +94,18 @@ class Subject:
             step = trained if step is None else step
         if random_weights is not None:
             name, folder = f"{name}-random", folder / f"random-{random_weights}"
-        return cls(source, name, step, folder, run, random_weights, trust_remote_code, precision)
+        return cls(
+            source,
+            name,
+            step,
+            folder,
+            run,
+            random_weights,
+            options.trust_remote_code,
+            precision,
+            options.allow_bin,
+            snapshot,
+        )
 
     def tokens(
         self, options: InputOptions, say: Callable[[str], None] | None = None
@@ -150,6 +171,7 @@ class Subject:
                 step=self.step if self.run else None,
                 device="cpu" if wanted == "cpu" else ProcessGroup().device,
                 trust_remote_code=self.trust_remote_code,
+                allow_bin=self.allow_bin,
             )
             if self.precision == "fp32" and any(x.dtype in HALF for x in model.parameters()):
                 model = model.float()

@@ -9,7 +9,7 @@ import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
@@ -35,7 +35,49 @@ _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "*.spm")
 _CONVERT = "AutoModelForCausalLM.from_pretrained({}).save_pretrained(NEW_FOLDER)"
 
 
-def check_model(source: str | Path) -> None:
+class Located(NamedTuple):
+    """Where a model is read from, and what its name said of it."""
+
+    source: str | Path
+    step: int | None
+    snapshot: hub.Snapshot | None = None  # of a revision on the hub
+
+    @property
+    def name(self) -> str:
+        """Name of the model of a revision in results; a step is told apart from it."""
+        assert self.snapshot is not None
+        name = self.snapshot.name.rpartition("/")[2]
+        is_step = hub.parse_revision(self.snapshot.revision) is not None
+        return name if is_step else f"{name}@{self.snapshot.revision.replace('/', '-')}"
+
+
+def locate(source: str | Path, step: int | None = None, *, allow_bin: bool = False) -> Located:
+    """Return where RUN@STEP or NAME@REVISION is read from; anything else is where it says.
+
+    A revision of a model on the hub is fetched.
+
+    Args:
+        source: A run, a folder or a name on the hub, perhaps with @ and a step or revision.
+        step: Checkpoint of a run that is given apart.
+        allow_bin: Take pickled weights where a revision has no others.
+    """
+    name, at, revision = str(source).rpartition("@")
+    if not at or Path(source).expanduser().exists():
+        return Located(source, step)
+    if (Path(name).expanduser() / "config.toml").is_file():
+        if not revision.isdecimal() or step is not None:
+            raise UserError(f"{source}: expected RUN@STEP with a number, and no --step beside it")
+        return Located(Path(name).expanduser(), int(revision))
+    if is_path(name) or not revision:
+        raise UserError(
+            f"{source}: no such folder; expected RUN@STEP, or NAME@REVISION of a model on the hub"
+        )
+    found = hub.snapshot(name, revision, allow_bin=allow_bin)
+    parsed = hub.parse_revision(revision)
+    return Located(found.folder, parsed.step if parsed and step is None else step, found)
+
+
+def check_model(source: str | Path, *, allow_bin: bool = False) -> None:
     """Refuse what can't be a run or a causal language model; see `load_model` for what can."""
     folder = Path(source).expanduser()
     check_place(folder)
@@ -52,7 +94,7 @@ def check_model(source: str | Path) -> None:
     else:
         if (folder / DESCRIPTION).is_file():
             check_causal(folder, describe(folder))
-        check_weights(folder)
+        check_weights(folder, allow_bin=allow_bin)
 
 
 def check_loadable(source: str) -> None:
@@ -109,8 +151,8 @@ def check_causal(source: str | Path, content: dict[str, Any]) -> None:
         raise UserError(f"{source}: is a {kinds[0]}; {expected}")
 
 
-def check_weights(folder: Path) -> None:
-    """Refuse a folder, or a file, without a description and weights in safetensors."""
+def check_weights(folder: Path, *, allow_bin: bool = False) -> None:
+    """Refuse a folder, or a file, without a description and weights that may be read."""
     quantized = [folder] if folder.suffix == ".gguf" else sorted(folder.glob("*.gguf"))
     if quantized and not (folder / DESCRIPTION).is_file():
         given = f'from_pretrained("{quantized[0].parent}", gguf_file="{quantized[0].name}")'
@@ -126,15 +168,24 @@ def check_weights(folder: Path) -> None:
         raise UserError(
             f"{folder}: neither a run (config.toml) nor a model ({DESCRIPTION}){models_in(folder)}"
         )
-    if any(folder.glob("*.safetensors*")):
+    if has_safetensors(folder):
         return
-    if pickled := sorted(folder.glob("*.bin")):
+    pickled = sorted(folder.glob("*.bin"))
+    if pickled and allow_bin:
+        return
+    if pickled:
         arguments = f'"{folder}", use_safetensors=False'
         raise UserError(
-            f"{folder}: has its weights as {pickled[0].name} only, which may run code when it is "
-            f"read; if you trust it, convert it: {_CONVERT.format(arguments)}"
+            f"{folder}: has its weights as {pickled[0].name} only, a format that may hold code; "
+            "give --allow-bin to read it by torch's loader of bare tensors, or convert it: "
+            f"{_CONVERT.format(arguments)}"
         )
     raise UserError(f"{folder}: has no weights; expected model.safetensors")
+
+
+def has_safetensors(folder: Path) -> bool:
+    """Return whether a folder has weights in safetensors."""
+    return any(folder.glob("*.safetensors*"))
 
 
 def base_of(source: str | Path) -> str | None:

@@ -36,6 +36,8 @@ from tightframe.lm.folders import (
     check_model,
     damaged,
     describe,
+    has_safetensors,
+    locate,
     unknown_kind,
     with_tokenizer,
     without_trust,
@@ -173,25 +175,18 @@ def as_language_model(model: nn.Module, *, name: str) -> Model:
     return HuggingFaceModel(model, name=name)
 
 
-def load_huggingface(
-    path_or_name: str, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False
+def _load_transformers(
+    source: str, dtype: torch.dtype | None, trust_remote_code: bool, allow_bin: bool
 ) -> "HuggingFaceModel":
-    """Load a model of a local folder or of the Hugging Face hub, from safetensors only.
-
-    Args:
-        path_or_name: A folder with config.json, that of an adapter, or a hub name.
-        dtype: Type of the weights; by default as they were stored.
-        trust_remote_code: Run Python code that comes with the model.
-    """
+    """Load a model of a local folder or of the hub; an adapter is merged into its base model."""
     from tightframe.lm.huggingface import HuggingFaceModel
 
-    base = base_of(path_or_name)
-    with _quiet(path_or_name):
-        if base is None:
-            model = _load(path_or_name, dtype, trust_remote_code)
-        else:
-            model = _merged(path_or_name, _load(base, dtype, trust_remote_code))
-    path = Path(path_or_name)
+    base = base_of(source)
+    with _quiet(source):
+        model = _load(base or source, dtype, trust_remote_code, allow_bin)
+        if base is not None:
+            model = _merged(source, model)
+    path = Path(source)
     return HuggingFaceModel(model, name=(path.resolve() if path.exists() else path).name)
 
 
@@ -217,15 +212,18 @@ def check_tensors(source: str, report: dict[str, Any], *, kind: str) -> None:
         )
 
 
-def _load(path_or_name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> Any:
+def _load(
+    path_or_name: str, dtype: torch.dtype | None, trust_remote_code: bool, allow_bin: bool
+) -> Any:
     from transformers import AutoModelForCausalLM
 
+    pickled = allow_bin and not has_safetensors(Path(path_or_name))
     silent = not Path(path_or_name).exists() and hub.unreachable()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path_or_name,
             dtype=dtype or "auto",
-            use_safetensors=True,
+            use_safetensors=not pickled,  # of a folder: torch.load with weights_only=True
             trust_remote_code=trust_remote_code,
             local_files_only=silent,
             adapter_kwargs={"local_files_only": silent},  # asked for first where peft is installed
@@ -306,18 +304,21 @@ def load_model(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    allow_bin: bool = False,
 ) -> Model:
     """Load a language model, ready to be measured: `embed(inputs)`, `classifier`, `head`.
 
     Args:
-        source: A run directory, a checkpoint folder of ours, a Hugging Face folder, or a name on
-            the hub; any GPT-Neo becomes our Transformer, which is faster. Or a model: one of
+        source: A run directory (RUN@STEP for one of its checkpoints), a checkpoint folder of ours,
+            a Hugging Face folder, or a name on the hub (NAME@REVISION for a branch, tag or
+            commit); any GPT-Neo becomes our Transformer, which is faster. Or a model: one of
             transformers, perhaps in its training, or one of ours. It is used, not copied, and put
             into evaluation mode.
         step: Checkpoint of a run; by default the last.
         device: Device of the weights; by default the CPU, or where a given model is.
         dtype: Type of the weights; by default as they were stored.
         trust_remote_code: Run Python code that comes with a Hugging Face model.
+        allow_bin: Read pickled weights (pytorch_model.bin) where there are no safetensors.
     """
     model: Model
     if isinstance(source, nn.Module):
@@ -327,16 +328,19 @@ def load_model(
         described = getattr(getattr(inner, "config", None), "_name_or_path", None)
         model = as_language_model(inner, name=Path(described or type(inner).__name__).name)
         return model.to(device=device, dtype=dtype).eval()
-    folder = Path(source).expanduser()
+    where = locate(source, step, allow_bin=allow_bin)
+    folder = Path(where.source).expanduser()
     if (folder / "config.toml").is_file():
         run = Run.open(folder)
-        model = load_checkpoint(run.checkpoint(run.kept(step)))
+        model = load_checkpoint(run.checkpoint(run.kept(where.step)))
         model.name = run.name
     elif step is not None:
         raise UserError(f"{source}: is no run directory, so it has no step {step}")
     else:
-        check_model(source)
-        model = _load_foreign(folder if folder.exists() else str(source), dtype, trust_remote_code)
+        check_model(where.source, allow_bin=allow_bin)
+        foreign = folder if folder.exists() else str(source)
+        model = _load_foreign(foreign, dtype, trust_remote_code, allow_bin)
+        model.name = model.name if where.snapshot is None else where.name
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -375,15 +379,17 @@ def digest_of(model: Model) -> str:
     return digest.hexdigest()
 
 
-def _load_foreign(source: Path | str, dtype: torch.dtype | None, trust_remote_code: bool) -> Model:
+def _load_foreign(
+    source: Path | str, dtype: torch.dtype | None, trust_remote_code: bool, allow_bin: bool
+) -> Model:
     """Load a folder that is no run, or a name on the hub; a GPT-Neo becomes our Transformer."""
     if isinstance(source, Path) and base_of(source) is None:
         config = describe(source)
         if config.get("format") == FORMAT:
             return load_checkpoint(source)
-        if not difference_from_ours(config):
+        if not difference_from_ours(config) and has_safetensors(source):
             return import_gpt_neo(source)
-    loaded = load_huggingface(str(source), dtype=dtype, trust_remote_code=trust_remote_code)
+    loaded = _load_transformers(str(source), dtype, trust_remote_code, allow_bin)
     config = loaded.model.config.to_dict()
     if difference_from_ours(config):
         return loaded

@@ -1,0 +1,210 @@
+"""Models of the hub at a revision, from a hub of this machine; and checkpoints by RUN@STEP."""
+
+import hashlib
+import http.server
+import json
+import re
+import shutil
+import threading
+
+import huggingface_hub
+import pytest
+import torch
+
+import tightframe as tf
+from tightframe.corpus import hub
+from tightframe.errors import UserError
+from tightframe.geometry.options import InputOptions
+from tightframe.geometry.subject import Subject
+from tightframe.lm.folders import locate
+from tightframe.lm.load import load_model
+from tightframe.lm.training import train
+from tiny_models import ids, save
+from tiny_runs import measured, tiny_settings
+from tiny_tokens import write_tokens
+
+COMMITS = {"main": "a" * 40, "step1000": "b" * 40, "step2000": "c" * 40, "empty": "d" * 40}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files by commit: step1000 is pickled, step2000 is other safetensors, empty has no weights."""
+    folder = tmp_path_factory.mktemp("revisions")
+    made = {}
+    for name, seed in (("main", 0), ("step1000", 1), ("step2000", 2)):
+        torch.manual_seed(seed)
+        model = save("gpt2", folder / name)
+        if name == "step1000":
+            (folder / name / "model.safetensors").unlink()
+            torch.save(model.state_dict(), folder / name / "pytorch_model.bin")
+        made[COMMITS[name]] = {file.name: file.read_bytes() for file in (folder / name).iterdir()}
+    made[COMMITS["empty"]] = {"config.json": b"{}"}
+    return made
+
+
+@pytest.fixture
+def fake(files, monkeypatch, tmp_path):
+    """A hub with one model, tiny/series, and the list of what it was asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_HEAD(self):
+            self.answer(body=False)
+
+        def do_GET(self):
+            self.answer(body=True)
+
+        def answer(self, body):
+            asked.append(self.path)
+            found = re.fullmatch(r"/api/models/tiny/series/revision/([^/?]+)(\?.*)?", self.path)
+            if found:
+                commit = COMMITS.get(found[1], found[1])
+                if commit not in files:
+                    return self.give(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
+                siblings = [{"rfilename": name} for name in files[commit]]
+                content = {"id": "tiny/series", "sha": commit, "siblings": siblings, "tags": []}
+                return self.give(200, json.dumps(content).encode(), {}, body)
+            found = re.fullmatch(r"/tiny/series/resolve/(\w+)/(.+)", self.path)
+            content = files.get(found[1], {}).get(found[2]) if found else None
+            if content is None:
+                return self.give(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
+            etag = hashlib.sha256(content).hexdigest()
+            return self.give(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": found[1]}, body)
+
+        def give(self, status, content, headers, body):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        fetch = hub.snapshot.__wrapped__
+
+        def local(name, revision, *, allow_bin=False):
+            return fetch(name, revision, allow_bin=allow_bin, endpoint=endpoint)
+
+        monkeypatch.setattr(hub, "snapshot", local)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        yield asked
+        server.shutdown()
+
+
+def test_a_revision_gives_the_weights_of_its_commit(fake, files, tmp_path):
+    main, later = load_model("tiny/series@main"), load_model("tiny/series@step2000")
+    assert not torch.equal(main.classifier, later.classifier)
+    same = load_model(f"tiny/series@{COMMITS['step2000']}")
+    assert torch.equal(same.embed(ids(1, 5)), later.embed(ids(1, 5)))
+    assert (main.name, later.name) == ("series@main", "series")
+    wanted = [path for path in fake if "/resolve/" in path]
+    assert {path.split("/resolve/")[1][:40] for path in wanted} == {
+        COMMITS["main"],
+        COMMITS["step2000"],
+    }
+
+
+def test_pickled_weights_of_a_revision_are_read_only_if_that_is_asked_for(fake):
+    with pytest.raises(UserError, match=r"as pytorch_model.bin only; give --allow-bin"):
+        load_model("tiny/series@step1000")
+    assert not [path for path in fake if path.endswith(".bin")]
+    model = load_model("tiny/series@step1000", allow_bin=True)
+    torch.manual_seed(1)
+    assert model.embed(ids(1, 5)).shape == (1, 5, 16)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("tiny/series@step7", "has no such revision"),
+        ("tiny/series@empty", "has no weights at this revision"),
+        ("./nowhere@main", "no such folder"),
+        ("tiny/series@", "no such folder"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(fake, source, said):
+    with pytest.raises(UserError, match=said):
+        load_model(source)
+
+
+def test_a_folder_with_pickled_weights_is_read_if_that_is_asked_for(tmp_path):
+    model = save("gpt2", tmp_path / "gpt2")
+    (tmp_path / "gpt2" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "gpt2" / "pytorch_model.bin")
+    loaded = load_model(tmp_path / "gpt2", allow_bin=True)
+    assert torch.equal(loaded.classifier, model.get_output_embeddings().weight)
+
+
+def test_pickled_weights_that_hold_code_are_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    save("gpt2", tmp_path / "gpt2")
+    (tmp_path / "gpt2" / "model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Bomb()}, tmp_path / "gpt2" / "pytorch_model.bin")
+    with pytest.raises(UserError):
+        load_model(tmp_path / "gpt2", allow_bin=True)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_revision_is_a_step_of_its_model_in_results(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subject = Subject.of("tiny/series@step2000")
+    assert (subject.name, subject.step) == ("series", 2000)
+    assert Subject.of("tiny/series@main").name == "series@main"
+    tokens = write_tokens(tmp_path / "tokens", vocab_size=subject.model.classifier.shape[0])
+    header = measured("tiny/series@step2000", tokens, groups=1, min_count=1).header
+    assert (header.step, header.measurement["commit"]) == (2000, COMMITS["step2000"])
+    assert header.measurement["revision"] == "step2000"
+
+
+def test_a_checkpoint_of_a_run_is_named_with_its_step(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", train=120, val=30)
+    run = tmp_path / "run"
+    train(tiny_settings(tokens, run, checkpoint_steps=(4,), epochs=1))
+    located = locate(f"{run}@4")
+    assert (located.source, located.step) == (run, 4)
+    first, last = load_model(f"{run}@4"), load_model(run)
+    assert not torch.equal(first.classifier, last.classifier)
+    with pytest.raises(UserError, match="expected RUN@STEP"):
+        locate(f"{run}@last")
+    assert Subject.of(f"{run}@4", InputOptions()).step == 4
+    compared = tf.compare(f"{run}@4", run, groups=8, min_count=2, measures=["rank_pr"])
+    assert (compared.a.step, compared.b.step) == (4, 15)
+
+
+def test_an_at_in_the_name_of_a_folder_is_part_of_the_name(tmp_path):
+    save("gpt2", tmp_path / "gpt2@home")
+    assert load_model(tmp_path / "gpt2@home").name == "gpt2@home"
+    shutil.rmtree(tmp_path / "gpt2@home")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("step143000", (None, None, 143_000, None)),
+        ("step20000-tokens84B", (None, None, 20_000, 84 * 10**9)),
+        ("stage1-step1000-tokens5B", (1, None, 1000, 5 * 10**9)),
+        ("stage2-ingredient3-step2000-tokens9B", (2, "ingredient3", 2000, 9 * 10**9)),
+        ("stage1-step-40000", (1, None, 40_000, None)),
+        ("step-480k-token-1007B", (None, None, 480_000, 1007 * 10**9)),
+        ("checkpoint-400", (None, None, 400, None)),
+        ("step_60", (None, None, 60, None)),
+    ],
+)
+def test_names_of_public_series_tell_their_steps(name, said):
+    assert hub.parse_revision(name) == said
+
+
+@pytest.mark.parametrize("name", ["main", "v1.0", "step", "12000", "step12-final", "steps100"])
+def test_a_name_that_is_not_understood_tells_no_step(name):
+    assert hub.parse_revision(name) is None
