@@ -22,12 +22,12 @@ FACTS = ("set_", "model_", "tokens_", "measured_", "centre_", "low_", "high_")
 
 
 class Checkpoints(NamedTuple):
-    """Checkpoints beside each other, and what the columns of their measures are.
+    """Table of checkpoints, with the definition of each column of measures.
 
     Attributes:
         table: A line per checkpoint (run and step) and a column per metric, then
-            `centre_<metric>`, `low_<metric>` and `high_<metric>`, the 95 % intervals and what they
-            are of where there are any, and the facts (`set_*`, `model_*`, `tokens_*`,
+            `centre_<metric>`, `low_<metric>` and `high_<metric>`, the 95 % intervals with their
+            centres if there are any, and the facts (`set_*`, `model_*`, `tokens_*`,
             `measured_*`).
         settings: A line per metric: `min_count`; `groups` of documents behind its intervals, 0
             without; the way in which all checkpoints were measured; `reason`, which says why there

@@ -15,7 +15,7 @@ KEYS = ("model", "revision", "step")  # columns of a file of scores that say who
 
 
 class Joined(NamedTuple):
-    """A table of models with scores beside it, and what matched nothing."""
+    """A table of models joined with scores, and the models and scores without a match."""
 
     table: pd.DataFrame
     without_scores: list[str]  # models that no score belongs to

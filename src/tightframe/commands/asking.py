@@ -74,12 +74,12 @@ def panel(
     router
         A folder of `tightframe knowledge router`.
     runs
-        A run of `tightframe knowledge inject` a cluster, in any order: the facts that each was
-        trained on say whose it is.
+        One run of `tightframe knowledge inject` per cluster, in any order: the facts that each was
+        trained on identify its cluster.
     out
         The folder for ensemble.toml.
     fallback
-        What answers what is about no cluster: a run, or a model of transformers by folder or name.
+        Model for questions about no cluster: a run, or a model of transformers by folder or name.
     rule
         Which positive cluster answers; lowest-index is the published rule.
     threshold

@@ -163,12 +163,12 @@ def first_process() -> bool:
 
 
 def say(line: str) -> None:
-    """Print a line on what is going on, on standard error; no text of strangers acts there."""
+    """Print a progress line on standard error; control characters in it are escaped."""
     console.print(printable(line), markup=False)
 
 
 def show(line: str) -> None:
-    """Print lines of a result on standard output; no text of strangers acts there."""
+    """Print lines of a result on standard output; control characters in them are escaped."""
     print("\n".join(map(printable, line.split("\n"))))
 
 

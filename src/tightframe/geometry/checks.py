@@ -88,7 +88,7 @@ def check_input(model: str, options: InputOptions, *, others: Sequence[Any] = ()
 
 
 def check_no_run(out: Path, name: str) -> None:
-    """Refuse to put what is measured of a model from elsewhere into the folder of a run."""
+    """Refuse to write results of a model that is not a run into the folder of a run."""
     if (out / "config.toml").exists():
         raise UserError(f"{out}: belongs to a run; say with `out` where {name} should go")
 

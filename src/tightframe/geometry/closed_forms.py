@@ -299,7 +299,7 @@ def weighted_cosines(
 
 
 def gram(rows: Float64[Tensor, "K D"]) -> Float64[Tensor, "m m"]:
-    """Return the smaller of both Gram matrices, m = min(K, D): they share their eigenvalues."""
+    """Return the smaller of the Gram matrices of rows and columns; both have the same spectrum."""
     return rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
 
 

@@ -88,7 +88,7 @@ class Ledger:
 
 @contextlib.contextmanager
 def unpacking(path: Path) -> Iterator[None]:
-    """Name the file of a state whose parts contradict each other."""
+    """Add the path to errors of the block: a context manager for unpacking a state."""
     try:
         yield
     except (UserError, ValueError) as error:

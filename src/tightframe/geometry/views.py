@@ -245,7 +245,7 @@ def top(metric: str) -> float | None:
 
 
 def arrow(metric: str, *, upright: bool = False) -> str:
-    """Say which way along its axis a measure is more collapsed, or where it is when all is."""
+    """Return the label of an axis that points towards collapse, or names the value at collapse."""
     if metric == LOSS.metric:
         return "nats per token"
     direction = measure(metric).direction

@@ -207,10 +207,10 @@ def run_study(
     workers: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> StudyResults:
-    """Run what is not finished, then collect the results.
+    """Run the unfinished runs of a study, then collect the results.
 
     Args:
-        settings: Of the study.
+        settings: Settings of the study.
         data: Facts with questions.
         out: The study's folder.
         workers: Maximum number of runs at a time; by default as many as have a core for each of

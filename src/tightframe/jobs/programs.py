@@ -31,7 +31,7 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def endings_in_one_line() -> Iterator[None]:
-    """End the program in one line, where it is the user, the disk or a signal that ends it."""
+    """Exit with a one-line message after a user error, a disk error or a signal."""
     status = 2
     try:
         with _signals_raised():

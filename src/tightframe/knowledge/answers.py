@@ -103,7 +103,7 @@ def by_question(name: str, outputs: Sequence[Output]) -> dict[str, Output]:
 
 
 def save_answers(path: str | Path, answers: Answers) -> None:
-    """Write the outputs, then the file that says whose they are."""
+    """Write the outputs, then the file that identifies the model and its facts."""
     path = Path(path)
     write_records(path, (dataclasses.asdict(output) for output in answers.outputs.values()))
     whose = {"model": answers.model, "trained_on": answers.trained_on, "sha256": sha256(path)}
@@ -199,8 +199,9 @@ def token_limit(
     """Return the maximum tokens of an answer: enough for every gold one.
 
     A network of ours gets 32, or 4 more than the longest alias with its end if that is more; other
-    models get 64. As published, models that read left to right get 256, others 266; a network of
-    ours fewer, where the longest prompt leaves fewer positions (before a context: as many as else).
+    models get 64. With the published decoding, models that read left to right get 256, others 266.
+    A network of ours gets fewer if the longest prompt leaves fewer positions; with a retrieved
+    context it keeps its usual limit.
     """
     from tightframe.knowledge.networks import Network  # imports torch
 

@@ -385,7 +385,7 @@ def number(value: Any) -> int | None:
 
 
 def whole(value: Any, key: str) -> int:
-    """Return the value as a whole number from 0 on; `key` names it in the message."""
+    """Return the value as a nonnegative integer; `key` names it in the error message."""
     read = number(value)
     if read is None or read < 0:
         raise RecordError("schema", f"{key!r} is {shown(value)}, expected a whole number from 0")

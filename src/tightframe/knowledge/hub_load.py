@@ -104,7 +104,8 @@ def kind_of(config: Any) -> Kind:
 
 
 def with_new_adapters(model: Any, lora: LoRA, *, seed: int, source: str) -> Any:
-    """Add adapters that change nothing yet, in float32; drawn on the CPU, equal on any device."""
+    """Add adapters that initially change no output, in float32; their seed gives equal weights
+    on every device."""
     peft = library("peft", source)
     with quietly(), torch.random.fork_rng(devices=[]):  # peft draws from torch's own generator
         torch.default_generator.manual_seed(seed)

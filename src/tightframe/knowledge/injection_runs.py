@@ -96,7 +96,7 @@ NETWORK = "network.json"  # of a checkpoint of ours, beside its weights
     frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 )
 class InjectOptions(MainInjectOptions):
-    """All settings of one injection; `data` and `out` say where, the others what.
+    """All settings of one injection: its files (`data`, `out`), its model and its training.
 
     Those that are options of the command line, too, are documented in `MainInjectOptions`.
     """

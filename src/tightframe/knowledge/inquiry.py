@@ -135,7 +135,7 @@ def ask_model(
     ask_all: bool = False,
     embedder: str = LEXICAL,
 ) -> Answer:
-    """Put a typed question to a model, or to the one of an ensemble whose cluster it is about.
+    """Ask a model, or the model of an ensemble whose cluster the question is about.
 
     Args:
         question: In words, or with one [MASK] where the answer belongs.

@@ -162,7 +162,7 @@ ARMS = (
 
 
 def named_arm(name: str) -> str | None:
-    """Return the name of the arm of this name or title; None if there is none."""
+    """Return the name of the arm with this name or title; None if no arm has it."""
     return next((arm.name for arm in ARMS if name in (arm.name, arm.title)), None)
 
 

@@ -223,10 +223,10 @@ def score_outputs(
 
     Args:
         facts: The benchmark.
-        runs: Outputs of each run, by the name that a message should call it. Their order and the
-            order of outputs does not matter.
+        runs: Outputs of each run, by the name that messages use. The order of runs and outputs
+            does not matter.
         allow_missing: Leave questions without output out, instead of refusing.
-        types: Questions to score; outputs for others are read over.
+        types: Question types to score; outputs for other types are ignored.
     """
     table = about(facts)
     wanted = table["type"].isin(types).to_numpy()

@@ -274,12 +274,12 @@ def link(title: str, label: str) -> str:
 
 
 def raised(text: str) -> str | None:
-    """Return digits and signs as superscripts, None where there is none of a character."""
+    """Return digits and signs as superscripts; None if a character has no superscript form."""
     return _moved(text, _RAISED)
 
 
 def lowered(text: str) -> str | None:
-    """Return digits and signs as subscripts, None where there is none of a character."""
+    """Return digits and signs as subscripts; None if a character has no subscript form."""
     return _moved(text, _LOWERED)
 
 

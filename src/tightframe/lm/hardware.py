@@ -16,7 +16,7 @@ from tightframe.lm.runs import M, as_recorded, check_fits, check_threads, free_c
 
 
 def choose(settings: M, recorded: M | None = None) -> M:
-    """Return settings with every "auto" replaced, as `recorded` has it or as suits this machine."""
+    """Return settings with every "auto" replaced by the `recorded` value or by this machine's."""
     if recorded is not None:
         settings = as_recorded(settings, recorded)
     device = device_named(settings.device)

@@ -238,7 +238,7 @@ WARMUP = 200  # steps, where nothing else is said; of a short run a tenth
 
 @runtime_checkable
 class RunSettings(Protocol):
-    """The settings that any training has, in a dataclass; `TrainOptions` says what each is."""
+    """Settings that every training has; `TrainOptions` documents each field."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -280,9 +280,9 @@ def warmup_steps(settings: RunSettings, steps: int) -> int:
 def learning_rate(settings: RunSettings, step: int, *, steps: int) -> float:
     """Return the learning rate of the update that follows `step` of `steps` updates.
 
-    It climbs to the peak in equal parts, (step + 1) / (warmup_steps + 1), then decays from 1 at
-    the end of the warm-up to `final_rate` at the end of the run, which no update reaches: without
-    warm-up, `linear` is transformers' rule.
+    During warm-up the rate is peak * (step + 1) / (warmup_steps + 1). It then decays from the peak
+    towards `final_rate` * peak, which it would reach at step `steps`, after the last update.
+    Without warm-up, `linear` is the rule of transformers.
     """
     peak, floor, warmup = settings.learning_rate, settings.final_rate, warmup_steps(settings, steps)
     if step < warmup:

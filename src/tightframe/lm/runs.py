@@ -253,7 +253,7 @@ class Run(RunFolder[TrainOptions]):
 
 
 def check_training(settings: TrainOptions) -> None:
-    """Refuse a training that cannot begin: its tokens, its sizes, or its place.
+    """Refuse a training with invalid tokens, sizes or output folder.
 
     Args:
         settings: Settings as they were given, with "auto" where the machine decides.

@@ -132,8 +132,8 @@ def orthant_clusters(
 ) -> list[Cluster]:
     """Cluster tokens or contexts by their sides on each chosen concept, largest cluster first.
 
-    At most 2^|chosen| clusters; one concept more splits each. A row that is on neither side of
-    some chosen concept is in none.
+    There are at most 2^|chosen| clusters. A row that is on neither side of some chosen concept is
+    in no cluster.
 
     Args:
         vectors: `Concepts.tokens` or `Concepts.contexts`.

@@ -243,7 +243,7 @@ def best_of_rank(
     rounds: int = 100,
     seed: int = 0,
 ) -> LowRank:
-    """Search for the feasible logits of least nuclear norm among those of rank `dim` or less.
+    """Search for feasible logits of minimum nuclear norm with rank at most `dim`.
 
     Args:
         support: S.

@@ -156,7 +156,7 @@ def predicted_rows(side: Side, prediction: Prediction) -> Float[np.ndarray, "N r
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Against:
-    """Inner products per context with predicted logits, and squared norms of the latter."""
+    """Inner products of logits and predicted logits per context, and squared predicted norms."""
 
     logits: Float[np.ndarray, " M"]
     off_support: Float[np.ndarray, " M"]  # of the off-support component of the logits
@@ -268,7 +268,7 @@ def _check_finite(logits: Float[np.ndarray, "V B"], contexts: Int[np.ndarray, " 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SupportGroups:
-    """DistinctSupport of at least two contexts with the same support.
+    """Groups of two or more contexts with the same support.
 
     Attributes:
         members: The contexts of each group, ascending.

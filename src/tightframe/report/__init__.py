@@ -7,13 +7,13 @@ from pathlib import Path
 def report(path: Path, *, out: Path | None = None, theories: Sequence[Path] = ()) -> Path:
     """Make the page, the figures and the tables of a sweep or a run from its results files.
 
-    Of the folder of a context table (`ntp/<name>`), the page alone; of a knowledge study's (it has
-    a `study.toml`), page, figures and tables in `path/report`.
+    For the folder of a context table (`ntp/<name>`) only the page is made; for the folder of a
+    knowledge study (with a `study.toml`), page, figures and tables in `path/report`.
 
     Each file is written whole or not at all: `results.parquet` (all rows), `report/index.html`,
-    `report/figures/*.{pdf,png}`, `report/tables/*.csv`. Where all rows were measured while
-    training, the page shows their course alone. What the same model gives with random weights
-    (`random-SEED/results` beside the results of a run) is drawn layer by layer only.
+    `report/figures/*.{pdf,png}`, `report/tables/*.csv`. If all rows were measured while
+    training, the page shows them against the step only. Results of the same model with random
+    weights (`random-SEED/results` beside the results of a run) are drawn layer by layer only.
 
     Args:
         path: A sweep's folder (with `runs/*/results`) or a run's folder (with `results`).

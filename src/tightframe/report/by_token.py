@@ -38,33 +38,33 @@ PANELS = (
         "norm",
         "Norm",
         "norm of the centred class mean",
-        "How far the mean of the embeddings before this token lies from the average of all class "
-        "means, in the unit of the embedding. Equal norms (NC2) would be a level line.",
+        "Distance of the mean of the embeddings before this token from the average of all class "
+        "means, in the unit of the embedding. Equal norms (NC2) would be a horizontal line.",
         log=False,
     ),
     TokenPanel(
         "cdnv",
         "Variability",
         "mean CDNV to all other classes",
-        "Scatter within this class and another over their squared distance, averaged over all "
-        "other classes (NC1); lower is more collapsed. Of a rare token it is too low: the debiased "
-        "value is shown with each point.",
+        "Variance within this class and another over their squared distance, averaged over all "
+        "other classes (NC1); lower is more collapsed. For a rare token it is too low: each point "
+        "also shows the debiased value.",
         log=True,
     ),
     TokenPanel(
         "duality",
         "Duality",
         "cosine with the row of the classifier",
-        "Whether the class mean points the way of the token's row of the classifier (NC3); 1 is "
-        "the same direction.",
+        "Cosine between the class mean and the token's row of the classifier (NC3); 1 is the "
+        "same direction.",
         log=False,
     ),
     TokenPanel(
         "agreement",
         "Agreement",
         "share of validation positions that agree",
-        "How often the classifier decides as the nearest class mean does where this token comes "
-        "next (NC4), on validation text; tokens that do not occur there have no point.",
+        "How often the classifier and the nearest class mean decide alike at positions before this "
+        "token (NC4), on validation text; tokens that do not occur there have no point.",
         log=False,
     ),
 )

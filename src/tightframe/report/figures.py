@@ -53,7 +53,7 @@ _SHADES = LinearSegmentedColormap.from_list("size", [light for light, _ in SIZES
 
 
 class SheetPanel(NamedTuple):
-    """A figure of the page with what stands above it."""
+    """A figure of the page, with the family and title that stand above it."""
 
     family: str  # bold
     title: str

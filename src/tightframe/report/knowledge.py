@@ -26,30 +26,30 @@ ARMS = {  # in the order shown, with what they are
 }
 FORMS = {
     "cloze_question": "The question with its wh-phrase masked: the main measure.",
-    "cloze_seen": "The injected sentence with its answer masked, as in training: what could be "
-    "remembered at best. Below 90 % an arm is under-trained.",
-    "rank20": "Whether the answer ranks first among it and 19 other facts' answers; chance is 5 %. "
-    "Span arms and next-token arms are ranked by different scores: don't compare them here.",
-    "raw_question": "The question as it stands, with a mask after it.",
-    "left_context": "The sentence continued from the words before the answer. Answers that come "
-    "first can't be asked for so, and are left out.",
-    "left_context_reordered": "The same of the reordered sentence, where the clue comes first and "
-    "the answer last.",
+    "cloze_seen": "The injected sentence with its answer masked, as in training: tests "
+    "memorisation. Below 90 % an arm is under-trained.",
+    "rank20": "Whether the answer ranks first among itself and answers to 19 other facts; chance "
+    "is 5 %. Span arms and next-token arms are ranked by different scores: do not compare them.",
+    "raw_question": "The question with a mask after it.",
+    "left_context": "The sentence continued from the words before the answer. Facts that begin "
+    "with their answer are left out.",
+    "left_context_reordered": "The reordered sentence, which ends with the answer, continued from "
+    "the words before the answer.",
 }
 SCORES = {
-    "match_paper": "an answer is a substring of what was said, letter by letter (as published)",
-    "match_norm": "an answer's words occur in what was said, whatever case and punctuation",
-    "em_norm": "what was said is an answer, whatever case and punctuation",
-    "f1_max": "words in common with the nearest answer, F1",
-    "f1_paper": "words in common with the first answer, F1 (as published)",
+    "match_paper": "an answer is a substring of the output, letter by letter (as published)",
+    "match_norm": "the words of an answer occur in the output, ignoring case and punctuation",
+    "em_norm": "the output is an answer, ignoring case and punctuation",
+    "f1_max": "F1 of the words shared with the nearest answer",
+    "f1_paper": "F1 of the words shared with the first answer (as published)",
     "correct": "the answer ranks first",
-    WORDS: "how many words were said: saying more makes a substring likelier",
+    WORDS: "number of words of the output: a longer output contains an answer more often",
 }
 POSITIONS = ("all", "front", "back", "not in fact")
 FEATURES = {  # of the geometry of a fact, in words for an axis
     "log_probability": "log-probability of the answer after the question, nats",
     "log_probability_seen": "log-probability of the answer as trained, nats",
-    "logit_margin": "logit of the answer less the largest other, nats",
+    "logit_margin": "logit of the answer minus the largest other, nats",
     "variance": "variance within the fact over that between facts",
     "cdnv_mean": "CDNV with another fact, mean over the others",
     "cdnv_nearest": "CDNV with the fact whose mean is nearest",
@@ -286,7 +286,7 @@ def _short(text: str) -> str:
 
 
 class Judged(NamedTuple):
-    """An ensemble beside single models that answered the same questions."""
+    """An ensemble, and the single models that answered the same questions."""
 
     ensemble: Ensemble
     singles: tuple[tuple[str, float, int], ...]  # which, its score on `MAIN_FORM`, questions

@@ -36,16 +36,16 @@ _RUNS = (  # key, heading, kind
 _GEOMETRY = {  # tables of the bridge that are shown as they are
     "geometry.csv": (
         "What geometry adds",
-        "How well facts that are recalled are told from others, out of fold, by the baseline, by "
-        "geometry, and by both; gain is in nats an answer, above 0 where geometry adds something.",
+        "Out-of-fold prediction of the recalled facts by the baseline, by geometry, and by both; "
+        "gain is in nats per answer, above 0 if geometry adds information.",
     ),
     "locality.csv": (
-        "What a second training does to the first facts",
+        "Effect of a second training on the first facts",
         "Facts of a first training, before and after a second one on other facts alone.",
     ),
     "locality-shift.csv": (
-        "How far their embeddings move",
-        "Displacement as it is and after the best rotation; CKA is 1 where they were only turned, "
+        "Displacement of their embeddings",
+        "Displacement before and after the best rotation; CKA is 1 if they were only rotated, "
         "shifted and scaled.",
     ),
 }

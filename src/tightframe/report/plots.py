@@ -101,7 +101,7 @@ def axis(title: str, ticks: Sequence[float] | None = None, **more: Any) -> Json:
 
 
 def clipped(top: float | None) -> Json:
-    """Return the attribute of an axis that ends at most at `top`."""
+    """Return the attributes of an axis whose automatic range does not exceed `top`."""
     return {} if top is None else {"autorangeoptions": {"clipmax": top}}
 
 
@@ -182,7 +182,7 @@ def scatter(
 def checkpoint_labels(table: pd.DataFrame) -> list[str]:
     """Return the run of every point, its loss, size and settings, escaped and in short lines.
 
-    Shown are the settings in which the runs differ, and the usual ones.
+    Labels show the settings in which the runs differ, and step and parameters.
     """
     names = [name for name in table.columns if name.startswith("set_") and name != "set_out"]
     usual = {f"set_{name}" for name in _KEY_SETTINGS}

@@ -26,21 +26,21 @@ _NEAREST = Panel(
     "ncc_accuracy",
     "NC4",
     "Accuracy of the nearest mean",
-    "How often the nearest class mean is that of the label, on validation text.",
+    "Share of positions whose nearest class mean is that of the label, on validation text.",
 )
 _RATIO = Panel(
     "nc1_cdnv_rom_dbg",
     "NC1",
     "Within-class variability",
-    "Scatter within classes compared with the squared distance between them, each averaged over "
-    "pairs of tokens before one is divided by the other.",
+    "Variance within classes over the squared distance between them; both are averaged over "
+    "pairs of tokens before the division.",
     ("nc1_cdnv_rom_db",),
 )
 _FILLED = Panel(
     "rank_pr",
     "NC2",
     "Dimensions filled",
-    "How many dimensions the class means fill: the participation ratio of their variances.",
+    "Number of dimensions that the class means fill: the participation ratio of their variances.",
 )
 _KNOWN = {
     panel.metric: panel
@@ -69,7 +69,7 @@ FEWEST = 10  # classes, pairs or positions that a value is drawn of
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A measure over places; NaN where the line is broken."""
+    """Values of a measure over layers or frequency strata; NaN interrupts the line."""
 
     labels: str  # what a class is
     twin: bool  # of the model with random weights

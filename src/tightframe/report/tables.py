@@ -86,12 +86,12 @@ def associations_text(found: pd.DataFrame, table: pd.DataFrame) -> str:
         beware = str(pooled["reason"])
         if pooled["ruled_by"]:
             without = correlation(pooled["r_without"])
-            beware = f"{pooled['ruled_by']} alone rules it; r is {without} without"
+            beware = f"{pooled['ruled_by']} alone decides it; r is {without} without it"
         r2 = "" if pooled["r2"] != pooled["r2"] else f"{pooled['r2']:.2f}"
         of_kinds = (correlation(by_group[kind]["r"], by_group[kind]["p"]) for kind in kinds)
         own = correlation(pooled["r"], pooled["p"]), r2, correlation(pooled["spearman"])
         rows.append([f"`{metric}`", *own, *of_kinds, beware])
-    heads = ["measure", "r", "R²", "Spearman", *(f"r, {kind}" for kind in kinds), "to beware of"]
+    heads = ["measure", "r", "R²", "Spearman", *(f"r, {kind}" for kind in kinds), "notes"]
     cells = [heads, ["---"] * len(heads), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 

@@ -53,8 +53,8 @@ PANELS = (
         "Loss above the floor",
         "nats per pair",
         (Curve("ntp_excess", "loss less entropy"),),
-        "What the model loses beyond the entropy of the counted next tokens. It goes to 0, and "
-        "never gets there.",
+        "Loss of the model minus the entropy of the counted next tokens. It approaches 0 and "
+        "never reaches it.",
         log=True,
     ),
     CurvePanel(
@@ -65,14 +65,14 @@ PANELS = (
             Curve("ntp_norm_classifier", "classifier", "second"),
             Curve("ntp_norm_embeddings", "embeddings", "third"),
         ),
-        "They grow without bound while the loss falls, as the logarithm of its inverse.",
+        "Norms grow without bound while the loss falls, as the logarithm of the inverse loss.",
     ),
     CurvePanel(
         "Within the supports",
         "relative error",
         (Curve("ntp_finite_error_rel", "differences of logits"),),
-        "Between tokens that both follow a context, differences of logits tend to differences of "
-        "log frequencies: how far they are from them, over the size of the latter.",
+        "For tokens that follow the same context, differences of logits approach differences of "
+        "log frequencies. The panel shows the error, relative to the norm of the latter.",
         log=True,
     ),
     CurvePanel(
@@ -83,8 +83,8 @@ PANELS = (
             Curve("ntp_rest_cos_proxy", "with the proxy", "second"),
             Curve("ntp_rest_cos_shuffled", "with random supports", "baseline"),
         ),
-        "What is left of the logits once differences within supports are taken out, against the "
-        "prediction from the supports alone. It nears 1 with the logarithm of the steps.",
+        "Logits without the differences within supports, compared with the prediction from the "
+        "supports alone. The cosine approaches 1 with the logarithm of the steps.",
     ),
     CurvePanel(
         "Words",
@@ -94,7 +94,7 @@ PANELS = (
             Curve("ntp_gram_classifier_cos_proxy", "with the proxy", "second"),
             Curve("ntp_gram_classifier_cos_shuffled", "with random supports", "baseline"),
         ),
-        "Whether the rows of the classifier, one a word, lie to each other as predicted.",
+        "Agreement of the geometry of the classifier, one row per word, with the prediction.",
     ),
     CurvePanel(
         "Contexts",
@@ -104,7 +104,7 @@ PANELS = (
             Curve("ntp_gram_embeddings_cos_proxy", "with the proxy", "second"),
             Curve("ntp_gram_embeddings_cos_shuffled", "with random supports", "baseline"),
         ),
-        "Whether the embeddings of contexts lie to each other as predicted.",
+        "Agreement of the geometry of the embeddings of contexts with the prediction.",
     ),
     CurvePanel(
         "Structural similarity",
@@ -113,8 +113,8 @@ PANELS = (
             Curve("ntp_ssim_classifier", "words"),
             Curve("ntp_ssim_embeddings", "contexts", "second"),
         ),
-        "Correlation of all cosines of the model with those predicted: what the eye compares in "
-        "two heat maps.",
+        "Correlation of all cosines of the model with the predicted cosines, as one compares two "
+        "heat maps by eye.",
     ),
     CurvePanel(
         "Subspace collapse",
@@ -123,7 +123,7 @@ PANELS = (
             Curve("ntp_collapse_cos_rest", "logits off the supports"),
             Curve("ntp_collapse_cos_embeddings", "embeddings", "second"),
         ),
-        "Contexts that the same tokens follow fall together: the mean cosine of two of them.",
+        "Mean cosine of two contexts with the same support. It approaches 1.",
     ),
 )
 
@@ -291,7 +291,7 @@ def curves(rows: pd.DataFrame) -> tuple[Curves, ...]:
 
 
 def read_theory(path: Path) -> tuple[Theory, dict[str, Any]]:
-    """Return what is known of a table, and what that was made from."""
+    """Load the theory section of a context table, and the names of its source files."""
     check_theory(path)
     again = f"`tightframe report {path}` writes it"
     if not (path / SUMMARY).exists():
@@ -322,7 +322,7 @@ def _facts(summary: Summary) -> tuple[tuple[str, str, str], ...]:
         (
             "Entropy floor",
             f"{summary.entropy:.3f}",
-            "nats per pair, of the counted text; no model of it can lose less",
+            "nats per pair, of the counted text; the minimum loss of any model on it",
         ),
         (
             "Support",
