@@ -86,8 +86,8 @@ def test_what_a_study_could_have_found_stands_beside_its_verdict(text):
     # 12.5 points on either side over 40 facts: a standard error of 12.5 / t(0.975, 39) = 6.180;
     # 80 % of studies tell (2.0227 + 0.8507) times it from 0.
     words = words_of(text)
-    assert "80 % would find a difference of 17.8 points" in words
-    assert "“not reproduced” can't come out of 40 facts" in words
+    assert "detects a difference of 17.8 points in 80 % of cases" in words
+    assert "“not reproduced” is impossible with 40 facts" in words
 
 
 def test_the_interval_is_drawn_to_scale(text):

@@ -415,7 +415,7 @@ def test_lines_against_the_step_are_drawn_and_the_switches_change_them(browser, 
     assert axes() == [["linear", "linear"]] * 2
     assert opened.eval_on_selector_all(LINES, lengths) == [[4, 4], [4, 4]]
     opened.get_by_label("Robust", exact=True).check()
-    assert opened.get_by_text("None of this view's measures").is_visible()
+    assert opened.get_by_text("No measure of this view").is_visible()
     assert opened.evaluate("window.hacked") is None
     assert opened.complaints == []
     opened.close()
