@@ -28,6 +28,8 @@ VALID = {
     "sweep plan": "sweep.toml",
     "sweep run": "sweep.toml",
     "sweep status": "sweep.toml",
+    "sweep submit": "sweep.toml --dry-run",
+    "sweep commands": "sweep.toml",
     "relate": "run --measures nc4_rate --permutations 20 --draws 100 --out new",
     "ntp count": "tokens --out new",
     "ntp solve": "table",

@@ -278,6 +278,19 @@ def test_the_command_runs_a_study_and_says_its_verdict(facts, tmp_path, monkeypa
     assert read_toml(tmp_path / "x" / "study.toml")["rule"]["margin"] == 5.0
 
 
+def test_a_study_becomes_an_array_of_its_missing_runs(facts, tmp_path, capsys):
+    words = f"--data {facts} --out {tmp_path}/x --arms clm_sp --n-facts 2,3 --seeds 0".split()
+    cli.main(["knowledge", "study", *words, "--dry-run", "--slurm", "--time 10"])
+    assert "2 runs in 2 elements, submit it with `sbatch" in capsys.readouterr().out
+    script = (tmp_path / "x" / "array.sbatch").read_text()
+    assert "#SBATCH --time 10\n" in script
+    assert "export OMP_NUM_THREADS=1\n" in script
+    for name in ("clm_sp-n2-s0", "clm_sp-n3-s0"):
+        assert f"-m tightframe.jobs.knowledge_study {tmp_path}/x/plan/{name}.toml" in script
+        assert (tmp_path / "x" / "plan" / f"{name}.toml").is_file()
+    assert not (tmp_path / "x" / "runs").exists()
+
+
 def test_absent_facts_are_told_with_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TIGHTFRAME_DATA", str(tmp_path))
     with pytest.raises(SystemExit) as stopped:
