@@ -59,7 +59,8 @@ def _outcome(runs):
         logs.append([{k: r[k] for k in r if k not in TIMINGS} for r in opened.log])
         weights.append((opened.checkpoint(opened.kept()) / "model.safetensors").read_bytes())
     rows = gather(file for run in runs for file in (run.run / "results").glob("*.jsonl"))
-    return logs, weights, rows.sort_values(["run", "metric"], ignore_index=True)
+    rows = rows.drop(columns="set_out").sort_values(["run", "metric"], ignore_index=True)
+    return logs, weights, rows
 
 
 def test_a_sweep_with_a_kill_a_requeue_and_a_warning_gives_the_bits_of_a_local_one(
