@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from cyclopts import App
@@ -19,13 +20,22 @@ def _status(arguments):
     return stop.value.code
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["corpus", "build", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["measure", "--help"],
+        ["knowledge"],
+        ["corpus", "build", "--help"],
+        ["--version"],
+    ],
+)
 def test_help_and_version_import_nothing_heavy(arguments):
     # Every one of these takes longer to import than the 0.3 s in which help must answer.
     code = (
         "import sys\nfrom tightframe import cli\n"
         f"cli.main({arguments!r})\n"
-        "heavy = {'torch', 'numpy', 'pandas', 'transformers', 'plotly', 'matplotlib', 'tokenizers'}"
+        "heavy = {'torch', 'numpy', 'pandas', 'pydantic', 'plotly', 'matplotlib', 'tokenizers'}"
         "\nassert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -95,7 +105,9 @@ def test_words_of_an_option_are_set_apart_by_commas_or_spaces(given):
     app = App(result_action="return_none")
 
     @app.default
-    def command(*, names: console.Names = None, n: console.Numbers = None):
+    def command(
+        *, names: console.Names = None, n: Annotated[list[int] | None, console.SEVERAL] = None
+    ):
         found.append((names, n))
 
     app(["--names", *given.split(), "--n", "1,2"])

@@ -16,7 +16,6 @@ from tightframe.commands.console import (
 )
 from tightframe.geometry.options import ClassesOptions, CompareOptions, MeasureOptions
 from tightframe.progress import bar
-from tightframe.results import check_savable
 
 if TYPE_CHECKING:
     Measuring: TypeAlias = MeasureOptions
@@ -115,6 +114,8 @@ def compare(
     for model in (a, b):
         check_measurement(model, options)
     if save is not None:
+        from tightframe.results import check_savable  # imports pydantic
+
         check_savable(save)
 
     from tightframe.geometry.compare import compare_models

@@ -8,27 +8,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import pydantic
 
 from tightframe.files import fingerprint
 from tightframe.knowledge.data_files import write_records
+from tightframe.knowledge.options import TYPES as TYPES
+from tightframe.knowledge.options import Type as Type
 from tightframe.results import ResultTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Type: TypeAlias = Literal[
-    "reliability",
-    "generality",
-    "paraphrase",
-    "portability",
-    "factual",
-    "counterfactual",
-    "locality",
-]
-TYPES: tuple[Type, ...] = get_args(Type)
 MASK = "[MASK]"  # stands once in a cloze, where the answer belongs
 LICENSE = "CC BY-SA"
 MONTHS = (

@@ -7,12 +7,22 @@ without a file, and import no numerical library.
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import NonNegativeInt, PositiveInt
+from annotated_types import Ge, Gt  # pydantic's own, without importing pydantic
 
 from tightframe.errors import UserError, nearest
-from tightframe.knowledge.facts import TYPES, Type
+
+Type: TypeAlias = Literal[
+    "reliability",
+    "generality",
+    "paraphrase",
+    "portability",
+    "factual",
+    "counterfactual",
+    "locality",
+]
+TYPES: tuple[Type, ...] = get_args(Type)
 
 Rule: TypeAlias = Literal["most-probable", "lowest-index", "oracle"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -224,11 +234,11 @@ class MainInjectOptions:
     arm: str = ""
     model: str = ""
     objective: Literal["auto", "ntp", "sp", "qa", "mlm"] = "auto"
-    exposures: PositiveInt = 500
-    n_facts: NonNegativeInt = 0
+    exposures: Annotated[int, Gt(0)] = 500
+    n_facts: Annotated[int, Ge(0)] = 0
     preset: str = ""
-    batch_tokens: NonNegativeInt = 0
-    seed: NonNegativeInt = 0
+    batch_tokens: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
