@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 
 from example_results import FLOOR, rewrite, write_courses, write_sweep
+from tightframe import cli
 from tightframe.analysis.association import associations
 from tightframe.analysis.checkpoints import at_centres, checkpoints
+from tightframe.analysis.relate import relate
 from tightframe.errors import UserError
 from tightframe.files import write_text
 from tightframe.geometry import measures
@@ -214,9 +216,30 @@ def test_a_loss_within_three_percent_of_the_entropy_of_frequencies_is_near(loss,
 def test_a_few_runs_are_described_and_not_summed_up(bounded, table, found):
     drawn = data_of(bounded)["figures"]["scatter nc4_rate linear"]["layout"]["annotations"]
     assert drawn[0]["text"] == ""
-    words = r"R\N{SUPERSCRIPT TWO} = \d\.\d\d describes these 4 runs<br>"
-    assert re.match(words, drawn[1]["text"])
+    assert drawn[1]["text"].startswith("too few for a line<br>")
+    assert data_of(bounded)["figures"]["scatter nc4_rate linear"]["data"][1]["x"] == []
     assert panels.fit(table, found, "nc4_rate", log=False).headline.startswith("R")  # of 15 runs
+
+
+def test_the_page_of_enough_runs_begins_with_what_relate_finds(sweep, bounded, tmp_path):
+    def said(folder):
+        text = (folder / "report" / "index.html").read_text(encoding="utf-8")
+        return re.findall(r'<p class="finding">(.*?)</p>', text)
+
+    # Fifteen runs of several sizes and steps: the published measures, with both held.
+    controls = ["log_n_params", "step"]
+    assert said(sweep) == [relate(sweep, controls=controls).conclusion]
+    assert said(bounded) == []  # four runs
+    # The rule in the sweep's file is used by the command and by the page.
+    ruled = write_sweep(tmp_path / "ruled", reach=None)
+    (ruled / "sweep.toml").write_text('[relate]\nmeasures = ["nc4_rate"]\nalpha = 0.01\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw_all", lambda *_: None)
+        report(ruled)
+    found = relate(ruled, measures="nc4_rate", alpha=0.01)
+    assert said(ruled) == [found.conclusion]
+    cli.main(["relate", str(ruled), "--out", str(tmp_path / "relation")])
+    assert found.digest in (tmp_path / "relation" / "index.html").read_text(encoding="utf-8")
 
 
 def test_checkpoints_of_a_few_runs_are_drawn_against_their_step(bounded):

@@ -215,9 +215,10 @@ def test_missing_runs_are_commands_and_elements_of_an_array(tmp_path, tokens, ca
         ("[[grid]]\nwidth = [8]\n[[grid]]\nseed = []", "setting 'seed' has no values"),
         ("grid = []", "grid is an empty list"),
         ("[grid]\nwidth = [true]", "'width'"),
+        ("[relate]\ncontrls = []", "unknown setting 'contrls'; did you mean 'controls'?"),
     ],
 )
-def test_a_grid_without_values_or_of_another_type_is_refused(tmp_path, grid, message):
+def test_a_grid_without_values_or_an_unknown_rule_is_refused(tmp_path, grid, message):
     file = tmp_path / "tiny.toml"
     file.write_text(f"out = '{tmp_path}'\n{grid}\n" + "[base]\ntokens = 'tokens'\n")
     with pytest.raises(UserError, match=message):

@@ -14,8 +14,13 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from tightframe.analysis.inference import basis_of
+from tightframe.analysis.options import LOSS
 from tightframe.errors import UserError, nearest
+from tightframe.geometry.catalogue import MEASURES
 
+LOSSES = (LOSS, "perplex", "val_perplexity", "val_bits_per_byte")  # lower is better
+OUTCOMES = (*LOSSES, "val_acc", "val_accuracy")
+DIRECTIONS = {one.name: one.direction for one in MEASURES}  # of more collapse
 ALIASES = {"params": "model_n_parameters", "n_params": "model_n_parameters"}
 PREFIXES = ("", "set_", "model_", "tokens_")
 FEWEST_ROWS = 4
@@ -174,6 +179,18 @@ def numbers(table: pd.DataFrame, name: str) -> Float[np.ndarray, " N"]:
 def is_constant(values: Float[np.ndarray, " N"]) -> bool:
     """Tell whether all values are equal up to rounding."""
     return bool(np.ptp(values) <= CONSTANT * np.abs(values).max())
+
+
+def expected_sign(name: str, x: Float[np.ndarray, " N"], y: str) -> int:
+    """Return the sign that more collapse with better generalization would give; 0 for none.
+
+    A measure that is to approach 0 has it where all of its values have one sign.
+    """
+    toward = DIRECTIONS.get(name, "")
+    if toward == "-> 0":
+        toward = "low" if x.min() > 0 else "high" if x.max() < 0 else ""
+    sign = {"low": 1, "high": -1}.get(toward, 0)
+    return sign if y in LOSSES else -sign
 
 
 def _control(table: pd.DataFrame, name: str) -> list[tuple[str, Float[np.ndarray, " N"]]]:

@@ -1,7 +1,8 @@
 """Options of `relate`: what is related, and what was decided before."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from tightframe.errors import UserError
@@ -82,3 +83,23 @@ def resolve_options(options: RelateOptions, settings: Mapping[str, Any]) -> Rela
         if not least <= value <= most:
             raise UserError(f"{name} is {value:g}, expected {least:g} to {most:g}")
     return made
+
+
+def with_rule(path: Path, typed: RelateOptions) -> RelateOptions:
+    """Return the options in the table [relate] of a TOML file, with typed ones in their place."""
+    from tightframe.settings import read_toml, resolve
+
+    values = read_toml(path).get("relate")
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: no table [relate]; expected the options of `relate` in it")
+    plain, usual = dataclasses.asdict(typed), dataclasses.asdict(RelateOptions())
+    given = {name: value for name, value in plain.items() if value != usual[name]}
+    return resolve(RelateOptions, {**values, **given}, source=str(path))
+
+
+def rules_of(sources: Sequence[Path]) -> list[Path]:
+    """Return the files of sweeps that declare a rule, in a table [relate]."""
+    from tightframe.settings import read_toml
+
+    files = [path / "sweep.toml" for path in sources]
+    return [file for file in files if file.is_file() and read_toml(file).get("relate")]

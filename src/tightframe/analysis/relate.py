@@ -18,9 +18,11 @@ from scipy.stats import rankdata
 
 from tightframe.analysis import inference
 from tightframe.analysis.design import (
+    OUTCOMES,
     Design,
     Excluded,
     column,
+    expected_sign,
     has_column,
     is_constant,
     make_design,
@@ -32,13 +34,9 @@ from tightframe.analysis.published import read_published, seed_rows
 from tightframe.analysis.relation import CONTROLS, DENOMINATOR, Relation, with_verdicts
 from tightframe.analysis.sources import add_scores, read_models, read_scores
 from tightframe.errors import UserError
-from tightframe.geometry.catalogue import MEASURES
 
 MOVED = 0.2  # one cluster that moves r by more is named
 NEAR_ZERO = 10  # a coefficient of variation beyond it: its mean lies within a tenth of its std
-LOSSES = (LOSS, "perplex", "val_perplexity", "val_bits_per_byte")  # lower is better
-OUTCOMES = (*LOSSES, "val_acc", "val_accuracy")
-DIRECTIONS = {one.name: one.direction for one in MEASURES}  # of more collapse
 
 
 def relate(
@@ -213,7 +211,7 @@ def _related(
             **{"low": low[j], "high": high[j], "p": tested.p[j], "p_plain": tested.p_plain[j]},
             "p_maxt": tested.p_maxt[j],
             "mde": inference.detectable(int(first.max()) + 1, alpha=options.alpha),
-            "direction": (options.direction or {}).get(name, _expected(name, x, options.y)),
+            "direction": (options.direction or {}).get(name, expected_sign(name, x, options.y)),
             "flags": _flags(name, x, tested.r[j], boots[0].without[:, j], design, usable, options),
         }
         if has_column(design.table, "run"):
@@ -322,18 +320,6 @@ def _why_undefined(values: Vector) -> str:
     if len(known) < 4:
         return f"{len(known)} values, expected at least 4"
     return "constant" if is_constant(known) else ""
-
-
-def _expected(name: str, x: Vector, y: str) -> int:
-    """Return the sign that more collapse with better generalization would give; 0 for none.
-
-    A measure that is to approach 0 has it where all of its values have one sign.
-    """
-    toward = DIRECTIONS.get(name, "")
-    if toward == "-> 0":
-        toward = "low" if x.min() > 0 else "high" if x.max() < 0 else ""
-    sign = {"low": 1, "high": -1}.get(toward, 0)
-    return sign if y in LOSSES else -sign
 
 
 def _flags(

@@ -1,11 +1,11 @@
 """The command that relates geometry to generalization across models."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tightframe.analysis.options import RelateOptions, resolve_options
+from tightframe.analysis.options import RelateOptions, resolve_options, rules_of, with_rule
 from tightframe.commands.console import Flag, Json, as_parameters, dumps, show
+from tightframe.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,8 @@ def relate(
     scores
         Scores of the models: results of lm-evaluation-harness, or a table with a column model.
     rule
-        A TOML file whose table [relate] holds the options; those typed here come first.
+        A TOML file whose table [relate] holds the options; those typed here come first. By default
+        the file of the sweep, if it has such a table.
     out
         A new folder for the page (index.html), relation.json, relation.csv and the figures.
     json
@@ -66,8 +67,11 @@ def relate(
     from tightframe.analysis.relate import relate as relate_models
 
     options = resolve_options(options, {})
-    if rule is not None:
-        options = _with_rule(rule, options)
+    rules = [rule] if rule is not None else rules_of(sources)
+    if len(rules) > 1:
+        raise UserError(f"{rules[0]} and {rules[1]} both hold a rule; choose one with --rule")
+    if rules:
+        options = with_rule(rules[0], options)
     relation = relate_models(
         list(sources), published=published or "", table1=table1, scores=scores, options=options
     )
@@ -77,19 +81,6 @@ def relate(
         show(dumps({"rows": _table1(relation)} if table1 else relation.to_dict()))
     else:
         show(_in_words(relation))
-
-
-def _with_rule(path: Path, typed: RelateOptions) -> RelateOptions:
-    """Return the options of a TOML file, with those that were typed in their place."""
-    from tightframe.errors import UserError
-    from tightframe.settings import read_toml, resolve
-
-    values = read_toml(path).get("relate")
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: no table [relate]; expected the options of `relate` in it")
-    plain, usual = dataclasses.asdict(typed), dataclasses.asdict(RelateOptions())
-    given = {name: value for name, value in plain.items() if value != usual[name]}
-    return resolve(RelateOptions, {**values, **given}, source=str(path))
 
 
 def _table1(relation: "Relation") -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from tightframe.analysis.options import RelateOptions
 from tightframe.errors import UserError
 from tightframe.geometry.measures import check_measures, choose
 from tightframe.geometry.options import MeasureOptions, check_numbers
@@ -43,6 +44,7 @@ class SweepSettings:
     grid: Grid | list[Grid] = dataclasses.field(default_factory=dict)  # setting -> its values
     min_count: int = 1  # samples that a class needs to be measured
     measures: list[str] = dataclasses.field(default_factory=list)  # empty: the default list
+    relate: dict[str, Any] = dataclasses.field(default_factory=dict)  # rule of `relate`
     out: str = "sweeps"
 
     @property
@@ -77,6 +79,7 @@ def read_sweep(file: Path, *, sizes: bool) -> Sweep:
         )
     check_measures(settings.measures)
     check_numbers(min_count=settings.min_count)
+    resolve(RelateOptions, settings.relate, source=f"{file}, [relate]")
     _check_grid(settings, file)
     combinations = list(_combinations(settings))
     threads = 1 if len(combinations) >= cores() else max(1, cores() // len(combinations))

@@ -49,6 +49,7 @@ def render(
     *,
     name: str,
     commands: Sequence[str],
+    finding: str = "",
     data: Json | None = None,
     classes: pd.DataFrame | None = None,
     training: Checkpoints | None = None,
@@ -63,6 +64,7 @@ def render(
         headers: Of the results files.
         name: Of the sweep or the run.
         commands: What makes the results and this page.
+        finding: What `relate` says of them, for the first screen.
         data: What `figures` gives of these; made here if it is not given.
         classes: Of one model, see `by_token.find`; without them there is no section on tokens.
         training: One line per run and step, of what was measured while training.
@@ -79,6 +81,7 @@ def render(
     return render_template(
         "page.html",
         name=name,
+        finding=finding,
         view=VIEWS[0].name,
         few=few,
         first_section=next((name for name, shown in sections.items() if shown), "runs"),

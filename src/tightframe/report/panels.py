@@ -20,7 +20,7 @@ class Fit:
     """The line through the points of a panel and what is written beside it."""
 
     log: bool  # whether the measure's axis is logarithmic
-    headline: str  # "" where only a few runs are described
+    headline: str  # "" of a few runs, which have no line
     detail: str
     free_corner: Literal["left", "right"]  # at the top, where a line of this sign has no points;
     # at the bottom it is the other one
@@ -53,13 +53,12 @@ def fit(table: pd.DataFrame, found: pd.DataFrame, metric: str, *, log: bool) -> 
     if line["ruled_by"]:
         r2 = f"{r2}, by one run"
         r = f"{r}, without it {correlation(line['r_without'])}"
-    few = line["n_runs"] < FEW_RUNS
+    if line["n_runs"] < FEW_RUNS:
+        return Fit(log, "", f"too few for a line\n{count}", "left", ticks=ticks)
     return Fit(
         log,
-        "" if few else r2,
-        f"{r2} describes these {line['n_runs']} runs\n{r}; {line['n']} points"
-        if few
-        else f"{r}; {count}{inside}",
+        r2,
+        f"{r}; {count}{inside}",
         "left" if line["r"] > 0 else "right",
         ends,
         (line["slope"] * low + line["intercept"], line["slope"] * high + line["intercept"]),

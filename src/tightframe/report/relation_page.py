@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tightframe.analysis.design import column, has_column, keys, numbers
-from tightframe.analysis.relate import DIRECTIONS
+from tightframe.analysis.design import DIRECTIONS, column, has_column, keys, numbers
 from tightframe.analysis.relation import CONTROLS, DENOMINATOR, Relation
 from tightframe.geometry.views import VIEWS, arrow
 from tightframe.report import plots

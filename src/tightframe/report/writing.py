@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from tightframe.analysis.association import associations
+from tightframe.analysis.association import FEW_RUNS, associations
 from tightframe.analysis.checkpoints import at_centres
+from tightframe.analysis.options import RelateOptions, rules_of, with_rule
+from tightframe.analysis.relate import relate_table
+from tightframe.errors import UserError
 from tightframe.files import whole_file, write_text
 from tightframe.geometry.options import PREFIXES
 from tightframe.report import (
@@ -71,6 +74,7 @@ def write_results(
         training=looks,
         name=path.resolve().name,
         commands=_commands(path)[-1:] if only_courses else _commands(path),
+        finding="" if only_courses else _finding(path, table),
         data=drawn,
         classes=classes,
         smalls=smalls,
@@ -78,6 +82,24 @@ def write_results(
     )
     write_text(folder / "index.html", text)
     return folder / "index.html"
+
+
+def _finding(path: Path, table: pd.DataFrame) -> str:
+    """Return what relating the measures to the loss says; "" of few runs, or of several texts.
+
+    The rule is that of the sweep's file; by default the seven published measures, with size and
+    step held fixed where they differ.
+    """
+    if table["run"].nunique() < FEW_RUNS or table["tokens_fingerprint"].nunique() > 1:
+        return ""
+    facts = {"log_n_params": "model_n_parameters", "step": "step"}
+    controls = tuple(name for name, fact in facts.items() if table[fact].nunique() > 1)
+    rules = rules_of([path])
+    options = with_rule(rules[0], RelateOptions()) if rules else RelateOptions(controls=controls)
+    try:
+        return relate_table(table, options).conclusion
+    except UserError:  # other measures, or nothing that varies: the page says the rest
+        return ""
 
 
 def write_theory(path: Path, folder: Path) -> Path:
