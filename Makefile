@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-cpu laboratory study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs release-check bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-cpu laboratory study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs real-model release-check bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -108,6 +108,10 @@ study-knowledge study-knowledge-long: $(INSTALLED)
 	$(if $(ENSEMBLES),$(BIN)/python -m studies.ensembles.run $(STUDY))
 	$(BIN)/tightframe report $(STUDY)
 	$(BIN)/python -m studies.injection.publish $(STUDY) docs/results/knowledge
+
+# SmolLM2-135M as a folder of safetensors; says so where it can't be had.
+real-model: $(INSTALLED)
+	$(BIN)/python tools/real_model.py models/smollm2-135m
 
 # A wheel is built and installed in two empty environments, without extras and with [hf]; both are
 # used away from the checkout.
