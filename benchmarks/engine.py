@@ -16,6 +16,7 @@ and with an allocator that is told to keep its memory, which it was not written 
     python benchmarks/engine.py --reference neural-collapse      all rows
     PYTHONPATH=faiss python benchmarks/engine.py --rows nearest  faiss-cpu in a folder of its own
     python benchmarks/engine.py --quick --out results.json       small problems, half a minute
+    python benchmarks/engine.py --model models/smollm2-135m      `measure` on a real model
 """
 
 import argparse
@@ -54,6 +55,7 @@ from rich.table import Table
 from tightframe.files import write_text
 
 TOLERANCE = 1e-6  # relative, between our results and the other side's
+AUSTEN = Path(os.environ.get("TIGHTFRAME_DATA", "data")) / "austen" / "persuasion.txt"
 # What tells glibc's allocator never to give memory back before the process ends.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 << 40)}
 
@@ -61,6 +63,11 @@ KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_":
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
+    if options.model:
+        import engine_model
+
+        engine_model.main(options)
+        return
     if options.side:
         take_my_turns(Path(options.folder), options.rows[0], options.side, options)
         return
@@ -286,6 +293,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="small problems, to try it out")
     parser.add_argument("--out", type=Path, help="results file; by default in benchmarks/results")
+    parser.add_argument("--model", type=Path, help="folder of a model: measure it instead")
+    parser.add_argument("--text", type=Path, default=AUSTEN, help="with --model: a text file")
+    parser.add_argument("--tokens", type=int, default=20_000, help="with --model: of the text")
     parser.add_argument("--side", choices=["ours", "theirs"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()

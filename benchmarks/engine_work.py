@@ -142,19 +142,11 @@ def reference_pairs(folder: Path, _: str, size: Size) -> Side:
 
 def class_moments(folder: Path) -> ClassMoments:
     given = load(folder)
-    moments = ClassMoments(*given["means"].shape)
-    moments.means, moments.counts, moments.within_ss = (
-        given[name] for name in ("means", "counts", "within_ss")
-    )
-    return moments
+    return ClassMoments.from_dense(given["counts"], given["means"], given["within_ss"])
 
 
 def first_classes(moments: ClassMoments, n: int) -> ClassMoments:
-    part = ClassMoments(n, moments.dim)
-    part.means, part.counts, part.within_ss = (
-        values[:n] for values in (moments.means, moments.counts, moments.within_ss)
-    )
-    return part
+    return ClassMoments.from_dense(moments.counts[:n], moments.means[:n], moments.within_ss[:n])
 
 
 # The nearest class mean.
@@ -176,7 +168,7 @@ def our_nearest(folder: Path, _: str, size: Size) -> Side:
     def decide(points: torch.Tensor) -> torch.Tensor:
         with exact_float32():
             ids = torch.arange(len(means))
-            table = argmax_tiles.Table(means, ids, torch.float32, centre=means.mean(0))
+            table = argmax_tiles.ScoreTable(means, ids, torch.float32, centre=means.mean(0))
             buffers = torch.empty(2, argmax_tiles.ROWS, argmax_tiles.TILE)
             tops = [
                 table.sweep(part.double(), buffers[:, : len(part)])

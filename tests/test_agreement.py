@@ -12,11 +12,10 @@ from tightframe.geometry.moments import ClassMoments
 
 
 def moments_of(means, within_ss=None, count=4):
-    counts = torch.full((len(means),), count)
+    counts = torch.tensor([count] * len(means) if isinstance(count, int) else count)
     means = torch.as_tensor(means, dtype=torch.float64)
-    within_ss = torch.zeros(len(means)) if within_ss is None else torch.as_tensor(within_ss)
-    tensors = {"counts": counts, "means": means, "within_ss": within_ss.double()}
-    return ClassMoments.unpack(tensors, [0, [], {}])
+    within_ss = None if within_ss is None else torch.as_tensor(within_ss).double()
+    return ClassMoments.from_dense(counts, means, within_ss)
 
 
 def ideal_of(means, within_ss=None, count=4):
@@ -59,8 +58,7 @@ def test_opposite_orders_of_norms_and_variances_disagree_entirely():
 
 
 def test_classes_that_are_rare_in_one_of_both_are_left_out():
-    a, b = ideal_of(normal(6, 3)), moments_of(normal(6, 3, seed=1))
-    b.counts[2] = 1
+    a, b = ideal_of(normal(6, 3)), moments_of(normal(6, 3, seed=1), count=[4, 4, 1, 4, 4, 4])
     found = agreement.class_agreement(a, b, min_count=4)
     kept = [0, 1, 3, 4, 5]
     chosen = ideal_of(a.moments.means[kept]), moments_of(b.means[kept])

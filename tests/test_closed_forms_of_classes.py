@@ -13,12 +13,10 @@ from tightframe.geometry.pairs import UnitDistance, sweep
 def class_set(means, counts=None, within_ss=None):
     """The set of all classes of these means; of ten samples each, without spread, by default."""
     means = torch.as_tensor(np.asarray(means, dtype=np.float64))
-    moments = ClassMoments(*means.shape)
-    moments.means = means
-    moments.counts = torch.full((len(means),), 10) if counts is None else torch.tensor(counts)
+    counts = torch.full((len(means),), 10) if counts is None else torch.tensor(counts)
     if within_ss is not None:
-        moments.within_ss = torch.tensor(within_ss, dtype=torch.float64)
-    return select(moments)
+        within_ss = torch.tensor(within_ss, dtype=torch.float64)
+    return select(ClassMoments.from_dense(counts, means, within_ss))
 
 
 def simplex(k, dim, scale=1.0, seed=0):
@@ -71,9 +69,8 @@ def test_the_global_mean_counts_each_class_once():
 
 
 def test_classes_are_chosen_by_count_and_repeated_ones_come_first():
-    moments = ClassMoments(5, 1)
-    moments.counts = torch.tensor([1, 0, 3, 1, 2])
-    moments.means = torch.arange(5, dtype=torch.float64)[:, None]
+    means = torch.arange(5, dtype=torch.float64)[:, None]
+    moments = ClassMoments.from_dense(torch.tensor([1, 0, 3, 1, 2]), means)
     assert select(moments).ids.tolist() == [2, 4, 0, 3]
     assert select(moments).with_two_samples.ids.tolist() == [2, 4]
     assert select(moments).with_two_samples.means.flatten().tolist() == [-1, 1]  # centred anew

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from reference.states import decisions_of
 from tightframe.errors import UserError
 from tightframe.geometry import metrics
-from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.published import columns, compat, published_values
 
@@ -34,12 +34,15 @@ class Model:
         self.classifier = rng.normal(size=(16, dim))
         self.moments = ClassMoments(16, dim)
         self.moments.update(torch.from_numpy(self.embeddings), torch.from_numpy(self.labels))
-        self.decisions = Decisions(self.moments.seen())
-        self.decisions.counts = torch.from_numpy(rng.integers(3, 9, 16))
-        self.decisions.agreements = torch.from_numpy(rng.integers(0, 4, 16))
-        self.decisions.agreements[14:] = 0  # labels without a mean take no part
-        self.decisions.classifier_hits = torch.from_numpy(rng.integers(0, 3, 16))
-        self.decisions.losses = torch.from_numpy(rng.random(16) * 9)
+        counts, agreements = rng.integers(3, 9, 16), rng.integers(0, 4, 16)
+        agreements[14:] = 0  # labels without a mean take no part
+        self.decisions = decisions_of(
+            self.moments.seen(),
+            counts=counts,
+            agreements=agreements,
+            classifier_hits=rng.integers(0, 3, 16),
+            losses=rng.random(16) * 9,
+        )
 
     def table(self, name):
         return compat(name, self.moments, torch.from_numpy(self.classifier), self.decisions, FACTS)

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import t as student
 
 from reference.mixtures import Mixture
+from reference.states import dense
 from tightframe.geometry import diagnostics, intervals, resampling
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.measures import MEASURES, metrics
@@ -324,11 +325,8 @@ def test_every_measure_has_an_interval_or_says_why_it_has_none():
 def test_the_order_of_groups_does_not_move_what_leaving_one_out_gives():
     mixed = mixture()
     moments = mixed.sample(40, 20)
-    turned = ClassMoments(30, 8, groups=20)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    for name in ("counts", "means", "within_ss"):
-        rows = getattr(moments._rows, name).unflatten(0, (20, 30))
-        setattr(turned._rows, name, rows[order].flatten(0, 1))
+    turned = ClassMoments.from_dense(*(numbers[order] for numbers in dense(moments)))
     names = ["nc3_cos_mean", "gnc2_log_kernel_excess"]
     mine, theirs = (metrics(x, mixed.classifier, measures=names) for x in (moments, turned))
     for name in names:
@@ -341,10 +339,11 @@ def test_the_order_of_groups_does_not_move_what_leaving_one_out_gives():
 
 def test_documents_in_one_group_give_no_interval():
     mixed = mixture()
-    moments = ClassMoments(30, 8, groups=20)
     one = mixed.sample(40, 1)
-    for name in ("counts", "means", "within_ss"):
-        getattr(moments._rows, name)[60:90] = getattr(one, name)  # all in the third group
+    third = [numbers.new_zeros(20, *numbers.shape[1:]) for numbers in dense(one)]
+    for numbers, of_one in zip(third, dense(one), strict=True):
+        numbers[2] = of_one[0]
+    moments = ClassMoments.from_dense(*third)
     found = metrics(moments, mixed.classifier, measures=COVERED)
     assert found["nc3_cos_mean"].value == metrics(one, mixed.classifier)["nc3_cos_mean"].value
     assert found["nc3_cos_mean"].reason == "no interval: the documents are in one group"
@@ -354,10 +353,9 @@ def test_documents_in_one_group_give_no_interval():
 
 def test_a_median_needs_documents_in_every_group():
     mixed = mixture()
-    moments = ClassMoments(30, 8, groups=20)
-    some = mixed.sample(80, 19)
-    for name in ("counts", "means", "within_ss"):
-        getattr(moments._rows, name)[30:] = getattr(some._rows, name)  # none in the first group
+    some = dense(mixed.sample(80, 19))
+    none = (torch.zeros_like(numbers[:1]) for numbers in some)  # in the first group
+    moments = ClassMoments.from_dense(*map(torch.cat, zip(none, some, strict=True)))
     found = metrics(moments, mixed.classifier, measures=COVERED)
     assert found["nc1_cdnv_med_db"].reason == (
         "no interval: some groups have no documents, and a median needs balanced halves"
@@ -378,13 +376,11 @@ def with_rare_classes(n_rare):
     """Thirty classes, of which some have but one sample."""
     mixed = mixture()
     moments = mixed.sample(80, 20)
-    rows = moments._rows
-    counts, within_ss = rows.counts.unflatten(0, (20, 30)), rows.within_ss.unflatten(0, (20, 30))
+    counts, means, within_ss = dense(moments)
     for c in range(n_rare):
         counts[:, c], within_ss[:, c] = 0, 0
         counts[c, c] = 1
-    rows.means *= (rows.counts > 0)[:, None]
-    return moments, mixed.classifier
+    return ClassMoments.from_dense(counts, means, within_ss), mixed.classifier
 
 
 def test_classes_that_do_not_survive_every_resample_are_left_out_of_the_interval():
@@ -437,11 +433,8 @@ def test_a_bias_that_is_too_large_to_be_taken_out_is_told():
 def test_inverse_distances_that_are_mostly_noise_have_no_interval():
     # At six samples a class, the noise of two means adds a third to squared distances of 2.
     mixed = mixture(400, 16)
-    moments = ClassMoments(400, 16, groups=6)
-    for group in range(6):
-        drawn = mixed.sample(1, 1)
-        for name in ("counts", "means", "within_ss"):
-            getattr(moments._rows, name)[400 * group : 400 * (group + 1)] = getattr(drawn, name)
+    drawn = [dense(mixed.sample(1, 1)) for _ in range(6)]
+    moments = ClassMoments.from_dense(*map(torch.cat, zip(*drawn, strict=True)))
     found = metrics(moments, mixed.classifier, measures=["nc1_cdnv_p2", "nc1_cdnv_rom_db"])
     assert math.isnan(found["nc1_cdnv_p2"].low)
     assert "pairs of class means are too near to be told from their noise" in (

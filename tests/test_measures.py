@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reference.geometry import naive_measures
+from reference.states import decisions_of
 from tightframe.errors import UserError
 from tightframe.geometry import MEASURES, measure_table, metrics, values
 from tightframe.geometry.decisions import Decisions
@@ -493,16 +494,18 @@ def test_what_needs_a_scatter_says_so_without_one():
 # Decisions
 
 
-def decisions():
+def decisions(counts=(10, 2, 0, 4)):
     """Four labels: 0, 1 seen with 10 and 2 positions, 2 seen but never asked, 3 unseen."""
-    made = Decisions(torch.tensor([True, True, True, False]), extras=["cosine", "library"])
-    made.counts = torch.tensor([10, 2, 0, 4])
-    made.agreements = torch.tensor([6, 2, 0, 0])
-    made.agreements_full = torch.tensor([5, 2, 0, 1])
-    made.nearest_hits = torch.tensor([4, 1, 0, 0])
-    made.agreements_cosine = torch.tensor([3, 1, 0, 0])
-    made.agreements_library = torch.tensor([4, 1, 0, 2])
-    return made
+    return decisions_of(
+        [True, True, True, False],
+        extras=["cosine", "library"],
+        counts=counts,
+        agreements=[6, 2, 0, 0],
+        agreements_full=[5, 2, 0, 1],
+        nearest_hits=[4, 1, 0, 0],
+        agreements_cosine=[3, 1, 0, 0],
+        agreements_library=[4, 1, 0, 2],
+    )
 
 
 def test_agreement_is_counted_over_positions_and_over_labels():
@@ -526,9 +529,7 @@ def test_agreement_is_counted_over_positions_and_over_labels():
     # Only 12 of 16 positions can have their own class mean nearest.
     ceiling = "at most 0.75: 4 of 16 positions have a label that has no class mean"
     assert found["ncc_accuracy"].reason == ceiling
-    all_seen = decisions()
-    all_seen.counts[3] = 0
-    assert data.all(decisions=all_seen)["ncc_accuracy"].reason == ""
+    assert data.all(decisions=decisions((10, 2, 0, 0)))["ncc_accuracy"].reason == ""
 
 
 def test_without_decisions_or_positions_agreement_is_undefined():

@@ -28,7 +28,7 @@ def problem(n=60, n_classes=90, dim=6, *, padding=0, seed=0, unseen=10, dtype=to
 
 def assert_naive(embeddings, labels, classifier, bias, means, seen, **options):
     """Choices are those of plain float64 loops, losses to float32's error."""
-    choices = ArgmaxScorer(classifier, bias, means, seen, **options)(embeddings, labels)
+    choices = ArgmaxScorer(classifier, bias, means[seen], seen, **options)(embeddings, labels)
     ours = (choices.classifier, choices.classifier_seen, choices.nearest, choices.losses)
     theirs = naive_choices(
         embeddings.detach().double().numpy(),
@@ -50,7 +50,7 @@ def test_one_embedding_between_three_means():
     # has none. The loss of label 1 is log(e^2 + e^1 + e^-3) - 1.
     classifier = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
     means = torch.tensor([[9.0, 1.0], [2.0, 3.0], [0.0, 0.0]]).double()
-    choose = ArgmaxScorer(classifier, None, means, torch.tensor([True, True, False]))
+    choose = ArgmaxScorer(classifier, None, means[:2], torch.tensor([True, True, False]))
     choices = choose(torch.tensor([[2.0, 1.0]]), torch.tensor([1]))
     assert (choices.classifier.item(), choices.nearest.item()) == (0, 1)
     expected = np.log(np.exp([2, 1, -3]).sum()) - 1
@@ -110,7 +110,9 @@ def test_an_embedding_of_zeros_ties_everything():
     embeddings, labels, classifier, *_ = problem()
     means = torch.zeros(90, 6).double()
     seen = torch.ones(90, dtype=torch.bool)
-    choices = ArgmaxScorer(classifier, None, means, seen)(torch.zeros_like(embeddings), labels)
+    choices = ArgmaxScorer(classifier, None, means[seen], seen)(
+        torch.zeros_like(embeddings), labels
+    )
     assert not choices.classifier.any()
     assert not choices.nearest.any()
     # Equal logits: every label has probability 1/90.
@@ -128,7 +130,7 @@ def test_scores_that_differ_by_the_order_of_a_sum_are_a_tie(monkeypatch):
     embeddings = torch.linspace(-3, 3, 40).double()[:, None].expand(-1, 33)
     assert len((rows @ embeddings[0]).unique()) > 1
     seen, labels = torch.arange(200) % 7 > 0, torch.zeros(40, dtype=torch.int64)
-    choices = ArgmaxScorer(rows, None, rows, seen)(embeddings, labels)
+    choices = ArgmaxScorer(rows, None, rows[seen], seen)(embeddings, labels)
     assert not choices.classifier.any()
     assert (choices.classifier_seen == 1).all()
     assert (choices.nearest == 1).all()
@@ -186,7 +188,8 @@ def test_where_float32_products_are_not_exact_tiles_are_float64(monkeypatch):
 
 def test_autocast_around_a_choice_changes_nothing():
     given = problem()
-    choose = ArgmaxScorer(*given[2:])
+    *_, classifier, bias, means, seen = given
+    choose = ArgmaxScorer(classifier, bias, means[seen], seen)
     alone = choose(*given[:2])
     with torch.autocast("cpu", torch.bfloat16):
         inside = choose(*given[:2])
@@ -200,8 +203,8 @@ def test_a_soft_cap_changes_the_loss_and_no_choice():
     def finish(logits):
         return 2 * torch.tanh(logits / 2)
 
-    plain = ArgmaxScorer(classifier, bias, means, seen)(embeddings, labels)
-    capped = ArgmaxScorer(classifier, bias, means, seen, finish=finish)(embeddings, labels)
+    plain = ArgmaxScorer(classifier, bias, means[seen], seen)(embeddings, labels)
+    capped = ArgmaxScorer(classifier, bias, means[seen], seen, finish=finish)(embeddings, labels)
     assert torch.equal(plain.classifier, capped.classifier)
     logits = finish(embeddings.double() @ classifier.double().T + bias.double())
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -215,7 +218,7 @@ def test_losses_neither_overflow_nor_underflow(monkeypatch, scale):
     monkeypatch.setattr(argmax_tiles, "TILE", 64)
     embeddings, labels, classifier, _, means, seen = problem(n_classes=200)
     embeddings *= scale
-    losses = ArgmaxScorer(classifier, None, means, seen)(embeddings, labels).losses
+    losses = ArgmaxScorer(classifier, None, means[seen], seen)(embeddings, labels).losses
     logits = embeddings.double() @ classifier.double().T
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6 * float(logits.abs().max()))
@@ -223,8 +226,10 @@ def test_losses_neither_overflow_nor_underflow(monkeypatch, scale):
 
 def assert_naive_ranks(embeddings, labels, classifier, bias, means, seen):
     """Ranks are those of plain float64 loops, and asking for them changes nothing else."""
-    choices = ArgmaxScorer(classifier, bias, means, seen, extras=["ranks"])(embeddings, labels)
-    plain = ArgmaxScorer(classifier, bias, means, seen)(embeddings, labels)
+    choices = ArgmaxScorer(classifier, bias, means[seen], seen, extras=["ranks"])(
+        embeddings, labels
+    )
+    plain = ArgmaxScorer(classifier, bias, means[seen], seen)(embeddings, labels)
     assert plain.ranks is None
     for asked, unasked in zip(choices[:5], plain[:5], strict=True):
         assert asked == unasked if isinstance(asked, int) else torch.equal(asked, unasked)
@@ -246,7 +251,7 @@ def test_the_rank_of_the_nearest_mean_among_four_logits():
     classifier = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [2.0, 1.0]])
     means = torch.tensor([[9.0, 1.0], [2.0, 3.0], [-9.0, 0.0], [0.0, 0.0]]).double()
     choose = ArgmaxScorer(
-        classifier, None, means, torch.tensor([1, 1, 1, 0]).bool(), extras=["ranks"]
+        classifier, None, means[:3], torch.tensor([1, 1, 1, 0]).bool(), extras=["ranks"]
     )
     choices = choose(torch.tensor([[2.0, 1.0]]), torch.tensor([1]))
     assert (choices.nearest.item(), choices.ranks.item()) == (1, 1)
@@ -315,7 +320,7 @@ def test_ranks_are_the_same_where_tiles_are_float64(monkeypatch):
 
 def assert_naive_extras(embeddings, labels, classifier, bias, means, seen):
     """Angles and the library's rule are those of plain float64 loops, and change nothing else."""
-    rest = (classifier, bias, means, seen)
+    rest = (classifier, bias, means[seen], seen)
     choices = ArgmaxScorer(*rest, extras=["cosine", "library"])(embeddings, labels)
     plain = ArgmaxScorer(*rest)(embeddings, labels)
     assert (plain.cosine, plain.library, choices.ranks) == (None, None, None)
@@ -331,7 +336,7 @@ def assert_naive_extras(embeddings, labels, classifier, bias, means, seen):
     for mine, theirs in zip((choices.cosine, *choices.library), expected, strict=True):
         assert mine.tolist() == theirs.tolist()
     # The means alone, as at an inner layer, say the same.
-    alone = NearestMeans(means, seen, n_rows=len(classifier), extras=["cosine", "library"])
+    alone = NearestMeans(means[seen], seen, n_rows=len(classifier), extras=["cosine", "library"])
     found = alone(embeddings)
     for mine, theirs in zip(
         (found.ids, found.cosine, found.with_origin),
@@ -389,7 +394,7 @@ def test_equal_angles_go_to_the_smallest_id():
     seen = torch.arange(6) > 0
     centre = means[seen].mean()
     embeddings = torch.stack([centre + 5, centre - 5, centre])[:, None]
-    choose = NearestMeans(means, seen, extras=["cosine"])
+    choose = NearestMeans(means[seen], seen, extras=["cosine"])
     assert choose(embeddings).cosine.tolist() == [2, 1, 1]
 
 
@@ -441,7 +446,8 @@ def test_angles_and_the_library_s_rule_are_the_same_where_tiles_are_float64(monk
 
 
 def test_no_positions_are_no_choices():
-    embeddings, labels, *rest = problem()
+    embeddings, labels, classifier, bias, means, seen = problem()
+    rest = (classifier, bias, means[seen], seen)
     choices = ArgmaxScorer(*rest)(embeddings[:0], labels[:0])
     assert [len(column) for column in choices[:4]] == [0, 0, 0, 0]
     assert choices.reevaluated == 0
@@ -452,6 +458,6 @@ def test_no_positions_are_no_choices():
 def test_what_cannot_be_chosen_among_is_refused():
     _, _, classifier, bias, means, seen = problem()
     with pytest.raises(ValueError, match=r"no class has a mean.*min_count too high"):
-        ArgmaxScorer(classifier, bias, means, torch.zeros_like(seen))
-    with pytest.raises(ValueError, match=r"classifier \(89, 6\).*means \(90, 6\)"):
-        ArgmaxScorer(classifier[1:], bias[1:], means, seen)
+        ArgmaxScorer(classifier, bias, means[:0], torch.zeros_like(seen))
+    with pytest.raises(ValueError, match=r"classifier \(89, 6\).*90 classes in 6 dim"):
+        ArgmaxScorer(classifier[1:], bias[1:], means[seen], seen)

@@ -54,9 +54,7 @@ def close(found, expected, tolerance=1e-9):
 def noise_of(counts, means):
     """The noise of classes whose samples in a group (G, C) are all at its mean (G, C, D)."""
     counts, means = torch.as_tensor(counts), torch.as_tensor(means, dtype=torch.float64)
-    moments = ClassMoments(counts.shape[1], means.shape[2], groups=len(counts))
-    moments._rows.counts += counts.flatten()
-    moments._rows.means += (means * (counts > 0)[..., None]).flatten(0, 1)
+    moments = ClassMoments.from_dense(counts, means)
     told = told_by_groups(moments.counts_by_group)
     return group_noise(moments, told.nonzero().flatten())
 

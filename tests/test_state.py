@@ -387,7 +387,7 @@ def test_a_state_that_is_no_state_is_refused_by_name(tmp_path):
     for changed in (
         whole[:-8],
         whole[:-1] + bytes([whole[-1] ^ 1]),
-        whole.replace(rb"\"facts\": [0,", rb"\"facts\": [7,"),
+        whole.replace(rb"\"facts\": [13,", rb"\"facts\": [14,"),
         b"",
     ):
         assert changed != whole
@@ -398,15 +398,24 @@ def test_a_state_that_is_no_state_is_refused_by_name(tmp_path):
 
 def test_a_state_signed_as_ours_with_negative_counts_is_refused(tmp_path):
     moments = moments_of(*sample())
-    moments.counts[0] = -1
+    moments.rows["counts"][0] = -1
     moments.save(tmp_path / "state")
     with pytest.raises(UserError, match="tensor 'counts' is int64"):
         ClassMoments.load(tmp_path / "state")
 
 
+@pytest.mark.parametrize("places", [[0, 2, 2], [2, 1, 5], [-1, 0, 1], [0, 1, 13]])
+def test_a_state_signed_as_ours_with_rows_of_no_class_is_refused(tmp_path, places):
+    moments = moments_of(torch.eye(3).double(), torch.tensor([0, 1, 2]))
+    tensors, facts = moments.pack()
+    FORMAT.write(tmp_path / "state", tensors | {"places": torch.tensor(places)}, facts)
+    with pytest.raises(UserError, match=r"state: .*; measure again"):
+        ClassMoments.load(tmp_path / "state")
+
+
 def test_a_state_signed_as_ours_with_blocks_twice_is_refused(tmp_path):
     tensors, facts = moments_of(*sample()).pack()
-    FORMAT.write(tmp_path / "state", tensors, [facts[0], [[0, 3], [2, 4]], facts[2]])
+    FORMAT.write(tmp_path / "state", tensors, [*facts[:3], [[0, 3], [2, 4]], facts[4]])
     with pytest.raises(UserError, match=r"state: blocks 2 to 2 are in both states"):
         ClassMoments.load(tmp_path / "state")
 
@@ -521,7 +530,7 @@ def test_decisions_merged_or_saved_are_those_of_one_stream(tmp_path, extras):
 
 def test_decisions_about_other_candidates_are_not_merged():
     decisions = Decisions(torch.tensor([True, False]))
-    with pytest.raises(ValueError, match="2 classes here, 3 there"):
+    with pytest.raises(ValueError, match="2 classes, 1 groups here, 3 classes"):
         decisions.merge(Decisions(torch.tensor([True, False, True])))
     with pytest.raises(ValueError, match="candidates differ"):
         decisions.merge(Decisions(torch.tensor([True, True])))
@@ -691,15 +700,61 @@ def test_groups_that_are_none_are_refused_before_anything_changes():
         assert torch.equal(now, then)
 
 
-def test_the_memory_of_a_state_is_what_its_tensors_take():
-    counts = torch.ones(13, dtype=torch.int64)
-    for groups, scatter in [(1, False), (1, True), (4, False), (4, True)]:
-        options = {"scatter": True, "label_counts": counts} if scatter else {}
-        moments = ClassMoments(13, 5, groups=groups, **options)
-        rows = moments._rows
-        kept = (rows.counts, rows.means, rows.within_ss, rows.scatter, rows.balanced_scatter)
-        taken = sum(x.numel() * x.element_size() for x in kept if x is not None)
-        assert ClassMoments.bytes(13, 5, groups, scatter) == taken
+@pytest.mark.parametrize("n_classes", [13, 1_000_000_000])
+def test_the_memory_of_a_state_is_that_of_the_classes_that_occur(n_classes):
+    # 400 embeddings of 5 numbers hold 12 classes; in two interleaved groups, each class twice.
+    embeddings, labels = sample()
+    for groups, scatter in [(1, False), (1, True), (2, False), (2, True)]:
+        of = torch.arange(400) % groups
+        pairs = len((of * 13 + labels).unique())
+        moments = ClassMoments(n_classes, 5, groups=groups, scatter=scatter)
+        moments.update(embeddings, labels, of)
+        columns = [moments.rows[name] for name in ("counts", "means", "within_ss")]
+        tensors = [*columns, moments.rows.places, moments.rows.slots]
+        tensors += [] if moments.scatter is None else 2 * [moments.scatter]
+        taken = sum(x.numel() * x.element_size() for x in tensors)
+        assert ClassMoments.bytes(pairs, 5, scatter) == taken
+
+
+def test_room_that_was_made_for_rows_changes_no_bit(tmp_path):
+    embeddings, labels = sample()
+    plain, roomy = ClassMoments(13, 5, groups=2), ClassMoments(13, 5, groups=2)
+    roomy.rows.reserve(26)
+    for state in (plain, roomy):
+        for start in range(0, 400, 90):
+            here = slice(start, start + 90)
+            state.update(
+                embeddings[here], labels[here], torch.arange(start, min(start + 90, 400)) % 2
+            )
+        state.save(tmp_path / f"{id(state)}")
+    assert (tmp_path / f"{id(plain)}").read_bytes() == (tmp_path / f"{id(roomy)}").read_bytes()
+
+
+def test_some_classes_are_read_without_a_view_of_all():
+    moments, embeddings, labels, of = grouped()
+    ids = torch.tensor([12, 3, 11, 0])
+    counts, means, within_ss = (x[ids.numpy()] for x in naive_moments(embeddings, labels, 13)[:3])
+    found = moments.of_classes(ids)
+    assert found.counts.tolist() == counts.tolist()
+    np.testing.assert_allclose(found.means, means, rtol=1e-10)
+    np.testing.assert_allclose(found.within_ss, within_ss, rtol=1e-10, atol=1e-20)
+    there = of == 3
+    expected = naive_moments(embeddings[there], labels[there], 13)
+    found = moments.of_group(3, ids)
+    assert found.counts.tolist() == expected[0][ids.numpy()].tolist()
+    np.testing.assert_allclose(found.means, expected[1][ids.numpy()], rtol=1e-10)
+
+
+def test_a_state_of_dense_numbers_holds_the_classes_that_have_a_count():
+    moments = grouped()[0]
+    rows = moments.rows
+    made = ClassMoments.from_dense(
+        moments.counts_by_group, rows.dense("means"), rows.dense("within_ss")
+    )
+    assert len(made.rows) == len(rows) < 4 * 13
+    for name, column in made.rows.sorted().items():
+        assert torch.equal(column, rows.sorted()[name])
+    assert ClassMoments.from_dense(torch.tensor([2, 0]), torch.ones(2, 3).double()).n == 2
 
 
 @pytest.mark.slow
@@ -719,10 +774,8 @@ def test_forty_million_additions_to_one_class_lose_nothing():
 def test_batches_join_a_saved_state_of_forty_million_samples(tmp_path):
     # Of one class: 4e7 samples at 100 +- 1, by their sums, then batches. Chan's formula by hand,
     # in extended precision: delta from the old mean moves the mean by delta m / (n + m).
-    big = ClassMoments(1, 1)
-    big.counts += 40_000_000
-    big.means += 100
-    big.within_ss += 40_000_000
+    n = torch.tensor([40_000_000])
+    big = ClassMoments.from_dense(n, torch.full((1, 1), 100.0).double(), n.double())
     big.save(tmp_path / "big.safetensors")
     moments = ClassMoments.load(tmp_path / "big.safetensors")
     x = torch.from_numpy(np.random.default_rng(0).normal(103, 1, size=(10_000, 1)))
@@ -776,7 +829,7 @@ def test_decisions_in_groups_are_those_of_one_stream_and_can_be_left_out(tmp_pat
     torch.testing.assert_close(loaded.without(1).passed, without.passed, **TIGHT)
     assert loaded.without(1).loss == pytest.approx(without.loss)
     torch.testing.assert_close(loaded.without(1).losses, without.losses, **TIGHT)
-    with pytest.raises(ValueError, match="different shape: 3 groups here, 1 there"):
+    with pytest.raises(ValueError, match="different shape: 7 classes, 3 groups here, 7 classes, 1"):
         whole.merge(together)
     with pytest.raises(ValueError, match="say to which of the 3 groups"):
         whole.update(*random_decisions(0))

@@ -11,8 +11,10 @@ import time
 import pytest
 import torch
 
+from tightframe.corpus.shards import TokenShards
 from tightframe.errors import UserError
 from tightframe.geometry import passes, states
+from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.options import MeasureOptions
 from tightframe.geometry.states import merge_states
@@ -78,6 +80,11 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in sorted((folder / "states").glob("*.safet*"))}
 
 
+def counted(split, groups):
+    bounds = split.groups(groups) if groups > 1 else None
+    return LabelledBlocks(split, LabelSpec(), bounds).label_counts_by_group()
+
+
 def values_of(path):
     rows = read_rows(path)[1]
     return {(row.layer, row.metric): row.value for row in rows}
@@ -90,6 +97,10 @@ def test_a_killed_pass_gives_the_same_state_bit_for_bit(model, tokens, tmp_path,
     for _ in range(kills):
         with start(killed) as process:
             process.stdout.readline()
+            until = time.monotonic() + 60  # on a busy machine the first batch may take long
+            while not moments and time.monotonic() < until:
+                moments += any((tmp_path / "killed" / "states").glob("step-0-layer-*"))
+                time.sleep(0.01)
             time.sleep(random.uniform(0.05, 0.4))
             process.send_signal(signal.SIGKILL)
         moments += any((tmp_path / "killed" / "states").glob("step-0-layer-*.safetensors"))
@@ -211,10 +222,26 @@ def test_a_state_of_other_weights_is_refused(model, tokens, tmp_path):
 def test_memory_that_is_not_there_is_refused_before_it_is_taken(
     model, tokens, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(passes, "free_memory", lambda device: 1000)
-    with pytest.raises(UserError, match=r"states of 4 layers, 23 classes: .* are free; take fewer"):
-        measure_path(**options(model, tokens, tmp_path / "x"))
-    assert not list((tmp_path / "x").rglob("*.safetensors"))
+    asked = options(model, tokens, tmp_path / "x", groups=5)
+
+    def advice(free):
+        monkeypatch.setattr(passes, "free_memory", lambda device: free)
+        with pytest.raises(UserError, match=r"^4 layers in 5 groups: .* GB are free; ") as error:
+            measure_path(**asked)
+        assert not list((tmp_path / "x").rglob("*.safetensors"))
+        return str(error.value).rpartition("; ")[2]
+
+    # A batch of 36 positions of 8 float32 numbers, 3 layers kept and 24 times as much at work. A
+    # row has 8 + 4 numbers of 8 bytes; two layers of a scatter, of 2 * 8 * 8.
+    forward = 4 * 36 * 8 * (3 + 24)
+    split = TokenShards.open(tokens).split("train")
+    rows = {n: int((counted(split, n) > 0).sum()) for n in (1, 2, 4)}
+    needed = {n: forward + 4 * (8 * 12 * rows[n] + 8 * 2 * 8 * 8) for n in rows}
+    assert advice(needed[4]) == "--groups 4 fits"
+    assert advice(needed[4] - 1) == advice(needed[2]) == "--groups 2 fits"
+    assert advice(needed[1]) == "--groups 1 fits"
+    assert advice(needed[1] - 1) == "--layers last fits"
+    assert advice(1000).startswith("neither fewer groups nor fewer layers fit, so try")
 
 
 def test_a_random_twin_has_results_of_its_own(model, tokens, tmp_path):

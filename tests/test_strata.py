@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from reference.states import decisions_of
 from tightframe.geometry import metrics
 from tightframe.geometry.closed_forms import strata
-from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.values import Geometry
 
@@ -67,11 +67,13 @@ def test_what_is_averaged_and_left_out_adds_up_to_the_stratum():
 
 
 def test_agreement_in_a_stratum_is_over_positions_whose_label_is_in_it():
-    decisions = Decisions(torch.tensor([True, True, True, False]))
-    decisions.counts = torch.tensor([10, 2, 0, 4])
-    decisions.agreements = torch.tensor([6, 2, 0, 0])
-    decisions.agreements_full = torch.tensor([5, 2, 0, 1])
-    decisions.nearest_hits = torch.tensor([4, 1, 0, 0])
+    decisions = decisions_of(
+        [True, True, True, False],
+        counts=[10, 2, 0, 4],
+        agreements=[6, 2, 0, 0],
+        agreements_full=[5, 2, 0, 1],
+        nearest_hits=[4, 1, 0, 0],
+    )
     state = moments([5, 1, 1, 0], dim=3)
     expected = {  # value, n, excluded
         "nc4_hits": (2, 2, 4),
@@ -96,7 +98,7 @@ def test_agreement_in_a_stratum_is_over_positions_whose_label_is_in_it():
 
 def test_a_scatter_of_all_classes_is_no_stratum_s():
     state = moments(COUNTS)
-    state.scatter = torch.eye(6, dtype=torch.float64)
+    state._scatter = torch.eye(6, dtype=torch.float64)
     mask = strata(state.counts)["count 2-4"]
     found = metrics(state, torch.ones(10, 6), measures=["nc1_pinv_tok"], classes=mask)
     assert math.isnan(found["nc1_pinv_tok"].value)

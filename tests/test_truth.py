@@ -24,11 +24,9 @@ MEASURES = [
 
 def sampled(true, n, rng):
     """The moments of n samples of each class."""
-    moments = ClassMoments(K, D)
-    moments.counts = torch.full((K,), n)
-    moments.means = torch.from_numpy(true + rng.normal(size=(K, D)) / np.sqrt(n * D))
-    moments.within_ss = torch.from_numpy(rng.chisquare((n - 1) * D, size=K) / D)
-    return moments
+    means = torch.from_numpy(true + rng.normal(size=(K, D)) / np.sqrt(n * D))
+    within_ss = torch.from_numpy(rng.chisquare((n - 1) * D, size=K) / D)
+    return ClassMoments.from_dense(torch.full((K,), n), means, within_ss)
 
 
 def draw(n, seed):

@@ -4,10 +4,17 @@ import pytest
 import torch
 
 from tightframe.corpus.shards import TokenShards
+from tightframe.errors import UserError
 from tightframe.geometry import passes, states
 from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.options import MeasureOptions
-from tightframe.geometry.resampling import GROUPS, MIN_COUNT, balanced_halves, usual_min_count
+from tightframe.geometry.resampling import (
+    GROUPS,
+    MIN_COUNT,
+    balanced_halves,
+    smallest_min_count,
+    usual_min_count,
+)
 from tightframe.geometry.study import measure_part
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.transformer import Transformer
@@ -45,6 +52,45 @@ def _counts(*classes):
 )
 def test_the_smallest_count_whose_classes_have_intervals(classes, expected):
     assert usual_min_count(_counts(*classes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "sets", "expected"),
+    [
+        ([(1, "even")] * 12, [(1, False, False)], 1),  # 20 samples each, 19 without any group
+        # The rare ones are in one group alone; from 4 on, 12 of 12 are in every resample.
+        ([(1, "even")] * 12 + [(3, "first")] * 2, [(1, False, False)], 4),
+        ([(1, "even")] * 12 + [(3, "first")], [(1, False, False)], 1),  # 12 of 13
+        ([(1, "even")] * 12 + [(3, "first")], [(1, False, True)], 4),  # all of them are needed
+        ([(1, "even")] * 12 + [(3, "first")], [(5, False, True)], 1),  # a measure of 5 or more
+        # Of classes of which no group has more than half, all are; the others don't count.
+        ([(1, "even")] * 12 + [(3, "first")] * 12, [(1, True, True)], 1),
+        ([(1, "even")] * 12 + [(3, "first")] * 12, [(1, True, True), (1, False, False)], 4),
+        ([(1, "even")] * 12 + [(99, "first")], [(1, False, True)], None),
+        ([(1, "first")] * 12, [(1, False, False)], None),  # one group holds all
+    ],
+)
+def test_the_smallest_count_from_which_requested_intervals_have_classes(classes, sets, expected):
+    assert smallest_min_count(_counts(*classes), sets) == expected
+
+
+def test_the_smallest_count_is_chosen_on_request_told_and_recorded(model, tokens, tmp_path):
+    measures, said = ["nc3_cos_mean", "gnc2_log_kernel_excess"], []
+    asked = {"measures": measures, "out": tmp_path, "min_count": "auto"}
+    path = measure_path(model, tokens, **asked, groups=8, say=said.append)
+    header, rows = read_rows(path)
+    chosen = header.measurement["min_count"]
+    assert said == [f"min_count {chosen}: the smallest with enough classes in every resample"]
+    assert {row.min_count for row in rows if row.metric in measures} == {chosen}
+    assert not [row for row in rows if "samples in every resample" in row.reason]
+    again = measure_path(model, tokens, **{**asked, "min_count": chosen}, groups=8)
+    assert again == path
+
+
+def test_no_smallest_count_is_said_to_be_none(model, tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", train=9, val=9, block=4, vocab_size=CLASSES)
+    with pytest.raises(UserError, match="min_count auto: at no count do enough classes of"):
+        measure_path(model, tokens, out=tmp_path / "x", groups=8, min_count="auto")
 
 
 def test_every_usual_number_of_groups_has_balanced_halves():
@@ -133,10 +179,23 @@ def test_the_published_tables_are_of_every_class(model, tokens, tmp_path):
 
 
 def test_states_take_at_most_half_of_the_memory(model, tokens, tmp_path, monkeypatch):
-    # A state has 8 bytes for each of 8 + 2 numbers of 23 classes, in each group.
-    of_a_group = 8 * (8 + 2) * CLASSES
-    for free, expected in ((40, 20), (39, 12), (20, 8), (15, 1)):
-        monkeypatch.setattr(passes, "free_memory", lambda device, n=free: n * of_a_group)
+    # A state has 8 bytes for each of 8 + 4 numbers of each class that occurs in a group.
+    monkeypatch.setattr(passes, "_bytes_of_pass", lambda every: 0)
+    split = TokenShards.open(tokens).split("train")
+
+    def taken(n):
+        bounds = split.groups(n) if n > 1 else None
+        usual = LabelSpec(skip=1, skip_special=True)
+        counts = LabelledBlocks(split, usual, bounds).label_counts_by_group()
+        return 8 * (8 + 4) * int((counts > 0).sum())
+
+    for free, expected in (
+        (2 * taken(20), 20),
+        (2 * taken(20) - 1, 12),
+        (2 * taken(12) - 1, 8),
+        (2 * taken(8) - 1, 1),
+    ):
+        monkeypatch.setattr(passes, "free_memory", lambda device, n=free: n)
         said = []
         path = measure_path(
             model, tokens, measures=["rank_pr"], out=tmp_path / f"{free}", say=said.append

@@ -160,7 +160,7 @@ def class_moments(table: ContextTable, embeddings: Float[np.ndarray, "M D"]) -> 
         deviations = embeddings[contexts[here]] - means[tokens[here]]
         squares = pairs.data[here] * np.square(deviations).sum(axis=1)
         within_ss += np.bincount(tokens[here], squares, minlength=table.vocab_size)
-    return _moments(counts, torch.from_numpy(means), torch.from_numpy(within_ss))
+    return ClassMoments.from_dense(*map(torch.from_numpy, (counts, means, within_ss)))
 
 
 def classes_of(table: ContextTable, moments: ClassMoments) -> ClassMoments:
@@ -170,9 +170,9 @@ def classes_of(table: ContextTable, moments: ClassMoments) -> ClassMoments:
             f"the table has token {int(table.tokens.max())}, but the moments are of "
             f"{moments.n_classes} classes; are they of another vocabulary?"
         )
-    ids = torch.from_numpy(table.tokens).to(moments.means.device)
-    counts = moments.counts[ids].cpu().numpy()
-    return _moments(counts, moments.means[ids].cpu(), moments.within_ss[ids].cpu())
+    chosen = moments.of_classes(torch.from_numpy(table.tokens).to(moments.device))
+    numbers = chosen.counts, chosen.means, chosen.within_ss
+    return ClassMoments.from_dense(*(each.cpu() for each in numbers))
 
 
 def shuffled(table: ContextTable, *, seed: int) -> ContextTable:
@@ -217,13 +217,6 @@ def _as_wide(matrix: Float[np.ndarray, "N r"], dim: int) -> Float64[np.ndarray, 
     """The first `dim` columns, and columns of 0 where there are fewer."""
     kept = matrix[:, :dim].astype(np.float64)
     return np.ascontiguousarray(np.pad(kept, ((0, 0), (0, dim - kept.shape[1]))))
-
-
-def _moments(
-    counts: Int64[np.ndarray, " V"], means: Float64[Tensor, "V D"], within_ss: Float64[Tensor, " V"]
-) -> ClassMoments:
-    tensors = {"counts": torch.from_numpy(counts), "means": means, "within_ss": within_ss}
-    return ClassMoments.unpack(tensors, [0, [], {}])
 
 
 def _counted(

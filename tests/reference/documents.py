@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from tightframe.geometry.class_rows import ClassRows
 from tightframe.geometry.measures import choose, metrics
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.values import Geometry
@@ -71,29 +72,29 @@ class World:
         freedom = np.maximum(n - 1, 1e-12)[:, None] / 2
         within = 2 * (rng.standard_gamma(freedom, size=(len(d), dim)) * scale**2 * rest).sum(1)
         within *= n > 1
-        moments = ClassMoments(k, dim, groups=groups)
         places = torch.from_numpy(d * groups // n_documents * k + c)
         order = np.argsort(places.numpy(), kind="stable")
-        _fill(moments._rows, places.numpy()[order], n[order], at[order], within[order])
+        moments = ClassMoments(k, dim, groups=groups)
+        moments.rows = _rows(k, places.numpy()[order], n[order], at[order], within[order], groups)
         rows = rng.normal(size=(k, dim)) * math.sqrt(self.distance / dim)
         classifier = torch.from_numpy(means - means.mean(0) + rows)
-        truth = ClassMoments(k, dim)
-        truth.counts += 2**50
-        truth.means += torch.from_numpy(means)
-        truth.within_ss += torch.from_numpy(variances + self.shared * takes) * 2**50
-        return moments, classifier, truth
+        within_ss = torch.from_numpy(variances + self.shared * takes) * 2**50
+        truth = torch.full((k,), 2**50), torch.from_numpy(means), within_ss
+        return moments, classifier, ClassMoments.from_dense(*truth)
 
 
-def _fill(rows, places, n, at, within):
-    """Put means (P, D) of n samples, with their within_ss, into rows of a state; places ascend."""
+def _rows(n_classes, places, n, at, within, groups):
+    """Rows of means (P, D) of n samples, with their within_ss; places ascend."""
     found, first = np.unique(places, return_index=True)
     total = np.add.reduceat(n, first)
     mean = np.add.reduceat(n[:, None] * at, first) / total[:, None]
     between = n * ((at - np.repeat(mean, np.diff([*first, len(n)]), 0)) ** 2).sum(1)
-    found = torch.from_numpy(found)
-    rows.counts[found] = torch.from_numpy(total).long()
-    rows.means[found] = torch.from_numpy(mean)
-    rows.within_ss[found] = torch.from_numpy(np.add.reduceat(within + between, first))
+    columns = {
+        "counts": torch.from_numpy(total).long(),
+        "means": torch.from_numpy(mean),
+        "within_ss": torch.from_numpy(np.add.reduceat(within + between, first)),
+    }
+    return ClassRows.of(n_classes, torch.from_numpy(found), columns, groups)
 
 
 class Bias(NamedTuple):

@@ -25,11 +25,10 @@ class Mixture:
 
     def truth(self, measures, classes=slice(None)):
         """The values of the population over some classes: of its own means and variances."""
-        moments = ClassMoments(*self.shape)
         n = 2**50  # so many samples that nothing is left to debias
-        moments.counts[classes] += n
-        moments.means += self.means
-        moments.within_ss += self.variances * n
+        counts = torch.zeros(self.shape[0], dtype=torch.int64)
+        counts[classes] += n
+        moments = ClassMoments.from_dense(counts, self.means, self.variances * n)
         found = metrics(moments, self.classifier, measures=measures)
         return {name: value.value for name, value in found.items()}
 
@@ -50,13 +49,8 @@ class Mixture:
         means, within_ss = self._level(documents, per_dimension * self._shared)
         within_ss *= together  # each document stands for as many samples
         within = self._level(documents * together, per_dimension * (1 - self._shared))
-        moments = ClassMoments(n_classes, dim, groups=groups)
-        rows = moments._rows
-        rows.counts += (documents * together).long().flatten()
-        present = (rows.counts > 0)[:, None]
-        rows.means += (self.means + means + within[0]).flatten(0, 1) * present
-        rows.within_ss += (within_ss + within[1]).flatten()
-        return moments
+        counts, means = (documents * together).long(), self.means + means + within[0]
+        return ClassMoments.from_dense(counts, means, within_ss + within[1])
 
     def _level(self, n, variance):
         """Means (G, C, D) and within_ss (G, C) of n independent deviations from 0."""

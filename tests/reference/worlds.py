@@ -64,25 +64,20 @@ class Population:
 
     def truth(self, measures, classes):
         """The values of the population over some classes: of its own means and variances."""
-        moments = ClassMoments(*self.means.shape)
-        moments.counts[classes] += MANY
-        moments.means += torch.from_numpy(self.means)
-        moments.within_ss += torch.from_numpy(self.variances) * MANY
+        counts = torch.zeros(len(self.means), dtype=torch.int64)
+        counts[classes] += MANY
+        means, variances = torch.from_numpy(self.means), torch.from_numpy(self.variances)
+        moments = ClassMoments.from_dense(counts, means, variances * MANY)
         independent = {name: name.replace("_dbg", "_db") for name in measures}
         found = metrics(moments, self.classifier, measures=list(independent.values()))
         return {name: found[independent[name]].value for name in measures}
 
     def state(self, counts, deviations, squares):
         """The moments of groups, from sums of deviations from the true means and their squares."""
-        groups, n_classes, dim = deviations.shape
-        moments = ClassMoments(n_classes, dim, groups=groups)
         shift = deviations / counts.clip(1)[..., None]
-        means = (self.means + shift) * (counts > 0)[..., None]
         within_ss = squares - (shift * deviations).sum(2)
-        moments._rows.counts += torch.from_numpy(counts.ravel())
-        moments._rows.means += torch.from_numpy(means.reshape(-1, dim))
-        moments._rows.within_ss += torch.from_numpy(within_ss.clip(0).ravel())
-        return moments
+        numbers = counts, self.means + shift, within_ss.clip(0)
+        return ClassMoments.from_dense(*map(torch.from_numpy, numbers))
 
 
 class Text(Population):

@@ -59,21 +59,24 @@ class ScoreTable:
     Without offsets given it is -norm(row - centre)^2 / 2 where there is a centre, so that the
     largest score is that of the nearest row, and 0 where there is none. With `unit`, rows are
     scaled to norm 1 once they are centred, and the offset is 0: the largest score is that of the
-    row at the smallest angle, seen from the centre. No row may be the centre then.
+    row at the smallest angle, seen from the centre. No row may be the centre then. Rows of `source`
+    are those of all ids, or where `aligned` one row per candidate in the order of `ids`.
     """
 
     def __init__(
         self,
-        source: Float[Tensor, "V D"],
+        source: Float[Tensor, "rows D"],
         ids: Int[Tensor, " K"],  # ascending
         dtype: torch.dtype,
         *,
         centre: Float64[Tensor, " D"] | None = None,
         offsets: Float64[Tensor, " V"] | None = None,
         unit: bool = False,
+        aligned: bool = False,
     ) -> None:
         dim, device = source.shape[1], source.device
         self._source, self._ids, self._centre, self._unit = source, ids, centre, unit
+        self._aligned = aligned
         self._offsets = torch.zeros(len(ids), dtype=torch.float64, device=device)
         if offsets is not None:
             self._offsets = offsets[ids]
@@ -157,7 +160,7 @@ class ScoreTable:
         """
         points = self._centred(embeddings)
         places = torch.searchsorted(self._ids, ids)
-        own = (points * self._exact(ids)).sum(1) + self._offsets[places]  # (n,)
+        own = (points * self._exact(places)).sum(1) + self._offsets[places]  # (n,)
         slack = self._tolerances(points, torch.float64)
         margin = self._tolerances(points, self._rows.dtype)
         swept = points.to(self._rows.dtype)
@@ -183,10 +186,11 @@ class ScoreTable:
         return counts
 
     def _exact_rows(self, start: int) -> Float64[Tensor, "J D"]:
-        return self._exact(self._ids[start : start + TILE])
+        return self._exact(slice(start, start + TILE))
 
-    def _exact(self, ids: Int[Tensor, " J"]) -> Float64[Tensor, "J D"]:
-        rows = self._source[ids].double()
+    def _exact(self, places: slice | Int[Tensor, " J"]) -> Float64[Tensor, "J D"]:
+        """Return candidates by their place among all, in float64."""
+        rows = self._source[places if self._aligned else self._ids[places]].double()
         if self._centre is not None:
             rows = rows - self._centre
         return rows / rows.square().sum(1, keepdim=True).sqrt() if self._unit else rows

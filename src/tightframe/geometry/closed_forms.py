@@ -231,9 +231,9 @@ def select(
     if first is not None:
         order += ~first.to(enough.device)[ids]
     ids = ids[order.argsort(stable=True)]
-    means = moments.means[ids]  # a copy
-    centre = means.mean(0)  # NaN where no class is selected
-    return ClassSet(ids, moments.counts[ids], means.sub_(centre), centre, moments.within_ss[ids])
+    chosen = moments.of_classes(ids)
+    centre = chosen.means.mean(0)  # NaN where no class is selected
+    return ClassSet(ids, chosen.counts, chosen.means.sub_(centre), centre, chosen.within_ss)
 
 
 def strata(counts: Int[Tensor, " C"]) -> dict[str, Bool[Tensor, " C"]]:

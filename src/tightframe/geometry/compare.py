@@ -14,6 +14,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tightframe.corpus.shards import SPLITS, TokenShards
 from tightframe.errors import UserError
 from tightframe.files import exclusive
@@ -290,7 +292,7 @@ def _of_layer(
     classifier, _ = classifier_at(model, layer, moments.dim, request.config(context.shared))
     chosen = request.of_layer(last=last, dual=classifier is not None)
     if classifier is None:
-        classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
+        classifier = torch.zeros(()).expand(moments.n_classes, moments.dim)  # of no measure left
     classes = None if context.shared is None else context.shared.classes
     geometry = Geometry(
         moments, classifier, decisions, min_count=request.min_count, classes=classes

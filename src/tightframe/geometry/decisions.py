@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor
 
 from tightframe.corpus.shards import Split
-from tightframe.formats import Count, TensorFormat
+from tightframe.formats import Count, Positive, TensorFormat
+from tightframe.geometry.class_rows import ClassRows
 from tightframe.geometry.labels import NEXT, LabelSpec
 from tightframe.geometry.ledger import (
     Array,
@@ -34,28 +35,39 @@ from tightframe.geometry.stream import BATCH_TOKENS, Part, Precision, Progress, 
 from tightframe.lm.interface import IGNORE, LanguageModel
 from tightframe.lm.loss import measuring
 
-FORMAT: TensorFormat[tuple[int, int, Spans, dict[str, Any]]] = TensorFormat(
+FORMAT: TensorFormat[tuple[int, int, int, Spans, dict[str, Any]]] = TensorFormat(
     "Decisions",
-    tuple[Count, Count, Spans, dict[str, Any]],
+    tuple[Positive, Count, Count, Spans, dict[str, Any]],
     {
-        **{"seen": "bool C", "passed": "float64 P 3"},
-        **{"losses": "float64 C", "losses_by_group": "float64 G C | None"},
-        **{"*_by_group": "count G C", "counts": "count C", "*": "count C"},
+        **{"seen": "bool C", "passed": "float64 G 3", "places": "count U"},
+        **{"losses": "float64 U", "*": "count U"},
     },
     remedy="measure again",
+    revision=2,
 )
+
+
+class _Sums:
+    """Dense view by class id of what `Decisions` count, or None if they don't."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, decisions: "Decisions", owner: type) -> Any:
+        kept = self._name in decisions._kept
+        return decisions.rows.total(self._name) if kept else None
 
 
 class Decisions:
     """Decisions of a classifier and of the nearest class mean at labelled positions.
 
     Everything is kept by the class of the label, so that any subset or frequency bin of classes
-    can be selected later.
+    can be selected later. Only labels that occur are stored, and with groups only the pairs of
+    group and label that do; the sums by class id are made on request.
 
     Args:
         seen: The classes that have a mean (S): the candidates of the nearest-mean rule.
-        groups: Number of groups of positions, of which `without` leaves some out: 48 bytes per
-            class and group, and 8 for each of `extras`.
+        groups: Number of groups of positions, of which `without` leaves some out.
         extras: Further kinds of decision; the agreements of others are None.
 
     Attributes:
@@ -75,19 +87,12 @@ class Decisions:
         passed: By group, the number, classifier's hits and sum of cross-entropies of positions
             that are predicted but not counted, such as attention sinks.
         reevaluated: Decisions that were too close for float32 and were made in float64.
-        ignored, ledger, provenance: As in `ClassMoments`.
-        n_groups: Number of groups.
+        ignored, ledger, provenance, n_groups: As in `ClassMoments`.
     """
 
-    counts: Int64[Tensor, " C"]
-    classifier_hits: Int64[Tensor, " C"]
-    nearest_hits: Int64[Tensor, " C"]
-    agreements: Int64[Tensor, " C"]
-    agreements_full: Int64[Tensor, " C"]
-    agreements_top5: Int64[Tensor, " C"] | None = None
-    agreements_cosine: Int64[Tensor, " C"] | None = None
-    agreements_library: Int64[Tensor, " C"] | None = None
-    losses: Float64[Tensor, " C"]
+    counts, losses, classifier_hits, nearest_hits = (_Sums() for _ in range(4))
+    agreements, agreements_full, agreements_top5 = (_Sums() for _ in range(3))
+    agreements_cosine, agreements_library = _Sums(), _Sums()
 
     _SUMS = ("counts", "classifier_hits", "nearest_hits", "agreements", "agreements_full", "losses")
     _EXTRAS: ClassVar[dict[Extra, str]] = {
@@ -101,22 +106,17 @@ class Decisions:
     ) -> None:
         if groups < 1:
             raise ValueError(f"expected at least 1 group, got {groups}")
-        n_classes = len(seen)
         self.seen = seen.cpu()
         self._kept = self._SUMS + tuple(self._EXTRAS[extra] for extra in sorted(extras))
-        for name in self._kept:
-            dtype = torch.float64 if name == "losses" else torch.int64
-            setattr(self, name, torch.zeros(n_classes, dtype=dtype))
+        types = {name: torch.float64 if name == "losses" else torch.int64 for name in self._kept}
+        columns = {name: torch.zeros(0, dtype=dtype) for name, dtype in types.items()}
+        self.rows = ClassRows(len(seen), columns, groups=groups)
         self.passed: Float64[Tensor, "G 3"] = torch.zeros(groups, 3, dtype=torch.float64)
         self.reevaluated = 0
         self.ignored = 0
         self.ledger = Ledger()
         self.provenance: dict[str, Any] = {}
         self.n_groups = groups
-        self._by_group: dict[str, Tensor] = {  # sums (G, C), where there are groups
-            name: torch.zeros(groups, n_classes, dtype=getattr(self, name).dtype)
-            for name in (self._kept if groups > 1 else ())
-        }
 
     @property
     def extras(self) -> tuple[Extra, ...]:
@@ -126,12 +126,12 @@ class Decisions:
     @property
     def counts_by_group(self) -> Int64[Tensor, "G C"]:
         """Positions of each label in each group."""
-        return self._by_group.get("counts", self.counts[None])
+        return self.rows.dense("counts")
 
     @property
     def n(self) -> int:
         """Number of labelled positions."""
-        return int(self.counts.sum())
+        return int(self.rows["counts"].sum())
 
     @property
     def n_passed(self) -> int:
@@ -141,16 +141,15 @@ class Decisions:
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats over all predicted positions, counted or not, or NaN."""
-        return self._mean(float(self.losses.sum()) + float(self.passed[:, 2].sum()))
+        return self._mean(float(self.rows["losses"].sum()) + float(self.passed[:, 2].sum()))
 
     @property
     def accuracy(self) -> float:
         """Share of all predicted positions where the classifier is right, or NaN without any."""
-        return self._mean(int(self.classifier_hits.sum()) + float(self.passed[:, 1].sum()))
+        return self._mean(int(self.rows["classifier_hits"].sum()) + float(self.passed[:, 1].sum()))
 
     def _mean(self, total: float) -> float:
-        n = self.n + self.n_passed
-        return total / n if n else float("nan")
+        return total / n if (n := self.n + self.n_passed) else float("nan")
 
     def update(self, labels: Array, choices: Choices, groups: GroupIds = None) -> None:
         """Add the decisions at some positions; labels follow the rule of `ClassMoments`."""
@@ -180,14 +179,9 @@ class Decisions:
         if choices.library is not None:
             one, other = (ids.cpu()[kept] for ids in choices.library)
             added["agreements_library"] = one == other
-        for name in self._kept:
-            if name not in added:
-                raise ValueError(f"choices hold no {name}; make them with its extra")
-            total: Tensor = getattr(self, name)
-            values = added[name].to(total.dtype)
-            total.index_add_(0, labels, values)
-            if self._by_group:
-                self._by_group[name].view(-1).index_add_(0, places, values)
+        if missing := [name for name in self._kept if name not in added]:
+            raise ValueError(f"choices hold no {missing[0]}; make them with its extra")
+        self._add(places, added)
         self.reevaluated += choices.reevaluated
         self.ignored += n_ignored
 
@@ -205,53 +199,54 @@ class Decisions:
         """Return the state as if some groups had not been seen; none is `reevaluated`."""
         kept = kept_groups(groups, self.n_groups)
         state = Decisions(self.seen, extras=self.extras)
-        for name, sums in self._by_group.items():
-            setattr(state, name, sums[kept].sum(0))
+        for group in kept:
+            classes, slots = self.rows.of_group(group)
+            state._add(classes, {name: self.rows[name][slots] for name in self._kept})
         state.passed = self.passed[kept].sum(0, keepdim=True)
         state.provenance = dict(self.provenance)
         return state
 
     def merge(self, other: "Decisions") -> None:
         """Add everything that `other` has seen, in place; `other` stays as it is."""
-        sizes = [(len(self.seen), len(other.seen), "classes")]
-        for mine, theirs, things in [*sizes, (self.n_groups, other.n_groups, "groups")]:
-            if mine != theirs:
-                raise ValueError(f"states of different shape: {mine} {things} here, {theirs} there")
+        mine, theirs = (f"{len(x.seen)} classes, {x.n_groups} groups" for x in (self, other))
+        if mine != theirs:
+            raise ValueError(f"states of different shape: {mine} here, {theirs} there")
         if not torch.equal(self.seen, other.seen):
             raise ValueError("states whose nearest-mean candidates differ: of different moments?")
         if self.extras != other.extras:
-            raise ValueError(
-                f"states with different extras: {self.extras} here, {other.extras} there"
-            )
+            raise ValueError(f"different extras: {self.extras} here, {other.extras} there")
         check_provenance(self.provenance, other.provenance)
         self.ledger = self.ledger.joined(other.ledger)
-        for name in self._kept:
-            getattr(self, name).add_(getattr(other, name))
-        for name, sums in self._by_group.items():
-            sums.add_(other._by_group[name])
+        self._add(other.rows.places, other.rows.sorted())
         self.passed += other.passed
         self.reevaluated += other.reevaluated
         self.ignored += other.ignored
 
     def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
         """Return the whole state as tensors and JSON-able facts, for `unpack`."""
-        tensors = {name: getattr(self, name) for name in ("seen", "passed", *self._kept)}
-        tensors |= {f"{name}_by_group": sums for name, sums in self._by_group.items()}
-        return tensors, [self.reevaluated, self.ignored, self.ledger.spans, self.provenance]
+        tensors = {"seen": self.seen, "passed": self.passed, "places": self.rows.places}
+        facts = [self.n_groups, self.reevaluated, self.ignored, self.ledger.spans, self.provenance]
+        return tensors | self.rows.sorted(), facts
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> "Decisions":
         """Return the state that was packed."""
-        counts = tensors.get("counts_by_group")
+        groups, reevaluated, ignored, spans, provenance = facts
         extras = [extra for extra, name in cls._EXTRAS.items() if name in tensors]
-        state = cls(tensors["seen"], 1 if counts is None else len(counts), extras)
-        for name in state._kept:
-            setattr(state, name, tensors[name])
-        state._by_group = {name: tensors[f"{name}_by_group"] for name in state._by_group}
-        state.passed = tensors["passed"]
-        state.reevaluated, state.ignored, spans, state.provenance = facts
-        state.ledger = Ledger(spans)
+        state = cls(tensors["seen"], groups, extras)
+        columns = {name: tensors[name] for name in state._kept}
+        state.rows = ClassRows.of(len(state.seen), tensors["places"], columns, groups)
+        state.passed, state.ledger = tensors["passed"], Ledger(spans)
+        state.reevaluated, state.ignored, state.provenance = reevaluated, ignored, provenance
         return state
+
+    def _add(self, places: Int64[Tensor, " n"], values: Mapping[str, Tensor]) -> None:
+        """Add numbers to the sums of places, which may be repeated."""
+        self.rows.add(places.unique())
+        slots = self.rows.slots_of(places)
+        for name in self._kept:
+            sums = self.rows[name]
+            sums.index_add_(0, slots, values[name].to(sums.dtype))
 
     def save(self, path: Path | str) -> None:
         """Write the state to one safetensors file, whole or not at all."""
@@ -267,9 +262,8 @@ class Decisions:
 class DecisionPass:
     """Decisions of one stream, by layer, accumulated part by part.
 
-    The classifier's decisions, losses and hits are those of the last layer; the nearest class
-    mean is that of each layer. Loss and hits also count positions without a label, so that the
-    loss is that of all predicted positions. Arguments as in `class_decisions`.
+    The classifier's decisions, losses and hits are of the last layer, the nearest class means of
+    each layer. Positions without a label count in loss and hits. Arguments as in `class_decisions`.
 
     Attributes:
         stream: Gives the labelled embeddings.
@@ -294,6 +288,7 @@ class DecisionPass:
                 )
         last = model.depth
         self.stream = stream
+        device = model.classifier.device
         self.decisions = {
             layer: Decisions(
                 state.seen(min_count),
@@ -303,24 +298,29 @@ class DecisionPass:
             )
             for layer, state in moments.items()
         }
+        seen = {layer: one.seen.to(device) for layer, one in self.decisions.items()}
+        means = {
+            layer: state.of_classes(seen[layer].to(state.device).nonzero().flatten()).means
+            for layer, state in moments.items()
+        }
         with measuring(model):
             self._chooser = ArgmaxScorer(
                 model.classifier,
                 model.bias,
-                moments[last].means,
-                self.decisions[last].seen,
+                means[last].to(device),
+                seen[last],
                 finish=getattr(model, "finish", None),
                 extras=extras,
             )
-            device = model.classifier.device
             self._nearest = {
                 layer: NearestMeans(
-                    state.means.to(device),
-                    self.decisions[layer].seen.to(device),
+                    means[layer].to(device),
+                    seen[layer],
                     n_rows=len(model.classifier),
                     extras=extras,
+                    buffers=self._chooser.buffers,
                 )
-                for layer, state in moments.items()
+                for layer in moments
                 if layer != last
             }
 
@@ -367,6 +367,7 @@ def accumulate_decisions(
     for part in stream.parts(list(passes[0].decisions), wanted, progress):
         for each in passes:
             each.update(part if each.stream is stream else each.stream.relabelled(part))
+        del part  # while the next one is made
 
 
 def class_decisions(
@@ -390,8 +391,7 @@ def class_decisions(
         moments: Class means, of the training split.
         min_count: Embeddings that a class needs for its mean to be a candidate.
         extras: Further kinds of decision, see `nearest.Extra`.
-        groups, reading, precision, batch_tokens, progress: As in `stream.measure`; the decisions
-            are those of float64 for the embeddings of the forward pass.
+        groups, reading, precision, batch_tokens, progress: As in `stream.class_moments`.
     """
     parts = split.groups(groups) if groups > 1 else None
     stream = Stream(model, split, reading, parts, None, precision, batch_tokens)

@@ -97,13 +97,15 @@ def neighbour_correlation(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> t
         moments: Kept by group.
         fixed: Classes that take part.
     """
-    counts = moments.counts_by_group[:, fixed].double()
-    means = moments.means[fixed]
+    ids = fixed.nonzero().flatten()
+    counts = moments.counts_by_group[:, ids].double()
+    means = moments.of_classes(ids).means
     squares = torch.zeros_like(counts)
     products = torch.zeros_like(counts[1:])
     before = torch.zeros_like(means)
-    for group, of_group in enumerate(moments.means_by_group):
-        drawn = (of_group[fixed] - means) * counts[group].sqrt()[:, None]  # (K, D)
+    for group in range(moments.n_groups):
+        of_group = moments.of_group(group, ids).means
+        drawn = (of_group - means) * counts[group].sqrt()[:, None]  # (K, D)
         squares[group] = squared_norms(drawn)
         if group:
             products[group - 1] = (drawn * before).sum(1)
@@ -131,8 +133,11 @@ def alike_groups(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> str:
 
 def heavy_tailed(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> tuple[str, bool]:
     """Tell why tails of the samples allow no intervals of variances, and whether they are heavy."""
-    counts = moments.counts_by_group[:, fixed]
-    within_ss = moments.within_ss_by_group[:, fixed] + counts * _drawn(moments, fixed)
+    ids = fixed.nonzero().flatten()
+    of_groups = [moments.of_group(group, ids) for group in range(moments.n_groups)]
+    counts = torch.stack([one.counts for one in of_groups])  # (G, K)
+    own = torch.stack([one.within_ss for one in of_groups])
+    within_ss = own + counts * _drawn(moments, ids)
     for share, least in HEAVY.items():
         if (index := tail_index(counts, within_ss, share)) < least:
             return TAILS.format(f"index {index:.2f}, expected {least:g} or more"), True
@@ -152,11 +157,12 @@ def unresolved(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> str:
 
     The logarithm or inverse of a distance that is mostly noise has no series in 1/n.
     """
-    counts = moments.counts_by_group[:, fixed].double()
+    ids = fixed.nonzero().flatten()
+    counts = moments.counts_by_group[:, ids].double()
     squares = (counts / counts.sum(0)).square()
     # Expected squared error of a class mean, from how far its groups are from it.
-    noise = (squares * _drawn(moments, fixed)).sum(0) / (1 - squares.sum(0))
-    means = moments.means[fixed]
+    noise = (squares * _drawn(moments, ids)).sum(0) / (1 - squares.sum(0))
+    means = moments.of_classes(ids).means
     distances = Cdnv(noise, 1, NOISY * noise)  # its values are those of pairs farther apart
     wanted: set[Aggregate] = {"moments"}
     pairs = sweep(means - means.mean(0), {"far": (distances, wanted)})["far"]
@@ -170,7 +176,8 @@ def unresolved(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> str:
     )
 
 
-def _drawn(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> Float64[Tensor, "G K"]:
+def _drawn(moments: ClassMoments, ids: Int64[Tensor, " K"]) -> Float64[Tensor, "G K"]:
     """Return the squared distance of each group's mean of a class to the mean of the class."""
-    means = moments.means[fixed]
-    return torch.stack([squared_norms(of[fixed] - means) for of in moments.means_by_group])
+    means = moments.of_classes(ids).means
+    of_groups = (moments.of_group(group, ids).means for group in range(moments.n_groups))
+    return torch.stack([squared_norms(of_group - means) for of_group in of_groups])

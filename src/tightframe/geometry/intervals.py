@@ -162,8 +162,7 @@ def _of_moments(
         return int((own & fixed).sum()), int(own.sum())
 
     def without(asked: Sequence[MeasureTraits], left_out: Sequence[int]) -> Geometry:
-        state = moments.without(*left_out)
-        state.counts[~fixed] = 0
+        state = moments.without(*left_out, among=fixed)
         by_groups = any(one.by_groups for one in asked)
         noise = geometry.noise.without(left_out) if by_groups and geometry.noise else None
         resampled = Geometry(state, classifier, ood=geometry.ood, noise=noise)

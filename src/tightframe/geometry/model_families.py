@@ -225,8 +225,8 @@ def _ood_deviation(geometry: Geometry, *, centred: bool = False) -> Value:
         return geometry.undefined("no out-of-distribution moments were given")
     classes = geometry.classes
     means = classes.means if centred else classes.raw_means
-    counts = geometry.ood.counts
-    other = (counts.double() @ geometry.ood.means / counts.sum()).to(means)  # NaN without any
+    counts, of_ood = geometry.ood.rows["counts"], geometry.ood.rows["means"]
+    other = (counts.double() @ of_ood / counts.sum()).to(means)  # NaN without any
     if centred:
         other = other - classes.global_mean
     norms = means.square().sum(1).sqrt()

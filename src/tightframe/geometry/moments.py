@@ -6,8 +6,8 @@ in place, and may be kept by group of documents, so that intervals can be had by
 Axes: N labelled positions, C classes, D embedding, G groups, U some of the classes.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor
 
-from tightframe.formats import Count, TensorFormat
+from tightframe.formats import Count, Positive, TensorFormat
+from tightframe.geometry.class_rows import ClassRows, joined_groups
 from tightframe.geometry.dimensions import DimensionMoments, NormHistogram
 from tightframe.geometry.ledger import (
     Array,
@@ -35,16 +36,18 @@ from tightframe.geometry.segments import Reducer, Segments, add_outer, require_f
 from tightframe.lm.interface import IGNORE
 
 MERGED = 4096  # classes merged at once; memory only
-FORMAT: TensorFormat[tuple[int, Spans, dict[str, Any]]] = TensorFormat(
+FORMAT: TensorFormat[tuple[int, int, int, Spans, dict[str, Any]]] = TensorFormat(
     "ClassMoments",
-    tuple[Count, Spans, dict[str, Any]],
+    tuple[Positive, Positive, Count, Spans, dict[str, Any]],
     {
-        **{"counts": "count *G C", "means": "float64 *G C D", "within_ss": "float64 *G C"},
-        **{"scatter": "float64 D D | None", "balanced_scatter": "float64 D D | None"},
-        **{"label_counts": "count C | None", "norms": "count bins"},
-        **{"dimensions.counts": "count 2 | None", "dimensions.*": "float64 D"},
+        **{"places": "count U", "counts": "count U", "means": "float64 U D"},
+        **{"within_ss": "float64 U", "scatter": "float64 D D | None"},
+        **{"balanced_scatter": "float64 D D | None", "label_counts": "count C | None"},
+        **{"norms": "count bins", "dimensions.counts": "count 2 | None"},
+        **{"dimensions.*": "float64 D"},
     },
     remedy="measure again",
+    revision=2,
 )
 
 
@@ -61,6 +64,10 @@ class ClassMoments:
     >>> moments.variances
     tensor([4., nan, 0.], dtype=torch.float64)
 
+    Only classes that occur are stored, and with groups only the pairs of group and class that do.
+    Views by class id (`counts`, `means`, ...) are made on request: read them, don't write to them.
+    `of_classes` gives some classes without a view of all.
+
     Args:
         n_classes: Labels lie in [0, n_classes).
         dim: Length of an embedding.
@@ -71,12 +78,14 @@ class ClassMoments:
         device: Where the state lives, in `ClassMoments.bytes`; embeddings are moved there.
 
     Attributes:
-        n_groups: Number of groups.
+        n_classes, dim, n_groups: As given.
         dimensions: Moments of each dimension over all embeddings; None if not kept.
         norms: Histogram of the norms of all embeddings.
         ignored: Number of positions that carried IGNORE instead of a label.
         ledger: The blocks of a split that were seen, where the embeddings come from one.
         provenance: JSON-able facts on model and tokens; only states of equal ones are merged.
+        reducer: Buffers of an update; several states may share them.
+        rows: Count, mean and within_ss of each class of each group that occurs.
     """
 
     def __init__(
@@ -102,92 +111,100 @@ class ClassMoments:
         self.label_counts: Int64[Tensor, " C"] | None = None
         if label_counts is not None:
             self.label_counts = label_counts.to(device=device, dtype=torch.int64, copy=True)
-        self.n_groups = groups
+        self.n_classes, self.dim, self.n_groups = n_classes, dim, groups
         self.dimensions = DimensionMoments(dim, device=device) if dimensions else None
         self.norms = NormHistogram(device=device)
         self.ignored = 0
         self.ledger = Ledger()
         self.provenance: dict[str, Any] = {}
-        self._reducer = Reducer()
-        self._size = (n_classes, dim)
-        self._table: ClassMoments | None = None  # a class for each group and class
-        if groups > 1:
-            repeated = None if self.label_counts is None else self.label_counts.repeat(groups)
-            self._table = ClassMoments(
-                groups * n_classes, dim, scatter=scatter, label_counts=repeated, device=device
-            )
-            return  # what follows is then computed from the table when it is needed
+        self.reducer = Reducer()
+        self._views: dict[str, Tensor] = {}  # dense ones, until the next update
         zeros = partial(torch.zeros, dtype=torch.float64, device=device)
-        self.counts = torch.zeros(n_classes, dtype=torch.int64, device=device)
-        self.means, self.within_ss = zeros(n_classes, dim), zeros(n_classes)
-        self.scatter = zeros(dim, dim) if scatter else None
-        self.balanced_scatter = zeros(dim, dim) if self.label_counts is not None else None
+        counts = torch.zeros(0, dtype=torch.int64, device=device)
+        columns = {"counts": counts, "means": zeros(0, dim), "within_ss": zeros(0)}
+        self.rows = ClassRows(n_classes, columns, groups=groups)
+        # Around the class means of each group.
+        self._scatter = zeros(dim, dim) if scatter else None
+        self._balanced = zeros(dim, dim) if self.label_counts is not None else None
+
+    @classmethod
+    def from_dense(
+        cls,
+        counts: Int64[Tensor, "*G C"],
+        means: Float64[Tensor, "*G C D"],
+        within_ss: Float64[Tensor, "*G C"] | None = None,
+    ) -> "ClassMoments":
+        """Return the state of these numbers of each class; without a spread it is 0."""
+        *groups, n_classes, dim = means.shape
+        state = cls(n_classes, dim, groups=groups[0] if groups else 1, device=means.device)
+        places = counts.flatten().nonzero().flatten()
+        spreads = torch.zeros_like(counts, dtype=torch.float64) if within_ss is None else within_ss
+        columns = {"counts": counts.flatten()[places], "within_ss": spreads.flatten()[places]}
+        columns["means"] = means.reshape(-1, dim)[places]
+        state.rows = ClassRows.of(n_classes, places, columns, state.n_groups)
+        return state
 
     @staticmethod
-    def bytes(n_classes: int, dim: int, groups: int = 1, scatter: bool = False) -> int:
-        """Return the memory of a state in bytes; `scatter` counts both kinds, not kept by group."""
-        return 8 * (groups * n_classes * (dim + 2) + (2 * dim * dim if scatter else 0))
+    def bytes(n_rows: int, dim: int, scatter: bool = False) -> int:
+        """Return the memory of so many rows; `scatter` counts both kinds, not kept by group."""
+        return 8 * (n_rows * (dim + 4) + (2 * dim * dim if scatter else 0))
 
-    @cached_property
+    @property
     def counts(self) -> Int64[Tensor, " C"]:
         """Embeddings seen of each class, of all groups together."""
-        return self._rows.counts.view(self.n_groups, -1).sum(0)
+        return self._view("counts", lambda: self.rows.total("counts"))
 
-    @cached_property
+    @property
     def means(self) -> Float64[Tensor, "C D"]:
         """Mean of the embeddings of each class; 0 where there are none: select them by `seen`."""
-        return self._all.means
+        return self._view("means", lambda: self._together().dense("means")[0])
 
-    @cached_property
+    @property
     def within_ss(self) -> Float64[Tensor, " C"]:
         """Sum of squared distances of the embeddings of each class to their mean."""
-        return self._all.within_ss
+        return self._view("within_ss", lambda: self._together().dense("within_ss")[0])
 
-    @cached_property
+    @property
     def scatter(self) -> Float64[Tensor, "D D"] | None:
         """Summed outer products of all deviations from the class means; None if not kept."""
-        return self._with_groups(self._rows.scatter, torch.ones_like(self.counts).double())
+        if (within := self._scatter) is None or self.n_groups == 1:
+            return within
+        return self._view("scatter", lambda: self._with_groups(within, None))
 
-    @cached_property
+    @property
     def balanced_scatter(self) -> Float64[Tensor, "D D"] | None:
         """Scatter with weight 1 / label_counts, so that each class has weight 1 in all.
 
         It is None if not kept, and whole when `counts` equals `label_counts`.
         """
-        if self.label_counts is None:
-            return None
-        weights = self.label_counts.clamp(min=1).double().reciprocal()
-        return self._with_groups(self._rows.balanced_scatter, weights)
+        if (within := self._balanced) is None or self.n_groups == 1:
+            return within
+        return self._view("balanced", lambda: self._with_groups(within, self.label_counts))
 
     @property
     def counts_by_group(self) -> Int64[Tensor, "G C"]:
         """Embeddings seen of each class in each group."""
-        return self._rows.counts.view(self.n_groups, -1)
+        return self._view("counts_by_group", lambda: self.rows.dense("counts"))
+
+    def of_classes(self, classes: Int64[Tensor, " k"]) -> Segments:
+        """Return count, mean and within_ss of some classes; zeros where none was seen."""
+        among = torch.zeros(self.n_classes, dtype=torch.bool, device=classes.device)
+        among[classes] = True
+        return Segments(classes, **self._together(among).take_all(classes))
+
+    def of_group(self, group: int, classes: Int64[Tensor, " k"]) -> Segments:
+        """Return count, mean and within_ss of some classes in a group; zeros where it has none."""
+        return Segments(classes, **self.rows.take_all(group * self.n_classes + classes))
 
     @property
-    def means_by_group(self) -> Float64[Tensor, "G C D"]:
-        """Mean of each class in each group; 0 where a group has none of it."""
-        return self._rows.means.view(self.n_groups, *self._size)
-
-    @property
-    def within_ss_by_group(self) -> Float64[Tensor, "G C"]:
-        """Sum of squared distances to the mean of the class in the group."""
-        return self._rows.within_ss.view(self.n_groups, -1)
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes C, whether seen or not."""
-        return self._size[0]
-
-    @property
-    def dim(self) -> int:
-        """Length D of an embedding."""
-        return self._size[1]
+    def device(self) -> torch.device:
+        """Device that the state lives on."""
+        return self.rows.places.device
 
     @property
     def n(self) -> int:
         """Number of embeddings seen, of all classes."""
-        return int(self.counts.sum())
+        return int(self.rows["counts"].sum())
 
     @property
     def variances(self) -> Float64[Tensor, " C"]:
@@ -202,7 +219,7 @@ class ClassMoments:
 
     def global_mean(self, min_count: int = 1) -> Float64[Tensor, " D"]:
         """Return the mean of the class means, each seen class once, whatever its count."""
-        return self.means[self.seen(min_count)].mean(0)
+        return self.of_classes(self.seen(min_count).nonzero().flatten()).means.mean(0)
 
     @torch.no_grad()
     def update(self, embeddings: Array, labels: Array, groups: GroupIds = None) -> None:
@@ -221,8 +238,7 @@ class ClassMoments:
             )
         if not embeddings.is_floating_point():
             raise TypeError(f"embeddings must be of a float type, got {embeddings.dtype}")
-        rows = self._rows
-        device = rows.means.device
+        device = self.device
         embeddings, labels = embeddings.detach().to(device), as_labels(labels).to(device)
         n_ignored = check_labels(labels, len(embeddings), self.n_classes)
         places = grouped_labels(labels, groups, self.n_classes, self.n_groups)
@@ -230,15 +246,16 @@ class ClassMoments:
         require_finite(embeddings, labels, order)
         if self.label_counts is not None:
             check_label_counts(self.counts, labels[order], self.label_counts)
-        outer = rows.scatter is not None or rows.balanced_scatter is not None
-        for part in self._reducer.segments(embeddings, places, order, deviations=outer):
-            rows._join(part)
+        outer = self._scatter is not None or self._balanced is not None
+        self.rows.add(places[order].unique_consecutive())
+        for part in self.reducer.segments(embeddings, places, order, deviations=outer):
+            self._join(part)
         labelled = embeddings[labels != IGNORE] if n_ignored else embeddings
         if self.dimensions is not None:
             self.dimensions.update(labelled)
         self.norms.update(labelled)
         self.ignored += n_ignored
-        self._forget()
+        self._views.clear()
 
     def merge(self, other: "ClassMoments") -> None:
         """Add everything that `other` has seen, in place; `other` stays as it is."""
@@ -246,86 +263,71 @@ class ClassMoments:
             raise ValueError(f"states of different shape: {mine} here, {theirs} there")
         check_provenance(self.provenance, other.provenance)
         ledger = self.ledger.joined(other.ledger)
-        rows, others, device = self._rows, other._rows, self._rows.means.device
+        others, device = other.rows, self.device
         if self.label_counts is not None and other.label_counts is not None:
             if not torch.equal(self.label_counts, other.label_counts.to(device)):
                 raise ValueError("states with different label_counts: of different tokens?")
             if bool((self.counts + other.counts.to(device) > self.label_counts).any()):
                 raise ValueError("together the states have seen more than label_counts says")
-        for classes in others.counts.nonzero().flatten().split(MERGED):
-            part = (x[classes].to(device) for x in (others.counts, others.means, others.within_ss))
-            rows._join(Segments(classes.to(device), *part))
-        for name in ("scatter", "balanced_scatter"):
-            if (own := getattr(rows, name)) is not None:
-                own += getattr(others, name).to(device)
+        self.rows.add(others.places.to(device))
+        for places in others.places.split(MERGED):
+            part = {name: x.to(device) for name, x in others.take_all(places).items()}
+            self._join(Segments(places.to(device), **part))
+        if self._scatter is not None and other._scatter is not None:
+            self._scatter += other._scatter.to(device)
+        if self._balanced is not None and other._balanced is not None:
+            self._balanced += other._balanced.to(device)
         if self.dimensions is not None and other.dimensions is not None:
             self.dimensions.merge(other.dimensions)
         self.norms.counts += other.norms.counts.to(device)
         self.ignored += other.ignored
         self.ledger = ledger
-        self._forget()
+        self._views.clear()
 
     @torch.no_grad()
-    def without(self, *groups: int) -> "ClassMoments":
+    def without(self, *groups: int, among: Bool[Tensor, " C"] | None = None) -> "ClassMoments":
         """Return the state as if some groups had not been seen; it has no groups of its own.
 
-        It has no scatter, which is not kept by group, and nothing `ignored`.
+        It has no scatter, which is not kept by group, and nothing `ignored`. It has only the
+        classes in `among`, where that is given.
         """
-        kept = torch.tensor(kept_groups(groups, self.n_groups), device=self._rows.means.device)
-        counts, means, within_ss = self._by_group
-        state = ClassMoments(*self._size, device=means.device)
+        kept = kept_groups(groups, self.n_groups)
+        state = ClassMoments(self.n_classes, self.dim, device=self.device)
         state.provenance = dict(self.provenance)
-        if len(kept) == 0:
-            return state
-        state.counts = counts[kept].sum(0)
-        # Seen from the mean of a group that has the class, equal embeddings have no spread.
-        first = kept[(counts[kept] > 0).to(torch.uint8).argmax(0)]  # (C,)
-        origins = means[first, torch.arange(self.n_classes, device=means.device)]  # (C, D)
-        for group in kept.tolist():
-            state.means.addcmul_(counts[group].double()[:, None], means[group] - origins)
-        state.means.div_(state.counts.clamp(min=1)[:, None]).add_(origins)
-        for group in kept.tolist():
-            between = counts[group] * squared_norms(means[group] - state.means)
-            state.within_ss += within_ss[group] + between
+        state.rows = joined_groups(self.rows, kept, among)
         return state
 
     def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
         """Return the whole state as tensors and JSON-able facts, for `unpack`."""
-        rows = self._rows
-        tensors = {"counts": rows.counts, "means": rows.means, "within_ss": rows.within_ss}
-        if self.n_groups > 1:
-            tensors = dict(zip(tensors, self._by_group, strict=True))  # (G, C, ...)
-        tensors["norms"] = self.norms.counts
-        optional = {"scatter": rows.scatter, "balanced_scatter": rows.balanced_scatter}
+        tensors = {"places": self.rows.places, **self.rows.sorted(), "norms": self.norms.counts}
+        optional = {"scatter": self._scatter, "balanced_scatter": self._balanced}
         optional["label_counts"] = self.label_counts
         tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
         if self.dimensions is not None:
             tensors |= {f"dimensions.{k}": v for k, v in self.dimensions.tensors().items()}
-        return tensors, [self.ignored, self.ledger.spans, self.provenance]
+        size = [self.n_classes, self.n_groups]
+        return tensors, [*size, self.ignored, self.ledger.spans, self.provenance]
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> "ClassMoments":
         """Return the state that was packed, on the tensors' device."""
-        *groups, n_classes, dim = tensors["means"].shape
+        n_classes, groups, ignored, spans, provenance = facts
         state = cls(
             n_classes,
-            dim,
-            groups=groups[0] if groups else 1,
-            scatter="scatter" in tensors,
+            tensors["means"].shape[1],
+            groups=groups,
             label_counts=tensors.get("label_counts"),
             device=tensors["means"].device,
         )
-        rows = state._rows
-        for name in ("counts", "means", "within_ss"):
-            setattr(rows, name, tensors[name].flatten(0, 1) if groups else tensors[name])
-        for name in tensors.keys() & {"scatter", "balanced_scatter"}:
-            setattr(rows, name, tensors[name])
+        columns = {name: tensors[name] for name in ("counts", "means", "within_ss")}
+        state.rows = ClassRows.of(n_classes, tensors["places"], columns, groups)
+        state._scatter = tensors.get("scatter")
+        state._balanced = tensors.get("balanced_scatter")
         prefix = "dimensions."
         if own := {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}:
             state.dimensions = DimensionMoments.from_tensors(own)
-        if "norms" in tensors:  # not of means that no stream of embeddings gave
-            state.norms.counts = tensors["norms"]
-        state.ignored, spans, state.provenance = facts
+        state.norms.counts = tensors["norms"]
+        state.ignored, state.provenance = ignored, provenance
         state.ledger = Ledger(spans)
         return state
 
@@ -340,59 +342,56 @@ class ClassMoments:
         with unpacking(Path(path)):
             return cls.unpack({name: x.to(device) for name, x in tensors.items()}, facts)
 
-    @property
-    def _rows(self) -> "ClassMoments":
-        """State without groups that takes the batches: one class per group and class."""
-        return self if self._table is None else self._table
+    def _together(self, among: Bool[Tensor, " C"] | None = None) -> ClassRows:
+        """Return the rows of all groups together, at least of the classes in `among`."""
+        every = range(self.n_groups)
+        return self.rows if self.n_groups == 1 else joined_groups(self.rows, every, among)
 
-    @property
-    def _by_group(self) -> tuple[Int64[Tensor, "G C"], Float64[Tensor, "G C D"], Tensor]:
-        return self.counts_by_group, self.means_by_group, self.within_ss_by_group
+    def _view(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        if name not in self._views:
+            self._views[name] = make()
+        return self._views[name]
 
-    @cached_property
-    def _all(self) -> "ClassMoments":
-        return self.without()
-
+    @torch.no_grad()
     def _with_groups(
-        self, within: Float64[Tensor, "D D"] | None, weights: Float64[Tensor, " C"]
-    ) -> Float64[Tensor, "D D"] | None:
+        self, within: Float64[Tensor, "D D"], label_counts: Int64[Tensor, " C"] | None
+    ) -> Float64[Tensor, "D D"]:
         """Add what the means of the groups contribute to a scatter within the groups."""
-        if within is None:
-            return None
-        total = within.clone()
-        for counts, means, _ in zip(*self._by_group, strict=True):
-            add_outer(total, means - self.means, counts * weights)
+        total, together = within.clone(), self._together()
+        for group in range(self.n_groups):
+            classes, slots = self.rows.of_group(group)
+            weights = self.rows["counts"][slots].double()
+            if label_counts is not None:
+                weights /= label_counts[classes]
+            means = self.rows["means"][slots]
+            add_outer(total, means - together.take("means", classes), weights)
         return total
-
-    def _forget(self) -> None:
-        """Drop what was computed from all groups together, as it is outdated."""
-        if self._table is not None:
-            for name in ("counts", "means", "within_ss", "scatter", "balanced_scatter", "_all"):
-                vars(self).pop(name, None)
 
     def _join(self, part: Segments) -> None:
         """Merge segments by Chan's formula, which adds the sum of squares between their means."""
-        classes = part.classes
-        before = self.counts[classes]
-        means = self.means.index_select(0, classes)
+        slots = self.rows.slots_of(part.classes)
+        counts, all_means, within_ss = (self.rows[x] for x in ("counts", "means", "within_ss"))
+        before = counts[slots]
+        means = all_means.index_select(0, slots)
         shift = part.means - means  # (U, D)
         share = part.counts.double() / (before + part.counts)  # (U,); int / int gives float32
         between = before * share  # (U,)
-        self.means.index_copy_(0, classes, means.addcmul_(share[:, None], shift))
-        self.within_ss[classes] += part.within_ss + between * squared_norms(shift)
-        self.counts[classes] = before + part.counts
-        if self.scatter is not None:
-            add_outer(self.scatter, shift, between)
+        all_means.index_copy_(0, slots, means.addcmul_(share[:, None], shift))
+        within_ss[slots] += part.within_ss + between * squared_norms(shift)
+        counts[slots] = before + part.counts
+        if self._scatter is not None:
+            add_outer(self._scatter, shift, between)
             if part.deviations is not None:
-                self.scatter.addmm_(part.deviations.T, part.deviations)
-        if self.balanced_scatter is not None and self.label_counts is not None:
+                self._scatter.addmm_(part.deviations.T, part.deviations)
+        if self._balanced is not None and self.label_counts is not None:
+            classes = part.classes % self.n_classes
             weights = self.label_counts[classes].double().reciprocal_()  # (U,)
-            add_outer(self.balanced_scatter, shift, between * weights)
+            add_outer(self._balanced, shift, between * weights)
             if part.deviations is not None:
-                add_outer(self.balanced_scatter, part.deviations, weights[part.owners])
+                add_outer(self._balanced, part.deviations, weights[part.owners])
 
     def _shape(self) -> str:
-        kept = ["scatter"] if self._rows.scatter is not None else []
+        kept = ["scatter"] if self._scatter is not None else []
         kept += ["balanced scatter"] if self.label_counts is not None else []
         kept += ["moments of dimensions"] if self.dimensions is not None else []
         groups = f" in {self.n_groups} groups" if self.n_groups > 1 else ""

@@ -23,7 +23,6 @@ first of the vocabulary), K candidates, J candidates of a tile, D embedding.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -64,7 +63,7 @@ class ArgmaxScorer:
         classifier: One row per token. Ids from C up (padding of the vocabulary) take part in the
             loss as they do in the model, and are never chosen.
         bias: Added to the logits, if the model has one.
-        means: Class means.
+        means: Class means of the classes that have one, in the order of their ids.
         seen: The classes that have a mean; at least one.
         finish: What the model does to the logits last (a scale, a soft-cap): element by element
             and increasing, so that it changes the loss and no decision.
@@ -77,17 +76,17 @@ class ArgmaxScorer:
         self,
         classifier: Float[Tensor, "V D"],
         bias: Float[Tensor, " V"] | None,
-        means: Float64[Tensor, "C D"],
+        means: Float64[Tensor, "K D"],
         seen: Bool[Tensor, " C"],
         *,
         finish: Callable[[Tensor], Tensor] | None = None,
         extras: Collection[Extra] = (),
     ) -> None:
-        n_classes, device = len(means), classifier.device
+        n_classes, device = len(seen), classifier.device
         if len(classifier) < n_classes or classifier.shape[1] != means.shape[1]:
             raise ValueError(
-                f"a classifier {tuple(classifier.shape)} can't choose among classes with means "
-                f"{tuple(means.shape)}; is it of the same model?"
+                f"a classifier {tuple(classifier.shape)} can't choose among {n_classes} classes in "
+                f"{means.shape[1]} dimensions; is it of the same model?"
             )
         if not bool(seen.any()):
             raise ValueError("no class has a mean, so none is nearest; is min_count too high?")
@@ -103,13 +102,15 @@ class ArgmaxScorer:
         # First the classes that have a mean, then the others, if there are any.
         self._classes = [table(ids) for ids in (_ids(seen), _ids(~seen)) if len(ids)]
         self._padding = [table(padding)] if len(padding) else []
-        self._means = NearestMeans(means, seen, n_rows=len(classifier), extras=extras)
-        self._buffers = _tiles(dtype, device)
+        self.buffers = _tiles(dtype, device)
+        self._means = NearestMeans(
+            means, seen, n_rows=len(classifier), extras=extras, buffers=self.buffers
+        )
 
     @torch.no_grad()
     def __call__(self, embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"]) -> Choices:
         """Decide at every position; embeddings are finite, labels lie in [0, C)."""
-        device, n = self._classifier.device, self._buffers.shape[1]
+        device, n = self._classifier.device, self.buffers.shape[1]
         embeddings, labels = embeddings.detach().to(device), labels.to(device)
         with torch.autocast(device.type, enabled=False):
             swept, of_means, losses = zip(
@@ -147,8 +148,8 @@ class ArgmaxScorer:
         """Count the seen classes that the classifier puts before the nearest mean's."""
         ranks = torch.zeros_like(nearest)
         apart = (among_seen != nearest).nonzero().flatten()
-        for rows in apart.split(self._buffers.shape[1]) if len(apart) else ():
-            buffers = self._buffers[:, : len(rows)]
+        for rows in apart.split(self.buffers.shape[1]) if len(apart) else ():
+            buffers = self.buffers[:, : len(rows)]
             ahead = self._classes[0].ahead(embeddings[rows].double(), nearest[rows], buffers)
             # What it chose is before, even if a chain of ties hides it.
             ranks[rows] = ahead.clamp(min=1)
@@ -158,7 +159,7 @@ class ArgmaxScorer:
         self, embeddings: Float64[Tensor, "n D"], labels: Int[Tensor, " n"]
     ) -> tuple[list[Top], list[Top], Float64[Tensor, " n"]]:
         """Find the best of each table of rows and of means in tiles; compute the losses."""
-        buffers = self._buffers[:, : len(embeddings)]
+        buffers = self.buffers[:, : len(embeddings)]
         total = LogSum(embeddings, buffers.dtype, self._finish)
         tables = [*self._classes, *self._padding]  # padding is for the losses, and the library
         tops = [table.sweep(embeddings, buffers, total) for table in tables]
@@ -183,35 +184,40 @@ class NearestMeans:
     """Class means laid out to be swept; call it with a batch. Arguments as in `ArgmaxScorer`.
 
     Args:
-        means: Class means.
+        means: Class means of the classes that have one, in the order of their ids.
         seen: The classes that have one; at least one.
         n_rows: Tokens of which the others have their mean at the origin, as the reference library
             has it; padding of the vocabulary is among them.
         extras: Further decisions: "cosine", "library".
+        buffers: Memory for tiles that several share; its own by default.
     """
 
     def __init__(
         self,
-        means: Float64[Tensor, "C D"],
+        means: Float64[Tensor, "K D"],
         seen: Bool[Tensor, " C"],
         *,
         n_rows: int = 0,
         extras: Collection[Extra] = (),
+        buffers: Float[Tensor, "2 n tile"] | None = None,
     ) -> None:
         device, dim = means.device, means.shape[1]
         dtype = torch.float32 if _keeps_float32(device) else torch.float64
-        self._device, self._dtype, self._extras = device, dtype, extras
-        centre = means[seen].mean(0)
-        self._tables = [ScoreTable(means, _ids(seen), dtype, centre=centre)]
+        self._device, self._extras = device, extras
+        self._buffers = _tiles(dtype, device) if buffers is None else buffers
+        ids, centre = _ids(seen), means.mean(0)
+        self._tables = [ScoreTable(means, ids, dtype, centre=centre, aligned=True)]
         self._origin: list[ScoreTable] = []
         self._angles: list[ScoreTable] = []
         others = _ids(~seen) if not bool(seen.all()) else torch.arange(len(seen), n_rows)
         if "library" in extras and len(others):
             # All of the others are one candidate, and the smallest id of equal ones wins.
-            origin = means.new_zeros(1, dim).expand(max(n_rows, len(seen)), dim)
-            self._origin = [ScoreTable(origin, others[:1].to(device), dtype, centre=centre)]
-        if "cosine" in extras and len(ids := _nonzero(means, seen, centre)):
-            self._angles = [ScoreTable(means, ids, dtype, centre=centre, unit=True)]
+            first, origin = others[:1].to(device), means.new_zeros(1, dim)
+            self._origin = [ScoreTable(origin, first, dtype, centre=centre, aligned=True)]
+        if "cosine" in extras and len(rows := _nonzero(means, centre)):
+            self._angles = [
+                ScoreTable(means[rows], ids[rows], dtype, centre=centre, unit=True, aligned=True)
+            ]
 
     @torch.no_grad()
     def __call__(self, embeddings: Float[Tensor, "N D"]) -> Nearest:
@@ -249,23 +255,15 @@ class NearestMeans:
                 reevaluated += n
         return Nearest(ids, reevaluated, cosine, with_origin)
 
-    @cached_property
-    def _buffers(self) -> Float[Tensor, "2 n tile"]:
-        return _tiles(self._dtype, self._device)
 
-
-def _nonzero(
-    means: Float64[Tensor, "C D"], seen: Bool[Tensor, " C"], centre: Float64[Tensor, " D"]
-) -> Int[Tensor, " K"]:
-    """Return the seen classes whose mean is not the centre, as `ClassSet.nonzero` does."""
-    ids, eps = _ids(seen), torch.finfo(torch.float64).eps
-    kept = []
-    for part in ids.split(TILE):
-        rows = means[part]
+def _nonzero(means: Float64[Tensor, "K D"], centre: Float64[Tensor, " D"]) -> Int[Tensor, " k"]:
+    """Return the rows that are not the centre, as `ClassSet.nonzero` does."""
+    eps, kept = torch.finfo(torch.float64).eps, []
+    for rows in means.split(TILE):
         norms = torch.linalg.vector_norm(rows - centre, dim=1)
         scale = torch.linalg.vector_norm(rows, dim=1) + torch.linalg.vector_norm(centre)
-        kept.append(part[norms > 4 * eps * scale])
-    return torch.cat(kept)
+        kept.append(norms > 4 * eps * scale)
+    return _ids(torch.cat(kept))
 
 
 def _tiles(dtype: torch.dtype, device: torch.device) -> Float[Tensor, "2 n tile"]:

@@ -122,12 +122,12 @@ def group_noise(moments: ClassMoments, ids: Int64[Tensor, " k"]) -> GroupNoise:
     # 1 / (1 - 2 p) over its largest, which is 1 also where that is infinite.
     relative = torch.where(rest == least, 1.0, least / rest.clamp(min=1))
     factors = relative / (least / total + (relative * shares.square()).sum(1, keepdim=True))
-    means = moments.means[ids]
+    means = moments.of_classes(ids).means
     lengths = torch.zeros_like(shares)
-    shifts = shares.new_zeros(len(moments.counts_by_group))
-    for group, of_group in enumerate(moments.means_by_group):
+    shifts = shares.new_zeros(moments.n_groups)
+    for group in range(moments.n_groups):
         weights = shares[:, group] * factors[:, group].sqrt()
-        drawn = (of_group[ids] - means).mul_(weights[:, None])  # (k, D)
+        drawn = (moments.of_group(group, ids).means - means).mul_(weights[:, None])  # (k, D)
         lengths[:, group] = squared_norms(drawn)
         pairs = shares[:, group].sum().square() - shares[:, group].square().sum()
         joint = drawn.sum(0).square().sum() - lengths[:, group].sum()

@@ -13,6 +13,7 @@ from tightframe.errors import UserError, nearest
 
 Labels = Literal["next", "current", "shuffled"]
 Precision = Literal["fp32", "bf16"]
+MinCount: TypeAlias = int | Literal["auto"]
 
 # Python takes more than what can be typed at a command line, which is the second type.
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ class PassOptions(InputOptions):
         labels: What a class is: the next token, the current one, or next tokens shuffled over the
             positions (a null). Several labels share the same passes (default: next).
         min_count: Minimum number of samples of a class (default: 20, or what intervals need
-            beyond that).
+            beyond that); auto for the smallest from which enough classes are in every resample
+            for the intervals of the requested measures.
         measures: Measures to compute instead of the default list; "all" for every one.
         groups: Groups of documents that are kept apart for 95 % intervals; 1 for no intervals
             (default: 20, or what text and memory allow).
@@ -131,7 +133,7 @@ class PassOptions(InputOptions):
 
     layers: str = "last"
     labels: LabelNames = ("next",)
-    min_count: int | None = dataclasses.field(default=None, metadata=KEY)
+    min_count: MinCount | None = dataclasses.field(default=None, metadata=KEY)
     measures: Names = ()
     groups: int | None = dataclasses.field(default=None, metadata=KEY)
     skip_positions: int | None = dataclasses.field(default=None, metadata=KEY)
@@ -145,7 +147,8 @@ class PassOptions(InputOptions):
         super().__post_init__()
         for name in ("labels", "measures"):
             object.__setattr__(self, name, _names(getattr(self, name)))
-        check_numbers(min_count=self.min_count, groups=self.groups, project=self.project)
+        least = None if self.min_count == "auto" else self.min_count
+        check_numbers(min_count=least, groups=self.groups, project=self.project)
         check_numbers(batch_tokens=self.batch_tokens)
         check_numbers(least=0, skip_positions=self.skip_positions)
         layer_names(self.layers)
@@ -160,6 +163,12 @@ class PassOptions(InputOptions):
         """Options that change numbers, by name; labels and other tokens are added to them."""
         keys = [field.name for field in dataclasses.fields(self) if field.metadata == KEY]
         return {name: getattr(self, name) for name in keys}
+
+    @property
+    def chosen_min_count(self) -> int:
+        """Minimum number of samples of a class, once "auto" is settled."""
+        assert self.min_count != "auto"
+        return self.min_count or 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,11 +262,11 @@ def check_context(context: int | None) -> None:
         raise UserError(f"context is {context}; expected 2 or more: one token predicts the next")
 
 
-def check_compat(tables: Sequence[str], *, min_count: int | None, labels: str) -> None:
+def check_compat(tables: Sequence[str], *, min_count: MinCount | None, labels: str) -> None:
     """Refuse unknown published tables, and those of another class set than the published one."""
     for table in tables:
         check_table(table)
-    if tables and ((min_count or 1) > 1 or labels != "next"):
+    if tables and (min_count not in (None, 1) or labels != "next"):
         raise UserError(
             "compat: the published tables are of next tokens and of every class that occurs, "
             f"not of labels '{labels}' and min_count {min_count or 1}; ask for them apart"

@@ -14,14 +14,16 @@ from tightframe.geometry.measures import Measure, choose, extras_of
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.nearest import Extra
 from tightframe.geometry.options import Labels, MeasureOptions, Precision, check_depth, layer_names
-from tightframe.geometry.resampling import GROUPS, MIN_COUNT, usual_min_count
+from tightframe.geometry.resampling import GROUPS, MIN_COUNT, smallest_min_count, usual_min_count
 from tightframe.geometry.stream import BATCH_TOKENS, Projection, Stream
 from tightframe.geometry.subject import SharedClasses, Subject
 from tightframe.lm.hardware import free_memory
 from tightframe.lm.interface import PRENORM
 from tightframe.lm.load import Model
 
-LARGE = 2**28  # bytes of states that are worth a line before the pass
+LARGE = 2**28  # bytes of a pass that are worth a line before it
+# Numbers that a forward pass holds at once, per position and dimension, as measured on SmolLM2.
+FORWARD = 24
 
 # They are about the classifier alone, so an inner layer has none of them.
 _OF_THE_HEAD = ("rank_pr_head", "rank_stable_head", "rank_entropy_head", "head_overlap_sq")
@@ -48,7 +50,7 @@ class LabelRequest:
     @property
     def min_count(self) -> int:
         """Minimum number of samples of a class."""
-        return self.options.min_count or 1
+        return self.options.chosen_min_count
 
     @property
     def groups(self) -> int:
@@ -210,7 +212,10 @@ def settle(
         say(f"min_count 1, so that there are few intervals: {of_all[0]} is of every class")
         min_count = 1
     chosen = possible[0] if groups is None else groups
-    if min_count is None or (chosen > 1 and not of_all):
+    if min_count == "auto":
+        min_count = _smallest(options, shards, shared, chosen)
+        say(f"min_count {min_count}: the smallest with enough classes in every resample")
+    elif min_count is None or (chosen > 1 and not of_all):
         split = shards.split("train")
         kept_apart = chosen if chosen > 1 else possible[0]
         beside = None if shared is None else shared.beside(split)
@@ -231,6 +236,29 @@ def settle(
         min_count = min_count or enough or 1
     fewer = possible[1:] if groups is None else ()
     return dataclasses.replace(options, groups=chosen, min_count=min_count), fewer
+
+
+def _smallest(
+    options: MeasureOptions, shards: TokenShards, shared: SharedClasses | None, groups: int
+) -> int:
+    """Return the smallest count from which intervals of the requested measures have classes."""
+    questions = [one.traits for one in choose(options.measures)]
+    able = [one for one in questions if one.split == "train" and not one.why_none]
+    sets = {(one.least_count, one.by_groups, one.counts_classes) for one in able}
+    if groups == 1 or not sets:
+        return 1
+    split, least = shards.split("train"), [1]
+    quota = None if shared is None else shared.quota(split)
+    for labels in options.labels:
+        reader = LabelledBlocks(split, reading_of(options, labels), split.groups(groups), quota)
+        enough = smallest_min_count(reader.label_counts_by_group(), sets)
+        if enough is None:
+            raise UserError(
+                f"min_count auto: at no count do enough classes of {shards.path} keep two samples "
+                f"in every resample of {groups} groups; give more text, or fewer --groups"
+            )
+        least.append(enough)
+    return max(least)
 
 
 def _units(shards: TokenShards, n: int) -> str:
@@ -287,24 +315,64 @@ def fit(subject: Subject, shards: TokenShards, passes: Sequence[PassConfig]) -> 
 
 
 def _bytes(stream: Stream, wanted: PassConfig) -> int:
-    n_classes, dims = stream.n_classes, stream.dims(wanted.layers).values()
-    groups, scatter = wanted.groups, wanted.scatter
-    return sum(ClassMoments.bytes(n_classes, dim, groups, scatter) for dim in dims)
+    dims = stream.dims(wanted.layers).values()
+    return sum(ClassMoments.bytes(stream.n_rows, dim, wanted.scatter) for dim in dims)
 
 
-def check_memory(stream: Stream, wanted: PassConfig, say: Callable[[str], None] | None) -> None:
-    """Say what the states will take before any of it is taken, and refuse what can't be had."""
-    device = stream.model.classifier.device
-    n_classes, n_layers = stream.n_classes, len(wanted.layers)
-    needed = _bytes(stream, wanted)
+def _bytes_of_pass(passes: Sequence[tuple[Stream, PassConfig]]) -> int:
+    """Return the memory of states and of a forward pass whose inner layers are kept."""
+    stream, wanted = passes[0]
+    kept = 1 if len(wanted.layers) == 1 else stream.model.depth + 1
+    numbers = stream.batch_blocks * stream.split.block * stream.model.classifier.shape[1]
+    forward = stream.model.classifier.element_size() * numbers * (kept + FORWARD)
+    return forward + sum(_bytes(*one) for one in passes)
+
+
+def check_memory(
+    passes: Sequence[tuple[Stream, PassConfig]], say: Callable[[str], None] | None
+) -> None:
+    """Say what a common pass will take before any of it is taken, and refuse what can't be had.
+
+    Args:
+        passes: Stream and configuration of each kind of labels.
+        say: Takes a line where it is much.
+    """
+    stream, wanted = passes[0]
+    device, n_layers = stream.model.classifier.device, len(wanted.layers)
+    states, needed = sum(_bytes(*one) for one in passes), _bytes_of_pass(passes)
     layers = "1 layer" if n_layers == 1 else f"{n_layers} layers"
-    groups = f", {wanted.groups} groups" if wanted.groups > 1 else ""
-    line = f"states of {layers}{groups}, {n_classes:,} classes: {needed / 1e9:,.2f} GB"
+    groups = f" in {wanted.groups} groups" if wanted.groups > 1 else ""
+    rows = "pairs of class and group" if wanted.groups > 1 else "classes"
+    line = (
+        f"{layers}{groups}: {needed / 1e9:,.2f} GB beside the model, of which {states / 1e9:,.2f} "
+        f"GB are states of {sum(one.n_rows for one, _ in passes):,} {rows}"
+    )
     free = free_memory(device)
     if free is not None and needed > free:
         raise UserError(
-            f"{line} on {device}, where {free / 1e9:,.2f} GB are free; "
-            "take fewer layers or groups, or --project 256"
+            f"{line}; on {device} {free / 1e9:,.2f} GB are free; {_advice(passes, free)}"
         )
     if say is not None and needed > LARGE:
         say(line)
+
+
+def _advice(passes: Sequence[tuple[Stream, PassConfig]], free: int) -> str:
+    """Return the smaller request that fits into the free memory."""
+    stream, wanted = passes[0]
+    tries: dict[str, dict[str, Any]] = {
+        f"--groups {n}": {"groups": n} for n in (*GROUPS, 4, 2, 1) if n < wanted.groups
+    }
+    if len(wanted.layers) > 1:
+        tries["--layers last"] = {"layers": (stream.model.depth,)}
+        narrower = (n for n in (256, 128, 64) if n < min(stream.dims(wanted.layers).values()))
+        tries |= {f"--project {n}": {"projection": Projection(n)} for n in narrower}
+    for option, values in tries.items():
+        smaller = []
+        for of, config in passes:
+            given = dataclasses.replace(config, **values)
+            groups = of.split.groups(given.groups) if given.groups > 1 else None
+            given_stream = dataclasses.replace(of, groups=groups, projection=given.projection)
+            smaller.append((given_stream, given))
+        if _bytes_of_pass(smaller) <= free:
+            return f"{option} fits"
+    return "neither fewer groups nor fewer layers fit, so try fewer --batch-tokens or --max-tokens"

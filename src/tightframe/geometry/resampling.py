@@ -37,7 +37,7 @@ Axes: C classes, G groups, R resamples, H halves.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -275,6 +275,38 @@ def usual_min_count(counts: Int64[Tensor, "G C"]) -> int | None:
             return None
         if int(kept.sum()) / int(taken.sum()) >= KEPT:
             return int(least)
+    return None
+
+
+def smallest_min_count(
+    counts: Int64[Tensor, "G C"], sets: Collection[tuple[int, bool, bool]]
+) -> int | None:
+    """Return the smallest count from which the classes of measures survive resampling.
+
+    Args:
+        counts: Samples of each class by group.
+        sets: Of each measure, the fewest samples of a class, whether it is over the classes of
+            which no group holds more than half, and whether it changes with the number of classes.
+
+    Returns:
+        The count at which two classes or more, and a share `KEPT` of those of each measure or all
+        of them, keep two samples in every resample; None if there is no such count.
+    """
+    occupied = counts.sum(1).nonzero().flatten().tolist()
+    if len(occupied) < 2:
+        return None
+    counts = counts[:, counts.sum(0) > 0]
+    total, fixed = counts.sum(0), survivors(counts, plan_of(occupied))
+    told = 2 * counts.amax(0) <= total
+    least: int
+    for least in [1, *(total.unique() + 1).tolist()]:  # classes change at no other counts
+        for fewest, by_groups, every in sets:
+            taken = (total >= max(least, fewest)) & (told | (not by_groups))
+            n, kept = int(taken.sum()), int((taken & fixed).sum())
+            if kept < max(2, n if every else KEPT * n):
+                break
+        else:
+            return least
     return None
 
 

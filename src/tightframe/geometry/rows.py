@@ -94,7 +94,7 @@ def rows_of_layer(
     classifier, note = classifier_at(model, layer, moments.dim, wanted)
     measures = request.of_layer(last=layer == model.depth, dual=classifier is not None)
     if classifier is None:
-        classifier = moments.means.new_zeros(moments.n_classes, moments.dim)  # of no measure left
+        classifier = torch.zeros(()).expand(moments.n_classes, moments.dim)  # of no measure left
     if not measures:
         return []
     shared = wanted.shared

@@ -116,10 +116,15 @@ class Reducer:
     ) -> tuple[Float[Tensor, "n D"], Float64[Tensor, "n D"], Float64[Tensor, "n D"]]:
         """Return buffers of at least n rows: one of the embeddings' type, and two of float64."""
         kept = self._buffers
-        if kept is None or len(kept[0]) < n or kept[0].dtype != embeddings.dtype:
+        shape = (n, embeddings.shape[1])
+        if (
+            kept is None
+            or len(kept[0]) < n
+            or (kept[0].shape[1], kept[0].dtype) != (shape[1], embeddings.dtype)
+        ):
             with torch.inference_mode(False):  # so that a later batch may come outside of it
                 taken, widened, origins_of_rows = (
-                    torch.empty(n, embeddings.shape[1], dtype=dtype, device=embeddings.device)
+                    torch.empty(shape, dtype=dtype, device=embeddings.device)
                     for dtype in (embeddings.dtype, torch.float64, torch.float64)
                 )
             self._buffers = kept = (taken, widened, origins_of_rows)

@@ -58,14 +58,14 @@ def moments(
     stream, provenance, paths, earlier = _known(subject, split, wanted)
     left = _missing(earlier, split.n_blocks)
     if left:
-        check_memory(stream, wanted, say)
+        beside = [(other, *_known(subject, split, other)) for other in also if world.size == 1]
+        check_memory([(stream, wanted), *((its, other) for other, its, *_ in beside)], say)
         made = _new(stream, wanted, provenance)
         if world.size == 1:
             states = {layer: earlier[layer] or made[layer] for layer in made}
             files = {paths[layer]: states[layer] for layer in _unfinished(earlier, split)}
             others = []
-            for other in also:
-                its, facts, places, before = _known(subject, split, other)
+            for other, its, facts, places, before in beside:
                 new = _new(its, other, facts)
                 others.append((its, {layer: before[layer] or new[layer] for layer in new}))
                 its_own = others[-1][1]
@@ -120,7 +120,7 @@ def part(
     stream = wanted.stream(subject, split)
     provenance = {layer: wanted.provenance(subject, split, layer) for layer in wanted.layers}
     paths = {layer: _piece(_path(subject, facts), world) for layer, facts in provenance.items()}
-    check_memory(stream, wanted, say)
+    check_memory([(stream, wanted)], say)
     made = _new(stream, wanted, provenance)
     states = {
         layer: _load(path, provenance[layer], stream) or made[layer]

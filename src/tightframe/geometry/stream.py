@@ -21,7 +21,7 @@ from tightframe.errors import UserError
 from tightframe.geometry.labels import NEXT, LabelledBlocks, LabelSpec
 from tightframe.geometry.ledger import Span
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.segments import NonFiniteError
+from tightframe.geometry.segments import NonFiniteError, Reducer
 from tightframe.lm.interface import PRENORM, LanguageModel
 from tightframe.lm.loss import measuring
 
@@ -98,6 +98,13 @@ class Stream:
         """Number of ids that may be labels; a tokenizer may have more than the model has rows."""
         return min(self.split.vocab_size, len(self.model.classifier))
 
+    @cached_property
+    def n_rows(self) -> int:
+        """Number of classes that occur as labels, or of pairs of a group and a class that do."""
+        reader = LabelledBlocks(self.split, self.reading, self.groups, self.quota)
+        counts = reader.label_counts() if self.groups is None else reader.label_counts_by_group()
+        return int((counts > 0).sum())
+
     @property
     def batch_blocks(self) -> int:
         """Number of blocks of a batch; batches begin at multiples of it."""
@@ -161,6 +168,7 @@ class Stream:
                 labels, passed = (x.to(device).flatten() for x in (rows.labels, rows.passed))
                 targets = batch.targets.flatten()
                 yield Part(first, end, embeddings, labels, targets, passed, groups)
+                del found, embeddings, x  # or two batches of all layers would live at once
                 done += end - first
                 if progress is not None:
                     progress(done, split.n_blocks)
@@ -231,6 +239,7 @@ def accumulate_moments(
                     with stream.naming(part, layer, here.start):
                         state.update(part.embeddings[layer][here], part.labels[here], groups)
                     state.ledger.add(first, end)
+        del embedded, part  # `stream.parts` makes the next ones while these names would hold them
         if after is not None:
             after()
 
@@ -260,8 +269,8 @@ def class_moments(
         dimensions: Also keep the moments of each dimension.
         precision: Of the forward pass; the state is float64 in any case.
         batch_tokens: Tokens held at once; memory only.
-        device: Where the state lives, 8 (D + 2) bytes per class and group; the model's own by
-            default.
+        device: Where the state lives, 8 (D + 4) bytes per class that occurs in a group; the
+            model's own by default.
         progress: Called after each batch.
     """
     parts = split.groups(groups) if groups > 1 else None
@@ -286,7 +295,7 @@ def new_moments(
     if scatter:
         reader = LabelledBlocks(stream.split, stream.reading, quota=stream.quota)
         counts = reader.label_counts()[: stream.n_classes]
-    return {
+    states = {
         layer: ClassMoments(
             stream.n_classes,
             dim,
@@ -298,6 +307,11 @@ def new_moments(
         )
         for layer, dim in stream.dims(layers).items()
     }
+    reducer = Reducer()
+    for state in states.values():
+        state.reducer = reducer
+        state.rows.reserve(stream.n_rows)
+    return states
 
 
 def layer_name(layer: int) -> str:

@@ -327,7 +327,7 @@ def _check_classes(shards: TokenShards, options: MeasureOptions, labels: Labels)
         shards.split(split).groups(options.groups or 1)
     reader = LabelledBlocks(shards.split("train"), reading_of(options, labels))
     most = reader.label_counts().sort(descending=True).values[:2]
-    if len(most) < 2 or int(most[-1]) < (options.min_count or 1):
+    if len(most) < 2 or int(most[-1]) < options.chosen_min_count:
         raise UserError(
             f"min_count is {options.min_count}; expected 1 to {int(most[-1]):,}, so that at least "
             f"two classes of {shards.path} take part"

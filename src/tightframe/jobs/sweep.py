@@ -160,9 +160,8 @@ class PlannedRun:
         from tightframe.geometry.rows import least_count  # imports torch
 
         options = self.options
-        wanted = {
-            (one.name, least_count(one, options.min_count or 1)) for one in choose(options.measures)
-        }
+        fewest = options.chosen_min_count
+        wanted = {(one.name, least_count(one, fewest)) for one in choose(options.measures)}
         key = options.key.items()
         steps = set()
         for file in (self.run / "results").glob("step-*.jsonl"):
