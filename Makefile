@@ -83,6 +83,8 @@ study-cpu: $(INSTALLED)
 	rm -rf sweeps/cpu-study/shapes sweeps/cpu-study/seeds
 	$(BIN)/tightframe relate sweeps/cpu-study/runs/width* --rule configs/cpu-study-shapes.toml --out sweeps/cpu-study/shapes
 	$(BIN)/tightframe relate sweeps/cpu-study/runs/seed* --rule configs/cpu-study-seeds.toml --out sweeps/cpu-study/seeds
+	for part in shapes seeds; do mkdir -p docs/results/cpu-study/$$part; \
+		cp sweeps/cpu-study/$$part/relation.* sweeps/cpu-study/$$part/scatter.png docs/results/cpu-study/$$part; done
 
 # Does the loss follow when the geometry is pushed? 120 tiny models; about a quarter of an hour of one
 # core. Interrupted, it resumes. Reads austen/emma.txt in TIGHTFRAME_DATA.

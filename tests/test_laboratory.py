@@ -57,7 +57,7 @@ def test_the_rule_gives_each_verdict():
     assert found["verdict"].to_dict() == {
         "dispersion": "raises the loss",
         "class_dispersion": "lowers the loss",
-        "cdnv": "not judged: its measure did not move",
+        "cdnv": "not judged: its measure did not move as intended",
         "duality": "undecided",
     }
     assert found.loc["dispersion", "loss_mean"] == pytest.approx(0.5, abs=0.02)

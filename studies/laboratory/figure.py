@@ -21,7 +21,8 @@ def draw(tables: Mapping[str, pd.DataFrame], design: Mapping[str, Any]) -> Figur
     names = list(design["measure"])
     with mpl.rc_context(STYLE):
         n_rows = 2 * len(tables)
-        figure = Figure(figsize=(SIZE[0] * len(names), SIZE[1] * n_rows), layout="constrained")
+        size = (SIZE[0] * len(names), SIZE[1] * n_rows)
+        figure = Figure(figsize=size, layout="constrained", dpi=150)
         grid = figure.subplots(n_rows, len(names), squeeze=False)
         for pair, (corpus, table) in enumerate(tables.items()):
             for place, name in enumerate(names):

@@ -40,7 +40,8 @@ def models(sweep: Path, measures: list[str]) -> pd.DataFrame:
         if not files or not run.finished:
             continue
         settings = run.settings
-        values = gather(files).set_index("metric")["value"]
+        measured = gather(files)
+        values = measured.set_index("metric")["value"]
         classifier = load_checkpoint(run.checkpoint(run.steps[-1])).classifier
         rows.append(
             {
@@ -52,6 +53,7 @@ def models(sweep: Path, measures: list[str]) -> pd.DataFrame:
                 "updates": run.facts["steps"],
                 LOSS: run.log[-1][LOSS],
                 "entropy_floor": run.log[-1].get("entropy_floor", np.nan),
+                "frequency_entropy": measured["tokens_unigram_entropy"].iloc[0],
                 KERNEL: float(mean_log_kernel(classifier.detach().double())),
                 **{name: float(values[name]) for name in measures},
             }
@@ -113,7 +115,7 @@ def _verdict(row: Mapping[Any, Any], alpha: float) -> str:
     if isinstance(row.get("verdict"), str):
         return str(row["verdict"])
     if not row["moved"]:
-        return "not judged: its measure did not move"
+        return "not judged: its measure did not move as intended"
     if row["loss_p_holm"] >= alpha:
         return "undecided"
     return "raises the loss" if row["loss_mean"] > 0 else "lowers the loss"
