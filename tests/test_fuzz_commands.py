@@ -55,6 +55,7 @@ VALID = {
     "demo": "--out new",
     "train": "",
     "measure": "run --tokens tokens --out new",
+    "compare": "run run --groups 8 --min-count 2 --save new.csv",
     "merge": "state.safetensors state.safetensors --out new.safetensors",
     "classes": "run --tokens tokens --out new",
     "report": "run --out new",

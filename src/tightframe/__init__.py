@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says w
     from tightframe.errors import UserError
     from tightframe.geometry.callback import CollapseCallback
     from tightframe.geometry.classes import class_table
-    from tightframe.geometry.compare import Comparison, compare
+    from tightframe.geometry.compare import ModelComparison, compare
     from tightframe.geometry.decisions import Decisions, class_decisions
     from tightframe.geometry.measurement import Measurement
     from tightframe.geometry.measures import MEASURES, Measure, measure_table, metrics
@@ -34,7 +34,6 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says w
 _PUBLIC: dict[str, str] = {
     "ClassMoments": "geometry.moments",
     "CollapseCallback": "geometry.callback",
-    "Comparison": "geometry.compare",
     "Decisions": "geometry.decisions",
     "Header": "results",
     "HuggingFaceModel": "lm.huggingface",
@@ -42,6 +41,7 @@ _PUBLIC: dict[str, str] = {
     "Measure": "geometry.measures",
     "MeasureOptions": "geometry.options",
     "Measurement": "geometry.measurement",
+    "ModelComparison": "geometry.compare",
     "ResultTable": "results",
     "Row": "results",
     "Run": "lm.runs",
@@ -74,13 +74,13 @@ __all__ = [
     "MEASURES",
     "ClassMoments",
     "CollapseCallback",
-    "Comparison",
     "Decisions",
     "Header",
     "HuggingFaceModel",
     "Measure",
     "MeasureOptions",
     "Measurement",
+    "ModelComparison",
     "ResultTable",
     "Row",
     "Run",

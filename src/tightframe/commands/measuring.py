@@ -14,16 +14,16 @@ from tightframe.commands.console import (
     say,
     show,
 )
-from tightframe.geometry.options import ClassesOptions, CompareOptions, MeasureOptions
+from tightframe.geometry.options import ClassesOptions, CompareModelsOptions, MeasureOptions
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
     Measuring: TypeAlias = MeasureOptions
-    Comparing: TypeAlias = CompareOptions
+    Comparing: TypeAlias = CompareModelsOptions
     Describing: TypeAlias = ClassesOptions
 else:
     Measuring = as_parameters(MeasureOptions)
-    Comparing = as_parameters(CompareOptions)
+    Comparing = as_parameters(CompareModelsOptions)
     Describing = as_parameters(ClassesOptions)
 
 

@@ -23,7 +23,7 @@ from tightframe.geometry import states
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.intervals import plain_values, resample, resample_positions
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.options import CompareOptions, Labels
+from tightframe.geometry.options import CompareModelsOptions, Labels
 from tightframe.geometry.passes import LabelRequest, settle_positions
 from tightframe.geometry.resampling import FEWEST_DOCUMENTS, Interval, Resamples
 from tightframe.geometry.results_files import RunContext
@@ -63,7 +63,7 @@ class ComparedRow:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Comparison(ResultTable):
+class ModelComparison(ResultTable):
     """Two models side by side: one row per kind of labels, layer and measure."""
 
     a: Header
@@ -141,20 +141,20 @@ class Comparison(ResultTable):
         return ax
 
 
-@takes(CompareOptions)
-def compare(a: ModelSource, b: ModelSource, /, **options: Any) -> Comparison:
+@takes(CompareModelsOptions)
+def compare(a: ModelSource, b: ModelSource, /, **options: Any) -> ModelComparison:
     """Compare the geometry of two models on one text, with paired intervals of the differences.
 
     `a` and `b` are run directories, folders with a checkpoint or a Hugging Face model, names on
     the hub, or model objects. Both see the same documents in the same groups. Without a text,
     runs are compared on the tokens that they were trained on.
     """
-    return compare_models(a, b, CompareOptions(**options))
+    return compare_models(a, b, CompareModelsOptions(**options))
 
 
 def compare_models(
-    a: ModelSource, b: ModelSource, options: CompareOptions, say: Say = lambda line: None
-) -> Comparison:
+    a: ModelSource, b: ModelSource, options: CompareModelsOptions, say: Say = lambda line: None
+) -> ModelComparison:
     """Compare two models as `compare` does.
 
     Args:
@@ -175,11 +175,11 @@ def compare_models(
             (_, of_a), (_, of_b) = sides
             both = [key for key in of_a if key in of_b]
             rows += [_compared(labels, *key, of_a[key], of_b[key], options.margin) for key in both]
-    return Comparison(headers[0], headers[1], tuple(rows), options.margin)
+    return ModelComparison(headers[0], headers[1], tuple(rows), options.margin)
 
 
 def _contexts(
-    sources: Sequence[tuple[Any, Any]], options: CompareOptions, say: Say
+    sources: Sequence[tuple[Any, Any]], options: CompareModelsOptions, say: Say
 ) -> list[RunContext]:
     """Settle the options of both models, so that they see the same positions in the same groups."""
     subjects = [

@@ -208,7 +208,7 @@ class MeasureOptions(PassOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareOptions(PassOptions):
+class CompareModelsOptions(PassOptions):
     """Options of a comparison of two models.
 
     Args:
