@@ -144,7 +144,7 @@ def _invocation(rng):
         if not name.startswith("-"):
             first = typed[:1] if typed and not typed[0].startswith("-") else []
             typed[: len(first)] = [value]
-        elif rng.random() < 0.5 and name in typed:
+        elif rng.random() < 0.5 and name in typed[:-1]:
             typed[typed.index(name) + 1] = value
         else:
             typed.append(f"{name}={value}")
