@@ -115,7 +115,9 @@ def test_pairing_takes_out_what_documents_do_to_both(result, tokens):
 
 def test_a_verdict_follows_from_the_interval():
     def verdict(low, high):
-        return _verdict(ComparedRow("next", "last", "rank_pr", 10.0, 12.0, 2.0, low, high), 0.05)
+        return _verdict(
+            ComparedRow("next", "last", "rank_pr", 10.0, 12.0, 2.0, *map(float, (low, high))), 0.05
+        )
 
     assert verdict(0.1, 3) == "higher"
     assert verdict(-3, -0.1) == "lower"

@@ -18,7 +18,7 @@ from tightframe.settings import read_toml, resolve
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
+class SweepEstimate:
     """Cost of a number of runs."""
 
     runs: int
@@ -50,7 +50,7 @@ class Estimate:
             )
 
 
-def estimate(plans: Iterable[Path], folder: Path, *, tflops: float) -> Estimate:
+def estimate(plans: Iterable[Path], folder: Path, *, tflops: float) -> SweepEstimate:
     """Return what the runs of some plans cost; tokens or a tokenizer that lack are refused.
 
     Args:
@@ -76,7 +76,7 @@ def estimate(plans: Iterable[Path], folder: Path, *, tflops: float) -> Estimate:
         disk += kept * 4 * size
         moments += kept * 8 * config.vocab_size * config.width
         sizes.append(size)
-    return Estimate(
+    return SweepEstimate(
         runs=len(sizes),
         checkpoints=checkpoints,
         least_parameters=min(sizes),
