@@ -181,6 +181,8 @@ def test_the_finding_is_on_the_first_screen_and_nothing_is_cut_off(
     assert strips.first.bounding_box()["y"] < (900 if width > 400 else 1200)
     plot = main_plot(opened)
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    panels = opened.locator("figure.panel").all()
+    assert min(one.bounding_box()["width"] for one in panels) > 280
     ground = plot.evaluate("p => p._fullLayout.paper_bgcolor")
     assert ground == {"light": "#ffffff", "dark": "#1a1c22"}[scheme]
     assert opened.complaints == []
