@@ -379,7 +379,7 @@ def test_the_command_prints_words_or_the_heaviest_pairs(
     model, shards, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("tightframe.geometry.subject.load_model", lambda *a, **k: model)
-    monkeypatch.setattr("tightframe.geometry.checks.check_model", lambda _: None)
+    monkeypatch.setattr("tightframe.geometry.checks.check_model", lambda *_, **__: None)
     arguments = ["classes", "small", "--tokens", str(shards.path), "--out", str(tmp_path)]
     cli.main(arguments)
     printed = capsys.readouterr().out

@@ -161,7 +161,7 @@ def test_the_control_stands_beside_the_model(model, tokens, tmp_path):
 def test_one_process_of_many_prints(model, tokens, result, monkeypatch, capsys):
     kept = result.at(labels="next")
     monkeypatch.setattr(type(kept), "path", tokens)
-    monkeypatch.setattr("tightframe.geometry.checks.check_model", lambda _: None)
+    monkeypatch.setattr("tightframe.geometry.checks.check_model", lambda *_, **__: None)
     monkeypatch.setattr("tightframe.geometry.study.measure_model", lambda *_: kept)
     for rank, printed in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)

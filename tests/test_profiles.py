@@ -303,7 +303,7 @@ def test_a_sweep_shows_its_best_run_and_pages_without_layers_have_no_such_sectio
     write_layers(run, run.name, depth=1, step=1024, beside=True)
     write_layers(run, run.name, depth=1, step=1024, twin=1)
     after = report(folder).read_text(encoding="utf-8")
-    assert f"<p>{run.name} at step 1,024, from the embedding" in after
+    assert f"<p>{run.name} at step 1,024, from the input embedding" in after
     assert "random weights (seed 1)" in after
     for name, table in zip(names, tables, strict=True):
         again = pd.read_csv(folder / "report" / "tables" / f"{name}.csv")

@@ -38,7 +38,7 @@ def test_the_types_of_questions_cost_the_command_line_no_library():
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert "tightframe.knowledge.facts" in loaded.stdout.split()
+    assert "tightframe.knowledge.options" in loaded.stdout.split()
     assert not {"torch", "numpy", "pandas", "sklearn"} & set(loaded.stdout.split())
 
 

@@ -4,13 +4,13 @@ import shutil
 import pytest
 from tokenizers import Tokenizer, decoders, models, processors
 
+from tightframe.corpus import model_tokenizer
 from tightframe.corpus.manifest import write_manifest
 from tightframe.corpus.model_tokenizer import ModelTokenizer
 from tightframe.corpus.shards import TokenShards
 from tightframe.corpus.tokenizer import save
 from tightframe.errors import UserError
 from tightframe.files import sha256
-from tightframe.lm import load
 from tightframe.lm.load import beginning_of_sequence, check_tokenizer, check_words
 from tightframe.lm.runs import log_text
 from tiny_tokens import write_tokens
@@ -100,7 +100,7 @@ def test_a_run_expects_the_tokenizer_of_the_tokens_it_was_trained_on(tmp_path):
 def test_a_name_on_the_hub_is_asked_for_its_tokenizer(tmp_path, monkeypatch):
     shards = shards_of(tmp_path / "tokens")
     own = ModelTokenizer("someone/model", tokenizer(WORDS[::-1]), None)
-    monkeypatch.setattr(load, "load_tokenizer", lambda _: own)
+    monkeypatch.setattr(model_tokenizer, "load_tokenizer", lambda _: own)
     refused("someone/model", shards, "token 'w0' has id 0 in these tokens and id 22 in the model")
 
 
@@ -108,7 +108,7 @@ def test_a_name_of_which_the_hub_gives_no_tokenizer_is_believed(tmp_path, monkey
     def none(_):
         raise UserError("someone/model: no such file, and the hub gave no tokenizer")
 
-    monkeypatch.setattr(load, "load_tokenizer", none)
+    monkeypatch.setattr(model_tokenizer, "load_tokenizer", none)
     check_tokenizer("someone/model", shards_of(tmp_path / "tokens"))
 
 

@@ -311,7 +311,7 @@ def main() -> int:
         print(f"{file}: {len(after):,} numbers and texts")
         return 0
     lines = compare(before, after)
-    for line in lines[:200]:
+    for line in lines[:2000]:
         print(line)
     print(f"{len(after):,} numbers and texts, {len(lines):,} not as recorded")
     return 1 if lines else 0

@@ -111,7 +111,7 @@ def fetch(name: str, file: str) -> Path | None:
 
 
 class Revision(NamedTuple):
-    """What the name of a revision says of its training; None is not said."""
+    """Training progress that the name of a revision tells; None is not said."""
 
     stage: int | None = None
     branch: str | None = None  # one of several trainings of a stage, "ingredient3"

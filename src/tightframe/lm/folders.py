@@ -36,7 +36,7 @@ _CONVERT = "AutoModelForCausalLM.from_pretrained({}).save_pretrained(NEW_FOLDER)
 
 
 class Located(NamedTuple):
-    """Where a model is read from, and what its name said of it."""
+    """Place that a model is read from, with the step and revision that its name tells."""
 
     source: str | Path
     step: int | None
