@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 
 # One thread a test process: two torch processes with two threads each fight over two cores.
 export OMP_NUM_THREADS ?= 1
-WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
+WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 
 .PHONY: demo bridge study-ntp study-cpu laboratory study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs real-model release-check bench bench-ntp clean
 
