@@ -191,6 +191,14 @@ def test_a_single_run_that_decides_is_named():
     assert flags.startswith("without r3 it is ")
 
 
+def test_a_cluster_that_decides_is_named_by_its_value():
+    table = models()
+    table.loc[3, ["noise", "val_loss"]] = [60.0, 30.0]
+    table = table.assign(set_depth=np.arange(len(table)) // 3)
+    flags = relate(table, measures="noise", clusters="depth", **FAST).table["flags"][0]
+    assert flags.startswith("without depth 1 it is ")
+
+
 def test_signs_that_differ_within_strata_and_denominators_near_zero_are_flagged():
     rng = np.random.default_rng(0)
     half = np.repeat([0, 1], 20)

@@ -333,7 +333,10 @@ def _flags(
         level, codes = next(iter(design.clusters.items()))
         row = int(np.flatnonzero(np.unique(codes[usable], return_inverse=True)[1] == worst)[0])
         where = np.flatnonzero(usable)[row]
-        who = design.table[level].iloc[where] if level in design.table else f"row {where + 1}"
+        who = f"row {where + 1}"
+        if has_column(design.table, level):
+            value = column(design.table, level).iloc[where]
+            who = f"{value}" if level in design.table else f"{level} {value}"
         found.append(f"without {who} it is {without[worst]:+.2f}")
     if "_cov" in name:
         if x.min() < 0 < x.max():
