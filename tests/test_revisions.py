@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import json
 import re
 import shutil
@@ -24,11 +25,13 @@ from tiny_runs import measured, tiny_settings
 from tiny_tokens import write_tokens
 
 COMMITS = {"main": "a" * 40, "step1000": "b" * 40, "step2000": "c" * 40, "empty": "d" * 40}
+COMMITS["settings"] = "e" * 40
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Files by commit: step1000 is pickled, step2000 is other safetensors, empty has no weights."""
+    """Files by commit: step1000 is pickled, step2000 has other weights and other files beside them,
+    empty and settings have no weights."""
     folder = tmp_path_factory.mktemp("revisions")
     made = {}
     for name, seed in (("main", 0), ("step1000", 1), ("step2000", 2)):
@@ -39,6 +42,9 @@ def files(tmp_path_factory):
             torch.save(model.state_dict(), folder / name / "pytorch_model.bin")
         made[COMMITS[name]] = {file.name: file.read_bytes() for file in (folder / name).iterdir()}
     made[COMMITS["empty"]] = {"config.json": b"{}"}
+    made[COMMITS["settings"]] = {"config.json": b"{}", "training_args.bin": b""}
+    others = ("training_args.bin", "optimizer.bin", "consolidated.safetensors")
+    made[COMMITS["step2000"]] |= dict.fromkeys(others, b"")
     return made
 
 
@@ -112,13 +118,23 @@ def test_a_revision_gives_the_weights_of_its_commit(fake, files, tmp_path):
     }
 
 
-def test_pickled_weights_of_a_revision_are_read_only_if_that_is_asked_for(fake):
+def test_pickled_weights_of_a_revision_are_read_only_if_that_is_asked_for(fake, files):
     with pytest.raises(UserError, match=r"as pytorch_model.bin only; give --allow-bin"):
         load_model("tiny/series@step1000")
     assert not [path for path in fake if path.endswith(".bin")]
     model = load_model("tiny/series@step1000", allow_bin=True)
-    torch.manual_seed(1)
-    assert model.embed(ids(1, 5)).shape == (1, 5, 16)
+    stored = files[COMMITS["step1000"]]["pytorch_model.bin"]
+    weights = torch.load(io.BytesIO(stored), weights_only=True)
+    assert torch.equal(model.classifier, weights["transformer.wte.weight"])
+
+
+def test_only_the_files_that_a_model_is_read_from_are_fetched(fake):
+    load_model("tiny/series@step2000")
+    fetched = {path.rpartition("/")[2] for path in fake if "/resolve/" in path}
+    assert {"config.json", "model.safetensors"} <= fetched
+    assert not {"training_args.bin", "optimizer.bin", "consolidated.safetensors"} & fetched
+    with pytest.raises(UserError, match="has no weights at this revision"):
+        load_model("tiny/series@settings", allow_bin=True)
 
 
 @pytest.mark.parametrize(

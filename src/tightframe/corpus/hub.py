@@ -19,6 +19,7 @@ _SERIES = re.compile(
     r"(?P<thousands>k?)(?:-tokens?-?(?P<tokens>\d+)(?P<unit>[KMBT]))?"
 )
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_WEIGHTS = ("model", "pytorch_model", "adapter_model")  # how files of weights begin
 # What a model and its tokenizer are read from, beside the weights.
 _DESCRIPTIONS = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".py")
 
@@ -199,8 +200,10 @@ def _files(given: str, files: list[str], *, allow_bin: bool) -> list[str]:
     """Return those files that a model is read from, in one format of weights."""
     flat = [name for name in files if "/" not in name]
     described = [name for name in flat if name.endswith(_DESCRIPTIONS)]
-    safe = [name for name in flat if name.endswith(".safetensors")]
-    pickled = [name for name in flat if name.endswith(".bin")]
+    # As transformers and peft name them: others are copies, optimizers and settings.
+    weights = [name for name in flat if name.startswith(_WEIGHTS)]
+    safe = [name for name in weights if name.endswith(".safetensors")]
+    pickled = [name for name in weights if name.endswith(".bin")]
     if safe:
         return described + safe
     if pickled and not allow_bin:

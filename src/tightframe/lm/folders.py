@@ -170,7 +170,7 @@ def check_weights(folder: Path, *, allow_bin: bool = False) -> None:
         )
     if has_safetensors(folder):
         return
-    pickled = sorted(folder.glob("*.bin"))
+    pickled = sorted(folder.glob("pytorch_model*.bin"))
     if pickled and allow_bin:
         return
     if pickled:
