@@ -1,5 +1,6 @@
 """Two models on one text: paired differences, their intervals and verdicts."""
 
+import inspect
 import json
 import math
 
@@ -111,6 +112,20 @@ def test_pairing_takes_out_what_documents_do_to_both(result, tokens):
         row = by_metric(result)[name]
         assert row.high - row.low < 0.4 * (alone[name].high - alone[name].low)
         assert row.b - row.a == pytest.approx(row.difference)
+
+
+def test_a_measure_without_a_value_stays_in_the_table_with_its_reason(tokens):
+    found = tf.compare(model(), noisy(), tokens=tokens, measures=["nc5_orthodev"], **PLAIN)
+    row = by_metric(found)["nc5_orthodev"]
+    assert (row.verdict, row.n) == ("inconclusive", 0)
+    assert row.reason
+
+
+def test_options_are_keywords_that_help_knows():
+    arguments = inspect.signature(tf.compare).parameters
+    assert list(arguments)[:2] == ["a", "b"]
+    assert arguments["margin"].default == 0.05
+    assert "margin: Share of a value" in tf.compare.__doc__
 
 
 def test_a_verdict_follows_from_the_interval():

@@ -29,7 +29,7 @@ from tightframe.geometry.resampling import FEWEST_DOCUMENTS, Interval, Resamples
 from tightframe.geometry.results_files import RunContext
 from tightframe.geometry.rows import classifier_at, header_of, loss_functions
 from tightframe.geometry.stream import layer_name
-from tightframe.geometry.study import ModelSource, Say, as_source, prepare, takes
+from tightframe.geometry.study import ModelSource, Say, as_source, describe, prepare
 from tightframe.geometry.subject import Subject
 from tightframe.geometry.values import Geometry
 from tightframe.geometry.views import ROBUST, measure
@@ -141,7 +141,6 @@ class ModelComparison(ResultTable):
         return ax
 
 
-@takes(CompareModelsOptions)
 def compare(a: ModelSource, b: ModelSource, /, **options: Any) -> ModelComparison:
     """Compare the geometry of two models on one text, with paired intervals of the differences.
 
@@ -150,6 +149,9 @@ def compare(a: ModelSource, b: ModelSource, /, **options: Any) -> ModelCompariso
     runs are compared on the tokens that they were trained on.
     """
     return compare_models(a, b, CompareModelsOptions(**options))
+
+
+describe(compare, CompareModelsOptions)
 
 
 def compare_models(
@@ -299,8 +301,10 @@ def _of_layer(
     )
     traits = [one.traits for one in chosen]
     values = plain_values(traits, geometry)
-    for one, resamples in resample(values, traits, geometry, classifier):
+    resampled = {one.name: found for one, found in resample(values, traits, geometry, classifier)}
+    for one in traits:
         value = values[one.name]
+        resamples = resampled.get(one.name, Resamples(refused=value.reason or "undefined"))
         yield one.name, (value.value, value.n, _enough(resamples, context, request, one.split))
     if last and request.labels == "next":
         per_token = context.shared is None

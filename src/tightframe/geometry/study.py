@@ -65,22 +65,27 @@ Say: TypeAlias = Callable[[str], None]
 def takes(
     options: Callable[P, PassOptions],
 ) -> Callable[[Callable[..., R]], Callable[Concatenate[ModelSource, P], R]]:
-    """Give a function the keyword arguments of the options, for type checkers and for `help`."""
+    """Give a function of a model the keyword arguments of the options, also for type checkers."""
 
     def described(function: Callable[..., R]) -> Callable[Concatenate[ModelSource, P], R]:
-        own = inspect.signature(function).parameters.values()
-        models = [one for one in own if one.kind is one.POSITIONAL_ONLY]
-        given = inspect.signature(options).parameters.values()
-        setattr(function, "__signature__", inspect.Signature([*models, *given]))  # noqa: B010
         assert isinstance(options, type)
-        arguments = "".join(
-            inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2] + "\n"
-            for cls in reversed(options.__mro__[:-1])
-        )
-        function.__doc__ = f"{inspect.getdoc(function)}\n\nArgs:\n{arguments}"
+        describe(function, options)
         return function
 
     return described
+
+
+def describe(function: Callable[..., Any], options: type[PassOptions]) -> None:
+    """Add the keyword arguments of the options to the signature and docstring for `help`."""
+    own = inspect.signature(function).parameters.values()
+    models = [one for one in own if one.kind is one.POSITIONAL_ONLY]
+    given = inspect.signature(options).parameters.values()
+    setattr(function, "__signature__", inspect.Signature([*models, *given]))  # noqa: B010
+    arguments = "".join(
+        inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2] + "\n"
+        for cls in reversed(options.__mro__[:-1])
+    )
+    function.__doc__ = f"{inspect.getdoc(function)}\n\nArgs:\n{arguments}"
 
 
 @takes(MeasureOptions)
