@@ -147,8 +147,8 @@ def test_a_slurm_that_refuses_or_is_not_there_is_one_line(programs, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"per_task": 0}, "per_task is 0; expected 1 or more"),
-        ({"max_parallel": 0}, "max_parallel is 0; expected 1 or more"),
+        ({"per_task": 0}, "per_task is 0; expected at least 1"),
+        ({"max_parallel": 0}, "max_parallel is 0; expected at least 1"),
         ({"slurm": "gpu"}, "slurm is 'gpu'; expected options of sbatch"),
         ({"slurm": "--time 1\nrm x"}, "expected options of sbatch"),
     ],

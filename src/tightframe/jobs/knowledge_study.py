@@ -250,7 +250,6 @@ def submit_study(
 
     `run_study` collects the results once they are done.
     """
-    options.check()
     planned = plan(settings, data, out)
     planned.write()
     jobs = [run.job for run in planned.runs if run.state in ("started", "waiting")]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tightframe.errors import UserError
 from tightframe.files import write_text
+from tightframe.geometry.options import check_numbers
 from tightframe.jobs.executors import ENVIRONMENT, Job
 
 SCRIPT = "array.sbatch"  # in the folder of a sweep or study
@@ -36,11 +37,8 @@ class SlurmOptions:
     per_task: int = 1
     dry_run: bool = False
 
-    def check(self) -> None:
-        """Refuse numbers below one, and options that are none of sbatch."""
-        for name in ("max_parallel", "per_task"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise UserError(f"{name} is {number}; expected 1 or more")
+    def __post_init__(self) -> None:
+        check_numbers(max_parallel=self.max_parallel, per_task=self.per_task)
         if self.slurm and (not self.slurm.lstrip().startswith("-") or "\n" in self.slurm):
             raise UserError(
                 f"slurm is {self.slurm!r}; expected options of sbatch, e.g. '--partition gpu'"
@@ -78,7 +76,6 @@ def submit(
         threads: Cores of an element; 0 leaves them to Slurm.
         environment: Variables of the jobs.
     """
-    options.check()
     if not jobs:
         raise UserError(f"{folder}: no run is missing; nothing to submit")
     (folder / "logs").mkdir(parents=True, exist_ok=True)

@@ -245,7 +245,6 @@ def missing(file: Path) -> list[PlannedRun]:
 
 def submit(file: Path, options: slurm.SlurmOptions) -> slurm.Array:
     """Write a Slurm array of the missing runs, and submit it unless it is a dry run."""
-    options.check()
     runs = missing(file)
     folder = read_sweep(file, sizes=False).settings.path
     threads = max((int(read_toml(run.plan)["threads"]) for run in runs), default=0)
