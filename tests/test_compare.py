@@ -20,6 +20,7 @@ from tightframe.geometry.intervals import plain_values, resample
 from tightframe.geometry.measures import choose
 from tightframe.geometry.resampling import plan_of, survivors
 from tightframe.geometry.values import Geometry
+from tightframe.lm.load import load_model
 from tightframe.lm.options import TransformerConfig
 from tightframe.lm.training import train
 from tightframe.lm.transformer import Transformer
@@ -152,7 +153,7 @@ def test_a_comparison_is_a_table_text_and_a_picture(result, tmp_path):
     assert result.save(tmp_path / "compared.csv").exists()
 
 
-def test_models_with_other_tokenizers_are_compared_on_what_both_have(tmp_path):
+def test_models_with_other_tokenizers_are_compared_on_what_both_have(tmp_path, monkeypatch):
     words = [
         "the",
         "cat",
@@ -193,6 +194,16 @@ def test_models_with_other_tokenizers_are_compared_on_what_both_have(tmp_path):
     assert not math.isnan(rows["val_bits_per_byte"].low)
     shared = tf.measure(runs[0], shared_with=folders[1], matched=True, groups=8, min_count=5)
     assert rows["rank_pr"].n == shared["rank_pr"].n
+    loaded = []
+
+    def load(source, **options):
+        loaded.append(source)
+        return load_model(source, **options)
+
+    monkeypatch.setattr("tightframe.geometry.subject.load_model", load)
+    again = tf.compare(*runs, text=text, groups=8, min_count=5, measures=["rank_pr"])
+    assert by_metric(again)["rank_pr"].n >= 2
+    assert loaded == runs  # each of them once
 
 
 def test_bad_requests_are_one_line(tokens, tmp_path, capsys):

@@ -22,6 +22,7 @@ from tightframe.files import exclusive
 from tightframe.geometry import states
 from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.intervals import plain_values, resample, resample_positions
+from tightframe.geometry.measures import check_measures
 from tightframe.geometry.moments import ClassMoments
 from tightframe.geometry.options import CompareModelsOptions, Labels
 from tightframe.geometry.passes import LabelRequest, settle_positions
@@ -165,6 +166,7 @@ def compare_models(
         options: All options.
         say: Takes lines on what is going on.
     """
+    check_measures(options.measures)
     with contextlib.ExitStack() as stack:
         alone = ProcessGroup()
         sources = [stack.enter_context(as_source(model, options, alone)) for model in (a, b)]
@@ -210,8 +212,8 @@ def _contexts(
         "skip_special": any(side.skip_special for side in usual),
     }
     contexts = [
-        prepare(source, dataclasses.replace(side, **positions), out, ProcessGroup(), quiet)[0]
-        for (source, out), side, quiet in zip(sources, sides, (say, _silent), strict=True)
+        prepare(subject, dataclasses.replace(side, **positions), ProcessGroup(), quiet)[0]
+        for subject, side, quiet in zip(subjects, sides, (say, _silent), strict=True)
     ]
     settled: dict[str, Any] = {
         "groups": min(context.options.groups or 1 for context in contexts),

@@ -237,11 +237,8 @@ class CompareModelsOptions(PassOptions):
         own -= {one.name for one in dataclasses.fields(InputOptions)}
         values = {name: getattr(self, name) for name in own}
         values["measures"] = self.measures or default
-        values |= {"trust_remote_code": self.trust_remote_code, "allow_bin": self.allow_bin}
         matched = shared_with is not None
-        return MeasureOptions(
-            **values, step=self.step, tokens=tokens, shared_with=shared_with, matched=matched
-        )
+        return MeasureOptions(**values, tokens=tokens, shared_with=shared_with, matched=matched)
 
 
 def _names(given: Any) -> tuple[Any, ...]:

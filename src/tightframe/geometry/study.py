@@ -115,7 +115,7 @@ def measure_model(
         say: Takes lines on what is going on.
     """
     with process_group() as world, as_source(model, options, world) as (source, out):
-        context, fewer = prepare(source, options, out, world, say)
+        context, fewer = prepare(_subject(source, options, out), options, world, say)
         labellings = _computed(context, fewer if world.size == 1 else ())
         return _measurement(context, labellings, on_disk=out == options.out)
 
@@ -129,7 +129,8 @@ def measure_part(
     """
     i, n = share_of(part)
     with as_source(model, options, ProcessGroup()) as (source, out):
-        context, _ = prepare(source, options, out, ProcessGroup(i - 1, n), say)
+        share = ProcessGroup(i - 1, n)
+        context, _ = prepare(_subject(source, options, out), options, share, say)
         request = context.request(context.options.labels[0])
         with prepared(context.subject.threads):
             return states.part(
@@ -161,21 +162,19 @@ def as_source(
         yield source, out
 
 
+def _subject(source: Any, options: MeasureOptions, out: str | Path | None) -> Subject:
+    weights, precision = options.random_weights, options.precision
+    return Subject.of(source, options, out, random_weights=weights, precision=precision)
+
+
 def prepare(
-    source: Any, options: MeasureOptions, out: str | Path | None, world: ProcessGroup, say: Say
+    subject: Subject, options: MeasureOptions, world: ProcessGroup, say: Say
 ) -> tuple[RunContext, tuple[int, ...]]:
     """Settle the options; also return the smaller numbers of groups that may be used instead."""
     check_measures(options.measures)
     ood, twin = (
         TokenShards.open(given) if isinstance(given, str | Path) else given
         for given in (options.ood, options.shared_with)
-    )
-    subject = Subject.of(
-        source,
-        options,
-        out,
-        random_weights=options.random_weights,
-        precision=options.precision,
     )
     shards = subject.tokens(options, say)
     options = settle_positions(options, subject, shards)
