@@ -287,6 +287,8 @@ def test_most_paired_intervals_hold_the_true_difference():
 
 @pytest.mark.slow
 def test_ninety_five_percent_of_paired_intervals_hold_the_true_difference():
+    # `pytest -m slow -s tests/test_compare.py` prints the shares.
     for name, (inside, shown) in held(range(300)).items():
+        print(f"{name}: {inside / shown:.3f} of {shown}")
         error = 2 * math.sqrt(0.95 * 0.05 / shown)
         assert 0.93 - error <= inside / shown <= 0.97 + error, (name, inside, shown)

@@ -150,18 +150,18 @@ again() {{  # queue this element once more; Slurm ends it
 
 # Slurm warns this script alone, which passes the warning on.
 warned= child=
-trap 'warned=1; [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null' USR1
+trap 'warned+=1; [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null' USR1
 
 status=0
 for command in "${{commands[@]:SLURM_ARRAY_TASK_ID * {per_task}:{per_task}}}"; do
   [ -z "$warned" ] || again
   bash -c "exec $command" &
   child=$!
-  wait "$child"
-  code=$?
-  while kill -0 "$child" 2>/dev/null; do  # the warning has interrupted `wait`
+  while true; do
+    before=$warned
     wait "$child"
     code=$?
+    [ "$warned" != "$before" ] || break  # otherwise the warning has interrupted `wait`
   done
   child=
   case $code in
