@@ -30,6 +30,7 @@ VALID = {
     "sweep status": "sweep.toml",
     "sweep submit": "sweep.toml --dry-run",
     "sweep commands": "sweep.toml",
+    "atlas audit": "tiny/series --out new",
     "relate": "run --measures nc4_rate --permutations 20 --draws 100 --out new",
     "ntp count": "tokens --out new",
     "ntp solve": "table",

@@ -1,18 +1,13 @@
 """Models of the hub at a revision, from a hub of this machine; and checkpoints by RUN@STEP."""
 
-import hashlib
-import http.server
 import io
-import json
-import re
 import shutil
-import threading
 
-import huggingface_hub
 import pytest
 import torch
 
 import tightframe as tf
+from fake_hub import FakeHub, serving, use
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.geometry.options import InputOptions
@@ -50,59 +45,11 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def fake(files, monkeypatch, tmp_path):
-    """A hub with one model, tiny/series, and the list of what it was asked for."""
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-        def do_HEAD(self):
-            self.answer(body=False)
-
-        def do_GET(self):
-            self.answer(body=True)
-
-        def answer(self, body):
-            asked.append(self.path)
-            found = re.fullmatch(r"/api/models/tiny/series/revision/([^/?]+)(\?.*)?", self.path)
-            if found:
-                commit = COMMITS.get(found[1], found[1])
-                if commit not in files:
-                    return self.give(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
-                siblings = [{"rfilename": name} for name in files[commit]]
-                content = {"id": "tiny/series", "sha": commit, "siblings": siblings, "tags": []}
-                return self.give(200, json.dumps(content).encode(), {}, body)
-            found = re.fullmatch(r"/tiny/series/resolve/(\w+)/(.+)", self.path)
-            content = files.get(found[1], {}).get(found[2]) if found else None
-            if content is None:
-                return self.give(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
-            etag = hashlib.sha256(content).hexdigest()
-            return self.give(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": found[1]}, body)
-
-        def give(self, status, content, headers, body):
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint = f"http://127.0.0.1:{server.server_port}"
-        fetch = hub.snapshot.__wrapped__
-
-        def local(name, revision, *, allow_bin=False):
-            return fetch(name, revision, allow_bin=allow_bin, endpoint=endpoint)
-
-        monkeypatch.setattr(hub, "snapshot", local)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        yield asked
-        server.shutdown()
+    """A hub with one model, tiny/series; the list of what it was asked for."""
+    with serving(FakeHub("tiny/series", files, COMMITS)) as server:
+        monkeypatch.setattr(hub, "snapshot", hub.snapshot.__wrapped__)
+        use(server, monkeypatch, tmp_path / "cache")
+        yield server.asked
 
 
 def test_a_revision_gives_the_weights_of_its_commit(fake, files, tmp_path):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says w
     from tightframe.geometry.stream import class_moments
     from tightframe.geometry.study import measure, measure_part
     from tightframe.geometry.values import Value
+    from tightframe.jobs.audit import Audit, audit
     from tightframe.lm.huggingface import HuggingFaceModel
     from tightframe.lm.load import load_model, randomly_initialized
     from tightframe.lm.options import TrainOptions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says w
     from tightframe.results import Header, ResultTable, Row, gather, read_csv, read_rows, write_csv
 
 _PUBLIC: dict[str, str] = {
+    "Audit": "jobs.audit",
     "ClassMoments": "geometry.moments",
     "CollapseCallback": "geometry.callback",
     "Decisions": "geometry.decisions",
@@ -50,6 +52,7 @@ _PUBLIC: dict[str, str] = {
     "Transformer": "lm.transformer",
     "UserError": "errors",
     "Value": "geometry.values",
+    "audit": "jobs.audit",
     "class_decisions": "geometry.decisions",
     "class_moments": "geometry.stream",
     "class_table": "geometry.classes",
@@ -72,6 +75,7 @@ _ROOMS = ("analysis", "corpus", "geometry", "knowledge", "lm", "ntp", "report", 
 
 __all__ = [
     "MEASURES",
+    "Audit",
     "ClassMoments",
     "CollapseCallback",
     "Decisions",
@@ -91,6 +95,7 @@ __all__ = [
     "Value",
     "__version__",
     "analysis",
+    "audit",
     "class_decisions",
     "class_moments",
     "class_table",

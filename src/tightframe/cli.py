@@ -24,9 +24,10 @@ app = App(
 )
 corpus = App(name="corpus", help="Text to token shards.")
 sweep = App(name="sweep", help="A grid of settings to trained and measured models.")
+atlas = App(name="atlas", help="Series of models along training, from the hub or from folders.")
 ntp = App(name="ntp", help="The geometry that a text predicts, and how near models have come.")
 knowledge = App(name="knowledge", help="Facts injected into models, and what they answer for them.")
-for group in (corpus, sweep, ntp, knowledge):
+for group in (corpus, sweep, atlas, ntp, knowledge):
     app.command(group)
 
 # Named by module and function: only the command that runs is imported.
@@ -36,6 +37,7 @@ for group, commands in (
     (app, "relating:relate sweeping:report"),
     (corpus, "making:build"),
     (sweep, "sweeping:plan sweeping:run sweeping:status sweeping:submit sweeping:commands"),
+    (atlas, "atlas:audit"),
     (ntp, "ntp:count ntp:solve ntp:ridge_path ntp:predict ntp:compare ntp:concepts"),
     (knowledge, "facts:parse facts:questions facts:reword facts:validate facts:spans"),
     (knowledge, "injection:inject injection:answer injection:rank scores:score"),

@@ -5,13 +5,17 @@ import functools
 import logging
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tightframe.errors import UserError
 
+T = TypeVar("T")
+
 PATIENCE = 2  # seconds in which the hub has to begin an answer
+ATTEMPTS = 5  # at what the hub refuses for a time that it names
 
 # How revisions of public series are named: step1000, stage1-step1000-tokens5B, step-480k-token-7B.
 _SERIES = re.compile(
@@ -114,10 +118,10 @@ def fetch(name: str, file: str) -> Path | None:
 class Revision(NamedTuple):
     """Training progress that the name of a revision tells; None is not said."""
 
-    stage: int | None = None
-    branch: str | None = None  # one of several trainings of a stage, "ingredient3"
-    step: int | None = None
-    tokens: int | None = None  # that were seen until then
+    stage: int | None
+    branch: str | None  # one of several trainings of a stage, "ingredient3"
+    step: int
+    tokens: int | None  # that were seen until then
 
 
 def parse_revision(name: str) -> Revision | None:
@@ -148,9 +152,7 @@ class Snapshot(NamedTuple):
 
 
 @functools.cache
-def snapshot(
-    name: str, revision: str, *, allow_bin: bool = False, endpoint: str | None = None
-) -> Snapshot:
+def snapshot(name: str, revision: str, *, allow_bin: bool = False) -> Snapshot:
     """Fetch a model at a revision, and what is needed to read it; nothing is fetched twice.
 
     The revision is resolved to a commit first, so that all files are of one.
@@ -159,14 +161,13 @@ def snapshot(
         name: NAME or OWNER/NAME.
         revision: A branch, a tag or a commit.
         allow_bin: Take pickled weights where there are no others.
-        endpoint: Address of the hub; by default that of the hub's client.
     """
     import huggingface_hub
     from huggingface_hub import constants
 
     given = f"{name}@{revision}"
     offline = constants.HF_HUB_OFFLINE
-    if not offline and endpoint is None and unreachable():
+    if not offline and unreachable():
         raise UserError(f"{given}: the Hugging Face hub does not answer")
     try:
         with quiet():
@@ -175,12 +176,12 @@ def snapshot(
                     name, revision=revision, local_files_only=True
                 )
                 return Snapshot(Path(folder), name, revision, revision)
-            found = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, revision=revision)
+            found = huggingface_hub.HfApi().model_info(name, revision=revision)
             commit = str(found.sha)
             files = [one.rfilename for one in found.siblings or ()]
             paths = [
-                huggingface_hub.hf_hub_download(name, file, revision=commit, endpoint=endpoint)
-                for file in _files(given, files, allow_bin=allow_bin)
+                huggingface_hub.hf_hub_download(name, file, revision=commit)
+                for file in needed_files(given, files, allow_bin=allow_bin)
             ]
     except UserError:
         raise
@@ -196,24 +197,114 @@ def snapshot(
     return Snapshot(Path(paths[0]).parent, name, revision, commit)
 
 
-def _files(given: str, files: list[str], *, allow_bin: bool) -> list[str]:
+class ListedFile(NamedTuple):
+    """File of a model as the hub lists it."""
+
+    name: str
+    size: int  # bytes
+    digest: str  # SHA-256 of a large file, else the identifier of its blob in git
+
+
+def references(name: str) -> dict[str, str]:
+    """Return the commit of every branch and tag of a model on the hub, by one request."""
+    import huggingface_hub
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise UserError(f"{name}: HF_HUB_OFFLINE is set, and revisions are listed by the hub")
+    if not re.fullmatch(r"([\w.-]+/)?[\w.-]+", name, flags=re.ASCII):
+        raise UserError(f"{name}: no such folder, and no name on the hub, as NAME or OWNER/NAME")
+    if unreachable():
+        raise UserError(f"{name}: no such folder, and the Hugging Face hub does not answer")
+    found = _patiently(name, lambda: huggingface_hub.HfApi().list_repo_refs(name))
+    return {one.name: one.target_commit for one in (*found.tags, *found.branches)}
+
+
+def listed_files(name: str, commit: str) -> list[ListedFile]:
+    """Return the files of a model at a commit, by one request; nothing is downloaded."""
+    import huggingface_hub
+    from huggingface_hub.hf_api import RepoFile
+
+    def listed() -> list[ListedFile]:
+        entries = huggingface_hub.HfApi().list_repo_tree(name, revision=commit)
+        return [
+            ListedFile(one.path, one.size, one.lfs.sha256 if one.lfs else one.blob_id)
+            for one in entries
+            if isinstance(one, RepoFile)
+        ]
+
+    return _patiently(f"{name}@{commit[:12]}", listed)
+
+
+def download(name: str, commit: str, files: Sequence[ListedFile], folder: Path) -> None:
+    """Download files of a model at a commit into a folder, past the hub's cache on this machine."""
+    import huggingface_hub
+
+    given = f"{name}@{commit[:12]}"
+    for file in files:
+
+        def get(file: ListedFile = file) -> str:
+            return huggingface_hub.hf_hub_download(
+                name, file.name, revision=commit, local_dir=folder
+            )
+
+        size = Path(_patiently(f"{given}/{file.name}", get)).stat().st_size
+        if size != file.size:
+            raise UserError(
+                f"{given}/{file.name}: {size:,} bytes came, expected {file.size:,}; run again"
+            )
+
+
+def _patiently(what: str, ask: Callable[[], T]) -> T:
+    """Return what the hub answers; where it says to come back later, wait as long as it says."""
+    import huggingface_hub
+
+    for attempt in range(ATTEMPTS):
+        try:
+            with quiet():
+                return ask()
+        except huggingface_hub.errors.RevisionNotFoundError:
+            raise UserError(f"{what}: the model has no such revision") from None
+        except huggingface_hub.errors.GatedRepoError:
+            raise UserError(
+                f"{what}: is gated; accept its terms on the hub, and run `hf auth login`"
+            ) from None
+        except huggingface_hub.errors.RepositoryNotFoundError:
+            raise UserError(
+                f"{what}: the hub has no such model; if it is private, run `hf auth login`"
+            ) from None
+        except Exception as error:  # whatever the network or the hub may raise
+            responses = [getattr(one, "response", None) for one in (error, error.__cause__)]
+            after = [one.headers.get("Retry-After", "") for one in responses if one is not None]
+            if attempt + 1 == ATTEMPTS or not (after and after[0].isdecimal()):
+                raise _not_given(what, error) from None
+            time.sleep(int(after[0]))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def weight_files(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the files of weights among those of a model, by format: safetensors, bin.
+
+    Others are copies, optimizers and settings: these are named as transformers and peft name them.
+    """
+    own = [name for name in names if "/" not in name and name.startswith(_WEIGHTS)]
+    formats = {kind: [n for n in own if n.endswith(f".{kind}")] for kind in ("safetensors", "bin")}
+    return {kind: found for kind, found in formats.items() if found}
+
+
+def needed_files(given: str, files: Sequence[str], *, allow_bin: bool) -> list[str]:
     """Return those files that a model is read from, in one format of weights."""
-    flat = [name for name in files if "/" not in name]
-    described = [name for name in flat if name.endswith(_DESCRIPTIONS)]
-    # As transformers and peft name them: others are copies, optimizers and settings.
-    weights = [name for name in flat if name.startswith(_WEIGHTS)]
-    safe = [name for name in weights if name.endswith(".safetensors")]
-    pickled = [name for name in weights if name.endswith(".bin")]
-    if safe:
-        return described + safe
-    if pickled and not allow_bin:
+    described = [name for name in files if "/" not in name and name.endswith(_DESCRIPTIONS)]
+    weights = weight_files(files)
+    if "safetensors" in weights:
+        return described + weights["safetensors"]
+    if not weights:
+        raise UserError(f"{given}: has no weights at this revision; choose another one")
+    if not allow_bin:
         raise UserError(
-            f"{given}: has its weights as {pickled[0]} only; give --allow-bin to read them "
+            f"{given}: has its weights as {weights['bin'][0]} only; give --allow-bin to read them "
             "(by torch's loader of bare tensors, which runs no code)"
         )
-    if not pickled:
-        raise UserError(f"{given}: has no weights at this revision; choose another one")
-    return described + pickled
+    return described + weights["bin"]
 
 
 def data_set_revision(name: str) -> str | None:
