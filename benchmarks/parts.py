@@ -2,7 +2,7 @@
 
 float32 products by oneDNN against MKL (`lm/hardware.py`), the exponential by `exp2` against `exp`
 (`lm/loss.py`), attention in chunks of queries against `scaled_dot_product_attention`, forwards and
-backwards (`lm/transformer.py`), and, with --compile, a step's forward and backward pass against the
+backwards (`lm/attention.py`), and, with --compile, a step's forward and backward pass against the
 same by `torch.compile`. Repeats alternate in one process of one thread, and medians of its CPU time
 are compared, so that a machine that others use, too, slows both.
 
@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tightframe.lm import loss, transformer
+from tightframe.lm import attention, loss
 from tightframe.lm.hardware import exact_float32
 from tightframe.lm.loss import cross_entropy
 from tightframe.lm.options import TransformerConfig
@@ -83,15 +83,15 @@ def attend(options: argparse.Namespace, precision: str, context: int, window: in
     gradient = torch.randn(ROWS, context, 128, dtype=dtype)
 
     def ours() -> None:
-        attended = transformer.attend(projected, None, heads=4, scale=1.0, window=window)
+        attended = attention.attend(projected, None, heads=4, scale=1.0, window=window)
         torch.autograd.grad(attended, projected, gradient)
 
     def theirs() -> None:
-        short, transformer.SHORT = transformer.SHORT, 0  # no number of keys is short
+        short, attention.SHORT = attention.SHORT, 0  # no number of keys is short
         try:
             ours()
         finally:
-            transformer.SHORT = short
+            attention.SHORT = short
 
     name = f"attention, {precision}, {context} positions" + (f", window {window}" if window else "")
     return compare(name, theirs, ours, options)

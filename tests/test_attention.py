@@ -1,8 +1,11 @@
+import functools
+
 import pytest
 import torch
+import torch.nn.functional as F
 
-from tightframe.lm import transformer
-from tightframe.lm.transformer import CHUNK, attend
+from tightframe.lm import attention
+from tightframe.lm.attention import CHUNK, attend
 
 
 def projections(n_positions, width=8, rows=2, dtype=torch.float64, seed=0):
@@ -39,7 +42,7 @@ def naive(projected, heads, scale, window):
     ],
 )
 def test_both_ways_are_the_naive_one_with_its_gradient(monkeypatch, short, n_positions, window):
-    monkeypatch.setattr(transformer, "SHORT", short)
+    monkeypatch.setattr(attention, "SHORT", short)
     projected = projections(n_positions)
     expected = naive(projected, heads=2, scale=0.7, window=window)
     found = attend(projected, None, heads=2, scale=0.7, window=window)
@@ -53,7 +56,7 @@ def test_both_ways_are_the_naive_one_with_its_gradient(monkeypatch, short, n_pos
 @pytest.mark.parametrize("window", [0, 30])
 def test_a_mask_hides_what_it_says_in_both_ways(monkeypatch, short, window):
     # A prefix of 90 keys in one row and of 10 in the other, over two chunks of queries.
-    monkeypatch.setattr(transformer, "SHORT", short)
+    monkeypatch.setattr(attention, "SHORT", short)
     projected = projections(100)
     place = torch.arange(100)
     prefix = torch.tensor([90, 10])[:, None, None]
@@ -97,3 +100,15 @@ def test_later_positions_change_nothing_however_large_they_are():
     for window in (0, 50):
         found = [attend(x, None, heads=2, scale=1.0, window=window) for x in (projected, later)]
         assert torch.equal(found[0][:, :90], found[1][:, :90])
+
+
+def test_gelu_is_torch_s_with_its_gradient():
+    values = torch.cat([torch.linspace(-30, 30, 2001), torch.tensor([-1e4, 1e4])])
+    found = []
+    for function in (attention.gelu, functools.partial(F.gelu, approximate="tanh")):
+        leaf = values.clone().requires_grad_()
+        (function(leaf) * 0.7).sum().backward()
+        found.append((function(values), leaf.grad))
+    (ours, by_us), (theirs, by_them) = found
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(by_us, by_them, atol=1e-6, rtol=1e-5)

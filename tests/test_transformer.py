@@ -7,7 +7,7 @@ import torch
 
 from reference.transformer import naive_embed
 from tightframe.errors import UserError
-from tightframe.lm import transformer
+from tightframe.lm import attention
 from tightframe.lm.checkpoints import load_checkpoint, save_checkpoint
 from tightframe.lm.interface import IGNORE, PRENORM, Batch, LanguageModel
 from tightframe.lm.options import TransformerConfig
@@ -104,7 +104,7 @@ def test_embeddings_are_those_of_loops_over_visible_keys(changes, lengths, prefi
 def test_a_long_causal_batch_takes_the_other_way_to_the_same_embeddings(monkeypatch):
     model, inputs = model_of(), ids(2, 20)
     expected = model.embed(inputs)
-    monkeypatch.setattr(transformer, "SHORT", 0)
+    monkeypatch.setattr(attention, "SHORT", 0)
     torch.testing.assert_close(model.embed(inputs), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -375,3 +375,25 @@ def test_a_training_takes_at_least_its_weights_gradients_moments_and_activations
     assert of_parameters <= 16 * model.n_parameters <= 1.1 * of_parameters
     of_rows = model.config.training_bytes(5) - of_parameters
     assert of_rows == 64 * 5 * model.config.positions * model.config.width * model.config.depth
+
+
+@pytest.mark.parametrize("prefix", [0, 7])
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_embeddings_at_some_positions_are_those_at_all(prefix, depth, share):
+    # Few positions skip most of the last block (unless it has a window: depth 4), many do not;
+    # padding is left out in all cases.
+    model = model_of(depth=depth)
+    inputs = ids(5, 9)
+    batch = batch_of(inputs, [9, 4, 7, 1, 9], [prefix, 0, prefix, 0, 2])
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.rand(inputs.shape, generator=generator) < share
+    wanted &= torch.arange(9) < batch.lengths[:, None]
+    weights = torch.randn(int(wanted.sum()), TINY.width, generator=generator).double()
+    gradients = []
+    for embeddings in (model.embed_at(batch, wanted), model.embed(batch)[wanted]):
+        (embeddings * weights).sum().backward()
+        gradients.append([embeddings.detach(), *(p.grad for p in model.parameters())])
+        model.zero_grad()
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)

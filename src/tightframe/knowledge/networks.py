@@ -139,8 +139,9 @@ class Network:
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the mean cross-entropy over the labelled positions, nats per token."""
-        embeddings = self.model.embed(batch).flatten(0, 1)
-        return cross_entropy(embeddings, self.classifier, self.model.bias, batch.targets.flatten())
+        labelled = batch.targets != IGNORE
+        embeddings = self.model.embed_at(batch, labelled)
+        return cross_entropy(embeddings, self.classifier, self.model.bias, batch.targets[labelled])
 
     @torch.no_grad()
     def answer(

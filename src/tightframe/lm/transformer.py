@@ -4,151 +4,24 @@ Its defaults are GPT-Neo's, which is what the published study trained; with them
 those of transformers' `GPTNeoForCausalLM`. Causal, prefix and bidirectional batches differ only in
 the mask, which is not a parameter.
 
-Attention is torch's `scaled_dot_product_attention` everywhere but on a CPU whose queries see at
-most `SHORT` keys. There it multiplies by MKL, whichever library torch's other products use; its
-backward pass in bfloat16 takes longer than in float32; with a window it computes what is hidden,
-too; and with a mask it takes many times as long where `exact_float32` is on. Products over chunks
-of queries take 0.3 to 0.8 of its time (`benchmarks/parts.py`).
-
 Axes: B rows, T positions of a batch, D embedding (the width), V vocabulary, H heads, P positions
-that the model knows, N = B * H, Q queries of a chunk, K its keys.
+that the model knows, N packed positions, n wanted ones, at most Q in a row.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from tightframe.lm.attention import Packing, Visible, attend, gelu
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
 from tightframe.lm.options import TransformerConfig
 
 MLP_RATIO = 4  # width of the hidden layer of the MLP over D
 NORM_EPS = 1e-5
-
-
-SHORT = 512  # visible keys up to which the weights may be kept in memory for the backward pass
-
-
-CHUNK = 64  # queries whose weights are computed at once; fastest of 32, 64, 128, 256
-
-
-Visible = Bool[Tensor, "B 1 T T"] | None  # which keys (last axis) a query sees; None is causal
-
-
-def attend(
-    projected: Float[Tensor, "B T E"], visible: Visible, *, heads: int, scale: float, window: int
-) -> Float[Tensor, "B T D"]:
-    """Return each query's mean of the values it sees, weighted by softmax(scale * query . key).
-
-    Args:
-        projected: Query, key and value side by side, E = 3 D.
-        visible: Keys that a query sees; None is causal.
-        heads: Parts that D is cut into, each with its own weights.
-        scale: Factor of the inner products.
-        window: A query sees only keys closer than this many positions; 0: any.
-    """
-    rows, n_positions, _ = projected.shape
-    window = window if window < n_positions else 0
-    n_keys = window if window and visible is None else n_positions  # that a query sees, at most
-    chunked = projected.device.type == "cpu" and n_keys <= SHORT
-    if window and not (chunked and visible is None):
-        place = torch.arange(n_positions, device=projected.device)
-        ahead = place - place[:, None]  # (T, T), of the key
-        near = ahead.abs() < window
-        visible = near & (ahead <= 0 if visible is None else visible)
-    if chunked:
-        with torch.autocast("cpu", enabled=False):  # every product in the dtype it is given
-            attended: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
-                projected, visible, heads, scale, window
-            )
-        return attended
-    by_head = projected.view(rows, n_positions, 3, heads, -1).transpose(1, 3)
-    query, key, value = by_head.unbind(2)  # each (B, H, T, D / H)
-    attended = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=visible, is_causal=visible is None, scale=scale
-    )
-    return attended.transpose(1, 2).flatten(2)
-
-
-class _Chunked(torch.autograd.Function):
-    """Attention, a chunk of queries at a time, that keeps its weights; causal without a mask."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, projected: Tensor, visible: Visible, heads: int, scale: float, window: int
-    ) -> Tensor:
-        rows, n_positions, _ = projected.shape
-        by_head = projected.view(rows, n_positions, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        stacked = by_head.contiguous().flatten(1, 2)  # (3, N, T, D / H)
-        query, key, value = stacked.unbind(0)
-        if scale != 1:
-            query.mul_(scale)
-        attended = torch.empty_like(query)
-        kept = []
-        hidden = None if visible is None else ~visible
-        chunks = list(_chunks(n_positions, window, causal=visible is None))
-        for queries, keys in chunks:
-            logits = query[:, queries] @ key[:, keys].transpose(1, 2)  # (N, Q, K)
-            if hidden is None:
-                _hide(logits, keys.start, queries.start, window)
-            else:
-                by_row = logits.view(rows, heads, *logits.shape[1:])
-                by_row.masked_fill_(hidden[:, :, queries], -math.inf)
-            weights = logits.softmax(-1)
-            attended[:, queries] = weights @ value[:, keys]
-            kept.append(weights)
-        ctx.save_for_backward(stacked, attended, *kept)
-        ctx.shape, ctx.scale, ctx.chunks = (rows, heads, n_positions, -1), scale, chunks
-        return attended.view(ctx.shape).transpose(1, 2).flatten(2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        stacked, attended, *kept = ctx.saved_tensors
-        query, key, value = stacked.unbind(0)
-        rows, heads, n_positions, _ = ctx.shape
-        by_head = gradient.view(rows, n_positions, heads, -1).transpose(1, 2)
-        d_attended = by_head.flatten(0, 1)  # (N, T, D / H)
-        # d logits = weights * (d weights - sum over keys of weights * d weights), and that sum is
-        # the inner product of attended and d attended.
-        shared = (d_attended * attended).sum(-1, keepdim=True)  # (N, T, 1)
-        d_stacked = torch.zeros_like(stacked)
-        d_query, d_key, d_value = d_stacked.unbind(0)
-        for weights, (queries, keys) in zip(kept, ctx.chunks, strict=True):
-            d_chunk = d_attended[:, queries]
-            d_value[:, keys].baddbmm_(weights.transpose(1, 2), d_chunk)
-            d_logits = d_chunk @ value[:, keys].transpose(1, 2)
-            d_logits.sub_(shared[:, queries]).mul_(weights)
-            d_query[:, queries] = d_logits @ key[:, keys]
-            d_key[:, keys].baddbmm_(d_logits.transpose(1, 2), query[:, queries])
-        if ctx.scale != 1:
-            d_query.mul_(ctx.scale)
-        d_stacked = d_stacked.view(3, *ctx.shape)  # (3, B, H, T, D / H)
-        return d_stacked.permute(1, 3, 0, 2, 4).flatten(2), None, None, None, None
-
-
-def _chunks(n_positions: int, window: int, *, causal: bool) -> Iterator[tuple[slice, slice]]:
-    """Yield the queries of each chunk, and the keys that they may see."""
-    for start in range(0, n_positions, CHUNK):
-        stop = min(start + CHUNK, n_positions)
-        first = max(0, start - window + 1) // CHUNK * CHUNK if window and causal else 0
-        yield slice(start, stop), slice(first, stop if causal else n_positions)
-
-
-def _hide(logits: Tensor, first: int, start: int, window: int) -> None:
-    """Set the logits of later keys, and of those that are `window` or more back, to -inf."""
-    _, n_queries, n_keys = logits.shape
-    hidden = logits.new_full((n_queries, n_queries), -math.inf)
-    logits[:, :, start - first :] += hidden.triu(1)
-    n_far = n_keys - window  # keys that are too far back for the last query
-    if window and n_far > 0:
-        hidden = logits.new_full((n_queries, n_far), -math.inf)
-        logits[:, :, :n_far] += hidden.tril(start - first - window)
 
 
 class Embedder(nn.Module):
@@ -182,6 +55,11 @@ class Embedder(nn.Module):
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Return the logits: inner products with the rows of the classifier."""
         return F.linear(embeddings, self.classifier)
+
+    def embed_at(self, batch: Batch, wanted: Bool[Tensor, "B T"]) -> Float[Tensor, "n D"]:
+        """Return what `embed` returns, at the wanted positions alone, row by row."""
+        embeddings: Tensor = self.embed(batch)[wanted]  # type: ignore[operator]
+        return embeddings
 
     def _embed_inputs(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Return the input of the first block; refuse rows that are longer than its positions."""
@@ -237,6 +115,34 @@ class Transformer(Embedder):
         """
         batch = self._checked(batch)
         embeddings: Tensor = self(batch.inputs, visible_keys(batch))
+        return embeddings
+
+    def embed_at(self, batch: Batch, wanted: Bool[Tensor, "B T"]) -> Float[Tensor, "n D"]:
+        """Return what `embed` returns, at the wanted positions alone, row by row.
+
+        Padding takes no part in matrix products, and the last block computes keys and values
+        everywhere but all else at the wanted positions only: results differ by rounding.
+        """
+        batch = self._checked(batch)
+        stream, visible = self._embed_inputs(batch.inputs), visible_keys(batch)
+        place = torch.arange(stream.shape[1], device=stream.device)
+        real = place < batch.lengths[:, None]
+        packing = Packing(len(real), len(place), real.flatten().nonzero().squeeze(1))
+        stream = packing.pack(stream)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        for block in [*self.blocks][:-1]:
+            stream = block(stream, visible, packing)
+        chosen = (real.flatten().cumsum(0) - 1)[wanted.flatten()]  # (n,), among the real ones
+        if last.window or 2 * len(chosen) > len(stream):
+            stream = last(stream, visible, packing).index_select(0, chosen)
+        else:
+            asked = Packing.of(wanted)
+            query = asked.pad(place.expand_as(wanted)[wanted][:, None])  # (B, Q, 1)
+            seen = (place <= query) | (place < batch.prefix[:, None, None])  # (B, Q, T)
+            seen &= place < batch.lengths[:, None, None]
+            stream = last.at(stream, packing, chosen, asked, seen[:, None])
+        embeddings: Tensor = self.norm(stream)
         return embeddings
 
     def embed_layers(
@@ -303,25 +209,62 @@ class Block(nn.Module):
         self.mlp_in = Linear(width, hidden)
         self.mlp_out = Linear(hidden, width)
 
-    def forward(self, stream: Float[Tensor, "B T D"], visible: Visible) -> Float[Tensor, "B T D"]:
-        """Return the residual stream after this block."""
-        return self.transformed(self.attended(stream, visible))
+    def forward(
+        self, stream: Float[Tensor, "*N D"], visible: Visible, packing: Packing | None = None
+    ) -> Float[Tensor, "*N D"]:
+        """Return the residual stream after this block; with a packing, of its positions only."""
+        return self.transformed(self.attended(stream, visible, packing))
 
-    def attended(self, stream: Float[Tensor, "B T D"], visible: Visible) -> Float[Tensor, "B T D"]:
+    def attended(
+        self, stream: Float[Tensor, "*N D"], visible: Visible, packing: Packing | None = None
+    ) -> Float[Tensor, "*N D"]:
         """Return the residual stream after attention."""
+        projected = self.query_key_value(self.attention_norm(stream))
         attended = attend(
-            self.query_key_value(self.attention_norm(stream)),
+            projected if packing is None else packing.pad(projected),
             visible,
             heads=self.heads,
             scale=self.scale,
             window=self.window,
         )
+        attended = attended if packing is None else packing.pack(attended)
         added: Tensor = self.attention_out(attended)
         return stream + added
 
-    def transformed(self, stream: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def at(
+        self,
+        stream: Float[Tensor, "N D"],
+        real: Packing,
+        chosen: Int[Tensor, " n"],
+        asked: Packing,
+        seen: Bool[Tensor, "B 1 Q T"],
+    ) -> Float[Tensor, "n D"]:
+        """Return the residual stream after this block at some positions only.
+
+        Args:
+            stream: Packed positions.
+            real: Their places in the batch.
+            chosen: Which of them are wanted.
+            asked: The wanted positions, packed.
+            seen: Keys that each of them sees.
+        """
+        width, projection = stream.shape[1], self.query_key_value
+        normed, by_head = self.attention_norm(stream), (self.heads, width // self.heads)
+        parts = [width, 2 * width]
+        ours, theirs = projection.weight.split(parts)
+        biases = (None, None) if projection.bias is None else projection.bias.split(parts)
+        query = asked.pad(F.linear(normed.index_select(0, chosen), ours, biases[0]) * self.scale)
+        both = real.pad(F.linear(normed, theirs, biases[1]))
+        key, value = both.unflatten(2, (2, *by_head)).permute(2, 0, 3, 1, 4)
+        logits = query.unflatten(2, by_head).transpose(1, 2) @ key.transpose(2, 3)  # (B, H, Q, T)
+        attended = logits.masked_fill(~seen, -math.inf).softmax(-1) @ value
+        added: Tensor = self.attention_out(asked.pack(attended.transpose(1, 2).flatten(2)))
+        return self.transformed(stream.index_select(0, chosen) + added)
+
+    def transformed(self, stream: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         """Return the residual stream after the MLP."""
-        hidden = F.gelu(self.mlp_in(self.mlp_norm(stream)), approximate="tanh")
+        hidden = self.mlp_in(self.mlp_norm(stream))
+        hidden = gelu(hidden) if stream.ndim == 2 else F.gelu(hidden, approximate="tanh")
         added: Tensor = self.mlp_out(hidden)
         return stream + added
 
