@@ -13,7 +13,7 @@ from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfi
 from transformers.utils import is_timm_available
 
 from tightframe.errors import UserError
-from tightframe.lm.folders import check_described, depth_of, positions_of
+from tightframe.lm.described import check_described, depth_of, positions_of
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch
 from tightframe.lm.load import load_model, randomly_initialized

@@ -149,13 +149,7 @@ def test_pickled_weights_are_refused(tmp_path):
     refused(tmp_path / "gpt2", "has no weights; expected model.safetensors")
 
 
-def test_weights_of_another_format_are_refused_with_the_way_to_convert_them(tmp_path):
-    path = tmp_path / "small.gguf"
-    path.write_bytes(b"GGUF")
-    given = rf"from_pretrained\(\"{tmp_path}\", gguf_file=\"small.gguf\"\)"
-    way = rf"m = AutoModelForCausalLM\.{given}; m.hf_quantizer = None; .*AutoTokenizer\.{given}"
-    refused(path, way)
-    refused(tmp_path, way)
+def test_a_file_of_weights_is_refused(tmp_path):
     (tmp_path / "model.safetensors").touch()
     refused(tmp_path / "model.safetensors", "is a file; give the folder of a model")
 

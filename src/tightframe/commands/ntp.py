@@ -263,7 +263,8 @@ def compare(
     json
         Print one JSON object on standard output.
     """
-    from tightframe.lm.folders import check_described, check_model
+    from tightframe.lm.described import check_described
+    from tightframe.lm.folders import check_model
     from tightframe.lm.runs import Run, check_device
     from tightframe.ntp.table import table_fingerprint
 

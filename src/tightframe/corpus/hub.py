@@ -149,10 +149,11 @@ class Snapshot(NamedTuple):
     name: str
     revision: str  # as it was asked for: a branch, a tag or a commit
     commit: str
+    subfolder: str = ""  # of the repository, where the model lies
 
 
 @functools.cache
-def snapshot(name: str, revision: str, *, allow_bin: bool = False) -> Snapshot:
+def snapshot(name: str, revision: str, *, allow_bin: bool = False, subfolder: str = "") -> Snapshot:
     """Fetch a model at a revision, and what is needed to read it; nothing is fetched twice.
 
     The revision is resolved to a commit first, so that all files are of one.
@@ -161,6 +162,7 @@ def snapshot(name: str, revision: str, *, allow_bin: bool = False) -> Snapshot:
         name: NAME or OWNER/NAME.
         revision: A branch, a tag or a commit.
         allow_bin: Take pickled weights where there are no others.
+        subfolder: Folder of the repository that the model lies in.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -175,13 +177,17 @@ def snapshot(name: str, revision: str, *, allow_bin: bool = False) -> Snapshot:
                 folder = huggingface_hub.snapshot_download(
                     name, revision=revision, local_files_only=True
                 )
-                return Snapshot(Path(folder), name, revision, revision)
+                return Snapshot(Path(folder) / subfolder, name, revision, revision, subfolder)
             found = huggingface_hub.HfApi().model_info(name, revision=revision)
             commit = str(found.sha)
             files = [one.rfilename for one in found.siblings or ()]
+            place = f"{subfolder}/" if subfolder else ""
+            inner = [file.removeprefix(place) for file in files if file.startswith(place)]
+            if subfolder and not inner:
+                raise UserError(f"{given}: has no folder {subfolder} at this revision")
             paths = [
-                huggingface_hub.hf_hub_download(name, file, revision=commit)
-                for file in needed_files(given, files, allow_bin=allow_bin)
+                huggingface_hub.hf_hub_download(name, place + file, revision=commit)
+                for file in needed_files(given, inner, allow_bin=allow_bin)
             ]
     except UserError:
         raise
@@ -194,7 +200,7 @@ def snapshot(name: str, revision: str, *, allow_bin: bool = False) -> Snapshot:
                 "commit that was fetched"
             ) from None
         raise _not_given(given, error) from None
-    return Snapshot(Path(paths[0]).parent, name, revision, commit)
+    return Snapshot(Path(paths[0]).parent, name, revision, commit, subfolder)
 
 
 class ListedFile(NamedTuple):

@@ -24,6 +24,7 @@ from tightframe.errors import UserError
 from tightframe.formats import read_json
 
 _FILE = "tokenizer.json"
+_GGUF = ".gguf"  # ends the name of a file that holds a model and its tokenizer
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "config.json")  # of a model
 _OURS = "manifest.json"  # beside the tokenizer of a tokens folder
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
@@ -70,12 +71,14 @@ def load_tokenizer(source: str | Path) -> ModelTokenizer:
     """Load the tokenizer of a file, a folder, or a Hugging Face name.
 
     Args:
-        source: A model's folder or hub name; a tokens folder; or a tokenizer.json, which beside a
-            model's files is read together with them.
+        source: A model's folder, GGUF file or hub name; a tokens folder; or a tokenizer.json, which
+            beside a model's files is read together with them.
     """
     path = Path(source).expanduser()
     folder = path.parent if path.name == _FILE and path.is_file() else path
     _check_found(source)
+    if path.is_file() and path.suffix == _GGUF:
+        return _of_model(str(path), path.parent, gguf_file=path.name)
     if folder.is_dir() and _is_model(folder):
         return _of_model(str(folder), folder)
     if path.exists():
@@ -97,7 +100,7 @@ def check_files(source: str | Path) -> None:
     for file in (path / name for name in _BESIDE):
         if file.is_file():
             read_json(file)
-    if path.is_file() or (path / _FILE).is_file():
+    if (path.is_file() and path.suffix != _GGUF) or (path / _FILE).is_file():
         tokenizers.read(path if path.is_file() else path / _FILE)
 
 
@@ -118,16 +121,18 @@ def _is_model(folder: Path) -> bool:
     return not (folder / _OURS).is_file() and any((folder / file).is_file() for file in _BESIDE)
 
 
-def _of_model(name: str, folder: Path | None) -> ModelTokenizer:
+def _of_model(name: str, folder: Path | None, **file: str) -> ModelTokenizer:
     try:
         from transformers import AutoTokenizer
     except ImportError:
-        return _by_its_files(name, folder)
+        return _by_its_files(name, None if file else folder)
     silent = folder is None and hub.unreachable()  # then what was fetched before has to do
     local = {"local_files_only": True} if silent or folder is not None else {}
     try:
         with hub.quiet(), _quiet():
-            auto = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **local)
+            auto = AutoTokenizer.from_pretrained(
+                folder or name, trust_remote_code=False, **local, **file
+            )
     except Exception as error:  # whatever the network, the hub or the files may raise
         raise _not_loaded(name, folder, silent, error) from None
     backend = getattr(auto, "backend_tokenizer", None)

@@ -15,15 +15,15 @@ from tightframe.files import check_place, check_writable
 from tightframe.formats import kind_of
 from tightframe.geometry.measures import check_measures
 from tightframe.geometry.options import InputOptions, PassOptions, check_depth
+from tightframe.lm.described import check_described, depth_of, positions_of
 from tightframe.lm.folders import (
-    check_described,
+    Located,
     check_model,
     check_tokenizer_known,
-    depth_of,
     locate,
-    positions_of,
     with_tokenizer,
 )
+from tightframe.lm.placement import read_device_map
 from tightframe.lm.runs import Run
 
 _PART = re.compile(r"\.part-\d+-of-\d+$")  # ends the name of a piece of a state
@@ -34,7 +34,7 @@ def check_measurement(model: str, options: PassOptions) -> None:
     """Refuse measures that do not exist, and all that `check_input` refuses."""
     check_measures(options.measures)
     run = check_input(model, options, others=options.more_tokens)
-    where = locate(model, options.step, allow_bin=options.allow_bin)
+    where = _located(model, options)
     check_depth(options.layers, depth_of(where.source) if run is None else run.settings.depth)
 
 
@@ -51,7 +51,9 @@ def check_input(model: str, options: InputOptions, *, others: Sequence[Any] = ()
     Returns:
         The run; None for a model from elsewhere.
     """
-    where = locate(model, options.step, allow_bin=options.allow_bin)
+    if options.device_map is not None:
+        read_device_map(options.device_map)
+    where = _located(model, options)
     model, folder = str(where.source), Path(where.source).expanduser()
     check_place(folder)
     run = Run.open(folder) if (folder / "config.toml").is_file() else None
@@ -85,6 +87,10 @@ def check_input(model: str, options: InputOptions, *, others: Sequence[Any] = ()
         check_no_run(Path(options.out), folder.name)
     check_writable(Path(options.out or (folder if run else "runs")))
     return run
+
+
+def _located(model: str, options: InputOptions) -> Located:
+    return locate(model, options.step, allow_bin=options.allow_bin, subfolder=options.subfolder)
 
 
 def check_no_run(out: Path, name: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tightframe.errors import UserError, nearest
+from tightframe.lm.placement import LoadOptions
 
 Labels = Literal["next", "current", "shuffled"]
 Precision = Literal["fp32", "bf16"]
@@ -37,7 +38,7 @@ KEY = {"key": True}  # marks an option that changes numbers and so belongs to th
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InputOptions:
+class InputOptions(LoadOptions):
     """Checkpoint, text and tokens that a model is measured on, and the folder of its results.
 
     Args:
@@ -56,8 +57,6 @@ class InputOptions:
         field: With text: field that holds the text in records and tables (meta.text for a nested
             one).
         tokenizer: With text: a folder, a tokenizer.json or a hub name, instead of the model's own.
-        trust_remote_code: Run Python code that comes with the model.
-        allow_bin: Read pickled weights (pytorch_model.bin) where a model has no safetensors.
         out: Folder for the results of a model that is not a run (default: runs/NAME).
     """
 
@@ -71,11 +70,10 @@ class InputOptions:
     documents: Literal["files", "paragraphs"] | None = None
     field: str = "text"
     tokenizer: TokenizerSource | None = None
-    trust_remote_code: bool = False
-    allow_bin: bool = False
     out: Place | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.text is not None and self.tokens is not None:
             raise UserError("--tokens and --text: give one of them")
         check_context(self.context)

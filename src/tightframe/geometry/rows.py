@@ -3,6 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from jaxtyping import Int64
@@ -20,7 +22,9 @@ from tightframe.geometry.resampling import FEWEST_DOCUMENTS
 from tightframe.geometry.stream import layer_name
 from tightframe.geometry.subject import Subject, model_facts, token_facts
 from tightframe.geometry.values import Value
+from tightframe.lm.folders import gguf_of
 from tightframe.lm.load import Model
+from tightframe.lm.transformer import Transformer
 from tightframe.results import Header, Row
 
 
@@ -40,15 +44,15 @@ def header_of(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+    if not isinstance(model, Transformer):
+        machine |= {name: version(name) for name in ("transformers", "huggingface_hub")}
     if subject.snapshot is not None:
-        from importlib.metadata import version
-
-        machine |= {
-            "revision": subject.snapshot.revision,
-            "commit": subject.snapshot.commit,
-            "transformers": version("transformers"),
-            "huggingface_hub": version("huggingface_hub"),
-        }
+        snapshot = subject.snapshot._asdict()
+        machine |= {name: snapshot[name] for name in ("revision", "commit", "subfolder")}
+    if isinstance(subject.source, str | Path) and (file := gguf_of(subject.source)) is not None:
+        machine["dequantized_from"] = file.name
+    if subject.loading.device_map is not None:
+        machine["device_map"] = str(subject.loading.device_map)
     return Header(
         run=subject.name,
         step=subject.step,

@@ -28,13 +28,15 @@ from tightframe.geometry.labels import LabelledBlocks, LabelSpec
 from tightframe.geometry.options import InputOptions, Precision, check_context
 from tightframe.lm.checkpoints import digest_of_weights
 from tightframe.lm.folders import (
+    GGUF,
     check_tokenizer_known,
     locate,
     trainer_step,
     with_tokenizer,
 )
-from tightframe.lm.hardware import ProcessGroup
+from tightframe.lm.hardware import ProcessGroup, device_named
 from tightframe.lm.load import Model, check_tokenizer, digest_of, load_model, randomly_initialized
+from tightframe.lm.placement import LoadOptions
 from tightframe.lm.runs import Run
 from tightframe.progress import tell
 from tightframe.settings import as_dict
@@ -56,9 +58,8 @@ class Subject:
     folder: Path
     run: Run | None
     random_weights: int | None = None  # the seed of a twin with weights drawn anew
-    trust_remote_code: bool = False
+    loading: LoadOptions = LoadOptions()  # noqa: RUF009 - frozen
     precision: Precision = "fp32"  # of the forward passes that it will make
-    allow_bin: bool = False
     snapshot: Snapshot | None = None  # of a revision on the hub
 
     @classmethod
@@ -78,7 +79,7 @@ class Subject:
         """
         run, step, snapshot, named = None, options.step, None, None
         if isinstance(source, str | Path):
-            where = locate(source, step, allow_bin=options.allow_bin)
+            where = locate(source, step, allow_bin=options.allow_bin, subfolder=options.subfolder)
             source, step, snapshot = where
             named = where.name if snapshot else None
             path = Path(source).expanduser()
@@ -101,9 +102,8 @@ class Subject:
             folder,
             run,
             random_weights,
-            options.trust_remote_code,
+            options,
             precision,
-            options.allow_bin,
             snapshot,
         )
 
@@ -159,19 +159,22 @@ class Subject:
 
     @cached_property
     def model(self) -> Model:
-        """Loaded once: on the GPU if there is one and the run was not told to use the CPU.
+        """Loaded once: on the requested device, or on the GPU if the run was not to use the CPU.
 
         Most weights of the hub are stored in 16 bits, and would make the forward pass in them: in
         "fp32" they are widened. A model that was given as it is stays so.
         """
         if isinstance(self.source, str | Path):
-            wanted = self.run.settings.device if self.run else "auto"
+            loading, is_divided = self.loading, self.loading.device_map is not None
             model = load_model(
                 self.source,
                 step=self.step if self.run else None,
-                device="cpu" if wanted == "cpu" else ProcessGroup().device,
-                trust_remote_code=self.trust_remote_code,
-                allow_bin=self.allow_bin,
+                device=None if is_divided else self._device,
+                # What is kept on disk can't be widened afterwards.
+                dtype=torch.float32 if is_divided and self.precision == "fp32" else None,
+                trust_remote_code=loading.trust_remote_code,
+                allow_bin=loading.allow_bin,
+                device_map=loading.device_map,
             )
             if self.precision == "fp32" and any(x.dtype in HALF for x in model.parameters()):
                 model = model.float()
@@ -180,6 +183,13 @@ class Subject:
         if self.random_weights is not None:
             model = randomly_initialized(model, seed=self.random_weights)
         return model
+
+    @property
+    def _device(self) -> torch.device:
+        wanted = device_named(self.loading.device) if self.loading.device != "auto" else "auto"
+        if wanted == "auto" and self.run is not None and self.run.settings.device == "cpu":
+            wanted = "cpu"
+        return ProcessGroup().device if wanted in ("auto", "cuda") else torch.device(wanted)
 
     def tokenizer(self, options: InputOptions) -> "ModelTokenizer":
         """Load what makes tokens of a text: the tokenizer that is given, or the model's own."""
@@ -256,6 +266,8 @@ def _named(source: str | Path | Model) -> tuple[str, int]:
     path = Path(source).expanduser()
     path = path.resolve() if path.is_dir() else path  # "." has a name, too
     step = trainer_step(path)
+    if path.suffix == GGUF and path.is_file():
+        return path.stem, 0
     return (path.name, 0) if step is None else (path.parent.name, step)
 
 

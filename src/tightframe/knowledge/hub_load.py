@@ -19,7 +19,7 @@ from tightframe.knowledge.hub_decoders import CausalQAModel, Seq2SeqQAModel
 from tightframe.knowledge.hub_masked import MaskedQAModel
 from tightframe.knowledge.qa_models import Objective
 from tightframe.lm.folders import check_loadable
-from tightframe.lm.load import check_tensors
+from tightframe.lm.pretrained import check_tensors
 
 ADAPTERS = "adapter_model.safetensors"
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from tightframe.errors import UserError
 from tightframe.lm.runs import M, as_recorded, check_fits, check_threads, free_cpu_memory, no_gpu
 
 
@@ -30,8 +31,11 @@ def choose(settings: M, recorded: M | None = None) -> M:
 
 def device_named(device: str) -> str:
     """Return the requested device; "auto" is a GPU where there is one."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise no_gpu()
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise no_gpu(device)
+        if (torch.device(device).index or 0) >= (n := torch.cuda.device_count()):
+            raise UserError(f"device is '{device}', but torch finds {n} GPUs here: cuda:0 is first")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device

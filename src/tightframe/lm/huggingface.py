@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from tightframe.corpus import hub
 from tightframe.errors import UserError
-from tightframe.lm.folders import POSITIONS
+from tightframe.lm.boundaries import constant_layers, is_divided, lost_on_the_way, tied_names
+from tightframe.lm.described import POSITIONS
 from tightframe.lm.frozen import PositionTables, module_calls, returning
 from tightframe.lm.interface import PRENORM, Batch, check_layers, check_positions
 
@@ -42,6 +43,8 @@ class HuggingFaceModel(nn.Module):
         self.name = name
         if not isinstance(getattr(model.get_output_embeddings(), "weight", None), Tensor):
             raise self._unsupported("it has no output layer")
+        if self._output.weight.is_meta:
+            raise self._unsupported("its output layer is not in memory; load it with device_map")
         # As LanguageModel has it: what is done to logits after the output layer, if anything is.
         self.finish: Callable[[Tensor], Tensor] | None = self._finish
         # All blocks, as one module and its output: the head needs no work of them.
@@ -71,12 +74,16 @@ class HuggingFaceModel(nn.Module):
     @property
     def tied(self) -> bool:
         """True if the classifier is the token embedding."""
+        place = next(name for name, module in self.named_modules() if module is self._output)
+        if f"{place}.weight" in tied_names(self):
+            return True
         return getattr(self.model.get_input_embeddings(), "weight", None) is self.classifier
 
     @property
     def n_parameters(self) -> int:
         """Number of parameters; a tied classifier counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        tied = tied_names(self)
+        return sum(one.numel() for name, one in self.named_parameters() if name not in tied)
 
     def embed(self, batch: Batch | Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Return the vectors that the classifier multiplies, after the final norm."""
@@ -116,7 +123,7 @@ class HuggingFaceModel(nn.Module):
                 f"{self.name}: {type(self.model).__name__} has several residual streams at layer "
                 f"{several[0]}, so that no one vector is its embedding; choose layer {self.depth}"
             )
-        return [found[layer] for layer in layers]
+        return [found[layer].to(self.classifier.device) for layer in layers]
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Return the logits, with bias, scale and soft-cap as the model has them.
@@ -192,7 +199,7 @@ class HuggingFaceModel(nn.Module):
             output = self._forward(batch.inputs, attention_mask=visible, **options)
         if len(found) != 1 or found[0].shape[:2] != batch.inputs.shape:
             raise self._unsupported("its output layer is not called once with all positions")
-        return found[0], output
+        return found[0].to(self.classifier.device), output
 
     @contextmanager
     def _at_output(self, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
@@ -214,6 +221,8 @@ class HuggingFaceModel(nn.Module):
     def _probe(self) -> None:
         """Refuse a model whose head is not its own, that sees later tokens or is not finite."""
         tokens = self._probe_tokens
+        if is_divided(self.model):
+            self._check_boundaries(tokens)
         first, later = tokens[:, :PROBE], torch.cat((tokens[:, : PROBE - 1], tokens[:, PROBE:]), 1)
         with PositionTables(self.model, PROBE) as tables:
             embeddings, output = self._run(first, output_hidden_states=True)
@@ -235,6 +244,18 @@ class HuggingFaceModel(nn.Module):
             raise self._unsupported("its embeddings change with later tokens, so it is not causal")
         known = [n for _, n in tables.limits & others.limits]
         self.positions = min([*known, *filter(None, [self.positions])], default=None)
+
+    def _check_boundaries(self, tokens: Int[Tensor, "1 T"]) -> None:
+        """Refuse a divided model that loses numbers where they go from one device to another."""
+        with lost_on_the_way(self.model) as lost:
+            output = self._forward(tokens, output_hidden_states=True)
+        same = constant_layers(_hidden_states(output))
+        if lost or same or constant_layers([output.logits]):
+            what = f"what goes into or out of {lost[0] or 'it'}" if lost else "its hidden states"
+            where = f" at layer {same[0]}" if same and not lost else ""
+            raise self._unsupported(
+                f"{what}{where} is lost between devices; choose another --device-map, or --device"
+            )
 
     @property
     def _described_positions(self) -> int | None:

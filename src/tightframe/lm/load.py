@@ -4,15 +4,11 @@ Models of transformers load with the adapters of peft merged into them, or are r
 A model's own tokenizer tells whether tokens mean to it what they mean here.
 """
 
-import contextlib
 import copy
 import hashlib
-import logging
-import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import torch
 from torch import nn
@@ -23,6 +19,7 @@ from tightframe.corpus.tokenizer import token_names, vocab_size
 from tightframe.errors import UserError
 from tightframe.files import sha256
 from tightframe.formats import read_json
+from tightframe.lm.boundaries import is_divided, named_weights
 from tightframe.lm.checkpoints import (
     FORMAT,
     difference_from_ours,
@@ -31,18 +28,16 @@ from tightframe.lm.checkpoints import (
     load_checkpoint,
 )
 from tightframe.lm.folders import (
-    ADAPTER_WEIGHTS,
     base_of,
     check_model,
-    damaged,
     describe,
+    gguf_of,
     has_safetensors,
     locate,
-    unknown_kind,
     with_tokenizer,
-    without_trust,
 )
 from tightframe.lm.frozen import unwrapped
+from tightframe.lm.placement import DeviceMap, LoadOptions
 from tightframe.lm.runs import Run
 from tightframe.lm.transformer import Transformer
 
@@ -124,6 +119,8 @@ def own_tokenizer(source: str | Path) -> Path | str | None:
         return _trained_on(Run.open(folder))
     source = with_tokenizer(source)
     folder = Path(source).expanduser()
+    if (file := gguf_of(folder)) is not None:
+        return file
     if (folder / "tokenizer.json").is_file():
         return folder / "tokenizer.json"
     return None if folder.exists() or isinstance(source, Path) else source
@@ -175,128 +172,6 @@ def as_language_model(model: nn.Module, *, name: str) -> Model:
     return HuggingFaceModel(model, name=name)
 
 
-def _load_transformers(
-    source: str, dtype: torch.dtype | None, trust_remote_code: bool, allow_bin: bool
-) -> "HuggingFaceModel":
-    """Load a model of a local folder or of the hub; an adapter is merged into its base model."""
-    from tightframe.lm.huggingface import HuggingFaceModel
-
-    base = base_of(source)
-    with _quiet(source):
-        model = _load(base or source, dtype, trust_remote_code, allow_bin)
-        if base is not None:
-            model = _merged(source, model)
-    path = Path(source)
-    return HuggingFaceModel(model, name=(path.resolve() if path.exists() else path).name)
-
-
-def check_tensors(source: str, report: dict[str, Any], *, kind: str) -> None:
-    """Refuse weights that config.json does not describe.
-
-    Args:
-        source: Model that was loaded, for the message.
-        report: Report of `from_pretrained` with `output_loading_info`.
-        kind: Kind of language model, for the message.
-    """
-    if misfits := sorted(report["mismatched_keys"]):
-        name, *shapes = misfits[0]
-        found, expected = (" x ".join(map(str, shape)) or "a number" for shape in shapes)
-        raise UserError(
-            f"{source}: {name} is {found}, and {expected} by config.json; mend config.json, or "
-            "take the weights that it belongs to"
-        )
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(
-            f"{source}: lacks {len(missing)} of the model's tensors, first {missing[0]}; the "
-            f"checkpoint is incomplete, or not of a {kind} language model"
-        )
-
-
-def _load(
-    path_or_name: str, dtype: torch.dtype | None, trust_remote_code: bool, allow_bin: bool
-) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    pickled = allow_bin and not has_safetensors(Path(path_or_name))
-    silent = not Path(path_or_name).exists() and hub.unreachable()
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path_or_name,
-            dtype=dtype or "auto",
-            use_safetensors=not pickled,  # of a folder: torch.load with weights_only=True
-            trust_remote_code=trust_remote_code,
-            local_files_only=silent,
-            adapter_kwargs={"local_files_only": silent},  # asked for first where peft is installed
-            output_loading_info=True,
-            return_dict=True,  # whatever config.json says: outputs are read by their names
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-        )
-    except Exception as error:  # whatever the network, the hub, the files or their code may raise
-        if not trust_remote_code and "trust_remote_code" in str(error):
-            raise without_trust(path_or_name) from None
-        raise UserError(f"{path_or_name}: {_why_not(error)}") from None
-    model, report = loaded
-    check_tensors(path_or_name, report, kind="causal")
-    return model
-
-
-def _why_not(error: Exception) -> str:
-    """Return in plain words why transformers loads no causal language model."""
-    text = str(error)
-    if found := re.search(r"configuration class <class '[\w.]*?(\w+)Config'>", text):
-        return (
-            f"is a {found[1]}, of which transformers has no causal language model; expected one, "
-            "as GPT-2 and Llama are"
-        )
-    if found := re.search(r"model type `([^`]+)`", text):
-        return unknown_kind(found[1])
-    if found := re.search(r"requires the (\S+) library but it was not found", text):
-        return f"needs the package {found[1]}; run `pip install {found[1]}`"
-    if type(error).__name__ == "SafetensorError":
-        return damaged(error)
-    return f"transformers can't load this as a causal language model ({hub.reason(error)})"
-
-
-def _merged(source: str, base: Any) -> Any:
-    """Return the base model with an adapter added to its weights."""
-    from peft import PeftModel
-
-    folder = Path(source)
-    if not folder.exists():
-        weights = hub.fetch(source, ADAPTER_WEIGHTS)
-        if weights is None:
-            raise UserError(f"{source}: is an adapter without {ADAPTER_WEIGHTS}; save it so")
-        folder = weights.parent  # with the other files of this revision
-    try:
-        return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
-    except Exception as error:  # whatever the files may make peft raise
-        raise UserError(
-            f"{source}: the adapter can't be merged into its base model ({hub.reason(error)})"
-        ) from None
-
-
-@contextlib.contextmanager
-def _quiet(source: str) -> Iterator[None]:
-    """Keep transformers from telling what a UserError tells, and from bars off a terminal."""
-    try:
-        from transformers import logging as their_logging
-    except ImportError:
-        raise UserError(
-            f"{source}: needs transformers; run `pip install 'tightframe[hf]'`"
-        ) from None
-    verbosity = their_logging.get_verbosity()
-    their_logging.set_verbosity(logging.CRITICAL)
-    bars = their_logging.is_progress_bar_enabled()
-    if not sys.stderr.isatty():
-        their_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        their_logging.set_verbosity(verbosity)
-        if bars:
-            their_logging.enable_progress_bar()
-
-
 def load_model(
     source: str | Path | nn.Module,
     *,
@@ -305,32 +180,41 @@ def load_model(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
     allow_bin: bool = False,
+    subfolder: str | None = None,
+    device_map: DeviceMap | None = None,
 ) -> Model:
     """Load a language model, ready to be measured: `embed(inputs)`, `classifier`, `head`.
 
     Args:
         source: A run directory (RUN@STEP for one of its checkpoints), a checkpoint folder of ours,
-            a Hugging Face folder, or a name on the hub (NAME@REVISION for a branch, tag or
-            commit); any GPT-Neo becomes our Transformer, which is faster. Or a model: one of
-            transformers, perhaps in its training, or one of ours. It is used, not copied, and put
-            into evaluation mode.
+            a Hugging Face folder, a GGUF file, which is dequantized, or a name on the hub
+            (NAME@REVISION for a branch, tag or commit); any GPT-Neo becomes our Transformer, which
+            is faster. Or a model: one of transformers, perhaps in its training, or one of ours. It
+            is used, not copied, and put into evaluation mode.
         step: Checkpoint of a run; by default the last.
         device: Device of the weights; by default the CPU, or where a given model is.
         dtype: Type of the weights; by default as they were stored.
         trust_remote_code: Run Python code that comes with a Hugging Face model.
         allow_bin: Read pickled weights (pytorch_model.bin) where there are no safetensors.
+        subfolder: Folder of the model inside the folder or the repository.
+        device_map: "auto", or devices (cuda:0, cpu, disk) by module, for a model of transformers
+            that is larger than a device; what crosses from one to another is checked.
     """
     model: Model
+    options = LoadOptions(
+        trust_remote_code=trust_remote_code, allow_bin=allow_bin, device_map=device_map
+    )
     if isinstance(source, nn.Module):
         if step is not None:
             raise UserError(f"{type(source).__name__}: is a model, so it has no step {step}")
         inner = unwrapped(source)
         described = getattr(getattr(inner, "config", None), "_name_or_path", None)
         model = as_language_model(inner, name=Path(described or type(inner).__name__).name)
-        return model.to(device=device, dtype=dtype).eval()
-    where = locate(source, step, allow_bin=allow_bin)
+        return model.eval() if is_divided(inner) else model.to(device=device, dtype=dtype).eval()
+    where = locate(source, step, allow_bin=allow_bin, subfolder=subfolder)
     folder = Path(where.source).expanduser()
     if (folder / "config.toml").is_file():
+        _check_on_one_device(folder, options)
         run = Run.open(folder)
         model = load_checkpoint(run.checkpoint(run.kept(where.step)))
         model.name = run.name
@@ -339,9 +223,9 @@ def load_model(
     else:
         check_model(where.source, allow_bin=allow_bin)
         foreign = folder if folder.exists() else str(source)
-        model = _load_foreign(foreign, dtype, trust_remote_code, allow_bin)
+        model = _load_foreign(foreign, dtype, options)
         model.name = model.name if where.snapshot is None else where.name
-    return model.to(device=device, dtype=dtype).eval()
+    return model.eval() if device_map is not None else model.to(device=device, dtype=dtype).eval()
 
 
 def randomly_initialized(model: Model, *, seed: int) -> Model:
@@ -372,25 +256,35 @@ def randomly_initialized(model: Model, *, seed: int) -> Model:
 def digest_of(model: Model) -> str:
     """Return the SHA-256 of all weights by name, which tells models of one name apart."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
+    for name, parameter in named_weights(model):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)} ".encode())
         content = parameter.detach().cpu().contiguous().view(torch.uint8).numpy()
         digest.update(content.data)
     return digest.hexdigest()
 
 
-def _load_foreign(
-    source: Path | str, dtype: torch.dtype | None, trust_remote_code: bool, allow_bin: bool
-) -> Model:
-    """Load a folder that is no run, or a name on the hub; a GPT-Neo becomes our Transformer."""
-    if isinstance(source, Path) and base_of(source) is None:
+def _load_foreign(source: Path | str, dtype: torch.dtype | None, options: LoadOptions) -> Model:
+    """Load what is no run of ours; a GPT-Neo on one device becomes our Transformer."""
+    if isinstance(source, Path) and base_of(source) is None and gguf_of(source) is None:
         config = describe(source)
         if config.get("format") == FORMAT:
+            _check_on_one_device(source, options)
             return load_checkpoint(source)
-        if not difference_from_ours(config) and has_safetensors(source):
+        one_device = options.device_map is None
+        if one_device and not difference_from_ours(config) and has_safetensors(source):
             return import_gpt_neo(source)
-    loaded = _load_transformers(str(source), dtype, trust_remote_code, allow_bin)
+    from tightframe.lm.pretrained import load_pretrained_model
+
+    loaded = load_pretrained_model(str(source), dtype, options)
     config = loaded.model.config.to_dict()
-    if difference_from_ours(config):
+    if options.device_map is not None or difference_from_ours(config):
         return loaded
     return from_gpt_neo(config, loaded.model.state_dict(), name=loaded.name)
+
+
+def _check_on_one_device(folder: Path, options: LoadOptions) -> None:
+    if options.device_map is not None:
+        raise UserError(
+            f"{folder}: is a model of tightframe, which is on one device; give --device instead of "
+            "--device-map"
+        )

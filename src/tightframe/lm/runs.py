@@ -307,9 +307,9 @@ def check_device(device: str) -> None:
         raise no_gpu()
 
 
-def no_gpu() -> UserError:
+def no_gpu(device: str = "cuda") -> UserError:
     """Return the error of a GPU that is not there."""
-    return UserError("device is 'cuda', but torch finds no GPU here; set device=cpu")
+    return UserError(f"device is '{device}', but torch finds no GPU here; set device=cpu")
 
 
 def may_have_gpu() -> bool:
