@@ -40,6 +40,9 @@ def files(tmp_path_factory):
     made[COMMITS["settings"]] = {"config.json": b"{}", "training_args.bin": b""}
     others = ("training_args.bin", "optimizer.bin", "consolidated.safetensors")
     made[COMMITS["step2000"]] |= dict.fromkeys(others, b"")
+    for place, commit in (("seed1/checkpoint-400", "step2000"), ("seed1/best", "main")):
+        inner = {f"{place}/{name}": content for name, content in made[COMMITS[commit]].items()}
+        made[COMMITS["main"]] = made[COMMITS["main"]] | inner
     return made
 
 
@@ -63,6 +66,31 @@ def test_a_revision_gives_the_weights_of_its_commit(fake, files, tmp_path):
         COMMITS["main"],
         COMMITS["step2000"],
     }
+
+
+def test_a_subfolder_of_a_revision_is_a_model_of_its_own(fake, files):
+    inner = load_model("tiny/series@main", subfolder="seed1/checkpoint-400/")
+    assert {
+        path.rpartition("/")[0] for path in fake if "/resolve/" in path and "HEAD" not in path
+    } == {f"/tiny/series/resolve/{COMMITS['main']}/seed1/checkpoint-400"}
+    step2000 = load_model("tiny/series@step2000")
+    assert torch.equal(inner.classifier, step2000.classifier)
+    found = Subject.of("tiny/series", InputOptions(subfolder="seed1/checkpoint-400"))
+    assert (found.name, found.step) == (inner.name, 400) == ("series-seed1@main", 400)
+    assert locate("tiny/series", subfolder="seed1/best").name == "series-seed1-best@main"
+    with pytest.raises(UserError, match=r"tiny/series@main: has no folder seed2 at this revision"):
+        load_model("tiny/series", subfolder="seed2")
+
+
+def test_a_subfolder_of_a_folder_is_that_folder(tmp_path):
+    save("gpt2", tmp_path / "models" / "seed1" / "gpt2")
+    inner = load_model(tmp_path / "models", subfolder="seed1/gpt2")
+    assert inner.name == "gpt2"
+    found = Subject.of(tmp_path / "models", InputOptions(subfolder="seed1/gpt2"))
+    assert (found.source, found.name) == (tmp_path / "models" / "seed1" / "gpt2", "gpt2")
+    for source in (tmp_path / "models", "./none"):
+        with pytest.raises(UserError, match=r"seed2: no such folder; expected .* --subfolder"):
+            load_model(source, subfolder="seed2")
 
 
 def test_pickled_weights_of_a_revision_are_read_only_if_that_is_asked_for(fake, files):
