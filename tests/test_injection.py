@@ -93,6 +93,19 @@ def test_resume_from_any_write_gives_the_same_bits(data, tmp_path, monkeypatch):
     assert stop_at > 8
 
 
+@pytest.mark.parametrize("arm", ["clm_masked", "clm_noise", "bilm_diffusion"])
+def test_runs_that_hide_words_resume_to_the_same_bits(arm, data, tmp_path, monkeypatch):
+    values = {"arm": arm, "n_facts": 3, "save_every": 2, "dropout": 0.2}
+    whole = outcome(inject(tiny(data, tmp_path / "run", **values)))
+    for stop_at in itertools.count(10):
+        settings = tiny(data, tmp_path / f"{stop_at}" / "run", **values)
+        with killed_at_write(monkeypatch, stop_at):
+            inject(settings)
+        if (settings.out / "resume").exists():
+            break
+    assert outcome(inject(settings)) == whole
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(data, tmp_path):
     first, again, other = (
         outcome(inject(tiny(data, tmp_path / name / "run", seed=seed)))

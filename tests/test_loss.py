@@ -24,6 +24,24 @@ def small_chunks(monkeypatch, rows, vocabulary=11):
     monkeypatch.setattr(loss_module, "MIN_ROWS", 1)
 
 
+def test_weights_multiply_losses_and_gradients():
+    # By hand: the sum of weight times loss over the number of labelled positions.
+    generator = torch.Generator().manual_seed(0)
+    embeddings, classifier = (
+        torch.randn(7, 4, generator=generator),
+        torch.randn(9, 4, generator=generator),
+    )
+    targets, weights = torch.tensor([0, 3, IGNORE, 8, 2, 2, 1]), torch.rand(7, generator=generator)
+    weights[4] = 0.0
+    leaves = [embeddings.requires_grad_(), classifier.requires_grad_()]
+    losses = F.cross_entropy(embeddings @ classifier.T, targets, reduction="none")
+    expected = (losses * weights).sum() / 6
+    found = cross_entropy(embeddings, classifier, None, targets, weights)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    theirs, ours = (torch.autograd.grad(loss, leaves) for loss in (expected, found))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
 def test_equal_logits_cost_the_logarithm_of_the_vocabulary():
     # softmax is uniform, so the loss is ln V; its gradient by row c is the mean embedding times
     # (1 / V - share of positions labelled c).

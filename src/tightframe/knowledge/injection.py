@@ -27,6 +27,7 @@ from tightframe.knowledge.injection_runs import (
     choose_facts,
     facts_digest,
 )
+from tightframe.knowledge.layouts import MaskingOptions
 from tightframe.knowledge.lessons import ExampleStream, FactTexts, TokenBudget
 from tightframe.knowledge.networks import ABOUT, Model, Network
 from tightframe.knowledge.qa_models import Arm, Objective, QAModel, TrainingExample
@@ -36,10 +37,11 @@ from tightframe.lm.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tightframe.lm.interface import Batch, Example, collate
 from tightframe.lm.options import TransformerConfig, learning_rate, warmup_steps
 from tightframe.lm.training import Hook, Loop, made_by, say
-from tightframe.lm.transformer import Transformer
+from tightframe.lm.transformer import Block, Transformer
 from tightframe.settings import read_toml
 
 ENCODED = 2**18  # examples whose tokens are kept; memory only, never the result
+WITH_SLOTS = ("slots", "in_place")  # layouts with room for answers of limited length
 EVERY_TEXT = FactTexts(paraphrases=True, reordered=True)
 
 
@@ -207,7 +209,7 @@ def start(settings: InjectOptions, facts: Sequence[Fact]) -> tuple[QAModel, Obje
     name = settings.out.resolve().name
     if not settings.model:
         assert arm is not None  # as the settings have been checked
-        return _new(settings, arm, facts, name), arm.objective
+        return _training(_new(settings, arm, facts, name), settings), arm.objective
     config = folder / "config.toml"
     if config.is_file() and "data" in read_toml(config):
         run = InjectionRun.open(folder)
@@ -220,7 +222,7 @@ def start(settings: InjectOptions, facts: Sequence[Fact]) -> tuple[QAModel, Obje
         return _hub(dataclasses.replace(settings, model=str(folder)), facts, name)
     _retrain(network, arm, settings, facts)
     network.name = name
-    return network, network.objective
+    return _training(network, settings), network.objective
 
 
 def texts_in_use(facts: Sequence[Fact], texts: FactTexts = EVERY_TEXT) -> Iterator[str]:
@@ -283,6 +285,15 @@ def with_special_tokens(model: Transformer, tokenizer: ClozeTokenizer, *, seed: 
     return extended
 
 
+def _training(network: Network, settings: InjectOptions) -> Network:
+    """Give a network what only its training has: hidden words and dropout."""
+    network.masking = MaskingOptions(settings.noise, settings.loss_on == "masked")
+    for part in network.module.modules():
+        if isinstance(part, Block):
+            part.dropout = settings.dropout
+    return network
+
+
 def _new(settings: InjectOptions, arm: Arm, facts: Sequence[Fact], name: str) -> Network:
     tokenizer = ClozeTokenizer.train(texts_in_use(facts, _every(settings)), settings.vocab_size)
     config = TransformerConfig(
@@ -299,7 +310,7 @@ def _new(settings: InjectOptions, arm: Arm, facts: Sequence[Fact], name: str) ->
     hardware.check_memory(
         config.training_bytes(1), hardware.device_named(settings.device), what=sizes
     )
-    n_slots = _n_slots(tokenizer, facts, settings) if arm.layout == "slots" else 0
+    n_slots = _n_slots(tokenizer, facts, settings) if arm.layout in WITH_SLOTS else 0
     return new_network(arm, tokenizer, config, seed=settings.seed, n_slots=n_slots, name=name)
 
 
@@ -342,7 +353,7 @@ def _retrain(
                 "the others lack; choose an arm of its kind, or leave arm out"
             )
         network.layout, network.objective = arm.layout, arm.objective
-    if network.layout == "slots":
+    if network.layout in WITH_SLOTS:
         network.n_slots = max(network.n_slots, _n_slots(network.tokenizer, facts, settings))
 
 

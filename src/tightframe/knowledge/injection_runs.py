@@ -87,6 +87,14 @@ def preset(name: str) -> dict[str, Any]:
     return dict(PRESETS[name])
 
 
+# Layouts that an objective is for; the others are for any but in_place.
+OF_LAYOUT = {
+    "diffusion": ("in_place",),
+    "sp": ("causal", "prefix", "slots", "encoder-decoder", "in_place"),
+    "restore": ("causal", "prefix"),
+    "noise": ("causal", "prefix"),
+}
+
 FACTS = "facts.jsonl"
 ENSEMBLE = "ensemble.toml"  # of a folder that is an ensemble of runs
 NETWORK = "network.json"  # of a checkpoint of ours, beside its weights
@@ -119,6 +127,8 @@ class InjectOptions(MainInjectOptions):
     skip: NonNegativeInt = 0  # of the selected facts, how many are passed over
     balance_position: bool = False  # as many answers in the front half of their fact as in the back
     max_span: PositiveInt = 5  # words of the longest masked span
+    noise: Share = 0.15  # share of input tokens hidden in "noise"
+    loss_on: Literal["all", "masked"] = "all"  # "restore" learns the sentence, or hidden words only
     paraphrases: bool = False  # share a fact's exposures with it
     reordered: bool = False  # share a fact's exposures with it
     articles: bool = False  # instead of a fact its article, where it has one
@@ -142,6 +152,7 @@ class InjectOptions(MainInjectOptions):
     betas: tuple[Share, Share] = (0.9, 0.98)
     eps: PositiveFloat = 1e-8
     clip: NonNegativeFloat = 1.0  # largest norm of the whole gradient; 0: not clipped
+    dropout: Share = 0.0  # of what each part of a block adds, in networks of ours
 
     # What is kept. The end of the training is always a checkpoint.
     checkpoints: tuple[PositiveInt, ...] = ()  # exposures after which the model is kept, too
@@ -175,6 +186,13 @@ class InjectOptions(MainInjectOptions):
                 raise ValueError(
                     f"arm {arm.name} reads its answers off slots, so it can't learn objective "
                     f"{self.objective}; choose another arm, or sp"
+                )
+            fills = arm.layout == "in_place"
+            learns = OF_LAYOUT.get(self.objective, (arm.layout,) if not fills else ())
+            if self.objective != "auto" and arm.layout not in learns:
+                raise ValueError(
+                    f"arm {arm.name} can't learn objective {self.objective}; leave objective out, "
+                    "or choose another arm"
                 )
         if self.articles and (self.paraphrases or self.reordered or self.objective == "qa"):
             raise ValueError(

@@ -19,7 +19,7 @@ from tightframe.knowledge.embedders import LEXICAL, WeightedWords
 from tightframe.knowledge.facts import MASK, Fact, Template
 from tightframe.knowledge.model_handles import ModelEnsemble, ModelHandle
 from tightframe.knowledge.options import Rule
-from tightframe.knowledge.qa_models import Generation, Objective, Prompt, PromptForm
+from tightframe.knowledge.qa_models import Generation, Objective, Prompt, PromptForm, continues
 from tightframe.knowledge.routing import choose, classified_text
 from tightframe.results import ResultTable
 
@@ -277,7 +277,7 @@ def _note(n_read: int | None) -> str:
 
 def _untold(answer: Generation, objective: Objective) -> str:
     """Return why the probability of an answer isn't known; nothing if it is."""
-    if objective == "ntp":  # its `log_probabilities` are differences of two
+    if continues(objective):  # its `log_probabilities` are differences of two
         return "it was trained on next tokens alone"
     if answer.finish == "length":
         return "its answer was cut before its end"

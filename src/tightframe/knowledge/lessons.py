@@ -54,6 +54,7 @@ POOL = 64  # batches that are sorted by length together
 # exactly, each batch would hold one fact, and little would be learnt.
 STEP = 32
 STEP_TOKENS = 8  # the same, where lengths are counted in tokens
+DRAWS = 256  # random choices of hidden words of a text; shown more often, it repeats them
 
 
 class TokenBudget(NamedTuple):
@@ -243,6 +244,11 @@ def _examples(
             ]
             generator = fact_generator(seed, fact.id if i == 0 else f"{fact.id}|{i}")
             shown.append(start + exposures_of(len(variants), share, generator))
+        elif objective in ("restore", "noise", "diffusion"):
+            generator = fact_generator(seed, fact.id if i == 0 else f"{fact.id}|{i}")
+            draws = generator.integers(2**31, size=min(share, DRAWS)).tolist()
+            examples += [TrainingExample(fact.id, objective, "", text, draw) for draw in draws]
+            shown.append(start + exposures_of(len(draws), share, generator))
         elif objective == "mlm":
             examples += [TrainingExample(fact.id, "mlm", "", text, draw) for draw in range(share)]
             shown.append(start + np.arange(share))

@@ -32,7 +32,7 @@ from tightframe.knowledge.injection_runs import (
     not_askable,
 )
 from tightframe.knowledge.options import Rule
-from tightframe.knowledge.qa_models import Objective, PromptForm, QAModel
+from tightframe.knowledge.qa_models import Objective, PromptForm, QAModel, continues
 from tightframe.knowledge.router import Router
 from tightframe.knowledge.routing import load_router
 from tightframe.settings import read_toml, resolve, write_toml
@@ -103,7 +103,7 @@ def open_run(path: str | Path, *, device: str = "auto") -> ModelHandle:
     objective: Objective = run.facts["objective"]
     asked_as: PromptForm = "question"
     if ours:  # it has seen no questions
-        asked_as = "continuation" if objective == "ntp" else "cloze"
+        asked_as = "continuation" if continues(objective) else "cloze"
 
     def load() -> tuple[QAModel, Objective]:
         from tightframe.knowledge.injection import load_qa_model  # imports torch

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tightframe.errors import UserError
 from tightframe.knowledge.answers import Answers, answer_questions, by_question
 from tightframe.knowledge.asking import check_asked, left_out, prompts, with_context
 from tightframe.knowledge.embedders import LEXICAL, check_embedder
@@ -169,6 +170,10 @@ class InjectedModel(ResultTable):
             asked = retrieved.asked
         paper = options.paper_decoding
         model = self._load(paper_format=True) if paper and self.run is None else self.model
+        if getattr(model, "layout", "") == "in_place":
+            model.steps = options.steps  # type: ignore[attr-defined]
+        elif options.steps:
+            raise UserError(f"--steps: {model.name} fills no answers in place; leave it out")
         name = f"{model.name} with {options.context}" if options.context else model.name
         decoding: Decoding = "paper" if paper else "greedy"
         outputs = answer_questions(

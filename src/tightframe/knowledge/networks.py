@@ -8,18 +8,28 @@ Axes: N prompts, B rows of a batch, T positions, D embedding, V vocabulary.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from tightframe.errors import UserError
 from tightframe.files import sha256, whole_folder
 from tightframe.formats import Count, Record, Sha256, check_digest, read_signed, write_signed
+from tightframe.knowledge.diffusion import MaskedDiffusion
 from tightframe.knowledge.facts import MASK
+from tightframe.knowledge.layouts import (
+    NO_OPTIONS,
+    InputFormat,
+    MaskingOptions,
+    batches_of_rows,
+    encoded,
+    laid_out,
+    quoted,
+)
 from tightframe.knowledge.qa_models import (
     MAX_NEW_TOKENS,
     Generation,
@@ -28,6 +38,7 @@ from tightframe.knowledge.qa_models import (
     Objective,
     Prompt,
     TrainingExample,
+    continues,
 )
 from tightframe.knowledge.word_pieces import FILE as TOKENIZER
 from tightframe.knowledge.word_pieces import ClozeTokenizer, next_tokens
@@ -40,15 +51,13 @@ from tightframe.lm.encoder_decoder import (
     load_encoder_decoder,
     save_encoder_decoder,
 )
-from tightframe.lm.interface import IGNORE, Batch, Example, collate, continued, slotted, translated
+from tightframe.lm.interface import IGNORE, Batch, Example, collate
 from tightframe.lm.loss import cross_entropy, score
 from tightframe.lm.transformer import Transformer
-from tightframe.progress import tell
 
 ABOUT = "network.json"
 MODEL = "model"
-TOKENS = 8192  # held at once, with padding; memory only, never the result
-SHOWN = 60  # characters of a text in a message
+FOLLOWING = 3  # tokens of what follows an answer that end it, where the sentence is restored
 
 
 class _NetworkFacts(Record):
@@ -74,7 +83,9 @@ class Network:
     tokenizer: ClozeTokenizer
     layout: Layout
     objective: Objective
-    n_slots: int  # after a prompt, where the layout has slots: the longest target in tokens
+    n_slots: int  # the longest target in tokens, where the layout has slots or fills in place
+    masking: MaskingOptions = NO_OPTIONS  # of the training
+    steps: int = 0  # passes that fill an answer in place; 0: as many as it has tokens
 
     @classmethod
     def load(cls, folder: Path) -> "Network":
@@ -90,12 +101,8 @@ class Network:
 
     def save(self, folder: Path) -> None:
         """Write a new folder, whole."""
-        about = {
-            "name": self.name,
-            "layout": self.layout,
-            "objective": self.objective,
-            "n_slots": self.n_slots,
-        }
+        names = ("name", "layout", "objective", "n_slots")
+        about = {name: getattr(self, name) for name in names}
         with whole_folder(folder) as temporary:
             if isinstance(self.model, EncoderDecoder):
                 save_encoder_decoder(self.model, temporary / MODEL)
@@ -110,6 +117,16 @@ class Network:
         return self.model
 
     @property
+    def format(self) -> InputFormat:
+        """What decides how it reads a text."""
+        return InputFormat(self.tokenizer, self.layout, self.n_slots, self.masking)
+
+    @property
+    def diffusion(self) -> MaskedDiffusion:
+        """The network as one that fills answers in place."""
+        return MaskedDiffusion(self.model, self.tokenizer.mask, self.pad, self.steps)
+
+    @property
     def pad(self) -> int:
         """Id of the token that stands in padding."""
         return self.tokenizer.pad
@@ -121,27 +138,22 @@ class Network:
 
     def encode(self, example: TrainingExample) -> Example:
         """Encode a training example as tokens; refuse one that is too long, never cut it."""
-        if example.objective == "mlm":
-            raise ValueError("our networks learn masked spans as 'sp', not as 'mlm'")
-        tokenizer = self.tokenizer
-        target = tokenizer.target(example.target)
-        alone = example.objective == "ntp"
-        prompt = [tokenizer.bos] if alone else tokenizer.prompt(example.prompt)
-        encoded = self._laid_out(prompt, target[:-1])
-        longest = max(len(encoded.inputs), len(encoded.source))
+        laid = encoded(example, self.format)
+        longest = max(len(laid.inputs), len(laid.source))
         if longest > self.model.positions:
             raise UserError(
                 f"fact {example.fact_id}: an example of {longest} tokens is longer than the "
                 f"{self.model.positions} positions of {self.name}; leave the fact out, or train "
                 "with more positions"
             )
-        return encoded
+        return laid
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the mean cross-entropy over the labelled positions, nats per token."""
-        labelled = batch.targets != IGNORE
-        embeddings = self.model.embed_at(batch, labelled)
-        return cross_entropy(embeddings, self.classifier, self.model.bias, batch.targets[labelled])
+        wanted, weights = batch.counted
+        embeddings = self.model.embed_at(batch, wanted)
+        targets = batch.targets[wanted]
+        return cross_entropy(embeddings, self.classifier, self.model.bias, targets, weights)
 
     @torch.no_grad()
     def answer(
@@ -164,13 +176,17 @@ class Network:
         self._check_room(texts, read, [max_new_tokens] * len(read))
         end = self.tokenizer.eos
         answers: dict[int, Generation] = {}
-        for rows in _batches([len(ids) + max_new_tokens for ids in read], "answers"):
+        for rows in batches_of_rows([len(ids) + max_new_tokens for ids in read], "answers"):
             chosen = [read[row] for row in rows]
             if self.layout == "slots":
                 tokens = [ids[:max_new_tokens] for ids in self._filled_slots(chosen)]
+            elif self.layout == "in_place":
+                longest = min(max_new_tokens, self.n_slots - 1)
+                tokens = [[*ids, end] for ids in self.diffusion.fill(chosen, max(1, longest))]
             else:
                 own = None if generators is None else [generators[row] for row in rows]
-                tokens = self._continuations(chosen, max_new_tokens, own)
+                ends = [self._after(prompts[row])[:FOLLOWING] or [end] for row in rows]
+                tokens = self._continuations(chosen, max_new_tokens, own, ends)
             for row, ids in zip(rows, tokens, strict=True):
                 ended = end in ids
                 kept = ids[: ids.index(end)] if ended else ids
@@ -200,7 +216,7 @@ class Network:
             for prompt, texts in zip(prompts, candidates, strict=True)
             for text in texts
         ]
-        if self.objective == "ntp":
+        if continues(self.objective):
             alone = list(dict.fromkeys(text for _, text in pairs))
             filled = [prompt.filled(text) for prompt, text in pairs]
             summed = self._sentences([*alone, *filled])
@@ -210,7 +226,10 @@ class Network:
                 for (_, text), total in zip(pairs, summed[len(alone) :], strict=True)
             ]
         else:
-            targets = [self.tokenizer.target(text) for _, text in pairs]
+            end = self.tokenizer.eos
+            targets = [
+                [*self.tokenizer.words(text), *self._after(prompt), end] for prompt, text in pairs
+            ]
             longest = max(map(len, targets), default=1)
             of_prompt = {prompt: self._read(prompt, longest) for prompt in prompts}
             read = [of_prompt[prompt] for prompt, _ in pairs]
@@ -218,10 +237,13 @@ class Network:
             for (_, text), target in zip(pairs, targets, strict=True):
                 if self.layout == "slots" and len(target) > self.n_slots:
                     raise UserError(
-                        f"{self.name}: candidate {_shown(text)} has {len(target)} tokens with its "
+                        f"{self.name}: candidate {quoted(text)} has {len(target)} tokens with its "
                         f"end, more than the model's {self.n_slots} slots; rank shorter ones"
                     )
-            values = self._summed(read, targets)
+            if self.layout == "in_place":
+                values = self.diffusion.bounds(read, [target[:-1] for target in targets])
+            else:
+                values = self._summed(read, targets)
         scores = iter(values)
         return [[next(scores) for _ in texts] for texts in candidates]
 
@@ -234,33 +256,43 @@ class Network:
         """
         if not prompts:
             raise ValueError("expected prompts, got none")
-        if self.objective == "ntp":
+        if continues(self.objective):
             prompts = [
                 prompt._replace(form="continuation", text=prompt.opening) for prompt in prompts
             ]
         read = [self._read(prompt, 1) for prompt in prompts]
         self._check_room([prompt.text for prompt in prompts], read, [1] * len(read))
         found: dict[int, Tensor] = {}
-        for rows in _batches([*map(len, read)], "embeddings"):
-            batch = self._batch([self._laid_out(read[row], []) for row in rows])
-            first = (batch.targets != IGNORE).int().argmax(1)  # of equal ones, the first
-            embeddings = _at(self.model.embed(batch), first).cpu()
+        for rows in batches_of_rows([*map(len, read)], "embeddings"):
+            batch = self._batch([laid_out(read[row], [], self.format) for row in rows])
+            labelled = batch.targets != IGNORE
+            embeddings = self.model.embed_at(batch, labelled & (labelled.cumsum(1) == 1)).cpu()
             found |= dict(zip(rows, embeddings, strict=True))
         return torch.stack([found[row] for row in range(len(read))])
 
     def _continuations(
-        self, read: Sequence[list[int]], max_new_tokens: int, generators: Generators | None
+        self,
+        read: Sequence[list[int]],
+        max_new_tokens: int,
+        generators: Generators | None,
+        ends: Sequence[list[int]],
     ) -> list[list[int]]:
-        """Return what follows each prompt, up to and with EOS; ended rows are read no more."""
+        """Return what follows each prompt, up to EOS, or tokens that end it and stand as EOS.
+
+        Ended rows are read no more.
+        """
         new: list[list[int]] = [[] for _ in read]
         left = list(range(len(read)))
         for _ in range(max_new_tokens):
-            batch = self._batch([self._laid_out(read[row], new[row]) for row in left])
-            last = _at(self.model.embed(batch), batch.lengths - 1)
+            batch = self._batch([laid_out(read[row], new[row], self.format) for row in left])
+            place = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
+            last = self.model.embed_at(batch, place == batch.lengths[:, None] - 1)
             own = None if generators is None else [generators[row] for row in left]
             chosen = next_tokens(self.model.head(last), own).tolist()
             for row, token in zip(left, chosen, strict=True):
                 new[row].append(token)
+                if new[row][-len(ends[row]) :] == ends[row]:
+                    new[row][-len(ends[row]) :] = [self.tokenizer.eos]
             left = [row for row in left if new[row][-1] != self.tokenizer.eos]
             if not left:
                 break
@@ -268,8 +300,8 @@ class Network:
 
     def _filled_slots(self, read: Sequence[list[int]]) -> list[list[int]]:
         """Return the likeliest token of each slot."""
-        batch = self._batch([self._laid_out(ids, []) for ids in read])
-        embeddings = self.model.embed(batch)[batch.targets != IGNORE]  # row by row
+        batch = self._batch([laid_out(ids, [], self.format) for ids in read])
+        embeddings = self.model.embed_at(batch, batch.targets != IGNORE)  # row by row
         likeliest = self.model.head(embeddings).argmax(-1)
         filled: list[list[int]] = likeliest.view(len(read), -1).tolist()
         return filled
@@ -294,29 +326,19 @@ class Network:
         found: dict[int, float] = {}
         n_classes = len(self.model.classifier)
         lengths = [len(ids) + len(target) for ids, target in zip(read, targets, strict=True)]
-        for rows in _batches(lengths, "candidates"):
+        for rows in batches_of_rows(lengths, "candidates"):
             # `_laid_out` adds the EOS itself.
-            batch = self._batch([self._laid_out(read[row], targets[row][:-1]) for row in rows])
-            embeddings = self.model.embed(batch).flatten(0, 1)
-            losses = score(
-                self.model.head, embeddings, batch.targets.flatten(), n_classes=n_classes
-            ).losses.double()
-            labelled = (batch.targets != IGNORE).sum(1).tolist()
-            for row, own in zip(rows, losses.split(labelled), strict=True):
+            batch = self._batch(
+                [laid_out(read[row], targets[row][:-1], self.format) for row in rows]
+            )
+            labelled = batch.targets != IGNORE
+            embeddings, predicted = self.model.embed_at(batch, labelled), batch.targets[labelled]
+            losses = score(self.model.head, embeddings, predicted, n_classes=n_classes).losses
+            counts = labelled.sum(1).tolist()
+            for row, own in zip(rows, losses.double().split(counts), strict=True):
                 counted = len(targets[row]) - (not with_end)  # slots that are left over never do
                 found[row] = -float(own[:counted].sum())
         return [found[row] for row in range(len(read))]
-
-    def _laid_out(self, prompt: list[int], answer: list[int]) -> Example:
-        """Lay out a prompt and an answer, with EOS after it, as this network reads them."""
-        tokenizer = self.tokenizer
-        target = [*answer, tokenizer.eos]
-        if self.layout == "slots":
-            slots = {"slot": tokenizer.slot, "n_slots": self.n_slots, "end": tokenizer.eos}
-            return slotted(prompt, target, **slots)
-        if self.layout == "encoder-decoder":
-            return translated(prompt, target, start=tokenizer.bos)
-        return continued(prompt, target, bidirectional=self.layout == "prefix")
 
     def _read(self, prompt: Prompt, n_new: int) -> list[int]:
         """Return the tokens of a prompt after the end of its context that leaves room to answer."""
@@ -325,25 +347,33 @@ class Network:
         n_read = 1 + len(ids)
         decoder_apart = self.layout == "encoder-decoder"
         left = self.model.positions - (n_read if decoder_apart else self._needed(n_read, n_new))
-        return [begin, *context[max(0, len(context) - max(0, left)) :], *ids]
+        before = self.tokenizer.words(prompt.opening) if self.objective == "restore" else []
+        return [begin, *context[max(0, len(context) - max(0, left)) :], *ids, *before]
+
+    def _after(self, prompt: Prompt) -> list[int]:
+        """Return the tokens that a network that restores sentences writes after the answer."""
+        if self.objective != "restore":
+            return []
+        return self.tokenizer.rest(prompt.text.partition(MASK)[2])
 
     def _prompt_tokens(self, prompt: Prompt) -> list[int]:
         """Return the tokens of a prompt; refuse one that this objective cannot be asked."""
-        if self.objective == "ntp":
-            if prompt.form == "cloze":
+        if continues(self.objective):
+            if prompt.form == "cloze" and not prompt.text.endswith(MASK):
                 raise UserError(
                     f"{self.name}: continues sentences and fills no masks, but was asked "
-                    f"{_shown(prompt.text)}; ask for the words after a left context "
+                    f"{quoted(prompt.text)}; ask for the words after a left context "
                     "(--form left_context)"
                 )
-            return self.tokenizer.opening(prompt.text)
+            return self.tokenizer.opening(prompt.opening)
         if prompt.form == "continuation":
             raise UserError(
                 f"{self.name}: fills masks and continues no sentences, but was asked "
-                f"{_shown(prompt.text)}; ask clozes or questions (--form cloze_seen or question)"
+                f"{quoted(prompt.text)}; ask clozes or questions (--form cloze_seen or question)"
             )
         masked = prompt.text if prompt.form == "cloze" else f"{prompt.text} {MASK}"
-        return self.tokenizer.prompt(masked)
+        ids = self.tokenizer.prompt(masked)
+        return [*ids[:-1], self.tokenizer.eos] if self.layout == "in_place" else ids
 
     def _check_room(
         self, texts: Sequence[str], read: Sequence[list[int]], new: Sequence[int]
@@ -353,7 +383,7 @@ class Network:
             needed = self._needed(len(ids), n_new)
             if needed > self.model.positions:
                 raise UserError(
-                    f"{self.name}: {_shown(text)} has {len(ids)} tokens and needs {needed} "
+                    f"{self.name}: {quoted(text)} has {len(ids)} tokens and needs {needed} "
                     f"positions to be answered, the model has {self.model.positions}; "
                     "leave it out, ask for fewer new tokens, or train with more positions"
                 )
@@ -369,33 +399,3 @@ class Network:
     def _batch(self, examples: Sequence[Example]) -> Batch:
         """Collate examples on the model's device."""
         return collate(examples, pad=self.pad).to(self.classifier.device)
-
-
-def _batches(lengths: Sequence[int], what: str) -> Iterator[list[int]]:
-    """Yield row numbers, rows of similar length together, at most TOKENS with padding.
-
-    Progress of `what` is told after each batch.
-    """
-    rows: list[int] = []
-    done = 0
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if rows and (len(rows) + 1) * lengths[row] > TOKENS:
-            yield rows
-            done += len(rows)
-            tell(what, done / len(lengths), done)
-            rows = []
-        rows.append(row)
-    if rows:
-        yield rows
-        tell(what, 1.0, len(lengths))
-
-
-def _at(embeddings: Float[Tensor, "B T D"], place: Int[Tensor, " B"]) -> Float[Tensor, "B D"]:
-    """Return the embedding at one position of each row."""
-    return embeddings[torch.arange(len(place), device=place.device), place]
-
-
-def _shown(text: str) -> str:
-    """Return a text for a message: on one line, its beginning."""
-    line = " ".join(text.split())
-    return repr(line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…")

@@ -176,6 +176,7 @@ class AnswerOptions:
         paper_decoding: As published, for comparison only: models that read left to right draw their
             tokens at temperature 1, up to 256; others stay greedy, up to 266 (networks of ours: as
             many as their positions leave). Every answer records it.
+        steps: Passes in which a diffusion network fills an answer; as many as it has tokens if 0.
         seed: Decides with a question's id what is drawn for it.
     """
 
@@ -187,6 +188,7 @@ class AnswerOptions:
     embedder: str = "tf-idf"
     max_new_tokens: int | None = None
     paper_decoding: bool = False
+    steps: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -199,6 +201,8 @@ class AnswerOptions:
             raise UserError(f"--max-new-tokens: is {self.max_new_tokens}, expected at least 1")
         if self.top < 1:
             raise UserError(f"--top: is {self.top}, expected at least 1")
+        if self.steps < 0:
+            raise UserError(f"--steps: is {self.steps}, expected at least 1, or 0 for all")
 
     @property
     def name(self) -> str:
@@ -216,12 +220,16 @@ class MainInjectOptions:
         arm: Network of ours, by how it reads and what it learns. clm_ntp or causal: left to right,
             whole sentences; clm_sp or causal_span: left to right, masked words; bilm_sp or
             prefix_span: the sentence both ways, masked words; bilm_mlm or masked: the same, all
-            words at once; bilm_ed or encoder_decoder: the same, an encoder and a decoder.
+            words at once; bilm_ed or encoder_decoder: the same, an encoder and a decoder;
+            clm_masked or causal_masked: left to right, the sentence after a copy with words hidden;
+            clm_noise or causal_noise: left to right, whole sentences with input tokens hidden;
+            bilm_diffusion or diffusion: both ways, hidden tokens in their place.
         model: Model to continue from: a run or checkpoint of ours (with an arm, or as it was), or a
             model of transformers, as a folder or a name on the hub.
         objective: Training objective: whole sentences (ntp), masked words (sp), answers to
-            questions (qa), masked tokens (mlm); auto, the default: that of the arm, or what suits
-            the model.
+            questions (qa), masked tokens (mlm); whole sentences after a copy with words hidden
+            (restore), or read with tokens hidden (noise); hidden tokens in their place (diffusion);
+            auto, the default: that of the arm, or what suits the model.
         exposures: Number of times that each fact is shown; 500, if no preset says otherwise.
         n_facts: Number of facts to inject, the first ones; 0, the default, for all of them.
         preset: Published settings by name, e.g. paper-t5-large; explicit settings win.
@@ -233,7 +241,7 @@ class MainInjectOptions:
 
     arm: str = ""
     model: str = ""
-    objective: Literal["auto", "ntp", "sp", "qa", "mlm"] = "auto"
+    objective: Literal["auto", "ntp", "sp", "qa", "mlm", "restore", "noise", "diffusion"] = "auto"
     exposures: Annotated[int, Gt(0)] = 500
     n_facts: Annotated[int, Ge(0)] = 0
     preset: str = ""

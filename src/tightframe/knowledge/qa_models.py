@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 # ntp: the whole sentence, token by token. sp: the words that a mask hides. qa: the answer to a
 # question. mlm: tokens that the model itself draws and hides (encoder-only models of the hub).
-Objective: TypeAlias = Literal["ntp", "sp", "qa", "mlm"]
+# restore: the whole sentence, after a copy with words hidden. noise: ntp with input tokens hidden.
+# diffusion: hidden tokens where they stand. The last three are of our own networks (`masking`).
+Objective: TypeAlias = Literal["ntp", "sp", "qa", "mlm", "restore", "noise", "diffusion"]
 
 # cloze: a sentence with one MASK where the answer belongs. question: a question in words.
 # continuation: the words before the answer.
@@ -41,9 +43,9 @@ class TrainingExample(NamedTuple):
 
     fact_id: str
     objective: Objective
-    prompt: str  # sp: the sentence with one MASK; qa: the question; ntp and mlm: empty
-    target: str  # sp: the words behind the MASK; qa: the answer; ntp and mlm: the sentence
-    draw: int = 0  # number of the repeat of the fact; seeds what is random in the example
+    prompt: str  # sp: the sentence with one MASK; qa: the question; others: empty
+    target: str  # sp: the words behind the MASK; qa: the answer; others: the sentence
+    draw: int = 0  # seed of what is random in the example
 
 
 class Prompt(NamedTuple):
@@ -139,7 +141,8 @@ class QAModel(Protocol):
 
 # causal: read and answered left to right. prefix: the prompt is read both ways, the answer follows
 # left to right. slots: everything is read both ways, the answer stands in slots after the prompt.
-Layout: TypeAlias = Literal["causal", "prefix", "slots", "encoder-decoder"]
+# in_place: the same, the answer stands where it belongs in the sentence.
+Layout: TypeAlias = Literal["causal", "prefix", "slots", "encoder-decoder", "in_place"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +161,15 @@ ARMS = (
     Arm("bilm_sp", "prefix_span", "prefix", "sp"),
     Arm("bilm_mlm", "masked", "slots", "sp"),
     Arm("bilm_ed", "encoder_decoder", "encoder-decoder", "sp"),
+    Arm("clm_masked", "causal_masked", "causal", "restore"),
+    Arm("clm_noise", "causal_noise", "causal", "noise"),
+    Arm("bilm_diffusion", "diffusion", "in_place", "diffusion"),
 )
+
+
+def continues(objective: Objective) -> bool:
+    """Return whether a model of this objective continues sentences, and fills no masks."""
+    return objective in ("ntp", "noise")
 
 
 def named_arm(name: str) -> str | None:

@@ -25,7 +25,7 @@ from tightframe.knowledge.clozes import fact_generator
 from tightframe.knowledge.data_files import read_records, write_records, write_report
 from tightframe.knowledge.facts import Fact
 from tightframe.knowledge.intervals import PERCENT, Bounds, Estimate, estimates
-from tightframe.knowledge.qa_models import QAModel
+from tightframe.knowledge.qa_models import Objective, QAModel
 from tightframe.knowledge.scores import normal_form
 from tightframe.results import ResultTable
 
@@ -38,7 +38,15 @@ CORRECT = "correct"  # its score: whether the answer is the first of the candida
 
 # filled: log P(sentence filled with the candidate) - log P(candidate as a sentence).
 # span: the sum of the log-probabilities of the candidate's tokens and its end.
-Rule: TypeAlias = Literal["filled", "span"]
+# restored: the same of the candidate and the rest of its sentence.
+# bound: the bound of masked diffusion on the candidate's tokens, their number given.
+Rule: TypeAlias = Literal["filled", "span", "restored", "bound"]
+RULES: dict[Objective, Rule] = {
+    "ntp": "filled",
+    "noise": "filled",
+    "restore": "restored",
+    "diffusion": "bound",
+}  # span for all others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +209,7 @@ def rank_questions(
         )
     chosen = candidates(asked, facts, n=n, seed=seed)
     scores = model.log_probabilities([one.prompt for one in asked], chosen)
-    rule: Rule = "filled" if model.objective == "ntp" else "span"
+    rule = RULES.get(model.objective, "span")
     return [
         Rank(
             one.question_id,

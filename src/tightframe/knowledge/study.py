@@ -35,7 +35,7 @@ from tightframe.knowledge.answers import load_answers
 from tightframe.knowledge.data_files import write_report
 from tightframe.knowledge.facts import Fact, facts_fingerprint
 from tightframe.knowledge.injection_runs import InjectionRun
-from tightframe.knowledge.qa_models import find_arm
+from tightframe.knowledge.qa_models import continues, find_arm
 from tightframe.knowledge.ranking import CORRECT, RANKED, load_ranks
 from tightframe.knowledge.scores import SCALE, SCORES, position, score_answer
 from tightframe.knowledge.tables import (
@@ -91,7 +91,7 @@ class _Verdicts(Record):
 def forms_of(arm: str) -> tuple[str, ...]:
     """Return the forms in which an arm is asked."""
     name = arm.removesuffix(REORDERED)
-    return OF_SENTENCES if find_arm(name).objective == "ntp" else OF_SPANS
+    return OF_SENTENCES if continues(find_arm(name).objective) else OF_SPANS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,15 +100,15 @@ class ClozeTokenizer:
         """Encode a text, with or without a mask: BOS, the words, the mask as one id, SEP."""
         before, mask, after = cloze.partition(MASK)
         masked = [self.mask] if mask else []
-        return [self.bos, *self._words(before), *masked, *self._rest(after), self.sep]
+        return [self.bos, *self.words(before), *masked, *self.rest(after), self.sep]
 
     def target(self, text: str) -> list[int]:
         """Encode an answer: the words, EOS."""
-        return [*self._words(text), self.eos]
+        return [*self.words(text), self.eos]
 
     def opening(self, text: str) -> list[int]:
         """Encode the beginning of a sentence that is to be continued: BOS, the words."""
-        return [self.bos, *self._words(text)]
+        return [self.bos, *self.words(text)]
 
     def text(self, ids: Sequence[int]) -> str:
         """Decode the words of a target up to its EOS, without special tokens."""
@@ -124,11 +124,12 @@ class ClozeTokenizer:
             raise UserError(f"the tokenizer has no token {name}; take one that `inject` has made")
         return index
 
-    def _words(self, text: str) -> list[int]:
+    def words(self, text: str) -> list[int]:
+        """Encode a run of words, wherever they stand."""
         text = text.strip()
         return self._encode(" " + text) if text else []
 
-    def _rest(self, text: str) -> list[int]:
+    def rest(self, text: str) -> list[int]:
         """Encode what follows a mask, where a comma stands without a blank."""
         return self._encode(text.rstrip())
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from tightframe.errors import UserError
@@ -33,6 +33,26 @@ class Batch:
     lengths: Int[Tensor, " B"]  # real positions of each row; what follows is padding
     prefix: Int[Tensor, " B"]  # positions that every query of the row may see
     source: "Batch | None" = None  # the encoder's batch, where there is an encoder
+    weights: Float[Tensor, "B T"] | None = None  # factors of the targets' losses; None: all 1
+
+    @property
+    def n_learnt(self) -> int:
+        """Number of positions whose loss counts."""
+        counted = self.targets != IGNORE if self.weights is None else self.weights > 0
+        return int(counted.sum())
+
+    @property
+    def counted(self) -> tuple[Bool[Tensor, "B T"], Float[Tensor, " n"] | None]:
+        """Positions whose loss counts, and factors that make their mean that of all labelled ones.
+
+        All labelled positions, with factor 0, where none of them counts.
+        """
+        labelled = self.targets != IGNORE
+        if self.weights is None:
+            return labelled, None
+        counted = self.weights > 0
+        counted = counted if bool(counted.any()) else labelled
+        return counted, self.weights[counted] * (counted.sum() / labelled.sum())
 
     @classmethod
     def causal(cls, inputs: Int[Tensor, "B T"]) -> "Batch":
@@ -48,6 +68,7 @@ class Batch:
             self.lengths[rank::size],
             self.prefix[rank::size],
             self.source and self.source.share(rank, size),
+            None if self.weights is None else self.weights[rank::size],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -58,6 +79,7 @@ class Batch:
             self.lengths.to(device),
             self.prefix.to(device),
             self.source and self.source.to(device),
+            None if self.weights is None else self.weights.to(device),
         )
 
 
@@ -130,6 +152,7 @@ class Example(NamedTuple):
     targets: tuple[int, ...]  # as long as the inputs; IGNORE where nothing is predicted
     prefix: int = 0  # positions that every query may see
     source: tuple[int, ...] = ()  # the encoder's inputs, where there is an encoder
+    weights: tuple[float, ...] = ()  # of the targets, where they differ
 
 
 def next_token(tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Batch:
@@ -225,9 +248,10 @@ def collate(examples: Sequence[Example], *, pad: int) -> Batch:
         lengths=torch.tensor([len(one.inputs) for one in examples]),
         prefix=torch.tensor([one.prefix for one in examples]),
         source=source,
+        weights=_padded([one.weights for one in examples], 0.0) if examples[0].weights else None,
     )
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int) -> Int[Tensor, "B T"]:
+def _padded(rows: Sequence[Sequence[int | float]], value: int | float) -> Shaped[Tensor, "B T"]:
     width = max(map(len, rows))
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

@@ -35,6 +35,7 @@ def cross_entropy(
     classifier: Float[Tensor, "V D"],
     bias: Float[Tensor, " V"] | None,
     targets: Int[Tensor, " N"],
+    weights: Float[Tensor, " N"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy of labelled positions in nats per token; differentiable once.
 
@@ -46,13 +47,18 @@ def cross_entropy(
         classifier: One row per token.
         bias: Vector that is added to the logits.
         targets: In [0, V), or IGNORE where nothing is predicted.
+        weights: Factors of the losses, which are divided by the number of labelled positions all
+            the same; None: all 1.
     """
     labelled = targets != IGNORE
     if not bool(labelled.all()):
         embeddings, targets = embeddings[labelled], targets[labelled]
+        weights = None if weights is None else weights[labelled]
     if len(targets) == 0:
         raise ValueError("no labelled positions: every target is IGNORE")
-    loss: Tensor = _CrossEntropy.apply(embeddings, classifier, bias, targets)  # type: ignore[no-untyped-call]
+    loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        embeddings, classifier, bias, targets, weights
+    )
     return loss
 
 
@@ -97,7 +103,12 @@ def score(
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, embeddings: Tensor, classifier: Tensor, bias: Tensor | None, targets: Tensor
+        ctx: Any,
+        embeddings: Tensor,
+        classifier: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        weights: Tensor | None,
     ) -> Tensor:
         device = embeddings.device.type
         low = embeddings.dtype
@@ -105,7 +116,7 @@ class _CrossEntropy(torch.autograd.Function):
             low = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             loss, *gradients = _forward_backward(
-                embeddings.to(low), classifier.to(low), bias, targets, ctx.needs_input_grad
+                embeddings.to(low), classifier.to(low), bias, targets, weights, ctx.needs_input_grad
             )
         ctx.gradients = gradients
         return loss.to(torch.promote_types(low, torch.float32))
@@ -113,7 +124,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(part if part is None else part * grad_loss for part in ctx.gradients), None)
+        return (*(part if part is None else part * grad_loss for part in ctx.gradients), None, None)
 
 
 def _forward_backward(
@@ -121,6 +132,7 @@ def _forward_backward(
     classifier: Tensor,
     bias: Tensor | None,
     targets: Tensor,
+    weights: Tensor | None,
     needed: tuple[bool, ...],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Return the mean loss and its gradients by embeddings, classifier and bias, where needed."""
@@ -144,7 +156,8 @@ def _forward_backward(
             high_part.copy_(low_part)
         if bias is not None:
             high_part += bias
-        loss += _to_gradient(high_part, targets[rows, None], n)
+        weight = None if weights is None else weights[rows, None]
+        loss += _to_gradient(high_part, targets[rows, None], n, weight)
         if by_bias is not None:
             by_bias += high_part.sum(0)
         if low != high:
@@ -160,14 +173,18 @@ def _forward_backward(
     return loss / n, by_embeddings, by_classifier, by_bias
 
 
-def _to_gradient(logits: Tensor, target: Tensor, n: int) -> Tensor:
-    """Turn logits in place into their gradient, (softmax - one-hot) / n; return the summed loss."""
+def _to_gradient(logits: Tensor, target: Tensor, n: int, weight: Tensor | None) -> Tensor:
+    """Turn logits in place into weight * (softmax - one-hot) / n; return the summed loss."""
     logits -= logits.amax(1, keepdim=True)
     at_target = logits.gather(1, target)
     total = _exp(logits).sum(1, keepdim=True)
     logits *= (total * n).reciprocal_()
     logits.scatter_add_(1, target, torch.full_like(at_target, -1 / n))
-    return (total.log() - at_target).sum(dtype=torch.float64)
+    losses = total.log() - at_target
+    if weight is not None:
+        logits *= weight
+        losses *= weight
+    return losses.sum(dtype=torch.float64)
 
 
 def _exp(values: Tensor) -> Tensor:

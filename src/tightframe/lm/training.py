@@ -186,7 +186,7 @@ class Loop:
         )
         self.optimizer.update(self.task.learning_rate(progress.step - 1))
         progress.sums += torch.stack([loss, norm, torch.ones_like(norm)])
-        progress.tokens += n_labels
+        progress.tokens += batch.n_learnt
 
     def _backward(self, batch: Batch, n_labels: int) -> Float[Tensor, ""]:
         """Compute the loss on a batch and its gradients, in all processes together."""

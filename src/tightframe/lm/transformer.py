@@ -195,6 +195,8 @@ class Transformer(Embedder):
 class Block(nn.Module):
     """Attention and an MLP, each added to the residual stream, each behind its own norm."""
 
+    dropout = 0.0  # share of what is added that a training drops
+
     def __init__(self, config: TransformerConfig, *, window: int, hidden: int | None = None):
         super().__init__()
         width = config.width
@@ -228,8 +230,7 @@ class Block(nn.Module):
             window=self.window,
         )
         attended = attended if packing is None else packing.pack(attended)
-        added: Tensor = self.attention_out(attended)
-        return stream + added
+        return stream + self._dropped(self.attention_out(attended))
 
     def at(
         self,
@@ -258,15 +259,17 @@ class Block(nn.Module):
         key, value = both.unflatten(2, (2, *by_head)).permute(2, 0, 3, 1, 4)
         logits = query.unflatten(2, by_head).transpose(1, 2) @ key.transpose(2, 3)  # (B, H, Q, T)
         attended = logits.masked_fill(~seen, -math.inf).softmax(-1) @ value
-        added: Tensor = self.attention_out(asked.pack(attended.transpose(1, 2).flatten(2)))
-        return self.transformed(stream.index_select(0, chosen) + added)
+        added = self.attention_out(asked.pack(attended.transpose(1, 2).flatten(2)))
+        return self.transformed(stream.index_select(0, chosen) + self._dropped(added))
 
     def transformed(self, stream: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         """Return the residual stream after the MLP."""
         hidden = self.mlp_in(self.mlp_norm(stream))
         hidden = gelu(hidden) if stream.ndim == 2 else F.gelu(hidden, approximate="tanh")
-        added: Tensor = self.mlp_out(hidden)
-        return stream + added
+        return stream + self._dropped(self.mlp_out(hidden))
+
+    def _dropped(self, added: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        return F.dropout(added, self.dropout, self.training) if self.dropout else added
 
 
 class Linear(nn.Linear):
