@@ -1,7 +1,14 @@
 """Series of models: audited and measured from a hub of this machine, and from folders."""
 
+import contextlib
 import json
+import os
+import random
+import signal
 import socket
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -78,6 +85,20 @@ def contents(tmp_path_factory):
     return files
 
 
+MEASURED = "--text text.txt --context 12 --groups 1 --min-count 1 --measures nc1_cdnv_p2,nc4_rate"
+GOOD = ["step0", "step1", "checkpoint-400", "step1000", "step40000", "step-480k-token-1007B"]
+GOOD += ["stage2-ingredient3-step2000-tokens9B"]
+LEFT_OUT = {"step20000-tokens84B": "equal to main"}
+LEFT_OUT |= {"stage1-step-40000": f"partly equal; {SHARDS[0]} of main"}
+FAILED = {"step_60": "weights missing", "step30000": "gated", "step50000": "", "step143000": ""}
+
+
+def write_text(path="text.txt"):
+    rng = random.Random(0)
+    lines = (" ".join(rng.choices(WORDS[1:9], k=12)) for _ in range(60))
+    Path(path).write_text("\n\n".join(lines))
+
+
 @pytest.fixture
 def hub(contents, monkeypatch, tmp_path):
     """The hub, where one revision is gated, one refused for a second, and one cut short."""
@@ -89,6 +110,7 @@ def hub(contents, monkeypatch, tmp_path):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", only_here)
+    write_text()
     with serving(FakeHub("tiny/series", contents, REFS)) as server:
         server.refused[f"/resolve/{REFS['step30000']}"] = 401, {"X-Error-Code": "GatedRepo"}
         server.once[f"/tree/{REFS['step40000']}"] = 429, {"Retry-After": "1"}
@@ -110,6 +132,17 @@ def run(command, capsys):
 
 def trees(hub):
     return [path for path in hub.asked if "/tree/" in path]
+
+
+def work_of(series="atlas/series"):
+    """Number of folders with weights, and bytes of all their files; they may change meanwhile."""
+    total = 0
+    folders = list(Path(series, ".work").glob("*"))
+    for place, _, files in os.walk(Path(series, ".work")):
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(place, file).stat().st_size
+    return len(folders), total
 
 
 VERDICTS = {
@@ -184,7 +217,7 @@ def test_the_last_step_is_told_from_a_damaged_one_also_if_it_is_not_audited(hub)
         ("./nowhere", "is a folder or a path"),
         ("tiny/series/x y", "more arguments"),
         ("tiny//series", "no name on the hub"),
-        ("tiny/series --tokens-per-step 0", "tokens-per-step"),
+        ("tiny/series --tokens-per-step 0", "tokens_per_step is 0"),
     ],
 )
 def test_an_audit_of_nothing_is_one_line(hub, capsys, command, said):
@@ -193,3 +226,144 @@ def test_an_audit_of_nothing_is_one_line(hub, capsys, command, said):
     assert (status, printed) == (2, "")
     assert said in line.splitlines()[-1]
     assert not Path("atlas").exists()
+
+
+def test_a_series_is_measured_within_the_disk_and_leaves_no_weights(hub, capsys):
+    room = 2 * max(sum(len(x) + 4096 for x in files.values()) for files in hub.files.values())
+    taken, stop = [], threading.Event()
+
+    def sample():
+        while not stop.wait(0.005):
+            taken.append(work_of())
+
+    watch = threading.Thread(target=sample)
+    watch.start()
+    budget = f"--allow-bin --max-disk {room / 1000}kB"
+    status, printed, said = run(f"atlas run tiny/series {MEASURED} {budget} --json", capsys)
+    stop.set()
+    watch.join()
+    made = json.loads(printed)
+    assert status == 3, said
+    assert made["measured"] == GOOD
+    assert made["left_out"] == LEFT_OUT
+    assert set(made["failed"]) == set(FAILED)
+    for name, why in FAILED.items():
+        assert why in made["failed"][name]
+        assert name in said.splitlines()[-1]
+    assert made["equal"] == [["step0", "step1"]]
+    assert max(n for n, _ in taken) == 2
+    assert max(n_bytes for _, n_bytes in taken) <= room
+    assert not Path("atlas/series/.work").exists()
+    left = {file.parent.parent.name for file in Path("atlas").rglob("*.safetensors")}
+    assert left == {"tokens"}  # of both tokenizers
+    rows = tf.gather(sorted(Path("atlas/series/results").glob("*.jsonl")))
+    found = rows.drop_duplicates(["run", "step"]).set_index("model_revision")
+    assert set(found.index) == set(GOOD)
+    assert found.loc["step-480k-token-1007B", "model_trained_tokens"] == 1007 * 10**9
+    assert found.loc["step1000", "model_commit"] == REFS["step1000"]
+    assert found.loc["step1000", ["run", "step"]].tolist() == ["series", 1000]
+    assert found.loc[GOOD[-1], ["run", "step"]].tolist() == ["series@stage2-ingredient3", 2000]
+    # No file is downloaded twice, and none of a revision that is not measured.
+    fetched = Counter(path for path in hub.asked if "/resolve/" in path and "HEAD" not in path)
+    ended = {path for path in fetched if REFS["step50000"] in path}
+    assert set(Counter(path for path in fetched.elements() if path not in ended).values()) == {1}
+    assert not [path for path in fetched if REFS["step20000-tokens84B"] in path]
+    # Once more: what is there is neither downloaded nor listed again, and what failed is tried.
+    hub.asked.clear()
+    hub.cut.clear()
+    status, printed, _ = run(f"atlas run tiny/series {MEASURED} {budget} --json", capsys)
+    again = json.loads(printed)
+    assert (status, again["measured"], again["before"]) == (3, ["step50000"], GOOD)
+    assert not trees(hub)
+    tried = {path.split("/resolve/")[1][:40] for path in hub.asked if "/resolve/" in path}
+    assert tried <= {REFS[name] for name in FAILED}
+
+
+def killed(command, when):
+    """Run a command in a process that is killed when `when` says so, or has ended before."""
+    child = os.fork()  # which has all imports already
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            cli.main(command.split())
+        os._exit(0)
+    deadline = time.monotonic() + 100
+    while os.waitpid(child, os.WNOHANG)[0] == 0:
+        assert time.monotonic() < deadline
+        if when():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
+        time.sleep(0.01)
+
+
+def rows_of(folder):
+    rows = tf.gather(sorted(Path(folder, "results").glob("*.jsonl")))
+    return rows.sort_values(["run", "step", "split", "metric"], ignore_index=True)
+
+
+FEW = f"atlas run tiny/series {MEASURED} --steps 0,1,1000,40000"
+
+
+def test_a_series_that_is_killed_resumes_to_the_same_rows(hub, capsys):
+    n_results = lambda: len(list(Path("atlas/series/results").glob("*.jsonl")))  # noqa: E731
+    killed(FEW, lambda: n_results() == 2 and work_of()[0] > 0)
+    assert 2 <= n_results() < 4
+    assert work_of()[0] > 0
+    status, printed, _ = run(f"{FEW} --json", capsys)
+    made = json.loads(printed)
+    assert status == 0
+    assert len(made["before"]) in (1, 2)  # the second may have been killed before its record
+    assert not Path("atlas/series/.work").exists()
+    assert run(f"{FEW} --out whole", capsys)[0] == 0
+    pd.testing.assert_frame_equal(rows_of("atlas/series"), rows_of("whole"))
+
+
+@pytest.mark.slow
+def test_a_series_that_is_killed_at_any_moment_resumes_to_the_same_rows(hub, capsys):
+    start = time.monotonic()
+    assert run(f"{FEW} --out whole", capsys)[0] == 0
+    lasts = time.monotonic() - start
+    rng = random.Random()
+    for _ in range(5):
+        moment = time.monotonic() + rng.uniform(0, lasts)
+        killed(FEW, lambda moment=moment: time.monotonic() >= moment)
+    assert run(FEW, capsys)[0] == 0
+    assert not Path("atlas/series/.work").exists()
+    pd.testing.assert_frame_equal(rows_of("atlas/series"), rows_of("whole"))
+
+
+def test_shares_of_a_series_are_all_of_it(hub, capsys):
+    for part in ("1/2", "2/2"):
+        assert run(f"{FEW} --part {part}", capsys)[0] == 0
+    assert run(f"{FEW} --out whole", capsys)[0] == 0
+    pd.testing.assert_frame_equal(rows_of("atlas/series"), rows_of("whole"))
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"tiny/series {MEASURED} --steps 3", "there is no step 3; there are 0, 1, 60"),
+        (f"tiny/series {MEASURED} --steps 0 --every-log 3", "give one of them"),
+        (f"tiny/series {MEASURED} --max-disk 3QB", "expected a size such as 30GB"),
+        (f"tiny/series {MEASURED} --part 3/2", "expected I/N"),
+        (f"tiny/series {MEASURED} --step 3", "is for one model of a series"),
+        (f"tiny/series {MEASURED} --revisions v*", "none of its 15 revisions"),
+        ("tiny/series", "say on which tokens"),
+        ("tiny/series --text missing.txt", "missing.txt: no such file"),
+        (f"./nowhere {MEASURED}", "no such folder"),
+        (f". {MEASURED}", "expected runs, or models in folders"),
+    ],
+)
+def test_a_series_that_cannot_be_measured_is_one_line(hub, capsys, command, said):
+    status, printed, line = run(f"atlas run {command}", capsys)
+    assert (status, printed) == (2, "")
+    assert said in line.splitlines()[-1]
+    assert not [path for path in hub.asked if "/resolve/" in path]
+
+
+def test_weights_that_do_not_fit_are_not_downloaded(hub, capsys):
+    command = f"atlas run tiny/series {MEASURED} --steps 0,1000 --max-disk 20kB"
+    status, _, said = run(command, capsys)
+    assert status == 3
+    assert "2e-05 GB max_disk allows" in said
+    assert not [path for path in hub.asked if "/resolve/" in path]

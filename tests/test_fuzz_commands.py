@@ -31,6 +31,7 @@ VALID = {
     "sweep submit": "sweep.toml --dry-run",
     "sweep commands": "sweep.toml",
     "atlas audit": "tiny/series --out new",
+    "atlas run": "folder --text text.txt --out new",
     "relate": "run --measures nc4_rate --permutations 20 --draws 100 --out new",
     "ntp count": "tokens --out new",
     "ntp solve": "table",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says w
     from tightframe.geometry.stream import class_moments
     from tightframe.geometry.study import measure, measure_part
     from tightframe.geometry.values import Value
+    from tightframe.jobs.atlas import Atlas, atlas
     from tightframe.jobs.audit import Audit, audit
     from tightframe.lm.huggingface import HuggingFaceModel
     from tightframe.lm.load import load_model, randomly_initialized
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_PUBLIC` says w
     from tightframe.results import Header, ResultTable, Row, gather, read_csv, read_rows, write_csv
 
 _PUBLIC: dict[str, str] = {
+    "Atlas": "jobs.atlas",
     "Audit": "jobs.audit",
     "ClassMoments": "geometry.moments",
     "CollapseCallback": "geometry.callback",
@@ -52,6 +54,7 @@ _PUBLIC: dict[str, str] = {
     "Transformer": "lm.transformer",
     "UserError": "errors",
     "Value": "geometry.values",
+    "atlas": "jobs.atlas",
     "audit": "jobs.audit",
     "class_decisions": "geometry.decisions",
     "class_moments": "geometry.stream",
@@ -75,6 +78,7 @@ _ROOMS = ("analysis", "corpus", "geometry", "knowledge", "lm", "ntp", "report", 
 
 __all__ = [
     "MEASURES",
+    "Atlas",
     "Audit",
     "ClassMoments",
     "CollapseCallback",
@@ -95,6 +99,7 @@ __all__ = [
     "Value",
     "__version__",
     "analysis",
+    "atlas",
     "audit",
     "class_decisions",
     "class_moments",

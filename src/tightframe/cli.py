@@ -37,7 +37,7 @@ for group, commands in (
     (app, "relating:relate sweeping:report"),
     (corpus, "making:build"),
     (sweep, "sweeping:plan sweeping:run sweeping:status sweeping:submit sweeping:commands"),
-    (atlas, "atlas:audit"),
+    (atlas, "atlas:audit atlas:run"),
     (ntp, "ntp:count ntp:solve ntp:ridge_path ntp:predict ntp:compare ntp:concepts"),
     (knowledge, "facts:parse facts:questions facts:reword facts:validate facts:spans"),
     (knowledge, "injection:inject injection:answer injection:rank scores:score"),

@@ -1,16 +1,17 @@
 """Commands on series of models: an audit of their revisions, and all of them measured."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, TypeAlias
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
-
-from tightframe.commands.console import Json, done, say
+from tightframe.commands.console import Json, as_parameters, done, say
 from tightframe.errors import PartlyDoneError
+from tightframe.jobs.series import AtlasOptions
 from tightframe.progress import bar
 
-PerStep = Annotated[int | None, Parameter(validator=Number(gt=0))]
+if TYPE_CHECKING:
+    Series: TypeAlias = AtlasOptions
+else:
+    Series = as_parameters(AtlasOptions)
 
 
 def audit(
@@ -18,7 +19,7 @@ def audit(
     /,
     *,
     revisions: str = "*",
-    tokens_per_step: PerStep = None,
+    tokens_per_step: int | None = None,
     out: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -57,4 +58,38 @@ def audit(
         raise PartlyDoneError(
             f"{len(unlisted)} of {len(made.revisions)} revisions are not listed, "
             f"{', '.join(unlisted)}; the same command tries them again"
+        )
+
+
+def run(
+    name: str,
+    /,
+    *,
+    options: Series = Series(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Measure a series of models one by one, within a disk budget; finished ones are skipped.
+
+    A revision on the hub is downloaded, measured and deleted, while the next one is
+    downloaded. Revisions whose weights are not their own, by the audit, are left out.
+    The same command resumes what was cut short.
+
+    Parameters
+    ----------
+    name
+        Name of the model on the hub, as NAME or OWNER/NAME; or a folder with runs
+        or checkpoints, such as those of a Trainer.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.jobs.atlas import measure_series
+
+    with bar():
+        made = measure_series(name, options, say)
+    line = f"{made.one_line}; `tightframe report {made.path}` makes the page"
+    done(line, json, **vars(made))
+    if made.failed:
+        reasons = "; ".join(f"{one} ({why})" for one, why in made.failed.items())
+        raise PartlyDoneError(
+            f"{len(made.failed)} revisions failed: {reasons}; the same command tries them again"
         )

@@ -241,23 +241,17 @@ def listed_files(name: str, commit: str) -> list[ListedFile]:
     return _patiently(f"{name}@{commit[:12]}", listed)
 
 
-def download(name: str, commit: str, files: Sequence[ListedFile], folder: Path) -> None:
-    """Download files of a model at a commit into a folder, past the hub's cache on this machine."""
+def download(name: str, commit: str, file: ListedFile, folder: Path) -> None:
+    """Download a file of a model at a commit into a folder, past the cache on this machine."""
     import huggingface_hub
 
-    given = f"{name}@{commit[:12]}"
-    for file in files:
+    def get() -> str:
+        return huggingface_hub.hf_hub_download(name, file.name, revision=commit, local_dir=folder)
 
-        def get(file: ListedFile = file) -> str:
-            return huggingface_hub.hf_hub_download(
-                name, file.name, revision=commit, local_dir=folder
-            )
-
-        size = Path(_patiently(f"{given}/{file.name}", get)).stat().st_size
-        if size != file.size:
-            raise UserError(
-                f"{given}/{file.name}: {size:,} bytes came, expected {file.size:,}; run again"
-            )
+    what = f"{name}@{commit[:12]}/{file.name}"
+    size = Path(_patiently(what, get)).stat().st_size
+    if size != file.size:
+        raise UserError(f"{what}: {size:,} bytes came, expected {file.size:,}; run again")
 
 
 def _patiently(what: str, ask: Callable[[], T]) -> T:

@@ -299,7 +299,7 @@ def text_tokens(
     how["chat_template"] = own.chat_template
     text = open_source(source, **how)
     held_out = None if options.validation is None else open_source(options.validation, **how)
-    texts = [_identity(each) for each in (text, held_out) if each is not None]
+    texts = [identity(each) for each in (text, held_out) if each is not None]
     share = options.validation_share if held_out is None else None
     settings = [context, options.max_tokens, share]
     content = [SCHEMA, texts, _tokenizer_identity(own, options.bos), settings]
@@ -315,7 +315,7 @@ def text_tokens(
         raise UserError(f"{error}; remove the folder and run again") from None
 
 
-def _identity(source: Source) -> Any:
+def identity(source: Source) -> Any:
     """Return what tells this text from another: neither its name, nor where it lies."""
     content = [[file.suffix, sha256(file)] for file in source.files]
     # How it is read, too: paragraphs or files, the field, the split. A data set goes by its name.

@@ -263,7 +263,7 @@ def _resampled(
     found: dict[tuple[str, str], tuple[float, int, Resamples]] = {}
     keep = context.options.keep_states
     with (
-        exclusive(subject.folder / "states", what="model's states"),
+        exclusive(subject.states, what="model's states"),
         prepared(subject.threads),
     ):
         moments = states.moments(subject, shards, config, keep=keep, say=context.say)

@@ -49,6 +49,9 @@ def header_of(
     if subject.snapshot is not None:
         snapshot = subject.snapshot._asdict()
         machine |= {name: snapshot[name] for name in ("revision", "commit", "subfolder")}
+        facts |= {name: snapshot[name] for name in ("revision", "commit")}
+    if subject.trained_tokens is not None:
+        facts["trained_tokens"] = subject.trained_tokens
     if isinstance(subject.source, str | Path) and (file := gguf_of(subject.source)) is not None:
         machine["dequantized_from"] = file.name
     if subject.loading.device_map is not None:

@@ -245,7 +245,7 @@ class _Saver:
 
 def _path(subject: Subject, provenance: dict[str, Any], split: str = "") -> Path:
     stem = f"step-{subject.step}-layer-{layer_name(provenance['layer'])}{split}"
-    return subject.folder / "states" / f"{stem}-{fingerprint(provenance)}.safetensors"
+    return subject.states / f"{stem}-{fingerprint(provenance)}.safetensors"
 
 
 def _piece(path: Path, world: ProcessGroup) -> Path:

@@ -115,9 +115,22 @@ def measure_model(
         say: Takes lines on what is going on.
     """
     with process_group() as world, as_source(model, options, world) as (source, out):
-        context, fewer = prepare(_subject(source, options, out), options, world, say)
-        labellings = _computed(context, fewer if world.size == 1 else ())
-        return _measurement(context, labellings, on_disk=out == options.out)
+        subject = _subject(source, options, out)
+        return measure_subject(subject, options, world, say, on_disk=out == options.out)
+
+
+def measure_subject(
+    subject: Subject,
+    options: MeasureOptions,
+    world: ProcessGroup,
+    say: Say,
+    *,
+    on_disk: bool = True,
+) -> Measurement:
+    """Measure a model with a folder; its results files are named if they stay `on_disk`."""
+    context, fewer = prepare(subject, options, world, say)
+    labellings = _computed(context, fewer if world.size == 1 else ())
+    return _measurement(context, labellings, on_disk=on_disk)
 
 
 def measure_part(
@@ -203,8 +216,7 @@ def _computed(context: RunContext, fewer: Sequence[int]) -> list[Labelling]:
         return _computed(dataclasses.replace(context, options=options), fewer[1:])
     with contextlib.ExitStack() as stack:
         if context.world.rank == 0:
-            folder = context.subject.folder / "states"
-            stack.enter_context(exclusive(folder, what="model's states"))
+            stack.enter_context(exclusive(context.subject.states, what="model's states"))
         stack.enter_context(prepared(context.subject.threads))
         made = _passes(context, left, configs)
         for one, (header, rows) in zip(left, made, strict=True):

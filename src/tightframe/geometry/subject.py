@@ -61,6 +61,8 @@ class Subject:
     loading: LoadOptions = LoadOptions()  # noqa: RUF009 - frozen
     precision: Precision = "fp32"  # of the forward passes that it will make
     snapshot: Snapshot | None = None  # of a revision on the hub
+    trained_tokens: int | None = None  # that the model saw in training; None is not known
+    part: str = ""  # folder of its states, where several processes measure models of one folder
 
     @classmethod
     def of(
@@ -144,6 +146,11 @@ class Subject:
     def settings(self) -> dict[str, Any]:
         """Settings of the training run; none for a model from elsewhere."""
         return as_dict(self.run.settings) if self.run else {}
+
+    @property
+    def states(self) -> Path:
+        """Folder of its states."""
+        return self.folder / "states" / self.part
 
     @property
     def threads(self) -> int:

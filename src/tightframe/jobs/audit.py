@@ -77,6 +77,11 @@ class ListedRevision:
         return "".join(config), "\n".join(sorted(tokenizer))
 
     @property
+    def is_sound(self) -> bool:
+        """Whether the weights are there and are those of no other revision."""
+        return self.verdict == "fine"
+
+    @property
     def words(self) -> str:
         """Verdict and notes in one line."""
         plain = [] if self.verdict == "equal" else [str(self.verdict)]
