@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-cpu laboratory study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs real-model release-check bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-cpu laboratory study-smollm2 study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs real-model release-check bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -110,6 +110,17 @@ study-knowledge study-knowledge-long: $(INSTALLED)
 	$(if $(ENSEMBLES),$(BIN)/python -m studies.ensembles.run $(STUDY))
 	$(BIN)/tightframe report $(STUDY)
 	$(BIN)/python -m studies.injection.publish $(STUDY) docs/results/knowledge
+
+# A pretrained model, layer by layer, beside random weights: after `make real-model`, on
+# austen/persuasion.txt in TIGHTFRAME_DATA; about half an hour on two cores. Interrupted, it resumes.
+study-smollm2: TIGHTFRAME_DATA ?= data
+study-smollm2: MEASURE = $(BIN)/tightframe measure models/smollm2-135m --text $(TIGHTFRAME_DATA)/austen/persuasion.txt \
+	--max-tokens 60000 --context 256 --layers all --labels next,current --groups 10 --min-count 10
+study-smollm2: $(INSTALLED)
+	$(MEASURE)
+	$(MEASURE) --random-weights 0
+	$(BIN)/tightframe report runs/smollm2-135m
+	$(BIN)/python -m studies.smollm2.run models/smollm2-135m runs/smollm2-135m docs/results/smollm2
 
 # SmolLM2-135M as a folder of safetensors; says so where it can't be had.
 real-model: $(INSTALLED)

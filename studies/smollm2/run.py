@@ -1,0 +1,116 @@
+"""What attention sinks and outlier dimensions do to the inner layers of a pretrained model.
+
+    python -m studies.smollm2.run models/smollm2-135m runs/smollm2-135m docs/results/smollm2
+
+takes a model and its run after `tightframe measure` and `tightframe report`; see README.md.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import tightframe as tf
+from tightframe.corpus.shards import Split
+from tightframe.geometry.labels import LabelSpec
+from tightframe.geometry.stream import Stream, accumulate_moments, layer_name, new_moments
+from tightframe.lm.interface import PRENORM, LanguageModel
+from tightframe.report.figures import LIGHT, STYLE
+
+TOKENS = 20_000  # of the training part
+MEASURES = ("rank_pr", "nc1_cdnv_rom_db")
+MIN_COUNT = 10
+OUTLIER = 100.0  # times the median mean square
+ALL, USUAL = LabelSpec(), LabelSpec(skip=1, skip_special=True)
+
+
+def main(model: str, run: str, out: str) -> None:
+    """Write tables and figures."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tables/layers.csv", "figures/layers.png"):
+        shutil.copy(Path(run) / "report" / name, folder)
+    (tokens,) = (Path(run) / "tokens").glob("*/")
+    split = tf.TokenShards.open(tokens).split("train")
+    ways = pd.DataFrame(way_rows(tf.load_model(model), split))
+    ways.to_csv(folder / "ways.csv", index=False, float_format="%.5g")
+    draw(ways).savefig(folder / "ways.png", metadata={"Software": None})
+
+
+def way_rows(model: LanguageModel, split: Split) -> Iterator[dict[str, Any]]:
+    """Measure every layer in four ways: positions and dimensions, all or the usual ones."""
+    layers = [*range(model.depth), PRENORM, model.depth]
+    spans = [(0, TOKENS // split.block)]
+    usual = Stream(model, split, USUAL)
+    whole = new_moments(usual, layers, dimensions=True)
+    every = Stream(model, split, ALL)
+    all_positions = new_moments(every, layers)
+    accumulate_moments(usual, whole, also=[(every, all_positions)], spans=spans)
+    kept = {layer: usual_dimensions(state) for layer, state in whole.items()}
+    narrow = {
+        (layer, spec): tf.ClassMoments(usual.n_classes, int(kept[layer].sum()))
+        for layer in layers
+        for spec in (ALL, USUAL)
+    }
+    for part in every.parts(layers, spans):
+        labels = {ALL: part.labels, USUAL: usual.relabelled(part).labels}
+        for (layer, spec), state in narrow.items():
+            state.update(part.embeddings[layer][:, kept[layer]], labels[spec])
+    for layer in layers:
+        left_out = int((~kept[layer]).sum())
+        for state, positions, dimensions in (
+            (all_positions[layer], "all", "all"),
+            (whole[layer], "usual", "all"),
+            (narrow[layer, ALL], "all", "usual"),
+            (narrow[layer, USUAL], "usual", "usual"),
+        ):
+            columns = kept[layer] if dimensions == "usual" else slice(None)
+            values = tf.geometry.metrics(
+                state, model.classifier[:, columns], measures=MEASURES, min_count=MIN_COUNT
+            )
+            yield {
+                "layer": layer_name(layer),
+                "positions": positions,
+                "dimensions": dimensions,
+                "outliers": left_out,
+                **{name: value.value for name, value in values.items()},
+            }
+
+
+def usual_dimensions(state: tf.ClassMoments) -> Tensor:
+    """Return which dimensions are no outliers."""
+    assert state.dimensions is not None
+    squares = state.dimensions.mean_squares
+    return squares <= OUTLIER * squares.median()
+
+
+def draw(ways: pd.DataFrame) -> Figure:
+    """Draw each measure against the layer, a line for each way."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 * len(MEASURES), 2.6), layout="constrained", dpi=150)
+        for axes, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
+            for (positions, dimensions), rows in ways.groupby(["positions", "dimensions"]):
+                axes.plot(
+                    range(len(rows)),
+                    rows[measure],
+                    color=LIGHT["ink"] if positions == "usual" else LIGHT["soft"],
+                    linestyle="-" if dimensions == "all" else ":",
+                    label=f"{positions} positions, {dimensions} dimensions",
+                )
+            axes.set_yscale("log")
+            axes.set_xlabel("layer (the last but one is before the final norm)")
+            axes.set_title(measure)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(*sys.argv[1:])
