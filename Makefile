@@ -115,7 +115,7 @@ study-knowledge study-knowledge-long: $(INSTALLED)
 # austen/persuasion.txt in TIGHTFRAME_DATA; about half an hour on two cores. Interrupted, it resumes.
 study-smollm2: TIGHTFRAME_DATA ?= data
 study-smollm2: MEASURE = $(BIN)/tightframe measure models/smollm2-135m --text $(TIGHTFRAME_DATA)/austen/persuasion.txt \
-	--max-tokens 60000 --context 256 --layers all --labels next,current --groups 10 --min-count 10
+	--max-tokens 60000 --context 256 --layers all --labels next,current --groups 10 --min-count 20
 study-smollm2: $(INSTALLED)
 	$(MEASURE)
 	$(MEASURE) --random-weights 0

@@ -26,7 +26,7 @@ from tightframe.report.figures import LIGHT, STYLE
 
 TOKENS = 20_000  # of the training part
 MEASURES = ("rank_pr", "nc1_cdnv_rom_db")
-MIN_COUNT = 10
+MIN_COUNT = 20
 OUTLIER = 100.0  # times the median mean square
 ALL, USUAL = LabelSpec(), LabelSpec(skip=1, skip_special=True)
 
