@@ -339,11 +339,15 @@ def run_trainer(tokens, folder, *callbacks, max_steps=6, resume=None, **options)
         max_steps=max_steps,
         lr_scheduler_type="constant",
         use_cpu=True,
-        report_to="none",
         disable_tqdm=True,
-        logging_strategy="no",
         dataloader_pin_memory=False,
-        **{"save_strategy": "no", "learning_rate": 1e-2, **options},
+        **{
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": "none",
+            "learning_rate": 1e-2,
+            **options,
+        },
     )
     trainer = transformers.Trainer(
         gpt2(tokens),

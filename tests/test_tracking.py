@@ -1,138 +1,125 @@
-import dataclasses
+"""Trackers: real event files of tensorboard, and stand-ins for wandb and trackio."""
 
-import numpy as np
+import math
+import sys
+import types
+
 import pytest
 
-from studies.latent_factors.factors import (
-    FactorStudy,
-    factor_combinations,
-    one_hot_factors,
-    spread_steps,
-)
-from studies.latent_factors.tracking import GramTracker
+from test_callback import ROWS, run_trainer, write_tokens
+from tightframe import cli
+from tightframe.errors import UserError
+from tightframe.geometry.callback import CollapseCallback
+from tightframe.geometry.options import MeasureOptions
+from tightframe.lm.runs import Run
+from tightframe.results import read_rows
+from tightframe.tracking import TRACKERS, track, tracker
 
-FACTORS = one_hot_factors(factor_combinations((3, 4)))
-
-
-def naive_cosine(rows, target):
-    """Of the doubly centred Gram matrices, made in full."""
-    centre = np.eye(len(rows)) - 1 / len(rows)
-    a, b = (centre @ part @ part.T @ centre for part in (rows, target))
-    return (a * b).sum() / (np.linalg.norm(a) * np.linalg.norm(b))
+pytest.importorskip("tensorboard")
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
-def test_factors_and_simplex_have_cosines_by_formula():
-    # Levels 3 and 4: Y Y', centred, has eigenvalue 4 on the 2 contrasts of the first factor and
-    # 3 on the 3 of the second; the simplex has 1 on all 11: (8 + 9) / sqrt((32 + 27) * 11).
-    tracker = GramTracker(FACTORS)
-    tracker(0, np.eye(12), FACTORS + 5.0)
-    simplex, latent = tracker.records
-    assert simplex.simplex_cosine == pytest.approx(1, abs=1e-12)
-    assert simplex.factors_cosine == pytest.approx(17 / np.sqrt(59 * 11), abs=1e-12)
-    assert latent.factors_cosine == pytest.approx(1, abs=1e-12)
-    assert latent.factors_similarity == pytest.approx(1, abs=1e-12)
-    assert latent.simplex_cosine == pytest.approx(17 / np.sqrt(59 * 11), abs=1e-12)
+def scalars(folder):
+    """Everything in the event files of a folder: name -> {step: value}."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {
+        tag: {event.step: event.value for event in events.Scalars(tag)}
+        for tag in events.Tags()["scalars"]
+    }
 
 
-def test_cosines_are_those_of_whole_gram_matrices():
-    rng = np.random.default_rng(0)
-    classes = rng.integers(12, size=40)
-    classifier, embeddings = rng.normal(size=(12, 5)), rng.normal(size=(40, 5))
-    tracker = GramTracker(FACTORS, classes=classes)
-    tracker(3, classifier, embeddings)
-    words, contexts = tracker.records
-    assert words.factors_cosine == pytest.approx(naive_cosine(classifier, FACTORS), abs=1e-12)
-    assert contexts.factors_cosine == pytest.approx(
-        naive_cosine(embeddings, FACTORS[classes]), abs=1e-12
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return write_tokens(tmp_path_factory.mktemp("tokens") / "tiny", train=ROWS)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A package that records what it is told."""
+    module = types.ModuleType("wandb")
+    module.calls = []
+    module.init = lambda **given: module.calls.append(("init", given))
+    module.log = lambda values, step: module.calls.append(("log", values, step))
+    module.finish = lambda: module.calls.append(("finish",))
+    for name in ("wandb", "trackio"):
+        monkeypatch.setitem(sys.modules, name, module)
+    module.__spec__ = types.SimpleNamespace()
+    return module
+
+
+def test_training_and_its_geometry_are_read_back_from_tensorboard(tokens, tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = {"tokens": tokens, "out": run, "width": 8, "heads": 2, "log_every": 2, "batch": 4}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    measuring = ["--measure-every", "5", "--measures", "rank_pr", "--track", "tensorboard"]
+    cli.main(["train", *words, *measuring])
+    found = scalars(run / "tensorboard")
+    rows = [read_rows(path)[1][0] for path in (run / "results").glob("probe-*.jsonl")]
+    assert found["geometry/rank_pr"] == {row.step: pytest.approx(row.value) for row in rows}
+    assert len(found["train/loss"]) > 2
+    assert found["checkpoint/val_loss"]
+    capsys.readouterr()
+    places = ["--track", f"tensorboard:{tmp_path / 'board'}"]
+    layers = ["--layers", "all", "--groups", "1", "--measures", "nc3_cos_mean"]
+    cli.main(["measure", str(run), *layers, *places])
+    found = scalars(tmp_path / "board" / "run")
+    assert {"geometry/nc3_cos_mean", "geometry/layer-0/nc3_cos_mean"} <= set(found)
+    assert list(found["geometry/val_loss"]) == [Run.open(run).steps[-1]]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_others_are_opened_told_and_closed(stand_in, tmp_path, name):
+    # The outermost one is used.
+    with tracker(f"{name}:mine", tmp_path / "run"), tracker(name, tmp_path / "inner"):
+        track({"loss": 1.0, "undefined": math.nan}, 3)
+    track({"loss": 2.0}, 4)
+    assert stand_in.calls == [
+        ("init", {"project": "mine", "name": "run"}),
+        ("log", {"loss": 1.0}, 3),
+        ("finish",),
+    ]
+
+
+@pytest.mark.parametrize("broken", ["init", "log", "finish"])
+def test_one_that_raises_is_reported_once_and_stops_nothing(stand_in, tmp_path, capsys, broken):
+    def fail(*_, **__):
+        raise RuntimeError("no \x1b[31mnetwork")
+
+    setattr(stand_in, broken, fail)
+    with tracker("wandb", tmp_path / "run"):
+        track({"loss": 1.0}, 1)
+        track({"loss": 1.0}, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == said.count("RuntimeError") == 1
+    assert "\x1b" not in said
+
+
+def test_only_the_first_process_of_a_job_opens_one(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with tracker("wandb", tmp_path / "run"):
+        track({"loss": 1.0}, 1)
+    assert stand_in.calls == []
+
+
+def test_one_that_is_unknown_or_missing_is_refused_before_anything_is_done(monkeypatch):
+    with pytest.raises(UserError, match="--track mlflow: expected wandb, trackio or tensorboard"):
+        MeasureOptions(track="mlflow")
+    for name in TRACKERS:
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+        with pytest.raises(UserError, match=f"the package {name} is missing; pip install {name}"):
+            MeasureOptions(track=f"{name}:x")
+
+
+def test_trainer_reports_the_geometry_wherever_it_reports(tokens, tmp_path):
+    callback = CollapseCallback(
+        tokens, out=tmp_path / "run", every=2, measures=["rank_pr"], track="auto"
     )
-    assert contexts.simplex_cosine == pytest.approx(
-        naive_cosine(embeddings, np.eye(12)[classes]), abs=1e-12
-    )
-
-
-def test_scale_shift_and_rotation_change_nothing():
-    rng = np.random.default_rng(1)
-    rows = rng.normal(size=(12, 5))
-    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
-    tracker = GramTracker(FACTORS)
-    tracker(0, rows)
-    tracker(0, 1e3 * rows @ turn + rng.normal(size=5))
-    first, second = (vars(record) for record in tracker.records)
-    assert first.pop("side") == second.pop("side") == "classifier"
-    assert second == pytest.approx(first, abs=1e-12)
-
-
-def test_peak_and_crossing_of_a_known_course():
-    # Gram matrices (1 - t) of the factors and t of the simplex, each of Frobenius norm 1 and with
-    # cosine c: t = 1/2 is equally far from both. Before, the mixture comes from noise.
-    latent, simplex = (part - part.mean(axis=0) for part in (FACTORS, np.eye(12)))
-    latent = latent / np.linalg.norm(latent @ latent.T) ** 0.5
-    simplex = simplex / np.linalg.norm(simplex @ simplex.T) ** 0.5
-    tracker = GramTracker(FACTORS)
-    tracker(0, np.random.default_rng(2).normal(size=(12, 2)))
-    for step, share in ((10, 0.0), (20, 0.4), (30, 0.6), (40, 1.0)):
-        tracker(step, np.hstack([(1 - share) ** 0.5 * latent, share**0.5 * simplex]))
-    found = tracker.structure("classifier", "cosine")
-    assert (found.peak_step, found.peak) == pytest.approx((10, 1), abs=1e-12)
-    assert found.crossing == pytest.approx(25, abs=1e-9)
-    assert found.last == pytest.approx(found.at_simplex, abs=1e-12)
-    assert found.at_simplex == pytest.approx(17 / np.sqrt(59 * 11), abs=1e-12)
-    assert found.simplex_last == pytest.approx(1, abs=1e-12)
-    assert found.to_dict()["peak_step"] == 10
-
-
-def test_a_simplex_that_leads_all_the_way_never_crosses():
-    tracker = GramTracker(FACTORS)
-    for step in range(3):
-        tracker(step, np.eye(12))
-    assert np.isnan(tracker.structure("classifier").crossing)
-
-
-def test_structure_comes_before_collapse_in_a_small_network():
-    # Nine classes of two factors: the classifier is first like the factors, more than at the
-    # start and at the end, which is the simplex; it is overtaken in between.
-    study = FactorStudy(sizes=(3, 3), samples=1, width=48, steps=800)
-    tracker = GramTracker(one_hot_factors(factor_combinations((3, 3))), classes=study.classes)
-    loss = study.run(tracker)
-    assert loss < 0.01
-    for side in ("classifier", "embeddings"):
-        found = tracker.structure(side)
-        assert found.peak > max(found.first, found.last) + 0.05
-        assert found.peak_step < found.crossing < 100
-        assert found.simplex_last > 0.97
-    again = GramTracker(one_hot_factors(factor_combinations((3, 3))), classes=study.classes)
-    dataclasses.replace(study, steps=20).run(again, at=[20])
-    other = GramTracker(one_hot_factors(factor_combinations((3, 3))), classes=study.classes)
-    study.run(other, at=[20])
-    assert again.records == other.records  # the same seed, the same bits
-
-
-def test_factors_are_all_combinations():
-    # 2 x 3 classes; two of them share as many factors as Y Y' says.
-    combinations = factor_combinations((2, 3))
-    assert combinations.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
-    hot = one_hot_factors(combinations)
-    shared = [[(a == b).sum() for b in combinations] for a in combinations]
-    assert (hot @ hot.T == shared).all()
-    assert spread_steps(1000, 4) == [0, 1, 10, 100, 1000]
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: GramTracker(np.ones((3, 1))), "factors: all rows are equal"),
-        (lambda: GramTracker(np.array([[0.0], [np.nan]])), "factors: nan for token 1, column 0"),
-        (lambda: GramTracker(FACTORS, classes=np.array([0, 12])), "classes: 12 for context 1.*11"),
-        (lambda: GramTracker(FACTORS)(0, np.eye(5)), r"classifier: 5 rows \(axis 0\), expected 12"),
-        (
-            lambda: GramTracker(FACTORS)(0, np.eye(12), np.full((12, 12), np.inf)),
-            "embeddings: inf in row 0, column 0",
-        ),
-        (lambda: GramTracker(FACTORS)(0, np.ones((12, 3))), "classifier: all rows are equal"),
-        (lambda: GramTracker(FACTORS).structure(), "nothing was recorded of embeddings"),
-        (lambda: factor_combinations((3, 1)), r"sizes: expected two or more.*\[3, 1\]"),
-    ],
-)
-def test_what_cannot_be_tracked_is_refused_by_name(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+    reports = {"report_to": "tensorboard", "logging_strategy": "steps", "logging_steps": 3}
+    run_trainer(tokens, tmp_path, callback, **reports)
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
+    found = scalars(folder)["train/geometry/rank_pr"]
+    rows = [read_rows(path)[1][0] for path in (tmp_path / "run" / "results").glob("*.jsonl")]
+    assert found == {row.step: pytest.approx(row.value) for row in rows if row.step > 0}
+    assert sorted(found) == [2, 4, 6]

@@ -42,6 +42,7 @@ def inject(
     options: Injecting = Injecting(),  # noqa: B008
     set_: Assignments = None,
     strict: Flag = False,
+    track: str | None = None,
     json: Json = False,
 ) -> None:
     """Train a model on facts; a killed run resumes when the same command is given again.
@@ -57,6 +58,8 @@ def inject(
         known is answered with all that are.
     strict
         Refuse facts with any fault.
+    track
+        Tracker that also gets the log: wandb, trackio or tensorboard, with :PROJECT if you like.
     json
         Print one JSON object on standard output.
     """
@@ -65,6 +68,7 @@ def inject(
     from tightframe.knowledge.injection_runs import InjectOptions
     from tightframe.knowledge.models import run_injection
     from tightframe.settings import overrides, resolve
+    from tightframe.tracking import tracker
 
     values = _given(options) | {"data": data, "out": out} | overrides(set_ or [])
     settings = resolve(InjectOptions, values, source="knowledge inject")
@@ -72,7 +76,8 @@ def inject(
         say(f"max_span {settings.max_span}: longer than the {MAX_SPAN} words published")
     if strict:
         load_benchmark(settings.data, strict=True)
-    injected = run_injection(settings)
+    with tracker(track, out):
+        injected = run_injection(settings)
     assert injected.run is not None
     last, facts = injected.last_record, injected.run.facts
     done(

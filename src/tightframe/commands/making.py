@@ -90,6 +90,7 @@ def train(
     measure_every: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     min_count: int = 1,
     measures: Names = None,
+    track: str | None = None,
     json: Json = False,
 ) -> None:
     """Train one model; a killed run goes on where it was when the same command is given again.
@@ -110,6 +111,9 @@ def train(
         When measuring: samples that a class needs to take part.
     measures
         When measuring: the measures to compute instead of the default list.
+    track
+        Tracker that also gets the log and the measured values: wandb, trackio or tensorboard, with
+        :PROJECT if you like.
     json
         Print one JSON object on standard output.
     """
@@ -118,11 +122,13 @@ def train(
     from tightframe.lm.options import TrainOptions
     from tightframe.lm.runs import check_training
     from tightframe.settings import overrides, read_toml, resolve
+    from tightframe.tracking import check_tracker, tracker
 
     if config is not None and "=" in config.name and not config.exists():
         raise UserError(f"{config}: no such file; a setting is given as --set {config}")
     check_numbers(min_count=min_count)
     check_measures(measures or ())
+    check_tracker(track)
     values = (read_toml(config) if config else {}) | overrides(set_ or [])
     settings = resolve(TrainOptions, values, source=str(config or "--set"))
     check_training(settings)
@@ -143,7 +149,7 @@ def train(
     from tightframe.lm.hardware import process_group
 
     results = []
-    with process_group():
+    with process_group(), tracker(track, settings.out):
         run = train_model(settings, step_hooks=step_hooks)
         if measure:
             from tightframe.geometry.options import MeasureOptions

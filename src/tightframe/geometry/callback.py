@@ -14,6 +14,8 @@ anew where there are rows of later steps, or with weights that nobody recorded, 
 
 import dataclasses
 import hashlib
+import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +39,7 @@ from tightframe.lm.frozen import left_as_found, unwrapped
 from tightframe.lm.load import Model, as_language_model
 from tightframe.lm.runs import Run
 from tightframe.results import Header, Row, read_rows, write_rows
+from tightframe.tracking import track, tracked_rows
 
 SUBSET = "probe"  # of its rows
 
@@ -75,6 +78,9 @@ class CollapseCallback:
             and without those that need groups of documents, which the probe has none of.
         min_count: Embeddings in the probe that a class needs to take part.
         precision: Of the forward passes; by default bf16 where the training has it, else fp32.
+        track: "auto" puts the values also into Trainer's own log, and so before whatever it reports
+            to, as `geometry/METRIC`; measured steps are then logged, too. Not for step 0, at which
+            Trainer has no log.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class CollapseCallback:
         measures: Sequence[str] | None = None,
         min_count: int = 1,
         precision: Precision | None = None,
+        track: Literal["auto"] | None = None,
     ) -> None:
         for name, value in (("every", every), ("step_tokens", step_tokens)):
             if value is not None and value < 1:
@@ -112,6 +119,8 @@ class CollapseCallback:
         self.every = every
         self.step_tokens = step_tokens
         self.precision: Precision | None = precision
+        self.track = track
+        self._pending: dict[str, float] = {}  # values that Trainer's next log takes
         self._run: Run | None = None
         self._digest = ""  # of what the rows are made from; empty before the first step
 
@@ -162,12 +171,35 @@ class CollapseCallback:
             self.step_tokens = rows * self.shards.block
         if self.precision is None:
             self.precision = "bf16" if args.bf16 else "fp32"
+        if self.track:
+            self._go_first()
         self.on_step_end(args, state, control, **given)
+        self._pending = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Trainer has taken a step."""
         if state.is_world_process_zero:
             self.step(given["model"], state.global_step)
+            control.should_log |= bool(self._pending)
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Trainer logs: it takes what was measured at this step."""
+        for log in (given["logs"], *state.log_history[-1:]):
+            log.update(self._pending)
+        self._pending = {}
+
+    def _go_first(self) -> None:
+        """Move to the front of Trainer's callbacks, or its reporters would be told before.
+
+        Trainer passes the list to nobody; it is found where Trainer calls from.
+        """
+        frame = sys._getframe(1)
+        while (above := frame.f_back) is not None:
+            callbacks = getattr(above.f_locals.get("self"), "callbacks", None)
+            if isinstance(callbacks, list) and self in callbacks:
+                callbacks.insert(0, callbacks.pop(callbacks.index(self)))
+                return
+            frame = above
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         # Trainer's other events. Not by inheritance, which would need transformers to be there.
@@ -286,6 +318,10 @@ class CollapseCallback:
             loss = Value(decisions.loss, decisions.n + decisions.n_passed, 0)
             rows.append(self._row(header, "val", 1, "val_loss", loss))
         write_rows(path, header, rows)
+        values = tracked_rows(rows, header.model["depth"])
+        track(values, step)
+        if self.track:
+            self._pending = {name: x for name, x in values.items() if math.isfinite(x)}
 
     def _row(self, header: Header, split: str, least: int, metric: str, value: Value) -> Row:
         layer = header.model["depth"]

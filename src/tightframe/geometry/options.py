@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tightframe.errors import UserError, nearest
 from tightframe.lm.placement import LoadOptions
+from tightframe.tracking import check_tracker
 
 Labels = Literal["next", "current", "shuffled"]
 Precision = Literal["fp32", "bf16"]
@@ -183,6 +184,8 @@ class MeasureOptions(PassOptions):
             take part.
         matched: With shared_with: take as many training positions of each class as both texts
             have.
+        track: Tracker that also gets the values: wandb, trackio or tensorboard, with :PROJECT if
+            you like.
     """
 
     by_frequency: bool = False
@@ -191,6 +194,7 @@ class MeasureOptions(PassOptions):
     compat: Names = ()
     shared_with: TokenSource | None = None
     matched: bool = dataclasses.field(default=False, metadata=KEY)
+    track: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -198,6 +202,7 @@ class MeasureOptions(PassOptions):
         check_compat(self.compat, min_count=self.min_count, labels=self.labels[0])
         if self.matched and self.shared_with is None:
             raise UserError("matched: say with shared_with to which tokens")
+        check_tracker(self.track)
 
     @property
     def more_tokens(self) -> tuple[Any, ...]:

@@ -55,6 +55,7 @@ from tightframe.lm.hardware import ProcessGroup, barrier, prepared, process_grou
 from tightframe.lm.load import as_language_model
 from tightframe.progress import tell
 from tightframe.results import Header, Row
+from tightframe.tracking import track, tracked_rows, tracker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -129,8 +130,12 @@ def measure_subject(
 ) -> Measurement:
     """Measure a model with a folder; its results files are named if they stay `on_disk`."""
     context, fewer = prepare(subject, options, world, say)
-    labellings = _computed(context, fewer if world.size == 1 else ())
-    return _measurement(context, labellings, on_disk=on_disk)
+    with tracker(options.track, subject.folder):
+        labellings = _computed(context, fewer if world.size == 1 else ())
+        measurement = _measurement(context, labellings, on_disk=on_disk)
+        header = measurement.header
+        track(tracked_rows(measurement.rows, header.model["depth"]), header.step)
+    return measurement
 
 
 def measure_part(

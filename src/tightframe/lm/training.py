@@ -35,6 +35,7 @@ from tightframe.lm.regularizers import Regularizer, no_averages
 from tightframe.lm.runs import Run, RunFolder
 from tightframe.lm.transformer import Transformer
 from tightframe.progress import bar
+from tightframe.tracking import track
 
 # Called with the step, the model and the record whenever one has been written to the log.
 Hook = Callable[[int, Any, Mapping[str, Any]], None]
@@ -262,6 +263,8 @@ class Loop:
             return
         self.lease.check()
         self.run.add_record(record)
+        numbers = {name: x for name, x in record.items() if isinstance(x, float)}
+        track({f"{record['kind']}/{name}": x for name, x in numbers.items()}, record["step"])
         for hook in self.hooks:
             hook(record["step"], self.task.module, record)
 
