@@ -75,10 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table as CSV and print it as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, help="default: all, of two sizes")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
-    lines = [summary(world, given.draws) for world in WORLDS]
-    lines.append(summary("causes", given.draws, families=4))  # 20 clusters, printed as it is
+    lines = [summary(world, given.draws) for world in given.worlds or WORLDS]
+    if not given.worlds:
+        lines.append(summary("causes", given.draws, families=4))  # 20 clusters, printed as it is
     table = pd.DataFrame(lines)
     given.out.mkdir(parents=True, exist_ok=True)
     write_csv(given.out / "simulators.csv", table)
