@@ -199,9 +199,10 @@ class Decisions:
         """Return the state as if some groups had not been seen; none is `reevaluated`."""
         kept = kept_groups(groups, self.n_groups)
         state = Decisions(self.seen, extras=self.extras)
-        for group in kept:
-            classes, slots = self.rows.of_group(group)
-            state._add(classes, {name: self.rows[name][slots] for name in self._kept})
+        here = torch.isin(self.rows.places // len(self.seen), torch.tensor(kept))
+        places, slots = self.rows.places[here], self.rows.slots[here]
+        columns = {name: self.rows[name][slots] for name in self._kept}
+        state._add(places % len(self.seen), columns)
         state.passed = self.passed[kept].sum(0, keepdim=True)
         state.provenance = dict(self.provenance)
         return state
