@@ -62,17 +62,17 @@ def test_documents_are_drawn_from_a_real_population():
 
 
 def test_intervals_hold_the_truth_in_text_of_sixty_documents():
-    # A fast look at what `make test-slow` takes four hundred draws for: of 8 intervals with
-    # probability 0.95, 5 or fewer hold the truth in 1 of 200 cases.
-    for name, cell in coverage.of_cell("text", 60, range(8), measures=QUICK).items():
-        assert cell.held >= cell.shown - 2, name
-        assert cell.shown >= 4, name
+    # A fast look at what `make test-slow` takes four hundred draws for: of 4 intervals with
+    # probability 0.95, 2 or fewer hold the truth in 1 of 70 cases.
+    for name, cell in coverage.of_cell("text", 60, range(4), measures=QUICK).items():
+        assert cell.held >= cell.shown - 1, name
+        assert cell.shown >= 2, name
 
 
 def test_variances_with_heavy_tails_and_logarithms_of_no_distance_are_refused():
-    cells = coverage.of_cell("text, t3 tails", 60, range(4), measures=QUICK)
+    cells = coverage.of_cell("text, t3 tails", 60, range(2), measures=QUICK)
     assert cells["nc1_cdnv_med_db"].shown == cells["nc1_cdnv_rom_db"].shown == 0
-    assert cells["nc3_cos_mean"].shown == 4
+    assert cells["nc3_cos_mean"].shown == 2
     # With many documents in a group, its average hides the tail from Hill's index.
     many = coverage.of_cell("text, t3 tails", 400, range(2), measures=["nc1_cdnv_rom_db"])
     assert many["nc1_cdnv_rom_db"].shown == 0

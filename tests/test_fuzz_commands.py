@@ -265,7 +265,7 @@ def test_every_command_is_tried():
 def test_bad_invocations_end_in_one_line_and_change_nothing(
     world, tmp_path, capsys, monkeypatch, seed
 ):
-    _fuzz(world, tmp_path, capsys, monkeypatch, seed, n=50)
+    _fuzz(world, tmp_path, capsys, monkeypatch, seed, n=30)
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_a_pass_goes_on_from_each_writing(model, tokens, tmp_path, monkeypatch):
     assert files_of(tmp_path / "x") == before
 
 
-@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("n", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_of_torchrun_give_what_one_gives(model, tokens, tmp_path, n):
     torchrun = (sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n}")
     script = tmp_path / "script.py"

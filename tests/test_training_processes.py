@@ -76,6 +76,7 @@ def test_two_processes_have_the_loss_curve_of_one(settings, alone):
     assert "resumes" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_another_number_of_processes_and_the_same_batches(settings, alone):
     from tightframe.lm.training import train
 
