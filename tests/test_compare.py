@@ -28,7 +28,7 @@ from tiny_runs import tiny_settings
 from tiny_tokens import write_tokens
 
 matplotlib.use("Agg")
-GROUPS = 8
+GROUPS = 20
 NAMES = ("nc1_cdnv_rom_dbg", "nc3_cos_mean_dbg", "nc2_equiang_std", "rank_pr")
 PLAIN = {
     **{"groups": GROUPS, "min_count": 10, "skip_positions": 0, "skip_special": False},
