@@ -6,14 +6,18 @@ import types
 
 import pytest
 
-from test_callback import ROWS, run_trainer, write_tokens
+import tightframe as tf
+from test_callback import ROWS, run_trainer
 from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.geometry.callback import CollapseCallback
 from tightframe.geometry.options import MeasureOptions
 from tightframe.lm.runs import Run
+from tightframe.lm.training import train
 from tightframe.results import read_rows
 from tightframe.tracking import TRACKERS, track, tracker
+from tiny_runs import tiny_settings
+from tiny_tokens import write_tokens
 
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -67,6 +71,17 @@ def test_training_and_its_geometry_are_read_back_from_tensorboard(tokens, tmp_pa
     assert {"geometry/nc3_cos_mean", "geometry/layer-0/nc3_cos_mean"} <= set(found)
     assert list(found["geometry/val_loss"]) == [Run.open(run).steps[-1]]
     capsys.readouterr()
+
+
+def test_the_models_of_a_series_are_steps_of_one_curve(stand_in, tokens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = tiny_settings(tokens, tmp_path / "run", checkpoint_steps=(1, 2))
+    steps = train(settings).steps
+    tf.atlas(settings.out, tokens=tokens, measures=["rank_pr"], groups=1, track="wandb")
+    init, *logs, finish = stand_in.calls
+    assert (init[0], finish[0]) == ("init", "finish")
+    assert [step for _, _, step in logs] == list(steps)
+    assert all("geometry/rank_pr" in values for _, values, _ in logs)
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])

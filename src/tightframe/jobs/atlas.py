@@ -31,6 +31,7 @@ from tightframe.lm.folders import is_path
 from tightframe.lm.hardware import ALONE
 from tightframe.progress import tell
 from tightframe.results import ResultTable, gather
+from tightframe.tracking import tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ UNKNOWN = ("weights missing", "not listed")  # verdicts of what cannot be measur
 # Options that change which revisions are measured, or how, but no number; texts are read instead.
 _NO_NUMBERS = {"revisions", "every_log", "steps", "max_disk", "part", "out", "batch_tokens"}
 _NO_NUMBERS |= {"keep_states", "trust_remote_code", "allow_bin", "text", "validation", "device"}
-_NO_NUMBERS |= {"device_map"}
+_NO_NUMBERS |= {"device_map", "track"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -108,7 +109,10 @@ def measure_series(name: str, options: AtlasOptions, say: Say = lambda line: Non
             said.add(line)
             say(line)
 
-    with contextlib.closing(_Downloads(name, out / ".work", options)) as downloads:
+    with (
+        contextlib.closing(_Downloads(name, out / ".work", options)) as downloads,
+        tracker(options.track, out),
+    ):
         for place, member in enumerate(todo):
             source = member.folder or downloads.folder(member)
             try:
