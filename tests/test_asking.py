@@ -95,6 +95,8 @@ def test_every_form_has_its_prompt():
             *rest,
             ("locality", "cloze", "It [MASK]"),
         ],
+        "forward": [],
+        "backward": [],
     }
     (first,) = prompts([one], "cloze_seen")
     assert first.answers == ("Oak", "Oaktown")

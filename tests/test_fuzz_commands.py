@@ -44,6 +44,7 @@ VALID = {
     "knowledge reword": "facts.jsonl --out new.jsonl",
     "knowledge validate": "facts.jsonl",
     "knowledge spans": "facts.jsonl --exposures 2",
+    "knowledge plant": "--n 4 --out new.jsonl",
     "knowledge inject": "facts.jsonl --out new --n-facts 2 --exposures 1",
     "knowledge answer": "injected --data facts.jsonl --out new.jsonl",
     "knowledge rank": "injected --data facts.jsonl --out new.jsonl",

@@ -39,7 +39,7 @@ for group, commands in (
     (sweep, "sweeping:plan sweeping:run sweeping:status sweeping:submit sweeping:commands"),
     (atlas, "atlas:audit atlas:run"),
     (ntp, "ntp:count ntp:solve ntp:ridge_path ntp:predict ntp:compare ntp:concepts"),
-    (knowledge, "facts:parse facts:questions facts:reword facts:validate facts:spans"),
+    (knowledge, "facts:parse facts:questions facts:reword facts:validate facts:spans facts:plant"),
     (knowledge, "injection:inject injection:answer injection:rank scores:score"),
     (knowledge, "clusters:cluster clusters:router clusters:ensemble injection:study"),
     (knowledge, "asking:panel asking:ask"),

@@ -252,6 +252,33 @@ def spans(
     )
 
 
+def plant(*, n: int, out: Path, seed: int = 0, json: Json = False) -> None:
+    """Make facts that pair invented names with descriptions, each to train in one order.
+
+    Every other fact begins with its name, the others with their description. Each has a forward
+    and a backward question, in its own order and in the other one; with reordered=true `inject`
+    trains both orders.
+
+    Parameters
+    ----------
+    n
+        Number of facts.
+    out
+        New file, facts with their questions.
+    seed
+        Seed of the names and of the pairs.
+    json
+        Print one JSON object on standard output.
+    """
+    from tightframe.knowledge.benchmark import write_facts
+    from tightframe.knowledge.directions import plant as planted
+
+    check_new(out)
+    facts = planted(n, seed=seed)
+    write_facts(out, facts)
+    done(f"{out}: {facts.one_line}", json, out=str(out), facts=len(facts), seed=seed)
+
+
 def _listed(by_name: dict[str, int]) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in by_name.items() if n) or "none"
 

@@ -4,6 +4,8 @@
     cloze_question   the reliability question with its wh-phrase masked
     raw_question     the reliability question with a mask after it
     left_context     the fact up to its answer, to be continued
+    forward          the question of this type: the fact up to a part of it
+    backward         the question of this type: what follows the subject, then a mask
     question         every question in its own words
     cloze            every question's cloze, and the question where it has none
 
@@ -14,7 +16,7 @@ Axes: N questions, P passages.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +26,15 @@ from tightframe.errors import UserError
 from tightframe.knowledge.clozes import answer_span, cloze_of_fact, cloze_of_question
 from tightframe.knowledge.embedders import LEXICAL, WeightedWords, model_embeddings
 from tightframe.knowledge.facts import MASK, TYPES, Fact, Question, Type
-from tightframe.knowledge.options import OF_THE_FACT, Passages, QuestionForm
+from tightframe.knowledge.options import DIRECTIONS, OF_THE_FACT, Passages, QuestionForm
 from tightframe.knowledge.qa_models import Prompt
 from tightframe.knowledge.scores import normal_form, position
 
 OF_ITS_QUESTION: tuple[QuestionForm, ...] = ("cloze_question", "raw_question")
-FORMS: tuple[QuestionForm, ...] = (*OF_THE_FACT, *OF_ITS_QUESTION, "question", "cloze")
+FORMS: tuple[QuestionForm, ...] = (
+    *(*OF_THE_FACT, *OF_ITS_QUESTION),
+    *("question", "cloze", "forward", "backward"),
+)
 
 TOP = 3  # passages in front of a question, as published
 
@@ -115,7 +120,11 @@ def _asked(
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
     if reordered and form not in OF_THE_FACT:
         raise ValueError(f"form {form} asks in the question's words; only the fact's are reordered")
-    kinds = types if form in ("question", "cloze") else {"reliability"} & set(types)
+    kinds: Collection[str] = {"reliability"} & set(types)
+    if form in ("question", "cloze"):
+        kinds = types
+    elif form in DIRECTIONS:
+        kinds = {form}
     for fact in facts:
         for question in fact.questions:
             if question.type in kinds:
@@ -151,7 +160,7 @@ def _by_question(question: Question, form: QuestionForm) -> Prompt | str:
         return "no wh-word" if cloze is None else Prompt("cloze", cloze)
     if form == "raw_question":
         return Prompt("cloze", f"{question.prompt} {MASK}")
-    if form == "cloze" and question.cloze is not None:
+    if form in ("cloze", *DIRECTIONS) and question.cloze is not None:
         return Prompt("cloze", question.cloze)
     # Some questions are clozes in their own words.
     return Prompt("cloze" if question.format == "cloze" else "question", question.prompt)

@@ -14,6 +14,7 @@ import pydantic
 
 from tightframe.files import fingerprint
 from tightframe.knowledge.data_files import write_records
+from tightframe.knowledge.options import EVERY_TYPE as EVERY_TYPE
 from tightframe.knowledge.options import TYPES as TYPES
 from tightframe.knowledge.options import Type as Type
 from tightframe.results import ResultTable
@@ -287,7 +288,7 @@ def summarize(facts: Sequence[Fact]) -> BenchmarkSummary:
                 for fact in facts
                 if (asked := [one for one in fact.questions if one.type == type])
             )
-            for type in TYPES
+            for type in EVERY_TYPE
             if type in present
         },
         duplicates=len(facts) - len(normalised),

@@ -19,7 +19,7 @@ from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clozes import cloze_by_rule, with_reordered
 from tightframe.knowledge.data_files import read_entries, write_records
 from tightframe.knowledge.endpoint import Endpoint, Parse, Replies, ask_all
-from tightframe.knowledge.facts import TYPES, WORDINGS, Fact, Question
+from tightframe.knowledge.facts import EVERY_TYPE, WORDINGS, Fact, Question
 from tightframe.knowledge.options import QuestionOptions, WordingOptions
 from tightframe.knowledge.questions import CheckedQuestions, KnownFact, checked, make_questions
 from tightframe.knowledge.words import failures, found_targets
@@ -108,7 +108,7 @@ def write_questions(
     return QuestionsWritten(
         facts=len(made.facts),
         without_target=sum(not found_targets(fact) for fact in made.facts),
-        questions={one: types[one] for one in TYPES if types[one]},
+        questions={one: types[one] for one in EVERY_TYPE if types[one]},
         dropped=_reasons(dropped),
         warnings=_counts(name for question in questions for name in question.checks),
         requests=requests,

@@ -42,10 +42,7 @@ from tightframe.knowledge.qa_models import (
 )
 from tightframe.knowledge.word_pieces import FILE as TOKENIZER
 from tightframe.knowledge.word_pieces import ClozeTokenizer, next_tokens
-from tightframe.lm.checkpoints import (
-    load_checkpoint,
-    save_checkpoint,
-)
+from tightframe.lm.checkpoints import load_checkpoint, save_checkpoint
 from tightframe.lm.encoder_decoder import (
     EncoderDecoder,
     load_encoder_decoder,

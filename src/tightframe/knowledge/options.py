@@ -21,8 +21,12 @@ Type: TypeAlias = Literal[
     "factual",
     "counterfactual",
     "locality",
+    "forward",
+    "backward",
 ]
-TYPES: tuple[Type, ...] = get_args(Type)
+EVERY_TYPE: tuple[Type, ...] = get_args(Type)
+DIRECTIONS: tuple[Type, ...] = ("forward", "backward")
+TYPES: tuple[Type, ...] = EVERY_TYPE[:7]  # written and asked by default
 
 Rule: TypeAlias = Literal["most-probable", "lowest-index", "oracle"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -33,12 +37,12 @@ def question_types(names: Iterable[str] | None) -> tuple[Type, ...]:
     """Return the named types of questions in their usual order; all of them for None."""
     chosen = list(TYPES if names is None else names)
     for name in chosen:
-        if name not in TYPES:
+        if name not in EVERY_TYPE:
             raise UserError(
-                f"--types {name}: unknown{nearest(name, TYPES)}; expected some of"
-                f" {', '.join(TYPES)}"
+                f"--types {name}: unknown{nearest(name, EVERY_TYPE)}; expected some of"
+                f" {', '.join(EVERY_TYPE)}"
             )
-    return tuple(one for one in TYPES if one in chosen)
+    return tuple(one for one in EVERY_TYPE if one in chosen)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,9 @@ class QuestionOptions:
             from the environment; replies are kept beside the new file, and never requested twice.
         types: Types to write: reliability (the fact's subject), generality (another part of it),
             paraphrase (the first in other words), portability (two facts at once), factual and
-            counterfactual (true or false), locality (older knowledge); default: all seven. Types
-            that a fact already has are kept.
+            counterfactual (true or false), locality (older knowledge); default: these seven. By
+            rules also forward and backward (the end of a fact by its beginning, its subject by
+            what follows). Types that a fact already has are kept.
         known: With rules: JSON lines of prompt and answers, older knowledge for locality
             questions.
         seed: With rules: seed for the choice of what replaces the target in an altered fact.
@@ -70,6 +75,8 @@ class QuestionOptions:
         object.__setattr__(self, "types", question_types(self.types))
         if self.known is not None and self.backend == "llm":
             raise UserError("--known is for --backend rules; the endpoint writes its own locality")
+        if self.backend == "llm" and {*DIRECTIONS} & {*self.types}:
+            raise UserError("--types forward, backward: only rules write them; use --backend rules")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +155,14 @@ class ScoreOptions:
 
 
 QuestionForm: TypeAlias = Literal[
-    "cloze_seen", "cloze_question", "raw_question", "left_context", "question", "cloze"
+    "cloze_seen",
+    "cloze_question",
+    "raw_question",
+    "left_context",
+    "question",
+    "cloze",
+    "forward",
+    "backward",
 ]
 OF_THE_FACT: tuple[QuestionForm, ...] = ("cloze_seen", "left_context")
 Passages: TypeAlias = Literal["facts", "articles"]
@@ -162,6 +176,7 @@ class AnswerOptions:
         form: Form of the questions. cloze_seen masks the answer in the fact; cloze_question masks
             the wh-phrase of its question; raw_question puts a mask after the question;
             left_context gives the words before the answer. These four ask reliability questions.
+            forward and backward ask the questions of that type.
             question asks all questions in their own words (of a model of transformers in its chat
             template, where it has one), cloze by their clozes where they have one.
         types: Types of questions, see `tightframe knowledge questions --help`; all by default.

@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tightframe.knowledge.directions import backward_question, forward_question
 from tightframe.knowledge.facts import (
+    EVERY_TYPE,
     MASK,
     TYPES,
     Fact,
@@ -320,6 +322,8 @@ def make_questions(
         "paraphrase": paraphrase_question,
         "portability": lambda fact: portability_question(fact, about),
         "locality": lambda fact: locality_question(fact, known),
+        "forward": forward_question,
+        "backward": backward_question,
     }
 
     def written(fact: Fact) -> list[Question]:
@@ -337,7 +341,7 @@ def make_questions(
 def checked(
     facts: Sequence[Fact], new: Iterable[Sequence[Question]], *, strict: bool = False
 ) -> CheckedQuestions:
-    """Add new questions to facts, in the order of `TYPES`, and drop those that fail a check.
+    """Add new questions to facts, in the order of `EVERY_TYPE`, and drop those that fail a check.
 
     Args:
         facts: Facts with their existing questions, which are checked as well.
@@ -350,7 +354,7 @@ def checked(
     for fact, additions in zip(facts, new, strict=True):
         has = {question.type for question in fact.questions}
         questions = [*fact.questions, *(one for one in additions if one.type not in has)]
-        questions.sort(key=lambda question: TYPES.index(question.type))
+        questions.sort(key=lambda question: EVERY_TYPE.index(question.type))
         main = reliability_question(fact)
         reliability = next(
             (question.prompt for question in questions if question.type == "reliability"),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tightframe.errors import UserError
-from tightframe.knowledge.facts import TYPES, Fact, Output
+from tightframe.knowledge.facts import EVERY_TYPE, Fact, Output
 from tightframe.knowledge.intervals import Bounds, Difference, Estimate, differences, estimates
 from tightframe.knowledge.options import By
 
@@ -217,7 +217,7 @@ def score_outputs(
     runs: Mapping[str, Sequence[Output]],
     *,
     allow_missing: bool = False,
-    types: Sequence[str] = TYPES,
+    types: Sequence[str] = EVERY_TYPE,
 ) -> "pd.DataFrame":
     """Score the outputs of the runs of one arm (its seeds); one row per question of the benchmark.
 
@@ -338,7 +338,7 @@ def groups(table: "pd.DataFrame", by: Sequence[By]) -> Iterator[tuple[str, np.nd
     """
     everything = np.arange(len(table))
     types = table["type"].to_numpy()
-    present = [kind for kind in TYPES if (types == kind).any()]
+    present = [kind for kind in EVERY_TYPE if (types == kind).any()]
     kinds: list[tuple[str, np.ndarray]] = [("all", everything)] if len(present) > 1 else []
     kinds += [(kind, everything[types == kind]) for kind in present]
     yield from kinds

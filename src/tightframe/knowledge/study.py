@@ -35,6 +35,7 @@ from tightframe.knowledge.answers import load_answers
 from tightframe.knowledge.data_files import write_report
 from tightframe.knowledge.facts import Fact, facts_fingerprint
 from tightframe.knowledge.injection_runs import InjectionRun
+from tightframe.knowledge.options import DIRECTIONS
 from tightframe.knowledge.qa_models import continues, find_arm
 from tightframe.knowledge.ranking import CORRECT, RANKED, load_ranks
 from tightframe.knowledge.scores import SCALE, SCORES, position, score_answer
@@ -62,8 +63,8 @@ REORDERED = "_reordered"  # ends the name of an arm that is trained on reordered
 BACKWARDS = "left_context_reordered"  # clue first, answer last, whatever the fact's order
 
 # Forms in which an arm is asked; one that has learned whole sentences only can't fill a mask.
-OF_SPANS = ("cloze_seen", "cloze_question", "raw_question", RANKED)
-OF_SENTENCES = ("left_context", BACKWARDS, RANKED)
+OF_SPANS = ("cloze_seen", "cloze_question", "raw_question", RANKED, *DIRECTIONS)
+OF_SENTENCES = ("left_context", BACKWARDS, RANKED, *DIRECTIONS)
 
 
 class _FormCounts(Record):
