@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tightframe.errors import UserError
 from tightframe.geometry.options import InputOptions
 from tightframe.geometry.subject import Subject
 from tightframe.lm.folders import locate
-from tightframe.lm.load import load_model
+from tightframe.lm.load import digest_of, load_model
 from tightframe.lm.training import train
 from tiny_models import ids, save
 from tiny_runs import measured, tiny_settings
@@ -156,6 +157,9 @@ def test_a_revision_is_a_step_of_its_model_in_results(fake, tmp_path, monkeypatc
     header = measured("tiny/series@step2000", tokens, groups=1, min_count=1).header
     assert (header.step, header.measurement["commit"]) == (2000, COMMITS["step2000"])
     assert header.measurement["revision"] == "step2000"
+    for package in ("transformers", "huggingface_hub"):
+        assert header.measurement[package] == version(package)
+    assert header.measurement["weights"] == digest_of(subject.model)
 
 
 def test_a_checkpoint_of_a_run_is_named_with_its_step(tmp_path):

@@ -233,14 +233,14 @@ class HuggingFaceModel(nn.Module):
         logits = self._forward(first).logits
         hook.remove()
         self._check_finite(logits)
-        if not _close(self.head(embeddings), logits):
+        if not is_close(self.head(embeddings), logits):
             raise self._unsupported("its logits are not made from the input of its output layer")
         self._check_classifier(embeddings, made[0])
         if torch.equal(made[0].to(logits), logits):
             self.finish = None
         with PositionTables(self.model, later.shape[1]) as others:
             again = self.embed(later)
-        if not _close(again[:, : PROBE - 1], embeddings[:, :-1]):
+        if not is_close(again[:, : PROBE - 1], embeddings[:, :-1]):
             raise self._unsupported("its embeddings change with later tokens, so it is not causal")
         known = [n for _, n in tables.limits & others.limits]
         self.positions = min([*known, *filter(None, [self.positions])], default=None)
@@ -291,7 +291,7 @@ class HuggingFaceModel(nn.Module):
         """Refuse an output layer that is not one matrix: NC3 would be of another function."""
         matrix = self.classifier
         fits = matrix.is_floating_point() and matrix.shape == (made.shape[-1], embeddings.shape[-1])
-        if not fits or not _close(F.linear(embeddings, matrix, self.bias), made):
+        if not fits or not is_close(F.linear(embeddings, matrix, self.bias), made):
             raise self._unsupported(
                 f"its output layer ({type(self._output).__name__}) is not its matrix of weights; "
                 "merge its adapters (merge_and_unload of peft), or load it without quantization"
@@ -323,7 +323,7 @@ class HuggingFaceModel(nn.Module):
         return UserError(f"{self.name}: {type(self.model).__name__} can't be used: {reason}")
 
 
-def _close(ours: Tensor, theirs: Tensor) -> bool:
+def is_close(ours: Tensor, theirs: Tensor) -> bool:
     """Return whether two tensors are equal up to rounding in the dtype's precision."""
     tolerance = torch.finfo(theirs.dtype).eps ** 0.5 * float(theirs.abs().max())
     return torch.allclose(ours, theirs, rtol=0, atol=tolerance)
@@ -370,4 +370,4 @@ def _with_adapters(layer: Any) -> Tensor:
 def _is_norm(module: nn.Module, stream: Tensor) -> bool:
     """Return whether the module's output is the same for a longer input."""
     large = stream * (1024 / stream.abs().amax())  # so that the norm's epsilon doesn't matter
-    return _close(module(2 * large), module(large))
+    return is_close(module(2 * large), module(large))

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from tightframe.lm.boundaries import keep_output
 from tightframe.lm.described import damaged, unknown_kind, without_trust
 from tightframe.lm.folders import ADAPTER_WEIGHTS, base_of, gguf_of, has_safetensors
 from tightframe.lm.hardware import device_named
-from tightframe.lm.huggingface import HuggingFaceModel
+from tightframe.lm.huggingface import PROBE, HuggingFaceModel, is_close
 from tightframe.lm.placement import DeviceMap, LoadOptions, read_device_map
 
 
@@ -143,7 +144,11 @@ def _why_not(error: Exception) -> str:
 
 
 def _merged(source: str, base: Any) -> Any:
-    """Return the base model with an adapter added to its weights."""
+    """Return the base model with an adapter added to its weights; its logits are those of peft.
+
+    An adapter of one of two tied layers unties them: added to the matrix that they share, it would
+    change the other one, too.
+    """
     from peft import PeftModel
 
     folder = Path(source)
@@ -153,11 +158,34 @@ def _merged(source: str, base: Any) -> Any:
             raise UserError(f"{source}: is an adapter without {ADAPTER_WEIGHTS}; save it so")
         folder = weights.parent  # with the other files of this revision
     try:
-        return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # peft warns of what is done here
+            adapted = PeftModel.from_pretrained(base, str(folder)).eval()
+            tokens = torch.arange(PROBE)[None]
+            expected = adapted(input_ids=tokens).logits
+            _untie(adapted)
+            merged = adapted.merge_and_unload()
+            found = merged(input_ids=tokens).logits
     except Exception as error:  # whatever the files may make peft raise
         raise UserError(
             f"{source}: the adapter can't be merged into its base model ({hub.reason(error)})"
         ) from None
+    if not is_close(found, expected):
+        raise UserError(
+            f"{source}: its base model gives other logits with this adapter than merged with it; "
+            "give the merged model"
+        )
+    return merged
+
+
+def _untie(adapted: Any) -> None:
+    """Give the output layer a matrix of its own where one of two tied layers has an adapter."""
+    layers = [adapted.get_input_embeddings(), adapted.get_output_embeddings()]
+    inner = [getattr(layer, "base_layer", layer) for layer in layers]
+    if inner != layers and inner[0].weight is inner[1].weight:
+        inner[1].weight = torch.nn.Parameter(inner[1].weight.clone(), requires_grad=False)
+        adapted.config.get_text_config().tie_word_embeddings = False
+        adapted.config.tie_word_embeddings = False
 
 
 @contextlib.contextmanager
