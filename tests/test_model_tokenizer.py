@@ -61,6 +61,8 @@ def _combinations():
     for its_class in ("BertTokenizer", "PreTrainedTokenizerFast", "ElectraTokenizer"):
         yield "word-piece", {"tokenizer_class": its_class, **BERT}
     yield "word-piece", {"tokenizer_class": "BertTokenizer", "do_lower_case": False, **BERT}
+    for its_class in ("LlamaTokenizer", "PreTrainedTokenizerFast"):
+        yield "without-bytes", {"tokenizer_class": its_class, **NAMED}
     yield "words", {"template": "begins", **NAMED}
     yield "words", {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True, **NAMED}
 
@@ -99,6 +101,34 @@ def test_there_are_more_than_forty_combinations():
 def test_the_tokens_of_a_model_are_those_of_transformers(folders):
     for folder, auto in folders:
         _same(load_tokenizer(folder), auto)
+
+
+LLAMA = {"tokenizer_class": "LlamaTokenizer", **NAMED}
+FAST = {"tokenizer_class": "PreTrainedTokenizerFast", **NAMED}
+# Beside a tokenizer.json, add_bos_token and legacy change nothing; without one, add_bos_token does:
+# see the folder in the older form below.
+SETTINGS = {
+    "add_prefix_space": (
+        ("metaspace", LLAMA | {"add_prefix_space": True}),
+        ("metaspace", LLAMA | {"add_prefix_space": False}),
+    ),
+    "template": (("byte-level", FAST | {"template": "both"}), ("byte-level", FAST)),
+    "added tokens": (("byte-level", FAST | {"added_tokens_decoder": ADDED}), ("byte-level", FAST)),
+    "byte fallback": (("metaspace", FAST), ("without-bytes", FAST)),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_settings_of_the_combinations_change_tokens(tmp_path, setting):
+    tokens = []
+    for number, (kind, settings) in enumerate(SETTINGS[setting]):
+        folder = write_folder(tmp_path / str(number), kind, **settings)
+        own = load_tokenizer(folder)
+        _same(own, transformers.AutoTokenizer.from_pretrained(folder))
+        bare = [own.tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
+        tokens.append((own.before, bare))
+        assert not tokenizers.special_ids(own.tokenizer) & set(bare[-1])  # </s> is text
+    assert tokens[0] != tokens[1]
 
 
 def test_without_transformers_tokens_are_the_same_or_refused(folders, monkeypatch):
@@ -222,21 +252,23 @@ def test_what_is_neither_file_nor_name_is_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_a_folder_in_the_older_form_is_converted(tmp_path):
+@pytest.mark.parametrize("told", [True, False])
+def test_a_folder_in_the_older_form_is_converted(tmp_path, told):
     # As facebook/opt-125m has it: vocabulary and merges, no tokenizer.json.
     letters = sorted(tokenizer_folders.pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(["<s>", "<pad>", "</s>", *letters])}
     vocabulary["at"] = len(vocabulary)
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     (tmp_path / "merges.txt").write_text("#version: 0.2\na t\n")
-    settings = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}
+    settings = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": told}
     settings |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     own = load_tokenizer(tmp_path)
     ids = own.tokenizer.encode("cat", add_special_tokens=False).ids
     assert ids == [vocabulary["c"], vocabulary["at"]]
-    assert (own.end_of_text, own.before) == (2, (2,))
+    assert (own.end_of_text, own.before) == (2, (2,) if told else ())
+    _same(own, transformers.AutoTokenizer.from_pretrained(tmp_path))
     assert tokenizers.vocab_size(own.tokenizer) == len(vocabulary)
     (tmp_path / "vocab.json").write_text("{")
     with pytest.raises(UserError, match="its tokenizer cannot be loaded") as caught:

@@ -47,18 +47,18 @@ def _byte_level():
     return _saved(special, models.BPE(), trainer, **parts)
 
 
-def _metaspace(scheme="first"):
+def _metaspace(byte_fallback=True):
     """SentencePiece's BPE with bytes to fall back on, as Llama and Gemma have it."""
     special = ["<unk>", "<s>", "</s>"]
     trainer = trainers.BpeTrainer(
         vocab_size=340, special_tokens=[*special, *BYTES], show_progress=False
     )
-    bpe = models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    bpe = models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=byte_fallback)
     made, _ = _saved(special, bpe, trainer, pre_tokenizer=pre_tokenizers.Metaspace())
     content = json.loads(made.to_str())  # the bytes are tokens of text
     content["added_tokens"] = [a for a in content["added_tokens"] if a["content"] in special]
     made = Tokenizer.from_str(json.dumps(content))
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     blanks = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     made.decoder = decoders.Sequence([*blanks, decoders.Strip(" ", 1, 0)])
     return made, special
@@ -96,6 +96,7 @@ def _words():
 KINDS = {
     "byte-level": _byte_level,
     "metaspace": _metaspace,
+    "without-bytes": functools.partial(_metaspace, byte_fallback=False),
     "unigram": _unigram,
     "word-piece": _word_piece,
     "words": _words,
