@@ -74,9 +74,9 @@ class HuggingFaceModel(nn.Module):
     @property
     def tied(self) -> bool:
         """True if the classifier is the token embedding."""
-        place = next(name for name, module in self.named_modules() if module is self._output)
-        if f"{place}.weight" in tied_names(self):
-            return True
+        if tied := tied_names(self):
+            names = [name for name, module in self.named_modules() if module is self._output]
+            return any(f"{name}.weight" in tied for name in names)
         return getattr(self.model.get_input_embeddings(), "weight", None) is self.classifier
 
     @property

@@ -4,6 +4,7 @@ Whatever fails is one line. Adapters of peft are merged into their base model.
 """
 
 import contextlib
+import io
 import logging
 import re
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,9 @@ def load_pretrained_model(
     if options.device_map is not None and (base or file):
         what = "an adapter is merged" if base else "GGUF weights are dequantized"
         raise UserError(f"{source}: {what} on one device; give --device instead of --device-map")
-    with _quiet(source):
+    with _quiet(source), ExitStack() as silenced:
+        if file is not None and not sys.stderr.isatty():  # its bar has no setting
+            silenced.enter_context(contextlib.redirect_stderr(io.StringIO()))
         model = _load(base or source, dtype, options)
         if base is not None:
             model = _merged(source, model)
