@@ -2,6 +2,7 @@
 
 import functools
 import re
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -12,13 +13,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfig
 from transformers.utils import is_timm_available
 
+from causal_verdicts import line
 from tightframe.errors import UserError
 from tightframe.lm.described import check_described, depth_of, positions_of
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM, Batch
 from tightframe.lm.load import load_model, randomly_initialized
-from tiny_configs import POSITIONS, tiny_config
-from tiny_models import enlarged, ids
+from tiny_configs import DECODERS, POSITIONS, tiny_config, tiny_model
+from tiny_models import ids
 
 # Why a class is refused: the end of the one line.
 _OF_ANOTHER = "ValueError: inputs_embeds and shared_kv_states cannot be None."  # it drafts for it
@@ -38,7 +40,6 @@ NOT_MADE = {
     "musicgen": "'MusicgenConfig' object has no attribute 'dropout'",
     "musicgen_melody": "'MusicgenMelodyConfig' object has no attribute 'dropout'",
 }
-DECODERS = {"musicgen": "MusicgenForCausalLM", "musicgen_melody": "MusicgenMelodyForCausalLM"}
 # What is saved names the kind of its text part, of which transformers lists no causal class.
 NOT_LOADED = {
     "emu3": "is a Emu3Text, of which transformers has no causal language model",
@@ -55,17 +56,6 @@ SAMPLE = ["roberta", "opt", "whisper", "xlnet", "prophetnet", "bart", "xmod", "g
 close = functools.partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
 
 
-def model_of(model_type):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = tiny_config(model_type)
-        if model_type in DECODERS:
-            model = getattr(transformers, DECODERS[model_type])(config.decoder)
-        else:
-            model = transformers.AutoModelForCausalLM.from_config(config)
-        return enlarged(model.eval())
-
-
 @torch.no_grad()
 def check(model_type, tmp_path):
     if model_type in NOT_MADE:
@@ -73,7 +63,7 @@ def check(model_type, tmp_path):
             transformers.AutoModelForCausalLM.from_config(tiny_config(model_type))
         if model_type not in DECODERS:
             return
-    theirs = model_of(model_type)
+    theirs = tiny_model(model_type)
     if model_type in REFUSED:
         with pytest.raises(UserError) as caught:
             HuggingFaceModel(theirs, name="tiny")
@@ -158,6 +148,33 @@ def test_some_causal_models_are_measured_or_refused(model_type, tmp_path):
 @pytest.mark.parametrize("model_type", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 def test_every_causal_model_is_measured_or_refused(model_type, tmp_path):
     check(model_type, tmp_path)
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+OF_THE_PAGE = pytest.mark.skipif(
+    f"transformers {transformers.__version__} has" not in PAGE.read_text(),
+    reason="the page is of another version of transformers",
+)
+
+
+@OF_THE_PAGE
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        pytest.param(model_type, marks=[] if model_type in ("gpt2", "xlnet") else pytest.mark.slow)
+        for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    ],
+)
+def test_the_page_of_models_says_what_becomes_of_each(model_type):
+    if model_type == "gemma3n" and is_timm_available():
+        pytest.skip("the page is of an environment without timm")
+    assert line(model_type) in PAGE.read_text().splitlines(), "run tools/models_page.py"
+
+
+@OF_THE_PAGE
+def test_the_page_of_models_lists_the_causal_classes():
+    listed = re.findall(r"^\| `([\w.-]+)` \|", PAGE.read_text(), re.M)
+    assert listed == list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 @pytest.mark.parametrize(

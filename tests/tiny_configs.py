@@ -3,9 +3,12 @@
 import inspect
 import re
 
+import torch
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfig
+
+from tiny_models import enlarged
 
 V = 40
 POSITIONS = 24
@@ -129,6 +132,22 @@ SPECIAL = {
     },
     "zamba2": {"layers_block_type": ["mamba", "hybrid"], "n_mamba_heads": 4},
 }
+
+
+# Classes that are made of a part of their configuration.
+DECODERS = {"musicgen": "MusicgenForCausalLM", "musicgen_melody": "MusicgenMelodyForCausalLM"}
+
+
+def tiny_model(model_type):
+    """Return the causal model of a tiny configuration, large enough for everything to matter."""
+    config = tiny_config(model_type)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if model_type in DECODERS:
+            model = getattr(transformers, DECODERS[model_type])(config.decoder)
+        else:
+            model = transformers.AutoModelForCausalLM.from_config(config)
+        return enlarged(model.eval())
 
 
 def tiny_config(model_type):
