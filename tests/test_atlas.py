@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import socket
 import threading
@@ -20,7 +22,11 @@ import transformers
 import tightframe as tf
 from fake_hub import FakeHub, serving, use
 from tightframe import cli
+from tightframe.jobs.series import spaced
+from tightframe.lm.training import train
 from tiny_models import V, save
+from tiny_runs import tiny_settings
+from tiny_tokens import write_tokens
 
 WORDS = ["<end>", *(f"w{i}" for i in range(V - 1))]
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -86,6 +92,8 @@ def contents(tmp_path_factory):
 
 
 MEASURED = "--text text.txt --context 12 --groups 1 --min-count 1 --measures nc1_cdnv_p2,nc4_rate"
+OPTIONS = {"text": "text.txt", "context": 12, "groups": 1, "min_count": 1}
+OPTIONS["measures"] = ["nc1_cdnv_p2", "nc4_rate"]
 GOOD = ["step0", "step1", "checkpoint-400", "step1000", "step40000", "step-480k-token-1007B"]
 GOOD += ["stage2-ingredient3-step2000-tokens9B"]
 LEFT_OUT = {"step20000-tokens84B": "equal to main"}
@@ -367,3 +375,91 @@ def test_weights_that_do_not_fit_are_not_downloaded(hub, capsys):
     assert status == 3
     assert "2e-05 GB max_disk allows" in said
     assert not [path for path in hub.asked if "/resolve/" in path]
+
+
+@pytest.fixture(scope="module")
+def trainings(contents, tmp_path_factory):
+    """Outputs of four trainings by a Trainer, with three checkpoints each, and what is no model."""
+    folder = tmp_path_factory.mktemp("local") / "trainings"
+    seeds = iter([0, 3, 4, 1, 5, 6, 7, 10, 8, 2, 9, 3])
+    of_seed = {seed: contents[REFS[name]] for name, seed in SERIES.items()}
+    of_seed[1] = of_seed[2] = of_seed[8] = of_seed[7] = contents[REFS["step0"]]
+    for training in range(4):
+        for step in (0, 10, 100):
+            place = folder / f"seed{training}" / f"checkpoint-{step}"
+            place.mkdir(parents=True)
+            for name, content in of_seed[next(seeds)].items():
+                (place / name).write_bytes(content)
+    (folder / "notes").mkdir()
+    return folder
+
+
+def content_of(folder):
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_a_local_series_is_measured_where_it_is(trainings, hub, capsys):
+    before = content_of(trainings)
+    command = f"atlas run {trainings} {MEASURED} --revisions seed0/* --tokens-per-step 4096 --json"
+    status, printed, _ = run(command, capsys)
+    assert status == 0
+    assert json.loads(printed)["measured"] == [f"seed0/checkpoint-{step}" for step in (0, 10, 100)]
+    assert content_of(trainings) == before
+    assert not hub.asked
+    rows = rows_of("atlas/trainings")
+    assert set(rows["run"]) == {"seed0"}
+    assert (rows["model_trained_tokens"] == rows["step"] * 4096).all()
+    again = tf.atlas(trainings, revisions="seed0/*", tokens_per_step=4096, **OPTIONS)
+    assert rows_of(again.path).equals(rows)
+
+
+def test_the_examples_of_the_guide_run_and_print_what_it_shows(trainings, hub, capsys, monkeypatch):
+    hub.refused.clear()
+    hub.cut.clear()
+    Path("trainings").symlink_to(trainings)
+    write_text("novel.txt")
+    guide = Path(__file__).parent.parent / "docs" / "guide" / "series.md"
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", guide.read_text(), flags=re.DOTALL | re.MULTILINE)
+    # Drawing for print takes longer than all the rest, and has tests of its own.
+    monkeypatch.setattr("tightframe.report.figures.draw_all", lambda *_: None)
+    monkeypatch.setattr("tightframe.report.figures.draw_trajectories", lambda *_, **__: None)
+    monkeypatch.setattr("tightframe.report.figures.draw_profile", lambda *_: None)
+    printed, shown = list[str](), list[str]()
+    for kind, block in blocks:
+        if kind == "python":
+            exec(block, {})
+        elif kind == "sh":
+            for line in block.splitlines():
+                cli.main(shlex.split(line)[1:])
+            printed += capsys.readouterr().out.splitlines()
+        else:
+            shown += block.splitlines()
+    # Sizes of files are those of the installed libraries.
+    without_sizes = [[re.sub(r"\S+ GB", "GB", x) for x in lines] for lines in (printed, shown)]
+    assert [line for line in without_sizes[1] if line not in without_sizes[0]] == []
+    assert "val_loss against 2 measures: 12 rows, 4 clusters" in "\n".join(printed)
+    assert "series: 4 measured, 0 were so before" in "\n".join(printed)
+    page = Path("atlas/trainings/report/index.html").read_text()
+    assert "steps nc4_rate linear" in page
+    assert "tightframe atlas run MODEL" in page
+
+
+def test_the_checkpoints_of_a_run_are_a_series(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokens = write_tokens(tmp_path / "tokens", train=120, val=30)
+    train(tiny_settings(tokens, tmp_path / "runs" / "a", checkpoint_steps=(0, 4), epochs=1))
+    measured = "--measures nc4_rate --groups 1 --min-count 1"
+    status, printed, _ = run(f"atlas run runs {measured} --json", capsys)
+    assert status == 0
+    assert json.loads(printed)["measured"] == ["a@0", "a@4", "a@15"]
+    assert rows_of("atlas/runs")["step"].unique().tolist() == [0, 4, 15]
+    assert run(f"atlas run runs/a {measured} --steps 4 --out of_a", capsys)[0] == 0
+    assert rows_of("of_a")["step"].unique().tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("n", "chosen"), [(1, {512}), (2, {0, 512}), (4, {0, 1, 16, 512}), (99, {0, 1, 2, 4, 16, 512})]
+)
+def test_steps_are_spaced_evenly_in_their_logarithms(n, chosen):
+    # Of 1 to 512, the middle of three in logarithms is 22.6, to which 16 is nearest.
+    assert spaced([0, 1, 2, 4, 16, 512], n) == chosen

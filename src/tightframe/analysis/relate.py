@@ -51,8 +51,9 @@ def relate(
     """Relate measures of geometry to generalization, across models.
 
     Args:
-        sources: A table with one row per model, or paths: runs or sweeps with results, tables as
-            .csv or .parquet. With `published`, the CSV of that table, or both published ones.
+        sources: A table with one row per model, or paths: runs, sweeps or series with results,
+            tables as .csv or .parquet. With `published`, the CSV of that table, or both published
+            ones.
         published: "lc-2024-05" or "lc-2024-10" of Wu & Papyan 2024; "" for anything else.
         table1: Keep the 21 rows of the shape that was trained with several seeds (Table 1).
         scores: A table or results of lm-evaluation-harness; its columns can be y or controls.

@@ -26,7 +26,8 @@ def read_models(paths: Sequence[Path]) -> pd.DataFrame:
     """Return one row per checkpoint of runs, sweeps and tables.
 
     Args:
-        paths: Folders of runs or sweeps with results, CSV or Parquet files with one row per model.
+        paths: Folders of runs, sweeps or series (atlas/NAME) with results, CSV or Parquet files
+            with one row per model.
 
     Raises:
         UserError: A path without results, or a file that is no table.
@@ -89,8 +90,9 @@ def add_scores(table: pd.DataFrame, scores: pd.DataFrame) -> Joined:
         words = {str(table[name].iloc[row]) for name in names}
         for word in words | {one.rstrip("/").rsplit("/", 1)[-1] for one in words}:
             places[word, str(steps.iloc[row])] = row
-            if "revision" in table:
-                places[word, str(table["revision"].iloc[row])] = row
+            for name in {"revision", "model_revision"} & set(table):
+                # Stages and branches of a series are runs of their own: NAME@stage1.
+                places[word.partition("@")[0], str(table[name].iloc[row])] = row
             if last.iloc[row]:
                 places[word, ""] = row
     found: dict[int, int] = {}

@@ -49,7 +49,7 @@ def relate(
     Parameters
     ----------
     sources
-        Runs or sweeps with results, or tables with one row per model (.csv, .parquet).
+        Runs, sweeps or series with results, or tables with one row per model (.csv, .parquet).
     published
         The sources are this table of Wu & Papyan 2024 (or both tables), which is checked.
     table1

@@ -140,14 +140,15 @@ def commands(file: Path, /, *, json: Json = False) -> None:
 def report(
     path: Path, /, *, theory: Theories = None, out: Path | None = None, json: Json = False
 ) -> None:
-    """Make the page, the figures and the tables of a sweep, a run or a knowledge study.
+    """Make the page, the figures and the tables of a sweep, a run, a series or a study.
 
     Of a context table, the page alone.
 
     Parameters
     ----------
     path
-        The folder of a sweep, a run or a knowledge study, or of a context table (ntp/NAME).
+        The folder of a sweep, a run, a series (atlas/NAME) or a knowledge study, or of a
+        context table (ntp/NAME).
     theory
         The folder of a context table, whose prediction the page shows too; give it again for more.
     out

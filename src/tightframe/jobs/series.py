@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
@@ -149,13 +149,13 @@ def choose_members(members: Sequence[Member], options: AtlasOptions) -> list[Mem
     return [one for one in members if one.step in wanted][i - 1 :: n]
 
 
-def spaced(steps: Iterable[int], n: int) -> set[int]:
+def spaced(steps: Collection[int], n: int) -> set[int]:
     """Return about n of these steps, evenly spaced in their logarithms, with the last one."""
     positive = sorted({step for step in steps if step > 0})
-    chosen = {step for step in steps if step == 0}
+    if n == 1 or not positive:
+        return {max(steps)}
+    chosen = {0} & set(steps)
     n -= len(chosen)
-    if not positive or n < 1:
-        return chosen or {max(positive)}
     ends = [math.log(positive[-1]), math.log(positive[0])]
     for place in range(n):
         at = ends[0] + (ends[1] - ends[0]) * place / max(1, n - 1)

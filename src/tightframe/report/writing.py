@@ -167,6 +167,11 @@ def _commands(path: Path) -> list[str]:
             f"tightframe sweep run {shown.name}.toml  # kept as {shown / 'sweep.toml'}",
             f"tightframe report {shown}",
         ]
+    if shown.parent.name == "atlas":
+        return [
+            "tightframe atlas run MODEL --text TEXT  # a name on the hub, or a folder",
+            f"tightframe report {shown}",
+        ]
     if not (path / "config.toml").exists():  # a model from elsewhere
         return [
             f"tightframe measure MODEL --tokens TOKENS --out {shown}",
