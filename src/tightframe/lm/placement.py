@@ -24,7 +24,7 @@ _EXPECTED = 'expected auto, or devices by module as JSON or a file: {"model.laye
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """Where a model lies, what of it may be read, and the devices that it is put on.
+    """Place of a model, what of it may be read, and the devices that it is put on.
 
     Args:
         subfolder: Folder of the model inside the folder or the repository that is named.
