@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 
-.PHONY: demo bridge study-ntp study-cpu laboratory study-smollm2 study-knowledge study-knowledge-long test test-slow test-slurm check lint types layers fix house golden golden-check docs real-model release-check bench bench-ntp clean
+.PHONY: demo bridge study-ntp study-cpu laboratory study-smollm2 study-knowledge study-knowledge-long study-reversal test test-slow test-slurm check lint types layers fix house golden golden-check docs real-model release-check bench bench-ntp clean
 
 demo: $(INSTALLED)
 	$(BIN)/tightframe demo
@@ -104,12 +104,24 @@ study-knowledge: ENSEMBLES := yes
 study-knowledge-long: STUDY := knowledge/study-long
 study-knowledge-long: CONFIG := configs/knowledge-study-long.toml
 study-knowledge-long: LOCALITY := --no-locality
+study-knowledge-long: knowledge/directions.jsonl
+study-knowledge-long: DATA := --data knowledge/directions.jsonl
 study-knowledge study-knowledge-long: $(INSTALLED)
-	$(BIN)/tightframe knowledge study $(CONFIG) --out $(STUDY)
+	$(BIN)/tightframe knowledge study $(CONFIG) $(DATA) --out $(STUDY)
 	$(BIN)/python -m studies.recall_geometry.run $(STUDY) $(LOCALITY)
 	$(if $(ENSEMBLES),$(BIN)/python -m studies.ensembles.run $(STUDY))
 	$(BIN)/tightframe report $(STUDY)
 	$(BIN)/python -m studies.injection.publish $(STUDY) docs/results/knowledge
+
+knowledge/directions.jsonl: TIGHTFRAME_DATA ?= data
+knowledge/directions.jsonl: | $(INSTALLED)
+	$(BIN)/tightframe knowledge questions $(TIGHTFRAME_DATA)/wikidyk/dev.jsonl --types forward backward --out $@
+
+# Which condition answers backward what it was taught forward? 400 planted facts; about 40 minutes on
+# two cores. Interrupted, it resumes.
+study-reversal: $(INSTALLED)
+	test -f knowledge/planted.jsonl || $(BIN)/tightframe knowledge plant --n 400 --out knowledge/planted.jsonl
+	$(BIN)/tightframe knowledge study configs/knowledge-study-reversal.toml --data knowledge/planted.jsonl --out knowledge/study-reversal
 
 # A pretrained model, layer by layer, beside random weights: after `make real-model`, on
 # austen/persuasion.txt in TIGHTFRAME_DATA; about half an hour on two cores. Interrupted, it resumes.

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from example_facts import example_facts
+from tightframe import cli
 from tightframe.errors import UserError
 from tightframe.knowledge.asking import prompts
+from tightframe.knowledge.benchmark import load_benchmark
 from tightframe.knowledge.directions import (
     backward_question,
     entry_distances,
@@ -85,6 +87,13 @@ def test_planted_facts_never_contradict_each_other():
 
 
 KINDS = ("forward", "backward")
+
+
+def test_the_command_writes_facts_that_every_command_reads(tmp_path, capsys):
+    out = tmp_path / "planted.jsonl"
+    cli.main(["knowledge", "plant", "--n", "5", "--seed", "2", "--out", str(out)])
+    assert "5 facts, 15 questions" in capsys.readouterr().out
+    assert load_benchmark(out, strict=True) == list(plant(5, seed=2))
 
 
 def recall(run, facts, form):

@@ -15,8 +15,8 @@ from tightframe.jobs import knowledge_study
 from tightframe.jobs.knowledge_study import Grid, plan, run_study, study_settings
 from tightframe.knowledge import study
 from tightframe.knowledge.benchmark import write_facts
+from tightframe.knowledge.decisions import DecisionRule
 from tightframe.knowledge.study import read_verdicts
-from tightframe.knowledge.tables import DecisionRule
 from tightframe.settings import read_toml
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -121,7 +121,10 @@ def test_what_is_finished_is_kept_and_what_is_missing_is_made_again(finished, fa
     )
     run_study(settings, facts, finished, say=said.append)
     assert ran == ["clm_sp-n6-s0"]
-    assert said == ["2 of 3 runs are finished already"]
+    can, finished_already = said
+    assert can.startswith("bilm_sp less clm_sp, 6 facts x 1 seeds: finds a difference of")
+    assert can.endswith("in 80 %; it cannot detect its margin of 5")
+    assert finished_already == "2 of 3 runs are finished already"
     assert {path: texts(path.read_text()) for path in before} == {
         path: texts(content) for path, content in before.items()
     }
@@ -184,19 +187,28 @@ def test_what_is_typed_takes_the_place_of_the_file_s_grid():
     values = {"arms": ["bilm_ed"], "seeds": [3], "width": 64, "exposures": 9}
     settings = study_settings(config, values)
     assert settings.grid == (Grid(arms=("bilm_ed",), seeds=(3,)),)
-    assert (settings.exposures, settings.base) == (9, {"width": 64})
+    assert (settings.exposures, settings.base) == (9, {"until": 95.0, "width": 64})
 
 
 def test_the_committed_studies_are_those_of_the_specification():
-    study, long, gpu = (
-        study_settings(CONFIGS / f"knowledge-study{end}.toml", {}) for end in ("", "-long", "-gpu")
+    study, long, gpu, reversal = (
+        study_settings(CONFIGS / f"knowledge-study{end}.toml", {})
+        for end in ("", "-long", "-gpu", "-reversal")
     )
-    assert study.rule == long.rule == gpu.rule == DecisionRule()
+    assert study.rule == gpu.rule == DecisionRule()
+    five = ("clm_ntp", "clm_sp", "clm_masked", "bilm_sp", "bilm_diffusion")
+    assert long.grid == (Grid(five, (1000,), (0, 1, 2)),)
+    asked = ("cloze_question", "forward", "backward", "cloze_seen", "rank20")
+    assert long.rule.judged == asked
+    assert reversal.rule.judged == ("backward", "forward")
+    for one in (long, reversal):
+        arms = {arm for grid in one.grid for arm in grid.arms}
+        assert {arm for pair in one.rule.compared for arm in pair} <= arms
+        assert one.base["until"] == 95
     first, others = study.grid
     assert first == Grid(("clm_sp", "bilm_sp"), (80, 200), (0, 1, 2))
     assert (others.n_facts, others.seeds) == ((80,), (0,))
     assert study.exposures == 500
-    assert long.grid == (Grid(("clm_sp", "bilm_sp"), (1000,), (0,)),)
     assert long.exposures == 1000
     assert gpu.grid[0].n_facts == (100, 300, 1000, 3000)
 

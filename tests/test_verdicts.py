@@ -6,13 +6,8 @@ import pytest
 
 from example_study import questions
 from tightframe.errors import UserError
-from tightframe.knowledge.tables import (
-    DecisionRule,
-    Resampling,
-    arm_differences,
-    decide,
-    score_table,
-)
+from tightframe.knowledge.decisions import DecisionRule, decide
+from tightframe.knowledge.tables import Resampling, arm_differences, score_table
 from tightframe.settings import resolve
 
 RULE = DecisionRule()

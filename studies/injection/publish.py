@@ -22,7 +22,9 @@ from studies.recall_geometry import section as recall
 from tightframe.files import read_text, whole_file, write_text
 from tightframe.formats import read_json
 from tightframe.jobs.programs import endings_in_one_line
+from tightframe.knowledge.decisions import DecisionRule
 from tightframe.knowledge.study import (
+    MORE_TABLES,
     RESULTS,
     SETTINGS,
     TABLES,
@@ -30,7 +32,7 @@ from tightframe.knowledge.study import (
     read_verdicts,
     write_verdicts,
 )
-from tightframe.knowledge.tables import DecisionRule, at_cell, cells
+from tightframe.knowledge.tables import at_cell, cells
 from tightframe.results import read_csv, write_csv
 from tightframe.settings import read_toml, resolve
 
@@ -89,7 +91,7 @@ def publish(study: Path, report: Path) -> Path:
     folder = report / study.resolve().name
     verdicts = read_verdicts(study / RESULTS)
     write_text(folder / SETTINGS, read_text(study / SETTINGS))
-    for name in (*TABLES, *GEOMETRY_TABLES):
+    for name in (*TABLES, *MORE_TABLES, *GEOMETRY_TABLES):
         source = study / RESULTS / f"{name}.csv"
         if source.is_file():
             write_csv(folder / f"{name}.csv", read_csv(source), float_format="%.6g")

@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from tightframe.knowledge.decisions import DecisionRule
 from tightframe.knowledge.intervals import FEWEST, power
 from tightframe.knowledge.qa_models import ARMS
 from tightframe.knowledge.ranking import CORRECT, RANKED
 from tightframe.knowledge.scores import POSITIONS
 from tightframe.knowledge.study import REORDERED
-from tightframe.knowledge.tables import CELL, DecisionRule
+from tightframe.knowledge.tables import CELL
 
 # Columns of the table of arms: form, score, heading; intervals where the verdict needs them.
 SHOWN = (

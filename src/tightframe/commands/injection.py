@@ -290,8 +290,9 @@ def study(
             one.low, one.high, one.n, level=settings.rule.level, margin=settings.rule.margin
         )
         interval = f" [{one.low:.1f}, {one.high:.1f}]" if one.low == one.low else ""
+        on = f" on {one.form}" if settings.rule.forms else ""
         lines.append(
-            f"{one.first} less {one.second}: {one.d:+.1f}{interval} points: {one.verdict}"
+            f"{one.first} less {one.second}{on}: {one.d:+.1f}{interval} points: {one.verdict}"
             + (f" ({one.note})" if one.note else "")
         )
         if could.detectable == could.detectable:

@@ -13,7 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 from pydantic import NonNegativeInt, PositiveInt
@@ -26,14 +26,14 @@ from tightframe.jobs.programs import endings_in_one_line
 from tightframe.knowledge.benchmark import load_benchmark, write_facts
 from tightframe.knowledge.clozes import with_reordered
 from tightframe.knowledge.data_files import write_report
+from tightframe.knowledge.decisions import DecisionRule
 from tightframe.knowledge.facts import Fact, facts_fingerprint
 from tightframe.knowledge.injection_runs import InjectOptions, check_network, choose_facts
+from tightframe.knowledge.intervals import detectable
 from tightframe.knowledge.qa_models import ARMS
-from tightframe.knowledge.ranking import RANKED
 from tightframe.knowledge.study import (
     ANSWERS,
     ASKED,
-    BACKWARDS,
     REORDERED,
     RESULTS,
     RUNS,
@@ -41,16 +41,14 @@ from tightframe.knowledge.study import (
     StudyResults,
     StudyRun,
     collect,
-    forms_of,
 )
-from tightframe.knowledge.tables import DecisionRule
+from tightframe.knowledge.study_answers import ask_run
 from tightframe.leases import held_by
 from tightframe.lm.runs import may_have_gpu
 from tightframe.settings import as_dict, read_toml, resolve, write_toml
 
 if TYPE_CHECKING:
-    from tightframe.knowledge.options import QuestionForm
-    from tightframe.knowledge.qa_models import QAModel
+    pass
 
 # Settings of an injection that the grid decides, or the study itself.
 DECIDED = ("data", "out", "arm", "reordered", "n_facts", "balance_position", "exposures", "seed")
@@ -112,6 +110,21 @@ class PlannedInjection:
         return Job(self.name, command, self.log)
 
     @property
+    def arm(self) -> str:
+        """Name of the arm, as the rule calls it."""
+        return self.settings.arm + (REORDERED if self.settings.reordered else "")
+
+    @property
+    def n_facts(self) -> int:
+        """Number of facts."""
+        return self.settings.n_facts
+
+    @property
+    def seed(self) -> int:
+        """Seed of the weights and of the order."""
+        return self.settings.seed
+
+    @property
     def lessons(self) -> int:
         """Number of examples that the network is shown; the time goes with it."""
         return self.settings.n_facts * self.settings.exposures
@@ -125,6 +138,25 @@ class Plan:
     settings: dict[str, Any]  # content of `study.toml`
     facts: list[Fact]
     runs: list[PlannedInjection]  # the longest first
+    rule: DecisionRule
+
+    @property
+    def detectable(self) -> list[str]:
+        """What the study can find, one line for each pair of arms and number of facts."""
+        runs = {(one.arm, one.n_facts, one.seed) for one in self.runs}
+        judged, margin, lines = len(self.rule.judged), self.rule.margin, []
+        for n_facts in sorted({n for _, n, _ in runs if n > 1}):
+            for pair in self.rule.compared:
+                of_arm = ({seed for a, n, seed in runs if (a, n) == (arm, n_facts)} for arm in pair)
+                if not (seeds := set.intersection(*of_arm)):
+                    continue
+                found = detectable(n_facts, len(seeds), comparisons=judged, level=self.rule.level)
+                can = "" if found <= margin else f"; it cannot detect its margin of {margin:g}"
+                lines.append(
+                    f"{pair[0]} less {pair[1]}, {n_facts:,} facts x {len(seeds)} seeds: finds a "
+                    f"difference of {found:.1f} points in 80 %{can}"
+                )
+        return lines
 
     @property
     def threads(self) -> int:
@@ -196,7 +228,7 @@ def plan(settings: StudySettings, data: Path, out: Path) -> Plan:
     for run in planned.values():
         check_network(run.settings)
     runs = sorted(planned.values(), key=lambda run: -run.lessons)
-    return Plan(out, recorded, facts, runs)
+    return Plan(out, recorded, facts, runs, settings.rule)
 
 
 def run_study(
@@ -222,6 +254,8 @@ def run_study(
     """
     check_workers(workers)
     planned = plan(settings, data, out)
+    for line in planned.detectable:
+        say(line)
     planned.write()
     runs = planned.runs
     left = [run for run in runs if run.state != "finished"]
@@ -339,36 +373,9 @@ def run_one(settings: InjectOptions) -> StudyRun:
     settings = run.injection.settings  # what was "auto" is chosen
     with exclusive(run.path / ANSWERS, what="run"), hardware.prepared(settings.threads):
         model = load_qa_model(run.path, device=settings.device)
-        counts = {form: _ask(run, model, form) for form in forms_of(run.about["arm"])}
+        counts = ask_run(run, model)
     write_report(run.path / ASKED, {"forms": counts})
     return run
-
-
-def _ask(run: StudyRun, model: "QAModel", form: str) -> dict[str, Any]:
-    """Ask in a form, unless that is done; return how much was asked, and left out by reason."""
-    from tightframe.knowledge.answers import write_answers
-    from tightframe.knowledge.asking import left_out, prompts
-    from tightframe.knowledge.ranking import Ranks, rank_questions
-
-    reordered = form == BACKWARDS
-    facts = with_reordered(run.facts) if reordered else run.facts
-    # Ranked are the answers to the cloze question.
-    named = {RANKED: "cloze_question", BACKWARDS: "left_context"}.get(form, form)
-    options: dict[str, Any] = {"types": (TYPE,), "reordered": reordered}
-    asked = prompts(facts, cast("QuestionForm", named), **options)
-    excluded = left_out(facts, cast("QuestionForm", named), **options)
-    counts = {"asked": len(asked), "left_out": excluded}
-    if not asked or run.answered(form):
-        return counts
-    file, trained_on = run.file(form), facts_fingerprint(run.facts)
-    for half in (file, file.with_suffix(".json")):  # what a kill left between the two files
-        half.unlink(missing_ok=True)
-    if form == RANKED:
-        ranks = rank_questions(model, run.facts)
-        Ranks(tuple(ranks), model.name, trained_on).save(file)
-    else:
-        write_answers(file, model, asked, trained_on=trained_on)
-    return counts
 
 
 def main(arguments: list[str]) -> None:

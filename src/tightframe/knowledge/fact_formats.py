@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 
 from tightframe.errors import nearest
 from tightframe.knowledge.facts import (
+    EVERY_TYPE,
     LICENSE,
     MASK,
     MAX_ANSWER_WORDS,
     MONTHS,
-    TYPES,
     Fact,
     Link,
     Question,
@@ -244,12 +244,12 @@ class _Questions:
         checks: tuple[str, ...] = (),
         id: str | None = None,
     ) -> None:
-        known = next((one for one in TYPES if one == type), None)
+        known = next((one for one in EVERY_TYPE if one == type), None)
         if known is None:
             raise RecordError(
                 "schema",
-                f"unknown question type {shown(type)}{nearest(type, TYPES)}, "
-                f"expected one of {', '.join(TYPES)}",
+                f"unknown question type {shown(type)}{nearest(type, EVERY_TYPE)}, "
+                f"expected one of {', '.join(EVERY_TYPE)}",
             )
         self._seen[type] += 1
         nth = self._seen[type]

@@ -29,6 +29,7 @@ from tightframe.knowledge.injection_runs import (
 )
 from tightframe.knowledge.layouts import MaskingOptions
 from tightframe.knowledge.lessons import ExampleStream, FactTexts, TokenBudget
+from tightframe.knowledge.memorized import CHECKS, memorized, sampled
 from tightframe.knowledge.networks import ABOUT, Model, Network
 from tightframe.knowledge.qa_models import Arm, Objective, QAModel, TrainingExample
 from tightframe.knowledge.word_pieces import ClozeTokenizer
@@ -36,7 +37,7 @@ from tightframe.lm import hardware, optimizer
 from tightframe.lm.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tightframe.lm.interface import Batch, Example, collate
 from tightframe.lm.options import TransformerConfig, learning_rate, warmup_steps
-from tightframe.lm.training import Hook, Loop, made_by, say
+from tightframe.lm.training import Hook, Loop, say
 from tightframe.lm.transformer import Block, Transformer
 from tightframe.settings import read_toml
 
@@ -141,8 +142,11 @@ class _Injection:
             self.batch = TokenBudget(settings.batch_tokens, np.array(sizes))
         self.steps = self.stream.n_batches(self.batch)
         self.checkpoints = frozenset(
-            {self._step(exposures) for exposures in settings.checkpoints} | {self.steps}
+            max(1, round(self.steps * exposures / settings.exposures))
+            for exposures in (*settings.checkpoints, settings.exposures)
         )
+        self.checks = {round(self.steps * i / CHECKS) for i in range(1, CHECKS + 1)}
+        self.seen = sampled(facts, self.objective, n=settings.sample, seed=settings.seed)
 
     @property
     def module(self) -> nn.Module:
@@ -150,7 +154,7 @@ class _Injection:
 
     def facts(self) -> dict[str, Any]:
         """Return the first line of the log."""
-        trained = [p.numel() for p in self.module.parameters() if p.requires_grad]
+        parameters = [*self.module.parameters()]
         return {
             "data": facts_fingerprint(self.injected),
             "facts": facts_digest(self.injected),
@@ -159,9 +163,9 @@ class _Injection:
             "stream": self.stream.digest,
             "lessons": len(self.stream),
             "steps": self.steps,
-            "n_parameters": sum(parameter.numel() for parameter in self.module.parameters()),
-            "n_trained": sum(trained),
-            **made_by(),
+            "n_parameters": sum(one.numel() for one in parameters),
+            "n_trained": sum(one.numel() for one in parameters if one.requires_grad),
+            **hardware.made_by(),
         }
 
     def learning_rate(self, step: int) -> float:
@@ -185,12 +189,16 @@ class _Injection:
     def place(self, step: int) -> dict[str, Any]:
         return {"exposures": round(self.settings.exposures * step / self.steps, 3)}
 
+    def examine(self, step: int) -> dict[str, Any]:
+        """Ask for what was seen, at every tenth of a training that may end before."""
+        if not self.settings.until or step not in self.checks:
+            return {}
+        share = memorized(self.model, self.seen)
+        return {"memorized": share, "asked": len(self.seen), "ended": share >= self.settings.until}
+
     def _encoded(self, example: TrainingExample) -> Example:
         encoded: Example = self.encode(example)
         return encoded
-
-    def _step(self, exposures: int) -> int:
-        return max(1, round(self.steps * exposures / self.settings.exposures))
 
 
 def _size(example: Example) -> int:

@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
+from annotated_types import Ge, Le
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tightframe.errors import UserError, nearest
@@ -153,6 +154,10 @@ class InjectOptions(MainInjectOptions):
     eps: PositiveFloat = 1e-8
     clip: NonNegativeFloat = 1.0  # largest norm of the whole gradient; 0: not clipped
     dropout: Share = 0.0  # of what each part of a block adds, in networks of ours
+
+    # When it ends before: once it has memorized enough, as seen at every tenth of its steps.
+    until: Annotated[float, Ge(0), Le(100)] = 0.0  # percent of the facts as seen; 0: to the end
+    sample: PositiveInt = 200  # facts that are asked for at such a check, at most
 
     # What is kept. The end of the training is always a checkpoint.
     checkpoints: tuple[PositiveInt, ...] = ()  # exposures after which the model is kept, too

@@ -12,6 +12,9 @@
     results/asked.csv          one row per run and form: questions asked, and left out by reason
     results/scores.csv         one row per arm, form, subset and score
     results/differences.csv    one row per pair of arms, form, subset and score
+    results/checks.csv         what each run had memorized at each tenth, where that was asked
+    results/budgets.csv        the same of pairs of arms, at equal facts shown and target tokens
+    results/entries.csv        one row per run and fact asked in both directions: distances, recall
     results/verdicts.json      verdicts of the decision rule, and digests of the tables
     results/results.jsonl      scores and differences as rows of this package
 
@@ -32,21 +35,16 @@ from tightframe.errors import UserError
 from tightframe.files import fingerprint, sha256, whole_file
 from tightframe.formats import Count, FileName, Record, Sha256, check_digest, read_signed
 from tightframe.knowledge.answers import load_answers
-from tightframe.knowledge.data_files import write_report
+from tightframe.knowledge.data_files import read_records, write_report
+from tightframe.knowledge.decisions import Decision, DecisionRule, decide
 from tightframe.knowledge.facts import Fact, facts_fingerprint
 from tightframe.knowledge.injection_runs import InjectionRun
+from tightframe.knowledge.memorized import equal_budgets
 from tightframe.knowledge.options import DIRECTIONS
 from tightframe.knowledge.qa_models import continues, find_arm
 from tightframe.knowledge.ranking import CORRECT, RANKED, load_ranks
 from tightframe.knowledge.scores import SCALE, SCORES, position, score_answer
-from tightframe.knowledge.tables import (
-    COLUMNS,
-    Decision,
-    DecisionRule,
-    arm_differences,
-    decide,
-    score_table,
-)
+from tightframe.knowledge.tables import COLUMNS, arm_differences, score_table
 from tightframe.results import Header, ResultTable, Row, write_csv, write_rows
 from tightframe.settings import read_toml, resolve
 
@@ -59,6 +57,8 @@ RESULTS = "results"
 VERDICTS = "verdicts.json"
 QUESTIONS = "questions.parquet"
 TABLES = ("runs", "timings", "asked", "scores", "differences")  # of the results, as CSV
+MORE_TABLES = ("checks", "budgets", "entries")  # only where there is something in them
+ENTRIES = "entries.jsonl"  # of a run: distances of the forward and backward entry of each fact
 REORDERED = "_reordered"  # ends the name of an arm that is trained on reordered facts
 BACKWARDS = "left_context_reordered"  # clue first, answer last, whatever the fact's order
 
@@ -87,6 +87,16 @@ class _Verdicts(Record):
     verdicts: tuple[dict[str, Any], ...]
     tables: dict[FileName, Sha256]  # of the tables beside it
     fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Distance of the embeddings that answer a fact forward and backward."""
+
+    fact_id: str
+    cosine: float  # of the two, each less its mean over facts
+    others: float  # mean cosine with the backward entries of other facts
+    rank: float  # of its own backward entry among all, 1 is nearest
 
 
 def forms_of(arm: str) -> tuple[str, ...]:
@@ -154,12 +164,28 @@ class StudyRun:
         return self.about | {
             "parameters": start["n_parameters"],
             "tokens": last.get("tokens", 0),
+            "shown": last.get("exposures", 0),
             "final_loss": last.get("loss", math.nan),
             "stream": start["stream"],
             "steps": start["steps"],
             "device": self.injection.settings.device,
             "finished": self.finished,
         }
+
+    def checks(self) -> Iterator[dict[str, Any]]:
+        """Yield what it had memorized at each check, and what that had taken."""
+        for record in self.injection.log:
+            if record["kind"] == "check":
+                names = ("step", "tokens", "memorized")
+                of_check = {"shown": record["exposures"]} | {name: record[name] for name in names}
+                yield self.about | of_check
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the distances of the two entries of each fact; none if they were not compared."""
+        path = self.path / ENTRIES
+        if not path.is_file():
+            return []
+        return [self.about | vars(one) for one in read_records(path, Entry, what="an entry")]
 
     def timings(self) -> dict[str, float]:
         """Return the seconds of the training, by the clock and of the processor."""
@@ -224,6 +250,9 @@ class StudyResults(ResultTable):
     scores: pd.DataFrame
     differences: pd.DataFrame
     decisions: list[Decision]
+    checks: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    budgets: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    entries: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
     @property
     def one_line(self) -> str:
@@ -253,7 +282,17 @@ def collect(study: Path) -> StudyResults:
     for form in (rule.trained_form, rule.form):
         asked = questions[questions["form"] == form]
         numbers[form] = numbers["run"].map(asked.groupby("run")[rule.score].mean())
+    checks = pd.DataFrame([row for run in runs for row in run.checks()])
+    entries = pd.DataFrame([row for run in runs if run.finished for row in run.entries()])
+    for kind in DIRECTIONS if len(entries) else ():
+        of_kind = questions[questions["form"] == kind].set_index(["run", "fact_id"])
+        entries[kind] = (
+            of_kind[rule.score].reindex(entries.set_index(["run", "fact_id"]).index).to_numpy()
+        )
     results = StudyResults(
+        checks=checks,
+        budgets=equal_budgets(checks, rule.compared),
+        entries=entries,
         questions=questions,
         runs=numbers,
         timings=pd.DataFrame([{"run": run.about["run"]} | run.timings() for run in runs]),
@@ -271,7 +310,8 @@ def write_verdicts(folder: Path, verdicts: Sequence[Mapping[str, Any]]) -> None:
 
     The timings have none: verdicts made again are the same bytes.
     """
-    names = (QUESTIONS, *(f"{table}.csv" for table in TABLES if table != "timings"))
+    tables = (*TABLES, *MORE_TABLES)
+    names = (QUESTIONS, *(f"{table}.csv" for table in tables if table != "timings"))
     digests = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
     write_report(folder / VERDICTS, {"verdicts": verdicts, "tables": digests})
 
@@ -291,6 +331,9 @@ def _write(study: Path, settings: dict[str, Any], found: StudyResults) -> None:
         found.questions.to_parquet(temporary, index=False)
     for name in TABLES:
         write_csv(results / f"{name}.csv", getattr(found, name))
+    for name in MORE_TABLES:
+        if len(getattr(found, name)):
+            write_csv(results / f"{name}.csv", getattr(found, name))
     write_verdicts(results, [one.to_dict() for one in found.decisions])
     asked = found.questions[["question_id", "gold"]].drop_duplicates()
     header = Header(

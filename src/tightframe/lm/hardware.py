@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import functools
 import os
+import platform
 import signal
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +29,15 @@ def choose(settings: M, recorded: M | None = None) -> M:
     threads = settings.threads or torch.get_num_threads()
     check_threads(threads)
     return dataclasses.replace(settings, device=device, precision=precision, threads=threads)
+
+
+def made_by() -> dict[str, Any]:
+    """Return what the first line of a log says of the machine and its software."""
+    return {
+        "version": version("tightframe"),
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def device_named(device: str) -> str:

@@ -6,12 +6,13 @@ Axes: B rows, T tokens of a row.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from tightframe.errors import UserError
 from tightframe.results import PRENORM as PRENORM
@@ -125,6 +126,50 @@ class LanguageModel(Protocol):
 
     def head(self, embeddings: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Return the logits, with bias, scale and soft-cap as the model has them."""
+        ...
+
+
+@runtime_checkable
+class TrainingTask(Protocol):
+    """A model, its batches and its schedule: everything is a function of the step."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The model, whose parameters that require gradients are trained."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Number of optimizer updates of the whole run."""
+        ...
+
+    @property
+    def checkpoints(self) -> frozenset[int]:
+        """Steps after which the model is kept; the last step is one of them."""
+        ...
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of the update that follows `step` updates."""
+        ...
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """Yield the batch of each update that follows `step` updates, to the end of the run."""
+        ...
+
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
+        """Return the mean loss in nats, with any regularizer; `step` counts this update."""
+        ...
+
+    def keep(self, folder: Path) -> dict[str, Any]:
+        """Write a checkpoint folder; what the log is to say of it."""
+        ...
+
+    def place(self, step: int) -> dict[str, Any]:
+        """Return what a record says of its place besides step and tokens."""
+        ...
+
+    def examine(self, step: int) -> dict[str, Any]:
+        """Return what is to be logged of a step, if anything; if `ended`, it is the last."""
         ...
 
 

@@ -142,7 +142,7 @@ class RunFolder(Generic[S]):
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The records of the log, each of `kind` "train" or "checkpoint"."""
+        """The records of the log, each of `kind` "train", "check" or "checkpoint"."""
         return self._lines()[1:]
 
     @property
@@ -158,7 +158,8 @@ class RunFolder(Generic[S]):
         if not self.log_path.exists():
             return False
         last = (self.log or [self.facts])[-1]
-        return (last["kind"], last.get("step")) == ("checkpoint", self.facts["steps"])
+        ended = last.get("ended") or last.get("step") == self.facts["steps"]
+        return last["kind"] == "checkpoint" and bool(ended)
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint of a step, which need not exist yet."""

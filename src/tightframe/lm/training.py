@@ -8,13 +8,11 @@ Axes: B rows of a batch.
 
 import contextlib
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,8 +24,8 @@ from tightframe.files import exclusive
 from tightframe.leases import Lease
 from tightframe.lm import hardware, optimizer
 from tightframe.lm.checkpoints import save_checkpoint
-from tightframe.lm.hardware import ALONE, ProcessGroup, barrier, process_group
-from tightframe.lm.interface import IGNORE, Batch, next_token
+from tightframe.lm.hardware import ALONE, ProcessGroup, barrier, made_by, process_group
+from tightframe.lm.interface import IGNORE, Batch, TrainingTask, next_token
 from tightframe.lm.loss import cross_entropy, evaluate
 from tightframe.lm.optimizer import AdamW
 from tightframe.lm.options import RunSettings, Schedule, TrainOptions, config_of
@@ -43,55 +41,6 @@ Hook = Callable[[int, Any, Mapping[str, Any]], None]
 # Called with the model and the step after each step, and before the first; it leaves the model as
 # it is, and its time is not that of the training.
 StepHook = Callable[[Any, int], None]
-
-
-@runtime_checkable
-class TrainingTask(Protocol):
-    """A model, its batches and its schedule: everything is a function of the step."""
-
-    @property
-    def module(self) -> nn.Module:
-        """The model, whose parameters that require gradients are trained."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Number of optimizer updates of the whole run."""
-        ...
-
-    @property
-    def checkpoints(self) -> frozenset[int]:
-        """Steps after which the model is kept; the last step is one of them."""
-        ...
-
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of the update that follows `step` updates."""
-        ...
-
-    def batches(self, step: int) -> Iterator[Batch]:
-        """Yield the batch of each update that follows `step` updates, to the end of the run."""
-        ...
-
-    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
-        """Return the mean loss in nats, with any regularizer; `step` counts this update."""
-        ...
-
-    def keep(self, folder: Path) -> dict[str, Any]:
-        """Write a checkpoint folder; what the log is to say of it."""
-        ...
-
-    def place(self, step: int) -> dict[str, Any]:
-        """Return what a record says of its place besides step and tokens."""
-        ...
-
-
-def made_by() -> dict[str, Any]:
-    """Return what the first line of a log says of the machine and its software."""
-    return {
-        "version": version("tightframe"),
-        "torch": torch.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
 
 
 class Loop:
@@ -158,17 +107,20 @@ class Loop:
         with bar() as show, hardware.usr1_noted() as self.signals:
             for batch in self.task.batches(progress.step):
                 self._update(batch)
-                if progress.step % self.settings.log_every == 0 or progress.step == steps:
+                ends = self._examine() or progress.step == steps
+                if progress.step % self.settings.log_every == 0 or ends:
                     self._record_training()
                 kept = progress.step in self.task.checkpoints
-                if kept:
-                    self._keep_checkpoint()
+                if kept or ends:
+                    self._keep_checkpoint(ended=ends and progress.step < steps)
                 due = kept or progress.step % self.settings.save_every == 0
-                if (self.stop or due) and progress.step < steps:
+                if (self.stop or due) and not ends:
                     self._save_state()
                 self._show_step()
                 show("training", progress.step / steps, progress.tokens, self.shown)
-                if self.stop and progress.step < steps:
+                if ends:
+                    return
+                if self.stop:
                     raise PartlyDoneError(
                         f"{run.path}: saved at step {progress.step} of {steps}, as SIGUSR1 asked; "
                         "the same command resumes"
@@ -234,12 +186,27 @@ class Loop:
         self._log(record)
         self.shown = f"loss {record['loss']:.3f}"
 
-    def _keep_checkpoint(self) -> None:
+    def _examine(self) -> bool:
+        """Log what the task says of this step; return whether it ends the training."""
+        with self._clock_stopped():
+            found = self.task.examine(self.progress.step)
+            if found:
+                self._log({"kind": "check", **self._place(), **found})
+        return bool(found.get("ended"))
+
+    def _keep_checkpoint(self, *, ended: bool = False) -> None:
         if self.lease is not None:
             self.lease.check()
         with self._clock_stopped():
             found = self.task.keep(self.run.checkpoint(self.progress.step))
-            self._log({"kind": "checkpoint", **self._place(), **found})
+            self._log(
+                {
+                    "kind": "checkpoint",
+                    **self._place(),
+                    **found,
+                    **({"ended": True} if ended else {}),
+                }
+            )
 
     def _save_state(self) -> None:
         if self.lease is None:
@@ -399,3 +366,6 @@ class _Corpus:
 
     def place(self, step: int) -> dict[str, Any]:
         return {"epoch": round(self.schedule.epoch(step), 6)}
+
+    def examine(self, step: int) -> dict[str, Any]:
+        return {}
