@@ -1,5 +1,6 @@
 """Models divided among devices give the same numbers, or are refused in one line."""
 
+import gc
 import json
 
 import accelerate.hooks
@@ -11,11 +12,14 @@ import tokenizer_folders
 from tightframe.errors import UserError
 from tightframe.geometry.options import MeasureOptions
 from tightframe.lm.boundaries import constant_layers
+from tightframe.lm.checkpoints import save_checkpoint
 from tightframe.lm.huggingface import HuggingFaceModel
 from tightframe.lm.interface import PRENORM
 from tightframe.lm.load import digest_of, load_model
+from tightframe.lm.options import TransformerConfig
 from tightframe.lm.placement import LoadOptions, read_device_map
-from tiny_models import ids, save
+from tightframe.lm.transformer import Transformer
+from tiny_models import V, ids, save
 
 LLAMA = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk"}
 LLAMA |= {"model.norm": "disk", "model.rotary_emb": "cpu", "lm_head": "disk"}
@@ -149,3 +153,32 @@ def test_maps_that_cannot_be_used_are_one_line(folders, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="each process of torchrun would take all devices"):
         read_device_map("auto")
+
+
+@torch.no_grad()
+def test_a_map_that_is_left_to_accelerate_gives_the_model(folders):
+    whole, loaded = load_model(folders / "llama"), load_model(folders / "llama", device_map="auto")
+    logits = [model.head(model.embed(ids(1, 5))).cpu() for model in (whole, loaded)]
+    torch.testing.assert_close(*logits)
+
+
+def test_what_disk_holds_in_another_form_goes_with_the_model(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = load_model(folders / "mixtral", device_map=MIXTRAL)
+    assert list(tmp_path.glob("tightframe-*/*.safetensors"))
+    del model
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_models_of_transformers_are_divided(folders, tmp_path):
+    run = tmp_path / "run"
+    save_checkpoint(Transformer(TransformerConfig(V, 8, 1, heads=2, positions=8)), run)
+    with pytest.raises(UserError, match=r"run: is a model of tightframe, .* give --device instead"):
+        load_model(run, device_map="auto")
+    (tmp_path / "adapter").mkdir()
+    described = {"base_model_name_or_path": str(folders / "llama")}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(described))
+    (tmp_path / "adapter" / "adapter_model.safetensors").touch()
+    with pytest.raises(UserError, match="an adapter is merged on one device; give --device instea"):
+        load_model(tmp_path / "adapter", device_map="auto")
