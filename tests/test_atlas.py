@@ -22,6 +22,7 @@ import transformers
 import tightframe as tf
 from fake_hub import FakeHub, serving, use
 from tightframe import cli
+from tightframe.analysis.sources import add_scores
 from tightframe.jobs.series import spaced
 from tightframe.lm.training import train
 from tiny_models import V, save
@@ -187,6 +188,12 @@ def test_an_audit_finds_the_damage_by_one_request_per_revision(hub):
     ]
     assert len(trees(hub)) == len(SERIES) + 2
     assert not [path for path in hub.asked if "/resolve/" in path]
+    # A part of them is compared with all that is known, which stays in the file.
+    hub.asked.clear()
+    part = tf.audit("tiny/series", revisions="step0")
+    assert [one.notes for one in part.revisions] == [("equal to step1",)]
+    assert not trees(hub)
+    assert len(pd.read_parquet(part.path)) == len(SERIES) + 1
 
 
 def test_an_audit_asks_for_nothing_that_it_knows(hub, capsys):
@@ -383,7 +390,8 @@ def trainings(contents, tmp_path_factory):
     folder = tmp_path_factory.mktemp("local") / "trainings"
     seeds = iter([0, 3, 4, 1, 5, 6, 7, 10, 8, 2, 9, 3])
     of_seed = {seed: contents[REFS[name]] for name, seed in SERIES.items()}
-    of_seed[1] = of_seed[2] = of_seed[8] = of_seed[7] = contents[REFS["step0"]]
+    for damaged in (1, 2, 7, 8, 10):
+        of_seed[damaged] = contents[REFS["step1000"]]
     for training in range(4):
         for step in (0, 10, 100):
             place = folder / f"seed{training}" / f"checkpoint-{step}"
@@ -463,3 +471,11 @@ def test_the_checkpoints_of_a_run_are_a_series(tmp_path, monkeypatch, capsys):
 def test_steps_are_spaced_evenly_in_their_logarithms(n, chosen):
     # Of 1 to 512, the middle of three in logarithms is 22.6, to which 16 is nearest.
     assert spaced([0, 1, 2, 4, 16, 512], n) == chosen
+
+
+def test_scores_of_a_stage_find_its_revision():
+    revision = "stage1-step1000-tokens5B"
+    facts = {"run": ["series@stage1", "series"], "step": [1000, 2000], "val_loss": [3.0, 2.0]}
+    table = pd.DataFrame(facts | {"model_revision": [revision, "step2000"]})
+    scores = {"model": ["tiny/series"] * 2, "revision": ["step2000", revision], "acc": [0.2, 0.1]}
+    assert add_scores(table, pd.DataFrame(scores)).table["acc"].tolist() == [0.1, 0.2]

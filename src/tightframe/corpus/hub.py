@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import os
 import re
 import threading
 import time
@@ -244,6 +245,10 @@ def listed_files(name: str, commit: str) -> list[ListedFile]:
 def download(name: str, commit: str, file: ListedFile, folder: Path) -> None:
     """Download a file of a model at a commit into a folder, past the cache on this machine."""
     import huggingface_hub
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")  # which would hold all of it again
+    disable_progress_bars("huggingface_hub.http_get")  # of every thread
 
     def get() -> str:
         return huggingface_hub.hf_hub_download(name, file.name, revision=commit, local_dir=folder)

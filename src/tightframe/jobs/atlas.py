@@ -22,6 +22,7 @@ from tightframe.errors import UserError
 from tightframe.files import exclusive, fingerprint, free_disk, remove, write_text
 from tightframe.formats import read_json
 from tightframe.geometry.checks import check_measurement, no_tokens
+from tightframe.geometry.measurement import Measurement
 from tightframe.geometry.measures import check_measures
 from tightframe.geometry.study import measure_subject, takes
 from tightframe.geometry.subject import Subject
@@ -118,12 +119,9 @@ def measure_series(name: str, options: AtlasOptions, say: Say = lambda line: Non
             try:
                 if member.listed is not None:
                     downloads.wait(member, following=todo[place + 1 : place + 2])
-                subject = _subject(name, member, source, options)
-                made = measure_subject(subject, options, ALONE, say_once)
-                weights[member.name] = subject.weights
-                records.write(member, subject.weights, made.paths.values())
-                if not options.keep_states:
-                    remove(subject.states)
+                made, digest = _measured(name, member, source, options, say_once)
+                weights[member.name] = digest
+                records.write(member, digest, made.paths.values())
                 line = "measured" if made.n_computed else "was measured before"
             except UserError as error:
                 failed[member.name] = str(error).replace(str(source), f"{name}@{member.name}")
@@ -171,15 +169,17 @@ def _request(name: str, options: AtlasOptions) -> str:
     return fingerprint([kept, [identity(text) for text in opened]])
 
 
-def _subject(name: str, member: Member, source: Path, options: AtlasOptions) -> Subject:
-    """Return a member as what is measured; what cannot be is refused."""
+def _measured(
+    name: str, member: Member, source: Path, options: AtlasOptions, say: Say
+) -> tuple[Measurement, str]:
+    """Measure a member; return its rows and the digest of its weights, and let the model go."""
     at_step = f"{source}@{member.step}" if member.is_run else str(source)
     check_measurement(at_step, options)
     subject = Subject.of(at_step, options, options.out, precision=options.precision)
     snapshot = None
     if member.listed is not None:
         snapshot = hub.Snapshot(source, name, member.name, member.listed.commit)
-    return dataclasses.replace(
+    subject = dataclasses.replace(
         subject,
         name=member.run,
         step=member.step,
@@ -187,6 +187,10 @@ def _subject(name: str, member: Member, source: Path, options: AtlasOptions) -> 
         trained_tokens=member.tokens,
         part=fingerprint([member.run, member.step]),
     )
+    made = measure_subject(subject, options, ALONE, say)
+    if not options.keep_states:
+        remove(subject.states)
+    return made, subject.weights
 
 
 class _Records:

@@ -167,11 +167,15 @@ def audit_series(
             f"{name}: none of its {len(commits)} revisions{some}, is a step that matches "
             f"'{pattern}'; give another --revisions"
         )
-    beside = [MAIN] if MAIN in commits else []
     with one_at_a_time(path):  # parts of a job that begin at once: one asks, the others read
-        listings = _listed(name, {one: commits[one] for one in [*understood, *beside]}, path, say)
+        known = _read(path)
+        # What an earlier audit listed is compared, too, and first, so that no writing loses it.
+        beside = [one.revision for one in known if commits.get(one.revision) == one.commit]
+        wanted = dict.fromkeys([*beside, *understood, *({MAIN} & set(commits))])
+        listings = _listed(name, {one: commits[one] for one in wanted}, known, path, say)
         audited = verdicts(listings, ends_of(commits), tokens_per_step)
         _write(path, audited, listings)
+    audited = [one for one in audited if one.revision in understood]
     others = sorted({*chosen} - {*understood})
     return Audit(name, path, tuple(audited), tuple(others))
 
@@ -181,9 +185,15 @@ def series_folder(name: str, out: str | Path | None) -> Path:
     return Path("atlas") / Path(name).expanduser().resolve().name if out is None else Path(out)
 
 
-def _listed(name: str, commits: Mapping[str, str], path: Path, say: Say) -> list[ListedRevision]:
-    """Return the files of each revision, those that were listed before from the file."""
-    known = {one.commit: one.files for one in _read(path)}
+def _listed(
+    name: str,
+    commits: Mapping[str, str],
+    earlier: Iterable[ListedRevision],
+    path: Path,
+    say: Say,
+) -> list[ListedRevision]:
+    """Return the files of each revision, those of known commits without a request."""
+    known = {one.commit: one.files for one in earlier}
     listings: list[ListedRevision] = []
     unsaved = 0
     try:
