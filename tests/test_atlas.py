@@ -347,6 +347,7 @@ def test_a_series_that_is_killed_at_any_moment_resumes_to_the_same_rows(hub, cap
     pd.testing.assert_frame_equal(rows_of("atlas/series"), rows_of("whole"))
 
 
+@pytest.mark.slow
 def test_shares_of_a_series_are_all_of_it(hub, capsys):
     for part in ("1/2", "2/2"):
         assert run(f"{FEW} --part {part}", capsys)[0] == 0
