@@ -30,6 +30,8 @@ class Speller:
         before, _, after = cloze.partition(MASK)
         return [BOS, *self.letters(before), MASKED, *self.letters(after), SEP]
 
+    words = rest = letters
+
     def target(self, text):
         return [*self.letters(text), EOS]
 
@@ -62,6 +64,9 @@ class Translator(nn.Module):
         mean = read.sum(1) / source.lengths[:, None]
         alone = Batch(batch.inputs, batch.targets, batch.lengths, batch.prefix)
         return self.decoder.embed(alone) + mean[:, None]
+
+    def embed_at(self, batch, wanted):
+        return self.embed(batch)[wanted]
 
     def embed_layers(self, batch, layers):
         raise NotImplementedError

@@ -4,7 +4,7 @@ import torch
 from reference import decoding as reference
 from spelling_networks import EOS, LAYOUTS, Speller, network
 from tightframe.errors import UserError
-from tightframe.knowledge import networks
+from tightframe.knowledge import layouts
 from tightframe.knowledge.qa_models import Prompt
 
 WORDS = ("a", "the bridge of Oak", "Ada Quill painted it", "in 1921, it fell", "x?")
@@ -50,7 +50,7 @@ def test_what_else_is_asked_and_how_much_is_held_changes_no_answer(
     assert net.answer(prompts[::-1], max_new_tokens=9) == together[::-1]
     alone = [net.answer([prompt], max_new_tokens=9)[0] for prompt in prompts]
     assert alone == together
-    monkeypatch.setattr(networks, "TOKENS", 100)
+    monkeypatch.setattr(layouts, "TOKENS", 100)
     assert net.answer(prompts, max_new_tokens=9) == together
 
 
@@ -66,7 +66,7 @@ def test_an_answer_ends_at_eos_and_says_so(monkeypatch, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_log_probabilities_are_those_of_one_row_at_a_time(monkeypatch, layout):
     net = network(layout)
-    monkeypatch.setattr(networks, "TOKENS", 150)  # several batches
+    monkeypatch.setattr(layouts, "TOKENS", 150)  # several batches
     found = net.log_probabilities(CLOZES, [CANDIDATES] * len(CLOZES))
     for prompt, own in zip(CLOZES, found, strict=True):
         expected = [

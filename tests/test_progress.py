@@ -10,7 +10,7 @@ from example_facts import example_facts
 from spelling_networks import network
 from tightframe import progress
 from tightframe.jobs.executors import Job, run_and_say
-from tightframe.knowledge import networks
+from tightframe.knowledge import layouts
 from tightframe.knowledge.answers import answer_questions
 from tightframe.knowledge.asking import prompts
 from tightframe.knowledge.ranking import rank_questions
@@ -105,7 +105,7 @@ def test_what_is_told_reaches_the_innermost_open_bar_or_nothing(clock, capsys):
 
 
 def test_answers_and_candidates_of_a_network_are_told(told, monkeypatch):
-    monkeypatch.setattr(networks, "TOKENS", 100)
+    monkeypatch.setattr(layouts, "TOKENS", 100)
     facts = example_facts(kinds=("reliability",))
     net = network("prefix")
     n = len(answer_questions(net, prompts(facts, "cloze_question")))

@@ -324,7 +324,7 @@ class Network:
         n_classes = len(self.model.classifier)
         lengths = [len(ids) + len(target) for ids, target in zip(read, targets, strict=True)]
         for rows in batches_of_rows(lengths, "candidates"):
-            # `_laid_out` adds the EOS itself.
+            # `laid_out` adds the EOS itself.
             batch = self._batch(
                 [laid_out(read[row], targets[row][:-1], self.format) for row in rows]
             )
