@@ -201,8 +201,7 @@ class Decisions:
         state = Decisions(self.seen, extras=self.extras)
         here = torch.isin(self.rows.places // len(self.seen), torch.tensor(kept))
         places, slots = self.rows.places[here], self.rows.slots[here]
-        columns = {name: self.rows[name][slots] for name in self._kept}
-        state._add(places % len(self.seen), columns)
+        state._add(places % len(self.seen), {name: self.rows[name][slots] for name in self._kept})
         state.passed = self.passed[kept].sum(0, keepdim=True)
         state.provenance = dict(self.provenance)
         return state

@@ -230,8 +230,8 @@ class Loop:
             return
         self.lease.check()
         self.run.add_record(record)
-        numbers = {name: x for name, x in record.items() if isinstance(x, float)}
-        track({f"{record['kind']}/{name}": x for name, x in numbers.items()}, record["step"])
+        kind, values = record["kind"], record.items()
+        track({f"{kind}/{k}": x for k, x in values if isinstance(x, float)}, record["step"])
         for hook in self.hooks:
             hook(record["step"], self.task.module, record)
 
