@@ -1,7 +1,6 @@
 """The one training loop (update, log, save, resume), and the training of a corpus through it.
 
-`Loop` knows nothing of what is trained; next-token prediction on the tokens of a corpus is
-one use of it, and the injection of facts another.
+`Loop` knows nothing of what is trained: a corpus is one use of it, injected facts another.
 
 Axes: B rows of a batch.
 """
