@@ -27,6 +27,7 @@ from tightframe.report.figures import LIGHT, STYLE
 TOKENS = 20_000  # of the training part
 MEASURES = ("rank_pr", "nc1_cdnv_rom_db")
 MIN_COUNT = 20
+DEPTH = 30
 OUTLIER = 100.0  # times the median mean square
 ALL, USUAL = LabelSpec(), LabelSpec(skip=1, skip_special=True)
 
@@ -41,6 +42,8 @@ def main(model: str, run: str, out: str) -> None:
     split = tf.TokenShards.open(tokens).split("train")
     ways = pd.DataFrame(way_rows(tf.load_model(model), split))
     ways.to_csv(folder / "ways.csv", index=False, float_format="%.5g")
+    for line in answers(pd.read_csv(folder / "layers.csv"), ways):
+        print(line)
     draw(ways).savefig(folder / "ways.png", metadata={"Software": None})
 
 
@@ -89,6 +92,39 @@ def usual_dimensions(state: tf.ClassMoments) -> Tensor:
     assert state.dimensions is not None
     squares = state.dimensions.mean_squares
     return squares <= OUTLIER * squares.median()
+
+
+def answers(layers: pd.DataFrame, ways: pd.DataFrame) -> Iterator[str]:
+    """Answer the three questions of README.md by their rules."""
+    order = [*range(DEPTH), PRENORM, DEPTH]
+    found = layers[layers["subset"] == "all"].set_index(["metric", "labels", "twin", "layer"])
+    shown = found["centre"].fillna(found["value"])
+    for metric, sign in (("nc1_cdnv_rom_dbg", -1), ("nc3_cos_mean_dbg", 1)):
+        own, control = (found.loc[(metric, "next", twin, DEPTH)] for twin in (False, True))
+        ends = (own["low"], control["high"]) if sign > 0 else (own["high"], control["low"])
+        is_more = sign * (ends[0] - ends[1]) > 0
+        values = [
+            f"{shown[(metric, 'next', twin, DEPTH)]:.4g} [{one['low']:.4g}, {one['high']:.4g}]"
+            for twin, one in ((False, own), (True, control))
+        ]
+        yield f"1. {metric}: {values[0]}, random {values[1]}: {'yes' if is_more else 'no'}"
+    low, high = (
+        found[end].xs("nc3_cos_mean_dbg").xs(False, level="twin") for end in ("low", "high")
+    )
+    apart = [bool(low[("next", layer)] > high[("current", layer)]) for layer in order]
+    first = len(apart) - next((i for i, one in enumerate(reversed(apart)) if not one), len(apart))
+    names = [layer_name(order[i]) for i, one in enumerate(apart) if not one]
+    begin = layer_name(order[first]) if first < len(order) else "nowhere"
+    yield f"2. {begin}; not so at layers {', '.join(names) or 'none'}"
+    for (positions, dimensions), rows in ways.groupby(["positions", "dimensions"]):
+        by_layer = rows.set_index(rows["layer"].astype(str))["rank_pr"]
+        middle = [by_layer[str(layer)] for layer in range(11, 29)]
+        repaired = min(middle) >= by_layer["5"] / 2
+        yield (
+            f"3. {positions} positions, {dimensions} dimensions: rank_pr {by_layer['5']:.3g} at "
+            f"layer 5, {min(middle):.3g} to {max(middle):.3g} at layers 11 to 28: "
+            f"{'repaired' if repaired else 'not repaired'}"
+        )
 
 
 def draw(ways: pd.DataFrame) -> Figure:
