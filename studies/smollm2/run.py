@@ -97,27 +97,25 @@ def usual_dimensions(state: tf.ClassMoments) -> Tensor:
 def answers(layers: pd.DataFrame, ways: pd.DataFrame) -> Iterator[str]:
     """Answer the three questions of README.md by their rules."""
     order = [*range(DEPTH), PRENORM, DEPTH]
-    found = layers[layers["subset"] == "all"].set_index(["metric", "labels", "twin", "layer"])
-    shown = found["centre"].fillna(found["value"])
+    rows = layers[layers["subset"] == "all"].to_dict("records")
+    found = {tuple(row[key] for key in ("metric", "labels", "twin", "layer")): row for row in rows}
     for metric, sign in (("nc1_cdnv_rom_dbg", -1), ("nc3_cos_mean_dbg", 1)):
-        own, control = (found.loc[(metric, "next", twin, DEPTH)] for twin in (False, True))
-        ends = (own["low"], control["high"]) if sign > 0 else (own["high"], control["low"])
-        is_more = sign * (ends[0] - ends[1]) > 0
-        values = [
-            f"{shown[(metric, 'next', twin, DEPTH)]:.4g} [{one['low']:.4g}, {one['high']:.4g}]"
-            for twin, one in ((False, own), (True, control))
-        ]
+        own, control = (found[metric, "next", twin, DEPTH] for twin in (False, True))
+        near, far = ("low", "high") if sign > 0 else ("high", "low")
+        values = [f"{x['centre']:.4g} [{x['low']:.4g}, {x['high']:.4g}]" for x in (own, control)]
+        is_more = sign * (own[near] - control[far]) > 0
         yield f"1. {metric}: {values[0]}, random {values[1]}: {'yes' if is_more else 'no'}"
-    low, high = (
-        found[end].xs("nc3_cos_mean_dbg").xs(False, level="twin") for end in ("low", "high")
-    )
-    apart = [bool(low[("next", layer)] > high[("current", layer)]) for layer in order]
-    first = len(apart) - next((i for i, one in enumerate(reversed(apart)) if not one), len(apart))
-    names = [layer_name(order[i]) for i, one in enumerate(apart) if not one]
+    name = "nc3_cos_mean_dbg"
+    apart = [
+        found[name, "next", False, one]["low"] > found[name, "current", False, one]["high"]
+        for one in order
+    ]
+    first = max((i + 1 for i, is_apart in enumerate(apart) if not is_apart), default=0)
     begin = layer_name(order[first]) if first < len(order) else "nowhere"
-    yield f"2. {begin}; not so at layers {', '.join(names) or 'none'}"
-    for (positions, dimensions), rows in ways.groupby(["positions", "dimensions"]):
-        by_layer = rows.set_index(rows["layer"].astype(str))["rank_pr"]
+    others = [layer_name(one) for one, is_apart in zip(order, apart, strict=True) if not is_apart]
+    yield f"2. from layer {begin}; not so at layers {', '.join(others) or 'none'}"
+    for (positions, dimensions), way in ways.groupby(["positions", "dimensions"]):
+        by_layer = way.set_index(way["layer"].astype(str))["rank_pr"]
         middle = [by_layer[str(layer)] for layer in range(11, 29)]
         repaired = min(middle) >= by_layer["5"] / 2
         yield (
