@@ -28,6 +28,12 @@ TOKENS = 20_000  # of the training part
 MEASURES = ("rank_pr", "nc1_cdnv_rom_db")
 MIN_COUNT = 20
 DEPTH = 30
+BOTH = tuple((labels, twin) for twin in (False, True) for labels in ("next", "current"))
+PANELS = (
+    ("ncc_accuracy", "positions whose nearest class mean is right", BOTH),
+    ("nc1_cdnv_med_dbg", "variability within classes (NC1)", BOTH),
+    ("nc3_cos_mean_dbg", "cosine of class mean and classifier (NC3)", BOTH[:2]),
+)
 OUTLIER = 100.0  # times the median mean square
 ALL, USUAL = LabelSpec(), LabelSpec(skip=1, skip_special=True)
 
@@ -42,15 +48,17 @@ def main(model: str, run: str, out: str) -> None:
     split = tf.TokenShards.open(tokens).split("train")
     ways = pd.DataFrame(way_rows(tf.load_model(model), split))
     ways.to_csv(folder / "ways.csv", index=False, float_format="%.5g")
-    for line in answers(pd.read_csv(folder / "layers.csv"), ways):
+    layers = pd.read_csv(folder / "layers.csv")
+    for line in answers(layers, ways):
         print(line)
+    draw_overview(layers).savefig(folder / "overview.png", metadata={"Software": None})
     draw(ways).savefig(folder / "ways.png", metadata={"Software": None})
 
 
 def way_rows(model: LanguageModel, split: Split) -> Iterator[dict[str, Any]]:
     """Measure every layer in four ways: positions and dimensions, all or the usual ones."""
     layers = [*range(model.depth), PRENORM, model.depth]
-    spans = [(0, TOKENS // split.block)]
+    spans = [(0, min(TOKENS // split.block, split.n_blocks))]
     usual = Stream(model, split, USUAL)
     whole = new_moments(usual, layers, dimensions=True)
     every = Stream(model, split, ALL)
@@ -123,6 +131,35 @@ def answers(layers: pd.DataFrame, ways: pd.DataFrame) -> Iterator[str]:
             f"layer 5, {min(middle):.3g} to {max(middle):.3g} at layers 11 to 28: "
             f"{'repaired' if repaired else 'not repaired'}"
         )
+
+
+def draw_overview(layers: pd.DataFrame) -> Figure:
+    """Draw three measures along the layers; intervals as bands, random weights dashed."""
+    drawn = layers.assign(shown=layers["centre"].fillna(layers["value"]))
+    drawn["place"] = drawn["layer"].map(lambda layer: DEPTH if layer == PRENORM else layer)
+    drawn = drawn[drawn["layer"] != DEPTH].sort_values("place")  # the final norm apart, left out
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 2.9), layout="constrained", dpi=150)
+        for axes, (measure, title, kinds) in zip(figure.subplots(1, 3), PANELS, strict=True):
+            for labels, twin in kinds:
+                line = drawn[(drawn["metric"] == measure) & (drawn["labels"] == labels)]
+                line = line[line["twin"] == twin]
+                colour = LIGHT[labels]
+                name = f"{labels} token{', random weights' if twin else ''}"
+                dashes = "--" if twin else "-"
+                if is_log := measure.startswith("nc1"):
+                    line = line[line["shown"] > 0]
+                axes.plot(line["place"], line["shown"], dashes, color=colour, label=name)
+                if not twin:
+                    ends = line["low"], line["high"]
+                    axes.fill_between(line["place"], *ends, color=colour, alpha=0.2, linewidth=0)
+            axes.set_title(title)
+            axes.set_xlabel("after block")
+            if is_log:
+                axes.set_yscale("log")
+        handles = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4)
+    return figure
 
 
 def draw(ways: pd.DataFrame) -> Figure:

@@ -91,7 +91,7 @@ def neighbour_correlation(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> t
     independent groups have :math:`\langle u_g, u_{g+1} \rangle = -v \sqrt{p_g p_{g+1}}` on average,
     as the errors add up to 0. What is returned is the mean over classes and pairs of groups of
     :math:`\langle u_g, u_{g+1} \rangle / v + \sqrt{p_g p_{g+1}}`: 0 if groups are independent.
-    Its error is that of a mean over pairs of groups; NaN where there are none.
+    Its error is that of a mean over pairs of groups; NaN where there are fewer than two.
 
     Args:
         moments: Kept by group.
@@ -116,7 +116,9 @@ def neighbour_correlation(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> t
     shares = counts / counts.sum(0)
     alike = products / mean_square + (shares[1:] * shares[:-1]).sqrt()
     by_pair = (alike.where(both, 0).sum(1) / both.sum(1))[both.any(1)]
-    return float(by_pair.mean()), float(by_pair.std()) / math.sqrt(max(1, len(by_pair)))
+    if len(by_pair) < 2:
+        return float(by_pair.mean()), math.nan
+    return float(by_pair.mean()), float(by_pair.std()) / math.sqrt(len(by_pair))
 
 
 def alike_groups(moments: ClassMoments, fixed: Bool[Tensor, " C"]) -> str:
