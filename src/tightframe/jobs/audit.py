@@ -78,7 +78,7 @@ class ListedRevision:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the weights are there and are those of no other revision."""
+        """True if the weights are there and are those of no other revision."""
         return self.verdict == "fine"
 
     @property

@@ -142,7 +142,7 @@ class Plan:
 
     @property
     def detectable(self) -> list[str]:
-        """What the study can find, one line for each pair of arms and number of facts."""
+        """Smallest detectable differences, one line for each pair of arms and number of facts."""
         runs = {(one.arm, one.n_facts, one.seed) for one in self.runs}
         judged, margin, lines = len(self.rule.judged), self.rule.margin, []
         for n_facts in sorted({n for _, n, _ in runs if n > 1}):

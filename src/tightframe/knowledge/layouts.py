@@ -32,7 +32,7 @@ NO_OPTIONS = MaskingOptions()
 
 
 class InputFormat(NamedTuple):
-    """What decides how a network of ours reads a text."""
+    """Layout of a text for a network of ours: how it is read and where it is answered."""
 
     tokenizer: ClozeTokenizer
     layout: Layout

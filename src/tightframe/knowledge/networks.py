@@ -115,7 +115,7 @@ class Network:
 
     @property
     def format(self) -> InputFormat:
-        """What decides how it reads a text."""
+        """Layout by which it reads a text."""
         return InputFormat(self.tokenizer, self.layout, self.n_slots, self.masking)
 
     @property
