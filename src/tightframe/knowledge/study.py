@@ -90,7 +90,7 @@ class _Verdicts(Record):
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class FactEntries:
     """Distance of the embeddings that answer a fact forward and backward."""
 
     fact_id: str
@@ -185,7 +185,7 @@ class StudyRun:
         path = self.path / ENTRIES
         if not path.is_file():
             return []
-        return [self.about | vars(one) for one in read_records(path, Entry, what="an entry")]
+        return [self.about | vars(one) for one in read_records(path, FactEntries, what="an entry")]
 
     def timings(self) -> dict[str, float]:
         """Return the seconds of the training, by the clock and of the processor."""

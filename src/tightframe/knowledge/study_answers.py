@@ -11,7 +11,7 @@ from tightframe.knowledge.facts import facts_fingerprint
 from tightframe.knowledge.options import DIRECTIONS, QuestionForm
 from tightframe.knowledge.qa_models import QAModel
 from tightframe.knowledge.ranking import RANKED, Ranks, rank_questions
-from tightframe.knowledge.study import BACKWARDS, ENTRIES, Entry, StudyRun, forms_of
+from tightframe.knowledge.study import BACKWARDS, ENTRIES, FactEntries, StudyRun, forms_of
 
 TYPE = "reliability"  # the question that every fact has
 
@@ -36,7 +36,7 @@ def _compare_entries(run: StudyRun, model: QAModel) -> None:
         return
     embeddings = [model.answer_embeddings([of[id_] for id_ in both]).numpy() for of in asked]
     distances = zip(both, *(one.tolist() for one in entry_distances(*embeddings)), strict=True)
-    write_records(run.path / ENTRIES, (vars(Entry(*one)) for one in distances))
+    write_records(run.path / ENTRIES, (vars(FactEntries(*one)) for one in distances))
 
 
 def _ask(run: StudyRun, model: QAModel, form: str) -> dict[str, Any]:
