@@ -19,10 +19,11 @@ bridge: $(INSTALLED)
 	$(BIN)/python -m studies.bridge.run sweeps/demo --tokens tokens/demo --out sweeps/demo/bridge
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not slurm and not whole'
+	TIGHTFRAME_UNCHECKED=1 $(BIN)/pytest -n $(WORKERS) -m 'whole and not slow and not slurm'
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -n $(WORKERS) -m slow --timeout=1800
+	$(BIN)/pytest -n $(WORKERS) -m '(slow or whole) and not slurm' --timeout=1800
 
 # A sweep on a Slurm of one node, this machine; as root it installs Debian's packages. Skipped elsewhere.
 test-slurm: $(INSTALLED)

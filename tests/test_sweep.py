@@ -141,6 +141,7 @@ def test_the_run_with_the_most_threads_decides(tmp_path, tokens, monkeypatch):
 @pytest.mark.parametrize(("device", "workers"), [("auto", 1), ("cuda", 1), ("cpu", 4)])
 def test_a_gpu_takes_one_run_at_a_time(tmp_path, tokens, monkeypatch, device, workers):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     base = f'device = "{device}"\nprecision = "fp32"'
     assert _workers(tmp_path, tokens, monkeypatch, cores=4, base=base) == workers
 
