@@ -295,7 +295,7 @@ def test_most_paired_intervals_hold_the_true_difference():
 
 @pytest.mark.slow
 def test_ninety_five_percent_of_paired_intervals_hold_the_true_difference():
-    # `pytest -m slow -s tests/test_compare.py` prints the shares.
+    # `pytest -m slow -s --timeout 1800 tests/test_compare.py` prints the shares.
     for name, (inside, shown) in held(range(300)).items():
         print(f"{name}: {inside / shown:.3f} of {shown}")
         error = 2 * math.sqrt(0.95 * 0.05 / shown)
