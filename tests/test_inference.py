@@ -8,6 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from tightframe.analysis import inference
+from tightframe.multiple_testing import adjusted
 
 
 def projected(x, y, controls):
@@ -199,7 +200,7 @@ def test_a_gain_is_the_error_that_a_measure_takes_away():
 def test_adjusted_p_values_are_those_of_statsmodels(method):
     p = np.array([0.01, 0.04, math.nan, 0.03, 0.2, 0.004, 0.04])
     expected = multipletests(p[~np.isnan(p)], method={"bh": "fdr_bh"}.get(method, method))[1]
-    found = inference.adjusted(p, method)
+    found = adjusted(p, method)
     assert np.isnan(found[2])
     assert found[~np.isnan(p)] == pytest.approx(expected, rel=1e-12)
 

@@ -11,9 +11,9 @@ from scipy import stats
 import tightframe as tf
 from reference.published_tables import published_tables
 from tightframe import cli
-from tightframe.analysis.inference import adjusted
 from tightframe.analysis.published import OCTOBER, TABLE1, model_names
 from tightframe.analysis.relate import relate
+from tightframe.multiple_testing import adjusted
 
 FAST = {"permutations": 199, "draws": 100}
 

@@ -1,6 +1,10 @@
-"""How docstrings begin: readable alone, in plain English."""
+"""How docstrings begin, readable alone and in plain English; and what the package imports."""
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -25,3 +29,28 @@ def test_no_docstring_begins_with_a_riddle(room):
         and (first.split(" ")[0] in RIDDLES or first.startswith("The same "))
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_package_imports_only_what_installing_it_brings():
+    project = tomllib.loads((SOURCE.parent.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = {
+        re.match(r"[\w-]+", one)[0].lower()
+        for one in (*project["dependencies"], *extras["hf"], *extras["track"])
+    }
+    brought = {"huggingface_hub", "annotated_types", "pydantic_core"}  # by those that are declared
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {(one.name.partition(".")[0], path.name) for one in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module.partition(".")[0], path.name))
+    packages = packages_distributions()
+    foreign = {
+        (module, file)
+        for module, file in found
+        if module not in {*sys.stdlib_module_names, "tightframe", *brought}
+        and not {one.lower().replace("_", "-") for one in packages.get(module, [])} & declared
+    }
+    assert not foreign

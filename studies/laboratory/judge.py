@@ -12,10 +12,10 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from tightframe.analysis.inference import adjusted
 from tightframe.lm.checkpoints import load_checkpoint
 from tightframe.lm.regularizers import mean_log_kernel
 from tightframe.lm.runs import Run
+from tightframe.multiple_testing import adjusted
 from tightframe.results import gather
 
 LOSS = "val_loss"

@@ -275,18 +275,6 @@ def detectable(n_clusters: int, *, alpha: float, power: float = 0.8) -> float:
     return math.tanh(reach / math.sqrt(n_clusters - 3))
 
 
-def adjusted(p: Float[np.ndarray, " M"], method: str) -> Float[np.ndarray, " M"]:
-    """Return p values adjusted by Holm ("holm") or Benjamini and Hochberg ("bh"); NaN stays."""
-    out = np.full(len(p), np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    if method == "bh":
-        out[known] = stats.false_discovery_control(p[known]) if len(known) else []
-        return out
-    order = known[np.argsort(p[known], kind="stable")]
-    out[order] = np.maximum.accumulate((len(order) - np.arange(len(order))) * p[order])
-    return np.asarray(np.minimum(out, 1))
-
-
 def _by_size(clusters: Codes) -> list[Int[np.ndarray, "_ _"]]:
     """Return for each size of a cluster the rows of its clusters, one line per cluster."""
     order = np.argsort(clusters, kind="stable")

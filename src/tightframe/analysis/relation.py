@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from tightframe.analysis.design import Excluded
-from tightframe.analysis.inference import adjusted
 from tightframe.analysis.options import RelateOptions
 from tightframe.files import fingerprint
+from tightframe.multiple_testing import adjusted
 from tightframe.results import ResultTable
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ all of them. An arm that has not memorized what it saw is compared on what it to
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import pandas as pd
 import pydantic
 from pydantic import PositiveFloat, PositiveInt
@@ -16,6 +16,7 @@ from pydantic import PositiveFloat, PositiveInt
 from tightframe.knowledge.intervals import Difference, Estimate, power, verdict
 from tightframe.knowledge.ranking import CORRECT, RANKED
 from tightframe.knowledge.tables import ArmDifference, Resampling, cells, compare_arms
+from tightframe.multiple_testing import adjusted
 
 Form: TypeAlias = Literal[
     "cloze_question",
@@ -110,8 +111,8 @@ def decide(questions: pd.DataFrame, rule: DecisionRule) -> list[Decision]:
                 for form in rule.judged
             }
             compared = {form: one for form, one in found.items() if one is not None}
-            p = {form: one.p[_scores(form, rule)[0]] for form, one in compared.items()}
-            corrected = dict(zip(p, holm([*p.values()]), strict=True))
+            p = [one.p[_scores(form, rule)[0]] for form, one in compared.items()]
+            corrected = dict(zip(compared, holm(p), strict=True))
             decisions += [
                 _decision(
                     cell, dataclasses.replace(of_pair, form=form), one, n_facts, corrected[form]
@@ -122,11 +123,9 @@ def decide(questions: pd.DataFrame, rule: DecisionRule) -> list[Decision]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p values by Holm's correction; one that is unknown counts as 1."""
-    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
-
-    known = [1.0 if math.isnan(one) else one for one in p]
-    return [float(one) for one in multipletests(known, method="holm")[1]] if known else []
+    """Return p values by Holm's correction; one that is unknown is a test that found nothing."""
+    known = np.nan_to_num(np.array(p, float), nan=1.0)
+    return [float(one) for one in adjusted(known, "holm")]
 
 
 def _scores(form: str, rule: DecisionRule) -> tuple[str, str]:
