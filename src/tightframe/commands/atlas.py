@@ -1,26 +1,25 @@
 """Commands on series of models: an audit of their revisions, and all of them measured."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tightframe.commands.console import Json, as_parameters, done, say
 from tightframe.errors import PartlyDoneError
+from tightframe.jobs.audit import AuditOptions
 from tightframe.jobs.series import AtlasOptions
 from tightframe.progress import bar
 
 if TYPE_CHECKING:
+    Auditing: TypeAlias = AuditOptions
     Series: TypeAlias = AtlasOptions
 else:
-    Series = as_parameters(AtlasOptions)
+    Auditing, Series = as_parameters(AuditOptions), as_parameters(AtlasOptions)
 
 
 def audit(
     name: str,
     /,
     *,
-    revisions: str = "*",
-    tokens_per_step: int | None = None,
-    out: Path | None = None,
+    options: Auditing = Auditing(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Audit a series of revisions on the Hugging Face hub without downloading weights.
@@ -32,19 +31,13 @@ def audit(
     ----------
     name
         Name of the model on the hub, as NAME or OWNER/NAME.
-    revisions
-        Pattern of the names of branches and tags, such as 'step*'.
-    tokens_per_step
-        Training tokens per step, for names that tell steps only.
-    out
-        Folder of the series; atlas/NAME by default.
     json
         Print one JSON object on standard output.
     """
     from tightframe.jobs.audit import audit_series
 
     with bar("revisions"):
-        made = audit_series(name, revisions, tokens_per_step, out, say)
+        made = audit_series(name, options, options.out, say)
     records = made.to_pandas().astype(object)
     done(
         made.summary(),

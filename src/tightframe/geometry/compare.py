@@ -24,13 +24,13 @@ from tightframe.geometry.decisions import Decisions
 from tightframe.geometry.intervals import plain_values, resample, resample_positions
 from tightframe.geometry.measures import check_measures
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.options import CompareModelsOptions, Labels
+from tightframe.geometry.options import CompareModelsOptions, Labels, describe
 from tightframe.geometry.passes import LabelRequest, settle_positions
 from tightframe.geometry.resampling import FEWEST_DOCUMENTS, Interval, Resamples
 from tightframe.geometry.results_files import RunContext
 from tightframe.geometry.rows import classifier_at, header_of, loss_functions
 from tightframe.geometry.stream import layer_name
-from tightframe.geometry.study import ModelSource, Say, as_source, describe, prepare
+from tightframe.geometry.study import ModelSource, Say, as_source, prepare
 from tightframe.geometry.subject import Subject
 from tightframe.geometry.values import Geometry
 from tightframe.geometry.views import ROBUST, measure

@@ -5,7 +5,8 @@ these classes. They check all that can be checked without a file and without tor
 """
 
 import dataclasses
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -58,7 +59,8 @@ class InputOptions(LoadOptions):
         field: With text: field that holds the text in records and tables (meta.text for a nested
             one).
         tokenizer: With text: a folder, a tokenizer.json or a hub name, instead of the model's own.
-        out: Folder for the results of a model that is not a run (default: runs/NAME).
+        out: Folder of the results (default: the run, runs/NAME for other models, atlas/NAME for a
+            series).
     """
 
     tokens: TokenSource | None = None
@@ -358,3 +360,16 @@ def check_part(part: str | None, labels: Sequence[Labels]) -> None:
         share_of(part)
         if len(labels) > 1:
             raise UserError("--part: takes one of --labels; make the parts of each apart")
+
+
+def describe(function: Callable[..., Any], options: type) -> None:
+    """Add the keyword arguments of the options to the signature and docstring for `help`."""
+    own = inspect.signature(function).parameters.values()
+    models = [one for one in own if one.kind is one.POSITIONAL_ONLY]
+    given = inspect.signature(options).parameters.values()
+    setattr(function, "__signature__", inspect.Signature([*models, *given]))  # noqa: B010
+    arguments = "".join(
+        inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2] + "\n"
+        for cls in reversed(options.__mro__[:-1])
+    )
+    function.__doc__ = f"{inspect.getdoc(function)}\n\nArgs:\n{arguments}"

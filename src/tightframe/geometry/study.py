@@ -7,7 +7,6 @@ holds is never computed again.
 
 import contextlib
 import dataclasses
-import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from tightframe.geometry.labels import LabelledBlocks
 from tightframe.geometry.measurement import Measurement, RowKey, key_of
 from tightframe.geometry.measures import check_measures
 from tightframe.geometry.moments import ClassMoments
-from tightframe.geometry.options import Labels, MeasureOptions, PassOptions, share_of
+from tightframe.geometry.options import Labels, MeasureOptions, PassOptions, describe, share_of
 from tightframe.geometry.passes import (
     LabelRequest,
     PassConfig,
@@ -74,19 +73,6 @@ def takes(
         return function
 
     return described
-
-
-def describe(function: Callable[..., Any], options: type[PassOptions]) -> None:
-    """Add the keyword arguments of the options to the signature and docstring for `help`."""
-    own = inspect.signature(function).parameters.values()
-    models = [one for one in own if one.kind is one.POSITIONAL_ONLY]
-    given = inspect.signature(options).parameters.values()
-    setattr(function, "__signature__", inspect.Signature([*models, *given]))  # noqa: B010
-    arguments = "".join(
-        inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2] + "\n"
-        for cls in reversed(options.__mro__[:-1])
-    )
-    function.__doc__ = f"{inspect.getdoc(function)}\n\nArgs:\n{arguments}"
 
 
 @takes(MeasureOptions)

@@ -146,7 +146,7 @@ def _members(name: str, options: AtlasOptions, say: Say) -> list[Member]:
         return local_members(folder, options)
     if is_path(name):
         raise UserError(f"{name}: no such folder; expected checkpoints, or a name on the hub")
-    made = audit_series(name, options.revisions, options.tokens_per_step, options.out, say)
+    made = audit_series(name, options, options.out, say)
     return hub_members(name, made.revisions)
 
 

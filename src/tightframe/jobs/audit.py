@@ -19,7 +19,7 @@ from tightframe.corpus import hub
 from tightframe.corpus.hub import ListedFile, Revision
 from tightframe.errors import UserError
 from tightframe.files import check_writable, one_at_a_time, whole_file
-from tightframe.geometry.options import check_numbers
+from tightframe.geometry.options import Place, check_numbers, describe
 from tightframe.lm.folders import is_path
 from tightframe.progress import tell
 from tightframe.results import ResultTable
@@ -121,51 +121,65 @@ class Audit(ResultTable):
         return "\n".join([*lines, self.one_line])
 
 
-def audit(
-    name: str,
-    *,
-    revisions: str = "*",
-    tokens_per_step: int | None = None,
-    out: str | Path | None = None,
-) -> Audit:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeriesOptions:
+    """Options on the revisions of a series.
+
+    Args:
+        revisions: Pattern of the names of revisions or checkpoints, such as "step*".
+        tokens_per_step: Training tokens per step, for names that tell steps only.
+    """
+
+    revisions: str = "*"
+    tokens_per_step: int | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(tokens_per_step=self.tokens_per_step)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditOptions(SeriesOptions):
+    """Options of an audit.
+
+    Args:
+        out: Folder of the series (default: atlas/NAME).
+    """
+
+    out: Place | None = None
+
+
+def audit(name: str, /, **options: Any) -> Audit:
     """Audit a series of revisions on the Hugging Face hub without downloading weights.
 
     One request lists the revisions, and one for each of them its files with their digests. What was
-    listed before is read from `audit.parquet`, because a commit never changes.
+    listed before is read from `audit.parquet`, because a commit never changes. Returned is a
+    verdict for each revision whose name tells its step; `main` is compared with them.
 
-    Args:
-        name: Name of the model on the hub, as NAME or OWNER/NAME.
-        revisions: Pattern of the names of branches and tags, such as "step*".
-        tokens_per_step: Training tokens per step, for names that tell steps only.
-        out: Folder of the series; atlas/NAME by default.
-
-    Returns:
-        A verdict for each revision whose name tells its step. `main` is compared with them.
+    `name` is the name of the model on the hub, as NAME or OWNER/NAME.
     """
-    return audit_series(name, revisions, tokens_per_step, out)
+    given = AuditOptions(**options)
+    return audit_series(name, given, given.out)
+
+
+describe(audit, AuditOptions)
 
 
 def audit_series(
-    name: str,
-    pattern: str,
-    tokens_per_step: int | None,
-    out: str | Path | None,
-    say: Say = lambda line: None,
+    name: str, options: SeriesOptions, out: str | Path | None, say: Say = lambda line: None
 ) -> Audit:
     """Audit a series as `audit` does; `say` takes a line on what could not be listed."""
-    check_numbers(tokens_per_step=tokens_per_step)
     if is_path(name) or Path(name).is_dir():
         raise UserError(f"{name}: is a folder or a path; an audit is of a name on the hub")
     path = series_folder(name, out) / FILE
     check_writable(path.parent)
     commits = hub.references(name)
-    chosen = [one for one in commits if fnmatchcase(one, pattern)]
+    chosen = [one for one in commits if fnmatchcase(one, options.revisions)]
     understood = [one for one in chosen if hub.parse_revision(one) is not None]
     if not understood:
         some = f", such as {', '.join(sorted(commits)[:3])}" if commits else ""
         raise UserError(
             f"{name}: none of its {len(commits)} revisions{some}, is a step that matches "
-            f"'{pattern}'; give another --revisions"
+            f"'{options.revisions}'; give another --revisions"
         )
     with one_at_a_time(path):  # parts of a job that begin at once: one asks, the others read
         known = _read(path)
@@ -173,7 +187,7 @@ def audit_series(
         beside = [one.revision for one in known if commits.get(one.revision) == one.commit]
         wanted = dict.fromkeys([*beside, *understood, *({MAIN} & set(commits))])
         listings = _listed(name, {one: commits[one] for one in wanted}, known, path, say)
-        audited = verdicts(listings, ends_of(commits), tokens_per_step)
+        audited = verdicts(listings, ends_of(commits), options.tokens_per_step)
         _write(path, audited, listings)
     audited = [one for one in audited if one.revision in understood]
     others = sorted({*chosen} - {*understood})

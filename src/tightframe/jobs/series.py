@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 from tightframe.corpus import hub
 from tightframe.errors import UserError
 from tightframe.geometry.options import MeasureOptions, check_numbers, share_of
-from tightframe.jobs.audit import ListedRevision
+from tightframe.jobs.audit import ListedRevision, SeriesOptions
 from tightframe.lm.folders import DESCRIPTION
 from tightframe.lm.runs import Run
 
@@ -25,23 +25,19 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AtlasOptions(MeasureOptions):
+class AtlasOptions(MeasureOptions, SeriesOptions):
     """Options of measuring a series of models.
 
     Args:
-        revisions: Pattern of the names of revisions or checkpoints, such as "step*".
         every_log: Number of steps to take, evenly spaced in their logarithms; step 0 is one.
         steps: Steps to take: 0,1,2,4.
-        tokens_per_step: Training tokens per step, for names that tell steps only.
         max_disk: Maximum disk space for downloaded weights, such as 30GB. Two revisions are held
             where it allows: one is downloaded while another is measured.
         part: I/N: the I-th of N shares of the revisions, for several jobs.
     """
 
-    revisions: str = "*"
     every_log: int | None = None
     steps: Steps = ()
-    tokens_per_step: int | None = None
     max_disk: str | None = None
     part: str = "1/1"
     keep_states: bool = False
